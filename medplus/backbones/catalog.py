@@ -1,0 +1,155 @@
+"""Names of backbones: the paper's ten, any timm name, and the raw-pixel baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from medplus.errors import BackboneError, UsageError, nearest
+
+PIXELS = "pixels"
+ALEXNET = "alexnet"
+
+PAPER: dict[str, str] = {
+    "vgg16": "vgg16.tv_in1k",
+    "alexnet": "alexnet.tv_in1k",
+    "resnet18": "resnet18.a1_in1k",
+    "densenet121": "densenet121.ra_in1k",
+    "efficientnet_b4": "efficientnet_b4.ra2_in1k",
+    "vit_base_patch16_224": "vit_base_patch16_224.augreg2_in21k_ft_in1k",
+    "vit_base_patch16_clip_224": "vit_base_patch16_clip_224.laion2b_ft_in12k_in1k",
+    "eva02_base_patch16_clip_224": "eva02_base_patch16_clip_224.merged2b",
+    "vit_base_patch16_224.dino": "vit_base_patch16_224.dino",
+    "samvit_base_patch16": "samvit_base_patch16.sa1b",
+}
+"""The paper's ten in the paper's order, each with the full tag of its pretrained weights. The tag
+is pinned here, so that a new default in timm cannot change what a name means."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_HUB_PREFIXES = ("hf-hub:", "hf_hub:", "local-dir:")
+
+
+@dataclass(frozen=True)
+class BackboneInfo:
+    """What is known of a backbone before its weights are loaded.
+
+    Attributes
+    ----------
+    name : str
+        The canonical short name, used in paths and selections.
+    tag : str
+        The full name with the tag of the pretrained weights, for example ``resnet18.a1_in1k``.
+    dim : int
+        Number of embedding dimensions D.
+    n_parameters : int
+        Parameters without the classifier; 0 for ``pixels``.
+    native_size : int or None
+        The input height and width in pixels that the weights were trained at.
+    fixed_size : bool
+        Whether the network takes only the input size that it was built for.
+    """
+
+    name: str
+    tag: str
+    dim: int
+    n_parameters: int
+    native_size: int | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fixed_size: bool
+    licence: str
+
+
+def resolve(name: str) -> tuple[str, str]:
+    """Return a backbone's canonical name and full tag.
+
+    A timm name without a tag stands for timm's default tag; a full tag that is the default of its
+    architecture is shortened to it, so that both spellings name the same thing.
+
+    Raises
+    ------
+    UsageError
+        If no such backbone is known; names the nearest.
+    """
+    if name == PIXELS:
+        return PIXELS, PIXELS
+    if name in PAPER:
+        return name, PAPER[name]
+    for short, tag in PAPER.items():
+        if name == tag:
+            return short, tag
+    if name.startswith(_HUB_PREFIXES):
+        return name, name
+    import timm
+
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        known = [PIXELS, *PAPER, *timm.list_models()]
+        raise UsageError(
+            f"unknown backbone '{name}'{nearest(name, known)} "
+            "(the paper's ten, pixels, or any name that timm.list_models() gives)"
+        )
+    if not tag:
+        config = timm.models.get_pretrained_cfg(architecture)
+        return name, f"{name}.{config.tag}" if config is not None and config.tag else name
+    tags = timm.list_models(f"{architecture}.*", pretrained=True)
+    if name not in tags:
+        raise UsageError(
+            f"unknown weights '{name}'{nearest(name, tags)} "
+            f"({architecture} has: {', '.join(tags) or 'no pretrained weights'})"
+        )
+    default = timm.models.get_pretrained_cfg(architecture)
+    return (architecture if default is not None and default.tag == tag else name), name
+
+
+def describe(name: str) -> BackboneInfo:
+    """Return what is known of a backbone, without allocating or fetching its weights."""
+    short, tag = resolve(name)
+    if short == PIXELS:
+        return BackboneInfo(PIXELS, PIXELS, 28 * 28, 0, None, (0.0,), (1.0,), False, "")
+    import torch
+
+    if short == ALEXNET:
+        return BackboneInfo(
+            short, tag, 4096, _alexnet_parameters(), 224, IMAGENET_MEAN, IMAGENET_STD, False,
+            "bsd-3-clause",
+        )  # fmt: skip
+    import timm
+
+    try:
+        with torch.device("meta"):
+            network = timm.create_model(tag, pretrained=False, num_classes=0)
+    except Exception as error:
+        raise BackboneError(
+            f"timm cannot build the backbone '{name}': {first_line(error)}"
+        ) from error
+    config: dict[str, Any] = network.pretrained_cfg
+    return BackboneInfo(
+        name=short,
+        tag=tag,
+        dim=int(getattr(network, "head_hidden_size", network.num_features)),
+        n_parameters=sum(parameter.numel() for parameter in network.parameters()),
+        native_size=int(config["input_size"][-1]),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        fixed_size=bool(config.get("fixed_input_size", False)),
+        licence=config.get("license") or "",
+    )
+
+
+def _alexnet_parameters() -> int:
+    import torch
+    from torchvision.models import alexnet
+
+    with torch.device("meta"):
+        network = alexnet(weights=None)
+    classifier = network.classifier[-1]
+    total = sum(parameter.numel() for parameter in network.parameters())
+    return total - sum(parameter.numel() for parameter in classifier.parameters())
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type where it has none."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,156 @@
+"""Making a frozen network as fast as it can be, without changing what it computes."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import torch
+from torch import nn
+
+from medplus.backbones.build import Backbone
+from medplus.device import compute_precision
+from medplus.errors import BackboneError
+from medplus.preprocess import Preprocessor
+from medplus.vocabulary import Precision
+
+log = logging.getLogger(__name__)
+
+_FUSION_TOLERANCE = 1e-5
+_DTYPES: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
+
+class Embedder:
+    """A backbone on a device at a precision: uint8 images in, float32 embeddings out.
+
+    A batch that does not fit into memory is computed in smaller parts, and so are all later ones.
+
+    Attributes
+    ----------
+    batch_limit : int
+        The largest batch that is computed at once.
+    """
+
+    def __init__(
+        self, backbone: Backbone, device: torch.device, precision: Precision, batch_limit: int
+    ) -> None:
+        module = backbone.module
+        has_convolutions = any(isinstance(m, nn.Conv2d) for m in module.modules())
+        self.backbone = backbone
+        self.device = device
+        self.precision = precision
+        self.batch_limit = batch_limit
+        self._module = prepare(module, precision).to(device)
+        if has_convolutions:
+            # torch.nn's stubs lack the memory_format overload of Module.to
+            self._module = self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._preprocess = Preprocessor(backbone.preprocess, _DTYPES[precision], has_convolutions)
+
+    @torch.inference_mode()
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Embed a batch.
+
+        Parameters
+        ----------
+        images : Tensor of uint8, shape (n, size, size) or (n, size, size, 3)
+
+        Returns
+        -------
+        Tensor of float32, shape (n, dim)
+            On the device.
+
+        Raises
+        ------
+        BackboneError
+            If the network does not take such images, or one image alone does not fit into memory.
+        """
+        parts = []
+        start = 0
+        while start < len(images):
+            part = images[start : start + self.batch_limit]
+            try:
+                parts.append(self._forward(part.to(self.device, non_blocking=True)))
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise self._unsuitable(error) from error
+                self._halve(len(part))
+                continue
+            except (AssertionError, ValueError) as error:
+                raise self._unsuitable(error) from error
+            start += len(part)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _forward(self, images: torch.Tensor) -> torch.Tensor:
+        with compute_precision(self.precision, self.device):
+            embeddings: torch.Tensor = self._module(self._preprocess(images)).float()
+        if embeddings.ndim != 2:
+            raise ValueError(f"its pre-logits have shape {tuple(embeddings.shape)}, not (n, dim)")
+        return embeddings
+
+    def _halve(self, batch: int) -> None:
+        if batch == 1:
+            raise BackboneError(
+                f"{self.backbone.name} does not fit into the memory of {self.device} even with "
+                "one image; use another --device or a smaller backbone"
+            )
+        self.batch_limit = max(1, batch // 2)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        log.warning("out of memory with %d images; going on with %d", batch, self.batch_limit)
+
+    def _unsuitable(self, error: Exception) -> BackboneError:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        return BackboneError(
+            f"{self.backbone.name} cannot embed these images with --fit "
+            f"{self.backbone.preprocess.fit}: {reason}; --fit pad or --fit resize may suit it"
+        )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error means that memory was exhausted, on GPU or CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+
+
+def prepare(module: nn.Module, precision: Precision) -> nn.Module:
+    """Return an equivalent module for inference: batch norms folded in, weights cast once.
+
+    Under autocast, convolutions and linear layers cast their weights in every forward; casting them
+    beforehand gives the same numbers without that work. All else stays float32.
+    """
+    module = fold_batch_norms(module)
+    if precision != "fp32":
+        for layer in module.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                layer.to(_DTYPES[precision])
+    return module
+
+
+def fold_batch_norms(module: nn.Module) -> nn.Module:
+    """Fold batch norms into the convolutions before them, where that is provably the same.
+
+    The network is traced, folded and compared on random input; one that cannot be traced, or whose
+    output would move by more than rounding, is returned as it is.
+    """
+    if not any(type(layer) is nn.BatchNorm2d for layer in module.modules()):
+        return module
+    from torch.fx.experimental.optimization import fuse
+
+    try:
+        with warnings.catch_warnings(), torch.inference_mode(False):
+            warnings.simplefilter("ignore")
+            folded: nn.Module = fuse(module)
+    except Exception as error:  # tracing fails in as many ways as there are networks
+        log.debug("batch norms are not folded: %s", error)
+        return module
+    probe = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 4 - 2
+    with torch.inference_mode():
+        expected, found = module(probe), folded(probe)
+    if (expected - found).norm() > _FUSION_TOLERANCE * expected.norm():
+        return module
+    return folded.eval()

@@ -1,0 +1,179 @@
+"""The memory-mapped cache: a dataset file is inflated once, ever.
+
+Layout: `.medplus-cache/<stem>/` beside the npz, with one `.npy` per array and `meta.json`. Where
+that folder cannot be written, the user's cache folder takes its place (`$MEDPLUS_CACHE`, else
+`~/.cache/medplus`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medplus import atomic, lock
+from medplus.datasets import npz
+from medplus.errors import DatasetError
+
+log = logging.getLogger(__name__)
+
+_SCHEMA = 1
+_LOCK_TIMEOUT_S = 3600
+_HASH_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class CachedArrays:
+    """The arrays of one npz file, memory-mapped, with their identity.
+
+    Attributes
+    ----------
+    digest : str
+        SHA-256 over names, shapes, dtypes and bytes of the arrays, in hex: not of the file, whose
+        compression may differ.
+    md5 : str
+        MD5 of the file itself, to compare with the official one.
+    phantom : str or None
+        What the phantom generator noted, if the file is a phantom.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    digest: str
+    md5: str
+    phantom: str | None
+
+
+def open_cached(path: Path) -> CachedArrays:
+    """Return the arrays of an npz file from its cache, filling the cache first where needed.
+
+    Raises
+    ------
+    DatasetError
+        If the file is missing, damaged or not in MedMNIST's layout, or the cache cannot be written.
+    """
+    path = path.resolve()
+    if not path.is_file():
+        raise DatasetError(f"{path} does not exist or is not a file")
+    folder = _cache_folder(path)
+    cached = _open_if_current(folder, path)
+    if cached is not None:
+        return cached
+    with lock.hold(folder.with_name(f"{folder.name}.lock"), f"the cache of {path}", _LOCK_TIMEOUT_S):
+        cached = _open_if_current(folder, path)  # another process may have filled it meanwhile
+        if cached is not None:
+            return cached
+        atomic.remove_leftovers(folder)
+        _fill(folder, path)
+    cached = _open_if_current(folder, path)
+    if cached is None:
+        raise DatasetError(f"{path} was changed while it was read; run the command again")
+    return cached
+
+
+def _cache_folder(path: Path) -> Path:
+    beside = path.parent / ".medplus-cache"
+    try:
+        beside.mkdir(exist_ok=True)
+        if os.access(beside, os.W_OK):
+            return beside / path.stem
+    except OSError:
+        pass
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "medplus"
+    root = Path(os.environ.get("MEDPLUS_CACHE") or default)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatasetError(
+            f"neither {beside} nor {root} can be written ({error.strerror}); "
+            "set MEDPLUS_CACHE to a folder for the dataset cache"
+        ) from None
+    place = hashlib.sha256(str(path).encode()).hexdigest()[:8]
+    return root / f"{path.stem}-{place}"
+
+
+def _signature(path: Path) -> list[int]:
+    """Cheap sign that a file is unchanged; where it differs, the file's MD5 decides."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+
+
+def _open_if_current(folder: Path, path: Path) -> CachedArrays | None:
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        if meta["schema"] != _SCHEMA:
+            return None
+        signature = _signature(path)
+        if meta["signature"] != signature:
+            if meta["signature"][0] != signature[0] or meta["md5"] != file_md5(path):
+                return None
+            atomic.write_json(folder / "meta.json", {**meta, "signature": signature})
+        arrays = {
+            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            for name in npz.ARRAYS
+        }
+        return CachedArrays(arrays, meta["digest"], meta["md5"], meta["phantom"])
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None  # absent or damaged: it is filled again
+
+
+def _fill(folder: Path, path: Path) -> None:
+    with npz.open_npz(path) as archive:
+        headers = npz.read_headers(archive, path)
+        signature = _signature(path)
+        needed = sum(header.nbytes for header in headers.values())
+        log.info("caching %s (%.1f MB) for memory-mapped reading", path.name, needed / 1e6)
+        if folder.exists():
+            atomic.remove_folder(folder)
+        try:
+            with atomic.new_folder(folder) as temporary:
+                meta: dict[str, Any] = {
+                    "schema": _SCHEMA,
+                    "signature": signature,
+                    "md5": file_md5(path),
+                    "digest": _copy_arrays(archive, path, headers, temporary),
+                    "phantom": npz.read_phantom_note(archive, path),
+                }
+                atomic.write_json(temporary / "meta.json", meta)
+        except OSError as error:
+            raise DatasetError(
+                f"the cache of {path} cannot be written to {folder.parent}: {error.strerror}; "
+                f"it needs {needed / 1e6:.0f} MB (MEDPLUS_CACHE names another folder)"
+            ) from None
+
+
+def _copy_arrays(
+    archive: zipfile.ZipFile, path: Path, headers: Mapping[str, npz.Header], folder: Path
+) -> str:
+    digest = hashlib.sha256()
+    for name, header in headers.items():
+        digest.update(f"{name}:{header.shape}:{header.dtype.str}:".encode())
+        with (folder / f"{name}.npy").open("wb") as file:
+            np.lib.format.write_array_header_1_0(
+                file,
+                {
+                    "shape": header.shape,
+                    "fortran_order": header.fortran_order,
+                    "descr": np.lib.format.dtype_to_descr(header.dtype),
+                },
+            )
+            for block in npz.read_blocks(archive, path, header):
+                digest.update(block)
+                file.write(block)
+    return digest.hexdigest()
+
+
+def file_md5(path: Path) -> str:
+    """Return the MD5 of a file in hex; MedMNIST publishes MD5, so it identifies, it does not secure."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(_HASH_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,178 @@
+"""From a name and a size to images: which file, is it what it says, and what does it hold."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from medplus.datasets import catalog
+from medplus.datasets.cache import CachedArrays, open_cached
+from medplus.datasets.dataset import ImageDataset, ImageSplit, Source
+from medplus.errors import DatasetError, UsageError
+from medplus.vocabulary import MULTI_LABEL, SIZES, SPLITS, Split, Task
+
+log = logging.getLogger(__name__)
+
+
+def load_dataset(
+    name: str, size: int | None = None, data_root: str | Path = "data"
+) -> ImageDataset:
+    """Load a dataset at a size, memory-mapped.
+
+    Parameters
+    ----------
+    name : str
+        A MedMNIST flag such as ``breastmnist``, or the path of an npz file in the same layout.
+    size : int, optional
+        Height and width in pixels. A flag's default is 28; a file has the size of its images.
+    data_root : str or Path
+        The folder that holds the official npz files.
+
+    Returns
+    -------
+    ImageDataset
+
+    Raises
+    ------
+    UsageError
+        If the name or the size is unknown.
+    DatasetError
+        If the file is missing, damaged, or holds something else than it should.
+    """
+    if is_path(name):
+        return _load_file(Path(name), size)
+    info = catalog.info(name)
+    size = 28 if size is None else size
+    path = find_file(info, size, Path(data_root))
+    cached = open_cached(path)
+    found = cached.arrays["train_images"].shape[1]
+    if found != size:
+        raise DatasetError(f"{path} holds images of {found} px, not {size}; is it misnamed?")
+    images_per_split = {split: _images(cached, split) for split in SPLITS}
+    channels = 3 if images_per_split["train"].ndim == 4 else 1
+    if channels != info.channels:
+        raise DatasetError(
+            f"{path} holds images of {channels} channels, but {name} has {info.channels}"
+        )
+    source: Source = "phantom" if cached.phantom else "official"
+    if source == "official" and cached.md5 != info.md5[size]:
+        source = "unofficial"
+        log.warning(
+            "%s is not the official file (MD5 %s, official %s): it is used, and every result "
+            "records it as unofficial",
+            path,
+            cached.md5,
+            info.md5[size],
+        )
+    return ImageDataset(
+        name=name,
+        size=size,
+        task=info.task,
+        classes=info.classes,
+        channels=channels,
+        source=source,
+        licence=info.licence,
+        digest=cached.digest,
+        path=str(path),
+        splits={
+            split: ImageSplit(
+                images_per_split[split], _labels(cached, split, path, info.task, len(info.classes))
+            )
+            for split in SPLITS
+        },
+    )
+
+
+def is_path(name: str) -> bool:
+    """Tell a path from a MedMNIST flag: it has a separator, an npz ending, or exists."""
+    return "/" in name or "\\" in name or name.endswith(".npz") or Path(name).is_file()
+
+
+def find_file(info: catalog.DatasetInfo, size: int, data_root: Path) -> Path:
+    """Return the path of a collection's npz file at a size.
+
+    Raises
+    ------
+    UsageError
+        If MedMNIST+ has no such size.
+    DatasetError
+        If the file is not there; says what is, and where the official file comes from.
+    """
+    if size not in SIZES:
+        raise UsageError(f"{info.flag} has no size {size}; MedMNIST+ has 28, 64, 128 and 224")
+    path = data_root / info.filename(size)
+    if path.is_file():
+        return path
+    if not data_root.is_dir():
+        raise DatasetError(
+            f"the data folder {data_root} does not exist; name the folder that holds "
+            f"{path.name} with --data-root"
+        )
+    others = [str(s) for s in SIZES if (data_root / info.filename(s)).is_file()]
+    have = f" (sizes there: {', '.join(others)})" if others else ""
+    raise DatasetError(
+        f"{path} does not exist{have}; put the official file there ({info.url[size]}), or make a "
+        f"synthetic one: medplus phantom --dataset {info.flag} --size {size} --out {data_root}"
+    )
+
+
+def _load_file(path: Path, size: int | None) -> ImageDataset:
+    if path.is_dir():
+        raise DatasetError(f"{path} is a folder; name the npz file in it")
+    cached = open_cached(path)
+    found = int(cached.arrays["train_images"].shape[1])
+    if size is not None and size != found:
+        raise UsageError(f"{path} holds images of {found} px; leave --size out, or say {found}")
+    images = {split: _images(cached, split) for split in SPLITS}
+    task, n_classes = _infer_task(cached)
+    return ImageDataset(
+        name=path.stem,
+        size=found,
+        task=task,
+        classes=tuple(str(i) for i in range(n_classes)),
+        channels=3 if images["train"].ndim == 4 else 1,
+        source="phantom" if cached.phantom else "custom",
+        licence="",
+        digest=cached.digest,
+        path=str(path),
+        splits={
+            split: ImageSplit(images[split], _labels(cached, split, path, task, n_classes))
+            for split in SPLITS
+        },
+    )
+
+
+def _infer_task(cached: CachedArrays) -> tuple[Task, int]:
+    labels = cached.arrays["train_labels"]
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        return MULTI_LABEL, labels.shape[1]
+    highest = max(int(cached.arrays[f"{split}_labels"].max()) for split in SPLITS)
+    return ("binary-class", 2) if highest <= 1 else ("multi-class", highest + 1)
+
+
+def _images(cached: CachedArrays, split: Split) -> np.ndarray:
+    images = cached.arrays[f"{split}_images"]
+    return images[..., 0] if images.ndim == 4 and images.shape[3] == 1 else images
+
+
+def _labels(
+    cached: CachedArrays, split: Split, path: Path, task: Task, n_classes: int
+) -> np.ndarray:
+    labels = np.asarray(cached.arrays[f"{split}_labels"])
+    labels = labels.reshape(len(labels), -1)
+    width = n_classes if task == MULTI_LABEL else 1
+    if labels.shape[1] != width:
+        raise DatasetError(
+            f"{path}: {split}_labels has {labels.shape[1]} columns, but the task '{task}' "
+            f"with {n_classes} classes needs {width}"
+        )
+    highest = 1 if task == MULTI_LABEL else n_classes - 1
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high > highest:
+        raise DatasetError(
+            f"{path}: {split}_labels has the value {low if low < 0 else high}, "
+            f"but must lie between 0 and {highest}"
+        )
+    return np.ascontiguousarray(labels, dtype=np.uint8 if n_classes <= 256 else np.int64)

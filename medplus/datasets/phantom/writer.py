@@ -1,0 +1,155 @@
+"""Write a phantom to disk in MedMNIST's npz layout, and tell phantoms from real downloads."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medplus.datasets import catalog
+from medplus.datasets.phantom.labels import draw_labels, split_counts
+from medplus.datasets.phantom.render import render_sizes, scenes
+from medplus.errors import UsageError
+from medplus.vocabulary import SIZES, SPLITS
+
+GENERATOR = "medplus phantom"
+VERSION = 1
+"""Raised whenever the same arguments would give other pixels or labels."""
+
+
+@dataclass(frozen=True)
+class PhantomMark:
+    """What a phantom file says of itself, under the key ``phantom``."""
+
+    generator: str
+    version: int
+    seed: int
+    difficulty: float
+    samples: int
+
+
+def write_phantom(
+    flag: str,
+    size: int,
+    out: Path,
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    difficulty: float = 0.5,
+) -> Path:
+    """Write the phantom of one dataset at one size.
+
+    Parameters
+    ----------
+    flag : str
+        One of the 12 datasets, for example ``breastmnist``.
+    size : int
+        28, 64, 128 or 224.
+    out : Path
+        Folder to write to; created if missing.
+    samples : int, optional
+        Total over the three splits; by default the official total, at most 1200.
+    seed : int, default=0
+        The same seed gives the same scenes at every size.
+    difficulty : float, default=0.5
+        0 (classes apart) to 1 (classes overlap).
+
+    Returns
+    -------
+    Path
+        ``out/breastmnist.npz`` at 28 px, ``out/breastmnist_64.npz`` at 64.
+
+    Raises
+    ------
+    UsageError
+        If an argument is out of range, or the file exists and is not a phantom.
+    """
+    return write_phantoms(flag, [size], out, samples=samples, seed=seed, difficulty=difficulty)[0]
+
+
+def write_phantoms(
+    flag: str,
+    sizes: Sequence[int],
+    out: Path,
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    difficulty: float = 0.5,
+) -> list[Path]:
+    """Write the phantom of one dataset at several sizes: `write_phantom` for each, but faster.
+
+    Sizes 28 and 64, and 128 and 224, share a painting.
+    """
+    _check(sizes, seed, difficulty)
+    out = Path(out)
+    info = catalog.info(flag)
+    counts = split_counts(flag, samples)
+    paths = [out / info.filename(size) for size in sizes]
+    for path in paths:
+        _refuse_real(path)
+    mark = PhantomMark(GENERATOR, VERSION, seed, difficulty, sum(counts.values()))
+    files: list[dict[str, NDArray[Any]]] = [{} for _ in sizes]
+    for split in SPLITS:
+        described = scenes(flag, split, counts[split], seed=seed, difficulty=difficulty)
+        images = render_sizes(described, sizes)
+        labels = draw_labels(flag, split, counts[split], seed)
+        for size, arrays in zip(sizes, files, strict=True):
+            arrays[f"{split}_images"] = images[size]
+            arrays[f"{split}_labels"] = labels
+    for path, arrays in zip(paths, files, strict=True):
+        _save(path, {**arrays, "phantom": np.array(json.dumps(asdict(mark)))})
+    return paths
+
+
+def read_mark(path: Path) -> PhantomMark | None:
+    """Return what a phantom file says of itself, or None if the file is no phantom."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            stated = json.loads(str(archive["phantom"][()]))
+        mark = PhantomMark(**stated)
+    except (KeyError, ValueError, TypeError, OSError, zipfile.BadZipFile):
+        return None
+    return mark if mark.generator == GENERATOR else None
+
+
+def _check(sizes: Sequence[int], seed: int, difficulty: float) -> None:
+    for size in sizes:
+        if size not in SIZES:
+            known = ", ".join(map(str, SIZES))
+            raise UsageError(f"size {size} is not one of MedMNIST's sizes: choose from {known}")
+    if not 0.0 <= difficulty <= 1.0:
+        raise UsageError(
+            f"difficulty {difficulty} is out of range: choose from 0 (easy) to 1 (hard)"
+        )
+    if seed < 0:
+        raise UsageError(f"seed {seed} is negative: choose 0 or more")
+
+
+def _refuse_real(path: Path) -> None:
+    if path.exists() and read_mark(path) is None:
+        raise UsageError(
+            f"{path} exists and is not a phantom, so it is left alone. "
+            "Write the phantom to another folder with --out, or move the file away."
+        )
+
+
+def _save(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """Write an npz under a temporary name, then rename: readers never see half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,110 @@
+"""Which device computes, and at which precision it computes natively."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from medplus.errors import UsageError
+from medplus.vocabulary import Precision
+
+if TYPE_CHECKING:
+    import torch
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """Return the torch device for ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
+
+    Raises
+    ------
+    UsageError
+        If the name is unknown or the machine has no such device.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind, index) == ("cpu", "1"):
+        raise UsageError(f"unknown device '{name}'; use auto, cpu, cuda or cuda:0, cuda:1, …")
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(index or 0) >= count:
+            raise UsageError(
+                f"device '{name}' is not there: torch sees {count} CUDA devices; "
+                "use --device cpu, or check the driver with nvidia-smi"
+            )
+    return torch.device(name)
+
+
+def resolve_precision(name: str, device: torch.device) -> Precision:
+    """Return the compute precision for ``auto``, ``fp32``, ``bf16`` or ``fp16`` on a device.
+
+    ``auto`` takes what the hardware multiplies natively: fp16 on CUDA from compute capability 7.0
+    (more mantissa than bf16 at the same speed), bf16 on a CPU with AMX or AVX512-BF16, else fp32.
+    """
+    import torch
+
+    if name == "auto":
+        if device.type == "cuda":
+            return "fp16" if torch.cuda.get_device_capability(device) >= (7, 0) else "fp32"
+        return "bf16" if cpu_has_native_bf16() else "fp32"
+    if name == "fp32":
+        return "fp32"
+    if name == "bf16":
+        return "bf16"
+    if name == "fp16":
+        if device.type == "cpu":
+            raise UsageError("--precision fp16 needs a CUDA device; on a CPU use bf16 or fp32")
+        return "fp16"
+    raise UsageError(f"unknown precision '{name}'; use auto, fp32, bf16 or fp16")
+
+
+def cpu_has_native_bf16() -> bool:
+    """Tell whether this CPU has matrix or dot-product instructions for bfloat16."""
+    import torch
+
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
+@contextmanager
+def compute_precision(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Run the block at a precision: autocast for half precisions, and true fp32 without TF32."""
+    import torch
+
+    if precision == "fp32":
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            before = torch.backends.cuda.matmul.allow_tf32
+            torch.backends.cuda.matmul.allow_tf32 = False
+            try:
+                yield
+            finally:
+                torch.backends.cuda.matmul.allow_tf32 = before
+        return
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+    with torch.autocast(device.type, dtype=dtype):
+        yield
+
+
+def describe_device(device: torch.device) -> str:
+    """Return a name for records: the GPU's, or the CPU's with its thread count."""
+    import platform
+
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_cpu_name() or platform.machine()} ({torch.get_num_threads()} threads)"
+
+
+def _cpu_name() -> str:
+    from pathlib import Path
+
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else ""

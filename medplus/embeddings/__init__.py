@@ -1,0 +1,1 @@
+"""The embedding store: what identifies embeddings, how they lie on disk, how they are filled."""

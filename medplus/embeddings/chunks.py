@@ -1,0 +1,87 @@
+"""Raw chunk files: writing whole chunks, checking them, reading them straight into arrays."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from medplus import atomic
+from medplus.embeddings.schema import ArrayLayout
+
+_READERS = 4
+
+
+def checksum(data: memoryview | bytes) -> str:
+    """Return the CRC-32 of a chunk's bytes as 8 hex digits."""
+    return f"{zlib.crc32(data):08x}"
+
+
+def write_chunk(root: Path, layout: ArrayLayout, chunk: int, rows: np.ndarray) -> str:
+    """Write one whole chunk, synced to the disk, and return its checksum.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (n, ...) with n ≤ ``layout.chunk_rows``
+        The chunk's rows; a shorter last chunk is filled up with NaN (0 for integers).
+    """
+    padded = np.full(layout.chunk_shape, np.nan if layout.dtype.kind == "f" else 0, layout.dtype)
+    padded[: len(rows)] = rows
+    file = layout.chunk_file(root, chunk)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    data = memoryview(padded).cast("B")
+    atomic.write_bytes(file, data)
+    return checksum(data)
+
+
+def read_rows(
+    root: Path, layout: ArrayLayout, checksums: Mapping[str, str]
+) -> tuple[np.ndarray, list[int]]:
+    """Read a whole array and check every chunk on the way.
+
+    Returns
+    -------
+    values : ndarray, shape ``layout.shape``
+    damaged : list of int
+        The chunks that are missing or do not have their recorded checksum; their rows are
+        undefined.
+    """
+    # Edge chunks are stored at full size, so whole chunks are read and the last cut to length.
+    values = np.empty((layout.n_chunks * layout.chunk_rows, *layout.shape[1:]), layout.dtype)
+    raw = memoryview(values.reshape(-1).view(np.uint8))
+
+    def read(chunk: int) -> bool:
+        place = raw[chunk * layout.chunk_nbytes : (chunk + 1) * layout.chunk_nbytes]
+        try:
+            with layout.chunk_file(root, chunk).open("rb", buffering=0) as file:
+                complete = file.readinto(place) == len(place) and not file.read(1)
+        except OSError:
+            return False
+        return complete and checksums.get(str(chunk)) == checksum(place)
+
+    return values[: layout.shape[0]], _failures(range(layout.n_chunks), read)
+
+
+def find_damaged(root: Path, layout: ArrayLayout, checksums: Mapping[str, str]) -> list[int]:
+    """Return the chunks that are missing or do not have their recorded checksum."""
+
+    def check(chunk: int) -> bool:
+        try:
+            data = layout.chunk_file(root, chunk).read_bytes()
+        except OSError:
+            return False
+        return len(data) == layout.chunk_nbytes and checksums.get(str(chunk)) == checksum(data)
+
+    return _failures(range(layout.n_chunks), check)
+
+
+def _failures(chunks: Iterable[int], succeeds: object) -> list[int]:
+    assert callable(succeeds)
+    chunks = list(chunks)
+    if len(chunks) == 1:
+        return [] if succeeds(chunks[0]) else chunks
+    with ThreadPoolExecutor(_READERS) as pool:  # reading and CRC-32 both release the GIL
+        return [chunk for chunk, ok in zip(chunks, pool.map(succeeds, chunks), strict=True) if not ok]

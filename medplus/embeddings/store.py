@@ -1,0 +1,267 @@
+"""Reading embedding stores: open, check, load."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from medplus import atomic
+from medplus.embeddings import chunks
+from medplus.embeddings.key import KEY_LENGTH, SCHEMA, digest_of
+from medplus.embeddings.schema import ATTRIBUTE, ArrayLayout, group_metadata, split_layout
+from medplus.errors import StoreError
+from medplus.vocabulary import MULTI_LABEL, SPLITS, Split, StoreDtype, Task
+
+
+class StoreInfo(BaseModel):
+    """A store's attributes: what it holds, how it came about, and whether it is complete.
+
+    Attributes
+    ----------
+    key : dict
+        The fields of `medplus.embeddings.key.StoreKey`, in clear.
+    checksums : dict
+        CRC-32 of every committed chunk, by array path and chunk number.
+    cost : dict
+        ``seconds``, ``images_per_second`` and ``device`` of the extraction, over all its sessions.
+    complete : bool
+        Set last; readers refuse a store without it.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    schema_version: int
+    key: dict[str, Any]
+    key_digest: str
+    dataset: str
+    dataset_path: str
+    data_source: str
+    licence: str
+    task: Task
+    classes: list[str]
+    size: int
+    backbone: str
+    weights: str
+    dim: int
+    dtype: StoreDtype
+    n_samples: dict[Split, int]
+    versions: dict[str, str]
+    created: str
+    cost: dict[str, Any]
+    checksums: dict[str, dict[str, str]]
+    complete: bool
+
+    @property
+    def label_dtype(self) -> np.dtype:
+        """uint8, or int64 where there are more than 256 classes."""
+        return np.dtype("u1") if len(self.classes) <= 256 else np.dtype("<i8")
+
+    def layouts(self, split: Split) -> tuple[ArrayLayout, ArrayLayout, ArrayLayout]:
+        """Return the layouts of a split's embeddings, labels and index."""
+        n_labels = len(self.classes) if self.task == MULTI_LABEL else 1
+        n = self.n_samples[split]
+        return split_layout(split, n, self.dim, n_labels, self.dtype, self.label_dtype)
+
+    def all_layouts(self) -> Iterator[ArrayLayout]:
+        """Yield the layouts of every array of the store."""
+        for split in SPLITS:
+            yield from self.layouts(split)
+
+    def resume_command(self, root: Path) -> str:
+        """Return the command that completes or repairs this store."""
+        official = self.data_source != "custom"
+        words = ["medplus", "extract", "--dataset", self.dataset if official else self.dataset_path]
+        words += ["--size", str(self.size), "--backbone", self.backbone, "--weights", self.weights]
+        words += ["--precision", self.key["precision"], "--dtype", self.dtype]
+        words += ["--fit", self.key["preprocess"]["fit"], "--store", str(root)]
+        if official:
+            words += ["--data-root", str(Path(self.dataset_path).parent)]
+        return shlex.join(words)
+
+
+class Damage(BaseModel):
+    """One damaged part of a store.
+
+    Attributes
+    ----------
+    array : str
+        Path of the array within the store.
+    chunk : int or None
+        Number of the chunk, or None where the array's metadata are at fault.
+    """
+
+    array: str
+    chunk: int | None
+
+
+class EmbeddingStore:
+    """A complete store of embeddings, ready to read.
+
+    Attributes
+    ----------
+    path : Path
+    info : StoreInfo
+    """
+
+    def __init__(self, path: Path, info: StoreInfo) -> None:
+        self.path = path
+        self.info = info
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{split} {n}" for split, n in self.info.n_samples.items())
+        return f"EmbeddingStore({str(self.path)!r}: {sizes}; dim {self.info.dim})"
+
+    @property
+    def key(self) -> str:
+        """The full digest of the store's key, in hex."""
+        return self.info.key_digest
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all chunk files in bytes."""
+        return sum(a.n_chunks * a.chunk_nbytes for a in self.info.all_layouts())
+
+    def embeddings(self, split: Split) -> np.ndarray:
+        """Return a split's embeddings, float32 or float16, shape (n_samples, dim).
+
+        Raises
+        ------
+        StoreError
+            If a chunk is missing or damaged.
+        """
+        return self._read(self.info.layouts(split)[0])
+
+    def labels(self, split: Split) -> np.ndarray:
+        """Return a split's labels, integer, shape (n_samples, n_labels)."""
+        return self._read(self.info.layouts(split)[1])
+
+    def index(self, split: Split) -> np.ndarray:
+        """Return each row's position in the source split, int64, shape (n_samples,)."""
+        return self._read(self.info.layouts(split)[2])
+
+    def verify(self) -> list[Damage]:
+        """Check every byte against the recorded checksums and return what is damaged."""
+        return find_damage(self.path, self.info)
+
+    def _read(self, layout: ArrayLayout) -> np.ndarray:
+        recorded = self.info.checksums.get(layout.path, {})
+        values, damaged = chunks.read_rows(self.path, layout, recorded)
+        if damaged:
+            raise StoreError(
+                f"{self.path}: {_count(damaged, 'chunk')} of {layout.path} damaged or missing "
+                f"(first: {damaged[0]}); this repairs it: "
+                f"{self.info.resume_command(root_of(self.path))}"
+            )
+        return values
+
+
+def _count(items: list[int], noun: str) -> str:
+    return f"{len(items)} {noun} is" if len(items) == 1 else f"{len(items)} {noun}s are"
+
+
+def root_of(path: Path) -> Path:
+    """Return the root of the stores that a store lies under."""
+    return path.parent.parent.parent
+
+
+def find_damage(path: Path, info: StoreInfo) -> list[Damage]:
+    """Check every array's metadata and every chunk of a store."""
+    damage: list[Damage] = []
+    for split in SPLITS:
+        if _read_json(path / split / "zarr.json") != group_metadata({}):
+            damage.append(Damage(array=split, chunk=None))
+    for layout in info.all_layouts():
+        if _read_json(path / layout.path / "zarr.json") != layout.metadata():
+            damage.append(Damage(array=layout.path, chunk=None))
+        recorded = info.checksums.get(layout.path, {})
+        broken = chunks.find_damaged(path, layout, recorded)
+        damage += [Damage(array=layout.path, chunk=chunk) for chunk in broken]
+    return damage
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def open_store(path: str | Path) -> EmbeddingStore:
+    """Open a complete store.
+
+    Raises
+    ------
+    StoreError
+        If there is no store, or it is incomplete, damaged or of another schema.
+    """
+    path = Path(path)
+    info = read_info(path)
+    if not info.complete:
+        done = sum(len(c) for name, c in info.checksums.items() if name.endswith("embeddings"))
+        total = sum(info.layouts(split)[0].n_chunks for split in SPLITS)
+        raise StoreError(
+            f"{path} is incomplete ({done} of {total} chunks); this completes it: "
+            f"{info.resume_command(root_of(path))}"
+        )
+    return EmbeddingStore(path, info)
+
+
+def read_info(path: Path) -> StoreInfo:
+    """Read and check a store's attributes, complete or not.
+
+    Raises
+    ------
+    StoreError
+        If there is no store, its attributes are damaged, or it is of another schema.
+    """
+    try:
+        document = json.loads((path / "zarr.json").read_bytes())
+        attributes = document["attributes"][ATTRIBUTE]
+        schema = attributes["schema_version"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreError(f"there is no embedding store at {path}") from None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise _damaged(path, "zarr.json is not a medplus store's") from None
+    if schema != SCHEMA:
+        raise StoreError(
+            f"{path} has schema {schema}, this medplus reads schema {SCHEMA}; "
+            "use the version that wrote it, or extract again"
+        )
+    try:
+        info = StoreInfo.model_validate(attributes)
+    except ValidationError as error:
+        place = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise _damaged(path, f"attribute '{place}' is invalid") from None
+    digest = digest_of(info.key)
+    if digest != info.key_digest or not path.stem.endswith(digest[:KEY_LENGTH]):
+        raise _damaged(path, "its key does not belong to it")
+    return info
+
+
+def _damaged(path: Path, what: str) -> StoreError:
+    return StoreError(
+        f"{path} is damaged: {what}; run the medplus extract command that made it again, or "
+        f"delete it with: medplus store rm {shlex.quote(str(path))}"
+    )
+
+
+def write_info(path: Path, info: StoreInfo) -> None:
+    """Write a store's attributes atomically: the moment at which a chunk counts as committed."""
+    attributes = {ATTRIBUTE: info.model_dump(mode="json")}
+    atomic.write_json(path / "zarr.json", group_metadata(attributes))
+
+
+StoreStatus = Literal["complete", "incomplete", "damaged"]
+
+
+def list_stores(root: Path) -> Iterator[Path]:
+    """Yield the paths of all stores under a root, sorted, complete or not."""
+    yield from sorted(p for p in root.glob("*/*/*.zarr") if not p.name.startswith("."))

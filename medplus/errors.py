@@ -1,0 +1,44 @@
+"""What can go wrong, said so that the reader knows what to do about it.
+
+Every message is one clear statement that names the file, key or flag at fault, followed by the
+remedy. The command line prints it without a traceback and ends with `exit_code`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MedplusError(Exception):
+    """Base of all errors that medplus raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(MedplusError):
+    """The request itself is wrong: an unknown name, an impossible combination of options."""
+
+    exit_code = 2
+
+
+class DatasetError(MedplusError):
+    """A dataset's file is missing, damaged or not in MedMNIST's layout."""
+
+
+class BackboneError(MedplusError):
+    """A backbone cannot be built, or its weights cannot be had or do not fit."""
+
+
+class StoreError(MedplusError):
+    """An embedding store is missing, incomplete, damaged, of another schema, or in use."""
+
+
+class RunError(MedplusError):
+    """A run's inputs cannot be used, or its record cannot be read or written."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `"; did you mean 'x'?"` for the known name closest to `name`, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,116 @@
+"""One writer at a time: a lock file that names its owner.
+
+The lock is the kernel's (`flock`), so it ends with its owner, also after `kill -9`: a lock file
+left behind is simply taken over. File systems shared between machines do not all carry `flock` from
+one host to another; there the file's owner and its age decide.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from medplus.errors import MedplusError
+
+_FOREIGN_LOCK_EXPIRES_S = 900
+_POLL_S = 0.2
+
+
+class LockHeldError(MedplusError):
+    """Another process holds the lock."""
+
+
+class Lock:
+    """A held lock; `refresh` it now and then during long work."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    def refresh(self) -> None:
+        """Show other machines that the owner is alive."""
+        with suppress(OSError):
+            os.utime(self._descriptor)
+
+
+@contextmanager
+def hold(path: Path, what: str, timeout_s: float = 0.0) -> Iterator[Lock]:
+    """Hold the lock file `path` for the duration of the block.
+
+    Parameters
+    ----------
+    path : Path
+        The lock file; its folder must exist.
+    what : str
+        What is locked, for the message.
+    timeout_s : float
+        How long to wait for another owner, in seconds.
+
+    Raises
+    ------
+    LockHeldError
+        If another process holds it and the time is over; names host and process.
+    """
+    deadline = time.monotonic() + timeout_s
+    while (descriptor := _try_lock(path)) is None:
+        if time.monotonic() >= deadline:
+            raise LockHeldError(
+                f"{what} is in use by {_describe_owner(path)}; wait for it to end, or, if that "
+                f"process is certainly dead, delete {path}"
+            )
+        time.sleep(_POLL_S)
+    try:
+        yield Lock(path, descriptor)
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        os.close(descriptor)
+
+
+def _try_lock(path: Path) -> int | None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The previous owner may have unlinked the file between our open and our lock.
+        if os.fstat(descriptor).st_ino != path.stat().st_ino:
+            raise BlockingIOError
+        if _held_on_another_host(path):
+            raise BlockingIOError
+        owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(owner).encode(), 0)
+    except (BlockingIOError, FileNotFoundError):
+        os.close(descriptor)
+        return None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _read_owner(path: Path) -> dict[str, object]:
+    try:
+        owner = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return owner if isinstance(owner, dict) else {}
+
+
+def _held_on_another_host(path: Path) -> bool:
+    host = _read_owner(path).get("host", socket.gethostname())
+    if host == socket.gethostname():
+        return False  # we hold the kernel's lock, so an owner on this host is dead
+    return time.time() - path.stat().st_mtime < _FOREIGN_LOCK_EXPIRES_S
+
+
+def _describe_owner(path: Path) -> str:
+    owner = _read_owner(path)
+    if not owner:
+        return "another process"
+    return f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"

@@ -1,0 +1,70 @@
+"""Calibration: whether a predicted probability of p comes true with frequency p."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from medplus.errors import RunError
+from medplus.metrics.predictions import check
+from medplus.vocabulary import MULTI_LABEL, Task
+
+N_BINS = 15
+ROUNDING = 1e-4
+"""How far a probability may leave [0, 1]; normalising in float32 or half precision does that."""
+
+
+def ece(y_true: ArrayLike, y_score: ArrayLike, task: Task) -> float:
+    r"""Compute the expected calibration error with 15 bins of equal width [1]_.
+
+    .. math:: \mathrm{ECE} = \sum_m \frac{|B_m|}{n} \,|\mathrm{acc}(B_m) - \mathrm{conf}(B_m)|
+
+    where bin m holds the samples of confidence in ((m - 1) / 15, m / 15]; zero falls into the
+    first. Confidence and outcome are
+
+    - multi-class, ordinal: the highest probability, and whether its class is the true one;
+    - binary: max(p, 1 - p) for p = P(class 1), and whether (p > 0.5) is the true class;
+    - multi-label: P(label), and whether the label is set; the mean over labels is returned.
+
+    Parameters
+    ----------
+    y_true, y_score, task
+        See `medplus.metrics.check`; the scores must be probabilities.
+
+    Returns
+    -------
+    float
+        Calibration error in [0, 1].
+
+    Raises
+    ------
+    RunError
+        If a score lies outside [0, 1].
+
+    References
+    ----------
+    .. [1] Guo et al., "On calibration of modern neural networks", ICML 2017.
+    """
+    cases = check(y_true, y_score, task)
+    low, high = float(cases.scores.min()), float(cases.scores.max())
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        raise RunError(
+            f"y_score ranges from {low:.4g} to {high:.4g}; the calibration error needs "
+            "probabilities in [0, 1]. Apply a softmax or sigmoid first."
+        )
+    probability = cases.scores.clip(0.0, 1.0)
+    if task == MULTI_LABEL:
+        return _binned_gap(probability, cases.targets)
+    if task == "binary-class":
+        probability = np.hstack([1.0 - probability, probability])
+    confidence = probability.max(axis=1, keepdims=True)
+    return _binned_gap(confidence, cases.predicted == cases.true)
+
+
+def _binned_gap(confidence: NDArray[np.float64], outcome: NDArray[np.bool_]) -> float:
+    """Return the mean over columns of the ECE of (n_samples, n_columns) confidences."""
+    n_samples, n_columns = confidence.shape
+    edges = np.arange(1, N_BINS) / N_BINS
+    bins = np.digitize(confidence, edges, right=True) + N_BINS * np.arange(n_columns)
+    gaps = np.bincount(bins.ravel(), weights=(outcome - confidence).ravel())
+    return float(np.abs(gaps).sum() / (n_samples * n_columns))

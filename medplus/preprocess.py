@@ -1,0 +1,132 @@
+"""From uint8 batches to what a backbone takes, on the device.
+
+The paper's order is kept: grey to RGB by repetition, divide by 255, normalise, *then* pad with
+zeros, so that the border holds the backbone's mean colour. In fp32 the result is bit-identical to
+torchvision's ToTensor, Normalize, Pad.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from medplus.errors import UsageError
+from medplus.vocabulary import Fit
+
+if TYPE_CHECKING:
+    import torch
+
+PAPER_CANVAS = 224
+
+
+@dataclass(frozen=True)
+class PreprocessSpec:
+    """How images become a backbone's input.
+
+    Attributes
+    ----------
+    mean, std : tuple of float
+        Per channel, on the scale 0 to 1.
+    fit : {"pad", "resize", "native"}
+        Zero-pad centred to the canvas (the paper's way), resize to it, or take images as they are.
+    canvas : int or None
+        Height and width of the result in pixels; None for ``native``.
+    rgb : bool
+        Whether grey images are repeated to three channels.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fit: Fit = "pad"
+    canvas: int | None = PAPER_CANVAS
+    rgb: bool = True
+
+    def check(self, size: int) -> None:
+        """Raise `UsageError` if images of `size` pixels cannot be fitted."""
+        if self.fit == "pad" and self.canvas is not None and size > self.canvas:
+            raise UsageError(
+                f"images of {size} px cannot be padded to {self.canvas} px; use --fit resize"
+            )
+
+
+def preprocess(images: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
+    """Turn a batch of stored images into a backbone's input.
+
+    Parameters
+    ----------
+    images : Tensor of uint8, shape (n, size, size) or (n, size, size, 3)
+        On any device.
+    spec : PreprocessSpec
+
+    Returns
+    -------
+    Tensor of float32, shape (n, channels, height, width)
+        On the same device; height and width are the canvas, or the images' own for ``native``;
+        `channels` is 3, or as stored if not ``spec.rgb``.
+    """
+    import torch.nn.functional as F  # noqa: N812
+
+    pixels = normalise(images, spec)
+    side = pixels.shape[-1]
+    if spec.fit != "pad" or spec.canvas in (None, side):
+        return pixels
+    before = (spec.canvas - side) // 2
+    after = spec.canvas - side - before
+    return F.pad(pixels, (before, after, before, after))
+
+
+def normalise(images: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
+    """Return the images as normalised float32 planes, resized if the spec says so, not padded."""
+    import torch
+    import torch.nn.functional as F  # noqa: N812
+
+    planes = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
+    pixels = planes.to(torch.float32)
+    if spec.fit == "resize" and pixels.shape[-1] != spec.canvas:
+        assert spec.canvas is not None
+        pixels = F.interpolate(
+            pixels, size=(spec.canvas, spec.canvas), mode="bicubic", antialias=True
+        ).clamp_(0, 255)
+    pixels = pixels.div_(255)
+    if not spec.rgb:
+        return pixels
+    # Normalising a grey plane with three means repeats it to RGB on the way.
+    mean = torch.tensor(spec.mean, device=images.device).view(1, -1, 1, 1)
+    std = torch.tensor(spec.std, device=images.device).view(1, -1, 1, 1)
+    return (pixels - mean).div_(std)
+
+
+class Preprocessor:
+    """`preprocess` for many batches, with the padded canvas kept from one batch to the next.
+
+    The border of a padded canvas never changes, so only the images' own pixels are written: at
+    28 px that is 1/64 of the work. The result is valid until the next call.
+    """
+
+    def __init__(self, spec: PreprocessSpec, dtype: torch.dtype, channels_last: bool) -> None:
+        import torch
+
+        self.spec = spec
+        self.dtype = dtype
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self._canvas: torch.Tensor | None = None
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Map uint8 images to the backbone's input, as `preprocess` does, in `dtype`."""
+        pixels = normalise(images, self.spec)
+        side = pixels.shape[-1]
+        if self.spec.fit != "pad" or self.spec.canvas in (None, side):
+            return pixels.to(self.dtype, memory_format=self.memory_format)
+        before = (self.spec.canvas - side) // 2
+        canvas = self._canvas_for(pixels)
+        canvas[:, :, before : before + side, before : before + side] = pixels
+        return canvas
+
+    def _canvas_for(self, pixels: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        if self._canvas is None or len(self._canvas) < len(pixels):
+            shape = (*pixels.shape[:2], self.spec.canvas, self.spec.canvas)
+            canvas = torch.zeros(shape, dtype=self.dtype, device=pixels.device)
+            self._canvas = canvas.contiguous(memory_format=self.memory_format)
+        return self._canvas[: len(pixels)]

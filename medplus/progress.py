@@ -1,0 +1,84 @@
+"""Telling a person how far a long job has come; on a terminal a bar, elsewhere plain lines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Advance = Callable[[int], None]
+"""Reports that so many more items are done."""
+
+Progress = Callable[[str, int, str], AbstractContextManager[Advance]]
+"""Opens a task: description, total number of items, unit; gives the function that advances it."""
+
+_LINE_EVERY_S = 10.0
+
+
+@contextmanager
+def silent(description: str, total: int, unit: str) -> Iterator[Advance]:
+    """Report nothing: the default of the Python API."""
+    yield lambda n: None
+
+
+def on_console(console: Console) -> Progress:
+    """Return a reporter for a console: a live bar on a terminal, a line now and then elsewhere."""
+    return _bar(console) if console.is_terminal else _lines(console)
+
+
+def _bar(console: Console) -> Progress:
+    from rich import progress
+
+    @contextmanager
+    def task(description: str, total: int, unit: str) -> Iterator[Advance]:
+        columns = (
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(bar_width=24),
+            progress.TaskProgressColumn(),
+            progress.TextColumn("{task.fields[rate]}"),
+            progress.TimeRemainingColumn(),
+        )
+        start = time.monotonic()
+        with progress.Progress(*columns, console=console, transient=True) as bar:
+            handle = bar.add_task(description, total=total, rate="")
+            done = 0
+
+            def advance(n: int) -> None:
+                nonlocal done
+                done += n
+                rate = done / max(time.monotonic() - start, 1e-9)
+                bar.update(handle, advance=n, rate=f"{rate:.0f} {unit}/s")
+
+            yield advance
+
+    return task
+
+
+def _lines(console: Console) -> Progress:
+    @contextmanager
+    def task(description: str, total: int, unit: str) -> Iterator[Advance]:
+        start = last = time.monotonic()
+        done = 0
+
+        def advance(n: int) -> None:
+            nonlocal done, last
+            done += n
+            now = time.monotonic()
+            if now - last < _LINE_EVERY_S and done < total:
+                return
+            last = now
+            rate = done / max(now - start, 1e-9)
+            left = (total - done) / rate
+            console.print(
+                f"{description}: {done}/{total}, {rate:.0f} {unit}/s, {left:.0f} s left",
+                soft_wrap=True,
+                highlight=False,
+            )
+
+        yield advance
+
+    return task
