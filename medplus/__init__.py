@@ -1,5 +1,62 @@
-"""medplus: prototype image models on medical data through an embedding store."""
+"""medplus: prototype image models on medical data through an embedding store.
+
+>>> import medplus
+>>> store = medplus.extract("breastmnist", 28, "resnet18")  # doctest: +SKIP
+>>> records = medplus.knn(store, k=[1, 5, 11])  # doctest: +SKIP
+>>> records += medplus.probe(store, seeds=[1, 2, 3])  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from medplus._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from medplus.datasets.load import load_dataset
+    from medplus.datasets.phantom import write_phantom
+    from medplus.embeddings.extract import extract, extract_all
+    from medplus.embeddings.select import StoreQuery, find_store
+    from medplus.embeddings.store import open_store
+    from medplus.errors import MedplusError
+    from medplus.heads.knn import knn
+    from medplus.heads.probe import probe
+
+_HOMES = {
+    "MedplusError": "medplus.errors",
+    "StoreQuery": "medplus.embeddings.select",
+    "extract": "medplus.embeddings.extract",
+    "extract_all": "medplus.embeddings.extract",
+    "find_store": "medplus.embeddings.select",
+    "knn": "medplus.heads.knn",
+    "load_dataset": "medplus.datasets.load",
+    "open_store": "medplus.embeddings.store",
+    "probe": "medplus.heads.probe",
+    "write_phantom": "medplus.datasets.phantom",
+}
+"""Public names and their modules, imported on first use: `import medplus` stays instant."""
+
+__all__ = [
+    "MedplusError",
+    "StoreQuery",
+    "__version__",
+    "extract",
+    "extract_all",
+    "find_store",
+    "knn",
+    "load_dataset",
+    "open_store",
+    "probe",
+    "write_phantom",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'medplus' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

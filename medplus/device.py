@@ -26,7 +26,11 @@ def resolve_device(name: str = "auto") -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind, index) == ("cpu", "1"):
+    if (
+        kind not in ("cpu", "cuda")
+        or (index and not index.isdigit())
+        or (kind, index) == ("cpu", "1")
+    ):
         raise UsageError(f"unknown device '{name}'; use auto, cpu, cuda or cuda:0, cuda:1, …")
     if kind == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -67,9 +67,7 @@ class PreLogits(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map images (n, 3, h, w) to embeddings (n, dim)."""
         network: Any = self.network
-        embedding: torch.Tensor = network.forward_head(
-            network.forward_features(x), pre_logits=True
-        )
+        embedding: torch.Tensor = network.forward_head(network.forward_features(x), pre_logits=True)
         return embedding
 
 
@@ -97,7 +95,9 @@ class Pixels(nn.Module):
         return F.adaptive_avg_pool2d(x, side).flatten(1)
 
 
-def load_backbone(name: str, weights: str = "pretrained", size: int = 28, fit: Fit = "pad") -> Backbone:
+def load_backbone(
+    name: str, weights: str = "pretrained", size: int = 28, fit: Fit = "pad"
+) -> Backbone:
     """Build a backbone with its weights, frozen and in eval mode, on the CPU.
 
     Parameters

@@ -66,7 +66,9 @@ def open_cached(path: Path) -> CachedArrays:
     cached = _open_if_current(folder, path)
     if cached is not None:
         return cached
-    with lock.hold(folder.with_name(f"{folder.name}.lock"), f"the cache of {path}", _LOCK_TIMEOUT_S):
+    with lock.hold(
+        folder.with_name(f"{folder.name}.lock"), f"the cache of {path}", _LOCK_TIMEOUT_S
+    ):
         cached = _open_if_current(folder, path)  # another process may have filled it meanwhile
         if cached is not None:
             return cached

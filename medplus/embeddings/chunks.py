@@ -84,4 +84,6 @@ def _failures(chunks: Iterable[int], succeeds: object) -> list[int]:
     if len(chunks) == 1:
         return [] if succeeds(chunks[0]) else chunks
     with ThreadPoolExecutor(_READERS) as pool:  # reading and CRC-32 both release the GIL
-        return [chunk for chunk, ok in zip(chunks, pool.map(succeeds, chunks), strict=True) if not ok]
+        return [
+            chunk for chunk, ok in zip(chunks, pool.map(succeeds, chunks), strict=True) if not ok
+        ]

@@ -33,9 +33,7 @@ class StoreWriter:
         Per split, the embedding chunks that must be computed.
     """
 
-    def __init__(
-        self, path: Path, info: StoreInfo, held: lock.Lock, status: WriteStatus
-    ) -> None:
+    def __init__(self, path: Path, info: StoreInfo, held: lock.Lock, status: WriteStatus) -> None:
         self.path = path
         self.info = info
         self.status = status
@@ -184,3 +182,17 @@ def _write_skeleton(path: Path, info: StoreInfo, labels: Mapping[Split, np.ndarr
             info.checksums[layout.path] = {"0": digest}
         info.checksums.setdefault(embeddings.path, {})
     write_info(path, info)
+
+
+def remove_store(path: Path) -> None:
+    """Delete a store, while nobody writes it.
+
+    Raises
+    ------
+    StoreError
+        If there is no store at `path`, or another process writes it.
+    """
+    if path.suffix != ".zarr" or not (path / "zarr.json").is_file():
+        raise StoreError(f"there is no embedding store at {path}; nothing was deleted")
+    with _held(path):
+        atomic.remove_folder(path)

@@ -19,6 +19,9 @@ from medplus.datasets.phantom.noise import interpolation, octaves
 Plane = NDArray[np.float32]
 """Grey plane of shape (n, n), or (3, n, n) for colour; float32, 0 black to 1 white."""
 
+FINEST = 112
+"""Cells per side of texture that only 128 px and more resolve."""
+
 Numbers = NDArray[np.floating[Any]] | float
 
 
@@ -144,22 +147,22 @@ class Canvas:
         x, y, sigma_x, sigma_y, height = np.broadcast_arrays(*given)
         least = np.float32(0.6 * self.pixel)
         wide_x, wide_y = np.maximum(sigma_x, least), np.maximum(sigma_y, least)
-        height = height * (sigma_x / wide_x) * (sigma_y / wide_y)
-        down: Plane = np.exp(-0.5 * ((self.y - y) / wide_y) ** 2)
+        dimmed = height * (sigma_x / wide_x) * (sigma_y / wide_y)
+        down = np.exp(-0.5 * ((self.y - y) / wide_y) ** 2)
         across = np.exp(-0.5 * ((self.x.T - x) / wide_x) ** 2)
-        total: Plane = np.asarray((down * height) @ across.T, dtype=np.float32)
+        total: Plane = (down * dimmed) @ across.T
         return total
 
     def strokes(self, cx: Numbers, cy: Numbers, sigma: Numbers, spacing: Numbers) -> Plane:
         """Return lines drawn as dense spots `spacing` apart: height 1 on the line's axis."""
-        sigma = np.asarray(sigma, dtype=np.float32)
-        height = np.asarray(spacing, dtype=np.float32) / (sigma * np.float32(np.sqrt(2 * np.pi)))
-        return np.minimum(self.spots(cx, cy, sigma, height), 1.0)
+        line = np.asarray(sigma, dtype=np.float32)
+        height = np.asarray(spacing, dtype=np.float32) / (line * np.float32(np.sqrt(2 * np.pi)))
+        return np.minimum(self.spots(cx, cy, line, height), 1.0)
 
     def averaged(self, planes: Plane, size: int) -> Plane:
         """Average planes of shape (..., n, n) by area to (..., size, size)."""
         average = area_average(self.n, size)
-        averaged: Plane = average @ planes @ average.T
+        averaged: Plane = np.asarray(average @ planes @ average.T, dtype=np.float32)
         return averaged
 
 

@@ -115,7 +115,7 @@ def read_mark(path: Path) -> PhantomMark | None:
         with np.load(path, allow_pickle=False) as archive:
             stated = json.loads(str(archive["phantom"][()]))
         mark = PhantomMark(**stated)
-    except (KeyError, ValueError, TypeError, OSError, zipfile.BadZipFile):
+    except (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile):
         return None
     return mark if mark.generator == GENERATOR else None
 

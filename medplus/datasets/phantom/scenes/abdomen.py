@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from medplus.datasets.phantom.acquisition import Device, acquire
-from medplus.datasets.phantom.canvas import Canvas, Plane, soft_step
+from medplus.datasets.phantom.canvas import FINEST, Canvas, Plane, soft_step
 from medplus.datasets.phantom.traits import about, draw_traits
 
 _DEVICE = Device(gain=0.06, shade=0.03, grain=0.045)
@@ -40,22 +40,35 @@ class Organ(NamedTuple):
     """Light of the surroundings."""
     bone: float
     """Light of a neighbouring bone."""
+    stipple: float
+    """Contrast of the finest texture: seen from 128 px on."""
 
 
 _BY_CLASS = (
-    Organ(0.44, 0.33, 0.27, 0.0, 0.0, 0.03, 0.04, 0.00, 0.01, 0.0, 0.30, 0.40),  # bladder
-    Organ(0.66, 0.26, 0.26, 0.4, 0.0, 0.05, 0.34, 0.00, 0.16, 0.8, 0.34, 0.20),  # femur-left
-    Organ(0.66, 0.26, 0.26, -0.4, 0.0, 0.05, 0.34, 0.00, 0.16, -0.8, 0.34, 0.20),  # femur-right
-    Organ(0.66, 0.37, 0.32, 0.5, 0.0, 0.05, -0.06, 0.35, 0.02, 0.2, 0.14, 0.70),  # heart
-    Organ(0.66, 0.21, 0.31, 0.3, 0.5, 0.04, 0.10, 0.06, 0.04, 0.8, 0.28, 0.75),  # kidney-left
-    Organ(0.66, 0.21, 0.31, -0.3, 0.5, 0.04, 0.10, 0.06, 0.04, -0.8, 0.28, 0.75),  # kidney-right
-    Organ(0.58, 0.42, 0.34, -0.4, 0.1, 0.06, 0.00, 0.14, 0.03, -0.6, 0.24, 0.60),  # liver
-    Organ(0.10, 0.31, 0.40, 0.1, 0.2, 0.03, 0.02, 0.55, 0.05, 0.7, 0.56, 0.80),  # lung-left
-    Organ(0.10, 0.35, 0.40, -0.1, 0.1, 0.03, 0.02, 0.55, 0.05, -0.7, 0.56, 0.80),  # lung-right
-    Organ(0.54, 0.35, 0.13, -0.35, 0.1, 0.22, 0.02, 0.10, 0.12, 0.1, 0.40, 0.55),  # pancreas
-    Organ(0.60, 0.20, 0.32, 0.5, 0.4, 0.05, 0.02, 0.05, 0.02, 0.9, 0.22, 0.60),  # spleen
+    # bladder
+    Organ(0.44, 0.33, 0.27, 0.0, 0.0, 0.03, 0.04, 0.00, 0.01, 0.0, 0.30, 0.40, 0.00),
+    # femur-left
+    Organ(0.66, 0.26, 0.26, 0.4, 0.0, 0.05, 0.34, 0.00, 0.16, 0.8, 0.34, 0.20, 0.40),
+    # femur-right
+    Organ(0.66, 0.26, 0.26, -0.4, 0.0, 0.05, 0.34, 0.00, 0.16, -0.8, 0.34, 0.20, 0.40),
+    # heart
+    Organ(0.66, 0.37, 0.32, 0.5, 0.0, 0.05, -0.06, 0.35, 0.02, 0.2, 0.14, 0.70, 0.20),
+    # kidney-left
+    Organ(0.66, 0.21, 0.31, 0.3, 0.5, 0.04, 0.10, 0.06, 0.04, 0.8, 0.28, 0.75, 0.80),
+    # kidney-right
+    Organ(0.66, 0.21, 0.31, -0.3, 0.5, 0.04, 0.10, 0.06, 0.04, -0.8, 0.28, 0.75, 0.80),
+    # liver
+    Organ(0.58, 0.42, 0.34, -0.4, 0.1, 0.06, 0.00, 0.14, 0.03, -0.6, 0.24, 0.60, 0.50),
+    # lung-left
+    Organ(0.10, 0.31, 0.40, 0.1, 0.2, 0.03, 0.02, 0.55, 0.05, 0.7, 0.56, 0.80, 0.60),
+    # lung-right
+    Organ(0.10, 0.35, 0.40, -0.1, 0.1, 0.03, 0.02, 0.55, 0.05, -0.7, 0.56, 0.80, 0.60),
+    # pancreas
+    Organ(0.54, 0.35, 0.13, -0.35, 0.1, 0.22, 0.02, 0.10, 0.12, 0.1, 0.40, 0.55, 0.90),
+    # spleen
+    Organ(0.60, 0.20, 0.32, 0.5, 0.4, 0.05, 0.02, 0.05, 0.02, 0.9, 0.22, 0.60, 0.10),
 )
-_JITTER = Organ(0.05, 0.035, 0.035, 0.25, 0.12, 0.03, 0.05, 0.07, 0.025, 0.35, 0.07, 0.12)
+_JITTER = Organ(0.05, 0.035, 0.035, 0.25, 0.12, 0.03, 0.05, 0.07, 0.025, 0.35, 0.07, 0.12, 0.15)
 # Width and height of a crop, and how plainly it shows which side is which.
 _VIEWS: dict[View, tuple[float, float, float]] = {
     "axial": (1.0, 1.0, 1.0),
@@ -88,10 +101,12 @@ def paint(
 def _inside(canvas: Canvas, rng: np.random.Generator, organ: Organ, radius: Plane) -> Plane:
     rim = np.exp(-(((radius - 0.88) / np.float32(0.16)) ** 2))
     tree = np.clip(1.0 - np.abs(canvas.noise(rng, 7, 28, slope=0.8)) * 4.0, 0.0, 1.0)
-    grain = canvas.noise(rng, 24, 96, slope=0.2)
+    grain = canvas.noise(rng, 24, 48, slope=0.2)
+    stipple = canvas.noise(rng, FINEST, FINEST)
     inside: Plane = np.float32(organ.light) + np.float32(organ.cortex) * rim
     inside += np.float32(0.45 * max(organ.vessels, 0.0)) * tree * (radius < 0.95)
     inside += np.float32(0.6 * max(organ.texture, 0.0)) * grain
+    inside += np.float32(0.13 * organ.stipple) * stipple
     return inside
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from medplus.datasets.phantom.acquisition import Device, acquire
-from medplus.datasets.phantom.canvas import Canvas, Plane, soft_step, tint
+from medplus.datasets.phantom.canvas import FINEST, Canvas, Plane, soft_step, tint
 from medplus.datasets.phantom.traits import about, draw_traits
 
 _DEVICE = Device(gain=0.05, shade=0.03, grain=0.02, stain=0.03)
@@ -41,19 +41,29 @@ class Cell(NamedTuple):
     """Warmth of the granules: 0 violet, 1 orange."""
     darkness: float
     """How dark the nucleus is stained."""
+    stipple: float
+    """Contrast of the finest texture of nucleus and cytoplasm: seen from 128 px on."""
 
 
 _BY_CLASS = (
-    Cell(0.30, 0.66, 0.45, 2.4, 0.72, 0.55, 0.76, 0.20, 1.00, 0.014, 0.05, 0.75),  # basophil
-    Cell(0.31, 0.56, 0.85, 2.0, 0.88, 0.64, 0.63, 0.20, 0.85, 0.013, 0.95, 0.80),  # eosinophil
-    Cell(0.22, 0.70, 0.00, 1.0, 0.72, 0.66, 0.74, 0.10, 0.02, 0.008, 0.20, 1.00),  # erythroblast
-    Cell(0.34, 0.72, 0.30, 1.3, 0.78, 0.66, 0.78, 0.35, 0.40, 0.007, 0.25, 0.60),  # immature
-    Cell(0.24, 0.86, 0.06, 1.0, 0.70, 0.70, 0.86, 0.22, 0.03, 0.007, 0.20, 0.80),  # lymphocyte
-    Cell(0.35, 0.68, 0.45, 1.6, 0.74, 0.70, 0.80, 0.45, 0.08, 0.006, 0.20, 0.60),  # monocyte
-    Cell(0.31, 0.58, 1.00, 3.6, 0.88, 0.74, 0.76, 0.25, 0.30, 0.005, 0.60, 0.85),  # neutrophil
-    Cell(0.11, 0.45, 0.20, 1.2, 0.76, 0.60, 0.80, 0.30, 0.60, 0.008, 0.10, 0.15),  # platelet
+    # basophil
+    Cell(0.30, 0.66, 0.45, 2.4, 0.72, 0.55, 0.76, 0.20, 1.00, 0.014, 0.05, 0.75, 0.10),
+    # eosinophil
+    Cell(0.31, 0.56, 0.85, 2.0, 0.88, 0.64, 0.63, 0.20, 0.85, 0.013, 0.95, 0.80, 0.60),
+    # erythroblast
+    Cell(0.22, 0.70, 0.00, 1.0, 0.72, 0.66, 0.74, 0.10, 0.02, 0.008, 0.20, 1.00, 0.00),
+    # immature
+    Cell(0.34, 0.72, 0.30, 1.3, 0.78, 0.66, 0.78, 0.35, 0.40, 0.007, 0.25, 0.60, 0.90),
+    # lymphocyte
+    Cell(0.24, 0.86, 0.06, 1.0, 0.70, 0.70, 0.86, 0.22, 0.03, 0.007, 0.20, 0.80, 0.70),
+    # monocyte
+    Cell(0.35, 0.68, 0.45, 1.6, 0.74, 0.70, 0.80, 0.45, 0.08, 0.006, 0.20, 0.60, 0.10),
+    # neutrophil
+    Cell(0.31, 0.58, 1.00, 3.6, 0.88, 0.74, 0.76, 0.25, 0.30, 0.005, 0.60, 0.85, 0.10),
+    # platelet
+    Cell(0.11, 0.45, 0.20, 1.2, 0.76, 0.60, 0.80, 0.30, 0.60, 0.008, 0.10, 0.15, 0.60),
 )
-_JITTER = Cell(0.035, 0.07, 0.16, 0.35, 0.05, 0.05, 0.05, 0.08, 0.16, 0.002, 0.16, 0.12)
+_JITTER = Cell(0.035, 0.07, 0.16, 0.35, 0.05, 0.05, 0.05, 0.08, 0.16, 0.002, 0.16, 0.12, 0.15)
 
 
 def paint(canvas: Canvas, rng: np.random.Generator, label: int, difficulty: float) -> Plane:
@@ -70,6 +80,8 @@ def paint(canvas: Canvas, rng: np.random.Generator, label: int, difficulty: floa
     tint(planes, (cell.red, cell.green, cell.blue), np.float32(0.92) * body)
     _add_granules(canvas, rng, planes, cell, body)
     _add_nucleus(canvas, rng, planes, cell, (cx, cy, angle))
+    stipple = np.float32(0.22 * cell.stipple) * canvas.noise(rng, FINEST, FINEST)
+    planes *= 1.0 + stipple * body
     return acquire(canvas, rng, planes, _DEVICE, difficulty)
 
 

@@ -10,7 +10,7 @@ from medplus.datasets.phantom.acquisition import Device, acquire
 from medplus.datasets.phantom.canvas import Canvas, Plane, tint
 from medplus.datasets.phantom.traits import about, draw_traits
 
-_DEVICE = Device(gain=0.05, shade=0.03, grain=0.012, stain=0.03)
+_DEVICE = Device(gain=0.04, shade=0.03, grain=0.012, stain=0.015)
 
 
 class Retinopathy(NamedTuple):
@@ -50,11 +50,11 @@ def paint(canvas: Canvas, rng: np.random.Generator, label: int, difficulty: floa
     side = 1.0 if rng.random() < 0.5 else -1.0
     disc = (0.5 + side * about(rng, 0.26, 0.03), about(rng, 0.5, 0.04))
     macula = (0.5 - side * about(rng, 0.06, 0.03), about(rng, 0.52, 0.03))
-    red, green = about(rng, 0.78, 0.05), about(rng, 0.38, 0.03)
+    red, green = about(rng, 0.78, 0.03), about(rng, 0.38, 0.03)
     planes = np.stack([canvas.full(v) for v in (red, green, about(rng, 0.16, 0.03))])
     planes *= 1.0 + np.float32(0.05) * canvas.noise(rng, 4, 32)
     tint(planes, (0.45, 0.16, 0.06), np.float32(0.6) * canvas.spots(*macula, 0.075))
-    tint(planes, (0.72, 0.60, 0.42), np.float32(0.75 * max(signs.haze, 0.0)) * canvas.full(1.0))
+    tint(planes, (0.74, 0.64, 0.50), np.float32(0.9 * max(signs.haze, 0.0)) * canvas.full(1.0))
     _add_disc(canvas, rng, planes, disc)
     vessels = _vessels(canvas, rng, disc, side, signs)
     tint(planes, (0.42, 0.08, 0.06), np.float32(0.8) * vessels)

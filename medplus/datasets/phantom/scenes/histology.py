@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from medplus.datasets.phantom.acquisition import Device, acquire
-from medplus.datasets.phantom.canvas import Canvas, Plane, soft_step
+from medplus.datasets.phantom.canvas import FINEST, Canvas, Plane, soft_step
 from medplus.datasets.phantom.traits import about, draw_traits
 
 _DEVICE = Device(gain=0.04, shade=0.02, grain=0.012, stain=0.03)
@@ -42,7 +42,7 @@ class Tissue(NamedTuple):
     mottle: float
     """Contrast of amorphous clumps."""
     chromatin: float
-    """Contrast of the nuclei's texture: seen from 128 px on."""
+    """Contrast of the finest texture, of nuclei above all: seen from 128 px on."""
 
 
 _BY_CLASS = (
@@ -67,9 +67,10 @@ def paint(canvas: Canvas, rng: np.random.Generator, label: int, difficulty: floa
     ring, lumen = _glands(canvas, rng, tissue)
     eosin *= 1.0 - lumen
     blue = blue * (1.0 - lumen) + np.float32(0.42) * ring
-    chromatin = canvas.noise(rng, 28, 112, slope=0.2)
+    chromatin = canvas.noise(rng, FINEST, FINEST)
     nuclei = _nuclei(canvas, rng, tissue, ring, lumen)
-    blue += nuclei * (0.85 + np.float32(0.45 * tissue.chromatin) * chromatin)
+    blue += nuclei * (0.85 + np.float32(0.6 * tissue.chromatin) * chromatin)
+    eosin *= 1.0 + np.float32(0.25 * tissue.chromatin) * chromatin
     # The stain's strength differs between laboratories.
     pink, purple = about(rng, 0.75, 0.16), about(rng, 0.80, 0.16)
     density = np.clip(eosin, 0.0, None) * np.float32(pink) * _EOSIN[:, None, None]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from medplus.datasets.phantom.acquisition import Device, acquire
-from medplus.datasets.phantom.canvas import Canvas, Plane, soft_step, tint
+from medplus.datasets.phantom.canvas import FINEST, Canvas, Plane, soft_step, tint
 from medplus.datasets.phantom.traits import about, draw_traits
 
 _DEVICE = Device(gain=0.05, shade=0.04, grain=0.015, stain=0.03)
@@ -36,19 +36,28 @@ class Lesion(NamedTuple):
     veil: float
     """Share of a blue-white veil, or of a white centre."""
     vessels: float
-    """Contrast of fine vessels: seen from 128 px on."""
+    """Contrast of fine vessels."""
+    stipple: float
+    """Contrast of dots of pigment or keratin: seen from 128 px on."""
 
 
 _BY_CLASS = (
-    Lesion(0.27, 0.22, 0.12, 0.25, 0.76, 0.42, 0.40, 0.60, 0.02, 0.55, 0.05, 0.20),  # akiec
-    Lesion(0.24, 0.18, 0.08, 0.25, 0.78, 0.50, 0.50, 0.65, 0.02, 0.15, 0.25, 0.60),  # bcc
-    Lesion(0.29, 0.14, 0.03, 0.25, 0.58, 0.42, 0.32, 0.75, 0.12, 0.45, 0.05, 0.02),  # bkl
-    Lesion(0.20, 0.06, 0.10, 0.05, 0.66, 0.46, 0.40, 0.65, 0.22, 0.05, 0.60, 0.05),  # df
-    Lesion(0.31, 0.28, 0.04, 0.65, 0.32, 0.22, 0.22, 0.92, 0.30, 0.08, 0.35, 0.05),  # mel
-    Lesion(0.22, 0.08, 0.06, 0.12, 0.48, 0.32, 0.24, 0.80, 0.40, 0.02, 0.02, 0.02),  # nv
-    Lesion(0.19, 0.10, 0.05, 0.20, 0.60, 0.14, 0.24, 0.90, 0.00, 0.02, 0.10, 0.05),  # vasc
+    # akiec
+    Lesion(0.27, 0.22, 0.12, 0.25, 0.76, 0.42, 0.40, 0.60, 0.02, 0.55, 0.05, 0.20, 0.90),
+    # bcc
+    Lesion(0.24, 0.18, 0.08, 0.25, 0.78, 0.50, 0.50, 0.65, 0.02, 0.15, 0.25, 0.60, 0.10),
+    # bkl
+    Lesion(0.29, 0.14, 0.03, 0.25, 0.58, 0.42, 0.32, 0.75, 0.12, 0.45, 0.05, 0.02, 0.60),
+    # df
+    Lesion(0.20, 0.06, 0.10, 0.05, 0.66, 0.46, 0.40, 0.65, 0.22, 0.05, 0.60, 0.05, 0.20),
+    # mel
+    Lesion(0.31, 0.28, 0.04, 0.65, 0.32, 0.22, 0.22, 0.92, 0.30, 0.08, 0.35, 0.05, 0.90),
+    # nv
+    Lesion(0.22, 0.08, 0.06, 0.12, 0.48, 0.32, 0.24, 0.80, 0.40, 0.02, 0.02, 0.02, 0.30),
+    # vasc
+    Lesion(0.19, 0.10, 0.05, 0.20, 0.60, 0.14, 0.24, 0.90, 0.00, 0.02, 0.10, 0.05, 0.00),
 )
-_JITTER = Lesion(0.05, 0.06, 0.02, 0.12, 0.06, 0.035, 0.03, 0.09, 0.10, 0.12, 0.10, 0.12)
+_JITTER = Lesion(0.05, 0.06, 0.02, 0.12, 0.06, 0.035, 0.03, 0.09, 0.10, 0.12, 0.10, 0.12, 0.2)
 
 
 def paint(canvas: Canvas, rng: np.random.Generator, label: int, difficulty: float) -> Plane:
@@ -104,6 +113,7 @@ def _add_structures(
     flakes = soft_step(canvas.noise(rng, 28, 56, slope=0.3) - 0.7, 1.0)
     tint(planes, (0.95, 0.88, 0.78), np.float32(max(lesion.scales, 0.0)) * flakes * body)
     lines = np.clip(1.0 - np.abs(canvas.noise(rng, 10, 40, slope=0.6)) * 7.0, 0.0, 1.0)
+    planes *= 1.0 + np.float32(0.18 * lesion.stipple) * body * canvas.noise(rng, FINEST, FINEST)
     near = np.clip(1.6 - radius, 0.0, 1.0)
     tint(planes, (0.70, 0.16, 0.20), np.float32(max(lesion.vessels, 0.0)) * lines * near)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from medplus.datasets.phantom.acquisition import Device, acquire
-from medplus.datasets.phantom.canvas import Canvas, Plane, soft_step
+from medplus.datasets.phantom.canvas import FINEST, Canvas, Plane, soft_step
 from medplus.datasets.phantom.traits import about, draw_traits
 
 _DEVICE = Device(gain=0.12, shade=0.05, grain=0.0)
@@ -34,16 +34,18 @@ class Macula(NamedTuple):
     drusen: float
     """Height of the many small bumps of the pigment epithelium: seen from 64 px on."""
     roughness: float
-    """Graininess of the pigment epithelium: seen from 128 px on."""
+    """Unevenness of the pigment epithelium: seen from 64 px on."""
+    stipple: float
+    """Contrast of the finest echoes of the retina: seen from 128 px on."""
 
 
 _BY_CLASS = (
-    Macula(0.25, 0.02, 0.13, 0.60, 1.0, 0.006, 0.012),  # choroidal neovascularisation
-    Macula(0.33, 0.00, 0.01, 0.15, 9.0, 0.003, 0.003),  # diabetic macular oedema
-    Macula(0.24, 0.05, 0.01, 0.05, 0.0, 0.032, 0.008),  # drusen
-    Macula(0.24, 0.08, 0.00, 0.00, 0.0, 0.001, 0.001),  # normal
+    Macula(0.25, 0.02, 0.13, 0.60, 1.0, 0.006, 0.012, 0.90),  # choroidal neovascularisation
+    Macula(0.33, 0.00, 0.01, 0.15, 9.0, 0.003, 0.003, 0.50),  # diabetic macular oedema
+    Macula(0.24, 0.05, 0.01, 0.05, 0.0, 0.032, 0.008, 0.50),  # drusen
+    Macula(0.24, 0.08, 0.00, 0.00, 0.0, 0.001, 0.001, 0.00),  # normal
 )
-_JITTER = Macula(0.022, 0.016, 0.022, 0.15, 1.4, 0.007, 0.002)
+_JITTER = Macula(0.022, 0.016, 0.022, 0.15, 1.4, 0.007, 0.002, 0.2)
 
 
 def paint(canvas: Canvas, rng: np.random.Generator, label: int, difficulty: float) -> Plane:
@@ -67,6 +69,7 @@ def paint(canvas: Canvas, rng: np.random.Generator, label: int, difficulty: floa
     image += (choroid - image) * soft_step(below - 0.012, 0.012)
     _add_fluid(canvas, rng, image, macula, (fovea, surface, lifted, floor))
     speckle = canvas.noise(rng, 32, 128, slope=0.0, stretch=1.5)
+    image *= 1.0 + np.float32(0.3 * macula.stipple) * canvas.noise(rng, FINEST, FINEST)
     image *= np.exp(np.float32(0.20 + 0.22 * difficulty) * speckle)
     return acquire(canvas, rng, image + np.float32(0.01), _DEVICE, difficulty)
 

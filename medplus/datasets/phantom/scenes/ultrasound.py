@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from medplus.datasets.phantom.acquisition import Device, acquire
-from medplus.datasets.phantom.canvas import Canvas, Plane, soft_step
+from medplus.datasets.phantom.canvas import FINEST, Canvas, Plane, soft_step
 from medplus.datasets.phantom.traits import about, draw_traits
 
 _DEVICE = Device(gain=0.11, shade=0.08, grain=0.0)
@@ -32,13 +32,15 @@ class Lesion(NamedTuple):
     """Loss of echo behind; negative for the enhancement behind a cyst."""
     calcification: float
     """Bright points inside: seen from 128 px on."""
+    stipple: float
+    """Contrast of the finest echoes of the lesion and the tissue behind: from 128 px on."""
 
 
 _BY_CLASS = (
-    Lesion(0.21, 1.05, 0.16, 0.14, 0.75, 0.70, 1.0),
-    Lesion(0.12, 0.58, 0.06, 0.02, 0.58, -0.25, 0.1),
+    Lesion(0.21, 1.05, 0.16, 0.14, 0.75, 0.70, 1.0, 0.80),
+    Lesion(0.12, 0.58, 0.06, 0.02, 0.58, -0.25, 0.1, 0.20),
 )
-_JITTER = Lesion(0.045, 0.16, 0.05, 0.04, 0.13, 0.22, 0.35)
+_JITTER = Lesion(0.045, 0.16, 0.05, 0.04, 0.13, 0.22, 0.35, 0.25)
 
 
 def paint(canvas: Canvas, rng: np.random.Generator, label: int, difficulty: float) -> Plane:
@@ -50,6 +52,7 @@ def paint(canvas: Canvas, rng: np.random.Generator, label: int, difficulty: floa
     image = with_lesion if shows_lesion else tissue
     # Speckle multiplies the echo, and is wider than deep because the beam is.
     speckle = canvas.noise(rng, 22, 88, slope=0.0, stretch=2.0)
+    image *= 1.0 + np.float32(0.3 * lesion.stipple) * canvas.noise(rng, FINEST, FINEST)
     image = image * np.exp(np.float32(0.26 + 0.1 * difficulty) * speckle)
     return acquire(canvas, rng, image, _DEVICE, difficulty)
 

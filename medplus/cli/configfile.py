@@ -1,0 +1,72 @@
+"""Reading a command's options from a YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from medplus.errors import UsageError, nearest
+
+
+def read_config(
+    path: Path, known: Mapping[str, click.Parameter], ctx: click.Context
+) -> dict[str, Any]:
+    """Return a config file's values by parameter name, checked against a command's options.
+
+    Keys are the options' names as on the command line, with ``_`` or ``-``.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read, is not a mapping, or has an unknown key or an invalid value.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"the config file {path} does not exist") from None
+    except OSError as error:
+        raise UsageError(f"the config file {path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise UsageError(f"the config file {path} is not valid YAML{where}") from None
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise UsageError(f"the config file {path} must map options to values")
+    by_option = {
+        option.lstrip("-").replace("-", "_"): parameter
+        for parameter in known.values()
+        for option in parameter.opts
+        if option.startswith("--")
+    }
+    values = {}
+    for key, value in document.items():
+        option = str(key).replace("-", "_")
+        if option not in by_option:
+            known_names = ", ".join(sorted(by_option))
+            raise UsageError(
+                f"{path}: unknown key '{key}'{nearest(option, by_option)} (known: {known_names})"
+            )
+        parameter = by_option[option]
+        values[str(parameter.name)] = _checked(path, key, value, parameter, ctx)
+    return values
+
+
+def _checked(
+    path: Path, key: Any, value: Any, parameter: click.Parameter, ctx: click.Context
+) -> Any:
+    if parameter.multiple if isinstance(parameter, click.Option) else False:
+        value = value if isinstance(value, list) else [value]
+        value = [str(item) for item in value]
+    elif isinstance(value, list | dict):
+        raise UsageError(f"{path}: '{key}' takes one value, not {value!r}")
+    try:
+        parameter.type_cast_value(ctx, value)
+    except click.BadParameter as error:
+        raise UsageError(f"{path}: '{key}': {error.message}") from None
+    return value

@@ -1,0 +1,62 @@
+"""`medplus datasets`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from medplus.cli import options
+from medplus.cli.options import Output
+
+
+@click.command()
+@options.data_root
+@options.common
+def datasets(output: Output, data_root: Path) -> None:
+    """List the 12 MedMNIST+ datasets, and which of their files are on disk."""
+    from medplus.datasets.catalog import FLAGS, info
+    from medplus.vocabulary import SIZES
+
+    known = [info(flag) for flag in FLAGS]
+    on_disk = {d.flag: [s for s in SIZES if (data_root / d.filename(s)).is_file()] for d in known}
+    document = {
+        "datasets": [
+            {
+                "dataset": d.flag,
+                "task": d.task,
+                "classes": list(d.classes),
+                "channels": d.channels,
+                "samples": dict(d.n_samples),
+                "licence": d.licence,
+                "flaws": d.flaws,
+                "sizes_on_disk": on_disk[d.flag],
+                "md5": {str(size): digest for size, digest in d.md5.items()},
+                "url": {str(size): url for size, url in d.url.items()},
+            }
+            for d in known
+        ]
+    }
+    output.result(document, lambda: _show(known, on_disk, data_root))
+
+
+def _show(known: list[Any], on_disk: dict[str, list[int]], data_root: Path) -> None:
+    from medplus.cli.tables import make_console, make_table
+
+    table = make_table(
+        "dataset", "task", "classes", "channels", "train", "val", "test", "licence",
+        f"on disk ({data_root})", right=("classes", "channels", "train", "val", "test"),
+    )  # fmt: skip
+    for d in known:
+        counts = (f"{d.n_samples[split]:,}" for split in ("train", "val", "test"))
+        sizes = ", ".join(str(size) for size in on_disk[d.flag]) or "–"
+        table.add_row(
+            d.flag, d.task, str(len(d.classes)), str(d.channels), *counts, d.licence, sizes
+        )
+    console = make_console()
+    console.print(table)
+    console.print("Known flaws:")
+    for d in known:
+        if d.flaws:
+            console.print(f"  {d.flag}: {d.flaws}", highlight=False)

@@ -1,0 +1,113 @@
+"""The `medplus` group: commands are imported only when they are used."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from typing import Any
+
+import click
+
+from medplus._version import __version__
+from medplus.errors import MedplusError, nearest
+
+_COMMANDS = {
+    "quickstart": "The whole way on synthetic data: extract, knn, probe; no download.",
+    "datasets": "List the datasets: task, licence, counts, what is on disk.",
+    "backbones": "List backbones: full tag, dimension, parameters, preprocessing.",
+    "phantom": "Write synthetic stand-ins for the datasets.",
+    "extract": "Run frozen backbones once and fill embedding stores.",
+    "knn": "Score k-nearest neighbours on stored embeddings.",
+    "probe": "Train and score linear probes on stored embeddings.",
+    "store": "Look after stores: ls, info, verify, export, rm.",
+}
+"""Name and one-line help of every command, in the order of use; `--help` imports none of them."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in `medplus.cli.<name>` and are imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of use."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import a command's module and return the command."""
+        if name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"medplus.cli.{name}"), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the nearest command when there is none of that name."""
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"no command '{args[0]}'{nearest(args[0], _COMMANDS)}; see medplus --help")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="medplus")
+def medplus() -> None:
+    r"""Prototype image models on medical data through an embedding store.
+
+    \b
+    medplus extract   runs each frozen backbone once and stores its embeddings;
+    medplus knn       and
+    medplus probe     score them in seconds.
+
+    New here? `medplus quickstart` shows all of it on synthetic data.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    args = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in args
+    as_json = "--json" in args
+    try:
+        medplus(args, prog_name="medplus", standalone_mode=False)
+        code = 0
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show(file=sys.stderr)
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; finished work is kept: the same command goes on", err=True)
+        code = 130
+    except BrokenPipeError:
+        # The reader of a pipe has left; there is no one to tell, and Python must not try again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except MedplusError as error:
+        if debug:
+            logging.getLogger("medplus").error("traceback", exc_info=True)
+        code = _fail(str(error), error.exit_code, type(error).__name__, as_json)
+    except Exception as error:
+        if debug:
+            raise
+        message = f"{type(error).__name__}: {error} (a bug, or a fault of this machine; "
+        code = _fail(f"{message}--debug shows where)", 1, type(error).__name__, as_json)
+    sys.exit(code)
+
+
+def _fail(message: str, code: int, kind: str, as_json: bool) -> int:
+    click.echo(f"Error: {message}", err=True)
+    if as_json:
+        import json
+
+        document: dict[str, Any] = {"error": {"type": kind, "message": message}}
+        click.echo(json.dumps(document))
+    return code

@@ -1,0 +1,233 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from medplus.errors import UsageError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Comma(click.ParamType):
+    """A value, or several separated by commas; the option may also be repeated."""
+
+    def __init__(self, of: click.ParamType) -> None:
+        self.of = of
+        self.name = of.name
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Any, ...]:
+        """Split and convert each part."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in str(value).split(",")]
+        if not all(parts):
+            self.fail(f"'{value}' has an empty part", param, ctx)
+        return tuple(self.of.convert(part, param, ctx) for part in parts)
+
+
+def _flatten(
+    ctx: click.Context, param: click.Parameter, value: Sequence[tuple[Any, ...]]
+) -> tuple[Any, ...] | None:
+    flat = dict.fromkeys(item for part in value for item in part)
+    return tuple(flat) or None
+
+
+def several(
+    *names: str, of: click.ParamType = click.STRING, **settings: Any
+) -> Callable[[Command], Command]:
+    """Return an option that repeats or takes commas; its value is a tuple, or None if not given."""
+    return click.option(*names, type=Comma(of), multiple=True, callback=_flatten, **settings)
+
+
+def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    """Make a YAML file's values the command's defaults, so that flags still win."""
+    if path is None:
+        return
+    from medplus.cli.configfile import read_config
+
+    known = {p.name: p for p in ctx.command.params if p.name and p.name != "config"}
+    ctx.default_map = {**(ctx.default_map or {}), **read_config(path, known, ctx)}
+
+
+def common(command: Command) -> Command:
+    """Add the options that every command has, and set up logging and the console."""
+
+    @click.option(
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        is_eager=True,
+        expose_value=False,
+        callback=_read_config,
+        help="YAML file with this command's options; flags win over it.",
+    )
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+    @click.option("-v", "--verbose", count=True, help="Say more (-vv: most).")
+    @click.option("-q", "--quiet", is_flag=True, help="Print only results and errors.")
+    @click.option("--debug", is_flag=True, help="Show tracebacks.")
+    @wraps(command)
+    def wrapped(
+        *args: Any, verbose: int, quiet: bool, debug: bool, as_json: bool, **kwargs: Any
+    ) -> Any:
+        _set_up_logging(verbose, quiet, debug)
+        return command(*args, output=Output(as_json, quiet), **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def _set_up_logging(verbose: int, quiet: bool, debug: bool) -> None:
+    level = logging.ERROR if quiet else logging.WARNING
+    level = {0: level, 1: logging.INFO}.get(verbose, logging.DEBUG)
+    logging.basicConfig(
+        level=logging.DEBUG if debug and verbose else logging.ERROR,
+        format="%(levelname)s: %(message)s",
+        force=True,
+    )
+    logging.getLogger("medplus").setLevel(level)
+    for chatty in ("huggingface_hub", "timm"):  # our own messages say what matters
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)
+
+
+class Output:
+    """Where a command's output goes: results to stdout, all else to stderr.
+
+    Attributes
+    ----------
+    as_json : bool
+        Whether stdout is to hold one JSON document.
+    """
+
+    def __init__(self, as_json: bool, quiet: bool) -> None:
+        self.as_json = as_json
+        self._quiet = quiet
+
+    def result(self, document: dict[str, Any], show: Callable[[], None]) -> None:
+        """Print a result: the document with ``--json``, else whatever `show` prints."""
+        if self.as_json:
+            import json
+
+            click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        else:
+            show()
+
+    def note(self, text: str) -> None:
+        """Say something on stderr."""
+        if not self._quiet:
+            click.echo(text, err=True)
+
+    @property
+    def progress(self) -> Any:
+        """The progress reporter for long work."""
+        from medplus.progress import on_console, silent
+
+        if self._quiet:
+            return silent
+        from rich.console import Console
+
+        return on_console(Console(stderr=True))
+
+
+def data_root(command: Command) -> Command:
+    """Add ``--data-root``."""
+    return click.option(
+        "--data-root",
+        type=click.Path(path_type=Path, file_okay=False),
+        default="data",
+        show_default=True,
+        envvar="MEDPLUS_DATA_ROOT",
+        help="Folder of the datasets' npz files.",
+    )(command)
+
+
+def store_root(command: Command) -> Command:
+    """Add ``--store``."""
+    return click.option(
+        "--store",
+        "store_root",
+        type=click.Path(path_type=Path, file_okay=False),
+        default="embeddings",
+        show_default=True,
+        envvar="MEDPLUS_STORE",
+        help="Root of the embedding stores.",
+    )(command)
+
+
+def runs_root(command: Command) -> Command:
+    """Add ``--runs``."""
+    return click.option(
+        "--runs",
+        type=click.Path(path_type=Path, file_okay=False),
+        default="runs",
+        show_default=True,
+        envvar="MEDPLUS_RUNS",
+        help="Root of the runs.",
+    )(command)
+
+
+def device(command: Command) -> Command:
+    """Add ``--device``."""
+    return click.option(
+        "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i."
+    )(command)
+
+
+def names(command: Command) -> Command:
+    """Add the selectors ``--dataset``, ``--size`` and ``--backbone``."""
+    command = several(
+        "--backbone",
+        "backbones",
+        required=True,
+        help="timm name, alexnet, pixels, or all (the paper's ten); repeat or use commas.",
+    )(command)
+    command = several(
+        "--size",
+        "sizes",
+        help="28, 64, 128, 224 or all. Default: 28, or an npz file's own size.",
+    )(command)
+    return several(
+        "--dataset",
+        "datasets",
+        required=True,
+        help="MedMNIST flag, path of an npz file, or all; repeat or use commas.",
+    )(command)
+
+
+def expand_datasets(given: Sequence[str]) -> list[str]:
+    """Replace ``all`` by the paper's twelve, in the paper's order."""
+    from medplus.datasets.catalog import FLAGS
+
+    return _expand(given, FLAGS)
+
+
+def expand_backbones(given: Sequence[str]) -> list[str]:
+    """Replace ``all`` by the paper's ten, in the paper's order."""
+    from medplus.backbones.catalog import PAPER
+
+    return _expand(given, tuple(PAPER))
+
+
+def expand_sizes(given: Sequence[str] | None) -> list[int | None]:
+    """Turn sizes into numbers; ``all`` is MedMNIST+'s four, nothing is the dataset's default."""
+    from medplus.vocabulary import SIZES
+
+    if given is None:
+        return [None]
+    sizes: list[int | None] = []
+    for text in _expand(given, tuple(str(size) for size in SIZES)):
+        if not text.isdigit() or int(text) < 1:
+            raise UsageError(f"--size {text} is not a size; use 28, 64, 128, 224 or all")
+        sizes.append(int(text))
+    return sizes
+
+
+def _expand(given: Sequence[str], everything: Sequence[str]) -> list[str]:
+    expanded = [name for item in given for name in (everything if item == "all" else (item,))]
+    return list(dict.fromkeys(expanded))

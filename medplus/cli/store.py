@@ -1,0 +1,186 @@
+"""`medplus store`: ls, info, verify, export, rm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from medplus.cli import options
+from medplus.cli.options import Output
+
+if TYPE_CHECKING:
+    from medplus.embeddings.store import StoreInfo
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.group()
+def store() -> None:
+    """Look after embedding stores."""
+
+
+@store.command("ls")
+@options.store_root
+@options.common
+def ls(output: Output, store_root: Path) -> None:
+    """List the stores under the root, complete or not."""
+    from medplus.embeddings.store import list_stores, read_info
+    from medplus.errors import StoreError
+
+    rows: list[dict[str, Any]] = []
+    for path in list_stores(store_root):
+        try:
+            rows.append(_summary(path, read_info(path)))
+        except StoreError as error:
+            rows.append({"path": str(path), "status": "damaged", "reason": str(error)})
+
+    output.result({"stores": rows}, lambda: _show_list(rows, store_root))
+
+
+def _summary(path: Path, info: StoreInfo) -> dict[str, Any]:
+    return {
+        "path": str(path),
+        "status": "complete" if info.complete else "incomplete",
+        "key": info.key_digest,
+        "dataset": info.dataset,
+        "size": info.size,
+        "backbone": info.backbone,
+        "weights": info.weights,
+        "precision": info.key["precision"],
+        "dtype": info.dtype,
+        "fit": info.key["preprocess"]["fit"],
+        "dim": info.dim,
+        "splits": dict(info.n_samples),
+        "data_source": info.data_source,
+        "bytes": sum(layout.n_chunks * layout.chunk_nbytes for layout in info.all_layouts()),
+    }
+
+
+def _show_list(rows: list[dict[str, Any]], root: Path) -> None:
+    from medplus.cli.tables import make_console, make_table
+
+    console = make_console()
+    if not rows:
+        console.print(f"no stores under {root}; make one with: medplus extract", highlight=False)
+        return
+    table = make_table(
+        "dataset", "size", "backbone", "dim", "images", "weights", "precision", "dtype", "fit",
+        "data", "key", "MB", "status", right=("size", "dim", "images", "MB"),
+    )  # fmt: skip
+    for row in rows:
+        if row["status"] == "damaged":
+            table.add_row(row["path"], *[""] * 11, "damaged")
+            continue
+        table.add_row(
+            row["dataset"], str(row["size"]), row["backbone"], str(row["dim"]),
+            str(sum(row["splits"].values())), Path(row["weights"]).name, row["precision"],
+            row["dtype"], row["fit"], row["data_source"], row["key"][:8],
+            f"{row['bytes'] / 1e6:.1f}", row["status"],
+        )  # fmt: skip
+    console.print(table)
+
+
+@store.command("info")
+@click.argument("path", type=_PATH)
+@options.common
+def info(output: Output, path: Path) -> None:
+    """Show everything that is recorded of the store at PATH."""
+    from medplus.embeddings.store import read_info
+
+    found = read_info(path)
+    document = {"path": str(path), **found.model_dump(mode="json")}
+
+    def show() -> None:
+        from medplus.cli.tables import make_console
+
+        checksums = document.pop("checksums")
+        document["chunks"] = {name: len(chunks) for name, chunks in checksums.items()}
+        make_console().print_json(data=document)
+
+    output.result(document, show)
+
+
+@store.command("verify")
+@click.argument("paths", type=_PATH, nargs=-1)
+@options.store_root
+@options.common
+def verify(output: Output, paths: tuple[Path, ...], store_root: Path) -> None:
+    """Check every byte of the stores at PATHS, or of all under the root.
+
+    Ends with exit code 1 if anything is damaged or incomplete, and says what repairs it.
+    """
+    from medplus.embeddings.store import list_stores
+    from medplus.errors import StoreError, UsageError
+
+    targets = list(paths) or list(list_stores(store_root))
+    if not targets:
+        raise UsageError(f"no stores under {store_root}; name another root with --store")
+    results = [_verify_one(path) for path in targets]
+
+    def show() -> None:
+        for result in results:
+            click.echo(f"{result['status']:10} {result['path']}")
+            for part in result["damage"]:
+                chunk = "metadata" if part["chunk"] is None else f"chunk {part['chunk']}"
+                click.echo(f"           {part['array']}: {chunk}")
+            if result["remedy"]:
+                click.echo(f"           {result['remedy']}")
+
+    output.result({"stores": results}, show)
+    bad = sum(result["status"] != "intact" for result in results)
+    if bad:
+        raise click.exceptions.Exit(StoreError.exit_code)
+
+
+def _verify_one(path: Path) -> dict[str, Any]:
+    from medplus.embeddings.store import find_damage, read_info, root_of
+    from medplus.errors import StoreError
+
+    try:
+        found = read_info(path)
+    except StoreError as error:
+        return {"path": str(path), "status": "damaged", "damage": [], "remedy": str(error)}
+    damage = find_damage(path, found)
+    if found.complete and not damage:
+        return {"path": str(path), "status": "intact", "damage": [], "remedy": ""}
+    command = found.resume_command(root_of(path))
+    if not found.complete:
+        return {"path": str(path), "status": "incomplete", "damage": [],
+                "remedy": f"this completes it: {command}"}  # fmt: skip
+    return {
+        "path": str(path),
+        "status": "damaged",
+        "damage": [part.model_dump() for part in damage],
+        "remedy": f"this repairs it: {command}",
+    }
+
+
+@store.command("export")
+@click.argument("path", type=_PATH)
+@click.argument("target", type=_PATH)
+@options.common
+def export(output: Output, path: Path, target: Path) -> None:
+    """Write the store at PATH to TARGET, a .npz or .parquet file."""
+    from medplus.embeddings.export import export_store
+    from medplus.embeddings.store import open_store
+
+    export_store(open_store(path), target)
+    document = {"path": str(path), "target": str(target), "bytes": target.stat().st_size}
+    output.result(document, lambda: click.echo(f"{target} ({target.stat().st_size / 1e6:.1f} MB)"))
+
+
+@store.command("rm")
+@click.argument("paths", type=_PATH, nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@options.common
+def rm(output: Output, paths: tuple[Path, ...], yes: bool) -> None:
+    """Delete the stores at PATHS."""
+    from medplus.embeddings.writer import remove_store
+
+    for path in paths:
+        if not yes:
+            click.confirm(f"delete {path}?", abort=True, err=True)
+        remove_store(path)
+    output.result({"removed": [str(path) for path in paths]}, lambda: None)

@@ -1,0 +1,164 @@
+"""Finding the one store that a request means."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from medplus.embeddings.store import EmbeddingStore, StoreInfo, list_stores, open_store, read_info
+from medplus.errors import StoreError, nearest
+
+PIXELS = "pixels"
+
+
+@dataclass(frozen=True)
+class StoreQuery:
+    """What a store must match; None matches everything.
+
+    Attributes
+    ----------
+    dataset : str
+        A MedMNIST flag, or the path or stem of the user's file.
+    backbone : str
+        The canonical name or the full tag.
+    key : str or None
+        The start of the key's digest.
+    dataset_digest : str or None
+        SHA-256 of the dataset's arrays, where two datasets share a name.
+    """
+
+    dataset: str
+    size: int | None
+    backbone: str
+    weights: str | None = None
+    precision: str | None = None
+    dtype: str | None = None
+    fit: str | None = None
+    key: str | None = None
+    dataset_digest: str | None = None
+
+    @property
+    def dataset_name(self) -> str:
+        """The dataset's name as stores record it."""
+        return Path(self.dataset).stem if self.dataset.endswith(".npz") else self.dataset
+
+    def names(self, info: StoreInfo) -> bool:
+        """Tell whether dataset, size and backbone are those of a store."""
+        return (
+            info.dataset == self.dataset_name
+            and self.size in (None, info.size)
+            and self.backbone in (info.backbone, info.key["backbone"])
+        )
+
+    def matches(self, info: StoreInfo) -> bool:
+        """Tell whether a store is one that this query means."""
+        digest = self.dataset_digest
+        wanted = [
+            self.names(info),
+            self.dtype in (None, info.dtype),
+            self.key is None or info.key_digest.startswith(self.key),
+            digest in (None, info.key["dataset_digest"]),
+        ]
+        if info.backbone != PIXELS:  # weights, precision and fit mean nothing for raw pixels
+            wanted += [
+                self.weights in (None, info.weights) or self._same_file(info.weights),
+                self.precision in (None, "auto", info.key["precision"]),
+                self.fit in (None, info.key["preprocess"]["fit"]),
+            ]
+        return all(wanted)
+
+    def _same_file(self, recorded: str) -> bool:
+        if self.weights is None or self.weights in ("pretrained", "none"):
+            return False
+        return str(Path(self.weights).resolve()) == recorded
+
+    def describe(self) -> str:
+        """Return the query in words."""
+        size = "" if self.size is None else f" at {self.size} px"
+        return f"{self.dataset_name}{size} with {self.backbone}"
+
+
+def find_store(root: str | Path, query: StoreQuery) -> EmbeddingStore:
+    """Return the one complete store that matches a query.
+
+    Raises
+    ------
+    StoreError
+        If no store matches, several do, or the only one that does is incomplete; the message
+        names what is there and what to do.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise StoreError(
+            f"there is no folder {root} of embedding stores; name it with --store, or fill it "
+            f"with: {_extract_command(root, query)}"
+        )
+    infos = list(_readable(root))
+    matching = [(path, info) for path, info in infos if query.matches(info)]
+    complete = [(path, info) for path, info in matching if info.complete]
+    if len(complete) == 1:
+        return EmbeddingStore(*complete[0])
+    if complete:
+        raise StoreError(_several(query, complete))
+    if matching:
+        return open_store(matching[0][0])  # raises, naming the command that completes it
+    raise StoreError(_none(root, query, infos))
+
+
+def _readable(root: Path) -> list[tuple[Path, StoreInfo]]:
+    found = []
+    for path in list_stores(root):
+        try:
+            found.append((path, read_info(path)))
+        except StoreError:
+            continue  # a damaged store matches nothing; `medplus store verify` names it
+    return found
+
+
+def _several(query: StoreQuery, stores: list[tuple[Path, StoreInfo]]) -> str:
+    options = [_options(info) for _, info in stores]
+    telling = [flag for flag in options[0] if len({option[flag] for option in options}) > 1]
+    lines = [f"{len(stores)} stores match {query.describe()}; say which one is meant:"]
+    for (path, info), option in zip(stores, options, strict=True):
+        flags = " ".join(f"{flag} {shlex.quote(option[flag])}" for flag in telling)
+        lines.append(f"  {flags}   ({info.data_source} data, {path})")
+    return "\n".join(lines)
+
+
+def _options(info: StoreInfo) -> dict[str, str]:
+    return {
+        "--size": str(info.size),
+        "--weights": info.weights,
+        "--precision": str(info.key["precision"]),
+        "--dtype": info.dtype,
+        "--fit": str(info.key["preprocess"]["fit"]),
+        "--key": info.key_digest[:8],
+    }
+
+
+def _none(root: Path, query: StoreQuery, infos: list[tuple[Path, StoreInfo]]) -> str:
+    named = [info for _, info in infos if query.names(info)]
+    if named:
+        have = "; ".join(
+            " ".join(f"{flag} {value}" for flag, value in _options(info).items()) for info in named
+        )
+        return f"no store of {query.describe()} under {root} has these options (there: {have})"
+    near = nearest(query.backbone, {info.backbone for _, info in infos})
+    have = ", ".join(
+        sorted({f"{info.dataset}/{info.size}/{info.backbone}" for _, info in infos})[:6]
+    )
+    there = f" (there: {have})" if have else ""
+    return (
+        f"no store of {query.describe()} under {root}{near}{there}; "
+        f"make it with: {_extract_command(root, query)}"
+    )
+
+
+def _extract_command(root: Path, query: StoreQuery) -> str:
+    words = ["medplus", "extract", "--dataset", query.dataset]
+    words += ["--size", str(query.size)] if query.size is not None else []
+    words += ["--backbone", query.backbone]
+    words += ["--weights", query.weights] if query.weights else []
+    words += ["--store", str(root)] if str(root) != "embeddings" else []
+    return shlex.join(words)

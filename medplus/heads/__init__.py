@@ -1,0 +1,1 @@
+"""The heads on stored embeddings: k-nearest neighbours and linear probes."""

@@ -1,0 +1,219 @@
+"""What every head on stored embeddings shares: its data, its scores and its record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from medplus.embeddings.store import EmbeddingStore, open_store
+from medplus.errors import RunError
+from medplus.metrics import score
+from medplus.runs.ledger import find_run, run_folder
+from medplus.runs.record import Protocol, RunRecord, config_hash, environment
+from medplus.vocabulary import MULTI_LABEL, Split, Task
+
+EVALUATED: tuple[Split, ...] = ("val", "test")
+Stores = EmbeddingStore | str | Path | Iterable[EmbeddingStore | str | Path]
+"""One store or several, open or by path."""
+
+
+def open_stores(stores: Stores) -> list[EmbeddingStore]:
+    """Open one store or several."""
+    if isinstance(stores, EmbeddingStore | str | Path):
+        stores = [stores]
+    return [s if isinstance(s, EmbeddingStore) else open_store(s) for s in stores]
+
+
+@dataclass(frozen=True)
+class StoredSplit:
+    """One split of a store, in memory.
+
+    Attributes
+    ----------
+    embeddings : ndarray of float32, shape (n_samples, dim)
+    labels : ndarray of int, shape (n_samples, n_labels)
+    index : ndarray of int64, shape (n_samples,)
+    """
+
+    embeddings: np.ndarray
+    labels: np.ndarray
+    index: np.ndarray
+
+
+def read_split(store: EmbeddingStore, split: Split) -> StoredSplit:
+    """Read a split and refuse embeddings that no head can use.
+
+    Raises
+    ------
+    StoreError
+        If the store is damaged.
+    RunError
+        If embeddings are not finite.
+    """
+    embeddings = store.embeddings(split).astype(np.float32, copy=False)
+    bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+    if len(bad):
+        raise RunError(
+            f"{store.path}: {len(bad)} embeddings of {split} are not finite (first in row "
+            f"{bad[0]}); delete the store and extract it with --precision fp32"
+        )
+    return StoredSplit(embeddings, store.labels(split), store.index(split))
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One run to be: its identity, before anything is computed.
+
+    Attributes
+    ----------
+    folder : Path
+        Where the run lies or will lie.
+    config : dict
+        All that determines the result.
+    fields : dict
+        The record's fields that the protocol sets: k, seed, lr, ….
+    """
+
+    store: EmbeddingStore
+    protocol: Protocol
+    folder: Path
+    config: dict[str, Any]
+    fields: dict[str, Any]
+
+    def existing(self) -> RunRecord | None:
+        """Return the record, if this run has been done."""
+        return find_run(self.folder)
+
+    def record(
+        self, metrics: dict[Split, dict[str, Any]], seconds: float, cost: dict[str, Any],
+        **more: Any,
+    ) -> RunRecord:  # fmt: skip
+        """Return the record of this run, now that it has been done."""
+        info = self.store.info
+        return RunRecord(
+            run_id=self.folder.name,
+            path=str(self.folder),
+            protocol=self.protocol,
+            dataset=info.dataset,
+            size=info.size,
+            backbone=info.backbone,
+            task=info.task,
+            n_classes=len(info.classes),
+            data_source=info.data_source,
+            licence=info.licence,
+            weights=info.weights,
+            metrics=metrics,
+            seconds=seconds,
+            cost=cost,
+            config=self.config,
+            store={"path": str(self.store.path), "key": info.key_digest, **_store_facts(info.key)},
+            environment=environment(),
+            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            **self.fields,
+            **more,
+        )
+
+
+def _store_facts(key: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "backbone": key["backbone"],
+        "precision": key["precision"],
+        "dtype": key["dtype"],
+        "fit": key["preprocess"]["fit"],
+        "feature": key["feature"],
+        "dataset_digest": key["dataset_digest"],
+    }
+
+
+def plan_run(
+    store: EmbeddingStore,
+    protocol: Protocol,
+    name: str,
+    config: Mapping[str, Any],
+    fields: dict[str, Any],
+    runs: str | Path,
+) -> RunPlan:
+    """Return the plan of a run; `name` is the readable part of its id."""
+    full = {"protocol": protocol, "store": store.key, **config}
+    info = store.info
+    run_id = f"{name}-{config_hash(full)}"
+    folder = run_folder(Path(runs), protocol, info.dataset, info.size, info.backbone, run_id)
+    return RunPlan(store, protocol, folder, full, fields)
+
+
+def evaluate(
+    splits: Mapping[Split, StoredSplit],
+    scores: Mapping[Split, np.ndarray],
+    task: str,
+    bootstrap: int | None,
+) -> tuple[dict[Split, dict[str, Any]], dict[str, np.ndarray]]:
+    """Score the predictions of val and test.
+
+    Parameters
+    ----------
+    scores : mapping of split to ndarray of float32, shape (n_samples, n_classes)
+        Probabilities or vote shares.
+    bootstrap : int or None
+        Resamples for the test split's confidence intervals; None chooses by cost, 0 leaves
+        them out.
+
+    Returns
+    -------
+    metrics : dict
+        Per split, as `medplus.metrics.Scores.to_dict` gives them.
+    predictions : dict of ndarray
+        What ``predictions.npz`` holds.
+    """
+    assert task in get_args(Task)
+    metrics: dict[Split, dict[str, Any]] = {}
+    predictions: dict[str, np.ndarray] = {}
+    for split in EVALUATED:
+        truth = splits[split].labels
+        # Intervals are of the test samples; val only selects.
+        resamples = bootstrap if split == "test" else 0
+        metrics[split] = score(truth, scores[split], task, bootstrap=resamples).to_dict()  # type: ignore[arg-type]
+        predictions[f"{split}_score"] = scores[split].astype(np.float32, copy=False)
+        predictions[f"{split}_true"] = truth
+        predictions[f"{split}_index"] = splits[split].index
+    return metrics, predictions
+
+
+def check_trainable(store: EmbeddingStore, train: StoredSplit) -> None:
+    """Refuse a train split that holds one class only: nothing can be learned from it.
+
+    Raises
+    ------
+    RunError
+    """
+    if store.info.task == MULTI_LABEL:
+        return
+    present = np.unique(train.labels)
+    if len(present) < 2:
+        raise RunError(
+            f"{store.path}: all {len(train.labels)} train labels are class {present[0]}; "
+            "a classifier needs at least two classes"
+        )
+
+
+def select_best(records: list[RunRecord]) -> list[RunRecord]:
+    """Mark, per dataset, size, backbone and seed, the run with the best val accuracy.
+
+    Ties go to the higher val AUC, then to the earlier run. Test scores take no part.
+    """
+    best: dict[tuple[Any, ...], int] = {}
+
+    def merit(record: RunRecord) -> tuple[float, float]:
+        val = record.metrics["val"]
+        return val["acc"], val["auc"] if val.get("auc") is not None else -1.0
+
+    for position, record in enumerate(records):
+        group = (record.dataset, record.size, record.backbone, record.store["key"], record.seed)
+        if group not in best or merit(record) > merit(records[best[group]]):
+            best[group] = position
+    chosen = set(best.values())
+    return [r.model_copy(update={"selected": i in chosen}) for i, r in enumerate(records)]

@@ -1,0 +1,84 @@
+"""Two ways to find nearest candidates: faiss, and plain torch as alternative and cross-check."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+# torch comes first: faiss-gpu and torch bring different CUDA runtimes, and the other order has
+# crashed. This is the only module that imports faiss.
+import torch
+
+import faiss  # isort: skip
+
+from medplus.device import resolve_device
+from medplus.errors import UsageError
+from medplus.vocabulary import SearchBackend
+
+_TORCH_BLOCK = 1024
+GPU_MAX_K = 2048
+"""The most neighbours that faiss finds on a GPU."""
+
+
+def resolve_backend(name: str, device: torch.device) -> SearchBackend:
+    """Return the backend for ``auto``, ``faiss`` or ``torch``.
+
+    ``auto`` is faiss, except for a CUDA device that this build of faiss cannot use.
+    """
+    if name == "auto":
+        return "torch" if device.type == "cuda" and faiss.get_num_gpus() == 0 else "faiss"
+    if name == "faiss":
+        return "faiss"
+    if name == "torch":
+        return "torch"
+    raise UsageError(f"unknown backend '{name}'; use auto, faiss or torch")
+
+
+def nearest_candidates(
+    train: np.ndarray, queries: np.ndarray, width: int, backend: SearchBackend, device: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return squared Euclidean distances and row numbers of the `width` nearest, ascending.
+
+    Distances come from ‖x‖² + ‖q‖² − 2⟨x, q⟩ in float32 and are good to about 1e-6 of the norms;
+    the order of near-equals is not to be relied on.
+
+    Parameters
+    ----------
+    train : ndarray of float32, shape (n_train, dim)
+    queries : ndarray of float32, shape (n_queries, dim)
+    width : int
+        At most n_train.
+
+    Returns
+    -------
+    distances : ndarray of float32, shape (n_queries, width)
+    indices : ndarray of int64, shape (n_queries, width)
+    """
+    target = resolve_device(device)
+    if backend == "torch":
+        return _search_torch(train, queries, width, target)
+    on_gpu = target.type == "cuda" and faiss.get_num_gpus() > 0 and width <= GPU_MAX_K
+    if on_gpu:
+        resources = faiss.StandardGpuResources()
+        found: tuple[Any, Any] = faiss.knn_gpu(
+            resources, queries, train, width, device=target.index or 0
+        )
+    else:
+        found = faiss.knn(queries, train, width)
+    return found[0], found[1]
+
+
+def _search_torch(
+    train: np.ndarray, queries: np.ndarray, width: int, device: torch.device
+) -> tuple[np.ndarray, np.ndarray]:
+    x = torch.from_numpy(train).to(device)
+    norms = x.square().sum(1)
+    distances, indices = [], []
+    for start in range(0, len(queries), _TORCH_BLOCK):
+        q = torch.from_numpy(queries[start : start + _TORCH_BLOCK]).to(device)
+        block = torch.addmm(norms, q, x.T, alpha=-2).add_(q.square().sum(1, keepdim=True))
+        nearest = block.topk(width, dim=1, largest=False)
+        distances.append(nearest.values.clamp_(min=0).cpu())
+        indices.append(nearest.indices.cpu())
+    return torch.cat(distances).numpy(), torch.cat(indices).numpy()

@@ -1,0 +1,151 @@
+"""The kNN protocol on embedding stores: one search, every k, val and test."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from medplus.config import KnnRecipe, make_recipe
+from medplus.device import describe_device, resolve_device
+from medplus.embeddings.store import EmbeddingStore
+from medplus.heads.evaluation import (
+    EVALUATED,
+    RunPlan,
+    Stores,
+    check_trainable,
+    evaluate,
+    open_stores,
+    plan_run,
+    read_split,
+    select_best,
+)
+from medplus.heads.knn.backends import resolve_backend
+from medplus.heads.knn.search import search
+from medplus.heads.knn.vote import vote_shares
+from medplus.runs.ledger import save_run
+from medplus.runs.record import RunRecord
+from medplus.vocabulary import MULTI_LABEL, PAPER_K, SearchBackend
+
+
+def knn(
+    stores: Stores,
+    k: int | Sequence[int] = PAPER_K,
+    *,
+    metric: str = "l2",
+    vote: str = "majority",
+    backend: str = "auto",
+    device: str = "auto",
+    runs: str | Path = "runs",
+    overwrite: bool = False,
+    bootstrap: int | None = None,
+) -> list[RunRecord]:
+    """Classify val and test by the nearest training embeddings; one record per store and k.
+
+    The defaults are the paper's protocol: k = 11, Euclidean distance, majority vote, ties to the
+    smallest class; multi-label by the mean of the neighbours' labels > 0.5. Runs that exist are
+    not computed again.
+
+    Parameters
+    ----------
+    stores : EmbeddingStore, path, or several of them
+    k : int or sequence of int
+        Numbers of neighbours; one search serves them all.
+    metric : {"l2", "cosine"}
+    vote : {"majority", "distance"}
+    backend : {"auto", "faiss", "torch"}
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
+    runs : str or Path
+        Root of the runs.
+    overwrite : bool
+        Compute again what exists.
+    bootstrap : int, optional
+        Resamples for the confidence intervals; chosen by cost by default, 0 for none.
+
+    Returns
+    -------
+    list of RunRecord
+        In the order of stores and k; `selected` marks each store's best k by val accuracy.
+
+    Raises
+    ------
+    UsageError, StoreError, RunError
+        If an option is not allowed, a store cannot be read, or `k` exceeds the train split.
+    """
+    numbers = (k,) if isinstance(k, int) else tuple(k)
+    recipe = make_recipe(KnnRecipe, {"k": numbers, "metric": metric, "vote": vote})
+    chosen = resolve_backend(backend, resolve_device(device))
+    records = []
+    for store in open_stores(stores):
+        plans = [_plan(store, recipe, number, chosen, runs) for number in dict.fromkeys(recipe.k)]
+        found = [None if overwrite else plan.existing() for plan in plans]
+        todo = [plan for plan, record in zip(plans, found, strict=True) if record is None]
+        done = iter(_run(store, recipe, todo, chosen, device, bootstrap, overwrite))
+        records += [record or next(done) for record in found]
+    return select_best(records)
+
+
+def _plan(
+    store: EmbeddingStore, recipe: KnnRecipe, k: int, backend: SearchBackend, runs: str | Path
+) -> RunPlan:
+    fields = {"k": k, "metric": recipe.metric, "vote": recipe.vote}
+    name = f"k{k}-{recipe.metric}-{recipe.vote}"
+    return plan_run(store, "knn", name, {**fields, "backend": backend}, fields, runs)
+
+
+def _run(
+    store: EmbeddingStore,
+    recipe: KnnRecipe,
+    plans: list[RunPlan],
+    backend: SearchBackend,
+    device: str,
+    bootstrap: int | None,
+    overwrite: bool,
+) -> list[RunRecord]:
+    if not plans:
+        return []
+    info = store.info
+    train = read_split(store, "train")
+    check_trainable(store, train)
+    splits = {split: read_split(store, split) for split in EVALUATED}
+    start = time.perf_counter()
+    # Val and test in one search; neighbours come nearest first, so the largest k serves all.
+    found = search(
+        train.embeddings,
+        np.concatenate([splits[split].embeddings for split in EVALUATED]),
+        max(plan.fields["k"] for plan in plans),
+        metric=recipe.metric,
+        backend=backend,
+        device=device,
+        exact_distances=recipe.vote == "distance",
+    )
+    shares = [
+        vote_shares(
+            train.labels,
+            found.indices[:, : plan.fields["k"]],
+            found.distances[:, : plan.fields["k"]],
+            len(info.classes),
+            recipe.vote,
+            multi_label=info.task == MULTI_LABEL,
+        )
+        for plan in plans
+    ]
+    seconds = time.perf_counter() - start
+    cost = {
+        "backend": found.backend,
+        "device": describe_device(resolve_device(device)),
+        "shared_by": len(plans),
+        "queries": len(found.indices),
+    }
+    boundary = len(splits["val"].labels)
+    records = []
+    for plan, share in zip(plans, shares, strict=True):
+        scores = {"val": share[:boundary], "test": share[boundary:]}
+        metrics, predictions = evaluate(splits, scores, info.task, bootstrap)  # type: ignore[arg-type]
+        record = plan.record(metrics, seconds, cost)
+        save_run(record, predictions, overwrite=overwrite)
+        records.append(record)
+    return records

@@ -1,0 +1,214 @@
+"""Exact nearest neighbours in a defined order: by distance, then by row number.
+
+A matrix product finds candidates fast but knows distances only to rounding, and leaves the order of
+equals open. Wherever that could matter, the candidates' distances are computed again from the
+differences in float64; wherever equal distances run past the last candidate, more are fetched.
+The result therefore does not depend on backend, device or number of threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from medplus.device import resolve_device
+from medplus.errors import RunError, UsageError
+from medplus.heads.knn.backends import nearest_candidates, resolve_backend
+from medplus.vocabulary import Metric, SearchBackend
+
+_EXTRA = 5
+_WIDEN = 8
+_WIDEST = 2048
+_BLOCK_BYTES = 1 << 21  # stays in the processor's cache
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest training rows of every query.
+
+    Attributes
+    ----------
+    distances : ndarray of float64, shape (n_queries, k)
+        Euclidean or cosine distances, ascending.
+    indices : ndarray of int64, shape (n_queries, k)
+        Rows of the train split; equal distances are ordered by row.
+    backend : {"faiss", "torch"}
+        What found the candidates.
+    """
+
+    distances: np.ndarray
+    indices: np.ndarray
+    backend: SearchBackend
+
+
+def search(
+    train: np.ndarray,
+    queries: np.ndarray,
+    k: int,
+    *,
+    metric: Metric = "l2",
+    backend: str = "auto",
+    device: str = "auto",
+    exact_distances: bool = True,
+) -> Neighbours:
+    """Find the `k` nearest training rows of every query.
+
+    Parameters
+    ----------
+    train : ndarray of float, shape (n_train, dim)
+    queries : ndarray of float, shape (n_queries, dim)
+    k : int
+        Number of neighbours.
+    metric : {"l2", "cosine"}
+        Euclidean distance, or 1 − cosine similarity.
+    backend : {"auto", "faiss", "torch"}
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
+    exact_distances : bool
+        Whether all returned distances must be exact; if not, only the order is, and distances that
+        do not decide the order are good to about 1e-6 of the norms.
+
+    Raises
+    ------
+    RunError
+        If embeddings are not finite, or `k` exceeds the number of training rows.
+    """
+    _check(train, k)
+    chosen = resolve_backend(backend, resolve_device(device))
+    x, q = _as_points(train, metric), _as_points(queries, metric)
+    x_centred, q_centred, rounding = _centre(x, q)
+    squared = np.empty((len(q), k))
+    indices = np.empty((len(q), k), np.int64)
+    pending = np.arange(len(q))
+    width = min(k + _EXTRA, len(x))
+    while len(pending):
+        found, rows = nearest_candidates(x_centred, q_centred[pending], width, chosen, device)
+        settled = _settle(
+            x, q, pending, found, rows, rounding[pending], exact_distances, squared, indices,
+            complete=width == len(x),
+        )  # fmt: skip
+        pending = pending[~settled]
+        if len(pending) and width >= min(_WIDEST, len(x)):
+            squared[pending], indices[pending] = _search_distinct(x, q[pending], k)
+            break
+        width = min(width * _WIDEN, len(x), _WIDEST)
+    # For unit vectors ‖x − q‖² = 2 (1 − cos).
+    distances = squared / 2 if metric == "cosine" else np.sqrt(squared)
+    return Neighbours(distances, indices, chosen)
+
+
+def _check(train: np.ndarray, k: int) -> None:
+    if k < 1:
+        raise UsageError(f"k must be at least 1, not {k}")
+    if k > len(train):
+        raise RunError(f"k = {k} exceeds the {len(train)} rows of the train split; use a smaller k")
+
+
+def _not_finite(name: str, rows: np.ndarray) -> RunError:
+    bad = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
+    return RunError(
+        f"the {name} embeddings are not finite (first in row {bad}); extract them again with "
+        "--precision fp32"
+    )
+
+
+def _as_points(rows: np.ndarray, metric: Metric) -> np.ndarray:
+    points = np.ascontiguousarray(rows, dtype=np.float32)
+    if metric == "l2":
+        return points
+    norms = np.linalg.norm(points, axis=1, keepdims=True)
+    return points / np.where(norms == 0, 1, norms)
+
+
+def _centre(x: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Shift both by the train mean where that helps, and bound the error of squared distances.
+
+    Distances do not change under a shift, but a common offset larger than the spread costs a
+    float32 matrix product its digits.
+
+    Returns
+    -------
+    x, q : ndarray of float32
+    rounding : ndarray of float64, shape (n_queries,)
+    """
+    points, targets = torch.from_numpy(x), torch.from_numpy(q)  # torch uses every core
+    centre = points.mean(0)
+    x_norms = torch.linalg.vector_norm(points, dim=1).double().square()
+    if 2 * centre.double().square().sum() > x_norms.mean():
+        points, targets = points - centre, targets - centre
+        x_norms = torch.linalg.vector_norm(points, dim=1).double().square()
+    q_norms = torch.linalg.vector_norm(targets, dim=1).double().square()
+    if not torch.isfinite(x_norms).all():
+        raise _not_finite("train", x)
+    if not torch.isfinite(q_norms).all():
+        raise _not_finite("query", q)
+    # At least five times the largest error seen for 16 to 4096 dimensions with either backend.
+    units = 0.25 * x.shape[1] ** 0.5 + 6
+    bound = units * float(np.finfo(np.float32).eps) * (q_norms + x_norms.max())
+    return points.numpy(), targets.numpy(), bound.numpy()
+
+
+def _settle(
+    x: np.ndarray,
+    q: np.ndarray,
+    pending: np.ndarray,
+    found: np.ndarray,
+    rows: np.ndarray,
+    rounding: np.ndarray,
+    exact: bool,
+    squared: np.ndarray,
+    indices: np.ndarray,
+    *,
+    complete: bool,
+) -> np.ndarray:
+    """Write the results of all queries whose candidates decide them; return which those are.
+
+    `complete` says that the candidates are all there is, so that nothing can lie beyond them.
+    """
+    k = squared.shape[1]
+    gaps = np.diff(found[:, : k + 1].astype(np.float64), axis=1)
+    unclear = (gaps <= 2 * rounding[:, None]).any(axis=1) | exact
+    squared[pending] = np.maximum(found[:, :k], 0)
+    indices[pending] = rows[:, :k]
+    doubtful = np.flatnonzero(unclear)
+    distances, order = _rank_exactly(x, q[pending[doubtful]], rows[doubtful])
+    squared[pending[doubtful]] = distances[:, :k]
+    indices[pending[doubtful]] = order[:, :k]
+    settled = np.ones(len(pending), bool)
+    if not complete:
+        # A row beyond the candidates is at least as far as the last one, to rounding.
+        settled[doubtful] = distances[:, k - 1] < found[doubtful, -1] - 2 * rounding[doubtful]
+    return settled
+
+
+def _rank_exactly(x: np.ndarray, q: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Order candidates by exact squared distance, then by row."""
+    distances = np.empty(rows.shape)
+    block = max(1, _BLOCK_BYTES // (rows.shape[1] * x.shape[1] * 8))
+    for start in range(0, len(q), block):
+        part = slice(start, start + block)
+        difference = x[rows[part]] - q[part, None]
+        np.einsum("qcd,qcd->qc", difference, difference, dtype=np.float64, out=distances[part])
+    order = np.lexsort((rows, distances), axis=1)
+    return np.take_along_axis(distances, order, 1), np.take_along_axis(rows, order, 1)
+
+
+def _search_distinct(x: np.ndarray, q: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Search exhaustively where thousands of rows are equally far, as in collapsed embeddings.
+
+    Equal rows are compared once, so that even a constant embedding takes no time.
+    """
+    distinct, member = np.unique(x, axis=0, return_inverse=True)
+    everything = np.arange(len(distinct))[None]
+    squared = np.empty((len(q), k))
+    indices = np.empty((len(q), k), np.int64)
+    for i, query in enumerate(q):
+        distances, order = _rank_exactly(distinct, query[None], everything)
+        of_distinct = np.empty(len(distinct))
+        of_distinct[order[0]] = distances[0]
+        of_row = of_distinct[member.reshape(-1)]
+        indices[i] = np.argsort(of_row, kind="stable")[:k]
+        squared[i] = of_row[indices[i]]
+    return squared, indices

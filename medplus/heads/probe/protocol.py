@@ -1,0 +1,194 @@
+"""The linear-probe protocol on embedding stores: all heads at once, one record per head."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medplus.config import ProbeRecipe, probe_recipe
+from medplus.device import describe_device, resolve_device
+from medplus.embeddings.store import EmbeddingStore
+from medplus.errors import RunError
+from medplus.heads.evaluation import (
+    EVALUATED,
+    RunPlan,
+    StoredSplit,
+    Stores,
+    check_trainable,
+    evaluate,
+    open_stores,
+    plan_run,
+    read_split,
+    select_best,
+)
+from medplus.heads.probe.stack import HeadGrid, TrainedHeads, train_heads
+from medplus.progress import Progress, silent
+from medplus.runs.ledger import save_run
+from medplus.runs.record import RunRecord
+from medplus.vocabulary import MULTI_LABEL, Split
+
+
+def probe(
+    stores: Stores,
+    seeds: int | Sequence[int] | None = None,
+    *,
+    lr: float | Sequence[float] | None = None,
+    weight_decay: float | Sequence[float] | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    patience: int | None = None,
+    recipe: str = "paper",
+    device: str = "auto",
+    runs: str | Path = "runs",
+    overwrite: bool = False,
+    bootstrap: int | None = None,
+    progress: Progress = silent,
+) -> list[RunRecord]:
+    """Train linear heads on stored embeddings; one record per store, seed, lr and weight decay.
+
+    The ``paper`` recipe: AdamW with lr 1e-4 and weight decay 0.01, batches of 64, at most 100
+    epochs on a cosine schedule, stopped after 5 epochs without a better val loss; cross-entropy,
+    or binary cross-entropy per label; the head of the best val loss is evaluated. ``grid`` tries
+    13 learning rates. Embeddings are those of the network in eval mode: frozen means frozen (the
+    paper's code leaves it in train mode, where batch-norm statistics drift and dropout is on).
+
+    Parameters
+    ----------
+    stores : EmbeddingStore, path, or several of them
+    seeds, lr, weight_decay : number or sequence of numbers, optional
+        All combinations are trained at once; by default the recipe's.
+    epochs, batch_size, patience : int, optional
+        By default the recipe's.
+    recipe : {"paper", "grid"}
+    device, runs, overwrite, bootstrap
+        As for `medplus.knn`.
+    progress : Progress
+        Where to report epochs.
+
+    Returns
+    -------
+    list of RunRecord
+        In the order of stores, seeds, learning rates, weight decays; `selected` marks the best
+        setting per store and seed by val accuracy.
+
+    Raises
+    ------
+    UsageError, StoreError, RunError
+        If an option is not allowed, a store cannot be read, or nothing can be learned from it.
+    """
+    full = probe_recipe(
+        recipe,
+        seeds=_tuple(seeds),
+        lr=_tuple(lr),
+        weight_decay=_tuple(weight_decay),
+        epochs=epochs,
+        batch_size=batch_size,
+        patience=patience,
+    )
+    target = resolve_device(device)
+    records = []
+    for store in open_stores(stores):
+        plans = {head: _plan(store, full, head, runs) for head in _heads(full)}
+        found = {head: None if overwrite else plan.existing() for head, plan in plans.items()}
+        todo = [head for head, record in found.items() if record is None]
+        done = _run(store, full, todo, plans, target, bootstrap, overwrite, progress)
+        records += [record or done[head] for head, record in found.items()]
+    return select_best(records)
+
+
+_Head = tuple[int, float, float]
+"""Seed, learning rate, weight decay."""
+
+
+def _tuple(value: Any) -> tuple[Any, ...] | None:
+    if value is None:
+        return None
+    return tuple(value) if isinstance(value, Sequence) else (value,)
+
+
+def _heads(recipe: ProbeRecipe) -> list[_Head]:
+    grid = HeadGrid.of(recipe)
+    return list(dict.fromkeys((seed, lr, wd) for seed in grid.seeds for lr, wd in grid.settings))
+
+
+def _plan(store: EmbeddingStore, recipe: ProbeRecipe, head: _Head, runs: str | Path) -> RunPlan:
+    seed, lr, weight_decay = head
+    fields = {"seed": seed, "lr": lr, "weight_decay": weight_decay}
+    shared = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "patience")}
+    name = f"seed{seed}-lr{lr:g}-wd{weight_decay:g}-ep{recipe.epochs}"
+    return plan_run(store, "probe", name, {**fields, **shared}, fields, runs)
+
+
+def _run(
+    store: EmbeddingStore,
+    recipe: ProbeRecipe,
+    todo: list[_Head],
+    plans: dict[_Head, RunPlan],
+    device: torch.device,
+    bootstrap: int | None,
+    overwrite: bool,
+    progress: Progress,
+) -> dict[_Head, RunRecord]:
+    if not todo:
+        return {}
+    info = store.info
+    multi_label = info.task == MULTI_LABEL
+    splits: dict[Split, StoredSplit] = {"train": read_split(store, "train")}
+    check_trainable(store, splits["train"])
+    splits |= {split: read_split(store, split) for split in EVALUATED}
+    # The smallest grid that spans what is left to do; its heads beyond that are not recorded.
+    seeds = tuple(dict.fromkeys(seed for seed, _, _ in todo))
+    settings = tuple(dict.fromkeys((lr, wd) for _, lr, wd in todo))
+    start = time.perf_counter()
+    on_device = {
+        split: tuple(torch.from_numpy(a).to(device) for a in (data.embeddings, data.labels))
+        for split, data in splits.items()
+    }
+    what = f"{info.dataset} {info.size} px · {info.backbone} · {len(todo)} heads"
+    with progress(what, recipe.epochs, "epoch") as advance:
+        heads = train_heads(
+            on_device["train"],  # type: ignore[arg-type]
+            on_device["val"],  # type: ignore[arg-type]
+            len(info.classes),
+            recipe,
+            multi_label=multi_label,
+            grid=HeadGrid(seeds, settings),
+            advance=advance,
+        )
+    if not torch.isfinite(heads.val_loss).all():
+        raise RunError(
+            f"{store.path}: the val loss is not finite from the first epoch on; use a smaller --lr"
+        )
+    scores = {s: heads.scores(on_device[s][0], multi_label).cpu().numpy() for s in EVALUATED}
+    seconds = time.perf_counter() - start
+    cost = {"device": describe_device(device), "shared_by": len(todo)}
+    records = {}
+    for seed, lr, wd in todo:
+        at = (seeds.index(seed), settings.index((lr, wd)))
+        metrics, predictions = evaluate(
+            splits, {split: scores[split][at] for split in EVALUATED}, info.task, bootstrap
+        )
+        metrics["val"]["loss"] = float(heads.val_loss[at])
+        record = plans[seed, lr, wd].record(
+            metrics,
+            seconds,
+            cost,
+            epochs_run=int(heads.epochs_run[at]),
+            best_epoch=int(heads.best_epoch[at]),
+        )
+        save_run(record, predictions, _tensors(heads, at), overwrite=overwrite)
+        records[seed, lr, wd] = record
+    return records
+
+
+def _tensors(heads: TrainedHeads, at: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Return a head as `nn.Linear` names it: weight (n_classes, dim) and bias (n_classes,)."""
+    return {
+        "weight": np.ascontiguousarray(heads.weight[at].cpu().numpy()),
+        "bias": np.ascontiguousarray(heads.bias[at].cpu().numpy()),
+    }

@@ -1,0 +1,140 @@
+"""The ledger of runs on disk: a run exists whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from medplus import atomic
+from medplus.errors import RunError
+from medplus.runs.record import RECORD_SCHEMA, RunRecord
+
+RECORD_FILE = "record.json"
+PREDICTIONS_FILE = "predictions.npz"
+HEAD_FILE = "head.safetensors"
+
+
+def run_folder(
+    root: Path, protocol: str, dataset: str, size: int, backbone: str, run_id: str
+) -> Path:
+    """Return the folder of a run: ``<root>/<protocol>/<dataset>/<size>/<backbone>/<run_id>``."""
+    return root / protocol / _safe(dataset) / str(size) / _safe(backbone) / run_id
+
+
+def _safe(name: str) -> str:
+    safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
+    return safe.lstrip(".") or "_"
+
+
+def find_run(folder: Path) -> RunRecord | None:
+    """Return the record of a finished run, or None if it has not been run.
+
+    Raises
+    ------
+    RunError
+        If there is a record that cannot be read.
+    """
+    return read_record(folder) if (folder / RECORD_FILE).exists() else None
+
+
+def save_run(
+    record: RunRecord,
+    predictions: Mapping[str, np.ndarray],
+    head: Mapping[str, np.ndarray] | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a run's folder under a temporary name, then rename it.
+
+    Parameters
+    ----------
+    record : RunRecord
+        Its `path` says where.
+    predictions : mapping of str to ndarray
+        ``{val,test}_score`` float32 (n, n_classes), ``{val,test}_true`` (n, n_labels),
+        ``{val,test}_index`` int64 (n,).
+    head : mapping of str to ndarray, optional
+        Tensors of a trained head, saved as safetensors.
+    overwrite : bool
+        Replace an existing run; otherwise an existing one is kept.
+
+    Raises
+    ------
+    RunError
+        If the folder cannot be written.
+    """
+    folder = Path(record.path)
+    try:
+        if overwrite and folder.exists():
+            atomic.remove_folder(folder)
+        with atomic.new_folder(folder) as temporary:
+            np.savez(temporary / PREDICTIONS_FILE, allow_pickle=False, **predictions)
+            if head is not None:
+                from safetensors.numpy import save_file
+
+                save_file(dict(head), temporary / HEAD_FILE)
+            stored = record.model_copy(update={"selected": None})
+            atomic.write_json(temporary / RECORD_FILE, stored.to_dict())
+    except FileExistsError:
+        return  # another process finished the same run; its result is as good
+    except OSError as error:
+        raise RunError(
+            f"the run {folder} cannot be written: {error.strerror or error}; free space or choose "
+            "another folder with --runs, then run the same command again: finished runs are kept"
+        ) from error
+
+
+def read_record(folder: Path) -> RunRecord:
+    """Read and check the record of one run.
+
+    Raises
+    ------
+    RunError
+        If it is missing, damaged or of another schema.
+    """
+    path = folder / RECORD_FILE
+    remedy = f"delete {folder} and run the command again"
+    try:
+        document = json.loads(path.read_bytes())
+        schema = document["schema_version"]
+    except FileNotFoundError:
+        raise RunError(f"there is no run at {folder}") from None
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise RunError(f"{path} is damaged; {remedy}") from None
+    if schema != RECORD_SCHEMA:
+        raise RunError(f"{path} has schema {schema}, this medplus reads {RECORD_SCHEMA}; {remedy}")
+    try:
+        record = RunRecord.model_validate(document)
+    except ValidationError as error:
+        place = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise RunError(f"{path} is damaged ('{place}' is invalid); {remedy}") from None
+    return record.model_copy(update={"path": str(folder)})  # the folder may have been moved
+
+
+def read_predictions(folder: Path) -> dict[str, np.ndarray]:
+    """Read the predictions of one run.
+
+    Raises
+    ------
+    RunError
+        If they are missing or damaged.
+    """
+    path = folder / PREDICTIONS_FILE
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:  # a damaged npz fails in many ways
+        raise RunError(f"{path} is missing or damaged ({type(error).__name__})") from error
+
+
+def list_runs(root: Path) -> Iterator[Path]:
+    """Yield the folders of all finished runs under a root, sorted."""
+    for path in sorted(root.glob(f"*/*/*/*/*/{RECORD_FILE}")):
+        if not path.parent.name.startswith("."):
+            yield path.parent

@@ -1,0 +1,96 @@
+"""The record of a run: one protocol on one store with one recipe and one seed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from medplus._version import __version__
+from medplus.vocabulary import Split
+
+Protocol = Literal["knn", "probe", "finetune"]
+RECORD_SCHEMA = 1
+_PACKAGES = ("torch", "faiss-gpu", "faiss-cpu", "numpy", "timm", "zarr")
+
+
+class RunRecord(BaseModel):
+    """Everything that is recorded of a run; fields that do not apply are left out.
+
+    Attributes
+    ----------
+    run_id : str
+        Readable, and ending in 8 hex digits of the hash of `config`: equal configurations are the
+        same run.
+    path : str
+        The run's folder.
+    config : dict
+        All that determines the result: protocol, store key, recipe, seed.
+    metrics : dict
+        Per split, the scores of `medplus.metrics.Scores.to_dict`; fractions from 0 to 1.
+    seconds : float
+        Wall time of the computation that produced this record; runs computed together (all k of
+        one search, all heads of one stack) share it.
+    cost : dict
+        Details of the cost: device, backend, number of runs that shared `seconds`.
+    selected : bool or None
+        Whether this run is the best of its group by its val score. It depends on what it is
+        compared with, so it is computed for display and not stored.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = RECORD_SCHEMA
+    run_id: str
+    path: str
+    protocol: Protocol
+    dataset: str
+    size: int
+    backbone: str
+    task: str
+    n_classes: int
+    data_source: str
+    licence: str
+    weights: str
+    seed: int | None = None
+    k: int | None = None
+    metric: str | None = None
+    vote: str | None = None
+    lr: float | None = None
+    weight_decay: float | None = None
+    epochs_run: int | None = None
+    best_epoch: int | None = None
+    metrics: dict[Split, dict[str, Any]]
+    seconds: float
+    cost: dict[str, Any]
+    config: dict[str, Any]
+    store: dict[str, Any]
+    environment: dict[str, str]
+    created: str
+    selected: bool | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON, without the fields that do not apply."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """Return 8 hex digits of the SHA-256 of a configuration in canonical JSON."""
+    text = json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def environment() -> dict[str, str]:
+    """Return the versions that a result may depend on."""
+    found = {"medplus": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    found["platform"] = platform.platform()
+    return found
