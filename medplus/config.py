@@ -64,9 +64,9 @@ class ProbeRecipe(Recipe):
 
 PROBE_RECIPES: dict[str, dict[str, Any]] = {
     "paper": {},
-    # A grid wide enough that its best lies inside it for embeddings of any scale; the learning
-    # rate is then chosen on val, as is common for linear probes (Caron et al., ICCV 2021).
-    "grid": {"lr": tuple(float(f"{10 ** (-5 + i / 3):.3g}") for i in range(13))},
+    # 1e-4 to 1, since the best rate depends on the scale of the embeddings; which one is chosen on
+    # val, as is common for linear probes (Caron et al., ICCV 2021).
+    "grid": {"lr": tuple(float(f"{10 ** (-4 + i / 3):.3g}") for i in range(13))},
 }
 ProbeRecipeName = Literal["paper", "grid"]
 

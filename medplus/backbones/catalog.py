@@ -146,7 +146,7 @@ def _alexnet_parameters() -> int:
         network = alexnet(weights=None)
     classifier = network.classifier[-1]
     total = sum(parameter.numel() for parameter in network.parameters())
-    return total - sum(parameter.numel() for parameter in classifier.parameters())
+    return int(total - sum(parameter.numel() for parameter in classifier.parameters()))
 
 
 def first_line(error: BaseException) -> str:

@@ -46,8 +46,7 @@ class Embedder:
         self.batch_limit = batch_limit
         self._module = prepare(module, precision).to(device)
         if has_convolutions:
-            # torch.nn's stubs lack the memory_format overload of Module.to
-            self._module = self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._module = self._module.to(memory_format=torch.channels_last)
         self._preprocess = Preprocessor(backbone.preprocess, _DTYPES[precision], has_convolutions)
 
     @torch.inference_mode()

@@ -15,10 +15,10 @@ from medplus.errors import UsageError
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class Comma(click.ParamType):
+class Comma(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
     """A value, or several separated by commas; the option may also be repeated."""
 
-    def __init__(self, of: click.ParamType) -> None:
+    def __init__(self, of: click.ParamType[Any]) -> None:
         self.of = of
         self.name = of.name
 
@@ -42,7 +42,7 @@ def _flatten(
 
 
 def several(
-    *names: str, of: click.ParamType = click.STRING, **settings: Any
+    *names: str, of: click.ParamType[Any] = click.STRING, **settings: Any
 ) -> Callable[[Command], Command]:
     """Return an option that repeats or takes commas; its value is a tuple, or None if not given."""
     return click.option(*names, type=Comma(of), multiple=True, callback=_flatten, **settings)

@@ -67,8 +67,9 @@ def print_records(records: Sequence[RunRecord]) -> None:
     # A choice is worth marking only where there was one.
     choices = len(records) > len({(r.store["key"], r.seed) for r in records})
     table = make_table(
-        "dataset", "size", "backbone", *own, "val ACC", "test ACC", "95 % CI", "test AUC", "bal. ACC",
-        "ECE", right=("size", *own, "val ACC", "test ACC", "test AUC", "bal. ACC", "ECE"),
+        "dataset", "size", "backbone", *own, "val ACC", "test ACC", "95 % CI", "test AUC",
+        "bal. ACC", "ECE",
+        right=("size", *own, "val ACC", "test ACC", "test AUC", "bal. ACC", "ECE"),
     )  # fmt: skip
     for record in records:
         val, test = record.metrics["val"], record.metrics["test"]

@@ -173,7 +173,7 @@ def _copy_arrays(
 
 
 def file_md5(path: Path) -> str:
-    """Return the MD5 of a file in hex; MedMNIST publishes MD5, so it identifies, it does not secure."""
+    """Return the MD5 of a file in hex: what MedMNIST publishes. It identifies, not secures."""
     digest = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as file:
         while block := file.read(_HASH_BLOCK):

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, BinaryIO, Literal, cast
 
 import numpy as np
 
@@ -151,8 +151,8 @@ def _check_pair(path: Path, images: Header, labels: Header) -> None:
 def read_array(archive: zipfile.ZipFile, path: Path, header: Header) -> np.ndarray:
     """Read one small array into memory."""
     data = b"".join(read_blocks(archive, path, header))
-    order = "F" if header.fortran_order else "C"
-    return np.frombuffer(data, header.dtype).reshape(header.shape, order=order)
+    order: Literal["C", "F"] = "F" if header.fortran_order else "C"
+    return np.ndarray(header.shape, header.dtype, data, order=order)
 
 
 def read_blocks(archive: zipfile.ZipFile, path: Path, header: Header) -> Iterator[bytes]:

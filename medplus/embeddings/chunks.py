@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def write_chunk(root: Path, layout: ArrayLayout, chunk: int, rows: np.ndarray) -
     padded[: len(rows)] = rows
     file = layout.chunk_file(root, chunk)
     file.parent.mkdir(parents=True, exist_ok=True)
-    data = memoryview(padded).cast("B")
+    data = padded.reshape(-1).view(np.uint8).data
     atomic.write_bytes(file, data)
     return checksum(data)
 
@@ -51,7 +51,7 @@ def read_rows(
     """
     # Edge chunks are stored at full size, so whole chunks are read and the last cut to length.
     values = np.empty((layout.n_chunks * layout.chunk_rows, *layout.shape[1:]), layout.dtype)
-    raw = memoryview(values.reshape(-1).view(np.uint8))
+    raw = values.reshape(-1).view(np.uint8).data
 
     def read(chunk: int) -> bool:
         place = raw[chunk * layout.chunk_nbytes : (chunk + 1) * layout.chunk_nbytes]
@@ -78,12 +78,10 @@ def find_damaged(root: Path, layout: ArrayLayout, checksums: Mapping[str, str]) 
     return _failures(range(layout.n_chunks), check)
 
 
-def _failures(chunks: Iterable[int], succeeds: object) -> list[int]:
-    assert callable(succeeds)
+def _failures(chunks: Iterable[int], succeeds: Callable[[int], bool]) -> list[int]:
     chunks = list(chunks)
     if len(chunks) == 1:
         return [] if succeeds(chunks[0]) else chunks
     with ThreadPoolExecutor(_READERS) as pool:  # reading and CRC-32 both release the GIL
-        return [
-            chunk for chunk, ok in zip(chunks, pool.map(succeeds, chunks), strict=True) if not ok
-        ]
+        verdicts = list(pool.map(succeeds, chunks))
+    return [chunk for chunk, ok in zip(chunks, verdicts, strict=True) if not ok]

@@ -257,7 +257,7 @@ def _new_info(images: ImageDataset, backbone: Backbone, key: StoreKey, dim: int)
 
 
 def _as_tensor(images: ImageDataset, split: Split, rows: slice) -> torch.Tensor:
-    # A copy: the memory map is read-only, and reading it here keeps page faults off the device loop.
+    # A copy: the map is read-only, and reading it here keeps page faults off the device loop.
     return torch.from_numpy(np.array(images.splits[split].images[rows]))
 
 
@@ -369,7 +369,7 @@ class _ChunkSink:
             raise self._error
         copied = None
         if self._embedder.device.type == "cuda":
-            copied = torch.cuda.Event()
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record(torch.cuda.current_stream(self._embedder.device))
         self._queue.put((split, chunk, rows, copied))
 

@@ -239,7 +239,7 @@ def test_counts_follow_the_official_splits():
 def _knn_score(flag, difficulty):
     """Score k=11 on raw 28 px pixels: balanced accuracy, or mean AUC if multi-label."""
     images, labels = [], []
-    for split, count in (("train", 320), ("test", 160)):
+    for split, count in (("train", 240), ("test", 120)):
         described = scenes(flag, split, count, seed=0, difficulty=difficulty)
         images.append(render(described, 28).reshape(count, -1) / 255.0)
         labels.append(np.array([scene.labels for scene in described]))

@@ -43,12 +43,12 @@ def vote_shares(
     if multi_label:
         flags = labels[indices].astype(np.float64)
         shares = np.einsum("qk,qkl->ql", weights, flags) / weights.sum(1, keepdims=True)
-        return shares.astype(np.float32)
+        return np.asarray(shares, np.float32)
     classes = labels[:, 0][indices].astype(np.int64)
     cells = classes + np.arange(len(classes))[:, None] * n_classes
     votes = np.bincount(cells.ravel(), weights.ravel(), minlength=len(classes) * n_classes)
     votes = votes.reshape(-1, n_classes)
-    return (votes / votes.sum(1, keepdims=True)).astype(np.float32)
+    return np.asarray(votes / votes.sum(1, keepdims=True), np.float32)
 
 
 def _weights(distances: np.ndarray) -> np.ndarray:

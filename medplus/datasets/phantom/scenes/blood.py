@@ -80,7 +80,7 @@ def paint(canvas: Canvas, rng: np.random.Generator, label: int, difficulty: floa
     tint(planes, (cell.red, cell.green, cell.blue), np.float32(0.92) * body)
     _add_granules(canvas, rng, planes, cell, body)
     _add_nucleus(canvas, rng, planes, cell, (cx, cy, angle))
-    stipple = np.float32(0.22 * cell.stipple) * canvas.noise(rng, FINEST, FINEST)
+    stipple = np.float32(0.14 * cell.stipple) * canvas.noise(rng, FINEST, FINEST)
     planes *= 1.0 + stipple * body
     return acquire(canvas, rng, planes, _DEVICE, difficulty)
 
