@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -57,6 +58,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield temporary
         for file in temporary.rglob("*"):
             sync(file)
+        sync_folder(temporary)
         if path.exists():
             raise FileExistsError(f"{path} exists already")
         temporary.rename(path)
@@ -74,7 +76,7 @@ def remove_folder(path: Path) -> None:
 
 def remove_leftovers(path: Path) -> None:
     """Delete what killed writers of `path` left beside it. Call it only while holding its lock."""
-    for leftover in path.parent.glob(f".{path.name}{_MARK}*"):
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}{_MARK}*"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:

@@ -56,9 +56,11 @@ def hold(path: Path, what: str, timeout_s: float = 0.0) -> Iterator[Lock]:
     ------
     LockHeldError
         If another process holds it and the time is over; names host and process.
+    MedplusError
+        If the lock file cannot be written.
     """
     deadline = time.monotonic() + timeout_s
-    while (descriptor := _try_lock(path)) is None:
+    while (descriptor := _try_lock(path, what)) is None:
         if time.monotonic() >= deadline:
             raise LockHeldError(
                 f"{what} is in use by {_describe_owner(path)}; wait for it to end, or, if that "
@@ -73,7 +75,17 @@ def hold(path: Path, what: str, timeout_s: float = 0.0) -> Iterator[Lock]:
         os.close(descriptor)
 
 
-def _try_lock(path: Path) -> int | None:
+def _try_lock(path: Path, what: str) -> int | None:
+    try:
+        return _try_lock_file(path)
+    except OSError as error:
+        raise MedplusError(
+            f"{what} cannot be locked: {path}: {error.strerror}; make room there, or use a folder "
+            "that can be written"
+        ) from None
+
+
+def _try_lock_file(path: Path) -> int | None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

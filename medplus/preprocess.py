@@ -8,6 +8,7 @@ torchvision's ToTensor, Normalize, Pad.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from medplus.errors import UsageError
@@ -91,9 +92,20 @@ def normalise(images: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
     if not spec.rgb:
         return pixels
     # Normalising a grey plane with three means repeats it to RGB on the way.
-    mean = torch.tensor(spec.mean, device=images.device).view(1, -1, 1, 1)
-    std = torch.tensor(spec.std, device=images.device).view(1, -1, 1, 1)
+    mean, std = _mean_and_std(spec, images.device)
     return (pixels - mean).div_(std)
+
+
+@cache
+def _mean_and_std(spec: PreprocessSpec, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return both as (1, channels, 1, 1), kept on the device: a copy per batch would stall it."""
+    import torch
+
+    with torch.inference_mode(False):
+        mean, std = (
+            torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (spec.mean, spec.std)
+        )
+    return mean, std
 
 
 class Preprocessor:

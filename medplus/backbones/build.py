@@ -16,10 +16,9 @@ from medplus.backbones.catalog import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     PIXELS,
-    first_line,
     resolve,
 )
-from medplus.errors import BackboneError
+from medplus.errors import BackboneError, first_line
 from medplus.preprocess import PAPER_CANVAS, PreprocessSpec
 from medplus.vocabulary import Fit
 

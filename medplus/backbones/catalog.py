@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from medplus.errors import BackboneError, UsageError, nearest
+from medplus.errors import BackboneError, UsageError, first_line, nearest
 
 PIXELS = "pixels"
 ALEXNET = "alexnet"
@@ -147,9 +147,3 @@ def _alexnet_parameters() -> int:
     classifier = network.classifier[-1]
     total = sum(parameter.numel() for parameter in network.parameters())
     return int(total - sum(parameter.numel() for parameter in classifier.parameters()))
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or its type where it has none."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

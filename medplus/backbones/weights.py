@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from medplus.backbones.catalog import first_line
-from medplus.errors import BackboneError
+from medplus.errors import BackboneError, first_line
 
 if TYPE_CHECKING:
     import torch

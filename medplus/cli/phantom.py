@@ -67,7 +67,7 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: tuple[str,
     help="Also save a contact sheet of every class as a PNG.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def phantom(  # noqa: PLR0917 - click passes by name
+def phantom(
     datasets: list[str],
     sizes: list[int],
     out: Path,

@@ -13,6 +13,7 @@ import logging
 import os
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ import numpy as np
 
 from medplus import atomic, lock
 from medplus.datasets import npz
-from medplus.errors import DatasetError
+from medplus.errors import DatasetError, first_line
 
 log = logging.getLogger(__name__)
 
 _SCHEMA = 1
+_FOLDER = ".medplus-cache"
 _LOCK_TIMEOUT_S = 3600
 _HASH_BLOCK = 1 << 22
 
@@ -59,29 +61,44 @@ def open_cached(path: Path) -> CachedArrays:
     DatasetError
         If the file is missing, damaged or not in MedMNIST's layout, or the cache cannot be written.
     """
-    path = path.resolve()
-    if not path.is_file():
-        raise DatasetError(f"{path} does not exist or is not a file")
-    folder = _cache_folder(path)
-    cached = _open_if_current(folder, path)
+    path = _existing(path)
+    beside = path.parent / _FOLDER / path.stem
+    cached = _open_if_current(beside, path)  # also where others have filled it and we cannot write
     if cached is not None:
         return cached
+    folder = _cache_folder(path)
+    if folder != beside:
+        cached = _open_if_current(folder, path)
+        if cached is not None:
+            return cached
     with lock.hold(
         folder.with_name(f"{folder.name}.lock"), f"the cache of {path}", _LOCK_TIMEOUT_S
-    ):
+    ) as held:
         cached = _open_if_current(folder, path)  # another process may have filled it meanwhile
         if cached is not None:
             return cached
         atomic.remove_leftovers(folder)
-        _fill(folder, path)
+        _fill(folder, path, held)
     cached = _open_if_current(folder, path)
     if cached is None:
         raise DatasetError(f"{path} was changed while it was read; run the command again")
     return cached
 
 
+def _existing(path: Path) -> Path:
+    try:
+        path = path.resolve()
+        found = path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, a loop of links, …
+        raise DatasetError(f"{path} cannot be reached: {first_line(error)}") from None
+    if not found:
+        reason = "is a folder; name the npz file in it" if path.is_dir() else "does not exist"
+        raise DatasetError(f"{path} {reason}")
+    return path
+
+
 def _cache_folder(path: Path) -> Path:
-    beside = path.parent / ".medplus-cache"
+    beside = path.parent / _FOLDER
     try:
         beside.mkdir(exist_ok=True)
         if os.access(beside, os.W_OK):
@@ -116,47 +133,54 @@ def _open_if_current(folder: Path, path: Path) -> CachedArrays | None:
         if meta["signature"] != signature:
             if meta["signature"][0] != signature[0] or meta["md5"] != file_md5(path):
                 return None
-            atomic.write_json(folder / "meta.json", {**meta, "signature": signature})
+            with suppress(OSError):  # in a folder of others, the MD5 is computed every time
+                atomic.write_json(folder / "meta.json", {**meta, "signature": signature})
         arrays = {
             name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
             for name in npz.ARRAYS
         }
         return CachedArrays(arrays, meta["digest"], meta["md5"], meta["phantom"])
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return None  # absent or damaged: it is filled again
+    except Exception:
+        return None  # absent, or damaged in whatever way: it is filled again
 
 
-def _fill(folder: Path, path: Path) -> None:
+def _fill(folder: Path, path: Path, held: lock.Lock) -> None:
     with npz.open_npz(path) as archive:
         headers = npz.read_headers(archive, path)
         signature = _signature(path)
         needed = sum(header.nbytes for header in headers.values())
         log.info("caching %s (%.1f MB) for memory-mapped reading", path.name, needed / 1e6)
-        if folder.exists():
-            atomic.remove_folder(folder)
         try:
+            if folder.exists():
+                atomic.remove_folder(folder)
             with atomic.new_folder(folder) as temporary:
                 meta: dict[str, Any] = {
                     "schema": _SCHEMA,
                     "signature": signature,
                     "md5": file_md5(path),
-                    "digest": _copy_arrays(archive, path, headers, temporary),
+                    "digest": _copy_arrays(archive, path, headers, temporary, held),
                     "phantom": npz.read_phantom_note(archive, path),
                 }
                 atomic.write_json(temporary / "meta.json", meta)
         except OSError as error:
             raise DatasetError(
-                f"the cache of {path} cannot be written to {folder.parent}: {error.strerror}; "
+                f"the cache of {path} cannot be written to {folder.parent}: "
+                f"{error.strerror or error}; "
                 f"it needs {needed / 1e6:.0f} MB (MEDPLUS_CACHE names another folder)"
             ) from None
 
 
 def _copy_arrays(
-    archive: zipfile.ZipFile, path: Path, headers: Mapping[str, npz.Header], folder: Path
+    archive: zipfile.ZipFile,
+    path: Path,
+    headers: Mapping[str, npz.Header],
+    folder: Path,
+    held: lock.Lock,
 ) -> str:
     digest = hashlib.sha256()
     for name, header in headers.items():
-        digest.update(f"{name}:{header.shape}:{header.dtype.str}:".encode())
+        order = "F:" if header.fortran_order else ""  # the same bytes mean other pixels
+        digest.update(f"{name}:{header.shape}:{header.dtype.str}:{order}".encode())
         with (folder / f"{name}.npy").open("wb") as file:
             np.lib.format.write_array_header_1_0(
                 file,
@@ -169,6 +193,7 @@ def _copy_arrays(
             for block in npz.read_blocks(archive, path, header):
                 digest.update(block)
                 file.write(block)
+                held.refresh()
     return digest.hexdigest()
 
 

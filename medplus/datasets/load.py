@@ -15,6 +15,8 @@ from medplus.vocabulary import MULTI_LABEL, SIZES, SPLITS, Split, Task
 
 log = logging.getLogger(__name__)
 
+_MOST_CLASSES = 1 << 16
+
 
 def load_dataset(
     name: str, size: int | None = None, data_root: str | Path = "data"
@@ -87,7 +89,12 @@ def load_dataset(
 
 def is_path(name: str) -> bool:
     """Tell a path from a MedMNIST flag: it has a separator, an npz ending, or exists."""
-    return "/" in name or "\\" in name or name.endswith(".npz") or Path(name).is_file()
+    if "/" in name or "\\" in name or name.endswith(".npz"):
+        return True
+    try:
+        return Path(name).is_file()
+    except OSError:  # longer than any file's name
+        return False
 
 
 def find_file(info: catalog.DatasetInfo, size: int, data_root: Path) -> Path:
@@ -103,9 +110,13 @@ def find_file(info: catalog.DatasetInfo, size: int, data_root: Path) -> Path:
     if size not in SIZES:
         raise UsageError(f"{info.flag} has no size {size}; MedMNIST+ has 28, 64, 128 and 224")
     path = data_root / info.filename(size)
-    if path.is_file():
+    try:
+        found, has_root = path.is_file(), data_root.is_dir()
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be reached: {error.strerror}") from None
+    if found:
         return path
-    if not data_root.is_dir():
+    if not has_root:
         raise DatasetError(
             f"the data folder {data_root} does not exist; name the folder that holds "
             f"{path.name} with --data-root"
@@ -119,14 +130,12 @@ def find_file(info: catalog.DatasetInfo, size: int, data_root: Path) -> Path:
 
 
 def _load_file(path: Path, size: int | None) -> ImageDataset:
-    if path.is_dir():
-        raise DatasetError(f"{path} is a folder; name the npz file in it")
     cached = open_cached(path)
     found = int(cached.arrays["train_images"].shape[1])
     if size is not None and size != found:
         raise UsageError(f"{path} holds images of {found} px; leave --size out, or say {found}")
     images = {split: _images(cached, split) for split in SPLITS}
-    task, n_classes = _infer_task(cached)
+    task, n_classes = _infer_task(cached, path)
     return ImageDataset(
         name=path.stem,
         size=found,
@@ -144,11 +153,16 @@ def _load_file(path: Path, size: int | None) -> ImageDataset:
     )
 
 
-def _infer_task(cached: CachedArrays) -> tuple[Task, int]:
+def _infer_task(cached: CachedArrays, path: Path) -> tuple[Task, int]:
     labels = cached.arrays["train_labels"]
     if labels.ndim == 2 and labels.shape[1] > 1:
         return MULTI_LABEL, labels.shape[1]
     highest = max(int(cached.arrays[f"{split}_labels"].max()) for split in SPLITS)
+    if highest >= _MOST_CLASSES:
+        raise DatasetError(
+            f"{path}: the labels reach {highest}; class indices must lie between 0 and "
+            f"{_MOST_CLASSES - 1}"
+        )
     return ("binary-class", 2) if highest <= 1 else ("multi-class", highest + 1)
 
 

@@ -8,7 +8,6 @@ then copied in blocks.
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,13 +16,12 @@ from typing import IO, BinaryIO, Literal, cast
 
 import numpy as np
 
-from medplus.errors import DatasetError
+from medplus.errors import DatasetError, first_line
 from medplus.vocabulary import SPLITS
 
 ARRAYS: tuple[str, ...] = tuple(f"{s}_{kind}" for s in SPLITS for kind in ("images", "labels"))
 PHANTOM_KEY = "phantom"
 _BLOCK = 1 << 22
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -48,17 +46,20 @@ class Header:
 def open_npz(path: Path) -> Iterator[zipfile.ZipFile]:
     """Open an npz file, turning every kind of damage into one `DatasetError`."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
+        archive = zipfile.ZipFile(path)
     except FileNotFoundError:
         raise DatasetError(f"{path} does not exist") from None
     except PermissionError:
         raise DatasetError(f"{path} cannot be read: permission denied") from None
-    except zipfile.BadZipFile:
+    except IsADirectoryError:
+        raise DatasetError(f"{path} is a folder; name the npz file in it") from None
+    except Exception:  # zipfile and zlib report damage in as many ways as a zip has fields
         raise DatasetError(
             f"{path} is not a readable npz file: it is truncated, corrupt or no zip archive; "
             "fetch it again"
         ) from None
+    with archive:
+        yield archive
 
 
 def read_headers(archive: zipfile.ZipFile, path: Path) -> dict[str, Header]:
@@ -70,10 +71,10 @@ def read_headers(archive: zipfile.ZipFile, path: Path) -> dict[str, Header]:
         If an array is missing, holds objects, or has a shape or dtype that MedMNIST's layout does
         not allow, or if counts disagree.
     """
-    present = {name.removesuffix(".npy") for name in archive.namelist()}
-    missing = [name for name in ARRAYS if name not in present]
+    present = archive.namelist()
+    missing = [name for name in ARRAYS if f"{name}.npy" not in present]
     if missing:
-        found = ", ".join(sorted(present)[:8]) or "nothing"
+        found = ", ".join(sorted(name.removesuffix(".npy") for name in present)[:8]) or "nothing"
         raise DatasetError(
             f"{path} lacks {', '.join(missing)} (it holds {found}); an npz in MedMNIST's layout "
             "has images and labels for train, val and test"
@@ -103,15 +104,15 @@ def _read_header(archive: zipfile.ZipFile, path: Path, name: str) -> Header:
             )
             shape, fortran_order, dtype = read(cast(BinaryIO, stream))
             declared = archive.getinfo(f"{name}.npy").file_size - stream.tell()
-    except _DAMAGE as error:
-        raise DatasetError(f"{path}: {name} is damaged ({error}); fetch the file again") from None
+    except Exception as error:  # numpy parses the header's text as Python
+        raise _damaged(path, name, error) from None
     header = Header(name, shape, dtype, fortran_order)
     if dtype.hasobject:
         raise DatasetError(
             f"{path}: {name} is an object array (a pickle), which medplus never loads; "
             "save it as plain numbers"
         )
-    if header.nbytes != declared:
+    if header.nbytes != declared or any(extent < 0 for extent in shape):
         raise DatasetError(
             f"{path}: {name} declares {shape} {dtype} but holds {declared} bytes of data; "
             "fetch the file again"
@@ -168,10 +169,12 @@ def read_blocks(archive: zipfile.ZipFile, path: Path, header: Header) -> Iterato
             _skip_header(stream)
             while block := stream.read(_BLOCK):
                 yield block
-    except _DAMAGE as error:
-        raise DatasetError(
-            f"{path}: {header.name} is damaged ({error}); fetch the file again"
-        ) from None
+    except Exception as error:
+        raise _damaged(path, header.name, error) from None
+
+
+def _damaged(path: Path, name: str, error: Exception) -> DatasetError:
+    return DatasetError(f"{path}: {name} is damaged ({first_line(error)}); fetch the file again")
 
 
 def _skip_header(stream: IO[bytes]) -> None:

@@ -12,11 +12,16 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medplus import atomic
+from medplus.datasets import catalog
 from medplus.embeddings import chunks
 from medplus.embeddings.key import KEY_LENGTH, SCHEMA, digest_of
 from medplus.embeddings.schema import ATTRIBUTE, ArrayLayout, group_metadata, split_layout
 from medplus.errors import StoreError
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split, StoreDtype, Task
+
+
+class UnreadableStoreError(StoreError):
+    """The disk refused to read a store, which says nothing about what the store holds."""
 
 
 class StoreInfo(BaseModel):
@@ -75,14 +80,20 @@ class StoreInfo(BaseModel):
 
     def resume_command(self, root: Path) -> str:
         """Return the command that completes or repairs this store."""
-        official = self.data_source != "custom"
-        words = ["medplus", "extract", "--dataset", self.dataset if official else self.dataset_path]
+        by_flag = self._was_named_by_flag()
+        words = ["medplus", "extract", "--dataset", self.dataset if by_flag else self.dataset_path]
         words += ["--size", str(self.size), "--backbone", self.backbone, "--weights", self.weights]
         words += ["--precision", self.key["precision"], "--dtype", self.dtype]
         words += ["--fit", self.key["preprocess"]["fit"], "--store", str(root)]
-        if official:
+        if by_flag:
             words += ["--data-root", str(Path(self.dataset_path).parent)]
         return shlex.join(words)
+
+    def _was_named_by_flag(self) -> bool:
+        """Tell a dataset named by its MedMNIST flag from a file named by its path."""
+        if self.data_source == "custom" or self.dataset not in catalog.FLAGS:
+            return False
+        return Path(self.dataset_path).name == catalog.info(self.dataset).filename(self.size)
 
 
 class Damage(BaseModel):
@@ -227,7 +238,7 @@ def read_info(path: Path) -> StoreInfo:
     except (FileNotFoundError, NotADirectoryError):
         raise StoreError(f"there is no embedding store at {path}") from None
     except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}") from None
+        raise UnreadableStoreError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
         raise _damaged(path, "zarr.json is not a medplus store's") from None
     if schema != SCHEMA:

@@ -13,7 +13,13 @@ import numpy as np
 from medplus import atomic, lock
 from medplus.embeddings import chunks
 from medplus.embeddings.schema import ArrayLayout, group_metadata
-from medplus.embeddings.store import StoreInfo, find_damage, read_info, write_info
+from medplus.embeddings.store import (
+    StoreInfo,
+    UnreadableStoreError,
+    find_damage,
+    read_info,
+    write_info,
+)
 from medplus.errors import StoreError
 from medplus.vocabulary import SPLITS, Split
 
@@ -137,6 +143,8 @@ def _inspect(path: Path) -> tuple[StoreInfo | None, WriteStatus]:
         return None, "extracted"
     try:
         info = read_info(path)
+    except UnreadableStoreError:
+        raise  # nothing is thrown away for a fault of the disk
     except StoreError as error:
         log.warning("%s: it is made anew", error)
         atomic.remove_folder(path)

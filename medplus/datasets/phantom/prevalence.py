@@ -1,7 +1,8 @@
 """How often each class occurs: the known imbalance of the 12 collections, rounded.
 
-Counted from the labels that MedMNIST publishes. Test splits that were drawn otherwise than the
-training split (OCT, pneumonia, pathology) have a row of their own.
+Rounded from the class counts published with the source collections; near enough to be as
+imbalanced as the originals, not a reference for them. Test splits that were drawn otherwise than
+the training split (OCT, pneumonia, pathology) have a row of their own.
 """
 
 from __future__ import annotations

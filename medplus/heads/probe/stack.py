@@ -1,8 +1,8 @@
 """Training many linear heads as one: a stacked matrix product per step.
 
 Heads differ in seed, learning rate and weight decay. Heads of one seed see the same batches, so
-their weights lie side by side in one matrix (dim, n_settings · n_classes); seeds are stacked in a
-batched product. Gradients of softmax and sigmoid cross-entropy are written out (Bishop, Pattern
+their weights stand in one matrix (n_classes · n_settings, dim); seeds are stacked in a batched
+product. Gradients of softmax and sigmoid cross-entropy are written out (Bishop, Pattern
 Recognition and Machine Learning, 2006, eq. 4.109), so no autograd graph is built.
 
 Every head is what a plain loop would make of it::
@@ -23,10 +23,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from torch.optim.adam import adam
 
 from medplus.config import ProbeRecipe
 from medplus.progress import Advance
 
+_BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8  # torch.optim.AdamW's defaults
 _BLOCK_LOGITS = 1 << 24
 
 
@@ -142,30 +144,34 @@ def _targets(labels: torch.Tensor, n_classes: int, multi_label: bool) -> torch.T
 class _Stack:
     """Weights, optimiser state and best weights of the heads that still train.
 
-    Weights are kept divided by their head's learning rate: one fused optimiser step at the
-    schedule's rate then serves heads of all learning rates, and the logits are multiplied back.
-    Heads that have stopped leave the stack when a whole seed or a whole setting has.
+    Row ``c · n_settings + r`` of a seed's weights is class `c` of setting `r`: a softmax along
+    strides is several times faster than one over a few adjacent numbers. Weights are kept divided
+    by their head's learning rate, so that one fused Adam step at the schedule's rate serves heads
+    of all learning rates; the logits are multiplied back. Heads that have stopped leave the stack
+    when a whole seed or a whole setting has.
     """
 
     def __init__(self, embeddings: torch.Tensor, grid: HeadGrid, n_classes: int) -> None:
         self._x = embeddings
         self._n_classes = n_classes
-        device = embeddings.device
+        device, dim = embeddings.device, embeddings.shape[1]
         n_seeds, n_settings = len(grid.seeds), len(grid.settings)
         self._generators = [torch.Generator().manual_seed(seed) for seed in grid.seeds]
-        initial = [_initial_head(embeddings.shape[1], n_classes, g) for g in self._generators]
         lr, decay = torch.tensor(grid.settings, dtype=torch.float64, device=device).T
-        self._lr = lr.repeat_interleave(n_classes)
-        self._decay = decay.repeat_interleave(n_classes)
-        # (n_seeds, dim, n_settings · n_classes) and (n_seeds, 1, n_settings · n_classes)
-        self._weight, self._bias = (
-            (torch.stack(part).to(device).repeat(1, 1, n_settings) / self._lr).float()
-            for part in zip(*initial, strict=True)
+        self._lr, self._decay = (t.repeat(n_classes).unsqueeze(1) for t in (lr, decay))
+        initial = zip(*(_initial_head(dim, n_classes, g) for g in self._generators), strict=True)
+        # Weights (n_seeds, n_classes · n_settings, dim) and biases (n_seeds, …, 1).
+        self._parameters = [
+            (torch.stack(part).to(device).repeat_interleave(n_settings, 1) / self._lr).float()
+            for part in initial
+        ]
+        self._gradients, self._mean, self._square = (
+            [torch.zeros_like(p) for p in self._parameters] for _ in range(3)
         )
-        self._optimiser = _adam([self._weight, self._bias], state=None)
+        self._steps = [torch.zeros((), device=device) for _ in self._parameters]
         self._seeds = torch.arange(n_seeds)
         self._settings = torch.arange(n_settings)
-        self._best = torch.zeros(n_seeds, n_settings, embeddings.shape[1] + 1, n_classes).to(device)
+        self._best = torch.zeros(n_seeds, n_settings, n_classes, dim + 1, device=device)
         self._best_loss = torch.full((n_seeds, n_settings), torch.inf, device=device)
         self._best_epoch = torch.zeros(n_seeds, n_settings, dtype=torch.int64)
         self._epochs_run = torch.zeros(n_seeds, n_settings, dtype=torch.int64)
@@ -184,7 +190,7 @@ class _Stack:
 
     def start_epoch(self, factor: float) -> None:
         """Set the schedule's factor for the steps to come."""
-        self._optimiser.param_groups[0]["lr"] = factor
+        self._factor = factor
         self._scale = self._lr.float()
         self._shrink = (1 - factor * self._lr * self._decay).float()
 
@@ -195,36 +201,51 @@ class _Stack:
         in the order of `torch.optim.AdamW`).
         """
         n_seeds, batch = rows.shape
+        weight, bias = self._parameters
         x = self._x.index_select(0, rows.reshape(-1)).view(n_seeds, batch, -1)
-        y = targets.index_select(0, rows.reshape(-1)).view(n_seeds, batch, 1, -1)
-        logits = torch.baddbmm(self._bias, x, self._weight).mul_(self._scale)
-        grouped = logits.view(n_seeds, batch, -1, self._n_classes)
+        y = targets.index_select(0, rows.reshape(-1)).view(n_seeds, batch, -1, 1)
+        logits = torch.baddbmm(bias.mT, x, weight.mT).mul_(self._scale.T)
+        grouped = logits.view(n_seeds, batch, self._n_classes, -1)
         # The gradient of both losses by the logits is probability minus target.
-        error = grouped.sigmoid() if multi_label else grouped.softmax(-1)
+        error = grouped.sigmoid() if multi_label else grouped.softmax(2)
         error.sub_(y).div_(batch * (self._n_classes if multi_label else 1))
         flat = error.view(n_seeds, batch, -1)
-        torch.bmm(x.transpose(1, 2), flat, out=self._weight.grad)
-        torch.sum(flat, 1, keepdim=True, out=self._bias.grad)
-        self._weight.mul_(self._shrink)
-        self._bias.mul_(self._shrink)
-        self._optimiser.step()
+        torch.bmm(flat.mT, x, out=self._gradients[0])
+        torch.sum(flat.mT, 2, keepdim=True, out=self._gradients[1])
+        for parameter in self._parameters:
+            parameter.mul_(self._shrink)
+        adam(
+            self._parameters,
+            self._gradients,
+            self._mean,
+            self._square,
+            [],
+            self._steps,
+            fused=True,
+            amsgrad=False,
+            beta1=_BETA1,
+            beta2=_BETA2,
+            lr=self._factor,
+            weight_decay=0.0,
+            eps=_EPS,
+            maximize=False,
+        )
 
     def losses(self, x: torch.Tensor, targets: torch.Tensor, multi_label: bool) -> torch.Tensor:
         """Return every head's mean loss over samples (and labels), shape (n_seeds, n_settings)."""
-        n_seeds = len(self._seeds)
+        n_seeds, n_rows = self._parameters[0].shape[:2]
         total = torch.zeros(n_seeds, len(self._settings), device=x.device, dtype=torch.float64)
-        weight = (self._weight * self._scale).permute(1, 0, 2).reshape(x.shape[1], -1)
-        bias = (self._bias * self._scale).reshape(-1)
-        block = max(1, _BLOCK_LOGITS // weight.shape[1])
+        weight, bias = ((p * self._scale).flatten(0, 1) for p in self._parameters)
+        block = max(1, _BLOCK_LOGITS // (n_seeds * n_rows))
         for start in range(0, len(x), block):
             part, y = x[start : start + block], targets[start : start + block]
-            logits = torch.addmm(bias, part, weight)
-            logits = logits.view(len(part), n_seeds, -1, self._n_classes)
-            y = y.view(len(part), 1, 1, -1)
+            logits = torch.addmm(bias[:, 0], part, weight.T)
+            logits = logits.view(len(part), n_seeds, self._n_classes, -1)
+            y = y.view(len(part), 1, -1, 1)
             if multi_label:
-                loss = F.softplus(logits).sub_(logits * y).mean(-1)
+                loss = F.softplus(logits).sub_(logits * y).mean(2)
             else:
-                loss = torch.logsumexp(logits, -1).sub_((logits * y).sum(-1))
+                loss = torch.logsumexp(logits, 2).sub_((logits * y).sum(2))
             total += loss.sum(0, dtype=torch.float64)
         return (total / len(x)).float()
 
@@ -235,10 +256,9 @@ class _Stack:
         best_loss = self._best_loss[place]
         better = (losses < best_loss) & active.to(losses.device)
         self._best_loss[place] = torch.where(better, losses, best_loss)
-        current = torch.cat([self._weight, self._bias], 1) * self._scale
-        grouped = current.view(*current.shape[:2], -1, self._n_classes)
-        mask = better[:, :, None, None]
-        self._best[place] = torch.where(mask, grouped.permute(0, 2, 1, 3), self._best[place])
+        current = torch.cat(self._parameters, 2) * self._scale
+        heads = current.unflatten(1, (self._n_classes, -1)).transpose(1, 2)
+        self._best[place] = torch.where(better[:, :, None, None], heads, self._best[place])
         improved = better.cpu()
         self._epochs_run[place] += active
         self._best_epoch[place] = torch.where(improved, epoch + 1, self._best_epoch[place])
@@ -253,45 +273,29 @@ class _Stack:
             return
         self._seeds, self._settings = self._seeds[seeds], self._settings[settings]
         device = self._x.device
-        seeds, columns = seeds.to(device), settings.to(device).repeat_interleave(self._n_classes)
-
-        def keep(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor[seeds][:, :, columns].contiguous()
-
-        before = [self._optimiser.state[p] for p in (self._weight, self._bias)]
-        state = [{n: t if n == "step" else keep(t) for n, t in part.items()} for part in before]
-        self._weight, self._bias = keep(self._weight), keep(self._bias)
-        self._optimiser = _adam([self._weight, self._bias], state)
-        self._lr, self._decay = self._lr[columns], self._decay[columns]
+        seeds, rows = seeds.to(device), settings.to(device).repeat(self._n_classes)
+        self._parameters, self._gradients, self._mean, self._square = (
+            [tensor[seeds][:, rows] for tensor in tensors]
+            for tensors in (self._parameters, self._gradients, self._mean, self._square)
+        )
+        self._lr, self._decay = self._lr[rows], self._decay[rows]
 
     def best(self) -> TrainedHeads:
         """Return every head as it was at its best epoch."""
         return TrainedHeads(
-            weight=self._best[:, :, :-1].transpose(2, 3).contiguous(),
-            bias=self._best[:, :, -1].contiguous(),
+            weight=self._best[..., :-1].contiguous(),
+            bias=self._best[..., -1].contiguous(),
             val_loss=self._best_loss,
             epochs_run=self._epochs_run,
             best_epoch=self._best_epoch,
         )
 
 
-def _adam(
-    parameters: list[torch.Tensor], state: list[dict[str, torch.Tensor]] | None
-) -> torch.optim.Adam:
-    """Return a fused Adam whose gradients are there to be written to."""
-    optimiser = torch.optim.Adam(parameters, lr=1.0, fused=True)
-    for i, parameter in enumerate(parameters):
-        parameter.grad = torch.zeros_like(parameter)
-        if state is not None:
-            optimiser.state[parameter] = state[i]
-    return optimiser
-
-
 def _initial_head(
     dim: int, n_classes: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw what `nn.Linear(dim, n_classes)` draws: weight (dim, n_classes), bias (1, n_classes)."""
+    """Draw what `nn.Linear(dim, n_classes)` draws: weight (n_classes, dim), bias (n_classes, 1)."""
     bound = 1 / math.sqrt(dim)
     weight = torch.empty(n_classes, dim).uniform_(-bound, bound, generator=generator)
-    bias = torch.empty(n_classes).uniform_(-bound, bound, generator=generator)
-    return weight.T, bias[None]
+    bias = torch.empty(n_classes, 1).uniform_(-bound, bound, generator=generator)
+    return weight, bias

@@ -10,7 +10,7 @@ from medplus.datasets.phantom.acquisition import Device, acquire
 from medplus.datasets.phantom.canvas import Canvas, Plane
 from medplus.datasets.phantom.traits import about, draw_traits
 
-_DEVICE = Device(gain=0.14, shade=0.08, grain=0.03)
+_DEVICE = Device(gain=0.10, shade=0.06, grain=0.03)
 
 
 class Nucleus(NamedTuple):

@@ -10,7 +10,7 @@ from medplus.datasets.phantom.acquisition import Device, acquire
 from medplus.datasets.phantom.canvas import FINEST, Canvas, Plane, soft_step, tint
 from medplus.datasets.phantom.traits import about, draw_traits
 
-_DEVICE = Device(gain=0.05, shade=0.04, grain=0.015, stain=0.03)
+_DEVICE = Device(gain=0.035, shade=0.03, grain=0.015, stain=0.02)
 
 
 class Lesion(NamedTuple):
@@ -63,8 +63,8 @@ _JITTER = Lesion(0.05, 0.06, 0.02, 0.12, 0.06, 0.035, 0.03, 0.09, 0.10, 0.12, 0.
 def paint(canvas: Canvas, rng: np.random.Generator, label: int, difficulty: float) -> Plane:
     """Paint a lesion of the class on skin. Returns (3, n, n)."""
     lesion = draw_traits(rng, _BY_CLASS, _JITTER, label, difficulty)
-    tone = about(rng, 0.0, 0.06)
-    colours = (about(rng, 0.86, 0.04) + tone, about(rng, 0.64, 0.05) + tone, 0.58 + tone)
+    tone = about(rng, 0.0, 0.03)
+    colours = (about(rng, 0.86, 0.02) + tone, about(rng, 0.64, 0.03) + tone, 0.58 + tone)
     planes = np.stack([canvas.full(value) for value in colours])
     planes *= 1.0 + np.float32(0.035) * canvas.noise(rng, 6, 48, slope=0.5)
     loose = 0.02 + 0.04 * difficulty

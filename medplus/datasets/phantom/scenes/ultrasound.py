@@ -10,7 +10,7 @@ from medplus.datasets.phantom.acquisition import Device, acquire
 from medplus.datasets.phantom.canvas import FINEST, Canvas, Plane, soft_step
 from medplus.datasets.phantom.traits import about, draw_traits
 
-_DEVICE = Device(gain=0.11, shade=0.08, grain=0.0)
+_DEVICE = Device(gain=0.08, shade=0.06, grain=0.0)
 _NO_LESION = 0.23
 """Share of class 1 ('normal, benign') that shows no lesion at all."""
 
@@ -37,8 +37,8 @@ class Lesion(NamedTuple):
 
 
 _BY_CLASS = (
-    Lesion(0.21, 1.05, 0.16, 0.14, 0.75, 0.70, 1.0, 0.80),
-    Lesion(0.12, 0.58, 0.06, 0.02, 0.58, -0.25, 0.1, 0.20),
+    Lesion(0.23, 1.05, 0.16, 0.14, 0.80, 0.85, 1.0, 0.80),
+    Lesion(0.12, 0.58, 0.06, 0.02, 0.55, -0.30, 0.1, 0.20),
 )
 _JITTER = Lesion(0.045, 0.16, 0.05, 0.04, 0.13, 0.22, 0.35, 0.25)
 
@@ -65,7 +65,7 @@ def _layers(canvas: Canvas, rng: np.random.Generator, difficulty: float) -> Plan
     fat_end, gland_end = about(rng, 0.24, 0.1), about(rng, 0.6, 0.14)
     strands = canvas.noise(rng, 4, 32, slope=0.7, stretch=5.0)
     mottle = canvas.noise(rng, 5, 20, stretch=1.6)
-    fat, gland, muscle = about(rng, 0.34, 0.07), about(rng, 0.52, 0.08), about(rng, 0.34, 0.08)
+    fat, gland, muscle = about(rng, 0.34, 0.06), about(rng, 0.52, 0.06), about(rng, 0.35, 0.06)
     image = fat + (gland - fat) * soft_step(depth - fat_end, 0.06)
     image += (muscle - gland) * soft_step(depth - gland_end, 0.12)
     image *= 1.0 + np.float32(0.28) * strands + np.float32(0.12 + 0.14 * difficulty) * mottle

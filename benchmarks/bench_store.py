@@ -1,0 +1,46 @@
+"""Writing and reading a store against the raw bytes, and against zarr's and numpy's own ways."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from benchmarks.measure import Result, compare, interleave
+from medplus.embeddings import chunks
+from medplus.embeddings.schema import split_layout
+
+N, DIM = 40_000, 768
+ROUNDS = 5
+
+
+def run() -> list[Result]:
+    values = np.random.default_rng(0).standard_normal((N, DIM), dtype=np.float32)
+    layout = split_layout("train", N, DIM, 1, "float32", np.dtype("u1"))[0]
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        sums = {
+            str(chunk): chunks.write_chunk(root, layout, chunk, values[layout.rows(chunk)])
+            for chunk in range(layout.n_chunks)
+        }
+        array = root / layout.path
+        (array / "zarr.json").write_text(json.dumps(layout.metadata()))
+        np.save(root / "raw.npy", values)
+        times = interleave(
+            {
+                "ours": lambda: chunks.read_rows(root, layout, sums),
+                "raw": lambda: np.load(root / "raw.npy", allow_pickle=False),
+                "zarr": lambda: zarr.open_array(str(array), mode="r")[:],
+            },
+            ROUNDS,
+        )
+    size = f"{N:,} × {DIM} float32"
+    return [
+        compare(f"store read with checksums ÷ raw np.load of one npy, {size}",
+                times["ours"], times["raw"], ""),
+        compare(f"zarr's own read ÷ store read with checksums, {size}",
+                times["zarr"], times["ours"], "≥ 1"),
+    ]  # fmt: skip

@@ -1,0 +1,62 @@
+"""Timing two ways of doing the same work in turn, so that a noisy machine disturbs both alike."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Result:
+    """One comparison.
+
+    Attributes
+    ----------
+    name : str
+        What is compared, as a quotient: ``numerator ÷ denominator``.
+    ratios : list of float
+        One per round.
+    goal : str
+        What the ratio should be, for example ``≥ 0.95``, or an empty string.
+    detail : str
+        The absolute medians, for orientation only.
+    """
+
+    name: str
+    ratios: list[float]
+    goal: str
+    detail: str
+
+    @property
+    def median(self) -> float:
+        """The ratio to quote."""
+        return statistics.median(self.ratios)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return the wall time of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def interleave(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Time each way once per round, after one round that is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, work in ways.items():
+            taken = seconds(work)
+            if number > 0:
+                times[name].append(taken)
+    return times
+
+
+def compare(
+    name: str, above: list[float], below: list[float], goal: str, unit: str = "s"
+) -> Result:
+    """Return the round-by-round quotient of two series."""
+    ratios = [a / b for a, b in zip(above, below, strict=True)]
+    detail = f"{statistics.median(above):.4g} {unit} ÷ {statistics.median(below):.4g} {unit}"
+    return Result(name, ratios, goal, detail)
