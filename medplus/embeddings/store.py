@@ -20,8 +20,8 @@ from medplus.errors import StoreError
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split, StoreDtype, Task
 
 
-class UnreadableStoreError(StoreError):
-    """The disk refused to read a store, which says nothing about what the store holds."""
+class DamagedStoreError(StoreError):
+    """A store's own description is damaged, so that nothing in it can be trusted."""
 
 
 class StoreInfo(BaseModel):
@@ -236,9 +236,11 @@ def read_info(path: Path) -> StoreInfo:
         attributes = document["attributes"][ATTRIBUTE]
         schema = attributes["schema_version"]
     except (FileNotFoundError, NotADirectoryError):
+        if path.suffix == ".zarr" and path.is_dir():
+            raise _damaged(path, "its zarr.json is missing") from None
         raise StoreError(f"there is no embedding store at {path}") from None
     except OSError as error:
-        raise UnreadableStoreError(f"{path} cannot be read: {error.strerror}") from None
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
         raise _damaged(path, "zarr.json is not a medplus store's") from None
     if schema != SCHEMA:
@@ -257,8 +259,8 @@ def read_info(path: Path) -> StoreInfo:
     return info
 
 
-def _damaged(path: Path, what: str) -> StoreError:
-    return StoreError(
+def _damaged(path: Path, what: str) -> DamagedStoreError:
+    return DamagedStoreError(
         f"{path} is damaged: {what}; run the medplus extract command that made it again, or "
         f"delete it with: medplus store rm {shlex.quote(str(path))}"
     )

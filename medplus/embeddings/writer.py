@@ -14,8 +14,8 @@ from medplus import atomic, lock
 from medplus.embeddings import chunks
 from medplus.embeddings.schema import ArrayLayout, group_metadata
 from medplus.embeddings.store import (
+    DamagedStoreError,
     StoreInfo,
-    UnreadableStoreError,
     find_damage,
     read_info,
     write_info,
@@ -143,9 +143,9 @@ def _inspect(path: Path) -> tuple[StoreInfo | None, WriteStatus]:
         return None, "extracted"
     try:
         info = read_info(path)
-    except UnreadableStoreError:
-        raise  # nothing is thrown away for a fault of the disk
-    except StoreError as error:
+    except DamagedStoreError as error:
+        # Without its checksums nothing in it counts. Another schema or a disk that refuses to read
+        # is no such damage: those stores are left as they are.
         log.warning("%s: it is made anew", error)
         atomic.remove_folder(path)
         return None, "extracted"
@@ -200,7 +200,7 @@ def remove_store(path: Path) -> None:
     StoreError
         If there is no store at `path`, or another process writes it.
     """
-    if path.suffix != ".zarr" or not (path / "zarr.json").is_file():
+    if path.suffix != ".zarr" or not path.is_dir():
         raise StoreError(f"there is no embedding store at {path}; nothing was deleted")
     with _held(path):
         atomic.remove_folder(path)
