@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from medplus.datasets.load import load_dataset
-from medplus.datasets.phantom import write_phantom
+from medplus.datasets.phantom import write_phantoms
 from medplus.embeddings.extract import Extraction, extract_all
 from medplus.heads.knn import knn
 from medplus.heads.probe import probe
@@ -89,8 +89,7 @@ def run_quickstart(
     data, runs = root / "data", root / "runs"
     tell(f"1. Synthetic stand-ins for {', '.join(DATASETS)} → {data}")
     for dataset in DATASETS:
-        for size in SIZES:
-            write_phantom(dataset, size, data, samples=samples)
+        write_phantoms(dataset, SIZES, data, samples=samples)
     tell(f"2. Embeddings of {', '.join(BACKBONES)} (random weights) → {root / 'embeddings'}")
     extractions = extract_all(
         DATASETS,
