@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -25,13 +26,9 @@ def resolve_device(name: str = "auto") -> torch.device:
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, index = name.partition(":")
-    if (
-        kind not in ("cpu", "cuda")
-        or (index and not index.isdigit())
-        or (kind, index) == ("cpu", "1")
-    ):
+    if not re.fullmatch(r"cpu(:0)?|cuda(:(0|[1-9][0-9]{0,3}))?", name):
         raise UsageError(f"unknown device '{name}'; use auto, cpu, cuda or cuda:0, cuda:1, …")
+    kind, _, index = name.partition(":")
     if kind == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(index or 0) >= count:

@@ -64,6 +64,11 @@ def preprocess(images: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
     Tensor of float32, shape (n, channels, height, width)
         On the same device; height and width are the canvas, or the images' own for ``native``;
         `channels` is 3, or as stored if not ``spec.rgb``.
+
+    Raises
+    ------
+    UsageError
+        If the images are larger than the canvas they are to be padded to.
     """
     import torch.nn.functional as F  # noqa: N812
 
@@ -81,6 +86,7 @@ def normalise(images: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
     import torch
     import torch.nn.functional as F  # noqa: N812
 
+    spec.check(images.shape[1])
     planes = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
     pixels = planes.to(torch.float32)
     if spec.fit == "resize" and pixels.shape[-1] != spec.canvas:
@@ -88,7 +94,8 @@ def normalise(images: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
         pixels = F.interpolate(
             pixels, size=(spec.canvas, spec.canvas), mode="bicubic", antialias=True
         ).clamp_(0, 255)
-    pixels = pixels.div_(255)
+    # A tensor on the device: CUDA multiplies by the reciprocal of a plain number, off by one bit.
+    pixels = pixels.div_(torch.full((), 255.0, device=images.device))
     if not spec.rgb:
         return pixels
     # Normalising a grey plane with three means repeats it to RGB on the way.
@@ -122,6 +129,7 @@ class Preprocessor:
         self.dtype = dtype
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._canvas: torch.Tensor | None = None
+        self._written = torch.Size()
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Map uint8 images to the backbone's input, as `preprocess` does, in `dtype`."""
@@ -137,8 +145,13 @@ class Preprocessor:
     def _canvas_for(self, pixels: torch.Tensor) -> torch.Tensor:
         import torch
 
-        if self._canvas is None or len(self._canvas) < len(pixels):
+        if (
+            self._canvas is None
+            or len(self._canvas) < len(pixels)
+            or self._written != pixels.shape[1:]  # other images leave other pixels to overwrite
+        ):
             shape = (*pixels.shape[:2], self.spec.canvas, self.spec.canvas)
             canvas = torch.zeros(shape, dtype=self.dtype, device=pixels.device)
             self._canvas = canvas.contiguous(memory_format=self.memory_format)
+            self._written = pixels.shape[1:]
         return self._canvas[: len(pixels)]

@@ -11,6 +11,7 @@ from statistics import mean, stdev
 from medplus.datasets.load import load_dataset
 from medplus.datasets.phantom import write_phantoms
 from medplus.embeddings.extract import Extraction, extract_all
+from medplus.errors import DatasetError
 from medplus.heads.knn import knn
 from medplus.heads.probe import probe
 from medplus.metrics import accuracy
@@ -88,8 +89,14 @@ def run_quickstart(
     root = Path(root)
     data, runs = root / "data", root / "runs"
     tell(f"1. Synthetic stand-ins for {', '.join(DATASETS)} → {data}")
-    for dataset in DATASETS:
-        write_phantoms(dataset, SIZES, data, samples=samples)
+    try:
+        for dataset in DATASETS:
+            write_phantoms(dataset, SIZES, data, samples=samples)
+    except OSError as error:
+        raise DatasetError(
+            f"phantoms cannot be written to {data}: {error.strerror or error}; free space or name "
+            "another folder with --out"
+        ) from error
     tell(f"2. Embeddings of {', '.join(BACKBONES)} (random weights) → {root / 'embeddings'}")
     extractions = extract_all(
         DATASETS,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from torch import nn
 from medplus.backbones import weights as weights_io
 from medplus.backbones.catalog import (
     ALEXNET,
+    HUB_PREFIXES,
     IMAGENET_MEAN,
     IMAGENET_STD,
     PIXELS,
@@ -155,9 +158,10 @@ def _build_alexnet(tag: str, weights: str) -> nn.Module:
         return AlexNetFeatures(network)
     if weights == weights_io.PRETRAINED:
         try:
-            state = AlexNet_Weights.IMAGENET1K_V1.get_state_dict(
-                progress=False, check_hash=True, weights_only=True
-            )
+            with redirect_stdout(sys.stderr):  # torch.hub announces downloads on stdout
+                state = AlexNet_Weights.IMAGENET1K_V1.get_state_dict(
+                    progress=False, check_hash=True, weights_only=True
+                )
         except Exception as error:
             raise weights_io.fetch_error(tag, error) from error
     else:
@@ -174,7 +178,7 @@ def _build_alexnet(tag: str, weights: str) -> nn.Module:
 def _build_timm(tag: str, weights: str, canvas: int) -> Any:
     import timm
 
-    if weights == weights_io.PRETRAINED:
+    if weights == weights_io.PRETRAINED or tag.startswith(HUB_PREFIXES):
         weights_io.go_offline_if_unreachable()
     arguments = _size_arguments(tag, canvas)
     state = None
@@ -187,7 +191,8 @@ def _build_timm(tag: str, weights: str, canvas: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_INIT_SEED)
         try:
-            network = timm.create_model(tag, pretrained=weights != weights_io.NONE, **arguments)
+            with redirect_stdout(sys.stderr):
+                network = timm.create_model(tag, pretrained=weights != weights_io.NONE, **arguments)
         except Exception as error:
             if state is not None:
                 raise _misfit(tag, weights, error) from error
@@ -195,7 +200,23 @@ def _build_timm(tag: str, weights: str, canvas: int) -> Any:
                 raise weights_io.fetch_error(tag, error) from error
             raise BackboneError(f"timm cannot build {tag}: {first_line(error)}") from error
     network.reset_classifier(0)
+    _check_patches(network, tag, canvas)
     return network
+
+
+def _check_patches(network: Any, tag: str, canvas: int) -> None:
+    """Refuse a canvas that patches do not tile: timm would silently cut off what is left over."""
+    from timm.layers import PatchEmbed
+
+    embed = getattr(network, "patch_embed", None)
+    if not isinstance(embed, PatchEmbed) or embed.dynamic_img_pad:
+        return
+    side = max(embed.patch_size)
+    if canvas % side:
+        raise BackboneError(
+            f"{tag} cuts images into patches of {side} px, which do not tile {canvas} px; "
+            "--fit pad or --fit resize may suit it"
+        )
 
 
 def _size_arguments(tag: str, canvas: int) -> dict[str, Any]:
@@ -212,10 +233,11 @@ def _classes_in(state: dict[str, torch.Tensor], tag: str) -> int:
     import timm
 
     config = timm.models.get_pretrained_cfg(tag) if ":" not in tag else None
-    classifier = config.classifier if config is not None else None
-    if not isinstance(classifier, str) or f"{classifier}.weight" not in state:
-        return 0
-    return int(state[f"{classifier}.weight"].shape[0])
+    classifiers = (config.classifier if config is not None else None) or ()
+    if isinstance(classifiers, str):
+        classifiers = (classifiers,)  # distilled networks have two
+    counts = [state[key].shape[0] for c in classifiers if (key := f"{c}.weight") in state]
+    return int(counts[0]) if counts else 0
 
 
 def _misfit(tag: str, weights: str, error: Exception) -> BackboneError:

@@ -27,7 +27,7 @@ is pinned here, so that a new default in timm cannot change what a name means.""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-_HUB_PREFIXES = ("hf-hub:", "hf_hub:", "local-dir:")
+HUB_PREFIXES = ("hf-hub:", "hf_hub:", "local-dir:")
 
 
 @dataclass(frozen=True)
@@ -79,18 +79,18 @@ def resolve(name: str) -> tuple[str, str]:
     for short, tag in PAPER.items():
         if name == tag:
             return short, tag
-    if name.startswith(_HUB_PREFIXES):
+    if name.startswith(HUB_PREFIXES):
         return name, name
     import timm
 
-    architecture, _, tag = name.partition(".")
+    architecture, dot, tag = name.partition(".")
     if not timm.is_model(architecture):
         known = [PIXELS, *PAPER, *timm.list_models()]
         raise UsageError(
             f"unknown backbone '{name}'{nearest(name, known)} "
             "(the paper's ten, pixels, or any name that timm.list_models() gives)"
         )
-    if not tag:
+    if not dot:
         config = timm.models.get_pretrained_cfg(architecture)
         return name, f"{name}.{config.tag}" if config is not None and config.tag else name
     tags = timm.list_models(f"{architecture}.*", pretrained=True)
@@ -100,7 +100,8 @@ def resolve(name: str) -> tuple[str, str]:
             f"({architecture} has: {', '.join(tags) or 'no pretrained weights'})"
         )
     default = timm.models.get_pretrained_cfg(architecture)
-    return (architecture if default is not None and default.tag == tag else name), name
+    is_default = default is not None and default.tag == tag
+    return (architecture if is_default and architecture not in PAPER else name), name
 
 
 def describe(name: str) -> BackboneInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 
@@ -103,9 +104,11 @@ class Embedder:
 
     def _unsuitable(self, error: Exception) -> BackboneError:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        fit = self.backbone.preprocess.fit
+        remedy = "--fit pad or --fit resize" if fit == "native" else "another backbone"
         return BackboneError(
-            f"{self.backbone.name} cannot embed these images with --fit "
-            f"{self.backbone.preprocess.fit}: {reason}; --fit pad or --fit resize may suit it"
+            f"{self.backbone.name} cannot embed these images with --fit {fit}: {reason}; "
+            f"{remedy} may suit it"
         )
 
 
@@ -122,12 +125,15 @@ def prepare(module: nn.Module, precision: Precision) -> nn.Module:
     Under autocast, convolutions and linear layers cast their weights in every forward; casting them
     beforehand gives the same numbers without that work. All else stays float32.
     """
-    module = fold_batch_norms(module)
-    if precision != "fp32":
-        for layer in module.modules():
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                layer.to(_DTYPES[precision])
-    return module
+    folded = fold_batch_norms(module)
+    if precision == "fp32":
+        return folded
+    # The backbone keeps its own weights: it may be used again at another precision.
+    prepared = copy.deepcopy(module) if folded is module else folded
+    for layer in prepared.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.to(_DTYPES[precision])
+    return prepared
 
 
 def fold_batch_norms(module: nn.Module) -> nn.Module:
@@ -140,16 +146,16 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
         return module
     from torch.fx.experimental.optimization import fuse
 
+    probe = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 4 - 2
     try:
         with warnings.catch_warnings(), torch.inference_mode(False):
             warnings.simplefilter("ignore")
             folded: nn.Module = fuse(module)
+        with torch.inference_mode():
+            expected, found = module(probe), folded(probe)
     except Exception as error:  # tracing fails in as many ways as there are networks
         log.debug("batch norms are not folded: %s", error)
         return module
-    probe = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 4 - 2
-    with torch.inference_mode():
-        expected, found = module(probe), folded(probe)
     if (expected - found).norm() > _FUSION_TOLERANCE * expected.norm():
         return module
     return folded.eval()

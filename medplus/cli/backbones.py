@@ -24,26 +24,28 @@ def backbones(output: Output, names: tuple[str, ...]) -> None:
 
 
 def _show(known: list[Any]) -> None:
-    from medplus.cli.tables import make_console, make_table
+    from medplus.cli.tables import Column, make_console, print_table
 
-    table = make_table(
-        "backbone", "weights", "dim", "parameters", "native px", "mean", "std", "licence",
-        right=("dim", "parameters", "native px"),
+    columns = (
+        Column("backbone"), Column("full tag", least=22), Column("dim", right=True),
+        Column("parameters", right=True), Column("native px", right=True, rank=4),
+        Column("mean", rank=2), Column("std", rank=1), Column("licence", rank=3),
     )  # fmt: skip
-    for info in known:
-        table.add_row(
+    rows = [
+        (
             info.name,
             info.tag,
             str(info.dim),
-            f"{info.n_parameters / 1e6:.1f} M",
+            f"{info.n_parameters / 1e6:.1f} M" if info.n_parameters else "–",
             str(info.native_size or "any"),
             " ".join(f"{value:.3f}" for value in info.mean),
             " ".join(f"{value:.3f}" for value in info.std),
             info.licence,
         )
-    console = make_console()
-    console.print(table)
-    console.print(
+        for info in known
+    ]
+    print_table(columns, rows)
+    make_console().print(
         "dim is that of the pre-logits; for pixels, per channel of images of 28 px and above. "
         "Any other timm name works too.",
         highlight=False,

@@ -60,12 +60,23 @@ def read_config(
 def _checked(
     path: Path, key: Any, value: Any, parameter: click.Parameter, ctx: click.Context
 ) -> Any:
-    if parameter.multiple if isinstance(parameter, click.Option) else False:
-        value = value if isinstance(value, list) else [value]
-        value = [str(item) for item in value]
-    elif isinstance(value, list | dict):
-        raise UsageError(f"{path}: '{key}' takes one value, not {value!r}")
+    option = parameter if isinstance(parameter, click.Option) else None
+    repeats = option is not None and option.multiple
+    items = value if repeats and isinstance(value, list) else [value]
+    for item in items:
+        if item is None:
+            raise UsageError(f"{path}: '{key}' has no value; give one, or leave the key out")
+        if isinstance(item, list | dict):
+            number = "one value or a list of values" if repeats else "one value"
+            raise UsageError(f"{path}: '{key}' takes {number}, not {item!r}")
+        if isinstance(item, bool) and not (option is not None and option.is_flag):
+            raise UsageError(
+                f"{path}: '{key}' takes text or a number, but YAML reads its value as {item}; "
+                "put it in quotes"
+            )
     try:
+        if repeats:
+            value = [str(item) for item in items]
         parameter.type_cast_value(ctx, value)
     except click.BadParameter as error:
         raise UsageError(f"{path}: '{key}': {error.message}") from None

@@ -42,21 +42,29 @@ def datasets(output: Output, data_root: Path) -> None:
 
 
 def _show(known: list[Any], on_disk: dict[str, list[int]], data_root: Path) -> None:
-    from medplus.cli.tables import make_console, make_table
+    from rich.table import Table
 
-    table = make_table(
-        "dataset", "task", "classes", "channels", "train", "val", "test", "licence",
-        f"on disk ({data_root})", right=("classes", "channels", "train", "val", "test"),
+    from medplus.cli.tables import Column, make_console, print_table
+
+    columns = (
+        Column("dataset"), Column("task", least=18), Column("classes", right=True, rank=3),
+        Column("channels", right=True, rank=1), Column("train", right=True),
+        Column("val", right=True, rank=2), Column("test", right=True), Column("licence", least=12),
+        Column("on disk"),
     )  # fmt: skip
+    rows = []
     for d in known:
         counts = (f"{d.n_samples[split]:,}" for split in ("train", "val", "test"))
         sizes = ", ".join(str(size) for size in on_disk[d.flag]) or "–"
-        table.add_row(
-            d.flag, d.task, str(len(d.classes)), str(d.channels), *counts, d.licence, sizes
-        )
+        row = (d.flag, d.task, str(len(d.classes)), str(d.channels), *counts, d.licence, sizes)
+        rows.append(row)
+    print_table(columns, rows)
     console = make_console()
-    console.print(table)
-    console.print("Known flaws:")
+    where = f"on disk: the sizes whose file lies in {data_root}"
+    console.print(where, highlight=False, markup=False, soft_wrap=True)
+    console.print("\nKnown flaws")
+    flaws = Table.grid(padding=(0, 2, 0, 0))
     for d in known:
         if d.flaws:
-            console.print(f"  {d.flag}: {d.flaws}", highlight=False)
+            flaws.add_row(d.flag, d.flaws)
+    console.print(flaws)

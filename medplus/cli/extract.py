@@ -12,7 +12,7 @@ from medplus.cli.options import Output
 
 
 @click.command()
-@options.names
+@options.names(default_size="28, or an npz file's own")
 @click.option(
     "--weights",
     default="pretrained",

@@ -27,6 +27,7 @@ from medplus.cli.selection import find_stores, selectors
     type=click.Choice(["l2", "cosine"]),
     default="l2",
     show_default=True,
+    help="Euclidean or cosine distance.",
 )
 @click.option(
     "--vote",
@@ -40,6 +41,7 @@ from medplus.cli.selection import find_stores, selectors
     type=click.Choice(["auto", "faiss", "torch"]),
     default="auto",
     show_default=True,
+    help="What searches; auto is faiss, wherever it can use the device.",
 )
 @options.device
 @options.runs_root

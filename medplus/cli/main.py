@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import sys
@@ -45,7 +46,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Name the nearest command when there is none of that name."""
         if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
-            ctx.fail(f"no command '{args[0]}'{nearest(args[0], _COMMANDS)}; see medplus --help")
+            ctx.fail(f"no command '{args[0]}'{nearest(args[0], _COMMANDS)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -60,7 +61,7 @@ class LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="medplus")
 def medplus() -> None:
-    r"""Prototype image models on medical data through an embedding store.
+    """Prototype image models on medical data through an embedding store.
 
     \b
     medplus extract   runs each frozen backbone once and stores its embeddings;
@@ -68,25 +69,26 @@ def medplus() -> None:
     medplus probe     score them in seconds.
 
     New here? `medplus quickstart` shows all of it on synthetic data.
-    """
+    """  # noqa: D301 - click wants the control character
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     args = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in args
-    as_json = "--json" in args
+    fail = _Failure("--json" in args)
+    _never_fail_to_print()
     try:
-        medplus(args, prog_name="medplus", standalone_mode=False)
-        code = 0
-    except click.exceptions.Exit as error:
-        code = error.exit_code
+        # Without its standalone mode, click returns the code of `--help` or `Exit`.
+        returned = medplus(args, prog_name="medplus", standalone_mode=False)
+        code = returned if isinstance(returned, int) else 0
+    except click.UsageError as error:
+        code = fail.usage(error)
     except click.ClickException as error:
-        error.show(file=sys.stderr)
-        code = error.exit_code
+        code = fail(error.format_message(), error.exit_code, type(error).__name__)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; finished work is kept: the same command goes on", err=True)
-        code = 130
+        text = "interrupted; finished work is kept: the same command goes on"
+        code = fail(text, 130, "Interrupted")
     except BrokenPipeError:
         # The reader of a pipe has left; there is no one to tell, and Python must not try again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -94,20 +96,50 @@ def main(arguments: list[str] | None = None) -> None:
     except MedplusError as error:
         if debug:
             logging.getLogger("medplus").error("traceback", exc_info=True)
-        code = _fail(str(error), error.exit_code, type(error).__name__, as_json)
+        code = fail(str(error), error.exit_code, type(error).__name__)
+    except OSError as error:
+        if debug:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        message = f"{where}{error.strerror or error} (--debug shows what was being done)"
+        code = fail(message, 1, type(error).__name__)
     except Exception as error:
         if debug:
             raise
         message = f"{type(error).__name__}: {error} (a bug, or a fault of this machine; "
-        code = _fail(f"{message}--debug shows where)", 1, type(error).__name__, as_json)
+        code = fail(f"{message}--debug shows where)", 1, type(error).__name__)
     sys.exit(code)
 
 
-def _fail(message: str, code: int, kind: str, as_json: bool) -> int:
-    click.echo(f"Error: {message}", err=True)
-    if as_json:
-        import json
+def _never_fail_to_print() -> None:
+    """Let streams that cannot hold a character, such as ASCII ones, show a stand-in for it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
-        document: dict[str, Any] = {"error": {"type": kind, "message": message}}
-        click.echo(json.dumps(document))
-    return code
+
+class _Failure:
+    """Tells of a failure: one message on stderr, and with ``--json`` one document on stdout."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+
+    def __call__(self, message: str, code: int, kind: str, hint: str = "") -> int:
+        click.echo(f"Error: {message}", err=True)
+        if hint:
+            click.echo(hint, err=True)
+        if self._as_json:
+            import json
+
+            document: dict[str, Any] = {"error": {"type": kind, "message": message}}
+            click.echo(json.dumps(document))
+        return code
+
+    def usage(self, error: click.UsageError) -> int:
+        """Tell what was wrong in the command's own usage, and which help explains it."""
+        command = error.ctx.command_path if error.ctx else "medplus"
+        if type(error).__name__ == "NoArgsIsHelpError":  # click 8.2 and later; its text is the help
+            click.echo(error.format_message(), err=True)
+            return error.exit_code
+        hint = f"{command} --help explains its options."
+        return self(error.format_message(), error.exit_code, type(error).__name__, hint)

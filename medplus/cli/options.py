@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -20,7 +21,7 @@ class Comma(click.ParamType):  # type: ignore[type-arg]  # not generic before cl
 
     def __init__(self, of: click.ParamType[Any]) -> None:
         self.of = of
-        self.name = of.name
+        self.name = f"{of.name.removesuffix(' range')}[,…]"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -28,9 +29,12 @@ class Comma(click.ParamType):  # type: ignore[type-arg]  # not generic before cl
         """Split and convert each part."""
         if isinstance(value, tuple):
             return value
-        parts = [part.strip() for part in str(value).split(",")]
+        text = str(value)
+        # The name of a file may have commas of its own.
+        whole = "," in text and Path(text).is_file()
+        parts = [text] if whole else [part.strip() for part in text.split(",")]
         if not all(parts):
-            self.fail(f"'{value}' has an empty part", param, ctx)
+            self.fail(f"'{text}' has an empty part", param, ctx)
         return tuple(self.of.convert(part, param, ctx) for part in parts)
 
 
@@ -92,8 +96,12 @@ def _set_up_logging(verbose: int, quiet: bool, debug: bool) -> None:
         force=True,
     )
     logging.getLogger("medplus").setLevel(level)
-    for chatty in ("huggingface_hub", "timm"):  # our own messages say what matters
+    # Our own messages say what matters. The hub's client sets its level itself, when imported.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "critical")
+    for chatty in ("huggingface_hub", "timm"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
+    if quiet:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 class Output:
@@ -143,6 +151,7 @@ def data_root(command: Command) -> Command:
         default="data",
         show_default=True,
         envvar="MEDPLUS_DATA_ROOT",
+        show_envvar=True,
         help="Folder of the datasets' npz files.",
     )(command)
 
@@ -156,6 +165,7 @@ def store_root(command: Command) -> Command:
         default="embeddings",
         show_default=True,
         envvar="MEDPLUS_STORE",
+        show_envvar=True,
         help="Root of the embedding stores.",
     )(command)
 
@@ -168,6 +178,7 @@ def runs_root(command: Command) -> Command:
         default="runs",
         show_default=True,
         envvar="MEDPLUS_RUNS",
+        show_envvar=True,
         help="Root of the runs.",
     )(command)
 
@@ -179,25 +190,27 @@ def device(command: Command) -> Command:
     )(command)
 
 
-def names(command: Command) -> Command:
+def names(default_size: str) -> Callable[[Command], Command]:
     """Add the selectors ``--dataset``, ``--size`` and ``--backbone``."""
-    command = several(
-        "--backbone",
-        "backbones",
-        required=True,
-        help="timm name, alexnet, pixels, or all (the paper's ten); repeat or use commas.",
-    )(command)
-    command = several(
-        "--size",
-        "sizes",
-        help="28, 64, 128, 224 or all. Default: 28, or an npz file's own size.",
-    )(command)
-    return several(
-        "--dataset",
-        "datasets",
-        required=True,
-        help="MedMNIST flag, path of an npz file, or all; repeat or use commas.",
-    )(command)
+
+    def add(command: Command) -> Command:
+        command = several(
+            "--backbone",
+            "backbones",
+            required=True,
+            help="timm name, alexnet, pixels, or all (the paper's ten); repeat or use commas.",
+        )(command)
+        command = several(
+            "--size", "sizes", help=f"28, 64, 128, 224 or all.  [default: {default_size}]"
+        )(command)
+        return several(
+            "--dataset",
+            "datasets",
+            required=True,
+            help="MedMNIST flag, path of an npz file, or all; repeat or use commas.",
+        )(command)
+
+    return add
 
 
 def expand_datasets(given: Sequence[str]) -> list[str]:
@@ -222,7 +235,7 @@ def expand_sizes(given: Sequence[str] | None) -> list[int | None]:
         return [None]
     sizes: list[int | None] = []
     for text in _expand(given, tuple(str(size) for size in SIZES)):
-        if not text.isdigit() or int(text) < 1:
+        if not text.isdecimal() or int(text) < 1:
             raise UsageError(f"--size {text} is not a size; use 28, 64, 128, 224 or all")
         sizes.append(int(text))
     return sizes

@@ -24,17 +24,21 @@ from medplus.cli.selection import find_stores, selectors
 @options.several(
     "--seed",
     "seeds",
-    of=click.IntRange(min=0),
+    of=click.IntRange(0, 2**63 - 1),
     help="Repeat or use commas.  [default: the paper's three]",
 )
 @options.several("--lr", "lr", of=click.FLOAT, help="Learning rates.  [default: the recipe's]")
 @options.several(
-    "--weight-decay", "weight_decay", of=click.FLOAT, help="[default: the recipe's, 0.01]"
+    "--weight-decay", "weight_decay", of=click.FLOAT, help="Decoupled.  [default: 0.01]"
 )
-@click.option("--epochs", type=click.IntRange(min=1), help="At most so many.  [default: 100]")
-@click.option("--batch-size", type=click.IntRange(min=1), help="[default: 64]")
 @click.option(
-    "--patience", type=click.IntRange(min=1), help="Epochs without a better val loss.  [default: 5]"
+    "--epochs", type=click.IntRange(min=1), help="Passes over train, at most.  [default: 100]"
+)
+@click.option("--batch-size", type=click.IntRange(min=1), help="Rows per step.  [default: 64]")
+@click.option(
+    "--patience",
+    type=click.IntRange(min=1),
+    help="Stop after so many epochs without a better val loss.  [default: 5]",
 )
 @options.device
 @options.runs_root

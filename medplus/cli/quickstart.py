@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,17 +51,16 @@ def quickstart(output: Output, out: Path, samples: int, device: str) -> None:
 
 
 def _show(done: Quickstart) -> None:
-    from medplus.cli.tables import make_console, make_table, percent
+    from medplus.cli.tables import Column, make_console, percent, print_table
 
-    table = make_table(
-        "dataset", "size", "backbone", "baseline", "kNN ACC", "kNN AUC", "k", "probe ACC",
-        "probe AUC",
-        right=("size", "baseline", "kNN ACC", "kNN AUC", "k", "probe ACC", "probe AUC"),
-        title="Test scores in percent; k and learning rate chosen on val",
-        title_justify="left",
+    columns = (
+        Column("dataset"), Column("size", right=True), Column("backbone"),
+        Column("baseline", right=True, rank=2), Column("kNN ACC", right=True),
+        Column("kNN AUC", right=True), Column("k", right=True, rank=1),
+        Column("probe ACC", right=True), Column("probe AUC", right=True),
     )  # fmt: skip
-    for row in done.summaries:
-        table.add_row(
+    rows = [
+        (
             row.dataset,
             str(row.size),
             row.backbone,
@@ -71,16 +71,21 @@ def _show(done: Quickstart) -> None:
             f"{percent(row.probe_acc)} ± {100 * row.probe_acc_std:.2f}",
             percent(row.probe_auc),
         )
+        for row in done.summaries
+    ]
     console = make_console()
-    console.print(table)
+    console.print("Test scores in percent; k and learning rate chosen on val\n", highlight=False)
+    print_table(columns, rows)
     root = done.root
     console.print(
-        f"""These images are synthetic and the network is random: the numbers show that it works, \
+        f"""
+These images are synthetic and the network is random: the numbers show that it works, \
 nothing more.
 
 Where it lies ({done.seconds:.0f} s)
   {root}/data          the phantoms, in MedMNIST's npz layout
-  {root}/embeddings    one Zarr store per dataset, size and backbone (medplus store ls)
+  {root}/embeddings    one Zarr store per dataset, size and backbone:
+  {" " * len(str(root))}               medplus store ls --store {shlex.quote(f"{root}/embeddings")}
   {root}/runs          one folder per run: record.json, predictions.npz, head.safetensors
 
 Next, on real data (put breastmnist.npz into data/; medplus datasets says where it comes from)

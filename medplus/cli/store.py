@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,27 +60,33 @@ def _summary(path: Path, info: StoreInfo) -> dict[str, Any]:
 
 
 def _show_list(rows: list[dict[str, Any]], root: Path) -> None:
-    from medplus.cli.tables import make_console, make_table
+    from medplus.cli.tables import Column, print_table
 
-    console = make_console()
     if not rows:
-        console.print(f"no stores under {root}; make one with: medplus extract", highlight=False)
+        click.echo(f"no stores under {root}; make one with: medplus extract")
         return
-    table = make_table(
-        "dataset", "size", "backbone", "dim", "images", "weights", "precision", "dtype", "fit",
-        "data", "key", "MB", "status", right=("size", "dim", "images", "MB"),
+    columns = (
+        Column("dataset"), Column("size", right=True), Column("backbone"),
+        Column("dim", right=True, rank=1), Column("images", right=True, rank=2),
+        Column("weights", rank=5), Column("precision", rank=7), Column("dtype", rank=4),
+        Column("fit", rank=6), Column("data", rank=3), Column("key"),
+        Column("MB", right=True, rank=8), Column("status"),
     )  # fmt: skip
-    for row in rows:
-        if row["status"] == "damaged":
-            table.add_row(row["path"], *[""] * 11, "damaged")
-            continue
-        table.add_row(
+    readable = [row for row in rows if row["status"] != "damaged"]
+    cells = [
+        (
             row["dataset"], str(row["size"]), row["backbone"], str(row["dim"]),
             str(sum(row["splits"].values())), Path(row["weights"]).name, row["precision"],
             row["dtype"], row["fit"], row["data_source"], row["key"][:8],
             f"{row['bytes'] / 1e6:.1f}", row["status"],
-        )  # fmt: skip
-    console.print(table)
+        )
+        for row in readable
+    ]  # fmt: skip
+    if cells:
+        print_table(columns, cells)
+    for row in rows:
+        if row["status"] == "damaged":
+            click.echo(row["reason"])
 
 
 @store.command("info")
@@ -114,6 +121,7 @@ def verify(output: Output, paths: tuple[Path, ...], store_root: Path) -> None:
     from medplus.embeddings.store import list_stores
     from medplus.errors import StoreError, UsageError
 
+    _check_there(paths)
     targets = list(paths) or list(list_stores(store_root))
     if not targets:
         raise UsageError(f"no stores under {store_root}; name another root with --store")
@@ -132,6 +140,14 @@ def verify(output: Output, paths: tuple[Path, ...], store_root: Path) -> None:
     bad = sum(result["status"] != "intact" for result in results)
     if bad:
         raise click.exceptions.Exit(StoreError.exit_code)
+
+
+def _check_there(paths: tuple[Path, ...]) -> None:
+    from medplus.errors import StoreError
+
+    for path in paths:
+        if not path.is_dir():
+            raise StoreError(f"there is no embedding store at {path}; medplus store ls lists all")
 
 
 def _verify_one(path: Path) -> dict[str, Any]:
@@ -179,8 +195,24 @@ def rm(output: Output, paths: tuple[Path, ...], yes: bool) -> None:
     """Delete the stores at PATHS."""
     from medplus.embeddings.writer import remove_store
 
+    _check_there(paths)
+    removed = []
     for path in paths:
-        if not yes:
-            click.confirm(f"delete {path}?", abort=True, err=True)
-        remove_store(path)
-    output.result({"removed": [str(path) for path in paths]}, lambda: None)
+        if yes or _confirmed(path):
+            remove_store(path)
+            removed.append(str(path))
+        else:
+            output.note(f"kept {path}")
+    text = "\n".join(f"removed {path}" for path in removed)
+    output.result({"removed": removed}, lambda: click.echo(text) if removed else None)
+
+
+def _confirmed(path: Path) -> bool:
+    from medplus.errors import UsageError
+
+    try:
+        return click.confirm(f"delete {path}?", err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise UsageError(f"nobody answers whether to delete {path}; --yes deletes it") from None

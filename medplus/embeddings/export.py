@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from medplus.embeddings.store import EmbeddingStore
-from medplus.errors import UsageError
+from medplus.errors import StoreError, UsageError
 from medplus.vocabulary import SPLITS
 
 
@@ -28,17 +28,25 @@ def export_store(store: EmbeddingStore, target: Path) -> None:
     ------
     UsageError
         If the ending is neither, pyarrow is missing, or the file exists.
+    StoreError
+        If the store is damaged, or the file cannot be written.
     """
     writers = {".npz": _write_npz, ".parquet": _write_parquet}
     if target.suffix not in writers:
         raise UsageError(f"cannot export to {target}: the file must end in .npz or .parquet")
     if target.exists():
         raise UsageError(f"{target} exists already; delete it, or name another file")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
-        temporary = Path(folder) / target.name
-        writers[target.suffix](store, temporary)
-        temporary.replace(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
+            temporary = Path(folder) / target.name
+            writers[target.suffix](store, temporary)
+            temporary.replace(target)
+    except OSError as error:
+        raise StoreError(
+            f"{target} cannot be written: {error.strerror or error}; free space or name another "
+            "file"
+        ) from error
 
 
 def _write_npz(store: EmbeddingStore, target: Path) -> None:

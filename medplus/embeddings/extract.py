@@ -8,10 +8,12 @@ so memory does not grow with the number of images, and the device waits for neit
 from __future__ import annotations
 
 import logging
+import mmap
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -261,6 +263,13 @@ def _as_tensor(images: ImageDataset, split: Split, rows: slice) -> torch.Tensor:
     return torch.from_numpy(np.array(images.splits[split].images[rows]))
 
 
+def _release(images: ImageDataset, split: Split) -> None:
+    """Give pages that have been read back to the system, or they would add up to the dataset."""
+    mapping = getattr(images.splits[split].images, "_mmap", None)
+    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)
+
+
 @dataclass(frozen=True)
 class _Batch:
     split: Split
@@ -295,9 +304,14 @@ def _fill(
                 )
                 part = part.pin_memory() if pinned else part
                 yield _Batch(split, chunk, first - span.start, part, span.stop - span.start)
+            _release(images, split)
 
-    with progress(what, total, "img") as advance, _ChunkSink(writer, embedder, advance) as sink:
-        for batch in _read_ahead(read()):
+    with (
+        progress(what, total, "img") as advance,
+        _ChunkSink(writer, embedder, advance) as sink,
+        closing(_read_ahead(read())) as batches,
+    ):
+        for batch in batches:
             if batch.offset == 0:
                 buffer = torch.empty(batch.chunk_rows, writer.info.dim, pin_memory=pinned)
             end = batch.offset + len(batch.images)
@@ -307,7 +321,7 @@ def _fill(
     return time.perf_counter() - start, total
 
 
-def _read_ahead(batches: Iterator[_Batch]) -> Iterator[_Batch]:
+def _read_ahead(batches: Iterator[_Batch]) -> Generator[_Batch, None, None]:
     """Run an iterator in a thread, a few items ahead of its consumer."""
     waiting: queue.Queue[_Batch | BaseException | None] = queue.Queue(_QUEUED)
     stopped = threading.Event()

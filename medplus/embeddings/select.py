@@ -6,8 +6,11 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from medplus.backbones.catalog import resolve
+from medplus.datasets import catalog
+from medplus.datasets.load import is_path
 from medplus.embeddings.store import EmbeddingStore, StoreInfo, list_stores, open_store, read_info
-from medplus.errors import StoreError, nearest
+from medplus.errors import StoreError, UsageError, nearest
 
 PIXELS = "pixels"
 
@@ -41,7 +44,7 @@ class StoreQuery:
     @property
     def dataset_name(self) -> str:
         """The dataset's name as stores record it."""
-        return Path(self.dataset).stem if self.dataset.endswith(".npz") else self.dataset
+        return Path(self.dataset).stem if is_path(self.dataset) else self.dataset
 
     def names(self, info: StoreInfo) -> bool:
         """Tell whether dataset, size and backbone are those of a store."""
@@ -143,22 +146,45 @@ def _none(root: Path, query: StoreQuery, infos: list[tuple[Path, StoreInfo]]) ->
         have = "; ".join(
             " ".join(f"{flag} {value}" for flag, value in _options(info).items()) for info in named
         )
-        return f"no store of {query.describe()} under {root} has these options (there: {have})"
-    near = nearest(query.backbone, {info.backbone for _, info in infos})
+        return (
+            f"no store of {query.describe()} under {root} has these options (there: {have}); "
+            f"make it with: {_extract_command(root, query)}"
+        )
+    _check_names(root, query, [info for _, info in infos])
     have = ", ".join(
         sorted({f"{info.dataset}/{info.size}/{info.backbone}" for _, info in infos})[:6]
     )
     there = f" (there: {have})" if have else ""
+    unreadable = len(list(list_stores(root))) - len(infos)
+    if unreadable:
+        noun = "store" if unreadable == 1 else "stores"
+        there += f" ({unreadable} {noun} there cannot be read: medplus store verify says why)"
     return (
-        f"no store of {query.describe()} under {root}{near}{there}; "
+        f"no store of {query.describe()} under {root}{there}; "
         f"make it with: {_extract_command(root, query)}"
     )
+
+
+def _check_names(root: Path, query: StoreQuery, infos: list[StoreInfo]) -> None:
+    """Raise `UsageError` for a name that neither a store nor a catalogue knows."""
+    datasets = {info.dataset for info in infos}
+    datasets |= {path.parents[1].name for path in list_stores(root)}  # also those unreadable
+    if query.dataset_name not in {*datasets, *catalog.FLAGS} and not is_path(query.dataset):
+        near = nearest(query.dataset, {*datasets, *catalog.FLAGS})
+        raise UsageError(
+            f"unknown dataset '{query.dataset}'{near} (medplus store ls lists what has a store)"
+        )
+    names = {name for info in infos for name in (info.backbone, info.key["backbone"])}
+    if query.backbone not in names:
+        resolve(query.backbone)
 
 
 def _extract_command(root: Path, query: StoreQuery) -> str:
     words = ["medplus", "extract", "--dataset", query.dataset]
     words += ["--size", str(query.size)] if query.size is not None else []
     words += ["--backbone", query.backbone]
-    words += ["--weights", query.weights] if query.weights else []
+    for option in ("weights", "precision", "dtype", "fit"):
+        value = getattr(query, option)
+        words += [f"--{option}", value] if value else []
     words += ["--store", str(root)] if str(root) != "embeddings" else []
     return shlex.join(words)

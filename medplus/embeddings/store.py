@@ -165,20 +165,18 @@ class EmbeddingStore:
         values, damaged = chunks.read_rows(self.path, layout, recorded)
         if damaged:
             raise StoreError(
-                f"{self.path}: {_count(damaged, 'chunk')} of {layout.path} damaged or missing "
-                f"(first: {damaged[0]}); this repairs it: "
+                f"{self.path}: {len(damaged)} of {layout.n_chunks} chunks of {layout.path} damaged "
+                f"or missing (first: {damaged[0]}); this repairs it: "
                 f"{self.info.resume_command(root_of(self.path))}"
             )
         return values
 
 
-def _count(items: list[int], noun: str) -> str:
-    return f"{len(items)} {noun} is" if len(items) == 1 else f"{len(items)} {noun}s are"
-
-
 def root_of(path: Path) -> Path:
     """Return the root of the stores that a store lies under."""
-    return path.parent.parent.parent
+    if len(path.parents) < 3 or ".." in path.parts:  # named from within the root
+        path = path.resolve()
+    return path.parents[2]
 
 
 def find_damage(path: Path, info: StoreInfo) -> list[Damage]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -200,7 +201,8 @@ def remove_store(path: Path) -> None:
     StoreError
         If there is no store at `path`, or another process writes it.
     """
-    if path.suffix != ".zarr" or not path.is_dir():
+    # A damaged store may have lost everything but its name; other Zarr folders lack the key in it.
+    if not re.fullmatch(r".+-[0-9a-f]{8}\.zarr", path.name) or not path.is_dir():
         raise StoreError(f"there is no embedding store at {path}; nothing was deleted")
     with _held(path):
         atomic.remove_folder(path)

@@ -11,6 +11,7 @@ import numpy as np
 from medplus.config import KnnRecipe, make_recipe
 from medplus.device import describe_device, resolve_device
 from medplus.embeddings.store import EmbeddingStore
+from medplus.errors import RunError
 from medplus.heads.evaluation import (
     EVALUATED,
     RunPlan,
@@ -110,13 +111,19 @@ def _run(
     info = store.info
     train = read_split(store, "train")
     check_trainable(store, train)
+    largest = max(plan.fields["k"] for plan in plans)
+    if largest > len(train.labels):
+        raise RunError(
+            f"{store.path}: k = {largest} exceeds the {len(train.labels)} rows of its train split; "
+            "use a smaller k"
+        )
     splits = {split: read_split(store, split) for split in EVALUATED}
     start = time.perf_counter()
     # Val and test in one search; neighbours come nearest first, so the largest k serves all.
     found = search(
         train.embeddings,
         np.concatenate([splits[split].embeddings for split in EVALUATED]),
-        max(plan.fields["k"] for plan in plans),
+        largest,
         metric=recipe.metric,
         backend=backend,
         device=device,

@@ -52,8 +52,8 @@ def vote_shares(
 
 
 def _weights(distances: np.ndarray) -> np.ndarray:
-    identical = distances == 0
     with np.errstate(divide="ignore", over="ignore"):
         inverse = 1 / distances
+    identical = np.isinf(inverse)
     weights: np.ndarray = np.where(identical.any(1, keepdims=True), identical, inverse)
     return weights
