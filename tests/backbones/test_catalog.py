@@ -1,0 +1,192 @@
+"""Names of backbones, and what is known of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import timm
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.models import alexnet
+
+from medplus.backbones import catalog
+from medplus.backbones.catalog import PAPER, describe, resolve
+from medplus.errors import UsageError
+
+DIMS = {
+    "vgg16": 4096,
+    "alexnet": 4096,
+    "resnet18": 512,
+    "densenet121": 1024,
+    "efficientnet_b4": 1792,
+    "vit_base_patch16_224": 768,
+    "vit_base_patch16_clip_224": 768,
+    "eva02_base_patch16_clip_224": 768,
+    "vit_base_patch16_224.dino": 768,
+    "samvit_base_patch16": 256,
+}
+
+
+# --- names ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_short_name_and_full_tag_name_the_same(name):
+    assert resolve(name) == resolve(PAPER[name]) == (name, PAPER[name])
+
+
+@pytest.mark.parametrize("name", [name for name in PAPER if name != "alexnet"])
+def test_pinned_tags_are_timms_and_have_weights(name):
+    assert PAPER[name] in timm.list_models(pretrained=True)
+
+
+def test_timm_name_stands_for_its_default_tag():
+    assert resolve("resnet50") == ("resnet50", "resnet50.a1_in1k")
+
+
+def test_full_default_tag_is_shortened():
+    assert resolve("resnet50.a1_in1k") == ("resnet50", "resnet50.a1_in1k")
+
+
+def test_other_tag_stays_in_the_name():
+    assert resolve("resnet50.tv_in1k") == ("resnet50.tv_in1k", "resnet50.tv_in1k")
+    assert resolve("resnet18.tv_in1k") == ("resnet18.tv_in1k", "resnet18.tv_in1k")
+
+
+def test_new_default_in_timm_does_not_change_what_a_name_means(monkeypatch):
+    # As if the paper's resnet18 had other weights than timm's default.
+    monkeypatch.setitem(catalog.PAPER, "resnet18", "resnet18.tv_in1k")
+    assert resolve("resnet18") == ("resnet18", "resnet18.tv_in1k")
+    assert resolve("resnet18.a1_in1k") == ("resnet18.a1_in1k", "resnet18.a1_in1k")
+
+
+def test_name_that_ends_in_a_dot_is_unknown():
+    with pytest.raises(UsageError, match=r"unknown weights 'resnet18\.'"):
+        resolve("resnet18.")
+
+
+def test_pixels_is_its_own_tag():
+    assert resolve("pixels") == ("pixels", "pixels")
+
+
+@pytest.mark.parametrize("name", ["hf-hub:timm/resnet18.a1_in1k", "local-dir:/tmp/x"])
+def test_hub_names_are_left_to_timm(name):
+    assert resolve(name) == (name, name)
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [
+        ("resnet81", "resnet18"),
+        ("ResNet18", "resnet18"),
+        ("vgg_16", "vgg16"),
+        ("alexnett", "alexnet"),
+        ("pixel", "pixels"),
+        ("densenet-121", "densenet121"),
+        ("sam_vit_base_patch16", "samvit_base_patch16"),
+    ],
+)
+def test_unknown_name_suggests_the_nearest(typo, meant):
+    with pytest.raises(UsageError, match=f"unknown backbone '{typo}'; did you mean '{meant}'"):
+        resolve(typo)
+
+
+def test_unknown_tag_suggests_the_nearest_and_lists_all():
+    with pytest.raises(UsageError, match=r"did you mean 'resnet18\.a1_in1k'") as caught:
+        resolve("resnet18.a1_in1")
+    for tag in timm.list_models("resnet18.*", pretrained=True):
+        assert tag in str(caught.value)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    name=st.text(max_size=20)
+    | st.from_regex(r"(resnet18|alexnet|pixels|vit_base_patch16_224)\.[a-z0-9_.*\[\]]{0,8}")
+)
+def test_any_name_resolves_or_is_a_usage_error(name):
+    try:
+        short, tag = resolve(name)
+    except UsageError:
+        return
+    assert tag.startswith(short)
+    assert resolve(tag) == (short, tag)
+
+
+def test_import_loads_no_heavy_package():
+    code = (
+        "import sys, json, medplus.backbones.catalog as c; c.resolve('resnet18'); "
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(json.loads(done.stdout)) & {"torch", "timm", "torchvision"}
+
+
+# --- descriptions -----------------------------------------------------------------------------
+
+
+def test_the_papers_ten_are_described():
+    assert list(DIMS) == list(PAPER)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_dimension_is_the_papers(name):
+    assert describe(name).dim == DIMS[name]
+
+
+@pytest.mark.parametrize("name", [name for name in PAPER if name != "alexnet"])
+def test_parameters_are_the_networks_without_its_classifier(name):
+    with torch.device("meta"):
+        network = timm.create_model(PAPER[name], num_classes=1000)
+    whole = sum(p.numel() for p in network.parameters())
+    classifier = sum(p.numel() for p in network.get_classifier().parameters())
+    assert classifier > 0
+    assert describe(name).n_parameters == whole - classifier
+
+
+def test_parameters_of_alexnet_are_torchvisions_without_the_last_layer():
+    with torch.device("meta"):
+        network = alexnet()
+    network.classifier = network.classifier[:-1]
+    assert describe("alexnet").n_parameters == sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize("name", [name for name in PAPER if name != "alexnet"])
+def test_normalisation_and_native_size_are_the_weights_own(name):
+    config = timm.models.get_pretrained_cfg(PAPER[name])
+    info = describe(name)
+    assert (info.mean, info.std) == (tuple(config.mean), tuple(config.std))
+    assert info.native_size == config.input_size[-1]
+    assert info.fixed_size == config.fixed_input_size
+    assert info.licence == (config.license or "")
+
+
+def test_sam_is_native_to_1024_pixels():
+    assert describe("samvit_base_patch16").native_size == 1024
+
+
+def test_describing_allocates_no_weights(monkeypatch):
+    devices = []
+    register = torch.nn.Module.register_parameter
+
+    def record(self, name, parameter):
+        devices.append(None if parameter is None else parameter.device.type)
+        register(self, name, parameter)
+
+    monkeypatch.setattr(torch.nn.Module, "register_parameter", record)
+    describe("resnet18")
+    assert "meta" in devices
+    assert set(devices) <= {"meta", None}
+
+
+def test_description_of_any_timm_network():
+    info = describe("resnet50.tv_in1k")
+    assert (info.name, info.tag, info.dim) == ("resnet50.tv_in1k", "resnet50.tv_in1k", 2048)
+
+
+def test_pixels_have_no_parameters():
+    info = describe("pixels")
+    assert (info.dim, info.n_parameters, info.native_size) == (784, 0, None)

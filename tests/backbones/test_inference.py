@@ -1,0 +1,452 @@
+"""Images in, embeddings out: as fast as may be, without changing what is computed."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+from torchvision import transforms
+from torchvision.models import alexnet
+
+from medplus.backbones.build import Backbone, load_backbone
+from medplus.backbones.catalog import PAPER
+from medplus.backbones.inference import Embedder, fold_batch_norms, is_out_of_memory
+from medplus.backbones.weights import weights_sha256
+from medplus.errors import BackboneError
+from medplus.preprocess import PreprocessSpec
+
+CPU = torch.device("cpu")
+DIMS = dict(zip(PAPER, (4096, 4096, 512, 1024, 1792, 768, 768, 768, 768, 256), strict=True))
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def draw(n: int, size: int = 28, rgb: bool = True, seed: int = 0) -> torch.Tensor:
+    shape = (n, size, size, 3) if rgb else (n, size, size)
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
+
+
+def scatter(network: nn.Module) -> None:
+    """Move every weight away from its initial value, which is often 0 or 1.
+
+    Batch norms get the statistics of some images, as if trained, so that the signal survives.
+    """
+    generator = torch.Generator().manual_seed(13)
+    for value in network.parameters():
+        value.data.add_(torch.randn(value.shape, generator=generator), alpha=0.02)
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    if not norms:
+        return
+    for norm in norms:
+        norm.train().momentum = 1.0
+    with torch.no_grad():
+        network(torch.randn(4, 3, 96, 96, generator=generator))
+    for norm in norms:
+        norm.eval()
+
+
+# --- exactness --------------------------------------------------------------------------------
+
+
+def independent_embeddings(network: nn.Module, tag: str, images: torch.Tensor) -> torch.Tensor:
+    """Embed with torchvision's transforms and plain calls of the network, image by image."""
+    config = getattr(network, "pretrained_cfg", None) or {
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+    }
+    chain = transforms.Compose(
+        [
+            transforms.ToTensor(),
+            transforms.Normalize(config["mean"], config["std"]),
+            transforms.Pad((224 - images.shape[1]) // 2),
+        ]
+    )
+    network.eval()
+    rows = []
+    for image in images.numpy():
+        x = chain(Image.fromarray(image).convert("RGB"))[None]
+        with torch.no_grad():
+            if tag.startswith("alexnet"):
+                network.classifier[6] = nn.Identity()
+                rows.append(network(x))
+            else:
+                rows.append(network.forward_head(network.forward_features(x), pre_logits=True))
+    return torch.cat(rows)
+
+
+def paper_backbone(name: str, folder: Path) -> tuple[Backbone, nn.Module]:
+    """Return a backbone with scattered weights, and an independent network with the same."""
+    if name == "alexnet":
+        backbone = load_backbone(name, "none")
+        scatter(backbone.module)
+        network = alexnet()
+        missing, unexpected = network.load_state_dict(backbone.module.state_dict(), strict=False)
+        assert (missing, unexpected) == (["classifier.6.weight", "classifier.6.bias"], [])
+        return backbone, network
+    network = timm.create_model(PAPER[name], num_classes=0)
+    if name == "samvit_base_patch16":
+        # Its tables are resized when it is loaded, so the weights have to come from a file.
+        scatter(network)
+        save_file(network.state_dict(), folder / "sam.safetensors")
+        return load_backbone(name, str(folder / "sam.safetensors")), network
+    backbone = load_backbone(name, "none")
+    scatter(backbone.module)
+    network.load_state_dict(backbone.module.network.state_dict(), strict=True)
+    return backbone, network
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_fp32_embeddings_equal_the_torchvision_chain(name, tmp_path):
+    backbone, network = paper_backbone(name, tmp_path)
+    images = draw(2, 64, rgb=name != "resnet18")
+    expected = independent_embeddings(network, PAPER[name], images)
+    found = Embedder(backbone, CPU, "fp32", batch_limit=2)(images)
+    assert found.shape == expected.shape == (2, DIMS[name])
+    assert found.dtype == torch.float32
+    assert (expected[0] - expected[1]).norm() > 1e-2 * expected.norm()  # not blind to the images
+    assert (found - expected).norm() <= 1e-4 * expected.norm()
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_random_weights_of_the_backbone_are_embedded_as_built():
+    images = draw(3, rgb=False)
+    backbone = load_backbone("resnet18", "none")
+    network = timm.create_model("resnet18", num_classes=0)
+    network.load_state_dict(backbone.module.network.state_dict())
+    expected = independent_embeddings(network, "resnet18", images)
+    found = Embedder(backbone, CPU, "fp32", 8)(images)
+    assert (found - expected).norm() <= 1e-4 * expected.norm()
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "pixels"])
+def test_rows_are_in_the_order_of_the_images(name):
+    embedder = Embedder(load_backbone(name, "none"), CPU, "fp32", 3)
+    images = draw(8)
+    together = embedder(images)
+    for row, image in zip(together, images, strict=True):
+        torch.testing.assert_close(row, embedder(image[None])[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_same_images_give_the_same_bits_twice(name):
+    embedder = Embedder(load_backbone(name, "none"), CPU, "fp32", 8)
+    images = draw(4)
+    assert torch.equal(embedder(images), embedder(images))
+
+
+def test_grey_and_rgb_and_other_sizes_may_follow_each_other():
+    embedder = Embedder(load_backbone("test_resnet", "none"), CPU, "fp32", 8)
+    for size, rgb in ((64, True), (28, True), (28, False), (224, True), (28, True)):
+        fresh = Embedder(load_backbone("test_resnet", "none"), CPU, "fp32", 8)
+        images = draw(2, size, rgb)
+        assert torch.equal(embedder(images), fresh(images))
+
+
+@pytest.mark.parametrize("fit", ["pad", "resize", "native"])
+def test_every_fit_embeds(fit):
+    backbone = load_backbone("test_resnet", "none", size=64, fit=fit)
+    found = Embedder(backbone, CPU, "fp32", 8)(draw(2, 64))
+    assert found.shape == (2, backbone.module.network.num_features)
+    assert found.isfinite().all()
+
+
+def test_pixels_are_the_images_own(tmp_path):
+    images = draw(2, 28, rgb=False)
+    found = Embedder(load_backbone("pixels"), CPU, "fp32", 8)(images)
+    np.testing.assert_allclose(found, images.numpy().reshape(2, 784) / 255, rtol=1e-6)
+
+
+def test_embeddings_carry_no_gradient():
+    found = Embedder(load_backbone("test_resnet", "none"), CPU, "fp32", 8)(draw(1))
+    assert not found.requires_grad
+    assert found.is_inference()
+
+
+# --- batch norms ------------------------------------------------------------------------------
+
+
+def test_batch_norms_of_resnet_are_folded_with_the_same_output():
+    backbone = load_backbone("resnet18", "none")
+    scatter(backbone.module)
+    folded = fold_batch_norms(backbone.module)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in folded.modules())
+    assert not any(layer.training for layer in folded.modules())
+    x = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected, found = backbone.module(x), folded(x)
+    assert (found - expected).norm() <= 1e-5 * expected.norm()
+
+
+def test_folding_leaves_the_backbone_itself_alone():
+    backbone = load_backbone("resnet18", "none")
+    scatter(backbone.module)
+    before = weights_sha256(backbone.module)
+    assert fold_batch_norms(backbone.module) is not backbone.module
+    assert weights_sha256(backbone.module) == before
+
+
+class _Branching(nn.Module):
+    """A network that cannot be traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.conv(x))
+        return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
+
+
+class _FixedSize(_Branching):
+    """A network that takes 28 px only."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.conv(x)).reshape(-1, 4 * 26 * 26)
+
+
+class _TwiceUsed(_Branching):
+    """A network whose folding by the rule would change its output: the convolution is shared."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.norm(self.conv(x)) + self.conv(x)).mean((2, 3))
+
+
+@pytest.mark.parametrize("kind", [_Branching, _FixedSize, _TwiceUsed])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_network_that_cannot_be_folded_is_embedded_all_the_same(kind, precision):
+    torch.manual_seed(0)
+    module = kind().eval().requires_grad_(False)
+    scatter(module)
+    backbone = fake_backbone(module)
+    images = draw(2)
+    expected = module(images.permute(0, 3, 1, 2) / 255)
+    found = Embedder(backbone, CPU, precision, 8)(images)
+    assert (found - expected).norm() <= (1e-5 if precision == "fp32" else 2e-2) * expected.norm()
+
+
+def test_network_without_batch_norms_is_returned_as_it_is():
+    module = load_backbone("test_vit", "none").module
+    assert fold_batch_norms(module) is module
+
+
+# --- precision --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["resnet18", "test_vit", "test_efficientnet", "test_convnext"])
+def test_bf16_on_a_cpu_is_close_to_fp32(name):
+    images = draw(4, 64)
+    exact = Embedder(load_backbone(name, "none"), CPU, "fp32", 8)(images)
+    found = Embedder(load_backbone(name, "none"), CPU, "bf16", 8)(images)
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, exact)
+    assert (torch.cosine_similarity(found, exact) > 0.99).all()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "test_vit"])
+def test_backbone_may_be_used_at_one_precision_after_another(name):
+    images = draw(2)
+    backbone = load_backbone(name, "none")
+    before = weights_sha256(backbone.module)
+    exact = Embedder(backbone, CPU, "fp32", 8)(images)
+    Embedder(backbone, CPU, "bf16", 8)(images)
+    assert weights_sha256(backbone.module) == before
+    assert torch.equal(Embedder(backbone, CPU, "fp32", 8)(images), exact)
+
+
+def test_bf16_equals_plain_autocast():
+    # Casting weights beforehand saves work in every forward; it must not change a bit.
+    backbone = load_backbone("test_vit", "none")
+    images = draw(2, 224)
+    mean, std = backbone.preprocess.mean, backbone.preprocess.std
+    chain = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
+    x = torch.stack([chain(image) for image in images.numpy()])
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        expected = backbone.module(x.to(torch.bfloat16)).float()
+    found = Embedder(backbone, CPU, "bf16", 8)(images)
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
+    assert (torch.cosine_similarity(found, expected) > 0.9999).all()
+
+
+# --- memory -----------------------------------------------------------------------------------
+
+
+class _Hungry(nn.Module):
+    """Averages images, and runs out of memory above a number of them."""
+
+    def __init__(self, most: int, error: Exception) -> None:
+        super().__init__()
+        self.most, self.error = most, error
+        self.batches: list[int] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.batches.append(len(x))
+        if len(x) > self.most:
+            raise self.error
+        return x.mean((2, 3))
+
+
+def fake_backbone(module: nn.Module) -> Backbone:
+    spec = PreprocessSpec((0.0,) * 3, (1.0,) * 3, "native", None)
+    return Backbone("fake", "fake", module, spec, "none", "0" * 64, "prelogits")
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    MemoryError(),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to …"),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["cuda", "python", "cpu", "windows"])
+@pytest.mark.parametrize("most", [1, 3, 5])
+def test_batch_that_does_not_fit_is_halved_until_it_does(error, most, caplog):
+    images = draw(13)
+    expected = images.permute(0, 3, 1, 2).float().div(255).mean((2, 3))
+    module = _Hungry(most, error)
+    embedder = Embedder(fake_backbone(module), CPU, "fp32", 10)
+    with caplog.at_level(logging.WARNING):
+        torch.testing.assert_close(embedder(images), expected)
+    assert 1 <= embedder.batch_limit <= most
+    assert "out of memory with 10 images; going on with 5" in caplog.text
+
+
+def test_later_batches_start_at_the_lowered_limit():
+    module = _Hungry(3, OUT_OF_MEMORY[0])
+    embedder = Embedder(fake_backbone(module), CPU, "fp32", 8)
+    embedder(draw(8))
+    assert embedder.batch_limit == 2
+    module.batches.clear()
+    embedder(draw(5))
+    assert module.batches == [2, 2, 1]
+
+
+def test_what_was_embedded_before_memory_ran_out_is_kept():
+    module = _Hungry(8, OUT_OF_MEMORY[0])
+    embedder = Embedder(fake_backbone(module), CPU, "fp32", 8)
+
+    def shrink(*_):
+        module.most = 2
+
+    module.register_forward_hook(shrink)
+    images = draw(16)
+    expected = images.permute(0, 3, 1, 2).float().div(255).mean((2, 3))
+    torch.testing.assert_close(embedder(images), expected)
+    assert module.batches == [8, 8, 4, 2, 2, 2, 2]
+
+
+def test_one_image_that_does_not_fit_is_told():
+    embedder = Embedder(fake_backbone(_Hungry(0, OUT_OF_MEMORY[0])), CPU, "fp32", 4)
+    with pytest.raises(BackboneError, match="fake does not fit into the memory of cpu even with"):
+        embedder(draw(4))
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5, 8, 100])
+def test_batch_limit_does_not_change_the_embeddings(limit):
+    module = _Hungry(1000, MemoryError())
+    images = draw(8)
+    found = Embedder(fake_backbone(module), CPU, "fp32", limit)(images)
+    torch.testing.assert_close(found, images.permute(0, 3, 1, 2).float().div(255).mean((2, 3)))
+    assert max(module.batches) <= limit
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
+def test_exhausted_memory_is_recognised(error):
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shape mismatch"), ValueError(), OSError(28, "full")]
+)
+def test_other_errors_are_not_taken_for_exhausted_memory(error):
+    assert not is_out_of_memory(error)
+
+
+# --- what is refused --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("sizes\ndo not match"), AssertionError("Input height (28)"), ValueError("no"),
+     AssertionError()],
+)  # fmt: skip
+def test_network_that_refuses_the_images_is_told_in_one_line(error):
+    embedder = Embedder(fake_backbone(_Hungry(0, error)), CPU, "fp32", 4)
+    with pytest.raises(
+        BackboneError, match=r"fake cannot embed.*--fit native.*--fit pad"
+    ) as caught:
+        embedder(draw(2))
+    assert "\n" not in str(caught.value)
+    assert embedder.batch_limit == 4
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 2, 2), (4, 2, 2, 2)])
+def test_output_that_is_not_one_vector_per_image_is_told(shape):
+    class Maps(nn.Module):
+        def forward(self, x):
+            return torch.zeros(shape if len(shape) == 1 else (len(x), *shape[1:]))
+
+    embedder = Embedder(fake_backbone(Maps()), CPU, "fp32", 4)
+    with pytest.raises(BackboneError, match=r"pre-logits have shape .*not \(n, dim\)"):
+        embedder(draw(4))
+
+
+def test_native_images_too_small_for_the_network_are_told():
+    backbone = load_backbone("convnext_atto", "none", size=8, fit="native")
+    with pytest.raises(BackboneError, match=r"convnext_atto cannot embed.*--fit native.*--fit pad"):
+        Embedder(backbone, CPU, "fp32", 4)(draw(1, 8))
+
+
+# --- on a GPU ---------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "samvit_base_patch16"])
+def test_half_precision_on_a_gpu_is_close_to_fp32(name, precision):
+    cuda = torch.device("cuda")
+    images = draw(4, 64)
+    exact = Embedder(load_backbone(name, "none"), cuda, "fp32", 8)(images)
+    found = Embedder(load_backbone(name, "none"), cuda, precision, 8)(images)
+    assert found.dtype == torch.float32
+    assert (torch.cosine_similarity(found, exact) > 0.99).all()
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_fp32_on_a_gpu_equals_the_cpu():
+    images = draw(4, 64)
+    expected = Embedder(load_backbone("resnet18", "none"), CPU, "fp32", 8)(images)
+    found = Embedder(load_backbone("resnet18", "none"), torch.device("cuda"), "fp32", 8)(images)
+    assert (found.cpu() - expected).norm() <= 1e-4 * expected.norm()
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_pinned_images_give_the_same_bits_as_others():
+    embedder = Embedder(load_backbone("resnet18", "none"), torch.device("cuda"), "fp16", 8)
+    images = draw(6)
+    assert torch.equal(embedder(images.pin_memory()), embedder(images))
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_exhausted_gpu_memory_is_survived():
+    class Greedy(_Hungry):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if len(x) > self.most:
+                torch.empty(1 << 50, device=x.device)
+            return x.mean((2, 3))
+
+    embedder = Embedder(fake_backbone(Greedy(2, MemoryError())), torch.device("cuda"), "fp32", 8)
+    images = draw(8)
+    expected = images.permute(0, 3, 1, 2).float().div(255).mean((2, 3))
+    torch.testing.assert_close(embedder(images).cpu(), expected)
+    assert embedder.batch_limit == 2

@@ -1,0 +1,246 @@
+"""Fixtures that every test may use: tiny datasets and tiny stores, made from arrays in memory."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported: on busy cores a second OpenMP thread costs more than it brings.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+from medplus.embeddings.key import StoreKey
+from medplus.embeddings.store import EmbeddingStore, StoreInfo, open_store
+from medplus.embeddings.writer import open_writer
+from medplus.vocabulary import MULTI_LABEL, SPLITS
+
+settings.register_profile(
+    "medplus", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("medplus")
+
+Arrays = Mapping[str, np.ndarray] | Sequence[np.ndarray]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked `gpu` where torch sees no CUDA device; import torch only if asked."""
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if not on_gpu:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def by_split(arrays: Arrays) -> dict[str, np.ndarray]:
+    """Name three arrays train, val, test; leave a mapping as it is."""
+    return dict(arrays) if isinstance(arrays, Mapping) else dict(zip(SPLITS, arrays, strict=True))
+
+
+@pytest.fixture(scope="session")
+def new_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Return a function that makes an empty folder; unlike `tmp_path`, one per call."""
+    return lambda: tmp_path_factory.mktemp("folder")
+
+
+@pytest.fixture(scope="session")
+def write_npz(new_folder: Callable[[], Path]) -> Callable[..., Path]:
+    """Return a function that writes random images and labels in MedMNIST's npz layout.
+
+    ``write_npz("toy", n=(40, 20, 30), size=8, channels=1, classes=2, n_labels=1)``; labels of
+    more than one column are 0/1 flags; further keywords replace or add arrays.
+    """
+
+    def write(
+        name: str = "toy",
+        n: Sequence[int] = (40, 20, 30),
+        size: int = 8,
+        channels: int = 1,
+        classes: int = 2,
+        n_labels: int = 1,
+        seed: int = 0,
+        folder: Path | None = None,
+        **arrays: np.ndarray,
+    ) -> Path:
+        rng = np.random.default_rng(seed)
+        shape = (size, size) if channels == 1 else (size, size, channels)
+        content: dict[str, np.ndarray] = {}
+        for split, count in zip(SPLITS, n, strict=True):
+            highest = classes if n_labels == 1 else 2
+            labels = rng.integers(0, highest, (count, n_labels), dtype=np.uint8)
+            if n_labels == 1:
+                labels[: min(classes, count), 0] = np.arange(min(classes, count))
+            content[f"{split}_images"] = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
+            content[f"{split}_labels"] = labels
+        path = (folder or new_folder()) / f"{name}.npz"
+        np.savez(path, **(content | arrays))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def store_info() -> Callable[..., StoreInfo]:
+    """Return a function that describes a store still to be written.
+
+    ``store_info((3, 2, 2), dim=4, dtype="float32", task="multi-class", classes=3, …)``; keywords
+    that `StoreKey` knows go into the key, the others into the info.
+    """
+
+    def describe(
+        n_samples: Sequence[int],
+        dim: int,
+        *,
+        dtype: str = "float32",
+        task: str = "multi-class",
+        classes: int = 3,
+        dataset: str = "toy",
+        size: int = 28,
+        backbone: str = "toynet",
+        weights: str = "none",
+        fit: str = "pad",
+        data_source: str = "custom",
+        dataset_path: str = "/data/toy.npz",
+        **key_fields: object,
+    ) -> StoreInfo:
+        preprocess = {"mean": [0.5], "std": [0.5], "fit": fit, "canvas": 224, "rgb": True}
+        fields: dict[str, object] = {
+            "dataset_digest": "d" * 64,
+            "size": size,
+            "backbone": f"{backbone}.tag",
+            "weights_sha256": "w" * 64,
+            "preprocess": preprocess,
+            "feature": "prelogits",
+            "precision": "fp32",
+            "dtype": dtype,
+        }
+        key = StoreKey(**(fields | key_fields))  # type: ignore[arg-type]
+        return StoreInfo(
+            schema_version=key.schema,
+            key=key.to_dict(),
+            key_digest=key.digest,
+            dataset=dataset,
+            dataset_path=dataset_path,
+            data_source=data_source,
+            licence="CC0",
+            task=task,
+            classes=[f"class {i}" for i in range(classes)],
+            size=size,
+            backbone=backbone,
+            weights=weights,
+            dim=dim,
+            dtype=dtype,
+            n_samples=dict(zip(SPLITS, n_samples, strict=True)),
+            versions={"medplus": "0"},
+            created="2024-01-01T00:00:00Z",
+            cost={},
+            checksums={},
+            complete=False,
+        )
+
+    return describe
+
+
+@pytest.fixture(scope="session")
+def store_path() -> Callable[[Path, StoreInfo], Path]:
+    """Return a function that says where a store lies under a root: DESIGN's layout."""
+
+    def place(root: Path, info: StoreInfo) -> Path:
+        name = f"{info.backbone}-{info.key_digest[:8]}.zarr"
+        return root / info.dataset / str(info.size) / name
+
+    return place
+
+
+@pytest.fixture(scope="session")
+def write_store(
+    new_folder: Callable[[], Path],
+    store_info: Callable[..., StoreInfo],
+    store_path: Callable[[Path, StoreInfo], Path],
+) -> Callable[..., EmbeddingStore]:
+    """Return a function that writes a complete store from embeddings and labels in memory.
+
+    ``write_store((train, val, test), (train_labels, val_labels, test_labels), classes=3,
+    task="multi-class", root=…)``; further keywords as for `store_info`. Labels may be (n,).
+    """
+
+    def write(
+        embeddings: Arrays, labels: Arrays, *, root: Path | None = None, **more: object
+    ) -> EmbeddingStore:
+        values = by_split(embeddings)
+        truth = {s: np.asarray(y).reshape(len(y), -1) for s, y in by_split(labels).items()}
+        if more.get("task") == MULTI_LABEL:
+            more.setdefault("classes", truth["train"].shape[1])
+        sizes = [len(values[split]) for split in SPLITS]
+        info = store_info(sizes, values["train"].shape[1], **more)
+        path = store_path(root or new_folder(), info)
+        with open_writer(path, info, truth) as writer:
+            for split in SPLITS:
+                layout = info.layouts(split)[0]
+                for chunk in writer.missing[split]:
+                    writer.commit(split, chunk, values[split][layout.rows(chunk)])
+            writer.finish({"seconds": 1.0, "device": "none"})
+        return open_store(path)
+
+    return write
+
+
+@pytest.fixture
+def fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out `fsync`: only a power cut would show the difference."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """What ``--json`` printed: stdout holds one document and nothing else."""
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def cli(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fast_disk: None,
+) -> Iterator[Callable[..., Ran]]:
+    """Return a function that runs `medplus` with arguments, in an empty working directory."""
+    from medplus.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("COLUMNS", "MEDPLUS_CACHE", "MEDPLUS_DATA_ROOT", "MEDPLUS_RUNS", "MEDPLUS_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    root, level = logging.getLogger(), logging.getLogger("medplus").level
+    handlers, root_level = root.handlers[:], root.level
+
+    def run(*arguments: object) -> Ran:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ending:
+            main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        assert isinstance(ending.value.code, int)
+        return Ran(ending.value.code, printed.out, printed.err)
+
+    yield run
+    root.handlers[:] = handlers
+    root.setLevel(root_level)
+    logging.getLogger("medplus").setLevel(level)

@@ -1,0 +1,88 @@
+"""The catalogue of datasets says what MedMNIST says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import medmnist
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medplus.datasets import catalog
+from medplus.errors import UsageError
+
+
+def test_flags_are_medmnists_two_dimensional_collections():
+    two_dimensional = {flag for flag in medmnist.INFO if not flag.endswith("3d")}
+    assert set(catalog.FLAGS) == two_dimensional
+    assert len(catalog.FLAGS) == 12
+
+
+@pytest.mark.parametrize("flag", catalog.FLAGS)
+def test_info_equals_medmnists(flag):
+    official = medmnist.INFO[flag]
+    info = catalog.info(flag)
+    assert info.flag == flag
+    assert info.title == official["python_class"]
+    assert info.description == official["description"]
+    assert info.task == official["task"]
+    assert info.channels == official["n_channels"]
+    assert info.licence == official["license"]
+    assert info.n_samples == official["n_samples"]
+    assert {str(i): name for i, name in enumerate(info.classes)} == official["label"]
+    for size, suffix in ((28, ""), (64, "_64"), (128, "_128"), (224, "_224")):
+        assert info.md5[size] == official[f"MD5{suffix}"]
+        assert info.url[size] == official[f"url{suffix}"]
+
+
+@pytest.mark.parametrize("flag", catalog.FLAGS)
+@pytest.mark.parametrize("size", [28, 64, 128, 224])
+def test_filename_is_the_one_in_the_official_address(flag, size):
+    info = catalog.info(flag)
+    assert f"/{info.filename(size)}?" in f"{info.url[size]}?"
+
+
+def test_label_columns_are_14_for_chest_and_1_elsewhere():
+    columns = {flag: catalog.info(flag).n_labels for flag in catalog.FLAGS}
+    assert columns.pop("chestmnist") == 14
+    assert set(columns.values()) == {1}
+
+
+def test_leak_and_licence_of_dermamnist_are_told():
+    flaws = catalog.info("dermamnist").flaws
+    assert "lesion" in flaws
+    assert "commercial" in flaws
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [
+        ("brestmnist", "breastmnist"),
+        ("BloodMNIST", "bloodmnist"),
+        ("organ-a-mnist", "organamnist"),
+        ("retina_mnist", "retinamnist"),
+    ],
+)
+def test_unknown_flag_suggests_the_nearest(typo, meant):
+    with pytest.raises(UsageError, match=f"'{typo}'.*did you mean '{meant}'"):
+        catalog.info(typo)
+
+
+@given(name=st.text(max_size=30).filter(lambda name: name not in catalog.FLAGS))
+def test_any_unknown_flag_is_a_usage_error(name):
+    with pytest.raises(UsageError, match="unknown dataset"):
+        catalog.info(name)
+
+
+def test_import_loads_neither_torch_nor_pandas():
+    code = (
+        "import sys, json, medplus.datasets.catalog as c; c.info('breastmnist'); "
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(json.loads(done.stdout))
+    assert "medplus.datasets.catalog" in loaded
+    assert not loaded & {"torch", "torchvision", "pandas", "timm", "zarr", "sklearn", "medmnist"}

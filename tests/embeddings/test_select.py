@@ -1,0 +1,213 @@
+"""Finding the one store that is meant, and saying what to do when there is none or several."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import numpy as np
+import pytest
+
+from medplus.embeddings.select import StoreQuery, find_store
+from medplus.errors import StoreError
+
+pytestmark = pytest.mark.usefixtures("fast_disk")
+
+EMBEDDINGS = [np.zeros((n, 2), "f4") for n in (3, 1, 1)]
+LABELS = [np.arange(n) % 3 for n in (3, 1, 1)]
+
+
+@pytest.fixture
+def add(write_store, tmp_path):
+    """Write a store with given properties under the test's root."""
+    return lambda **properties: write_store(EMBEDDINGS, LABELS, root=tmp_path, **properties)
+
+
+def make_incomplete(store):
+    file = store.path / "zarr.json"
+    document = json.loads(file.read_text())
+    document["attributes"]["medplus"]["complete"] = False
+    file.write_text(json.dumps(document))
+
+
+def message_of(root, *query, **filters):
+    with pytest.raises(StoreError) as error:
+        find_store(root, StoreQuery(*query, **filters))
+    return str(error.value)
+
+
+def test_dataset_size_and_backbone_are_enough_where_they_match_one_store(add, tmp_path):
+    add(dataset="a"), add(size=64), add(backbone="other")
+    meant = add()
+    assert find_store(tmp_path, StoreQuery("toy", 28, "toynet")).path == meant.path
+
+
+def test_no_size_matches_any_size(add, tmp_path):
+    meant = add(size=64)
+    assert find_store(tmp_path, StoreQuery("toy", None, "toynet")).path == meant.path
+
+
+def test_a_backbone_is_found_by_its_full_tag(add, tmp_path):
+    meant = add()
+    assert find_store(tmp_path, StoreQuery("toy", 28, "toynet.tag")).path == meant.path
+
+
+def test_an_npz_file_is_found_by_its_stem(add, tmp_path):
+    meant = add(dataset="my.images")
+    query = StoreQuery("some/where/my.images.npz", 28, "toynet")
+    assert find_store(tmp_path, query).path == meant.path
+
+
+def test_a_file_without_the_usual_ending_is_found_by_its_stem(add, tmp_path):
+    meant = add(dataset="images")
+    assert find_store(tmp_path, StoreQuery("some/where/images", 28, "toynet")).path == meant.path
+
+
+VARIANTS = {
+    "weights": ({"weights": "pretrained", "weights_sha256": "p" * 64}, "none", "pretrained"),
+    "precision": ({"precision": "bf16"}, "fp32", "bf16"),
+    "dtype": ({"dtype": "float16"}, "float32", "float16"),
+    "fit": ({"fit": "native"}, "pad", "native"),
+}
+
+
+@pytest.mark.parametrize("option", VARIANTS)
+def test_each_option_tells_stores_apart(option, add, tmp_path):
+    properties, first, second = VARIANTS[option]
+    plain, varied = add(), add(**properties)
+    for value, meant in [(first, plain), (second, varied)]:
+        query = StoreQuery("toy", 28, "toynet", **{option: value})
+        assert find_store(tmp_path, query).path == meant.path
+
+
+@pytest.mark.parametrize("option", VARIANTS)
+def test_several_stores_are_listed_with_exactly_the_flags_that_tell_them_apart(
+    option, add, tmp_path
+):
+    properties, first, second = VARIANTS[option]
+    stores = [add(), add(**properties)]
+    message = message_of(tmp_path, "toy", 28, "toynet")
+    assert message.startswith("2 stores match toy at 28 px with toynet")
+    for store, value in zip(stores, (first, second), strict=True):
+        [line] = [line for line in message.splitlines() if str(store.path) in line]
+        assert line.startswith(f"  --{option} {value} --key {store.key[:8]}")
+    flags = {word for word in message.split() if word.startswith("--")}
+    assert flags == {f"--{option}", "--key"}
+
+
+def test_the_flags_of_the_list_find_the_store(add, tmp_path):
+    stores = [add(), add(precision="bf16"), add(precision="bf16", dtype="float16")]
+    message = message_of(tmp_path, "toy", 28, "toynet")
+    for store in stores:
+        [line] = [line for line in message.splitlines() if str(store.path) in line]
+        words = shlex.split(line.partition("(")[0])
+        filters = {flag[2:]: value for flag, value in zip(words[::2], words[1::2], strict=True)}
+        assert find_store(tmp_path, StoreQuery("toy", 28, "toynet", **filters)).path == store.path
+
+
+def test_a_size_left_open_is_listed_when_sizes_differ(add, tmp_path):
+    add(), add(size=64)
+    message = message_of(tmp_path, "toy", None, "toynet")
+    assert "--size 28" in message
+    assert "--size 64" in message
+
+
+def test_a_key_may_be_abbreviated(add, tmp_path):
+    stores = [add(), add(precision="bf16")]
+    for store in stores:
+        query = StoreQuery("toy", 28, "toynet", key=store.key[:6])
+        assert find_store(tmp_path, query).path == store.path
+
+
+def test_datasets_of_one_name_are_told_apart_by_their_digest(add, tmp_path):
+    stores = {digit * 64: add(dataset_digest=digit * 64) for digit in "12"}
+    for digest, store in stores.items():
+        query = StoreQuery("toy", 28, "toynet", dataset_digest=digest)
+        assert find_store(tmp_path, query).path == store.path
+    assert "no store of toy" in message_of(tmp_path, "toy", 28, "toynet", dataset_digest="3" * 64)
+
+
+def test_weights_precision_and_fit_mean_nothing_for_pixels(add, tmp_path):
+    meant = add(backbone="pixels", weights="none", fit="native")
+    query = StoreQuery("toy", 28, "pixels", weights="pretrained", precision="bf16", fit="pad")
+    assert find_store(tmp_path, query).path == meant.path
+
+
+def test_a_weights_file_is_found_by_any_spelling_of_its_path(add, tmp_path, monkeypatch):
+    file = tmp_path / "w.pth"
+    meant = add(weights=str(file.resolve()))
+    monkeypatch.chdir(tmp_path)
+    for spelling in ("w.pth", "./w.pth", str(file)):
+        query = StoreQuery("toy", 28, "toynet", weights=spelling)
+        assert find_store(tmp_path, query).path == meant.path
+
+
+def test_a_complete_store_is_preferred_to_an_incomplete_one(add, tmp_path):
+    make_incomplete(add())
+    meant = add(precision="bf16")
+    assert find_store(tmp_path, StoreQuery("toy", 28, "toynet")).path == meant.path
+
+
+def test_if_only_an_incomplete_store_matches_the_command_that_resumes_it_is_named(add, tmp_path):
+    store = add()
+    make_incomplete(store)
+    message = message_of(tmp_path, "toy", 28, "toynet")
+    assert f"{store.path} is incomplete" in message
+    assert store.info.resume_command(tmp_path) in message
+
+
+def command_in(message):
+    """Return the options of the extract command that ends a message."""
+    words = shlex.split(message.partition("medplus extract ")[2])
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+def test_if_none_matches_what_is_there_and_the_extract_command_are_named(add, tmp_path):
+    add(backbone="resnet18")
+    message = message_of(tmp_path, "toy", 28, "resnet34")
+    assert "toy/28/resnet18" in message
+    assert command_in(message) == {
+        "--dataset": "toy",
+        "--size": "28",
+        "--backbone": "resnet34",
+        "--store": str(tmp_path),
+    }
+
+
+def test_the_extract_command_repeats_every_option_that_was_asked_for(tmp_path):
+    message = message_of(
+        tmp_path, "my data/x.npz", 64, "resnet34",
+        weights="none", precision="fp32", dtype="float16", fit="native",
+    )  # fmt: skip
+    assert command_in(message) == {
+        "--dataset": "my data/x.npz",
+        "--size": "64",
+        "--backbone": "resnet34",
+        "--weights": "none",
+        "--precision": "fp32",
+        "--dtype": "float16",
+        "--fit": "native",
+        "--store": str(tmp_path),
+    }
+
+
+def test_if_only_the_options_differ_what_is_there_is_named(add, tmp_path):
+    store = add()
+    message = message_of(tmp_path, "toy", 28, "toynet", precision="bf16")
+    assert "none" not in message.partition("has these options")[0].replace("toynet", "")
+    assert "--precision fp32" in message
+    assert store.key[:8] in message
+    assert command_in(message)["--precision"] == "bf16"
+
+
+def test_a_root_that_does_not_exist_is_named_with_the_extract_command(tmp_path):
+    message = message_of(tmp_path / "nowhere", "toy", 28, "toynet")
+    assert f"no folder {tmp_path / 'nowhere'}" in message
+    assert "medplus extract --dataset toy --size 28 --backbone toynet" in message
+
+
+def test_damaged_stores_match_nothing(add, tmp_path):
+    damaged = add()
+    (damaged.path / "zarr.json").write_text("{}")
+    meant = add(precision="bf16")
+    assert find_store(tmp_path, StoreQuery("toy", 28, "toynet")).path == meant.path

@@ -1,0 +1,297 @@
+"""Exact neighbours in a defined order, whatever the backend, the numbers and the ties."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.neighbors import NearestNeighbors
+
+from medplus.errors import RunError, UsageError
+from medplus.heads.knn.backends import faiss, resolve_backend
+from medplus.heads.knn.search import search
+
+BACKENDS = ("faiss", "torch")
+backends = pytest.mark.parametrize("backend", BACKENDS)
+ways = pytest.mark.parametrize("exact", [True, False], ids=["distances", "order"])
+
+
+def squared_distances(train, queries):
+    """Squared Euclidean distances from float64 differences, shape (n_queries, n_train)."""
+    return np.square(train[None].astype(np.float64) - queries[:, None].astype(np.float64)).sum(2)
+
+
+def expected_neighbours(train, queries, k):
+    """Order all training rows by distance, then by row number."""
+    squared = squared_distances(train, queries)
+    rows = np.broadcast_to(np.arange(len(train)), squared.shape)
+    order = np.lexsort((rows, squared), axis=1)[:, :k]
+    return np.sqrt(np.take_along_axis(squared, order, 1)), order
+
+
+def assert_exact(train, queries, k, backend, exact):
+    found = search(train, queries, k, backend=backend, device="cpu", exact_distances=exact)
+    distances, indices = expected_neighbours(train, queries, k)
+    np.testing.assert_array_equal(found.indices, indices)
+    if exact:
+        np.testing.assert_allclose(found.distances, distances, rtol=1e-6, atol=0)
+    assert found.backend == backend
+
+
+def gaussian(n, dim, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, dim)).astype("f4")
+
+
+# --- ordinary data ----------------------------------------------------------------------------
+
+
+@ways
+@backends
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_neighbours_are_those_of_scikit_learns_exhaustive_search(metric, backend, exact):
+    train, queries = gaussian(700, 24), gaussian(150, 24, seed=1)
+    found = search(
+        train, queries, 15, metric=metric, backend=backend, device="cpu", exact_distances=exact
+    )
+    name = {"l2": "euclidean", "cosine": "cosine"}[metric]
+    reference = NearestNeighbors(algorithm="brute", metric=name).fit(train.astype("f8"))
+    distances, indices = reference.kneighbors(queries.astype("f8"), 15)
+    np.testing.assert_array_equal(found.indices, indices)
+    np.testing.assert_allclose(found.distances, distances, rtol=1e-5, atol=1e-6)
+
+
+@backends
+@pytest.mark.parametrize("k", [1, 3, 11])
+def test_fewer_neighbours_are_the_first_of_more(k, backend):
+    train, queries = gaussian(300, 8).round(), gaussian(50, 8, seed=1).round()
+    few = search(train, queries, k, backend=backend, device="cpu")
+    many = search(train, queries, 40, backend=backend, device="cpu")
+    np.testing.assert_array_equal(few.indices, many.indices[:, :k])
+    np.testing.assert_array_equal(few.distances, many.distances[:, :k])
+
+
+@ways
+@backends
+@pytest.mark.parametrize("n", [1, 2, 7, 16])
+def test_all_training_rows_may_be_neighbours(n, backend, exact):
+    assert_exact(gaussian(n, 3), gaussian(5, 3, seed=1), n, backend, exact)
+
+
+@ways
+@backends
+def test_long_rankings_are_exact_to_the_last_place(backend, exact):
+    # Among thousands of rows some are equally far to a few parts in 10⁸.
+    assert_exact(gaussian(2600, 4), gaussian(20, 4, seed=1), 2500, backend, exact)
+
+
+@ways
+@backends
+def test_long_rankings_by_cosine_are_exact_to_the_last_place(backend, exact):
+    train, queries = gaussian(2600, 4), gaussian(20, 4, seed=1)
+    found = search(
+        train, queries, 2500, metric="cosine", backend=backend, device="cpu", exact_distances=exact
+    )
+    unit, targets = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in
+                     (train.astype("f8"), queries.astype("f8")))  # fmt: skip
+    np.testing.assert_array_equal(found.indices, expected_neighbours(unit, targets, 2500)[1])
+
+
+@backends
+def test_half_precision_embeddings_are_searched_as_they_are(backend):
+    train, queries = gaussian(200, 6).astype("f2"), gaussian(20, 6, seed=1).astype("f2")
+    assert_exact(train, queries, 9, backend, exact=True)
+
+
+def test_backends_agree_to_the_last_bit():
+    train, queries = gaussian(400, 10).round(1), gaussian(60, 10, seed=1).round(1)
+    a, b = (search(train, queries, 7, backend=name, device="cpu") for name in BACKENDS)
+    np.testing.assert_array_equal(a.indices, b.indices)
+    np.testing.assert_array_equal(a.distances, b.distances)
+
+
+# --- ties -------------------------------------------------------------------------------------
+
+grids = st.integers(1, 40).flatmap(
+    lambda n: st.tuples(
+        arrays("i4", st.tuples(st.just(n), st.just(3)), elements=st.integers(-2, 2)),
+        arrays("i4", st.tuples(st.integers(1, 6), st.just(3)), elements=st.integers(-2, 2)),
+        st.integers(1, n),
+    )
+)
+
+
+@settings(max_examples=150)
+@given(case=grids)
+def test_equal_distances_are_ordered_by_row(case):
+    train, queries, k = case
+    for backend in BACKENDS:
+        for exact in (True, False):
+            assert_exact(train.astype("f4"), queries.astype("f4"), k, backend, exact)
+
+
+TINY = 2.0**-30
+fine = st.sampled_from([0.0, 1.0, -1.0, TINY, -TINY, 1 + 2.0**-20, -1 - 2.0**-20])
+
+
+@settings(max_examples=150)
+@given(
+    train=arrays("f4", st.tuples(st.integers(1, 12), st.just(1)), elements=fine),
+    queries=arrays("f4", st.tuples(st.integers(1, 4), st.just(1)), elements=fine),
+)
+def test_distances_that_float32_cannot_tell_apart_are_told_apart(train, queries):
+    for backend in BACKENDS:
+        for exact in (True, False):
+            assert_exact(train, queries, len(train), backend, exact)
+
+
+@ways
+@backends
+def test_many_duplicates_are_ordered_by_row(backend, exact):
+    rng = np.random.default_rng(0)
+    train = gaussian(30, 5)[rng.integers(0, 30, 3000)]
+    queries = np.concatenate([gaussian(30, 5)[:10], gaussian(10, 5, seed=1)])
+    assert_exact(train, queries, 20, backend, exact)
+
+
+@ways
+@backends
+@pytest.mark.timeout(60)
+def test_collapsed_embeddings_have_the_first_rows_as_neighbours(backend, exact):
+    train = np.full((20_000, 16), 3.7, "f4")
+    found = search(train, train[:200], 11, backend=backend, device="cpu", exact_distances=exact)
+    np.testing.assert_array_equal(found.indices, np.tile(np.arange(11), (200, 1)))
+    np.testing.assert_array_equal(found.distances, 0)
+
+
+@ways
+@backends
+def test_more_equals_than_the_widest_search_are_ordered_by_row(backend, exact):
+    train = np.repeat(gaussian(2, 4), [2500, 300], axis=0)[::-1].copy()
+    assert_exact(train, np.concatenate([train[:2], train[-2:]]), 400, backend, exact)
+
+
+@ways
+@backends
+def test_parallel_vectors_are_equally_near_by_cosine(backend, exact):
+    base = gaussian(10, 4)
+    train = np.concatenate([base, base * 4, base * 0.25])
+    found = search(
+        train, base * 2, 3, metric="cosine", backend=backend, device="cpu", exact_distances=exact
+    )
+    np.testing.assert_array_equal(found.indices, np.arange(10)[:, None] + [0, 10, 20])
+    np.testing.assert_allclose(found.distances, 0, atol=1e-12 if exact else 1e-5)
+
+
+# --- awkward numbers --------------------------------------------------------------------------
+
+
+@ways
+@backends
+@pytest.mark.parametrize("offset", [1e3, 1e4])
+def test_a_large_common_offset_costs_no_neighbours(offset, backend, exact):
+    train = (gaussian(2000, 32) + offset).astype("f4")
+    queries = (gaussian(100, 32, seed=1) + offset).astype("f4")
+    assert_exact(train, queries, 11, backend, exact)
+
+
+@ways
+@backends
+def test_one_dominant_dimension_costs_no_neighbours(backend, exact):
+    train, queries = gaussian(1500, 16), gaussian(100, 16, seed=1)
+    train[:, 0] = np.where(np.arange(1500) % 2, 3e3, -3e3)
+    queries[:, 0] = 3e3
+    assert_exact(train, queries, 11, backend, exact)
+
+
+@ways
+@backends
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e17])
+def test_embeddings_of_any_scale_have_its_neighbours(scale, backend, exact):
+    train = (gaussian(60, 5) * np.float32(scale)).astype("f4")
+    queries = (gaussian(9, 5, seed=1) * np.float32(scale)).astype("f4")
+    assert_exact(train, queries, 7, backend, exact)
+
+
+@backends
+@pytest.mark.parametrize("scale", [1e-35, 1e-20, 1e17, 1e37])
+def test_cosine_does_not_depend_on_length(scale, backend):
+    train, queries = gaussian(60, 5), gaussian(9, 5, seed=1)
+    found, expected = (
+        search(train * np.float32(s), queries, 7, metric="cosine", backend=backend, device="cpu")
+        for s in (scale, 1)
+    )
+    np.testing.assert_array_equal(found.indices, expected.indices)
+
+
+@backends
+def test_a_zero_vector_has_a_finite_cosine_distance_to_everything(backend):
+    train = np.array([[0, 0], [1, 0], [-1, 0]], "f4")
+    found = search(train, train, 3, metric="cosine", backend=backend, device="cpu")
+    assert np.isfinite(found.distances).all()
+    np.testing.assert_array_equal(found.indices[:, 0], [0, 1, 2])
+
+
+# --- what is refused --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [0, -3])
+def test_k_below_one_is_refused(k):
+    with pytest.raises(UsageError, match=f"k must be at least 1, not {k}"):
+        search(gaussian(5, 2), gaussian(2, 2), k)
+
+
+def test_k_above_the_training_rows_is_refused():
+    with pytest.raises(RunError, match="k = 6 exceeds the 5 rows"):
+        search(gaussian(5, 2), gaussian(2, 2), 6)
+
+
+@backends
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("where", ["train", "query"])
+def test_non_finite_embeddings_are_refused_naming_the_row(where, value, metric, backend):
+    data = {"train": gaussian(9, 3), "query": gaussian(5, 3)}
+    data[where][4, 1] = value
+    with pytest.raises(RunError, match=rf"{where} embeddings are not finite \(first in row 4\)"):
+        search(data["train"], data["query"], 2, metric=metric, backend=backend, device="cpu")
+
+
+@pytest.mark.parametrize("scale", [1e20, 1e37])
+@pytest.mark.parametrize("where", ["train", "query"])
+def test_embeddings_whose_squares_overflow_are_refused(where, scale):
+    data = {"train": gaussian(9, 3), "query": gaussian(5, 3)}
+    data[where] *= np.float32(scale)
+    with pytest.raises(RunError, match=f"{where} embeddings are too large"):
+        search(data["train"], data["query"], 2)
+
+
+def test_an_unknown_backend_is_refused():
+    with pytest.raises(UsageError, match=r"unknown backend 'annoy'.*faiss.*torch"):
+        search(gaussian(5, 2), gaussian(2, 2), 1, backend="annoy")
+
+
+# --- choice of backend ------------------------------------------------------------------------
+
+
+def test_auto_is_faiss_unless_the_device_is_a_gpu_that_faiss_cannot_use(monkeypatch):
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert resolve_backend("auto", cpu) == "faiss"
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
+    assert resolve_backend("auto", cuda) == "torch"
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+    assert resolve_backend("auto", cuda) == "faiss"
+
+
+@pytest.mark.gpu
+@backends
+def test_a_gpu_finds_what_the_cpu_finds(backend):
+    train, queries = gaussian(3000, 64).round(1), gaussian(200, 64, seed=1).round(1)
+    on_gpu = search(train, queries, 11, backend=backend, device="cuda")
+    on_cpu = search(train, queries, 11, backend=backend, device="cpu")
+    np.testing.assert_array_equal(on_gpu.indices, on_cpu.indices)
+    np.testing.assert_array_equal(on_gpu.distances, on_cpu.distances)

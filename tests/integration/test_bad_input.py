@@ -1,0 +1,580 @@
+"""Everything that can be wrong with what a command is given: one message, a remedy, nothing lost.
+
+Each message names the file, key or flag at fault; the exit code is 1 for what the world lacks and 2
+for what the user mistyped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medplus import lock
+
+NETWORK = "lcnet_035"  # timm's smallest that is quick to build
+
+
+@pytest.fixture
+def toy(write_npz: Callable[..., Path], tmp_path: Path) -> Path:
+    """A small dataset in the working directory."""
+    return write_npz("toy", folder=tmp_path)
+
+
+@pytest.fixture
+def store(cli: Callable, toy: Path) -> Path:
+    """A complete store of it."""
+    ran = cli("extract", "--dataset", "toy.npz", "--backbone", "pixels", "--json")
+    return Path(ran.document["stores"][0]["path"])
+
+
+def run_printed(cli: Callable, message: str) -> Any:
+    """Run the `medplus …` command that a message ends with, as if it were pasted into a shell."""
+    return cli(*shlex.split(message[message.index("medplus ") :])[1:], "--json")
+
+
+# --- the dataset's file --------------------------------------------------------------------------
+
+
+def as_truncated(path: Path, keep: float) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
+
+
+def as_corrupt(path: Path) -> None:
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    np.savez_compressed(path, **arrays)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 0xFF
+    path.write_bytes(data)
+
+
+def with_arrays(**changed: Any) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        with np.load(path) as archive:
+            arrays = dict(archive) | changed
+        np.savez(path, **{name: a for name, a in arrays.items() if a is not None})
+
+    return change
+
+
+ZEROS = np.zeros
+BROKEN: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
+    "truncated to nothing": (lambda p: as_truncated(p, 0), ("truncated",)),
+    "truncated early": (lambda p: as_truncated(p, 0.1), ("truncated",)),
+    "truncated late": (lambda p: as_truncated(p, 0.99), ("truncated",)),
+    "corrupt": (as_corrupt, ("damaged", "again")),
+    "text": (lambda p: p.write_text("not a zip"), ("not a readable npz",)),
+    "object array": (
+        with_arrays(train_labels=np.array([[0]] * 40, dtype=object)),
+        ("train_labels", "object array"),
+    ),
+    "without test_labels": (with_arrays(test_labels=None), ("lacks test_labels",)),
+    "rows disagree": (
+        with_arrays(train_labels=ZEROS((39, 1), np.uint8)),
+        ("train_labels has 39 rows", "train_images 40"),
+    ),
+    "float images": (with_arrays(val_images=ZEROS((20, 8, 8))), ("val_images", "uint8")),
+    "float labels": (with_arrays(val_labels=ZEROS((20, 1))), ("val_labels", "integer")),
+    "negative label": (
+        with_arrays(val_labels=np.full((20, 1), -1)),
+        ("val_labels", "-1"),
+    ),
+    "labels of two widths": (
+        with_arrays(val_labels=ZEROS((20, 3), np.uint8)),
+        ("differ in width",),
+    ),
+    "images of two sizes": (
+        with_arrays(val_images=ZEROS((20, 9, 9), np.uint8)),
+        ("differ in shape",),
+    ),
+    "not square": (with_arrays(train_images=ZEROS((40, 8, 9), np.uint8)), ("square",)),
+    "five dimensions": (with_arrays(train_images=ZEROS((40, 2, 8, 8, 3), np.uint8)), ("shape",)),
+    "empty split": (
+        with_arrays(val_images=ZEROS((0, 8, 8), np.uint8), val_labels=ZEROS((0, 1), np.uint8)),
+        ("val_images is empty",),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_broken_file_is_named(fault: str, fails: Callable, toy: Path) -> None:
+    spoil, says = BROKEN[fault]
+    spoil(toy)
+
+    fails(
+        "extract", "--dataset", "toy.npz", "--backbone", "pixels", code=1, says=("toy.npz", *says)
+    )
+
+    assert not Path("embeddings").exists()
+
+
+def test_missing_file_is_named(fails: Callable) -> None:
+    fails("extract", "--dataset", "no/toy.npz", "--backbone", "pixels", code=1, says=("no/toy.npz",))
+
+
+def test_folder_instead_of_a_file(fails: Callable, toy: Path) -> None:
+    fails("extract", "--dataset", "./", "--backbone", "pixels", code=1, says=("is a folder",))
+
+
+def test_missing_official_file_comes_with_its_address(fails: Callable, toy: Path) -> None:
+    fails(
+        "extract", "--dataset", "breastmnist", "--backbone", "pixels", "--data-root", ".",
+        code=1, says=("breastmnist.npz does not exist", "https://", "medplus phantom"),
+    )  # fmt: skip
+
+
+def test_missing_data_folder(fails: Callable) -> None:
+    fails(
+        "extract", "--dataset", "breastmnist", "--backbone", "pixels",
+        code=1, says=("data does not exist", "--data-root"),
+    )  # fmt: skip
+
+
+def test_label_that_the_collection_lacks(
+    fails: Callable, write_npz: Callable[..., Path], tmp_path: Path
+) -> None:
+    write_npz("breastmnist", size=28, classes=3, folder=tmp_path)
+
+    fails(
+        "extract", "--dataset", "breastmnist", "--backbone", "pixels", "--data-root", ".", "-q",
+        code=1, says=("breastmnist.npz", "labels has the value 2"),
+    )  # fmt: skip
+
+
+def test_misnamed_size(fails: Callable, write_npz: Callable[..., Path], tmp_path: Path) -> None:
+    write_npz("breastmnist_64", size=28, folder=tmp_path)
+
+    fails(
+        "extract", "--dataset", "breastmnist", "--size", "64", "--backbone", "pixels",
+        "--data-root", ".", code=1, says=("breastmnist_64.npz holds images of 28 px",),
+    )  # fmt: skip
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+UNKNOWN = {
+    "size": ("--dataset breastmnist --size 32 --backbone pixels", "no size 32"),
+    "size of a file": ("--dataset toy.npz --size 28 --backbone pixels", "images of 8 px"),
+    "no size at all": ("--dataset toy.npz --size ² --backbone pixels", "² is not a size"),
+    "dataset": ("--dataset brestmnist --backbone pixels", "did you mean 'breastmnist'"),
+    "backbone": ("--dataset toy.npz --backbone resnet19", "did you mean 'resnet18'"),
+    "weights' tag": ("--dataset toy.npz --backbone resnet18.a1_in2k", "did you mean 'resnet18.a1"),
+    "device": ("--dataset toy.npz --backbone pixels --device gpu", "unknown device 'gpu'"),
+    "absent device": ("--dataset toy.npz --backbone pixels --device cuda:99", "cuda:99"),
+    "choice": ("--dataset toy.npz --backbone pixels --fit crop", "crop"),
+    "batch size": ("--dataset toy.npz --backbone pixels --batch-size 0", "--batch-size"),
+    "empty part": ("--dataset toy.npz,,b.npz --backbone pixels", "empty part"),
+    "option": ("--datset toy.npz --backbone pixels", "--dataset"),
+    "nothing": ("--backbone pixels", "--dataset"),
+}
+
+
+@pytest.mark.parametrize("what", UNKNOWN)
+def test_wrong_usage_of_extract(what: str, fails: Callable, toy: Path) -> None:
+    arguments, says = UNKNOWN[what]
+
+    fails("extract", *arguments.split(), code=2, says=(says,))
+
+
+def test_names_are_checked_before_any_work(cli: Callable, toy: Path) -> None:
+    ran = cli("extract", "--dataset", "toy.npz,brestmnist", "--backbone", "pixels")
+
+    assert ran.code == 2
+    assert not Path("embeddings").exists()
+
+
+@pytest.mark.parametrize("command", ["knn", "probe"])
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("--dataset brestmnist --backbone pixels", "did you mean 'breastmnist'"),
+        ("--dataset toi --backbone pixels", "did you mean 'toy'"),
+        ("--dataset toy --backbone pixls", "did you mean 'pixels'"),
+        ("--dataset toy --backbone resnet19", "did you mean 'resnet18'"),
+    ],
+)
+def test_unknown_name_where_a_store_is_sought(
+    command: str, arguments: str, says: str, fails: Callable, store: Path
+) -> None:
+    fails(command, *arguments.split(), code=2, says=(says,))
+
+
+# --- weights -------------------------------------------------------------------------------------
+
+
+class Evil:
+    """Unpickling this writes a file."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("evil"),))
+
+
+def misfitting_weights(path: Path) -> None:
+    import timm
+    import torch
+
+    torch.save(timm.create_model("lcnet_050", num_classes=0).state_dict(), path)
+
+
+WEIGHTS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (lambda p: None, "does not exist"),
+    "garbage": (lambda p: p.write_bytes(b"garbage"), "damaged"),
+    "a pickle": (lambda p: p.write_bytes(pickle.dumps(Evil())), "medplus reads tensors only"),
+    "of another network": (misfitting_weights, f"do not fit {NETWORK}"),
+}
+
+
+@pytest.mark.parametrize("fault", WEIGHTS)
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_weights_that_cannot_be_used(fault: str, ending: str, fails: Callable, toy: Path) -> None:
+    make, says = WEIGHTS[fault]
+    if ending == "safetensors" and fault == "of another network":
+        pytest.skip("the format makes no difference to the fit")
+    make(Path(f"w.{ending}"))
+
+    fails(
+        "extract", "--dataset", "toy.npz", "--backbone", NETWORK, "--weights", f"w.{ending}",
+        code=1, says=(f"w.{ending}", says),
+    )  # fmt: skip
+
+    assert not Path("evil").exists()
+
+
+@pytest.mark.parametrize("backbone", [NETWORK, "hf-hub:nobody/nothing"])
+def test_no_network(backbone: str, toy: Path, tmp_path: Path) -> None:
+    offline = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_CACHE": str(tmp_path / "hub")}
+    keep = {name: v for name, v in os.environ.items() if not name.lower().endswith("_proxy")}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "medplus", "extract", "--dataset", toy, "--backbone", backbone],
+        capture_output=True, text=True, cwd=tmp_path, env=keep | offline, check=False, timeout=120,
+    )  # fmt: skip
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "--weights" in done.stderr
+
+
+# --- the disk ------------------------------------------------------------------------------------
+
+FULL_DISK = {
+    "the cache": ("extract --dataset toy.npz --backbone pixels -q", 1_000),
+    "a store": ("extract --dataset toy.npz --backbone pixels -q", 4_000),
+    "a knn run": ("knn --dataset toy --backbone pixels", 200),
+    "a probe run": ("probe --dataset toy --backbone pixels --epochs 1 --seed 1 -q", 600),
+    "an npz": ("store export {store} out.npz", 4_000),
+    "a parquet file": ("store export {store} out.parquet", 1_000),
+    "a phantom": ("phantom --dataset breastmnist --samples 60 --out ph", 1_000),
+}
+
+
+@pytest.mark.parametrize("what", FULL_DISK)
+def test_full_disk_loses_nothing(
+    what: str,
+    fails: Callable,
+    cli: Callable,
+    store: Path,
+    toy: Path,
+    write_npz: Callable[..., Path],
+    files_up_to: Callable,
+) -> None:
+    command, limit = FULL_DISK[what]
+    arguments = command.format(store=store).split()
+    if arguments[0] == "extract":  # a dataset that has no store yet
+        write_npz("fresh", size=16 if what == "the cache" else 8, seed=1, folder=toy.parent)
+        arguments[2] = "fresh.npz"
+        if what == "a store":
+            cli("datasets")
+            from medplus.datasets.load import load_dataset
+
+            load_dataset("fresh.npz")
+
+    with files_up_to(limit):
+        fails(*arguments, code=1, says=("File too large",))
+
+    assert cli(*arguments).code == 0
+
+
+EXTRACT = "extract --dataset toy.npz --backbone pixels"
+TOY = "--dataset toy --backbone pixels"
+PHANTOM = "phantom --dataset breastmnist --samples 60"
+UNREACHABLE = {
+    "store's root is a file": (f"{EXTRACT} --store toy.npz", 2, "toy.npz"),
+    "store's root is in a file": (f"{EXTRACT} --store toy.npz/in", 1, "toy.npz/in"),
+    "no place for the store": (f"{EXTRACT} --store /proc/x", 1, "/proc/x"),
+    "runs' root is a file": (f"knn {TOY} --runs toy.npz", 2, "toy.npz"),
+    "no place for runs": (f"knn {TOY} --runs /proc/x", 1, "/proc/x"),
+    "no place for probes": (f"probe {TOY} --epochs 1 -q --runs /proc/x", 1, "/proc/x"),
+    "no place for the export": ("store export {store} /proc/x/y.npz", 1, "/proc/x/y.npz"),
+    "no place for phantoms": (f"{PHANTOM} --out /proc/x", 1, "/proc/x"),
+    "no place for the preview": (f"{PHANTOM} --out ph --preview /proc/x/y.png", 1, "/proc/x"),
+    "no place for the quickstart": ("quickstart --out /proc/x -q", 1, "/proc/x"),
+    "no such root": (f"knn {TOY} --store nowhere", 1, "nowhere"),
+}
+
+
+@pytest.mark.parametrize("what", UNREACHABLE)
+def test_unreachable_place(what: str, fails: Callable, store: Path) -> None:
+    command, code, place = UNREACHABLE[what]
+
+    fails(*command.format(store=store).split(), code=code, says=(place,))
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A file system that cannot be written, where this may be mounted."""
+    place = tmp_path / "read-only"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "ro,size=64k", "tmpfs", str(place)]
+    try:
+        done = subprocess.run(mount, capture_output=True, check=False)
+    except OSError:
+        pytest.skip("there is no mount here")
+    if done.returncode:
+        pytest.skip("mounting needs privileges")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_read_only_file_system(fails: Callable, store: Path, read_only: Path) -> None:
+    says = (str(read_only), "Read-only file system")
+    fails(
+        "extract", "--dataset", "toy.npz", "--backbone", "pixels", "--store", read_only,
+        code=1, says=says,
+    )  # fmt: skip
+    fails("knn", "--dataset", "toy", "--backbone", "pixels", "--runs", read_only, code=1, says=says)
+
+
+# --- stores --------------------------------------------------------------------------------------
+
+
+def test_damaged_store_is_refused_and_the_printed_command_repairs_it(
+    fails: Callable, cli: Callable, store: Path
+) -> None:
+    chunk = store / "test/embeddings/c/0/0"
+    intact = chunk.read_bytes()
+    chunk.write_bytes(bytes(len(intact)))
+
+    message = fails(
+        "knn", "--dataset", "toy", "--backbone", "pixels", code=1, says=(str(store), "repairs")
+    )
+    repaired = run_printed(cli, message).document["stores"][0]
+
+    assert (repaired["status"], repaired["chunks_computed"]) == ("resumed", 1)
+    assert chunk.read_bytes() == intact
+    assert cli("knn", "--dataset", "toy", "--backbone", "pixels").code == 0
+
+
+def test_incomplete_store_is_refused_and_the_printed_command_completes_it(
+    fails: Callable, cli: Callable, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("medplus.embeddings.writer.StoreWriter.finish", interrupt)
+        assert cli("extract", "--dataset", "toy.npz", "--backbone", "pixels").code == 130
+
+    message = fails(
+        "knn", "--dataset", "toy", "--backbone", "pixels", code=1, says=("3 of 3", "completes")
+    )
+    done = run_printed(cli, message).document["stores"][0]
+
+    assert (done["status"], done["chunks_reused"]) == ("resumed", 3)
+    assert cli("knn", "--dataset", "toy", "--backbone", "pixels").code == 0
+
+
+def interrupt(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_store_that_lost_its_metadata(fails: Callable, cli: Callable, store: Path) -> None:
+    (store / "zarr.json").unlink()
+
+    fails("store", "info", store, code=1, says=(str(store), "medplus store rm"))
+    assert cli("extract", "--dataset", "toy.npz", "--backbone", "pixels").code == 0
+    assert cli("store", "verify").code == 0
+
+
+def test_store_of_another_schema(fails: Callable, cli: Callable, store: Path) -> None:
+    document = json.loads((store / "zarr.json").read_text())
+    document["attributes"]["medplus"]["schema_version"] = 99
+    (store / "zarr.json").write_text(json.dumps(document))
+
+    fails("store", "info", store, code=1, says=("schema 99", "the version that wrote it"))
+    fails(
+        "knn", "--dataset", "toy", "--backbone", "pixels",
+        code=1, says=("1 store there cannot be read", "medplus store verify"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "command", ["extract --dataset toy.npz --backbone pixels", "store rm {store} --yes"]
+)
+def test_store_in_use_is_left_alone(command: str, cli: Callable, store: Path) -> None:
+    (store / "val/embeddings/c/0/0").unlink()
+    with lock.hold(store.with_name(f"{store.name}.lock"), "the store"):
+        ran = cli(*command.format(store=store).split())
+
+    assert ran.code == 1
+    assert ran.err.startswith("Error: ")
+    assert f"in use by process {os.getpid()}" in ran.err
+    assert (store / "train/embeddings/c/0/0").exists()
+
+
+@pytest.mark.parametrize("command", ["store info", "store verify", "store rm --yes", "store export"])
+def test_no_store_there(command: str, fails: Callable, store: Path) -> None:
+    target = ["out.npz"] if command == "store export" else []
+
+    fails(*command.split(), "nowhere", *target, code=1, says=("no embedding store at nowhere",))
+
+
+def test_rm_checks_all_before_it_deletes_one(fails: Callable, store: Path) -> None:
+    fails("store", "rm", store, "nowhere", "--yes", code=1, says=("nowhere",))
+
+    assert store.exists()
+
+
+def test_rm_leaves_other_folders_alone(fails: Callable, toy: Path) -> None:
+    folder = Path("mine")
+    folder.mkdir()
+
+    fails("store", "rm", folder, "--yes", code=1, says=("mine", "nothing was deleted"))
+
+    assert folder.exists()
+
+
+def test_export_to_another_ending_or_over_a_file(fails: Callable, store: Path, toy: Path) -> None:
+    fails("store", "export", store, "x.csv", code=2, says=("x.csv", ".npz or .parquet"))
+    fails("store", "export", store, "toy.npz", code=2, says=("toy.npz exists",))
+
+
+# --- what is to be learned -----------------------------------------------------------------------
+
+
+def test_k_beyond_the_train_split(fails: Callable, store: Path) -> None:
+    fails(
+        "knn", "--dataset", "toy", "--backbone", "pixels", "--k", "1,41",
+        code=1, says=(str(store), "k = 41", "40 rows", "smaller k"),
+    )  # fmt: skip
+
+    assert not Path("runs").exists()
+
+
+RECIPES = {
+    "no neighbours": ("knn", "--k 0", "--k"),
+    "k in words": ("knn", "--k eleven", "eleven"),
+    "negative rate": ("probe", "--lr -1", "lr = -1"),
+    "rate not finite": ("probe", "--lr nan", "lr = nan"),
+    "negative decay": ("probe", "--weight-decay -1", "weight_decay = -1"),
+    "no epochs": ("probe", "--epochs 0", "--epochs"),
+    "seed too large": ("probe", "--seed 99999999999999999999", "--seed"),
+    "unknown recipe": ("probe", "--recipe papr", "papr"),
+}
+
+
+@pytest.mark.parametrize("what", RECIPES)
+def test_impossible_recipe(what: str, fails: Callable, store: Path) -> None:
+    command, arguments, says = RECIPES[what]
+
+    fails(command, *"--dataset toy --backbone pixels".split(), *arguments.split(), code=2, says=(says,))
+
+
+def test_diverged_probe(fails: Callable, store: Path) -> None:
+    fails(
+        "probe", "--dataset", "toy", "--backbone", "pixels", "--lr", "1e38", "--epochs", "2", "-q",
+        code=1, says=(str(store), "smaller --lr"),
+    )  # fmt: skip
+
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("command", ["knn", "probe"])
+def test_train_split_of_one_class_is_refused(
+    command: str, fails: Callable, cli: Callable, toy: Path
+) -> None:
+    with_arrays(train_labels=ZEROS((40, 1), np.uint8))(toy)
+    assert cli("extract", "--dataset", "toy.npz", "--backbone", "pixels").code == 0
+
+    fails(
+        command, "--dataset", "toy", "--backbone", "pixels",
+        code=1, says=("embeddings/toy", "all 40 train labels are class 0"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize("command", ["knn", "probe --epochs 1 --seed 1"])
+def test_scored_split_of_one_class_is_scored_and_its_auc_undefined(
+    split: str, command: str, cli: Callable, toy: Path
+) -> None:
+    with_arrays(**{f"{split}_labels": ZEROS(({"val": 20, "test": 30}[split], 1), np.uint8)})(toy)
+    assert cli("extract", "--dataset", "toy.npz", "--backbone", "pixels").code == 0
+    arguments = [*command.split(), "--dataset", "toy", "--backbone", "pixels"]
+
+    shown = cli(*arguments)
+    record = cli(*arguments, "--json").document["runs"][0]
+
+    assert shown.code == 0
+    assert f"{split} split lacks positives or negatives" in shown.out
+    assert record["metrics"][split]["auc"] is None
+    assert 0 <= record["metrics"][split]["acc"] <= 1
+
+
+def test_network_that_gives_nan(fails: Callable, toy: Path) -> None:
+    import timm
+    import torch
+
+    state = timm.create_model(NETWORK, num_classes=0).state_dict()
+    state["conv_head.weight"][0] = torch.nan
+    torch.save(state, "nan.pth")
+
+    fails(
+        "extract", "--dataset", "toy.npz", "--backbone", NETWORK, "--weights", "nan.pth",
+        "--fit", "resize", "--precision", "fp32", "-q",
+        code=1, says=(NETWORK, "non-finite", "check the weights"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["knn", "probe"])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_stored_nan_is_refused(
+    command: str, split: str, fails: Callable, write_store: Callable, tmp_path: Path
+) -> None:
+    values = {s: np.ones((20, 3), np.float32) for s in ("train", "val", "test")}
+    values[split][7, 1] = np.nan
+    labels = {s: np.arange(20) % 3 for s in values}
+    write_store(values, labels, root=tmp_path / "embeddings")
+
+    fails(
+        command, "--dataset", "toy", "--backbone", "toynet",
+        code=1, says=("embeddings/toy", f"1 embeddings of {split} are not finite", "row 7"),
+    )  # fmt: skip
+
+
+# --- with --json, too ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "code"),
+    [
+        ("extract --dataset no.npz --backbone pixels", "DatasetError", 1),
+        ("extract --dataset toy.npz --backbone resnet19", "UsageError", 2),
+        ("extract --dataset toy.npz", "MissingParameter", 2),
+        ("xtract", "UsageError", 2),
+    ],
+)
+def test_failure_as_json(arguments: str, kind: str, code: int, cli: Callable, toy: Path) -> None:
+    ran = cli(*arguments.split(), "--json")
+
+    assert ran.code == code
+    assert ran.document["error"]["type"] == kind
+    assert ran.err.startswith(f"Error: {ran.document['error']['message']}")

@@ -1,0 +1,229 @@
+"""One writer at a time, also after crashes and across machines."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from medplus import lock
+from medplus.errors import MedplusError
+
+_HOLD = """
+import sys, time
+from pathlib import Path
+from medplus import lock
+with lock.hold(Path(sys.argv[1]), "the store"):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    return tmp_path / "store.lock"
+
+
+@pytest.fixture
+def owner(path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock until it is sent a line."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def leave_lock(path: Path, host: str, age_s: float = 0.0) -> None:
+    """Write the lock file of an owner on some host, last refreshed `age_s` seconds ago."""
+    path.write_text(json.dumps({"host": host, "pid": 4711, "since": 0.0}))
+    moment = time.time() - age_s
+    os.utime(path, (moment, moment))
+
+
+def assert_can_be_held(path: Path) -> None:
+    with lock.hold(path, "the store"):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+
+
+def test_held_lock_names_host_and_process_and_is_gone_afterwards(path):
+    with lock.hold(path, "the store"):
+        owner = json.loads(path.read_text())
+        assert (owner["host"], owner["pid"]) == (socket.gethostname(), os.getpid())
+    assert not path.exists()
+
+
+def test_lock_is_released_by_an_error_in_the_block(path):
+    with pytest.raises(RuntimeError), lock.hold(path, "the store"):
+        raise RuntimeError
+    assert not path.exists()
+    assert_can_be_held(path)
+
+
+def test_lock_of_another_process_is_refused_with_its_owner_named(path, owner):
+    with pytest.raises(lock.LockHeldError) as caught, lock.hold(path, "the store"):
+        pass
+    message = str(caught.value)
+    assert f"the store is in use by process {owner.pid} on {socket.gethostname()}" in message
+    assert str(path) in message
+    assert isinstance(caught.value, MedplusError)
+
+
+def test_refused_lock_stays_with_its_owner(path, owner):
+    with pytest.raises(lock.LockHeldError), lock.hold(path, "the store"):
+        pass
+    assert json.loads(path.read_text())["pid"] == owner.pid
+
+
+def test_second_lock_of_the_same_process_is_refused(path):
+    with (
+        lock.hold(path, "the store"),
+        pytest.raises(lock.LockHeldError),
+        lock.hold(path, "the store"),
+    ):
+        pass
+
+
+def test_waiting_ends_when_the_owner_ends(path, owner):
+    def release():
+        time.sleep(0.3)
+        owner.stdin.write("\n")
+        owner.stdin.flush()
+
+    threading.Thread(target=release).start()
+    with lock.hold(path, "the store", timeout_s=60):
+        assert owner.wait(60) == 0
+
+
+def test_waiting_ends_with_the_time(path, owner):
+    start = time.monotonic()
+    with pytest.raises(lock.LockHeldError), lock.hold(path, "the store", timeout_s=0.3):
+        pass
+    assert 0.3 <= time.monotonic() - start < 30
+
+
+def test_killed_owners_lock_is_taken_over_at_once(path, owner):
+    owner.send_signal(signal.SIGKILL)
+    owner.wait(60)
+    assert path.exists()  # it had no chance to clean up
+    assert_can_be_held(path)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "3", '"host"', "{}", '{"host": null, "pid": 1}']
+)
+def test_stale_file_of_any_content_is_taken_over(path, content):
+    path.write_text(content)
+    if "null" in content:
+        os.utime(path, (1, 1))
+    assert_can_be_held(path)
+
+
+def test_stale_file_of_this_host_is_taken_over_however_fresh(path):
+    leave_lock(path, socket.gethostname())
+    assert_can_be_held(path)
+
+
+def test_fresh_lock_of_another_host_is_refused_with_its_owner_named(path):
+    leave_lock(path, "node17", age_s=600)
+    with pytest.raises(lock.LockHeldError, match="process 4711 on node17"), lock.hold(path, "it"):
+        pass
+    assert json.loads(path.read_text())["host"] == "node17"
+
+
+def test_old_lock_of_another_host_is_taken_over(path):
+    leave_lock(path, "node17", age_s=1000)
+    assert_can_be_held(path)
+
+
+def test_refreshed_lock_is_young_again(path):
+    with lock.hold(path, "the store") as held:
+        os.utime(path, (1, 1))
+        held.refresh()
+        assert time.time() - path.stat().st_mtime < 60
+
+
+def test_lock_file_that_vanished_does_not_hurt_its_owner(path):
+    with lock.hold(path, "the store") as held:
+        path.unlink()
+        held.refresh()
+    assert_can_be_held(path)
+
+
+def test_lock_whose_file_was_replaced_meanwhile_is_tried_again(path, monkeypatch):
+    flock = fcntl.flock
+    replaced = []
+
+    def replacing(descriptor, flags):
+        flock(descriptor, flags)
+        if not replaced:  # the previous owner unlinks the file just after we opened it
+            replaced.append(True)
+            path.unlink()
+
+    monkeypatch.setattr(fcntl, "flock", replacing)
+    with lock.hold(path, "the store", timeout_s=10):
+        assert path.exists()
+        with pytest.raises(lock.LockHeldError), lock.hold(path, "the store"):
+            pass
+
+
+def test_exactly_one_of_many_threads_holds_it_at_a_time(path):
+    inside = []
+    most = []
+
+    def work():
+        with lock.hold(path, "the store", timeout_s=60):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.01)
+            inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 6
+
+
+def test_missing_folder_is_told(tmp_path):
+    missing = tmp_path / "none" / "store.lock"
+    with (
+        pytest.raises(MedplusError, match=r"the store cannot be locked.*No such file") as caught,
+        lock.hold(missing, "the store"),
+    ):
+        pass
+    assert str(missing) in str(caught.value)
+
+
+@pytest.mark.parametrize(("owner_of", "call"), [(os, "pwrite"), (fcntl, "flock")])
+def test_disk_that_cannot_lock_is_told_and_nothing_stays_open(path, monkeypatch, owner_of, call):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    monkeypatch.setattr(owner_of, call, fail)
+    with (
+        pytest.raises(MedplusError, match="No space left on device"),
+        lock.hold(path, "the store"),
+    ):
+        pass
+    monkeypatch.undo()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert_can_be_held(path)
