@@ -61,6 +61,8 @@ def hold(path: Path, what: str, timeout_s: float = 0.0) -> Iterator[Lock]:
     """
     deadline = time.monotonic() + timeout_s
     while (descriptor := _try_lock(path, what)) is None:
+        if not path.exists():
+            continue  # its owner let go between our look and our grasp
         if time.monotonic() >= deadline:
             raise LockHeldError(
                 f"{what} is in use by {_describe_owner(path)}; wait for it to end, or, if that "
@@ -94,9 +96,7 @@ def _try_lock_file(path: Path) -> int | None:
             raise BlockingIOError
         if _held_on_another_host(path):
             raise BlockingIOError
-        owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(owner).encode(), 0)
+        _write_owner(path, descriptor)
     except (BlockingIOError, FileNotFoundError):
         os.close(descriptor)
         return None
@@ -104,6 +104,16 @@ def _try_lock_file(path: Path) -> int | None:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _write_owner(path: Path, descriptor: int) -> None:
+    owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(owner).encode(), 0)
+    except OSError:
+        path.unlink(missing_ok=True)  # we hold the lock, so the file is ours to remove
+        raise
 
 
 def _read_owner(path: Path) -> dict[str, object]:

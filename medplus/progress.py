@@ -36,7 +36,7 @@ def _bar(console: Console) -> Progress:
     @contextmanager
     def task(description: str, total: int, unit: str) -> Iterator[Advance]:
         columns = (
-            progress.TextColumn("{task.description}"),
+            progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(bar_width=24),
             progress.TaskProgressColumn(),
             progress.TextColumn("{task.fields[rate]}"),
@@ -75,6 +75,7 @@ def _lines(console: Console) -> Progress:
             left = (total - done) / rate
             console.print(
                 f"{description}: {done}/{total}, {rate:.0f} {unit}/s, {left:.0f} s left",
+                markup=False,
                 soft_wrap=True,
                 highlight=False,
             )

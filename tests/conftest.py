@@ -124,6 +124,7 @@ def store_info() -> Callable[..., StoreInfo]:
             "feature": "prelogits",
             "precision": "fp32",
             "dtype": dtype,
+            "task": task,
         }
         key = StoreKey(**(fields | key_fields))  # type: ignore[arg-type]
         return StoreInfo(

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from medplus._version import __version__
+from medplus.cli.threads import share_busy_machine
 from medplus.errors import MedplusError, nearest
 
 _COMMANDS = {
@@ -78,6 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in args
     fail = _Failure("--json" in args)
     _never_fail_to_print()
+    share_busy_machine()
     try:
         # Without its standalone mode, click returns the code of `--help` or `Exit`.
         returned = medplus(args, prog_name="medplus", standalone_mode=False)
@@ -87,8 +89,8 @@ def main(arguments: list[str] | None = None) -> None:
     except click.ClickException as error:
         code = fail(error.format_message(), error.exit_code, type(error).__name__)
     except (KeyboardInterrupt, click.Abort):
-        text = "interrupted; finished work is kept: the same command goes on"
-        code = fail(text, 130, "Interrupted")
+        text = "finished work is kept; the same command goes on"
+        code = fail(text, 130, "Interrupted", word="Interrupted")
     except BrokenPipeError:
         # The reader of a pipe has left; there is no one to tell, and Python must not try again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -124,8 +126,10 @@ class _Failure:
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
 
-    def __call__(self, message: str, code: int, kind: str, hint: str = "") -> int:
-        click.echo(f"Error: {message}", err=True)
+    def __call__(
+        self, message: str, code: int, kind: str, hint: str = "", word: str = "Error"
+    ) -> int:
+        click.echo(f"{word}: {message}", err=True)
         if hint:
             click.echo(hint, err=True)
         if self._as_json:

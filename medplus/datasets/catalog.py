@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -100,7 +101,9 @@ def _medmnist_info() -> dict[str, dict[str, Any]]:
     spec = importlib.util.spec_from_file_location("_medplus_medmnist_info", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with warnings.catch_warnings():  # it warns where it cannot make a folder in the user's home
+        warnings.simplefilter("ignore")
+        spec.loader.exec_module(module)
     info: dict[str, dict[str, Any]] = module.INFO
     return info
 

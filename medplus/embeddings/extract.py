@@ -204,6 +204,7 @@ def _extract_one(
         feature=embedder.backbone.feature,
         precision=embedder.precision,
         dtype=dtype,
+        task=images.task,
     )
     info = _new_info(images, embedder.backbone, key, dim)
     folder = _safe_name(embedder.backbone.name)

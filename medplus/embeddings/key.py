@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from medplus.vocabulary import Precision, StoreDtype
+from medplus.vocabulary import Precision, StoreDtype, Task
 
 SCHEMA = 1
 KEY_LENGTH = 8
@@ -35,6 +35,8 @@ class StoreKey:
         Precision of the computation.
     dtype : {"float32", "float16"}
         How the embeddings are stored.
+    task : Task
+        What the stored labels mean: the same arrays may be read as another task.
     schema : int
         Version of the store's layout.
     """
@@ -47,6 +49,7 @@ class StoreKey:
     feature: str
     precision: Precision
     dtype: StoreDtype
+    task: Task
     schema: int = SCHEMA
 
     def to_dict(self) -> dict[str, Any]:

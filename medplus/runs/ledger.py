@@ -69,8 +69,6 @@ def save_run(
     """
     folder = Path(record.path)
     try:
-        if overwrite and folder.exists():
-            atomic.remove_folder(folder)
         with atomic.new_folder(folder) as temporary:
             np.savez(temporary / PREDICTIONS_FILE, allow_pickle=False, **predictions)
             if head is not None:
@@ -79,6 +77,8 @@ def save_run(
                 save_file(dict(head), temporary / HEAD_FILE)
             stored = record.model_copy(update={"selected": None})
             atomic.write_json(temporary / RECORD_FILE, stored.to_dict())
+            if overwrite and folder.exists():
+                atomic.remove_folder(folder)  # only now: a failure above costs nothing
     except FileExistsError:
         return  # another process finished the same run; its result is as good
     except OSError as error:

@@ -227,6 +227,14 @@ def test_baked_tables_are_not_resized_again():
     assert network.blocks[1].attn.rel_pos_h.data_ptr() == pointer
 
 
+def test_loaded_sam_has_its_tables_baked_for_the_canvas():
+    network = load_backbone("samvit_base_patch16", "none").module.network
+    assert network.pos_embed.shape[1:3] == (14, 14)
+    blocks = [block for block in network.blocks if block.window_size == 0]
+    assert len(blocks) == 4
+    assert {block.attn.rel_pos_w.shape[0] for block in blocks} == {2 * 14 - 1}
+
+
 def test_baking_leaves_other_networks_alone():
     network = timm.create_model("test_vit")
     before = {key: value.clone() for key, value in network.state_dict().items()}

@@ -546,3 +546,11 @@ def test_memory_does_not_grow_with_the_number_of_images(start, write_npz, new_fo
         assert process.exitcode == 0
     # 30,000 more images are 24 MB, and their embeddings 94 MB.
     assert peaks[1] - peaks[0] < 25e6
+
+
+def test_one_file_read_as_two_tasks_fills_two_stores(write_npz, tmp_path):
+    path = write_npz("retinamnist", size=28, channels=3, classes=5)
+    by_path = extract(str(path), backbone="pixels", store=tmp_path)
+    by_flag = extract("retinamnist", 28, "pixels", data_root=path.parent, store=tmp_path)
+    assert (by_path.info.task, by_flag.info.task) == ("multi-class", "ordinal-regression")
+    assert by_path.path != by_flag.path

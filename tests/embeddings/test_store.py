@@ -365,9 +365,7 @@ def test_resume_command_of_a_medmnist_set_names_flag_and_folder(source, store_in
 @pytest.mark.parametrize("stem", ["breastmnist_64", "mine"])
 def test_resume_command_of_a_phantom_given_by_path_names_the_path(stem, store_info, tmp_path):
     path = f"/data/{stem}.npz"
-    info = store_info(
-        (3, 1, 1), 2, dataset=stem, data_source="phantom", dataset_path=path, size=64
-    )
+    info = store_info((3, 1, 1), 2, dataset=stem, data_source="phantom", dataset_path=path, size=64)
     options = options_of(info.resume_command(tmp_path))
     assert options["--dataset"] == path
     assert "--data-root" not in options

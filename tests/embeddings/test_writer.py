@@ -9,10 +9,12 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
 
+from medplus import lock
 from medplus.embeddings.store import open_store, read_info
 from medplus.embeddings.writer import open_writer, remove_store
 from medplus.errors import MedplusError, StoreError
@@ -270,26 +272,42 @@ def test_the_lock_of_a_killed_process_is_taken_over(job):
             die()
 
     assert os.WTERMSIG(in_child(hold_and_die)) == signal.SIGKILL
-    lock = job.path.with_name(f"{job.path.name}.lock")
-    assert json.loads(lock.read_text())["host"] == socket.gethostname()
+    file = job.path.with_name(f"{job.path.name}.lock")
+    assert json.loads(file.read_text())["host"] == socket.gethostname()
     assert job.run() == (ALL[1:], "resumed")
     assert job.is_alone()
 
 
+def test_a_lock_file_that_is_removed_while_it_is_taken_is_not_held(job, monkeypatch):
+    # Its owner ended in the meantime; a third process may already hold the file that came after.
+    file = job.path.with_name(f"{job.path.name}.lock")
+    flock = lock.fcntl.flock
+
+    def late(descriptor, operation):
+        monkeypatch.setattr(lock.fcntl, "flock", flock)
+        file.unlink()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(lock.fcntl, "flock", late)
+    with suppress(StoreError), job.open():
+        assert file.exists()
+    assert job.run()[0] == ALL
+
+
 def write_lock_of_another_host(job, age_s):
     job.path.parent.mkdir(parents=True)
-    lock = job.path.with_name(f"{job.path.name}.lock")
-    lock.write_text(json.dumps({"host": "elsewhere", "pid": 7, "since": 0}))
+    file = job.path.with_name(f"{job.path.name}.lock")
+    file.write_text(json.dumps({"host": "elsewhere", "pid": 7, "since": 0}))
     then = time.time() - age_s
-    os.utime(lock, (then, then))
-    return lock
+    os.utime(file, (then, then))
+    return file
 
 
 def test_a_fresh_lock_of_another_host_is_respected(job):
-    lock = write_lock_of_another_host(job, age_s=60)
-    with pytest.raises(StoreError, match=f"process 7 on elsewhere.*delete {lock}"):
+    file = write_lock_of_another_host(job, age_s=60)
+    with pytest.raises(StoreError, match=f"process 7 on elsewhere.*delete {file}"):
         job.run()
-    assert lock.exists()
+    assert file.exists()
 
 
 def test_a_lock_of_another_host_that_was_not_refreshed_for_long_is_taken_over(job):
@@ -300,10 +318,10 @@ def test_a_lock_of_another_host_that_was_not_refreshed_for_long_is_taken_over(jo
 
 def test_commits_keep_the_lock_fresh(job):
     with job.open() as writer:
-        lock = job.path.with_name(f"{job.path.name}.lock")
-        os.utime(lock, (0, 0))
+        file = job.path.with_name(f"{job.path.name}.lock")
+        os.utime(file, (0, 0))
         job.commit(writer, "train", 0)
-        assert time.time() - lock.stat().st_mtime < 60
+        assert time.time() - file.stat().st_mtime < 60
 
 
 # --- a full disk ------------------------------------------------------------------------------
@@ -417,6 +435,39 @@ def test_a_store_completes_after_a_kill_at_any_change_of_the_file_system(
         assert job.is_alone(), f"change {count}"
     assert sorted(kept) == kept  # the later the kill, the more is kept
     assert set(kept) == set(range(n_chunks + 1))
+
+
+def test_a_repair_survives_a_kill_at_any_change_of_the_file_system(
+    new_folder, store_info, store_path, monkeypatch
+):
+    monkeypatch.setattr(sys.modules[__name__], "SIZES", (1025, 2, 3))
+    whole = Job(new_folder(), lambda: store_info((1025, 2, 3), DIM), store_path)
+    whole.run()
+    expected = whole.files()
+    job = Job(new_folder(), lambda: store_info((1025, 2, 3), DIM), store_path)
+    count, status = 0, -1
+    while status != 0:
+        count += 1
+        job.run()
+        truncate(job.path / "train/embeddings/c/1/0")
+        flip(job.path / "val/labels/c/0/0")
+
+        def killed(count=count):
+            kill_at_change(count)
+            job.run()
+
+        status = in_child(killed)
+        assert status in (0, signal.SIGKILL)
+        try:  # whatever can be read is right
+            np.testing.assert_array_equal(
+                open_store(job.path).embeddings("train"), job.rows["train"]
+            )
+        except StoreError:
+            assert status != 0
+        committed, _ = job.run()
+        assert committed in ([], [("train", 1)]), f"change {count}"
+        assert job.files() == expected, f"change {count}"
+        assert job.is_alone(), f"change {count}"
 
 
 # --- removal ----------------------------------------------------------------------------------

@@ -120,7 +120,9 @@ def test_broken_file_is_named(fault: str, fails: Callable, toy: Path) -> None:
 
 
 def test_missing_file_is_named(fails: Callable) -> None:
-    fails("extract", "--dataset", "no/toy.npz", "--backbone", "pixels", code=1, says=("no/toy.npz",))
+    fails(
+        "extract", "--dataset", "no/toy.npz", "--backbone", "pixels", code=1, says=("no/toy.npz",)
+    )
 
 
 def test_folder_instead_of_a_file(fails: Callable, toy: Path) -> None:
@@ -431,7 +433,9 @@ def test_store_in_use_is_left_alone(command: str, cli: Callable, store: Path) ->
     assert (store / "train/embeddings/c/0/0").exists()
 
 
-@pytest.mark.parametrize("command", ["store info", "store verify", "store rm --yes", "store export"])
+@pytest.mark.parametrize(
+    "command", ["store info", "store verify", "store rm --yes", "store export"]
+)
 def test_no_store_there(command: str, fails: Callable, store: Path) -> None:
     target = ["out.npz"] if command == "store export" else []
 
@@ -486,7 +490,13 @@ RECIPES = {
 def test_impossible_recipe(what: str, fails: Callable, store: Path) -> None:
     command, arguments, says = RECIPES[what]
 
-    fails(command, *"--dataset toy --backbone pixels".split(), *arguments.split(), code=2, says=(says,))
+    fails(
+        command,
+        *"--dataset toy --backbone pixels".split(),
+        *arguments.split(),
+        code=2,
+        says=(says,),
+    )
 
 
 def test_diverged_probe(fails: Callable, store: Path) -> None:

@@ -14,7 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 from medplus.errors import MedplusError, RunError, UsageError
 from medplus.heads.knn import knn
 from medplus.heads.knn import protocol as knn_protocol
-from medplus.runs.ledger import read_predictions, read_record
+from medplus.runs.ledger import read_predictions
 from medplus.vocabulary import MULTI_LABEL, SPLITS
 
 pytestmark = pytest.mark.usefixtures("fast_disk")

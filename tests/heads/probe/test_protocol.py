@@ -240,7 +240,7 @@ def test_a_train_split_of_one_class_is_refused(write_store, tmp_path):
     store = write_store(
         [np.zeros((n, 2), "f4") for n in (9, 4, 4)], [np.ones(n, "u1") for n in (9, 4, 4)]
     )
-    with pytest.raises(RunError, match="all 9 train labels are class 1.*at least two"):
+    with pytest.raises(RunError, match=r"all 9 train labels are class 1.*at least two"):
         probe(store, 1, runs=tmp_path)
 
 

@@ -1,0 +1,133 @@
+"""Tables that fit: what is told once, what is left out, what is folded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from medplus.cli.tables import Column, fit_columns, percent, print_records, print_table
+from medplus.runs.record import RunRecord
+
+COLUMNS = (
+    Column("name"), Column("size", right=True), Column("score", right=True),
+    Column("more", rank=2), Column("most", rank=1),
+)  # fmt: skip
+ROWS = [("alpha", "28", "1.00", "mmmm", "nnnn"), ("beta", "28", "2.00", "oooo", "pppp")]
+
+
+def names(indices: Sequence[int]) -> list[str]:
+    return [COLUMNS[i].name for i in indices]
+
+
+@pytest.mark.parametrize(
+    ("width", "same", "kept"),
+    [
+        (30, [], ["name", "size", "score", "more", "most"]),  # 5 + 4 + 5 + 4 + 4, four gaps of 2
+        (29, ["size"], ["name", "score", "more", "most"]),
+        (24, ["size"], ["name", "score", "more", "most"]),
+        (23, ["size"], ["name", "score", "more"]),
+        (17, ["size"], ["name", "score"]),
+        (1, ["size"], ["name", "score"]),
+    ],
+)
+def test_what_agrees_is_told_once_then_the_least_is_left_out(
+    width: int, same: list[str], kept: list[str]
+) -> None:
+    found = fit_columns(COLUMNS, ROWS, width)
+
+    assert (names(found[0]), names(found[1])) == (same, kept)
+
+
+def test_a_single_row_keeps_its_columns() -> None:
+    assert fit_columns(COLUMNS, ROWS[:1], 20)[0] == []
+
+
+def test_foldable_text_counts_with_its_least_width() -> None:
+    columns = (Column("a"), Column("path", least=10))
+    rows = [("x", "p" * 40), ("y", "q" * 40)]
+
+    assert fit_columns(columns, rows, 13) == ([], [0, 1])
+
+
+@pytest.mark.parametrize("width", [23, 25, 30, 60])
+def test_printed_table_is_no_wider_than_the_terminal(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+
+    print_table(COLUMNS, ROWS)
+    lines = capsys.readouterr().out.splitlines()
+
+    assert max(len(line.rstrip()) for line in lines) <= width
+    assert any("alpha" in line and "1.00" in line for line in lines)
+    assert (width >= 30) != any("size 28" in line for line in lines)
+
+
+def test_a_pipe_gets_every_column_uncut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+    print_table((Column("path"), *COLUMNS), [("x" * 300, *ROWS[0])])
+
+    assert "x" * 300 in capsys.readouterr().out
+
+
+def test_markup_in_names_is_text(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table((Column("name"),), [("[red]x[/red]",), ("[/y]",)])
+
+    printed = capsys.readouterr().out
+    assert "[red]x[/red]" in printed
+    assert "[/y]" in printed
+
+
+def record(**changes: Any) -> RunRecord:
+    scores = {"acc": 0.5, "auc": 0.75, "balanced_accuracy": 0.5, "macro_f1": 0.5, "ece": 0.1}
+    fields: dict[str, Any] = {
+        "run_id": "k1-0", "path": "runs/knn/toy/8/pixels/k1-0", "protocol": "knn",
+        "dataset": "toy", "size": 8, "backbone": "pixels", "task": "binary-class", "n_classes": 2,
+        "data_source": "custom", "licence": "", "weights": "none", "k": 1,
+        "metrics": {"val": scores, "test": {**scores, "acc_ci95": [0.4, 0.6]}},
+        "seconds": 1.0, "cost": {}, "config": {}, "store": {"key": "0"}, "environment": {},
+        "created": "", "selected": True,
+    }  # fmt: skip
+    return RunRecord(**(fields | changes))
+
+
+def test_the_best_is_marked_only_where_there_was_a_choice(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_records([record()])
+    assert "★" not in capsys.readouterr().out
+
+    print_records([record(), record(k=5, selected=False)])
+    starred = [line for line in capsys.readouterr().out.splitlines() if "★" in line]
+    assert len(starred) == 1
+
+
+def test_undefined_auc_is_a_dash_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    run = record()
+    lacking = {**run.metrics["test"], "auc": None, "missing_classes": [1]}
+
+    print_records([record(metrics={"val": run.metrics["val"], "test": lacking})])
+
+    printed = capsys.readouterr().out
+    assert "–" in printed
+    assert "test split lacks positives or negatives of class 1, so its AUC is undefined" in printed
+
+
+@pytest.mark.parametrize(
+    ("source", "says"), [("phantom", "synthetic data"), ("unofficial", "not the official one")]
+)
+def test_odd_sources_are_said(source: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    print_records([record(data_source=source)])
+
+    assert says in capsys.readouterr().out
+
+
+def test_percent() -> None:
+    assert percent(0.12345) == "12.35"
+    assert percent(1.0) == "100.00"
+    assert percent(None) == "–"
