@@ -48,5 +48,4 @@ def _show(known: list[Any]) -> None:
     make_console().print(
         "dim is that of the pre-logits; for pixels, per channel of images of 28 px and above. "
         "Any other timm name works too.",
-        highlight=False,
     )

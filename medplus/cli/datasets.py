@@ -61,7 +61,7 @@ def _show(known: list[Any], on_disk: dict[str, list[int]], data_root: Path) -> N
     print_table(columns, rows)
     console = make_console()
     where = f"on disk: the sizes whose file lies in {data_root}"
-    console.print(where, highlight=False, markup=False, soft_wrap=True)
+    console.print(where, soft_wrap=True)
     console.print("\nKnown flaws")
     flaws = Table.grid(padding=(0, 2, 0, 0))
     for d in known:

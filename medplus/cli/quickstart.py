@@ -74,7 +74,7 @@ def _show(done: Quickstart) -> None:
         for row in done.summaries
     ]
     console = make_console()
-    console.print("Test scores in percent; k and learning rate chosen on val\n", highlight=False)
+    console.print("Test scores in percent; k and learning rate chosen on val\n")
     print_table(columns, rows)
     root = done.root
     console.print(
@@ -92,7 +92,5 @@ Next, on real data (put breastmnist.npz into data/; medplus datasets says where 
   medplus extract --dataset breastmnist --size 28 --backbone resnet18
   medplus knn     --dataset breastmnist --size 28 --backbone resnet18 --k 1,5,11
   medplus probe   --dataset breastmnist --size 28 --backbone resnet18""",
-        highlight=False,
-        markup=False,
         soft_wrap=True,
     )

@@ -44,9 +44,10 @@ class Column:
 
 def make_console() -> Console:
     """Return a console for stdout; in a pipe it is so wide that nothing is cut."""
-    console = Console()
+    # Names may hold [brackets] and :colons:, which are no markup here.
+    console = Console(markup=False, emoji=False, highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        return Console(width=_PIPE_WIDTH)
+        console.width = _PIPE_WIDTH
     return console
 
 
@@ -56,7 +57,7 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
     same, kept = fit_columns(columns, rows, console.width)
     if same:
         shared = (f"{columns[i].name} {rows[0][i]}" for i in same)
-        console.print(", ".join(shared), highlight=False, markup=False)
+        console.print(", ".join(shared))
         console.print()
     table = Table(
         box=box.SIMPLE_HEAD, header_style="bold", show_edge=False, pad_edge=False,
@@ -75,7 +76,7 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
     missing = [columns[i].name for i in range(len(columns)) if i not in {*same, *kept}]
     if missing:
         text = f"({', '.join(missing)}: in a wider terminal, or with --json)"
-        console.print(text, highlight=False, markup=False)
+        console.print(text)
 
 
 def fit_columns(
@@ -207,7 +208,7 @@ def print_records(records: Sequence[RunRecord]) -> None:
     console = make_console()
     console.print()
     for line in _remarks(records):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _own_cells(record: RunRecord, knn: bool) -> list[str]:

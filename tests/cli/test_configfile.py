@@ -68,7 +68,7 @@ def test_unreadable_file(config: Callable[[str], Path]) -> None:
 
 
 def test_invalid_yaml_names_the_line(config: Callable[[str], Path]) -> None:
-    assert "at line 3" in refusal(config("epochs: 3\nseed: 1\nlr: [1, 2\n"))
+    assert "at line 3" in refusal(config("epochs: 3\nseed: 1\nlr: ]\n"))
 
 
 def test_what_is_not_text(tmp_path: Path) -> None:

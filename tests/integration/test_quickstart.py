@@ -1,0 +1,111 @@
+"""`medplus quickstart`: the whole way on synthetic data, in one command."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medplus import quickstart
+
+DATASETS = ("breastmnist", "bloodmnist", "chestmnist")
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the network and the larger size out: one test runs them."""
+    monkeypatch.setattr(quickstart, "SIZES", (28,))
+    monkeypatch.setattr(quickstart, "BACKBONES", ("pixels",))
+    monkeypatch.setattr(quickstart, "EPOCHS", 5)
+
+
+def run(cli: Callable, *more: object) -> Any:
+    ran = cli("quickstart", "--samples", "200", *more)
+    assert ran.code == 0, ran.err
+    return ran
+
+
+def test_goes_the_whole_way_and_says_what_to_do_next(cli: Callable, leftovers: Callable) -> None:
+    ran = run(cli)
+
+    for number in "1234":
+        assert f"\n{number}. " in f"\n{ran.err}"
+    for dataset in DATASETS:
+        assert f"\n{dataset} " in ran.out
+    for size in (28, 64):
+        assert len(list(Path("quickstart/embeddings").glob(f"*/{size}/*.zarr"))) == 6
+    assert len(list(Path("quickstart/runs/knn").rglob("record.json"))) == 36
+    assert len(list(Path("quickstart/runs/probe").rglob("record.json"))) == 12 * 3 * 13
+    assert leftovers(Path()) == []
+    steps = [line.split("(")[0] for line in ran.out.splitlines() if "medplus extract" in line]
+    assert shlex.split(steps[0])[:3] == ["medplus", "extract", "--dataset"]
+
+
+def test_document_agrees_with_the_runs_on_disk(cli: Callable, small: None) -> None:
+    document = run(cli, "--json").document
+
+    assert {"root", "seconds", "stores", "runs", "results"} <= set(document)
+    assert [r["dataset"] for r in document["results"]] == list(DATASETS)
+    for result in document["results"]:
+        own = [r for r in document["runs"] if r["dataset"] == result["dataset"]]
+        chosen = [r for r in own if r["protocol"] == "probe" and r["selected"]]
+        accuracies = [r["metrics"]["test"]["acc"] for r in chosen]
+        [neighbours] = [r for r in own if r["protocol"] == "knn" and r["selected"]]
+        assert len(chosen) == 3
+        assert result["probe_acc"] == pytest.approx(np.mean(accuracies))
+        assert result["probe_acc_std"] == pytest.approx(np.std(accuracies, ddof=1))
+        assert result["knn_acc"] == neighbours["metrics"]["test"]["acc"]
+        for r in own:
+            stored = json.loads((Path(r["path"]) / "record.json").read_text())
+            assert stored["metrics"] == r["metrics"]
+
+
+def test_baseline_is_the_most_frequent_answer(cli: Callable, small: None) -> None:
+    results = {r["dataset"]: r for r in run(cli, "--json").document["results"]}
+
+    for dataset in DATASETS:
+        with np.load(f"quickstart/data/{dataset}.npz") as arrays:
+            train, test = arrays["train_labels"], arrays["test_labels"]
+        if dataset == "chestmnist":
+            expected = ((train.mean(axis=0) > 0.5) == test).mean()
+        else:
+            expected = (np.bincount(train[:, 0]).argmax() == test[:, 0]).mean()
+        assert results[dataset]["baseline"] == pytest.approx(expected)
+
+
+def test_second_call_uses_what_is_there(cli: Callable, small: None) -> None:
+    first = run(cli, "--json").document
+    second = run(cli, "--json").document
+
+    assert [s["status"] for s in second["stores"]] == ["skipped"] * 3
+    assert second["results"] == first["results"]
+
+
+def test_another_number_of_samples_gives_other_stores(cli: Callable, small: None) -> None:
+    first = run(cli, "--json").document
+    ran = cli("quickstart", "--samples", "240", "--json")
+
+    assert ran.code == 0
+    assert [s["status"] for s in ran.document["stores"]] == ["extracted"] * 3
+    assert {s["key"] for s in ran.document["stores"]}.isdisjoint(s["key"] for s in first["stores"])
+
+
+def test_quiet_is_silent_and_the_folder_is_named(cli: Callable, small: None) -> None:
+    ran = run(cli, "-q", "--out", "my first")
+
+    assert ran.err == ""
+    command = next(line for line in ran.out.splitlines() if "store ls" in line)
+    listed = cli(*shlex.split(command)[1:], "--json").document["stores"]
+    assert [row["dataset"] for row in listed] == sorted(DATASETS)
+
+
+def test_too_few_samples_are_refused_before_work(cli: Callable) -> None:
+    ran = cli("quickstart", "--samples", "10")
+
+    assert ran.code == 2
+    assert not Path("quickstart").exists()
