@@ -55,7 +55,7 @@ def _show(known: list[Any], on_disk: dict[str, list[int]], data_root: Path) -> N
     rows = []
     for d in known:
         counts = (f"{d.n_samples[split]:,}" for split in ("train", "val", "test"))
-        sizes = ", ".join(str(size) for size in on_disk[d.flag]) or "–"
+        sizes = ", ".join(str(size) for size in on_disk[d.flag]) or "none"
         row = (d.flag, d.task, str(len(d.classes)), str(d.channels), *counts, d.licence, sizes)
         rows.append(row)
     print_table(columns, rows)

@@ -32,7 +32,7 @@ class StoreInfo(BaseModel):
     key : dict
         The fields of `medplus.embeddings.key.StoreKey`, in clear.
     checksums : dict
-        CRC-32 of every committed chunk, by array path and chunk number.
+        XXH3 (64 bits) of every committed chunk, by array path and chunk number.
     cost : dict
         ``seconds``, ``images_per_second`` and ``device`` of the extraction, over all its sessions.
     complete : bool

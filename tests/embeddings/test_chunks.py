@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -57,11 +56,15 @@ def test_chunk_files_are_raw_little_endian_rows(tmp_path):
     assert file.read_bytes() == np.array([1, 2, 3, 4], "<f4").tobytes()
 
 
-def test_checksum_is_crc32_in_hex(tmp_path):
-    layout = ArrayLayout("train/x", (1, 1), np.dtype("u1"), 1)
-    assert chunks.write_chunk(tmp_path, layout, 0, np.array([[7]], "u1")) == (
-        f"{zlib.crc32(bytes([7])):08x}"
-    )
+def test_checksum_is_xxh3_in_hex():
+    # The specification's own value for empty input.
+    assert chunks.checksum(b"") == "2d06800538d394c2"
+
+
+def test_a_written_chunk_has_the_checksum_of_its_file(tmp_path):
+    layout = ArrayLayout("train/x", (3, 2), np.dtype("<f4"), 2)
+    digest = chunks.write_chunk(tmp_path, layout, 1, np.array([[1, 2]], "f4"))
+    assert digest == chunks.checksum(layout.chunk_file(tmp_path, 1).read_bytes())
 
 
 def missing(file):

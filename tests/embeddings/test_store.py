@@ -133,7 +133,7 @@ def test_attributes_hold_what_the_design_lists(tiny):
     assert attributes["schema_version"] == attributes["key"]["schema"] == 1
     assert set(attributes["key"]) == {
         "dataset_digest", "size", "backbone", "weights_sha256", "preprocess", "feature",
-        "precision", "dtype", "schema",
+        "precision", "dtype", "task", "schema",
     }  # fmt: skip
     assert tiny.path.name == f"toynet-{attributes['key_digest'][:8]}.zarr"
     assert attributes["cost"] == {"seconds": 1.0, "device": "none"}

@@ -492,8 +492,7 @@ def test_impossible_recipe(what: str, fails: Callable, store: Path) -> None:
 
     fails(
         command,
-        *"--dataset toy --backbone pixels".split(),
-        *arguments.split(),
+        *f"--dataset toy --backbone pixels {arguments}".split(),
         code=2,
         says=(says,),
     )

@@ -16,12 +16,16 @@ from medplus import quickstart
 DATASETS = ("breastmnist", "bloodmnist", "chestmnist")
 
 
+@pytest.fixture(autouse=True)
+def few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quickstart, "EPOCHS", 5)
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the network and the larger size out: one test runs them."""
     monkeypatch.setattr(quickstart, "SIZES", (28,))
     monkeypatch.setattr(quickstart, "BACKBONES", ("pixels",))
-    monkeypatch.setattr(quickstart, "EPOCHS", 5)
 
 
 def run(cli: Callable, *more: object) -> Any:

@@ -320,7 +320,7 @@ def test_export_holds_what_the_store_holds(ending: str, cli: Callable, store: Pa
         np.testing.assert_array_equal(embeddings, opened.embeddings(split))
         np.testing.assert_array_equal(labels, opened.labels(split))
         np.testing.assert_array_equal(index, opened.index(split))
-    assert os.listdir("out") == [f"toy.{ending}"]
+    assert [path.name for path in Path("out").iterdir()] == [f"toy.{ending}"]
 
 
 def read_export(path: Path, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,0 +1,83 @@
+"""`medplus phantom`: the command; what it writes is tested in tests/datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PHANTOM = ("phantom", "--dataset", "breastmnist", "--samples", "60", "--out", "ph")
+
+
+def test_document_names_every_file(cli: Callable) -> None:
+    document = cli(*PHANTOM, "--size", "28,64", "--seed", "3", "--json").document
+
+    assert [p["size"] for p in document["phantoms"]] == [28, 64]
+    assert document["preview"] is None
+    for entry in document["phantoms"]:
+        with np.load(entry["path"]) as arrays:
+            for split, count in entry["splits"].items():
+                assert arrays[f"{split}_images"].shape == (count, entry["size"], entry["size"])
+        assert (entry["dataset"], entry["seed"]) == ("breastmnist", 3)
+
+
+def test_shown_files_and_preview(cli: Callable) -> None:
+    ran = cli(*PHANTOM, "--preview", "sheets/all.png")
+
+    assert ran.out.splitlines()[0].startswith("ph/breastmnist.npz  28 px  train ")
+    assert "sheets/all.png" in ran.out
+    assert Path("sheets/all.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_settings_may_stand_in_a_config_file(cli: Callable) -> None:
+    Path("p.yaml").write_text("dataset: breastmnist\nsamples: 60\nout: ph\nsize: [28]\n")
+
+    assert cli("phantom", "--config", "p.yaml").code == 0
+    assert (
+        cli("phantom", "--config", "p.yaml", "--samples", "66", "--json").document["phantoms"][0][
+            "splits"
+        ]["train"]
+        > 40
+    )
+
+
+def test_quiet_prints_results_only(cli: Callable) -> None:
+    ran = cli(*PHANTOM, "-q")
+
+    assert ran.err == ""
+    assert len(ran.out.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("--dataset brestmnist --out ph", "did you mean 'breastmnist'"),
+        ("--dataset breastmnist", "--out"),
+        ("--dataset breastmnist --out ph --size 33", "size 33"),
+        ("--dataset breastmnist --out ph --size big", "big is not a size"),
+        ("--dataset breastmnist --out ph --samples 3", "3 samples are too few"),
+        ("--dataset breastmnist,all --out ph --samples 20", "of bloodmnist"),
+        ("--dataset breastmnist --out ph --difficulty 2", "difficulty 2"),
+        ("--dataset breastmnist --out ph --seed -1", "seed -1"),
+    ],
+)
+def test_wrong_usage_writes_nothing(arguments: str, says: str, cli: Callable) -> None:
+    ran = cli("phantom", *arguments.split())
+
+    assert ran.code == 2
+    assert ran.err.startswith("Error: ")
+    assert says in ran.err
+    assert not Path("ph").exists()
+
+
+def test_real_data_are_left_alone(cli: Callable) -> None:
+    Path("ph").mkdir()
+    Path("ph/breastmnist.npz").write_bytes(b"real")
+
+    ran = cli(*PHANTOM)
+
+    assert ran.code == 2
+    assert "ph/breastmnist.npz exists and is not a phantom" in ran.err
+    assert Path("ph/breastmnist.npz").read_bytes() == b"real"
