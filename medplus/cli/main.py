@@ -13,7 +13,7 @@ import click
 
 from medplus._version import __version__
 from medplus.cli.threads import share_busy_machine
-from medplus.errors import MedplusError, nearest
+from medplus.errors import MedplusError, UsageError, nearest
 
 _COMMANDS = {
     "quickstart": "The whole way on synthetic data: extract, knn, probe; no download.",
@@ -81,6 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
     _never_fail_to_print()
     share_busy_machine()
     try:
+        _check_utf8(args)
         # Without its standalone mode, click returns the code of `--help` or `Exit`.
         returned = medplus(args, prog_name="medplus", standalone_mode=False)
         code = returned if isinstance(returned, int) else 0
@@ -118,6 +119,15 @@ def _never_fail_to_print() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _check_utf8(args: list[str]) -> None:
+    """Refuse names that no record could hold: the file system allows any bytes, JSON does not."""
+    for text in args:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{text!a} is not valid UTF-8; rename the file or folder") from None
 
 
 class _Failure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -13,6 +14,7 @@ import click
 
 from medplus.errors import UsageError
 
+_LIBRARIES = r"(torch|torchvision|timm|huggingface_hub|safetensors|zarr|medmnist)(\.|$)"
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -96,7 +98,9 @@ def _set_up_logging(verbose: int, quiet: bool, debug: bool) -> None:
         force=True,
     )
     logging.getLogger("medplus").setLevel(level)
-    # Our own messages say what matters. The hub's client sets its level itself, when imported.
+    if not (verbose or debug):  # our own messages say what matters
+        warnings.filterwarnings("ignore", module=_LIBRARIES)
+    # The hub's client sets its level itself, when imported.
     os.environ.setdefault("HF_HUB_VERBOSITY", "critical")
     for chatty in ("huggingface_hub", "timm"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
@@ -140,7 +144,7 @@ class Output:
             return silent
         from rich.console import Console
 
-        return on_console(Console(stderr=True))
+        return on_console(Console(stderr=True, markup=False, emoji=False))
 
 
 def data_root(command: Command) -> Command:

@@ -2,7 +2,7 @@
 
 A store is a Zarr v3 group that any Zarr reader opens. Its arrays are uncompressed and unsharded, so
 a chunk file is the chunk's raw little-endian bytes: medplus writes and reads those directly, which
-is several times faster than the general path and lets a chunk be synced before it is committed.
+lets a chunk be synced before it is committed, and checked at the speed of a plain read.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from medplus import atomic
 from medplus.errors import RunError
+from medplus.naming import safe_name
 from medplus.runs.record import RECORD_SCHEMA, RunRecord
 
 RECORD_FILE = "record.json"
@@ -22,12 +23,7 @@ def run_folder(
     root: Path, protocol: str, dataset: str, size: int, backbone: str, run_id: str
 ) -> Path:
     """Return the folder of a run: ``<root>/<protocol>/<dataset>/<size>/<backbone>/<run_id>``."""
-    return root / protocol / _safe(dataset) / str(size) / _safe(backbone) / run_id
-
-
-def _safe(name: str) -> str:
-    safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
-    return safe.lstrip(".") or "_"
+    return root / protocol / safe_name(dataset) / str(size) / safe_name(backbone) / run_id
 
 
 def find_run(folder: Path) -> RunRecord | None:

@@ -17,8 +17,10 @@ import timm
 import torch
 
 from medplus.backbones.build import Backbone
+from medplus.backbones.inference import Embedder
 from medplus.cli.main import main
-from medplus.embeddings import extract as pipeline
+from medplus.embeddings import extract as extraction
+from medplus.embeddings import pipeline
 from medplus.embeddings.extract import extract, extract_all
 from medplus.embeddings.store import open_store, read_info
 from medplus.embeddings.writer import StoreWriter, open_writer
@@ -76,7 +78,7 @@ def use_backbone(monkeypatch):
     def use(module, tag="own.tag"):
         spec = PreprocessSpec(mean=(), std=(), fit="native", canvas=None, rgb=False)
         backbone = Backbone("own", tag, module.eval(), spec, "none", "0" * 64, "prelogits")
-        monkeypatch.setattr(pipeline, "load_backbone", lambda *rest: backbone)
+        monkeypatch.setattr(extraction, "load_backbone", lambda *rest: backbone)
 
     return use
 
@@ -204,13 +206,13 @@ def test_cost_adds_up_over_sessions(npz, tmp_path):
 
 def test_each_dataset_is_loaded_once_for_all_backbones(write_npz, tmp_path, monkeypatch):
     loaded = []
-    load = pipeline.load_dataset
+    load = extraction.load_dataset
 
     def watch(name, size, root):
         loaded.append(name)
         return load(name, size, root)
 
-    monkeypatch.setattr(pipeline, "load_dataset", watch)
+    monkeypatch.setattr(extraction, "load_dataset", watch)
     files = [str(write_npz(name, n=(3, 2, 2), size=32)) for name in ("a", "b")]
     found = extract_all(
         files, [None], ["pixels", NETWORK], weights="none", fit="native", store=tmp_path
@@ -307,20 +309,20 @@ def test_an_error_of_the_writer_thread_ends_the_extraction_and_keeps_what_is_wri
 
 @pytest.mark.timeout(60)
 def test_an_error_of_the_reader_thread_ends_the_extraction(npz, tmp_path, monkeypatch):
-    read = pipeline._as_tensor
+    read = pipeline.as_tensor
     calls = []
 
     def failing(images, split, rows):
         calls.append(rows)
-        if len(calls) > 36:  # in val: 1 to learn the dimension, 32 + 3 of train
+        if len(calls) > 36:  # in val, after 32 + 3 of train
             raise OSError("the image server is gone")
         return read(images, split, rows)
 
-    monkeypatch.setattr(pipeline, "_as_tensor", failing)
+    monkeypatch.setattr(pipeline, "as_tensor", failing)
     with pytest.raises(OSError, match="image server"):
         run(npz, tmp_path, batch_size=32)
     assert no_threads_left()
-    monkeypatch.setattr(pipeline, "_as_tensor", read)
+    monkeypatch.setattr(pipeline, "as_tensor", read)
     [resumed] = run(npz, tmp_path)
     assert resumed.chunks_reused == 2
 
@@ -554,3 +556,20 @@ def test_one_file_read_as_two_tasks_fills_two_stores(write_npz, tmp_path):
     by_flag = extract("retinamnist", 28, "pixels", data_root=path.parent, store=tmp_path)
     assert (by_path.info.task, by_flag.info.task) == ("multi-class", "ordinal-regression")
     assert by_path.path != by_flag.path
+
+
+@pytest.mark.timeout(60)
+def test_running_out_of_memory_in_the_middle_of_a_chunk_loses_no_row(npz, tmp_path, monkeypatch):
+    [whole] = run(npz, tmp_path / "whole", batch_size=64)
+    forward, seen = Embedder._forward, []
+
+    def tight(self, images):
+        seen.append(len(images))
+        if len(seen) > 4 and len(images) > 24:  # after three full batches of the first chunk
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, images)
+
+    monkeypatch.setattr(Embedder, "_forward", tight)
+    [tight_run] = run(npz, tmp_path / "tight", batch_size=64)
+    assert max(seen[6:]) <= 24 < max(seen[:6])
+    assert chunk_files(tight_run.store.path) == chunk_files(whole.store.path)

@@ -176,6 +176,7 @@ UNKNOWN = {
     "absent device": ("--dataset toy.npz --backbone pixels --device cuda:99", "cuda:99"),
     "choice": ("--dataset toy.npz --backbone pixels --fit crop", "crop"),
     "batch size": ("--dataset toy.npz --backbone pixels --batch-size 0", "--batch-size"),
+    "name in another encoding": ("--dataset caf\udce9.npz --backbone pixels", "not valid UTF-8"),
     "empty part": ("--dataset toy.npz,,b.npz --backbone pixels", "empty part"),
     "option": ("--datset toy.npz --backbone pixels", "--dataset"),
     "nothing": ("--backbone pixels", "--dataset"),
@@ -225,14 +226,19 @@ class Evil:
 def misfitting_weights(path: Path) -> None:
     import timm
     import torch
+    from safetensors.torch import save_file
 
-    torch.save(timm.create_model("lcnet_050", num_classes=0).state_dict(), path)
+    state = timm.create_model("lcnet_050", num_classes=0).state_dict()
+    (save_file if path.suffix == ".safetensors" else torch.save)(state, path)
 
 
 WEIGHTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (lambda p: None, "does not exist"),
     "garbage": (lambda p: p.write_bytes(b"garbage"), "damaged"),
-    "a pickle": (lambda p: p.write_bytes(pickle.dumps(Evil())), "medplus reads tensors only"),
+    "a pickle": (
+        lambda p: p.write_bytes(pickle.dumps(Evil(), protocol=2)),
+        "medplus reads tensors only",
+    ),
     "of another network": (misfitting_weights, f"do not fit {NETWORK}"),
 }
 
@@ -241,8 +247,6 @@ WEIGHTS: dict[str, tuple[Callable[[Path], Any], str]] = {
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
 def test_weights_that_cannot_be_used(fault: str, ending: str, fails: Callable, toy: Path) -> None:
     make, says = WEIGHTS[fault]
-    if ending == "safetensors" and fault == "of another network":
-        pytest.skip("the format makes no difference to the fit")
     make(Path(f"w.{ending}"))
 
     fails(
@@ -460,6 +464,17 @@ def test_rm_leaves_other_folders_alone(fails: Callable, toy: Path) -> None:
 def test_export_to_another_ending_or_over_a_file(fails: Callable, store: Path, toy: Path) -> None:
     fails("store", "export", store, "x.csv", code=2, says=("x.csv", ".npz or .parquet"))
     fails("store", "export", store, "toy.npz", code=2, says=("toy.npz exists",))
+
+
+def test_damaged_record_is_named_and_overwritten_when_asked(
+    fails: Callable, cli: Callable, store: Path
+) -> None:
+    command = ("knn", "--dataset", "toy", "--backbone", "pixels")
+    [run] = cli(*command, "--json").document["runs"]
+    (Path(run["path"]) / "record.json").write_text('{"schema_version": 1')
+
+    fails(*command, code=1, says=(f"{run['path']}/record.json is damaged", "delete"))
+    assert cli(*command, "--overwrite", "--json").document["runs"][0]["metrics"] == run["metrics"]
 
 
 # --- what is to be learned -----------------------------------------------------------------------

@@ -274,7 +274,17 @@ def test_store_is_found_by_name_when_its_file_is_gone(cli: Callable, toy: Path) 
     assert cli("knn", "--dataset", "toy.npz", "--backbone", "pixels").code == 0
 
 
-ODD_NAMES = ["with space", "it's", 'say "hi"', "ünï→code", "a,b", "$HOME;ls", "-dash", "x" * 100]
+ODD_NAMES = [
+    "with space",
+    "it's",
+    'say "hi"',
+    "ünï→code",
+    "a,b",
+    "$HOME;ls",
+    "[b] :x: [/b]",
+    "-dash",
+    "x" * 100,
+]
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
