@@ -23,29 +23,31 @@ def run() -> list[Result]:
     device = resolve_device()
     batch = 512 if device.type == "cuda" else BATCH
     native = resolve_precision("auto", device)
-    results = []
+    precisions = list(dict.fromkeys(("fp32", native)))
+    forwards = {p: _bare_forward(p, device, batch) for p in precisions}
+    forwards["plain"] = _plain_forward(device, batch)
+    ours: dict[str, list[float]] = {p: [] for p in precisions}
+    limits: dict[str, list[float]] = {name: [] for name in forwards}
+    for forward in forwards.values():
+        forward(batch)
     with tempfile.TemporaryDirectory() as folder:
         npz = _write_images(Path(folder))
-        for precision in dict.fromkeys(("fp32", native)):
-            bare = _bare_forward(precision, device, batch)
-            ours, limit = [], []
-            _extract(npz, Path(folder) / f"warm-{precision}", precision, batch)
-            bare()
-            for number in range(ROUNDS):
-                root = Path(folder) / f"{precision}-{number}"
-                ours.append(_extract(npz, root, precision, batch))
-                limit.append(N_IMAGES / seconds(bare))
-            name = f"extract ÷ bare forward loop, resnet18 {precision}, images per second"
-            results.append(compare(name, ours, limit, "≥ 0.95", "img/s"))
-        plain = _plain_forward(device, batch)
-        plain()
-        ours, theirs = [], []
         for number in range(ROUNDS):
-            ours.append(_extract(npz, Path(folder) / f"auto-{number}", "auto", batch))
-            theirs.append(N_IMAGES / seconds(plain))
-        name = f"extract --precision auto ({native} here) ÷ plain fp32 channels-first forward"
-        goal = "≥ 3" if native != "fp32" else "≥ 3 only with native bf16"
-        results.append(compare(name, ours, theirs, goal, "img/s"))
+            for precision in precisions:
+                root = Path(folder) / f"{precision}-{number}"
+                ours[precision].append(_extract(npz, root, precision, batch))
+            for name, forward in forwards.items():
+                limits[name].append(N_IMAGES / seconds(lambda: forward(N_IMAGES)))  # noqa: B023
+    results = [
+        compare(
+            f"extract ÷ bare forward loop, resnet18 {p}, images per second",
+            ours[p], limits[p], "≥ 0.95", "img/s",
+        )
+        for p in precisions
+    ]  # fmt: skip
+    name = f"extract --precision auto ({native} here) ÷ plain fp32 channels-first forward"
+    goal = "≥ 3" if native != "fp32" else "≥ 3 only with native bf16"
+    results.append(compare(name, ours[native], limits["plain"], goal, "img/s"))
     return results
 
 
@@ -79,9 +81,9 @@ def _bare_forward(precision, device, batch):
     embedder = Embedder(load_backbone("resnet18", "none"), device, precision, batch)
     x = embedder._preprocess(torch.zeros(batch, 28, 28, dtype=torch.uint8, device=device))
 
-    def forward() -> None:
+    def forward(n_images: int) -> None:
         with torch.inference_mode(), compute_precision(precision, device):
-            for _ in range(N_IMAGES // batch):
+            for _ in range(n_images // batch):
                 embedder._module(x)
         if device.type == "cuda":
             torch.cuda.synchronize()
@@ -94,9 +96,9 @@ def _plain_forward(device, batch):
     module = load_backbone("resnet18", "none").module.to(device)
     x = torch.randn(batch, 3, 224, 224, device=device)
 
-    def forward() -> None:
+    def forward(n_images: int) -> None:
         with torch.inference_mode():
-            for _ in range(N_IMAGES // batch):
+            for _ in range(n_images // batch):
                 module(x)
         if device.type == "cuda":
             torch.cuda.synchronize()

@@ -488,7 +488,11 @@ def test_the_same_command_completes_a_store_after_kill_9_at_any_moment(
     for i in range(9):
         root = new_folder()
         killed = start(*command(many, root, backbone))
-        time.sleep(0.001 if i == 0 else duration * (i + moments.random() - 0.5) / 9)
+        if i == 8:  # once for certain after something was committed
+            while n_committed(root) == 0 and killed.is_alive():
+                time.sleep(0.001)
+        else:
+            time.sleep(0.001 if i == 0 else duration * (i + moments.random() - 0.5) / 8)
         killed.kill()
         killed.join()
         kept.append(n_committed(root))
@@ -501,8 +505,7 @@ def test_the_same_command_completes_a_store_after_kill_9_at_any_moment(
         assert chunk_files(found.store.path) == expected
         assert found.store.verify() == []
         assert leftovers(root) == []
-    if backbone == NETWORK:  # pixels are done within milliseconds
-        assert any(0 < count < 5 for count in kept)
+    assert kept[-1] > 0
 
 
 @linux

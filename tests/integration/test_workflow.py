@@ -281,7 +281,7 @@ ODD_NAMES = [
     "ünï→code",
     "a,b",
     "$HOME;ls",
-    "[b] :x: [/b]",
+    "[b] :x: []",
     "-dash",
     "x" * 100,
 ]
