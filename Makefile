@@ -19,7 +19,7 @@ quickstart: install
 	$(BIN)/medplus quickstart
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-gpu: install
 	$(BIN)/python -m pytest -m gpu

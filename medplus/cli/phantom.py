@@ -96,6 +96,7 @@ def phantom(
 def _show(written: list[dict[str, Any]], preview: Path | None) -> None:
     for entry in written:
         counts = ", ".join(f"{split} {count}" for split, count in entry["splits"].items())
-        click.echo(f"{entry['path']}  {entry['size']} px  {counts}")
+        total = sum(entry["splits"].values())
+        click.echo(f"{entry['path']}  {entry['size']} px  {total} images  ({counts})")
     if preview is not None:
         click.echo(f"{preview}  contact sheet")

@@ -26,7 +26,7 @@ def test_document_names_every_file(cli: Callable) -> None:
 def test_shown_files_and_preview(cli: Callable) -> None:
     ran = cli(*PHANTOM, "--preview", "sheets/all.png")
 
-    assert ran.out.splitlines()[0].startswith("ph/breastmnist.npz  28 px  train ")
+    assert ran.out.splitlines()[0].startswith("ph/breastmnist.npz  28 px  60 images  (train ")
     assert "sheets/all.png" in ran.out
     assert Path("sheets/all.png").read_bytes().startswith(b"\x89PNG")
 
