@@ -34,10 +34,13 @@ def run() -> list[Result]:
         npz = _write_images(Path(folder))
         for number in range(ROUNDS):
             for precision in precisions:
+                # The limit is taken half before and half after, so that a drift cancels.
+                half = seconds(lambda: forwards[precision](N_IMAGES // 2))  # noqa: B023
                 root = Path(folder) / f"{precision}-{number}"
                 ours[precision].append(_extract(npz, root, precision, batch))
-            for name, forward in forwards.items():
-                limits[name].append(N_IMAGES / seconds(lambda: forward(N_IMAGES)))  # noqa: B023
+                half += seconds(lambda: forwards[precision](N_IMAGES // 2))  # noqa: B023
+                limits[precision].append(N_IMAGES / half)
+            limits["plain"].append(N_IMAGES / seconds(lambda: forwards["plain"](N_IMAGES)))
     results = [
         compare(
             f"extract ÷ bare forward loop, resnet18 {p}, images per second",
