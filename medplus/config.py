@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -68,7 +68,6 @@ PROBE_RECIPES: dict[str, dict[str, Any]] = {
     # val, as is common for linear probes (Caron et al., ICCV 2021).
     "grid": {"lr": tuple(float(f"{10 ** (-4 + i / 3):.3g}") for i in range(13))},
 }
-ProbeRecipeName = Literal["paper", "grid"]
 
 
 def make_recipe(kind: type[RecipeT], values: dict[str, Any]) -> RecipeT:

@@ -147,44 +147,23 @@ class Output:
         return on_console(Console(stderr=True, markup=False, emoji=False))
 
 
-def data_root(command: Command) -> Command:
-    """Add ``--data-root``."""
+def _folder(flag: str, variable: str, default: str, text: str) -> Callable[[Command], Command]:
+    """Return an option that names a folder, by flag or by environment variable."""
     return click.option(
-        "--data-root",
+        flag,
+        variable,
         type=click.Path(path_type=Path, file_okay=False),
-        default="data",
+        default=default,
         show_default=True,
-        envvar="MEDPLUS_DATA_ROOT",
+        envvar=f"MEDPLUS_{flag.lstrip('-').replace('-', '_').upper()}",
         show_envvar=True,
-        help="Folder of the datasets' npz files.",
-    )(command)
+        help=text,
+    )
 
 
-def store_root(command: Command) -> Command:
-    """Add ``--store``."""
-    return click.option(
-        "--store",
-        "store_root",
-        type=click.Path(path_type=Path, file_okay=False),
-        default="embeddings",
-        show_default=True,
-        envvar="MEDPLUS_STORE",
-        show_envvar=True,
-        help="Root of the embedding stores.",
-    )(command)
-
-
-def runs_root(command: Command) -> Command:
-    """Add ``--runs``."""
-    return click.option(
-        "--runs",
-        type=click.Path(path_type=Path, file_okay=False),
-        default="runs",
-        show_default=True,
-        envvar="MEDPLUS_RUNS",
-        show_envvar=True,
-        help="Root of the runs.",
-    )(command)
+data_root = _folder("--data-root", "data_root", "data", "Folder of the datasets' npz files.")
+store_root = _folder("--store", "store_root", "embeddings", "Root of the embedding stores.")
+runs_root = _folder("--runs", "runs", "runs", "Root of the runs.")
 
 
 def device(command: Command) -> Command:

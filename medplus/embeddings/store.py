@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -268,9 +268,6 @@ def write_info(path: Path, info: StoreInfo) -> None:
     """Write a store's attributes atomically: the moment at which a chunk counts as committed."""
     attributes = {ATTRIBUTE: info.model_dump(mode="json")}
     atomic.write_json(path / "zarr.json", group_metadata(attributes))
-
-
-StoreStatus = Literal["complete", "incomplete", "damaged"]
 
 
 def list_stores(root: Path) -> Iterator[Path]:
