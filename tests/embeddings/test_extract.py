@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -532,9 +533,11 @@ def private_peak(process):
     status = Path(f"/proc/{process.pid}/status")
     peak = 0
     while process.is_alive():
-        for line in status.read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                peak = max(peak, int(line.split()[1]) * 1024)
+        # The process may end between the question above and the reading of its file.
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            for line in status.read_text().splitlines():
+                if line.startswith("RssAnon:"):
+                    peak = max(peak, int(line.split()[1]) * 1024)
         time.sleep(0.002)
     return peak
 

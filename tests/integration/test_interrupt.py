@@ -127,7 +127,8 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 def wait_for(store_root: Path, n_chunks: int, process: subprocess.Popen[str]) -> None:
     """Wait until a process has finished so many chunks of embeddings."""
     deadline = time.monotonic() + 120
-    while len(list(store_root.rglob("embeddings/c/*/0"))) < n_chunks:
+    # Only stores in their place: a folder in the making is renamed under a reader's feet.
+    while len(list(store_root.glob("*/*/*.zarr/*/embeddings/c/*/0"))) < n_chunks:
         assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
         assert time.monotonic() < deadline
         time.sleep(0.005)
