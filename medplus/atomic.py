@@ -83,6 +83,12 @@ def remove_leftovers(path: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
+def remove_leftovers_in(folder: Path) -> None:
+    """Delete what killed writers left in a folder. Call it only while holding its lock."""
+    for leftover in folder.glob(f".*{_MARK}*"):
+        leftover.unlink(missing_ok=True)
+
+
 def sync(path: Path) -> None:
     """Flush a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

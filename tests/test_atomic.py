@@ -280,3 +280,15 @@ def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path, monk
 def test_leftovers_of_a_place_that_does_not_exist_are_none(tmp_path):
     atomic.remove_leftovers(tmp_path / "none" / "store")
     assert entries(tmp_path) == []
+
+
+def test_leftovers_in_a_folder_go_and_everything_else_stays(tmp_path):
+    kept = [tmp_path / "last.safetensors", tmp_path / ".hidden", tmp_path / "a.tmp-b"]
+    leftovers = [tmp_path / ".last.safetensors.tmp-1a2b3c4d", tmp_path / ".x.csv.tmp-99"]
+    for path in kept + leftovers:
+        path.touch()
+
+    atomic.remove_leftovers_in(tmp_path)
+
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
+    atomic.remove_leftovers_in(tmp_path / "missing")

@@ -1,0 +1,357 @@
+"""Tensors and a document come back exactly as they were written, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import string
+import tracemalloc
+
+import pytest
+import torch
+import xxhash
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from medplus.tensorfile import DamagedFileError, read_document, read_tensors, write_tensors
+
+DTYPES = [
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+    torch.bool,
+]
+SEAL_START = 8 + len('{"__metadata__":{"checksum":"')
+HASH_OF_TENSORS = set(range(SEAL_START + 32, SEAL_START + 64))
+
+
+def assert_same(read, written):
+    assert list(read) == sorted(written)
+    for name, tensor in written.items():
+        assert read[name].dtype == tensor.dtype, name
+        assert read[name].shape == tensor.shape, name
+        assert torch.equal(read[name], tensor.detach().cpu()), name
+
+
+# --- what is written is read ------------------------------------------------------------------
+
+
+@given(
+    tensors=st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+        st.tuples(st.sampled_from(DTYPES), st.lists(st.integers(0, 4), max_size=4)),
+        max_size=6,
+    ),
+    seed=st.integers(0, 99),
+)
+def test_tensors_of_every_dtype_and_shape_come_back(tensors, seed, new_folder):
+    generator = torch.Generator().manual_seed(seed)
+    written = {
+        name: torch.randint(0, 2, shape, generator=generator).to(dtype)
+        for name, (dtype, shape) in tensors.items()
+    }
+    path = new_folder() / "file"
+    write_tensors(path, written, {})
+    read, document = read_tensors(path)
+    assert_same(read, written)
+    assert document == {}
+    assert_same(
+        dict(sorted(load_file(path).items())), written
+    )  # the safetensors library's own reader
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_every_bit_of_a_float_comes_back(tmp_path, dtype):
+    bits = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int16)
+    written = bits.view(dtype) if dtype.itemsize == 2 else bits.repeat_interleave(2).view(dtype)
+    write_tensors(tmp_path / "file", {"x": written}, {})
+    read = read_tensors(tmp_path / "file")[0]["x"]
+    assert torch.equal(read.view(torch.int16), written.view(torch.int16))  # NaN's payload too
+
+
+WEIGHT = torch.arange(12.0).reshape(3, 4)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        WEIGHT.t(),
+        WEIGHT[:, 1:3],
+        WEIGHT[::2],
+        WEIGHT[1],
+        WEIGHT[0, 0].expand(5, 2),
+        torch.arange(120.0).reshape(2, 3, 4, 5).to(memory_format=torch.channels_last),
+        torch.nn.Parameter(WEIGHT.clone()),
+    ],
+    ids=["transposed", "columns", "strided", "offset", "expanded", "channels_last", "parameter"],
+)
+def test_tensors_of_any_strides_come_back(tmp_path, tensor):
+    write_tensors(tmp_path / "file", {"x": tensor}, {})
+    assert_same(read_tensors(tmp_path / "file")[0], {"x": tensor})
+
+
+def test_tensors_that_share_memory_come_back_apart(tmp_path):
+    tied = WEIGHT.clone()
+    written = {"encoder": tied, "decoder": tied, "row": tied[1]}
+    write_tensors(tmp_path / "file", written, {})
+    read, _ = read_tensors(tmp_path / "file")
+    assert_same(read, written)
+    read["encoder"].zero_()
+    assert torch.equal(read["decoder"], WEIGHT)
+    assert torch.equal(read["row"], WEIGHT[1])
+
+
+@pytest.mark.parametrize("length", range(8))
+def test_tensors_are_aligned_to_their_elements(tmp_path, length):
+    odd = {f"{n}": torch.ones(n, dtype=dtype) for n, dtype in enumerate(DTYPES, 1)}
+    write_tensors(tmp_path / "file", odd, {"x": "x" * length})
+    read, _ = read_tensors(tmp_path / "file")
+    assert all(tensor.data_ptr() % tensor.element_size() == 0 for tensor in read.values())
+    # In the file too, for readers that map it into memory.
+    assert int.from_bytes((tmp_path / "file").read_bytes()[:8], "little") % 8 == 0
+
+
+@pytest.mark.gpu
+def test_tensors_of_a_gpu_come_back_on_the_cpu(tmp_path):
+    written = {"x": WEIGHT.cuda(), "t": WEIGHT.cuda().t()}
+    write_tensors(tmp_path / "file", written, {})
+    read, _ = read_tensors(tmp_path / "file")
+    assert_same(read, written)
+    assert read["x"].device.type == "cpu"
+
+
+def test_writing_leaves_the_tensors_as_they_are(tmp_path):
+    tensor = WEIGHT.clone().t()
+    stride, pointer = tensor.stride(), tensor.data_ptr()
+    write_tensors(tmp_path / "file", {"x": tensor}, {})
+    assert (tensor.stride(), tensor.data_ptr()) == (stride, pointer)
+    assert torch.equal(tensor, WEIGHT.t())
+
+
+@given(
+    document=st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cs"])),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
+            | st.text(st.characters(exclude_categories=["Cs"])),
+            lambda inner: st.lists(inner, max_size=3)
+            | st.dictionaries(st.text(string.printable, max_size=5), inner, max_size=3),
+            max_leaves=8,
+        ),
+        max_size=3,
+    )
+)  # fmt: skip
+def test_document_comes_back_equal(document, new_folder):
+    path = new_folder() / "file"
+    write_tensors(path, {"x": WEIGHT}, document)
+    assert read_tensors(path)[1] == document
+    assert read_document(path) == document
+
+
+def test_floats_that_json_cannot_say_come_back(tmp_path):
+    write_tensors(tmp_path / "file", {}, {"x": [math.inf, -math.inf, math.nan, 0.1, -0.0]})
+    read = read_document(tmp_path / "file")["x"]
+    assert read[:2] == [math.inf, -math.inf]
+    assert math.isnan(read[2])
+    assert [value.hex() for value in read[3:]] == [(0.1).hex(), (-0.0).hex()]
+
+
+def test_equal_content_gives_equal_bytes(tmp_path):
+    first = {"a": WEIGHT, "b": torch.ones(3)}
+    write_tensors(tmp_path / "1", first, {"x": 1, "y": {"p": 2, "q": 3}})
+    write_tensors(tmp_path / "2", dict(reversed(first.items())), {"y": {"q": 3, "p": 2}, "x": 1})
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+
+
+def test_document_is_in_the_metadata_of_a_safetensors_file(tmp_path):
+    write_tensors(tmp_path / "file", {"x": WEIGHT}, {"key": "värde"})
+    with safe_open(tmp_path / "file", "pt") as file:
+        assert json.loads(file.metadata()["medplus"]) == {"key": "värde"}
+
+
+# --- nothing else passes for it ---------------------------------------------------------------
+
+
+@pytest.fixture
+def small(tmp_path):
+    path = tmp_path / "small.safetensors"
+    # Equal tensors and an empty one: exchanged names or offsets would be equal content.
+    tensors = {
+        "a": torch.zeros(2),
+        "b": torch.zeros(2),
+        "c": torch.arange(3, dtype=torch.int16),
+        "e": torch.empty(0, 2),
+    }
+    write_tensors(path, tensors, {"loss": 0.25, "text": "A"})
+    return path
+
+
+def assert_damaged(path, read):
+    with pytest.raises(DamagedFileError) as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("flip", [*(1 << bit for bit in range(8)), 0xFF])
+def test_every_flipped_byte_is_found(small, flip):
+    content = small.read_bytes()
+    for position in range(len(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= flip
+        small.write_bytes(damaged)
+        assert_damaged(small, read_tensors)
+
+
+@pytest.mark.parametrize("flip", [1, 0x20, 0xFF])
+def test_document_of_a_damaged_header_is_never_returned(small, flip):
+    content = small.read_bytes()
+    header = set(range(8 + int.from_bytes(content[:8], "little")))
+    for position in header - HASH_OF_TENSORS:
+        damaged = bytearray(content)
+        damaged[position] ^= flip
+        small.write_bytes(damaged)
+        assert_damaged(small, read_document)
+
+
+def test_every_truncation_is_found(small):
+    content = small.read_bytes()
+    header_end = 8 + int.from_bytes(content[:8], "little")
+    for length in range(len(content)):
+        small.write_bytes(content[:length])
+        assert_damaged(small, read_tensors)
+        if length < header_end:
+            assert_damaged(small, read_document)
+
+
+@pytest.mark.parametrize("extra", [b"\0", b" ", b"\0" * 100])
+def test_bytes_too_many_are_found(small, extra):
+    small.write_bytes(small.read_bytes() + extra)
+    assert_damaged(small, read_tensors)
+
+
+@pytest.mark.parametrize(
+    ("length", "size"),
+    [(50_000_000, 1000), (100_000_001, 200_000_000), (1 << 40, 1000), ((1 << 64) - 1, 1000)],
+)
+@pytest.mark.parametrize("read", [read_tensors, read_document])
+def test_absurd_header_length_is_refused_before_memory_is_taken(small, length, size, read):
+    with small.open("r+b") as file:
+        file.write(length.to_bytes(8, "little"))
+        file.truncate(size)  # a hole, which takes no disk
+    tracemalloc.start()
+    try:
+        assert_damaged(small, read)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+@pytest.mark.parametrize("read", [read_tensors, read_document])
+def test_file_of_another_writer_is_refused(tmp_path, read):
+    save_file({"x": WEIGHT}, tmp_path / "bare")
+    save_file({"x": WEIGHT}, tmp_path / "described", {"medplus": "{}", "checksum": "0" * 64})
+    torch.save({"x": WEIGHT}, tmp_path / "pickled")
+    (tmp_path / "empty").touch()
+    for path in tmp_path.iterdir():
+        assert_damaged(path, read)
+
+
+def forge(path, header: str, data: bytes):
+    """Write a file whose hashes are right, whatever it says."""
+    after = xxhash.xxh3_128_hexdigest(data) + header
+    opening = '{"__metadata__":{"checksum":"'
+    length = (len(opening) + 32 + len(after)).to_bytes(8, "little")
+    seal = xxhash.xxh3_128_hexdigest(length + after.encode())
+    path.write_bytes(length + (opening + seal + after).encode() + data)
+
+
+def described(entry: str) -> str:
+    return '","medplus":"{}"},"x":' + entry + "}"
+
+
+def test_forged_file_that_makes_sense_is_read(tmp_path):
+    # Otherwise the forgeries below could be refused for another reason than theirs.
+    entry = '{"dtype":"U8","shape":[2],"data_offsets":[0,2]}'
+    forge(tmp_path / "file", described(entry), b"\1\2")
+    assert read_tensors(tmp_path / "file")[0]["x"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        described('{"dtype":"U8","shape":[3],"data_offsets":[0,3]}'),
+        described('{"dtype":"U8","shape":[2],"data_offsets":[-2,0]}'),
+        described('{"dtype":"U8","shape":[3],"data_offsets":[0,2]}'),
+        described('{"dtype":"F32","shape":[2],"data_offsets":[0,2]}'),
+        described('{"dtype":"U8","shape":[-1,-2],"data_offsets":[0,2]}'),
+        described('{"dtype":"U8","shape":[1],"data_offsets":[0,2]}'),
+        described('{"dtype":"U8","shape":[-1],"data_offsets":[1,0]}'),
+        described('{"dtype":"U8","shape":[0,1180591620717411303424],"data_offsets":[0,0]}'),
+        described('{"dtype":"U9","shape":[2],"data_offsets":[0,2]}'),
+        described('{"dtype":"U8","shape":2,"data_offsets":[0,2]}'),
+        described('{"dtype":"U8","shape":[2],"data_offsets":[0]}'),
+        described('{"dtype":"U8","shape":[2]}'),
+        described("[]"),
+        described("2"),
+        described("[" * 100_000),
+        '","medplus":7}}',
+        '","medplus":"{"}}',
+        '"}}',
+        '"',
+        "",
+    ],
+)
+def test_forged_file_that_makes_no_sense_is_refused(tmp_path, header):
+    forge(tmp_path / "file", header, b"\1\2")
+    assert_damaged(tmp_path / "file", read_tensors)
+
+
+@pytest.mark.parametrize("read", [read_tensors, read_document])
+def test_missing_file_and_folder_are_refused(tmp_path, read):
+    assert_damaged(tmp_path / "none", read)
+    assert_damaged(tmp_path / "none" / "none", read)
+    assert_damaged(tmp_path, read)
+
+
+def test_dtype_that_has_no_code_is_refused_by_name(tmp_path):
+    with pytest.raises(TypeError, match=r"'z'.*complex64"):
+        write_tensors(tmp_path / "file", {"z": torch.zeros(1, dtype=torch.complex64)}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [object(), torch.ones(1), {1, 2}])
+def test_document_that_json_cannot_hold_is_refused(small, value):
+    content = small.read_bytes()
+    with pytest.raises(TypeError):
+        write_tensors(small, {}, {"x": value})
+    assert small.read_bytes() == content
+
+
+def test_failed_write_keeps_the_old_file(small, monkeypatch):
+    content, write, left = small.read_bytes(), os.write, [100]
+
+    def nearly_full(descriptor, data):
+        if not left[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = write(descriptor, data[: left[0]])
+        left[0] -= written
+        return written
+
+    monkeypatch.setattr(os, "write", nearly_full)
+    with pytest.raises(OSError, match="No space left"):
+        write_tensors(small, {"a": torch.ones(1000)}, {})
+    monkeypatch.undo()
+    assert small.read_bytes() == content
+    assert list(small.parent.iterdir()) == [small]
