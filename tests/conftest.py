@@ -197,6 +197,69 @@ def write_store(
     return write
 
 
+@pytest.fixture(scope="session")
+def write_run(new_folder: Callable[[], Path]) -> Callable[..., tuple[Path, Any]]:
+    """Return a function that writes the network of a fine-tuned run, as a training leaves it.
+
+    ``folder, network = write_run("mobilenetv3_small_050", size=28, fit="pad", seed=1)``: the
+    network has a `backbone` and a `head`, differs in every tensor from the one it began as, and is
+    in eval mode; further keywords replace fields of its description.
+    """
+    import torch
+
+    from medplus.backbones.build import load_backbone
+    from medplus.backbones.finetuned import NETWORK_FILE, NetworkDescription, write_network
+
+    def write(
+        name: str = "mobilenetv3_small_050",
+        size: int = 28,
+        fit: Any = None,
+        seed: int = 1,
+        folder: Path | None = None,
+        weights: str = "none",
+        **fields: object,
+    ) -> tuple[Path, Any]:
+        backbone = load_backbone(name, weights, size, fit, frozen=False)
+        generator = torch.Generator().manual_seed(seed)
+        network: Any = torch.nn.Module()
+        network.backbone = backbone.module
+        with torch.no_grad():
+            for value in network.state_dict().values():
+                if value.is_floating_point():
+                    # So little that variances stay positive and deep networks finite.
+                    noise = torch.rand(value.shape, generator=generator) - 0.5
+                    value.mul_(1 + noise / 5).add_(noise / 100)
+                else:
+                    value += seed
+            side = backbone.preprocess.canvas or size
+            dim = network.eval().backbone(torch.zeros(1, 3, side, side)).shape[1]
+        network.head = torch.nn.Linear(dim, 3)
+        base, tag = backbone.architecture
+        description: dict[str, Any] = {
+            "run_id": f"seed{seed}-{seed:08x}",
+            "backbone": base,
+            "tag": tag,
+            "weights_sha256": backbone.weights_sha256,
+            "preprocess": vars(backbone.preprocess),
+            "feature": backbone.feature,
+            "dim": dim,
+            "dataset": "toy",
+            "size": size,
+            "task": "multi-class",
+            "classes": ("a", "b", "c"),
+            "epoch": 7,
+            "val_loss": 0.5,
+            "precision": "fp32",
+        }
+        known = NetworkDescription(**{**description, **fields})
+        folder = folder or new_folder() / known.run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        write_network(folder / NETWORK_FILE, network.state_dict(), known)
+        return folder, network
+
+    return write
+
+
 @pytest.fixture
 def fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out `fsync`: only a power cut would show the difference."""

@@ -1,15 +1,14 @@
-"""Building a frozen network that turns preprocessed images into embeddings."""
+"""Building the network that turns preprocessed images into embeddings, with its weights."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from medplus.backbones import weights as weights_io
@@ -18,20 +17,32 @@ from medplus.backbones.catalog import (
     HUB_PREFIXES,
     IMAGENET_MEAN,
     IMAGENET_STD,
+    PAPER,
     PIXELS,
     resolve,
 )
+from medplus.backbones.finetuned import (
+    NetworkDescription,
+    backbone_state,
+    check_weights,
+    is_finetuned,
+    network_file,
+    read_network,
+)
+from medplus.backbones.modules import AlexNetFeatures, Pixels, PreLogits
+from medplus.backbones.sam import bake_sam_tables
 from medplus.errors import BackboneError, first_line
 from medplus.preprocess import PAPER_CANVAS, PreprocessSpec
 from medplus.vocabulary import Fit
 
 RANDOM_INIT_SEED = 0
-PIXELS_SIDE = 28
+_Built = tuple[nn.Module, tuple[float, ...], tuple[float, ...]]
+"""A network, and the mean and std that its input is normalised with."""
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen network in eval mode, with everything that identifies its embeddings.
+    """A network in eval mode, with everything that identifies its embeddings.
 
     Attributes
     ----------
@@ -43,6 +54,8 @@ class Backbone:
         Digest of the weights in memory.
     feature : str
         The definition of the embedding: ``prelogits``, or ``pixels``.
+    run_id : str or None
+        The fine-tuned run whose network this is.
     """
 
     name: str
@@ -52,94 +65,117 @@ class Backbone:
     weights: str
     weights_sha256: str
     feature: str
+    run_id: str | None = None
 
     @property
     def is_network(self) -> bool:
         """False for the raw-pixel baseline, which has nothing to compute in half precision."""
-        return self.name != PIXELS
+        return self.feature != PIXELS
 
-
-class PreLogits(nn.Module):
-    """The pre-logits features of a timm network: what its classifier would see."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map images (n, 3, h, w) to embeddings (n, dim)."""
-        network: Any = self.network
-        embedding: torch.Tensor = network.forward_head(network.forward_features(x), pre_logits=True)
-        return embedding
-
-
-class AlexNetFeatures(nn.Module):
-    """torchvision's AlexNet without the last layer of its classifier."""
-
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.features = network.features
-        self.avgpool = network.avgpool
-        self.classifier = network.classifier[:-1]
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map images (n, 3, h, w) to embeddings (n, 4096)."""
-        embedding: torch.Tensor = self.classifier(self.avgpool(self.features(x)).flatten(1))
-        return embedding
-
-
-class Pixels(nn.Module):
-    """The raw-pixel baseline: the image averaged down to at most 28 × 28, flattened."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map images (n, c, h, w) to embeddings (n, c · min(h, 28) · min(w, 28))."""
-        side = min(PIXELS_SIDE, x.shape[-1])
-        return F.adaptive_avg_pool2d(x, side).flatten(1)
+    @property
+    def architecture(self) -> tuple[str, str]:
+        """Canonical name and full tag of what was built, without the run that trained it."""
+        run = f"@{self.run_id}"
+        return self.name.removesuffix(run), self.tag.removesuffix(run)
 
 
 def load_backbone(
-    name: str, weights: str = "pretrained", size: int = 28, fit: Fit = "pad"
+    name: str,
+    weights: str = "pretrained",
+    size: int = 28,
+    fit: Fit | None = None,
+    *,
+    frozen: bool = True,
 ) -> Backbone:
-    """Build a backbone with its weights, frozen and in eval mode, on the CPU.
+    """Build a backbone with its weights, in eval mode, on the CPU.
 
     Parameters
     ----------
     name : str
-        One of the paper's ten, ``pixels``, or any timm name.
+        One of the paper's ten, ``pixels``, any timm name, or the folder of a fine-tuned run.
     weights : str
         ``pretrained``, ``none`` (random, from a fixed seed), or the path of a ``.safetensors`` or
-        ``.pth`` file.
+        ``.pth`` file. A run has its own.
     size : int
         Size of the images in pixels; matters only for ``fit="native"``.
-    fit : {"pad", "resize", "native"}
-        How images are brought to the network's input size.
+    fit : {"pad", "resize", "native"}, optional
+        How images are brought to the network's input size; by default ``pad``, or as a run was
+        trained.
+    frozen : bool
+        Prepare the network for inference alone. Otherwise its parameters can be trained.
 
     Raises
     ------
     UsageError
-        If the name is unknown.
+        If the name is unknown, or a run is to have other weights than its own.
     BackboneError
         If the weights cannot be fetched, read, or do not fit the network.
     """
+    check_weights(name, weights)
+    if is_finetuned(name):
+        return _load_finetuned(network_file(Path(name)), size, fit, frozen)
     short, tag = resolve(name)
-    if short == PIXELS:
-        spec = PreprocessSpec(mean=(), std=(), fit="native", canvas=None, rgb=False)
-        module: nn.Module = Pixels().eval()
-        digest = weights_io.weights_sha256(module)
-        return Backbone(short, tag, module, spec, weights_io.NONE, digest, PIXELS)
-    canvas = size if fit == "native" else PAPER_CANVAS
-    if short == ALEXNET:
-        module, mean, std = _build_alexnet(tag, weights), IMAGENET_MEAN, IMAGENET_STD
-    else:
-        network = _build_timm(tag, weights, canvas)
-        module = PreLogits(network)
-        mean, std = tuple(network.pretrained_cfg["mean"]), tuple(network.pretrained_cfg["std"])
-    module.eval().requires_grad_(False)
+    fit = "native" if short == PIXELS else fit or "pad"
+    canvas = None if fit == "native" else PAPER_CANVAS
+    module, mean, std = _build(tag, weights, canvas or size)
+    spec = PreprocessSpec(mean, std, fit, canvas, rgb=short != PIXELS)
+    feature = PIXELS if short == PIXELS else "prelogits"
+    label = weights_io.NONE if short == PIXELS else _weights_label(weights)
+    digest = _settle(module, canvas or size, frozen)
+    return Backbone(short, tag, module, spec, label, digest, feature)
+
+
+def _load_finetuned(file: Path, size: int, fit: Fit | None, frozen: bool) -> Backbone:
+    run, state = read_network(file)
+    spec = run.spec
+    if fit not in (None, spec.fit) and run.feature != PIXELS:
+        spec = replace(spec, fit=fit, canvas=None if fit == "native" else PAPER_CANVAS)
+    canvas = spec.canvas or size
+    try:
+        module, _, _ = _build(run.tag, weights_io.NONE, canvas)
+        module.load_state_dict(backbone_state(state), strict=True)
+    except (BackboneError, RuntimeError) as error:
+        raise _unsuitable(file, run, spec, canvas, error) from error
+    digest = _settle(module, canvas, frozen)
+    return Backbone(
+        run.name, run.full_tag, module, spec, str(file.resolve()), digest, run.feature, run.run_id
+    )
+
+
+def _unsuitable(
+    file: Path, run: NetworkDescription, spec: PreprocessSpec, canvas: int, error: Exception
+) -> BackboneError:
+    if canvas == run.canvas:
+        if isinstance(error, BackboneError):
+            return error
+        return _misfit(run.tag, str(file), error)
+    remedy = "leave --fit out" if spec.fit != run.spec.fit else f"use images of {run.canvas} px"
+    return BackboneError(
+        f"{run.name} takes an input of {run.canvas} px, as it was trained, not of {canvas} px "
+        f"({_details(error)}); {remedy}"
+    )
+
+
+def _settle(module: nn.Module, canvas: int, frozen: bool) -> str:
+    """Make a network what it is to be used for, and return the digest of its weights."""
+    module.eval()
     digest = weights_io.weights_sha256(module)
-    if isinstance(module, PreLogits):
-        bake_sam_tables(module.network, canvas)
-    spec = PreprocessSpec(mean, std, fit, None if fit == "native" else canvas)
-    return Backbone(short, tag, module, spec, _weights_label(weights), digest, "prelogits")
+    if frozen:
+        module.requires_grad_(False)
+        if isinstance(module, PreLogits):
+            bake_sam_tables(module.network, canvas)  # training needs the tables as they are
+    return digest
+
+
+def _build(tag: str, weights: str, canvas: int) -> _Built:
+    """Build the network of a full tag for an input of `canvas` pixels."""
+    if tag == PIXELS:
+        return Pixels(), (), ()
+    if tag == PAPER[ALEXNET]:
+        return _build_alexnet(tag, weights), IMAGENET_MEAN, IMAGENET_STD
+    network = _build_timm(tag, weights, canvas)
+    config = network.pretrained_cfg
+    return PreLogits(network), tuple(config["mean"]), tuple(config["std"])
 
 
 def _weights_label(weights: str) -> str:
@@ -241,39 +277,13 @@ def _classes_in(state: dict[str, torch.Tensor], tag: str) -> int:
 
 
 def _misfit(tag: str, weights: str, error: Exception) -> BackboneError:
-    details = " ".join(line.strip() for line in str(error).splitlines()[1:])[:240]
     return BackboneError(
-        f"the weights {weights} do not fit {tag}: {details or first_line(error)}; "
+        f"the weights {weights} do not fit {tag}: {_details(error)}; "
         "check that file and backbone belong together"
     )
 
 
-def bake_sam_tables(network: Any, canvas: int) -> None:
-    """Resize SAM's position tables to the canvas once, instead of in every forward.
-
-    SAM's encoder is native to 1024 px and interpolates its absolute and relative position tables
-    whenever its input is smaller. For a frozen network the result is always the same, so it is
-    stored; the output is identical.
-    """
-    from timm.layers import resample_abs_pos_embed_nhwc
-    from timm.models.vision_transformer_sam import VisionTransformerSAM
-
-    if not isinstance(network, VisionTransformerSAM):
-        return
-    grid = [canvas // side for side in network.patch_embed.patch_size]
-    with torch.no_grad():
-        if network.pos_embed is not None:
-            table = resample_abs_pos_embed_nhwc(network.pos_embed, grid)
-            network.pos_embed = nn.Parameter(table.clone(), requires_grad=False)
-        for block in network.blocks:
-            if block.window_size == 0 and block.attn.use_rel_pos:
-                for name, side in zip(("rel_pos_h", "rel_pos_w"), grid, strict=True):
-                    table = _resize_rel_pos(getattr(block.attn, name), 2 * side - 1)
-                    setattr(block.attn, name, nn.Parameter(table, requires_grad=False))
-
-
-def _resize_rel_pos(table: torch.Tensor, length: int) -> torch.Tensor:
-    if table.shape[0] == length:
-        return table.detach()
-    rows = table.T.unsqueeze(0)
-    return F.interpolate(rows, size=length, mode="linear").squeeze(0).T.contiguous()
+def _details(error: Exception) -> str:
+    """Return what torch says of keys and shapes, which stands below its first line."""
+    below = " ".join(line.strip() for line in str(error).splitlines()[1:])
+    return below[:240] or first_line(error)

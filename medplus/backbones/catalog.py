@@ -1,10 +1,12 @@
-"""Names of backbones: the paper's ten, any timm name, and the raw-pixel baseline."""
+"""Names of backbones: the paper's ten, any timm name, the raw-pixel baseline, and runs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from medplus.backbones.finetuned import is_finetuned, is_path, no_network, read_description
 from medplus.errors import BackboneError, UsageError, first_line, nearest
 
 PIXELS = "pixels"
@@ -46,6 +48,8 @@ class BackboneInfo:
         Parameters without the classifier; 0 for ``pixels``.
     native_size : int or None
         The input height and width in pixels that the weights were trained at.
+    mean, std : tuple of float
+        What images are normalised with, per channel, on the scale 0 to 1.
     fixed_size : bool
         Whether the network takes only the input size that it was built for.
     """
@@ -65,13 +69,20 @@ def resolve(name: str) -> tuple[str, str]:
     """Return a backbone's canonical name and full tag.
 
     A timm name without a tag stands for timm's default tag; a full tag that is the default of its
-    architecture is shortened to it, so that both spellings name the same thing.
+    architecture is shortened to it, so that both spellings name the same thing. A fine-tuned run,
+    named by its folder or its network file, is called after its backbone and its id:
+    ``resnet18@<run_id>``.
 
     Raises
     ------
     UsageError
         If no such backbone is known; names the nearest.
+    BackboneError
+        If the network file of a run is damaged.
     """
+    if is_finetuned(name):
+        description = read_description(Path(name))
+        return description.name, description.full_tag
     if name == PIXELS:
         return PIXELS, PIXELS
     if name in PAPER:
@@ -85,10 +96,13 @@ def resolve(name: str) -> tuple[str, str]:
 
     architecture, dot, tag = name.partition(".")
     if not timm.is_model(architecture):
+        if is_path(name):
+            raise no_network(Path(name))
         known = [PIXELS, *PAPER, *timm.list_models()]
         raise UsageError(
             f"unknown backbone '{name}'{nearest(name, known)} "
-            "(the paper's ten, pixels, or any name that timm.list_models() gives)"
+            "(the paper's ten, pixels, any name that timm.list_models() gives, or the folder of a "
+            "fine-tuned run)"
         )
     if not dot:
         config = timm.models.get_pretrained_cfg(architecture)
@@ -106,6 +120,8 @@ def resolve(name: str) -> tuple[str, str]:
 
 def describe(name: str) -> BackboneInfo:
     """Return what is known of a backbone, without allocating or fetching its weights."""
+    if is_finetuned(name):
+        return _describe_run(Path(name))
     short, tag = resolve(name)
     if short == PIXELS:
         return BackboneInfo(PIXELS, PIXELS, 28 * 28, 0, None, (0.0,), (1.0,), False, "")
@@ -136,6 +152,19 @@ def describe(name: str) -> BackboneInfo:
         std=tuple(config["std"]),
         fixed_size=bool(config.get("fixed_input_size", False)),
         licence=config.get("license") or "",
+    )
+
+
+def _describe_run(path: Path) -> BackboneInfo:
+    run = read_description(path)
+    return replace(
+        describe(run.tag),
+        name=run.name,
+        tag=run.full_tag,
+        dim=run.dim,
+        native_size=run.canvas,
+        mean=run.spec.mean,
+        std=run.spec.std,
     )
 
 

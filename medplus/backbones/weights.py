@@ -80,12 +80,17 @@ def weights_sha256(network: torch.nn.Module) -> str:
     It covers what is in memory, not the file it came from, so equal weights have equal digests
     whether they were downloaded, read from a file, or drawn at random with the same seed.
     """
+    return state_sha256(network.state_dict())
+
+
+def state_sha256(state: Mapping[str, torch.Tensor]) -> str:
+    """Return the digest of `weights_sha256` for a network's state."""
     import torch
 
     digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
+    for name, tensor in sorted(state.items()):
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

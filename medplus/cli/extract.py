@@ -17,7 +17,7 @@ from medplus.cli.options import Output
     "--weights",
     default="pretrained",
     show_default=True,
-    help="pretrained, none (random), or a .safetensors or .pth file.",
+    help="pretrained, none (random), or a .safetensors or .pth file; a fine-tuned run has its own.",
 )
 @click.option(
     "--precision",
@@ -36,9 +36,8 @@ from medplus.cli.options import Output
 @click.option(
     "--fit",
     type=click.Choice(["pad", "resize", "native"]),
-    default="pad",
-    show_default=True,
-    help="Zero-pad to the backbone's input (the paper's way), resize to it, or neither.",
+    help="Zero-pad to the backbone's input (the paper's way), resize to it, or neither.  "
+    "[default: pad, or as a fine-tuned run was trained]",
 )
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Images per forward.  [default: automatic]"

@@ -32,8 +32,8 @@ class Comma(click.ParamType):  # type: ignore[type-arg]  # not generic before cl
         if isinstance(value, tuple):
             return value
         text = str(value)
-        # The name of a file may have commas of its own.
-        whole = "," in text and Path(text).is_file()
+        # The name of a file or folder may have commas of its own.
+        whole = "," in text and Path(text).exists()
         parts = [text] if whole else [part.strip() for part in text.split(",")]
         if not all(parts):
             self.fail(f"'{text}' has an empty part", param, ctx)
@@ -146,6 +146,13 @@ class Output:
 
         return on_console(Console(stderr=True, markup=False, emoji=False))
 
+    @property
+    def watch(self) -> Any:
+        """The reporter for training."""
+        from medplus.training.watch import OnConsole, Silent
+
+        return Silent() if self._quiet else OnConsole()
+
 
 def _folder(flag: str, variable: str, default: str, text: str) -> Callable[[Command], Command]:
     """Return an option that names a folder, by flag or by environment variable."""
@@ -181,7 +188,8 @@ def names(default_size: str) -> Callable[[Command], Command]:
             "--backbone",
             "backbones",
             required=True,
-            help="timm name, alexnet, pixels, or all (the paper's ten); repeat or use commas.",
+            help="timm name, alexnet, pixels, the folder of a fine-tuned run, or all (the paper's "
+            "ten); repeat or use commas.",
         )(command)
         command = several(
             "--size", "sizes", help=f"28, 64, 128, 224 or all.  [default: {default_size}]"

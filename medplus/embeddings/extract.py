@@ -12,6 +12,7 @@ from typing import Any
 from medplus._version import __version__
 from medplus.backbones.build import Backbone, load_backbone
 from medplus.backbones.catalog import resolve
+from medplus.backbones.finetuned import check_weights
 from medplus.backbones.inference import Embedder
 from medplus.datasets import catalog as dataset_catalog
 from medplus.datasets.dataset import ImageDataset
@@ -79,7 +80,7 @@ def extract(
     weights: str = "pretrained",
     precision: str = "auto",
     dtype: StoreDtype = "float32",
-    fit: Fit = "pad",
+    fit: Fit | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     data_root: str | Path = "data",
@@ -96,15 +97,16 @@ def extract(
     size : int, optional
         Size of the images in pixels; 28 for a flag, a file's own size for a path.
     backbone : str
-        One of the paper's ten, ``pixels``, or any timm name.
+        One of the paper's ten, ``pixels``, any timm name, or the folder of a fine-tuned run.
     weights : str
-        ``pretrained``, ``none`` (random), or the path of a weights file.
+        ``pretrained``, ``none`` (random), or the path of a weights file. A run has its own.
     precision : {"auto", "fp32", "bf16", "fp16"}
         Precision of the computation; ``auto`` is what the hardware runs natively.
     dtype : {"float32", "float16"}
         How embeddings are stored.
-    fit : {"pad", "resize", "native"}
-        How images are brought to the backbone's input size.
+    fit : {"pad", "resize", "native"}, optional
+        How images are brought to the backbone's input size; by default ``pad``, or as a
+        fine-tuned run was trained.
     batch_size : int, optional
         Images per forward; found automatically by default. Halved when memory runs out.
     device : str
@@ -141,7 +143,7 @@ def extract_all(
     weights: str = "pretrained",
     precision: str = "auto",
     dtype: StoreDtype = "float32",
-    fit: Fit = "pad",
+    fit: Fit | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     data_root: str | Path = "data",
@@ -160,6 +162,7 @@ def extract_all(
             dataset_catalog.info(name)
     for name in backbones:
         resolve(name)
+        check_weights(name, weights)
     target = resolve_device(device)
     compute = resolve_precision(precision, target)
     batch = batch_size or (_CUDA_BATCH if target.type == "cuda" else _CPU_BATCH)
@@ -228,6 +231,7 @@ def _new_info(images: ImageDataset, backbone: Backbone, key: StoreKey, dim: int)
         size=images.size,
         backbone=backbone.name,
         weights=backbone.weights,
+        run_id=backbone.run_id,
         dim=dim,
         dtype=key.dtype,
         n_samples={split: len(images.splits[split]) for split in SPLITS},

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medplus.backbones.catalog import resolve
+from medplus.backbones.finetuned import check_weights, is_finetuned, trained_sha256
+from medplus.backbones.weights import NONE, PRETRAINED
 from medplus.datasets import catalog
 from medplus.datasets.load import is_path
 from medplus.embeddings.store import EmbeddingStore, StoreInfo, list_stores, open_store, read_info
@@ -24,11 +26,15 @@ class StoreQuery:
     dataset : str
         A MedMNIST flag, or the path or stem of the user's file.
     backbone : str
-        The canonical name or the full tag.
+        The canonical name, the full tag, or the path of a fine-tuned run.
+    weights : str or None
+        ``pretrained``, ``none`` or the file; a run's own count as pretrained.
     key : str or None
         The start of the key's digest.
     dataset_digest : str or None
         SHA-256 of the dataset's arrays, where two datasets share a name.
+    weights_sha256 : str or None
+        Digest of the backbone's weights, where two backbones share a name.
     """
 
     dataset: str
@@ -40,6 +46,7 @@ class StoreQuery:
     fit: str | None = None
     key: str | None = None
     dataset_digest: str | None = None
+    weights_sha256: str | None = None
 
     @property
     def dataset_name(self) -> str:
@@ -62,19 +69,41 @@ class StoreQuery:
             self.dtype in (None, info.dtype),
             self.key is None or info.key_digest.startswith(self.key),
             digest in (None, info.key["dataset_digest"]),
+            self.weights_sha256 in (None, info.key["weights_sha256"]),
         ]
         if info.backbone != PIXELS:  # weights, precision and fit mean nothing for raw pixels
             wanted += [
-                self.weights in (None, info.weights) or self._same_file(info.weights),
+                self._means_weights(info),
                 self.precision in (None, "auto", info.key["precision"]),
                 self.fit in (None, info.key["preprocess"]["fit"]),
             ]
         return all(wanted)
 
-    def _same_file(self, recorded: str) -> bool:
-        if self.weights is None or self.weights in ("pretrained", "none"):
-            return False
-        return str(Path(self.weights).resolve()) == recorded
+    def _means_weights(self, info: StoreInfo) -> bool:
+        if self.weights in (None, info.weights):
+            return True
+        if self.weights in (PRETRAINED, NONE):
+            return self.weights == PRETRAINED and info.run_id is not None
+        return str(Path(self.weights).resolve()) == info.weights
+
+    def identified(self) -> StoreQuery:
+        """Return the query with a fine-tuned run named as its stores name it.
+
+        Only stores of the weights that the run has now will match: it may have trained on since
+        others were made.
+
+        Raises
+        ------
+        UsageError
+            If the run is to have other weights than its own.
+        BackboneError
+            If its network file is damaged.
+        """
+        if not is_finetuned(self.backbone):
+            return self
+        check_weights(self.backbone, self.weights or PRETRAINED)
+        digest = trained_sha256(Path(self.backbone))
+        return replace(self, backbone=resolve(self.backbone)[0], weights_sha256=digest)
 
     def describe(self) -> str:
         """Return the query in words."""
@@ -98,6 +127,7 @@ def find_store(root: str | Path, query: StoreQuery) -> EmbeddingStore:
             f"with: {_extract_command(root, query)}"
         )
     infos = list(_readable(root))
+    asked, query = query, query.identified()
     matching = [(path, info) for path, info in infos if query.matches(info)]
     complete = [(path, info) for path, info in matching if info.complete]
     if len(complete) == 1:
@@ -106,7 +136,7 @@ def find_store(root: str | Path, query: StoreQuery) -> EmbeddingStore:
         raise StoreError(_several(query, complete))
     if matching:
         return open_store(matching[0][0])  # raises, naming the command that completes it
-    raise StoreError(_none(root, query, infos))
+    raise StoreError(_none(root, asked, query, infos))
 
 
 def _readable(root: Path) -> list[tuple[Path, StoreInfo]]:
@@ -140,15 +170,24 @@ def _options(info: StoreInfo) -> dict[str, str]:
     }
 
 
-def _none(root: Path, query: StoreQuery, infos: list[tuple[Path, StoreInfo]]) -> str:
+def _none(
+    root: Path, asked: StoreQuery, query: StoreQuery, infos: list[tuple[Path, StoreInfo]]
+) -> str:
+    source = replace(asked, backbone=_path_of_run(asked, infos))
+    remedy = f"make it with: {_extract_command(root, source)}"
     named = [info for _, info in infos if query.names(info)]
+    if any(replace(query, weights_sha256=None).matches(info) for info in named):
+        return (
+            f"the stores of {query.describe()} under {root} are of other weights than the run has "
+            f"now: it has trained on, or is another of the same name; {remedy}"
+        )
     if named:
         have = "; ".join(
             " ".join(f"{flag} {value}" for flag, value in _options(info).items()) for info in named
         )
         return (
             f"no store of {query.describe()} under {root} has these options (there: {have}); "
-            f"make it with: {_extract_command(root, query)}"
+            f"{remedy}"
         )
     _check_names(root, query, [info for _, info in infos])
     have = ", ".join(
@@ -159,10 +198,15 @@ def _none(root: Path, query: StoreQuery, infos: list[tuple[Path, StoreInfo]]) ->
     if unreadable:
         noun = "store" if unreadable == 1 else "stores"
         there += f" ({unreadable} {noun} there cannot be read: medplus store verify says why)"
-    return (
-        f"no store of {query.describe()} under {root}{there}; "
-        f"make it with: {_extract_command(root, query)}"
-    )
+    return f"no store of {query.describe()} under {root}{there}; {remedy}"
+
+
+def _path_of_run(query: StoreQuery, infos: list[tuple[Path, StoreInfo]]) -> str:
+    """Return what `extract` knows a backbone by: for the name of a run, its network file."""
+    for _, info in infos:
+        if info.run_id is not None and query.backbone in (info.backbone, info.key["backbone"]):
+            return info.weights
+    return query.backbone
 
 
 def _check_names(root: Path, query: StoreQuery, infos: list[StoreInfo]) -> None:
@@ -175,7 +219,7 @@ def _check_names(root: Path, query: StoreQuery, infos: list[StoreInfo]) -> None:
             f"unknown dataset '{query.dataset}'{near} (medplus store ls lists what has a store)"
         )
     names = {name for info in infos for name in (info.backbone, info.key["backbone"])}
-    if query.backbone not in names:
+    if query.weights_sha256 is None and query.backbone not in names:
         resolve(query.backbone)
 
 

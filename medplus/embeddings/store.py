@@ -35,6 +35,8 @@ class StoreInfo(BaseModel):
         XXH3 (64 bits) of every committed chunk, by array path and chunk number.
     cost : dict
         ``seconds``, ``images_per_second`` and ``device`` of the extraction, over all its sessions.
+    run_id : str or None
+        The fine-tuned run that the backbone is; `weights` is its network file.
     complete : bool
         Set last; readers refuse a store without it.
     """
@@ -53,6 +55,7 @@ class StoreInfo(BaseModel):
     size: int
     backbone: str
     weights: str
+    run_id: str | None = None
     dim: int
     dtype: StoreDtype
     n_samples: dict[Split, int]
@@ -82,7 +85,11 @@ class StoreInfo(BaseModel):
         """Return the command that completes or repairs this store."""
         by_flag = self._was_named_by_flag()
         words = ["medplus", "extract", "--dataset", self.dataset if by_flag else self.dataset_path]
-        words += ["--size", str(self.size), "--backbone", self.backbone, "--weights", self.weights]
+        words += ["--size", str(self.size)]
+        if self.run_id is None:
+            words += ["--backbone", self.backbone, "--weights", self.weights]
+        else:
+            words += ["--backbone", self.weights]
         words += ["--precision", self.key["precision"], "--dtype", self.dtype]
         words += ["--fit", self.key["preprocess"]["fit"], "--store", str(root)]
         if by_flag:

@@ -8,8 +8,7 @@ import timm
 import torch
 from torchvision.models import alexnet
 
-from medplus.backbones import build
-from medplus.backbones.build import bake_sam_tables, load_backbone
+from medplus.backbones.build import load_backbone
 from medplus.errors import BackboneError, UsageError
 
 TINY = ["test_resnet", "test_vit", "test_efficientnet"]
@@ -84,6 +83,18 @@ def test_network_is_frozen_and_in_eval_mode(name):
 
 
 @pytest.mark.parametrize("name", TINY)
+def test_network_to_be_trained_has_the_same_weights_and_learns_in_all_of_them(name):
+    frozen, trainable = load_backbone(name, "none"), load_backbone(name, "none", frozen=False)
+    assert trainable.weights_sha256 == frozen.weights_sha256
+    assert all(parameter.requires_grad for parameter in trainable.module.parameters())
+    assert not trainable.module.training
+    x = torch.rand(2, 3, 224, 224)
+    assert torch.equal(trainable.module(x), frozen.module(x))
+    trainable.module(x).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in trainable.module.parameters())
+
+
+@pytest.mark.parametrize("name", TINY)
 def test_embedding_is_timms_pre_logits(name):
     module = load_backbone(name, "none").module
     sized = {"img_size": 224} if name == "test_vit" else {}
@@ -102,6 +113,10 @@ def test_spec_has_the_networks_normalisation_and_the_papers_canvas(name, fit):
     spec = load_backbone(name, "none", fit=fit).preprocess
     assert (spec.mean, spec.std) == (tuple(config.mean), tuple(config.std))
     assert (spec.fit, spec.canvas, spec.rgb) == (fit, 224, True)
+
+
+def test_images_are_padded_unless_something_else_is_asked_for():
+    assert load_backbone("resnet18", "none").preprocess.fit == "pad"
 
 
 def test_native_spec_has_no_canvas():
@@ -177,81 +192,3 @@ def test_pixels_have_no_weights_whatever_is_asked():
     assert first.weights == "none"
     assert first.weights_sha256 == load_backbone("pixels", "none").weights_sha256
     assert (first.feature, first.preprocess.rgb) == ("pixels", False)
-
-
-# --- SAM --------------------------------------------------------------------------------------
-
-
-def _small_sam() -> torch.nn.Module:
-    """A SAM encoder with a windowed and a global block, and random tables (they start at zero)."""
-    from timm.models.vision_transformer_sam import VisionTransformerSAM
-
-    torch.manual_seed(3)
-    network = VisionTransformerSAM(
-        img_size=512,
-        embed_dim=32,
-        depth=2,
-        num_heads=2,
-        neck_chans=16,
-        num_classes=0,
-        window_size=14,
-        global_attn_indexes=(1,),
-        use_rel_pos=True,
-        use_abs_pos=True,
-    ).eval()
-    for name, parameter in network.named_parameters():
-        if "pos" in name:
-            torch.nn.init.normal_(parameter)
-    return network
-
-
-@pytest.mark.parametrize("canvas", [64, 224, 512])
-def test_baked_tables_give_the_same_embedding(canvas):
-    network = _small_sam()
-    x = torch.rand(2, 3, canvas, canvas)
-    with torch.no_grad():
-        expected = network.forward_head(network.forward_features(x), pre_logits=True)
-        bake_sam_tables(network, canvas)
-        found = network.forward_head(network.forward_features(x), pre_logits=True)
-    assert expected.std() > 0.01
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
-
-
-def test_baked_tables_are_not_resized_again():
-    network = _small_sam()
-    bake_sam_tables(network, 224)
-    assert network.pos_embed.shape[1:3] == (14, 14)
-    assert network.blocks[1].attn.rel_pos_h.shape[0] == 2 * 14 - 1
-    pointer = network.blocks[1].attn.rel_pos_h.data_ptr()
-    bake_sam_tables(network, 224)
-    assert network.blocks[1].attn.rel_pos_h.data_ptr() == pointer
-
-
-def test_loaded_sam_has_its_tables_baked_for_the_canvas():
-    network = load_backbone("samvit_base_patch16", "none").module.network
-    assert network.pos_embed.shape[1:3] == (14, 14)
-    blocks = [block for block in network.blocks if block.window_size == 0]
-    assert len(blocks) == 4
-    assert {block.attn.rel_pos_w.shape[0] for block in blocks} == {2 * 14 - 1}
-
-
-def test_baking_leaves_other_networks_alone():
-    network = timm.create_model("test_vit")
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    bake_sam_tables(network, 64)
-    for key, value in network.state_dict().items():
-        assert torch.equal(value, before[key])
-
-
-def test_digest_is_of_the_weights_not_of_the_baked_tables(monkeypatch):
-    monkeypatch.setattr(build, "_build_timm", lambda *_: _configured(_small_sam()))
-    digests = {
-        load_backbone("samvit_base_patch16", "none", size=size, fit="native").weights_sha256
-        for size in (64, 128)
-    }
-    assert len(digests) == 1
-
-
-def _configured(network):
-    network.pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
-    return network

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch.optim.adam import adam
 
+from medplus.backbones.head import initial_head
 from medplus.config import ProbeRecipe
 from medplus.progress import Advance
 
@@ -159,10 +160,11 @@ class _Stack:
         self._generators = [torch.Generator().manual_seed(seed) for seed in grid.seeds]
         lr, decay = torch.tensor(grid.settings, dtype=torch.float64, device=device).T
         self._lr, self._decay = (t.repeat(n_classes).unsqueeze(1) for t in (lr, decay))
-        initial = zip(*(_initial_head(dim, n_classes, g) for g in self._generators), strict=True)
+        heads = [initial_head(dim, n_classes, generator) for generator in self._generators]
+        initial = [torch.stack(part).to(device) for part in zip(*heads, strict=True)]
         # Weights (n_seeds, n_classes · n_settings, dim) and biases (n_seeds, …, 1).
         self._parameters = [
-            (torch.stack(part).to(device).repeat_interleave(n_settings, 1) / self._lr).float()
+            (part.view(n_seeds, n_classes, -1).repeat_interleave(n_settings, 1) / self._lr).float()
             for part in initial
         ]
         self._gradients, self._mean, self._square = (
@@ -289,13 +291,3 @@ class _Stack:
             epochs_run=self._epochs_run,
             best_epoch=self._best_epoch,
         )
-
-
-def _initial_head(
-    dim: int, n_classes: int, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw what `nn.Linear(dim, n_classes)` draws: weight (n_classes, dim), bias (n_classes, 1)."""
-    bound = 1 / math.sqrt(dim)
-    weight = torch.empty(n_classes, dim).uniform_(-bound, bound, generator=generator)
-    bias = torch.empty(n_classes, 1).uniform_(-bound, bound, generator=generator)
-    return weight, bias
