@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,8 @@ from rich import box
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+
+from medplus.vocabulary import SPLITS, Split
 
 if TYPE_CHECKING:
     from medplus.embeddings.extract import Extraction
@@ -167,41 +169,53 @@ def print_extractions(extractions: Sequence[Extraction]) -> None:
     print_table(columns, rows)
 
 
+_OWN: tuple[tuple[Column, Callable[[RunRecord], str | None]], ...] = (
+    (Column("k", right=True), lambda run: _text(run.k)),
+    (Column("seed", right=True), lambda run: _text(run.seed)),
+    (Column("lr", right=True), lambda run: None if run.lr is None else f"{run.lr:g}"),
+    (
+        Column("wd", right=True),
+        lambda run: None if run.weight_decay is None else f"{run.weight_decay:g}",
+    ),
+    (Column("epochs", right=True, rank=3), lambda run: _text(run.epochs_run)),
+)
+"""What tells the runs of a protocol apart; a column is shown where any run has a value."""
+
+
 def print_records(records: Sequence[RunRecord]) -> None:
     """Print the scores of runs, one row each; accuracies and AUC in percent."""
-    knn = all(record.protocol == "knn" for record in records)
-    own = (
-        (Column("k", right=True),)
-        if knn
-        else (
-            Column("seed", right=True), Column("lr", right=True), Column("wd", right=True),
-            Column("epochs", right=True, rank=3),
-        )
-    )  # fmt: skip
+    cells = [[cell(record) for _, cell in _OWN] for record in records]
+    own = [i for i in range(len(_OWN)) if any(row[i] is not None for row in cells)]
+    several = len({record.protocol for record in records}) > 1
+    # Of the last split, mostly test, everything is told; of those before it the accuracy.
+    *before, last = [s for s in SPLITS if any(s in r.metrics for r in records)] or ["test"]
     columns = (
-        Column("dataset"), Column("size", right=True), Column("backbone"), *own,
-        Column("val ACC", right=True), Column("test ACC", right=True), Column("95 % CI", rank=4),
-        Column("test AUC", right=True), Column("bal. ACC", right=True, rank=2),
+        *((Column("protocol"),) if several else ()),
+        Column("dataset"), Column("size", right=True), Column("backbone"),
+        *(_OWN[i][0] for i in own), *(Column(f"{split} ACC", right=True) for split in before),
+        Column(f"{last} ACC", right=True), Column("95 % CI", rank=4),
+        Column(f"{last} AUC", right=True), Column("bal. ACC", right=True, rank=2),
         Column("ECE", right=True, rank=1),
     )  # fmt: skip
     # A choice is worth marking only where there was one.
-    choices = len(records) > len({(r.store["key"], r.seed) for r in records})
+    choices = len(records) > len({record.group for record in records})
     rows = []
-    for record in records:
-        val, test = record.metrics["val"], record.metrics["test"]
-        star = "★ " if choices and record.selected else ""
+    for record, values in zip(records, cells, strict=True):
+        scores = record.metrics.get(last, {})
+        ece = scores.get("ece")
         rows.append(
             (
+                *((record.protocol,) if several else ()),
                 record.dataset,
                 str(record.size),
                 record.backbone,
-                *_own_cells(record, knn),
-                star + percent(val["acc"]),
-                percent(test["acc"]),
-                _interval(test.get("acc_ci95")),
-                percent(test["auc"]),
-                percent(test["balanced_accuracy"]),
-                f"{test['ece']:.3f}" if test.get("ece") is not None else "–",
+                *(values[i] or "" for i in own),
+                *(_accuracy(record, split, choices) for split in before),
+                _accuracy(record, last, choices),
+                _interval(scores.get("acc_ci95")),
+                percent(scores.get("auc")),
+                percent(scores.get("balanced_accuracy")),
+                "–" if ece is None else f"{ece:.3f}",
             )
         )
     print_table(columns, rows)
@@ -211,10 +225,13 @@ def print_records(records: Sequence[RunRecord]) -> None:
         console.print(line, soft_wrap=True)
 
 
-def _own_cells(record: RunRecord, knn: bool) -> list[str]:
-    if knn:
-        return [str(record.k)]
-    return [str(record.seed), f"{record.lr:g}", f"{record.weight_decay:g}", str(record.epochs_run)]
+def _accuracy(record: RunRecord, split: Split, choices: bool) -> str:
+    star = "★ " if choices and record.selected and split == "val" else ""
+    return star + percent(record.metrics.get(split, {}).get("acc"))
+
+
+def _text(value: int | None) -> str | None:
+    return None if value is None else str(value)
 
 
 def _remarks(records: Sequence[RunRecord]) -> list[str]:
@@ -227,16 +244,27 @@ def _remarks(records: Sequence[RunRecord]) -> list[str]:
         if named:
             lines.append(f"Note: {', '.join(named)} is {meaning}.")
     for record in records:
-        for split in ("val", "test"):
-            missing = record.metrics[split].get("missing_classes")
+        for split, scores in record.metrics.items():
+            missing = scores.get("missing_classes")
             if missing:
                 lines.append(
                     f"Note: {record.dataset}'s {split} split lacks positives or negatives of class "
                     f"{', '.join(str(c) for c in missing)}, so its AUC is undefined."
                 )
-    folders = sorted({str(Path(r.path).parents[4]) for r in records})
-    lines.append(f"Records: {', '.join(folders)}")
+    lines.append(f"Records: {', '.join(_places(records))}")
     return list(dict.fromkeys(lines))
+
+
+def _places(records: Sequence[RunRecord]) -> list[str]:
+    """Return where records lie: the roots of their runs, or a run's folder of evaluations."""
+    from medplus.runs.ledger import EVALUATIONS
+
+    folders = [Path(record.path) for record in records]
+    evaluations = {str(path.parent) for path in folders if path.parent.name == EVALUATIONS}
+    roots = {str(path.parents[4]) for path in folders if path.parent.name != EVALUATIONS}
+    if len(evaluations) > 1:
+        evaluations = {f"{EVALUATIONS} in the folder of each run"}
+    return sorted(roots | evaluations)
 
 
 def percent(value: float | None) -> str:

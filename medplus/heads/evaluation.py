@@ -6,18 +6,17 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.errors import RunError
-from medplus.metrics import score
 from medplus.runs.ledger import find_run, run_folder
 from medplus.runs.record import Protocol, RunRecord, config_hash, environment
+from medplus.runs.scoring import EVALUATED, score_splits
 from medplus.vocabulary import MULTI_LABEL, Split, Task
 
-EVALUATED: tuple[Split, ...] = ("val", "test")
 Stores = EmbeddingStore | str | Path | Iterable[EmbeddingStore | str | Path]
 """One store or several, open or by path."""
 
@@ -111,7 +110,7 @@ class RunPlan:
             seconds=seconds,
             cost=cost,
             config=self.config,
-            store={"path": str(self.store.path), "key": info.key_digest, **_store_facts(info.key)},
+            store=store_facts(self.store),
             environment=environment(),
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             **self.fields,
@@ -119,8 +118,12 @@ class RunPlan:
         )
 
 
-def _store_facts(key: dict[str, Any]) -> dict[str, Any]:
+def store_facts(store: EmbeddingStore) -> dict[str, Any]:
+    """Return what a record tells of the embeddings that it was made on."""
+    key = store.info.key
     return {
+        "path": str(store.path),
+        "key": store.key,
         "backbone": key["backbone"],
         "precision": key["precision"],
         "dtype": key["dtype"],
@@ -146,41 +149,16 @@ def plan_run(
     return RunPlan(store, protocol, folder, full, fields)
 
 
-def evaluate(
+def score_stored(
     splits: Mapping[Split, StoredSplit],
     scores: Mapping[Split, np.ndarray],
-    task: str,
+    task: Task,
     bootstrap: int | None,
 ) -> tuple[dict[Split, dict[str, Any]], dict[str, np.ndarray]]:
-    """Score the predictions of val and test.
-
-    Parameters
-    ----------
-    scores : mapping of split to ndarray of float32, shape (n_samples, n_classes)
-        Probabilities or vote shares.
-    bootstrap : int or None
-        Resamples for the test split's confidence intervals; None chooses by cost, 0 leaves
-        them out.
-
-    Returns
-    -------
-    metrics : dict
-        Per split, as `medplus.metrics.Scores.to_dict` gives them.
-    predictions : dict of ndarray
-        What ``predictions.npz`` holds.
-    """
-    assert task in get_args(Task)
-    metrics: dict[Split, dict[str, Any]] = {}
-    predictions: dict[str, np.ndarray] = {}
-    for split in EVALUATED:
-        truth = splits[split].labels
-        # Intervals are of the test samples; val only selects.
-        resamples = bootstrap if split == "test" else 0
-        metrics[split] = score(truth, scores[split], task, bootstrap=resamples).to_dict()  # type: ignore[arg-type]
-        predictions[f"{split}_score"] = scores[split].astype(np.float32, copy=False)
-        predictions[f"{split}_true"] = truth
-        predictions[f"{split}_index"] = splits[split].index
-    return metrics, predictions
+    """Score the predictions of val and test of a store; see `medplus.runs.scoring`."""
+    truth = {split: splits[split].labels for split in EVALUATED}
+    index = {split: splits[split].index for split in EVALUATED}
+    return score_splits(truth, scores, index, task, bootstrap)
 
 
 def check_trainable(store: EmbeddingStore, train: StoredSplit) -> None:
@@ -201,7 +179,7 @@ def check_trainable(store: EmbeddingStore, train: StoredSplit) -> None:
 
 
 def select_best(records: list[RunRecord]) -> list[RunRecord]:
-    """Mark, per dataset, size, backbone and seed, the run with the best val accuracy.
+    """Mark, per dataset, size, backbone, store and seed, the run with the best val accuracy.
 
     Ties go to the higher val AUC, then to the earlier run. Test scores take no part.
     """
@@ -212,8 +190,8 @@ def select_best(records: list[RunRecord]) -> list[RunRecord]:
         return val["acc"], val["auc"] if val.get("auc") is not None else -1.0
 
     for position, record in enumerate(records):
-        group = (record.dataset, record.size, record.backbone, record.store["key"], record.seed)
-        if group not in best or merit(record) > merit(records[best[group]]):
-            best[group] = position
+        rival = best.get(record.group)
+        if rival is None or merit(record) > merit(records[rival]):
+            best[record.group] = position
     chosen = set(best.values())
     return [r.model_copy(update={"selected": i in chosen}) for i, r in enumerate(records)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,18 @@ from medplus.runs.record import RECORD_SCHEMA, RunRecord
 RECORD_FILE = "record.json"
 PREDICTIONS_FILE = "predictions.npz"
 HEAD_FILE = "head.safetensors"
+_REMEDY = (
+    "free space or choose another folder with --runs, then run the same command again: finished "
+    "runs are kept"
+)
+EVALUATIONS = "evaluations"
+"""The folder within a run that holds what it scored later, on these or other data."""
+
+_DIGEST_LENGTH = 8
+_REMEDY = (
+    "free space or choose another folder with --runs, then run the same command again: finished "
+    "runs are kept"
+)
 
 
 def run_folder(
@@ -24,6 +37,11 @@ def run_folder(
 ) -> Path:
     """Return the folder of a run: ``<root>/<protocol>/<dataset>/<size>/<backbone>/<run_id>``."""
     return root / protocol / safe_name(dataset) / str(size) / safe_name(backbone) / run_id
+
+
+def evaluation_folder(run: Path, dataset: str, size: int, digest: str) -> Path:
+    """Return the folder of a run's evaluation on a dataset, named by the start of its digest."""
+    return run / EVALUATIONS / f"{safe_name(dataset)}-{size}-{digest[:_DIGEST_LENGTH]}"
 
 
 def find_run(folder: Path) -> RunRecord | None:
@@ -43,6 +61,7 @@ def save_run(
     head: Mapping[str, np.ndarray] | None = None,
     *,
     overwrite: bool = False,
+    remedy: str = _REMEDY,
 ) -> None:
     """Write a run's folder under a temporary name, then rename it.
 
@@ -57,6 +76,8 @@ def save_run(
         Tensors of a trained head, saved as safetensors.
     overwrite : bool
         Replace an existing run; otherwise an existing one is kept.
+    remedy : str
+        What to do if the folder cannot be written, for the message.
 
     Raises
     ------
@@ -65,22 +86,60 @@ def save_run(
     """
     folder = Path(record.path)
     try:
-        with atomic.new_folder(folder) as temporary:
-            np.savez(temporary / PREDICTIONS_FILE, allow_pickle=False, **predictions)
+        with _explained(folder, remedy), atomic.new_folder(folder) as temporary:
             if head is not None:
                 from safetensors.numpy import save_file
 
                 save_file(dict(head), temporary / HEAD_FILE)
-            stored = record.model_copy(update={"selected": None})
-            atomic.write_json(temporary / RECORD_FILE, stored.to_dict())
+            _write_results(temporary, record, predictions)
             if overwrite and folder.exists():
                 atomic.remove_folder(folder)  # only now: a failure above costs nothing
     except FileExistsError:
         return  # another process finished the same run; its result is as good
+
+
+def finish_run(partial: Path, record: RunRecord, predictions: Mapping[str, np.ndarray]) -> None:
+    """Turn the folder of a run under way into that of a finished run.
+
+    Parameters
+    ----------
+    partial : Path
+        Holds what the run has written so far; its writer's lock must be held.
+    record, predictions
+        As for `save_run`; an existing run is replaced.
+
+    Raises
+    ------
+    RunError
+        If the folder cannot be written.
+    """
+    folder = Path(record.path)
+    with _explained(folder):
+        _write_results(partial, record, predictions)
+        for file in partial.iterdir():
+            atomic.sync(file)
+        if folder.exists():
+            atomic.remove_folder(folder)
+        partial.rename(folder)
+        atomic.sync_folder(folder.parent)
+
+
+def _write_results(folder: Path, record: RunRecord, predictions: Mapping[str, np.ndarray]) -> None:
+    """Write predictions and record into a folder; the record last, since it says that all is."""
+    np.savez(folder / PREDICTIONS_FILE, allow_pickle=False, **predictions)
+    stored = record.model_copy(update={"selected": None})
+    atomic.write_json(folder / RECORD_FILE, stored.to_dict())
+
+
+@contextmanager
+def _explained(folder: Path, remedy: str = _REMEDY) -> Iterator[None]:
+    try:
+        yield
+    except FileExistsError:
+        raise
     except OSError as error:
         raise RunError(
-            f"the run {folder} cannot be written: {error.strerror or error}; free space or choose "
-            "another folder with --runs, then run the same command again: finished runs are kept"
+            f"the run {folder} cannot be written: {error.strerror or error}; {remedy}"
         ) from error
 
 
@@ -130,7 +189,8 @@ def read_predictions(folder: Path) -> dict[str, np.ndarray]:
 
 
 def list_runs(root: Path) -> Iterator[Path]:
-    """Yield the folders of all finished runs under a root, sorted."""
+    """Yield the folders of all finished runs under a root, sorted; evaluations are no runs."""
     for path in sorted(root.glob(f"*/*/*/*/*/{RECORD_FILE}")):
-        if not path.parent.name.startswith("."):
-            yield path.parent
+        folder = path.parent
+        if not folder.name.startswith(".") and folder.parent.name != EVALUATIONS:
+            yield folder

@@ -1,4 +1,4 @@
-"""The record of a run: one protocol on one store with one recipe and one seed."""
+"""The record of a run: one protocol on one store or dataset with one recipe and one seed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,12 @@ class RunRecord(BaseModel):
     path : str
         The run's folder.
     config : dict
-        All that determines the result: protocol, store key, recipe, seed.
+        All that determines the result: protocol, store key or data and weights, recipe, seed.
+    store : dict or None
+        The embeddings that a head was made on; None for a run on images.
+    network, training : dict or None
+        The network that was trained, and how: what does not determine the result, or follows from
+        it.
     metrics : dict
         Per split, the scores of `medplus.metrics.Scores.to_dict`; fractions from 0 to 1.
     seconds : float
@@ -68,10 +73,23 @@ class RunRecord(BaseModel):
     seconds: float
     cost: dict[str, Any]
     config: dict[str, Any]
-    store: dict[str, Any]
+    store: dict[str, Any] | None = None
+    network: dict[str, Any] | None = None
+    training: dict[str, Any] | None = None
     environment: dict[str, str]
     created: str
     selected: bool | None = None
+
+    @property
+    def store_key(self) -> str | None:
+        """The identity of the embeddings that a head was made on."""
+        return None if self.store is None else self.store["key"]
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """What runs have in common that differ in their recipe only."""
+        own = (self.dataset, self.size, self.backbone, self.weights, self.store_key, self.seed)
+        return (self.protocol, *own)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON, without the fields that do not apply."""

@@ -13,10 +13,10 @@ from medplus.errors import RunError, StoreError
 from medplus.heads.evaluation import (
     StoredSplit,
     check_trainable,
-    evaluate,
     open_stores,
     plan_run,
     read_split,
+    score_stored,
     select_best,
 )
 from medplus.runs.record import config_hash
@@ -114,40 +114,20 @@ def test_record_tells_data_store_and_environment(store, tmp_path):
 # --- scores -----------------------------------------------------------------------------------
 
 
-def splits_and_scores():
+def test_scores_of_a_store_go_with_its_labels_and_index():
     rng = np.random.default_rng(0)
     splits = {
         s: StoredSplit(np.zeros((n, 2), "f4"), rng.integers(0, 3, (n, 1)), np.arange(n) + 7)
         for s, n in zip(SPLITS, (4, 40, 50), strict=True)
     }
-    return splits, {s: rng.dirichlet([1, 1, 1], len(splits[s].labels)) for s in ("val", "test")}
-
-
-def test_val_and_test_are_scored_and_their_predictions_kept():
-    splits, scores = splits_and_scores()
-    metrics, predictions = evaluate(splits, scores, "multi-class", bootstrap=20)
+    scores = {s: rng.dirichlet([1, 1, 1], len(splits[s].labels)) for s in ("val", "test")}
+    metrics, predictions = score_stored(splits, scores, "multi-class", bootstrap=20)
     assert set(metrics) == {"val", "test"}
     for split in ("val", "test"):
         expected = getACC(splits[split].labels, scores[split], "multi-class")
         assert metrics[split]["acc"] == pytest.approx(expected)
         np.testing.assert_array_equal(predictions[f"{split}_true"], splits[split].labels)
         np.testing.assert_array_equal(predictions[f"{split}_index"], splits[split].index)
-        assert predictions[f"{split}_score"].dtype == np.float32
-
-
-def test_confidence_intervals_are_of_test_only():
-    splits, scores = splits_and_scores()
-    metrics, _ = evaluate(splits, scores, "multi-class", bootstrap=20)
-    assert "acc_ci95" not in metrics["val"]
-    low, high = metrics["test"]["acc_ci95"]
-    assert low <= metrics["test"]["acc"] <= high
-    assert metrics["test"]["n_bootstrap"] == 20
-
-
-def test_no_resamples_no_intervals():
-    splits, scores = splits_and_scores()
-    metrics, _ = evaluate(splits, scores, "multi-class", bootstrap=0)
-    assert "acc_ci95" not in metrics["test"]
 
 
 # --- selection --------------------------------------------------------------------------------
@@ -189,9 +169,24 @@ def test_test_scores_take_no_part(make_record):
 
 
 @pytest.mark.parametrize(
-    "other", [{"seed": 2}, {"dataset": "x"}, {"size": 64}, {"backbone": "x"}, {"store": {"key": 1}}]
+    "other",
+    [
+        {"seed": 2},
+        {"dataset": "x"},
+        {"size": 64},
+        {"backbone": "x"},
+        {"weights": "x"},
+        {"protocol": "finetune"},
+        {"store": {"key": "x"}},
+        {"store": None},
+    ],
 )
 def test_runs_compete_only_within_dataset_size_backbone_store_and_seed(other, make_record):
     rival = make_record(0.9)
     assert selected([make_record(0.7), rival]) == [1]
     assert selected([make_record(0.7), rival.model_copy(update=other)]) == [0, 1]
+
+
+def test_runs_without_a_store_compete_among_themselves(make_record):
+    records = [make_record(acc, protocol="finetune", store=None) for acc in (0.5, 0.7, 0.6)]
+    assert selected(records) == [1]

@@ -73,6 +73,22 @@ def test_fields_that_do_not_apply_are_left_out():
     assert not set(absent) & set(document)
 
 
+def test_a_run_on_images_has_no_store():
+    fields = {key: value for key, value in FIELDS.items() if key != "store"}
+    record = RunRecord(**(fields | {"protocol": "finetune", "seed": 1, "epochs_run": 3}))
+    assert record.store is record.store_key is None
+    assert "store" not in record.to_dict()
+    assert RunRecord.model_validate(json.loads(json.dumps(record.to_dict()))) == record
+
+
+def test_runs_that_differ_in_their_recipe_only_are_one_group():
+    record = RunRecord(**FIELDS)
+    other = {"run_id": "x", "path": "x", "k": 1, "lr": 0.1, "config": {}, "metrics": {}}
+    assert record.group == RunRecord(**(FIELDS | other)).group
+    for changes in ({"seed": 2}, {"protocol": "probe"}, {"store": {"key": "cd"}}, {"size": 64}):
+        assert record.group != RunRecord(**(FIELDS | changes)).group
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"protocol": "magic"}, {"metrics": {"training": {}}}, {"size": "large"}, {"surprise": 1}],

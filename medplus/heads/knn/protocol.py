@@ -13,14 +13,13 @@ from medplus.device import describe_device, resolve_device
 from medplus.embeddings.store import EmbeddingStore
 from medplus.errors import RunError
 from medplus.heads.evaluation import (
-    EVALUATED,
     RunPlan,
     Stores,
     check_trainable,
-    evaluate,
     open_stores,
     plan_run,
     read_split,
+    score_stored,
     select_best,
 )
 from medplus.heads.knn.backends import resolve_backend
@@ -28,7 +27,8 @@ from medplus.heads.knn.search import search
 from medplus.heads.knn.vote import vote_shares
 from medplus.runs.ledger import save_run
 from medplus.runs.record import RunRecord
-from medplus.vocabulary import MULTI_LABEL, PAPER_K, SearchBackend
+from medplus.runs.scoring import EVALUATED
+from medplus.vocabulary import MULTI_LABEL, PAPER_K, SearchBackend, Split
 
 
 def knn(
@@ -150,8 +150,8 @@ def _run(
     boundary = len(splits["val"].labels)
     records = []
     for plan, share in zip(plans, shares, strict=True):
-        scores = {"val": share[:boundary], "test": share[boundary:]}
-        metrics, predictions = evaluate(splits, scores, info.task, bootstrap)  # type: ignore[arg-type]
+        scores: dict[Split, np.ndarray] = {"val": share[:boundary], "test": share[boundary:]}
+        metrics, predictions = score_stored(splits, scores, info.task, bootstrap)
         record = plan.record(metrics, seconds, cost)
         save_run(record, predictions, overwrite=overwrite)
         records.append(record)

@@ -15,21 +15,21 @@ from medplus.device import describe_device, resolve_device
 from medplus.embeddings.store import EmbeddingStore
 from medplus.errors import RunError
 from medplus.heads.evaluation import (
-    EVALUATED,
     RunPlan,
     StoredSplit,
     Stores,
     check_trainable,
-    evaluate,
     open_stores,
     plan_run,
     read_split,
+    score_stored,
     select_best,
 )
 from medplus.heads.probe.stack import HeadGrid, TrainedHeads, train_heads
 from medplus.progress import Progress, silent
 from medplus.runs.ledger import save_run
 from medplus.runs.record import RunRecord
+from medplus.runs.scoring import EVALUATED
 from medplus.vocabulary import MULTI_LABEL, Split
 
 
@@ -170,7 +170,7 @@ def _run(
     records = {}
     for seed, lr, wd in todo:
         at = (seeds.index(seed), settings.index((lr, wd)))
-        metrics, predictions = evaluate(
+        metrics, predictions = score_stored(
             splits, {split: scores[split][at] for split in EVALUATED}, info.task, bootstrap
         )
         metrics["val"]["loss"] = float(heads.val_loss[at])
