@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +61,53 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
             raise UsageError("--precision fp16 needs a CUDA device; on a CPU use bf16 or fp32")
         return "fp16"
     raise UsageError(f"unknown precision '{name}'; use auto, fp32, bf16 or fp16")
+
+
+def resolve_training_precision(name: str, device: torch.device) -> Precision:
+    """Return the precision that a recipe's word for training stands for on a device.
+
+    ``auto`` is bf16 where the hardware multiplies it natively (CUDA from compute capability 8.0,
+    CPUs with AMX or AVX512-BF16), else fp32: bf16 has fp32's range, so it needs no loss scaling.
+
+    Raises
+    ------
+    UsageError
+        If the device cannot train at this precision.
+    """
+    import torch
+
+    if name == "auto":
+        if device.type == "cuda":
+            native = torch.cuda.get_device_capability(device) >= (8, 0)
+        else:
+            native = cpu_has_native_bf16()
+        return "bf16" if native else "fp32"
+    return resolve_precision(name, device)
+
+
+def check_devices(device: torch.device, devices: int) -> None:
+    """Refuse more devices than there are.
+
+    Raises
+    ------
+    UsageError
+    """
+    import torch
+
+    if device.type != "cuda":
+        cores = os.cpu_count() or 1
+        if devices > cores:
+            raise UsageError(f"--devices {devices}: this machine has {cores} CPU cores")
+        return
+    if devices > 1 and device.index is not None:
+        raise UsageError(
+            f"--devices {devices} with --device {device}: say --device cuda, and choose GPUs with "
+            "CUDA_VISIBLE_DEVICES"
+        )
+    if devices > torch.cuda.device_count():
+        raise UsageError(
+            f"--devices {devices}: torch sees {torch.cuda.device_count()} CUDA devices"
+        )
 
 
 def cpu_has_native_bf16() -> bool:

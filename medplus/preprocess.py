@@ -7,6 +7,7 @@ torchvision's ToTensor, Normalize, Pad.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -131,9 +132,17 @@ class Preprocessor:
         self._canvas: torch.Tensor | None = None
         self._written = torch.Size()
 
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Map uint8 images to the backbone's input, as `preprocess` does, in `dtype`."""
+    def __call__(
+        self, images: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """Map uint8 images to the backbone's input, as `preprocess` does, in `dtype`.
+
+        `change` may alter the normalised pixels before they are padded: augmentation costs least
+        there, and what it moves in from outside is the padding's own colour.
+        """
         pixels = normalise(images, self.spec)
+        if change is not None:
+            pixels = change(pixels)
         side = pixels.shape[-1]
         if self.spec.fit != "pad" or self.spec.canvas in (None, side):
             return pixels.to(self.dtype, memory_format=self.memory_format)

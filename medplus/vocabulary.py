@@ -14,6 +14,11 @@ StoreDtype = Literal["float32", "float16"]
 Metric = Literal["l2", "cosine"]
 Vote = Literal["majority", "distance"]
 SearchBackend = Literal["faiss", "torch"]
+Trainable = Literal["all", "head"]
+NormStats = Literal["update", "frozen"]
+Flip = Literal["auto", "none", "horizontal", "dihedral"]
+Schedule = Literal["paper", "cosine", "constant"]
+Optimizer = Literal["adamw", "sgd"]
 
 MULTI_LABEL: Task = "multi-label, binary-class"
 SPLITS: tuple[Split, ...] = get_args(Split)

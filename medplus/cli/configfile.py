@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
 from medplus.errors import UsageError, nearest
+from medplus.yamlfile import read_yaml
 
 
 def read_config(
@@ -24,20 +24,7 @@ def read_config(
     UsageError
         If the file cannot be read, is not a mapping, or has an unknown key or an invalid value.
     """
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"the config file {path} does not exist") from None
-    except OSError as error:
-        raise UsageError(f"the config file {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        raise UsageError(f"the config file {path} is not valid YAML{where}") from None
-    if document is None:
-        return {}
-    if not isinstance(document, dict):
-        raise UsageError(f"the config file {path} must map options to values")
+    document = read_yaml(path, "config")
     by_option = {
         option.lstrip("-").replace("-", "_"): parameter
         for parameter in known.values()
@@ -46,7 +33,7 @@ def read_config(
     }
     values = {}
     for key, value in document.items():
-        option = str(key).replace("-", "_")
+        option = key.replace("-", "_")
         if option not in by_option:
             known_names = ", ".join(sorted(by_option))
             raise UsageError(
