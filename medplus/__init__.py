@@ -20,15 +20,20 @@ if TYPE_CHECKING:
     from medplus.embeddings.select import StoreQuery, find_store
     from medplus.embeddings.store import open_store
     from medplus.errors import MedplusError
+    from medplus.evaluation import evaluate
     from medplus.heads.knn import knn
     from medplus.heads.probe import probe
+    from medplus.training import finetune, finetune_all
 
 _HOMES = {
     "MedplusError": "medplus.errors",
     "StoreQuery": "medplus.embeddings.select",
+    "evaluate": "medplus.evaluation",
     "extract": "medplus.embeddings.extract",
     "extract_all": "medplus.embeddings.extract",
     "find_store": "medplus.embeddings.select",
+    "finetune": "medplus.training",
+    "finetune_all": "medplus.training",
     "knn": "medplus.heads.knn",
     "load_dataset": "medplus.datasets.load",
     "open_store": "medplus.embeddings.store",
@@ -41,9 +46,12 @@ __all__ = [
     "MedplusError",
     "StoreQuery",
     "__version__",
+    "evaluate",
     "extract",
     "extract_all",
     "find_store",
+    "finetune",
+    "finetune_all",
     "knn",
     "load_dataset",
     "open_store",

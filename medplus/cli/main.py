@@ -16,13 +16,15 @@ from medplus.cli.threads import share_busy_machine
 from medplus.errors import MedplusError, UsageError, nearest
 
 _COMMANDS = {
-    "quickstart": "The whole way on synthetic data: extract, knn, probe; no download.",
+    "quickstart": "The whole way on synthetic data: extract, knn, probe, finetune; no download.",
     "datasets": "List the datasets: task, licence, counts, what is on disk.",
     "backbones": "List backbones: full tag, dimension, parameters, preprocessing.",
     "phantom": "Write synthetic stand-ins for the datasets.",
     "extract": "Run frozen backbones once and fill embedding stores.",
     "knn": "Score k-nearest neighbours on stored embeddings.",
     "probe": "Train and score linear probes on stored embeddings.",
+    "finetune": "Train whole networks end to end; resumable.",
+    "evaluate": "Score a saved network or head again, or on other data.",
     "store": "Look after stores: ls, info, verify, export, rm.",
 }
 """Name and one-line help of every command, in the order of use; `--help` imports none of them."""

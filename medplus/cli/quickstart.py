@@ -34,12 +34,13 @@ if TYPE_CHECKING:
 @options.device
 @options.common
 def quickstart(output: Output, out: Path, samples: int, device: str) -> None:
-    """Go the whole way on synthetic data: extract, knn, probe. No download."""
+    """Go the whole way on synthetic data: extract, knn, probe, finetune. No download."""
     from medplus.quickstart import run_quickstart
 
     done = run_quickstart(
-        out, samples=samples, device=device, progress=output.progress, tell=output.note
-    )
+        out, samples=samples, device=device, progress=output.progress, watch=output.watch,
+        tell=output.note,
+    )  # fmt: skip
     document = {
         "root": str(done.root),
         "seconds": done.seconds,
@@ -76,9 +77,14 @@ def _show(done: Quickstart) -> None:
     console = make_console()
     console.print("Test scores in percent; k and learning rate chosen on val\n")
     print_table(columns, rows)
-    root = done.root
+    root, run, frozen = done.root, done.finetuned, done.frozen
+    was = f" (frozen, with a probe: {percent(frozen.probe_acc)})" if frozen else ""
+    acc, area = percent(run.metrics["test"]["acc"]), percent(run.metrics["test"]["auc"])
     console.print(
         f"""
+Trained end to end for {run.epochs_run} epochs, {run.backbone} reaches ACC {acc}, AUC {area} on \
+{run.dataset}, {run.size} px{was}.
+
 These images are synthetic and the network is random: the numbers show that it works, \
 nothing more.
 
@@ -86,11 +92,13 @@ Where it lies ({done.seconds:.0f} s)
   {root}/data          the phantoms, in MedMNIST's npz layout
   {root}/embeddings    one Zarr store per dataset, size and backbone:
   {" " * len(str(root))}               medplus store ls --store {shlex.quote(f"{root}/embeddings")}
-  {root}/runs          one folder per run: record.json, predictions.npz, head.safetensors
+  {root}/runs          one folder per run: record.json, predictions.npz, weights;
+  {" " * len(str(root))}               a fine-tuned one has its learning_curve.png
 
 Next, on real data (put breastmnist.npz into data/; medplus datasets says where it comes from)
   medplus extract --dataset breastmnist --size 28 --backbone resnet18
   medplus knn     --dataset breastmnist --size 28 --backbone resnet18 --k 1,5,11
-  medplus probe   --dataset breastmnist --size 28 --backbone resnet18""",
+  medplus probe   --dataset breastmnist --size 28 --backbone resnet18
+  medplus finetune --dataset breastmnist --size 28 --backbone resnet18 --recipe modern""",
         soft_wrap=True,
     )

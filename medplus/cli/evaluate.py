@@ -1,0 +1,66 @@
+"""`medplus evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from medplus.cli import options
+from medplus.cli.options import Output
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option(
+    "--dataset",
+    help="MedMNIST flag or path of an npz file with the same task and classes.  [default: the "
+    "run's own]",
+)
+@click.option("--size", type=click.IntRange(min=1), help="In pixels.  [default: the run's own]")
+@options.several(
+    "--split",
+    "splits",
+    of=click.Choice(["train", "val", "test"]),
+    default=["val,test"],
+    show_default=True,
+    help="What to score; repeat or use commas.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    help="Precision of a network.  [default: what it was trained at]",
+)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Images per forward.  [default: automatic]"
+)
+@click.option(
+    "--csv", type=_FOLDER, help="Also write predictions there, as MedMNIST's evaluator reads them."
+)
+@options.device
+@options.data_root
+@options.store_root
+@options.common
+def evaluate(output: Output, runs: tuple[Path, ...], store_root: Path, **settings: Any) -> None:
+    """Score the saved network or head of each RUN again, or on other data of the same classes.
+
+    A RUN is the folder of a run of medplus finetune, which is scored on images, or of medplus
+    probe, which is scored on stored embeddings. Record and predictions go to the run's folder,
+    under evaluations.
+    """
+    from medplus.evaluation import evaluate as evaluate_run
+
+    records = [
+        evaluate_run(run, store=store_root, progress=output.progress, **settings)
+        for run in dict.fromkeys(runs)
+    ]
+
+    def show() -> None:
+        from medplus.cli.tables import print_records
+
+        print_records(records)
+
+    output.result({"runs": [record.to_dict() for record in records]}, show)

@@ -1,0 +1,125 @@
+"""`medplus finetune`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from medplus.cli import options
+from medplus.cli.options import Output
+from medplus.cli.recipes import recipe_options
+from medplus.config import FINETUNE_RECIPES, finetune_recipe
+
+_RECIPES = {name: finetune_recipe(name) for name in FINETUNE_RECIPES}
+
+
+class BatchSize(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
+    """A number of images, or ``auto``."""
+
+    name = "integer|auto"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        """Return the number, or ``auto``."""
+        if value == "auto":
+            return "auto"
+        number: int = click.IntRange(min=1).convert(value, param, ctx)
+        return number
+
+
+@click.command()
+@options.names(default_size="28, or a file's own")
+@options.several(
+    "--seed",
+    "seeds",
+    of=click.IntRange(0, 2**63 - 1),
+    help="One network per seed; repeat or use commas.  [default: the paper's first]",
+)
+@click.option(
+    "--recipe",
+    default="paper",
+    show_default=True,
+    help="paper, modern, or a YAML file; configs/recipes/ holds both as files to start from.",
+)
+@click.option("--weights", default="pretrained", show_default=True, help="pretrained, none, FILE.")
+@click.option(
+    "--fit",
+    type=click.Choice(["pad", "resize", "native"]),
+    help="How images are brought to the network's input size.  [default: pad]",
+)
+@click.option(
+    "--batch-size",
+    type=BatchSize(),
+    help="Images per step, over all devices; auto: the recipe's, halved until a step fits into "
+    "memory.  [default: the recipe's]",
+)
+@recipe_options(_RECIPES, leave_out={"batch_size"})
+@click.option(
+    "--compile",
+    "compiled",
+    is_flag=True,
+    help="Train through torch.compile: slow start, then fast.",
+)
+@options.device
+@click.option(
+    "--devices",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes, each with a GPU or a share of the cores.",
+)
+@click.option(
+    "--resume/--no-resume",
+    default=True,
+    show_default=True,
+    help="Go on from the saved state of an interrupted run, or begin again.",
+)
+@click.option("--overwrite", is_flag=True, help="Train finished runs again.")
+@click.option(
+    "--keep",
+    type=click.Choice(["best", "all"]),
+    default="best",
+    show_default=True,
+    help="What stays of a finished run: the best network, or the last training state too.",
+)
+@click.option(
+    "--track",
+    type=click.Choice(["tensorboard", "wandb", "mlflow"]),
+    help="Tell a tracker of every epoch (pip install 'medplus[track]').",
+)
+@options.data_root
+@options.runs_root
+@options.common
+def finetune(
+    output: Output,
+    datasets: tuple[str, ...],
+    sizes: tuple[str, ...] | None,
+    backbones: tuple[str, ...],
+    seeds: tuple[int, ...] | None,
+    **settings: Any,
+) -> None:
+    """Train whole networks end to end and score the best on val and test.
+
+    A finished run is left alone. Interrupt it whenever you like: the same command goes on where it
+    stopped. What is not said below is the recipe's.
+    """
+    from medplus.training import finetune_all
+    from medplus.vocabulary import PAPER_SEEDS
+
+    records = finetune_all(
+        options.expand_datasets(datasets),
+        options.expand_sizes(sizes),
+        options.expand_backbones(backbones),
+        seeds or PAPER_SEEDS[:1],
+        watch=output.watch,
+        **settings,
+    )
+
+    def show() -> None:
+        from medplus.cli.tables import print_records
+
+        print_records(records)
+
+    output.result({"runs": [record.to_dict() for record in records]}, show)

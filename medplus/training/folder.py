@@ -1,0 +1,143 @@
+"""The folder of a run under way: its best network and its last state, always a matching pair."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from medplus.backbones.finetuned import (
+    NETWORK_FILE,
+    NetworkDescription,
+    read_network,
+    write_network,
+)
+from medplus.training.checkpoint import Scaler, load_state, save_state
+from medplus.training.history import draw_learning_curve, write_history
+from medplus.training.progress import TrainingProgress
+
+STATE_FILE = "last.safetensors"
+HISTORY_FILE = "history.csv"
+CURVE_FILE = "learning_curve.png"
+_SAVE_EVERY_S = 30.0
+_PARTIAL = ".partial"
+
+
+def partial_folder(folder: Path) -> Path:
+    """Return where a run lies until it is finished."""
+    return folder.with_name(folder.name + _PARTIAL)
+
+
+class RunFolder:
+    """What a training writes as it goes.
+
+    The best network is held in memory and written together with the state that knows of it, so
+    that whatever moment the process dies at, the two on the disk belong together. Writing now and
+    then instead of after every epoch costs nothing: what is lost is computed again, the same.
+
+    Parameters
+    ----------
+    path : Path
+        The folder; it is made if need be.
+    description : NetworkDescription
+        What the network file says of itself; epoch and val loss are filled in.
+    identity : str
+        What the state belongs to: the hash of the run's configuration.
+    """
+
+    def __init__(self, path: Path, description: NetworkDescription, identity: str) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._description = description
+        self._identity = identity
+        self._best: dict[str, torch.Tensor] | None = None
+        self._saved = time.monotonic()
+
+    def keep_best(self, network: nn.Module, epoch: int, val_loss: float) -> None:
+        """Remember the weights of a network as the best so far."""
+        self._best = {name: t.detach().clone() for name, t in network.state_dict().items()}
+        found = {"epoch": epoch, "val_loss": val_loss}
+        self._description = self._description.model_copy(update=found)
+
+    def best(self) -> Mapping[str, torch.Tensor]:
+        """Return the weights of the best network."""
+        return self._best if self._best is not None else read_network(self.path)[1]
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to save again."""
+        return time.monotonic() - self._saved > _SAVE_EVERY_S
+
+    def save(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        order: torch.Generator,
+        progress: TrainingProgress,
+        average: ModelEmaV3 | None,
+        scaler: Scaler | None,
+    ) -> None:
+        """Write the state, and the best network if there is a new one."""
+        new = self._new_best(progress.best_epoch)
+        if self._best is not None:
+            write_network(new, self._best, self._description)
+        average_module = average.module if average is not None else None
+        save_state(
+            self.path / STATE_FILE, network, optimizer, order, progress.to_dict(), self._identity,
+            average_module, scaler,
+        )  # fmt: skip
+        self._adopt_best(progress.best_epoch)
+        self._best = None
+        if progress.history:
+            write_history(self.path / HISTORY_FILE, progress.history)
+            title = f"{self._description.dataset} {self._description.size} px"
+            title += f" · {self._description.backbone} · {self._description.run_id}"
+            draw_learning_curve(self.path / CURVE_FILE, progress.history, title)
+        self._saved = time.monotonic()
+
+    def keep_only_best(self) -> None:
+        """Write the best network and drop the state: training cannot go on from where it is."""
+        if self._best is not None:
+            write_network(self.path / NETWORK_FILE, self._best, self._description)
+        (self.path / STATE_FILE).unlink(missing_ok=True)
+
+    def restore(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        order: torch.Generator,
+        average: ModelEmaV3 | None,
+        scaler: Scaler | None,
+    ) -> TrainingProgress | None:
+        """Bring everything to the state that was saved last; None if there is none.
+
+        Raises
+        ------
+        RunError
+            If it is damaged, or belongs to another run or network.
+        """
+        state = self.path / STATE_FILE
+        if not state.exists():
+            return None
+        average_module = average.module if average is not None else None
+        fields = load_state(
+            state, network, optimizer, order, self._identity, average_module, scaler
+        )
+        progress = TrainingProgress.from_dict(fields)
+        self._adopt_best(progress.best_epoch)
+        return progress
+
+    def _new_best(self, epoch: int) -> Path:
+        return self.path / f"best-{epoch}.safetensors"
+
+    def _adopt_best(self, epoch: int) -> None:
+        """Let the network that the saved state speaks of become the best, and no other."""
+        with suppress(FileNotFoundError):  # adopted already, perhaps by another process
+            self._new_best(epoch).replace(self.path / NETWORK_FILE)
+        for stray in self.path.glob("best-*.safetensors"):
+            stray.unlink(missing_ok=True)

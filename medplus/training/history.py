@@ -1,0 +1,241 @@
+"""What happened in every epoch of a training: as a table, and as a picture."""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medplus import atomic
+from medplus.errors import RunError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_BLUE, _ORANGE, _GREEN, _PURPLE, _GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"
+"""Of Okabe and Ito's palette, which colour-blind readers tell apart."""
+
+_MOST_DRAWN = 1e30
+_FEW_EPOCHS = 30
+_LONGEST_TITLE = 160
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """One epoch of a training.
+
+    Attributes
+    ----------
+    epoch : int
+        Counted from 1.
+    lr : float
+        The largest learning rate of any layer, in the epoch's last step.
+    train_loss, val_loss : float
+        Means over the samples.
+    val_acc : float
+    val_auc : float or None
+        Fractions from 0 to 1; None where the AUC is not defined.
+    images_per_second : float
+        Of the training, without the evaluation on val.
+    seconds : float
+        Wall time of training and evaluation.
+    best : bool
+        Whether val loss was the lowest so far.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    val_loss: float
+    val_acc: float
+    val_auc: float | None
+    images_per_second: float
+    seconds: float
+    best: bool
+
+
+def write_history(path: Path, rows: Sequence[EpochRow]) -> None:
+    """Write one line of CSV per epoch under a header, atomically.
+
+    Floats are written so that they can be read back exactly; an undefined AUC is an empty cell.
+    """
+    lines = [_HEADER, *(",".join(_cell(getattr(row, name)) for name in _PARSERS) for row in rows)]
+    atomic.write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def read_history(path: Path) -> list[EpochRow]:
+    """Read what `write_history` has written.
+
+    Raises
+    ------
+    RunError
+        If the file is missing or damaged; names the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise RunError(f"the history {path} cannot be read: {reason}") from None
+    header, *lines = text.split("\n")
+    if header != _HEADER:
+        raise RunError(f"{path} is not a history of medplus: line 1 is not {_HEADER}")
+    if not lines or lines.pop():
+        raise RunError(f"{path} is damaged: it ends within line {len(lines) + 2}")
+    return [_parse(path, number, line) for number, line in enumerate(lines, start=2)]
+
+
+def _parse(path: Path, number: int, line: str) -> EpochRow:
+    cells = line.split(",")
+    try:
+        values = {
+            name: parse(cell) for (name, parse), cell in zip(_PARSERS.items(), cells, strict=True)
+        }
+    except (ValueError, KeyError):
+        raise RunError(f"{path} is damaged: line {number} is not one epoch: {line!r}") from None
+    return EpochRow(**values)
+
+
+def _cell(value: float | bool | None) -> str:
+    if value is None:
+        return ""
+    # numpy's float64 is a float, but its repr names its type.
+    return repr(float(value)) if isinstance(value, float) else str(value).lower()
+
+
+def _optional(cell: str) -> float | None:
+    return float(cell) if cell else None
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "epoch": int,
+    "lr": float,
+    "train_loss": float,
+    "val_loss": float,
+    "val_acc": float,
+    "val_auc": _optional,
+    "images_per_second": float,
+    "seconds": float,
+    "best": {"true": True, "false": False}.__getitem__,
+}
+"""The columns of the table in their order, and how each is read."""
+
+_HEADER = ",".join(_PARSERS)
+
+
+def draw_learning_curve(path: Path, rows: Sequence[EpochRow], title: str) -> None:
+    """Draw losses (left) and val scores (right) by epoch into a PNG, written atomically.
+
+    Parameters
+    ----------
+    path : Path
+    rows : sequence of EpochRow
+        At least one. Values that are not finite are left out of the lines.
+    title : str
+        Shown as it is, on up to three lines; of a very long one, the end.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    picture = io.BytesIO()
+    # The reader's own settings may ask for LaTeX, or for white on white.
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_LOOK)
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # in a name, say Chinese
+        figure = Figure(figsize=(7.2, 3.1), layout="constrained")
+        FigureCanvasAgg(figure)
+        _draw(figure, rows, title)
+        figure.savefig(picture, format="png", dpi=160)
+    atomic.write_bytes(path, picture.getvalue())
+
+
+_LOOK: dict[Any, Any] = {
+    "figure.constrained_layout.w_pad": 0.08,
+    "figure.constrained_layout.h_pad": 0.06,
+    "font.size": 8.5,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": _GREY,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.6,
+    "xtick.color": _GREY,
+    "ytick.color": _GREY,
+    "xtick.labelcolor": "black",
+    "ytick.labelcolor": "black",
+    "lines.linewidth": 1.5,
+    "lines.markersize": 3.5,
+    "legend.frameon": False,
+}
+
+
+def _draw(figure: Figure, rows: Sequence[EpochRow], title: str) -> None:
+    left, right = figure.subplots(1, 2)
+    heading = " ".join(title.split())
+    if len(heading) > _LONGEST_TITLE:
+        heading = "…" + heading[1 - _LONGEST_TITLE :]
+    # A name may hold signs that would be taken for mathematics.
+    figure.suptitle(textwrap.fill(heading, 84), fontsize=9).set_parse_math(False)
+    epochs = [row.epoch for row in rows]
+    _line(left, epochs, [row.train_loss for row in rows], "train", _BLUE, "--")
+    _line(left, epochs, [row.val_loss for row in rows], "val", _ORANGE)
+    _line(right, epochs, [_percent(row.val_acc) for row in rows], "ACC", _GREEN)
+    _line(right, epochs, [_percent(row.val_auc) for row in rows], "AUC", _PURPLE, "--")
+    best = max((row.epoch for row in rows if row.best), default=None)
+    for axes, name in ((left, "loss"), (right, "val score, %")):
+        axes.set_title(name, loc="left")
+        axes.set_xlabel("epoch")
+        _mark_epochs(axes, epochs, best)
+        axes.legend(loc="best")
+
+
+def _line(
+    axes: Axes,
+    epochs: Sequence[int],
+    values: Sequence[float],
+    label: str,
+    colour: str,
+    style: str = "-",
+) -> None:
+    drawn = [value if abs(value) < _MOST_DRAWN else math.nan for value in values]
+    if not any(math.isfinite(value) for value in drawn):
+        label += " (undefined)"
+    marker = "o" if len(epochs) <= _FEW_EPOCHS else ""
+    axes.plot(epochs, drawn, style, color=colour, marker=marker, label=label)
+
+
+def _percent(fraction: float | None) -> float:
+    return math.nan if fraction is None else 100 * fraction
+
+
+def _mark_epochs(axes: Axes, epochs: Sequence[int], best: int | None) -> None:
+    """Put ticks at whole epochs, and a line at the best one."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+    if best is None:
+        return
+    axes.axvline(best, color=_GREY, linewidth=0.9, linestyle=":", zorder=1)
+    in_right_half = best > (epochs[0] + epochs[-1]) / 2
+    axes.annotate(
+        f"best: {best}",
+        (best, 1.0),
+        xycoords=("data", "axes fraction"),
+        xytext=(-3 if in_right_half else 3, 1),
+        textcoords="offset points",
+        horizontalalignment="right" if in_right_half else "left",
+        verticalalignment="bottom",
+        color=_GREY,
+        fontsize=8,
+    )

@@ -1,0 +1,173 @@
+"""One fine-tuning in one process: from what it is to what it found, the same on every device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from medplus.backbones.build import Backbone
+from medplus.backbones.finetuned import NetworkDescription
+from medplus.backbones.inference import is_out_of_memory
+from medplus.datasets.dataset import ImageDataset
+from medplus.errors import RunError, first_line
+from medplus.runs.scoring import EVALUATED
+from medplus.training.folder import RunFolder
+from medplus.training.launch import reproducible
+from medplus.training.memory import largest_batch, release_memory
+from medplus.training.network import Network, build_network
+from medplus.training.plan import FinetunePlan
+from medplus.training.progress import TrainingProgress
+from medplus.training.trainer import Trainer
+from medplus.training.watch import Silent, Watch
+from medplus.vocabulary import Split
+
+
+@dataclass(frozen=True)
+class Job:
+    """A planned run, ready to be sent to the processes that train.
+
+    Attributes
+    ----------
+    dim : int
+        Number of embedding dimensions.
+    folder : Path
+        Where the run lies while it is under way.
+    """
+
+    plan: FinetunePlan
+    dim: int
+    folder: Path
+    description: NetworkDescription
+    compiled: bool
+    resume: bool
+    watch: Watch
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a fine-tuning found.
+
+    Attributes
+    ----------
+    scores : dict of split to ndarray of float32, shape (n_samples, n_classes)
+        The best network's class probabilities.
+    training : dict
+        How it was done, for the record.
+    """
+
+    progress: TrainingProgress
+    scores: dict[Split, np.ndarray]
+    training: dict[str, Any]
+
+
+def run_job(
+    fabric: Fabric,
+    job: Job,
+    images: ImageDataset | None = None,
+    backbone: Backbone | None = None,
+) -> Outcome:
+    """Train, and predict val and test with the best network.
+
+    Parameters
+    ----------
+    images, backbone : optional
+        If they have been loaded in this process already; the backbone is changed.
+
+    Raises
+    ------
+    MedplusError
+        If the data or the network cannot be used, the loss is not finite, or memory runs out.
+    KeyboardInterrupt
+        If it was interrupted; the state is saved.
+    """
+    images = images or job.plan.source.load_images()
+    backbone = backbone or job.plan.source.load_backbone(images)
+    order = torch.Generator().manual_seed(job.plan.seed)
+    network = build_network(backbone, job.dim, images.n_classes, job.plan.recipe, order)
+    several = fabric.world_size > 1
+    if several and fabric.device.type == "cuda" and job.plan.recipe.norm_stats == "update":
+        network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    with reproducible(
+        job.plan.recipe.deterministic, network, job.plan.precision, fabric.device
+    ) as promise:
+        try:
+            return _train(fabric, job, images, backbone, network, order, promise)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if is_out_of_memory(error) and not several:
+                pass  # told below, where the failed attempt holds no memory any more
+            elif "deterministic" in str(error):
+                raise RunError(
+                    f"{backbone.name} has no deterministic gradient on {fabric.device} "
+                    f"({first_line(error)}); use --no-deterministic"
+                ) from error
+            else:
+                raise
+    raise _out_of_memory(job, images, backbone, network, fabric.device)
+
+
+def _train(
+    fabric: Fabric,
+    job: Job,
+    images: ImageDataset,
+    backbone: Backbone,
+    network: Network,
+    order: torch.Generator,
+    promise: str,
+) -> Outcome:
+    folder = RunFolder(job.folder, job.description, job.plan.identity)
+    watch = job.watch if fabric.is_global_zero else Silent()
+    trainer = Trainer(
+        fabric, network, images, backbone.preprocess, job.plan.recipe, job.plan.seed, order,
+        folder, watch, job.compiled,
+    )  # fmt: skip
+    progress = trainer.fit(job.resume)
+    scores = trainer.predict_best(EVALUATED)
+    training = {
+        "deterministic": promise,
+        "images": "on the device" if trainer.resident else "streamed from the cache",
+        "batch_norm": _batch_norm(network, fabric),
+        "devices": fabric.world_size,
+        "compiled": job.compiled,
+        "resumed": progress.resumed,
+    }
+    if fabric.device.type == "cuda":
+        training["peak_memory_bytes"] = torch.cuda.max_memory_allocated(fabric.device)
+    return Outcome(progress, scores, training)
+
+
+def _batch_norm(network: Network, fabric: Fabric) -> str:
+    modules = list(network.modules())
+    if any(isinstance(module, torch.nn.SyncBatchNorm) for module in modules):
+        return "over all devices"
+    if any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in modules):
+        return "per device, evaluated with the first one's" if fabric.world_size > 1 else "one"
+    return "none"
+
+
+def _out_of_memory(
+    job: Job,
+    images: ImageDataset,
+    backbone: Backbone,
+    network: Network,
+    device: torch.device,
+) -> RunError:
+    """Return the error that says what would have fitted."""
+    network.cpu()
+    release_memory(device)
+    recipe = job.plan.recipe
+    part = -(-recipe.batch_size // recipe.accumulate)
+    what = f"{device} ran out of memory with {part} images at a time"
+    if part == 1:
+        return RunError(f"{what}; use another --device or a smaller backbone")
+    found = largest_batch(
+        network, images, backbone.preprocess, recipe, job.plan.precision, device, part // 2
+    )
+    return RunError(
+        f"{what}; {found} would fit: use --accumulate {-(-recipe.batch_size // found)} for the "
+        f"same steps in smaller parts, or --batch-size {found} (--batch-size auto finds it)"
+    )

@@ -1,0 +1,96 @@
+"""Which batch fits into a device's memory: tried out, since no formula knows."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import logging
+
+import numpy as np
+import torch
+
+from medplus.backbones.inference import is_out_of_memory
+from medplus.config import FinetuneRecipe
+from medplus.datasets.dataset import ImageDataset
+from medplus.device import compute_precision
+from medplus.errors import RunError
+from medplus.preprocess import PreprocessSpec, preprocess
+from medplus.training.loss import make_targets, sample_losses
+from medplus.training.network import Network, set_training_mode
+from medplus.training.optimisation import make_average, make_optimizer
+from medplus.vocabulary import MULTI_LABEL, Precision
+
+log = logging.getLogger(__name__)
+
+
+def largest_batch(
+    network: Network,
+    images: ImageDataset,
+    spec: PreprocessSpec,
+    recipe: FinetuneRecipe,
+    precision: Precision,
+    device: torch.device,
+    most: int,
+) -> int:
+    """Return the largest of `most`, its half, its quarter, … images that one step can take.
+
+    Each is tried with a whole step on a copy of the network; the network itself is not changed.
+
+    Raises
+    ------
+    RunError
+        If not even one image fits.
+    """
+    batch = most
+    while True:
+        try:
+            _try_step(network, images, spec, recipe, precision, device, batch)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            return batch
+        finally:
+            release_memory(device)
+        if batch == 1:
+            raise RunError(
+                f"not even one image at a time fits into the memory of {device}; use another "
+                "--device, a smaller backbone, --precision bf16 or --trainable head"
+            )
+        log.info("%d images at a time do not fit into memory", batch)
+        batch //= 2
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what a failed attempt held."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _try_step(
+    network: Network,
+    images: ImageDataset,
+    spec: PreprocessSpec,
+    recipe: FinetuneRecipe,
+    precision: Precision,
+    device: torch.device,
+    batch: int,
+) -> None:
+    trial = copy.deepcopy(network).to(device)
+    if recipe.channels_last:
+        trial = trial.to(memory_format=torch.channels_last)
+    set_training_mode(trial, recipe)
+    optimizer, average = make_optimizer(trial, recipe), make_average(trial, recipe)
+    multi_label = images.task == MULTI_LABEL
+    train = images.splits["train"]
+    some = np.resize(np.arange(min(batch, len(train))), batch)
+    labels = torch.from_numpy(train.labels[some].astype(np.int64)).to(device)
+    targets = make_targets(labels, images.n_classes, multi_label)
+    with compute_precision(precision, device):
+        logits = trial(preprocess(torch.from_numpy(train.images[some]).to(device), spec))
+        loss = sample_losses(logits, targets, multi_label).mean()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    if average is not None:
+        average.update(trial, 1)

@@ -1,0 +1,54 @@
+"""Where a training stands: what is saved, so that it can go on from there."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from medplus.training.history import EpochRow
+
+
+@dataclass
+class TrainingProgress:
+    """The counters of a training.
+
+    Attributes
+    ----------
+    epoch : int
+        Finished epochs.
+    step : int
+        Finished steps of the epoch under way.
+    loss_sum : float
+        Sum of the losses of the samples seen in the epoch under way (on this device).
+    epoch_seconds, seconds : float
+        Time spent on the epoch under way, and on all.
+    best_epoch : int
+        The epoch of the best val loss, from 1; 0 before there is one.
+    waited : int
+        Epochs since then.
+    resumed : int
+        How often training went on from a saved state.
+    history : list of EpochRow
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    epoch_seconds: float = 0.0
+    seconds: float = 0.0
+    best_epoch: int = 0
+    best_loss: float = math.inf
+    waited: int = 0
+    resumed: int = 0
+    history: list[EpochRow] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the counters as JSON can hold them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> TrainingProgress:
+        """Return what `to_dict` was made from."""
+        history = [EpochRow(**row) for row in fields["history"]]
+        return cls(**{**fields, "history": history})

@@ -1,0 +1,220 @@
+"""The fine-tuning protocol: whole networks on images, one record per network."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from medplus.backbones.build import Backbone
+from medplus.backbones.catalog import resolve
+from medplus.config import FinetuneRecipe, finetune_recipe
+from medplus.datasets import catalog as dataset_catalog
+from medplus.datasets.dataset import ImageDataset
+from medplus.datasets.load import is_path, load_dataset
+from medplus.device import check_devices, resolve_device, resolve_training_precision
+from medplus.errors import RunError
+from medplus.runs.ledger import find_run
+from medplus.runs.record import RunRecord
+from medplus.training.memory import largest_batch
+from medplus.training.network import build_network, embedding_dim
+from medplus.training.plan import FinetunePlan, Keep, Settings, Source, plan_finetune
+from medplus.training.watch import Silent, Watch
+from medplus.vocabulary import MULTI_LABEL, PAPER_SEEDS, Fit, Precision
+
+log = logging.getLogger(__name__)
+
+AUTO = "auto"
+
+
+def finetune(
+    dataset: str,
+    size: int | None = None,
+    backbone: str = "resnet18",
+    seeds: int | Sequence[int] = PAPER_SEEDS[0],
+    **options: Any,
+) -> list[RunRecord]:
+    """Train a whole network on a dataset, and score the network of the best val loss.
+
+    The ``paper`` recipe: AdamW with lr 1e-4 and weight decay 0.01, batches of 64, at most 100
+    epochs on a cosine schedule, stopped after 5 epochs without a better val loss, fp32, no
+    augmentation. ``modern``: bf16 where the hardware has it, warm-up and cosine, layer-wise
+    learning rates, a moving average of the weights, label smoothing, light augmentation.
+
+    The same call goes on where an interrupted one stopped, and returns a finished run as it is.
+
+    Parameters
+    ----------
+    dataset : str
+        A MedMNIST flag or the path of an npz file in the same layout.
+    size : int, optional
+        Size of the images in pixels; 28 for a flag, a file's own size for a path.
+    backbone : str
+        One of the paper's ten, any timm name, or the folder of a fine-tuned run.
+    seeds : int or sequence of int
+        One network per seed: it fixes the head's initial values, the order of the images, dropout
+        and augmentation.
+    **options
+        As for `finetune_all`.
+
+    Returns
+    -------
+    list of RunRecord
+        One per seed.
+
+    Raises
+    ------
+    MedplusError
+        UsageError, DatasetError, BackboneError or RunError, saying what is wrong and what to do.
+    """
+    many = seeds if isinstance(seeds, Sequence) else [seeds]
+    return finetune_all([dataset], [size], [backbone], many, **options)
+
+
+def finetune_all(
+    datasets: Sequence[str],
+    sizes: Sequence[int | None],
+    backbones: Sequence[str],
+    seeds: Sequence[int] = PAPER_SEEDS[:1],
+    *,
+    recipe: str = "paper",
+    weights: str = "pretrained",
+    fit: Fit | None = None,
+    batch_size: int | Literal["auto"] | None = None,
+    device: str = "auto",
+    devices: int = 1,
+    compiled: bool = False,
+    data_root: str | Path = "data",
+    runs: str | Path = "runs",
+    resume: bool = True,
+    overwrite: bool = False,
+    keep: Keep = "best",
+    track: str | None = None,
+    bootstrap: int | None = None,
+    watch: Watch | None = None,
+    **changes: Any,
+) -> list[RunRecord]:
+    """Fine-tune every backbone on every dataset at every size with every seed.
+
+    Parameters
+    ----------
+    recipe : str
+        ``paper``, ``modern``, or the path of a YAML file.
+    weights, fit, data_root
+        As for `medplus.extract`.
+    batch_size : int or "auto", optional
+        Images per step; ``auto`` is the recipe's, halved until a step fits into memory.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
+    devices : int
+        Processes, each with a GPU or a share of the CPU's cores; a batch is shared out among them.
+    compiled : bool
+        Train through `torch.compile`.
+    runs : str or Path
+        Root of the runs.
+    resume : bool
+        Go on from the saved state of an interrupted run; otherwise begin again.
+    overwrite : bool
+        Train runs again that are finished.
+    keep : {"best", "all"}
+        Keep the best network of a finished run, or its last training state too.
+    track : {"tensorboard", "wandb", "mlflow"}, optional
+        A tracker to tell of every epoch.
+    bootstrap : int, optional
+        As for `medplus.knn`.
+    watch : Watch, optional
+        Told of every step and epoch.
+    **changes
+        Fields of `medplus.config.FinetuneRecipe` to change.
+
+    Returns
+    -------
+    list of RunRecord
+    """
+    fields = {**changes, "batch_size": None if batch_size == AUTO else batch_size}
+    full = finetune_recipe(recipe, **fields)
+    settings = Settings(
+        resolve_device(device), devices, compiled, resume, overwrite, keep, track,
+        bootstrap, watch or Silent(),
+    )  # fmt: skip
+    check_devices(settings.device, devices)
+    precision = resolve_training_precision(full.precision, settings.device)
+    full = full.model_copy(update={"precision": precision})
+    for name in datasets:
+        if not is_path(name):
+            dataset_catalog.info(name)
+    for name in backbones:
+        resolve(name)
+    records = []
+    for name, size in product(datasets, sizes):
+        images = load_dataset(name, size, data_root)
+        _check_classes(images)
+        for backbone_name in backbones:
+            source = Source(name, size, str(data_root), backbone_name, weights, fit)
+            settled = full
+            if batch_size == AUTO:
+                settled = _with_fitting_batch(source, images, full, precision, settings.device)
+            for seed in seeds:
+                backbone = source.load_backbone(images)
+                plan = plan_finetune(
+                    source, images, backbone, settled, precision, seed, devices,
+                    Path(recipe).stem, Path(runs),
+                )  # fmt: skip
+                record = None if overwrite else find_run(plan.folder)
+                records.append(record or _execute(plan, images, backbone, settings))
+    return records
+
+
+def _execute(
+    plan: FinetunePlan, images: ImageDataset, backbone: Backbone, settings: Settings
+) -> RunRecord:
+    # Fabric takes seconds to import, which a finished run does not need.
+    from medplus.training.execute import execute
+
+    return execute(plan, images, backbone, settings)
+
+
+def _check_classes(images: ImageDataset) -> None:
+    """Refuse a train split of one class; tell of classes that cannot be learned."""
+    labels = images.splits["train"].labels
+    counts = labels.sum(0) if images.task == MULTI_LABEL else np.bincount(labels[:, 0])
+    counts = np.pad(counts, (0, images.n_classes - len(counts)))
+    present = np.flatnonzero(counts)
+    if images.task != MULTI_LABEL and len(present) < 2:
+        raise RunError(
+            f"{images.path}: all {len(labels)} train labels are class {present[0]}; a classifier "
+            "needs at least two classes"
+        )
+    for missing in np.flatnonzero(counts == 0):
+        log.warning(
+            "%s: no train image is of class %d (%s), so it cannot be learned",
+            images.path,
+            missing,
+            images.classes[missing],
+        )
+
+
+def _with_fitting_batch(
+    source: Source,
+    images: ImageDataset,
+    recipe: FinetuneRecipe,
+    precision: Precision,
+    device: torch.device,
+) -> FinetuneRecipe:
+    backbone = source.load_backbone(images)
+    dim = embedding_dim(backbone, _first_image(images))
+    network = build_network(backbone, dim, images.n_classes, recipe, torch.Generator())
+    most = -(-recipe.batch_size // recipe.accumulate)
+    part = largest_batch(network, images, backbone.preprocess, recipe, precision, device, most)
+    batch = min(recipe.batch_size, part * recipe.accumulate)
+    log.info("--batch-size auto: %d", batch)
+    return recipe.model_copy(update={"batch_size": batch})
+
+
+def _first_image(images: ImageDataset) -> torch.Tensor:
+    return torch.from_numpy(np.array(images.splits["train"].images[0]))

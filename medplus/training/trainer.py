@@ -1,0 +1,294 @@
+"""The training loop: epochs of steps, each epoch judged on val, the best network kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import closing
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from medplus.config import FinetuneRecipe
+from medplus.datasets.dataset import ImageDataset
+from medplus.errors import RunError
+from medplus.metrics import accuracy, auc
+from medplus.preprocess import Preprocessor, PreprocessSpec
+from medplus.training.batches import Batches, fits_on_device
+from medplus.training.folder import RunFolder
+from medplus.training.history import EpochRow
+from medplus.training.interrupts import Interrupts
+from medplus.training.loss import make_targets, probabilities, sample_losses
+from medplus.training.network import Network, set_training_mode
+from medplus.training.predict import predict
+from medplus.training.progress import TrainingProgress
+from medplus.training.step import Stepper
+from medplus.training.watch import Watch
+from medplus.vocabulary import MULTI_LABEL, Split
+
+_LOOK_EVERY = 50
+_AGREE_EVERY = 10
+_LEAST_EVALUATION_BATCH = 64
+
+
+class Trainer:
+    """Trains one network on one dataset by one recipe.
+
+    Parameters
+    ----------
+    fabric : Fabric
+        Device, precision and number of processes; launched.
+    network : Network
+    images : ImageDataset
+    spec : PreprocessSpec
+        How images become the network's input.
+    recipe : FinetuneRecipe
+    seed : int
+    order : Generator
+        Draws the order of the images; it has drawn the head already.
+    folder : RunFolder
+        Where the best network and the state are kept; only the first process writes.
+    watch : Watch
+        Told of every step and epoch.
+    compiled : bool
+        Train through `torch.compile`.
+
+    Attributes
+    ----------
+    progress : TrainingProgress
+    resident : bool
+        Whether the images lie on the device.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        network: Network,
+        images: ImageDataset,
+        spec: PreprocessSpec,
+        recipe: FinetuneRecipe,
+        seed: int,
+        order: torch.Generator,
+        folder: RunFolder,
+        watch: Watch,
+        compiled: bool = False,
+    ) -> None:
+        self._fabric, self._images, self._recipe = fabric, images, recipe
+        self._order, self._folder, self._watch = order, folder, watch
+        self._title = f"{images.name} {images.size} px · seed {seed}"
+        self._multi_label = images.task == MULTI_LABEL
+        self.resident = fits_on_device(images, fabric.device)
+        self._data: dict[Split, Batches] = {
+            split: Batches(images.splits[split], fabric.device, resident=self.resident)
+            for split in images.splits
+        }
+        self._n_train = len(images.splits["train"])
+        self._prepare = Preprocessor(spec, torch.float32, recipe.channels_last)
+        if recipe.channels_last:
+            network = network.to(memory_format=torch.channels_last)
+        self._network = network.to(fabric.device)
+        self._step = Stepper(fabric, self._network, images, spec, recipe, seed, compiled)
+        self._order_before_epoch = torch.Generator()
+        self._interrupts = Interrupts()
+        self._clock = 0.0
+        self.progress = TrainingProgress()
+
+    def fit(self, resume: bool = True) -> TrainingProgress:
+        """Train until the last epoch, or until val loss has not improved for long enough.
+
+        Raises
+        ------
+        RunError
+            If the loss is not finite, or the saved state cannot be used.
+        KeyboardInterrupt
+            After Ctrl-C or SIGTERM, once the state is saved.
+        """
+        if resume:
+            self._restore()
+        done, recipe = self.progress, self._recipe
+        seen = min(done.step * recipe.batch_size, self._n_train)
+        self._watch.begin(self._title, recipe.epochs, self._n_train, done.epoch, seen)
+        try:
+            with self._interrupts:
+                self._clock = time.perf_counter()
+                while done.epoch < recipe.epochs and done.waited < recipe.patience:
+                    self._train_epoch()
+                    self._judge()
+                self._save()
+        finally:
+            self._watch.end()
+        return done
+
+    def predict_best(self, splits: tuple[Split, ...]) -> dict[Split, np.ndarray]:
+        """Return the best network's class probabilities per split, float32 (n, n_classes)."""
+        self._fabric.barrier()  # until the first process has written it
+        self._network.load_state_dict(dict(self._folder.best()))
+        return {
+            split: probabilities(self._logits(self._network, split), self._multi_label).numpy()
+            for split in splits
+        }
+
+    # --- one epoch ------------------------------------------------------------------------------
+
+    def _train_epoch(self) -> None:
+        done = self.progress
+        set_training_mode(self._network, self._recipe)
+        self._order_before_epoch.set_state(self._order.get_state())
+        order = torch.randperm(self._n_train, generator=self._order)
+        steps = torch.split(order, self._recipe.batch_size)
+        shares = [self._step.share(rows) for rows in steps[done.step :]]
+        loss_sum = torch.tensor(done.loss_sum, dtype=torch.float64, device=self._fabric.device)
+        with closing(self._data["train"](part for parts in shares for part in parts)) as batches:
+            for rows in steps[done.step :]:
+                step = done.epoch * len(steps) + done.step
+                loss_sum += self._step(batches, len(rows), done.epoch, step)
+                done.step += 1
+                self._watch.images(len(rows))
+                self._between_steps(loss_sum, is_last=done.step == len(steps))
+        done.loss_sum = self._total(loss_sum)
+
+    def _between_steps(self, loss_sum: torch.Tensor, is_last: bool) -> None:
+        """Save and stop if that was asked for, save now and then, look at the loss now and then."""
+        alone = self._fabric.world_size == 1
+        if not (alone or is_last or self.progress.step % _AGREE_EVERY == 0):
+            return
+        is_due = self._folder.is_due and self._fabric.is_global_zero
+        interrupted, due = self._agree(self._interrupts.requested, is_due)
+        if not (interrupted or due or self.progress.step % _LOOK_EVERY == 0):
+            return
+        self.progress.loss_sum = self._total(loss_sum)
+        self._check_finite(self.progress.loss_sum, "training")
+        if interrupted or due:
+            self._save()
+        if interrupted:
+            raise KeyboardInterrupt
+
+    def _agree(self, *wishes: bool) -> tuple[bool, ...]:
+        """Return which wishes any process has: all must act on them after the same step."""
+        if self._fabric.world_size == 1:
+            return wishes
+        votes = torch.tensor(wishes, dtype=torch.float32, device=self._fabric.device)
+        agreed = self._fabric.all_reduce(votes, reduce_op="sum")
+        assert isinstance(agreed, torch.Tensor)
+        return tuple(bool(vote) for vote in agreed)
+
+    def _total(self, loss_sum: torch.Tensor) -> float:
+        """Return the sum over all processes."""
+        total = self._fabric.all_reduce(loss_sum.clone(), reduce_op="sum")
+        assert isinstance(total, torch.Tensor)
+        return float(total)
+
+    # --- between epochs -------------------------------------------------------------------------
+
+    def _judge(self) -> None:
+        """End the epoch: score val, keep the network if it is the best, save now and then."""
+        done = self.progress
+        self._account()
+        train_seconds = done.epoch_seconds
+        train_loss = done.loss_sum / self._n_train
+        self._check_finite(train_loss, "training")
+        average = self._step.average
+        network = average.module if average is not None else self._network
+        logits = self._logits(network, "val")
+        labels = self._images.splits["val"].labels.astype(np.int64)
+        targets = make_targets(torch.from_numpy(labels), self._images.n_classes, self._multi_label)
+        val_loss = float(sample_losses(logits, targets, self._multi_label).double().mean())
+        self._check_finite(val_loss, "val")
+        better = val_loss < done.best_loss
+        done.waited = 0 if better else done.waited + 1
+        if better:
+            done.best_loss, done.best_epoch = val_loss, done.epoch + 1
+            self._folder.keep_best(network, done.best_epoch, val_loss)
+        self._account()
+        scores = probabilities(logits, self._multi_label).numpy()
+        area = auc(labels, scores, self._images.task)
+        row = EpochRow(
+            epoch=done.epoch + 1,
+            lr=self._step.lr,
+            train_loss=train_loss,
+            val_loss=val_loss,
+            val_acc=accuracy(labels, scores, self._images.task),
+            val_auc=None if math.isnan(area) else area,
+            images_per_second=self._n_train / train_seconds,
+            seconds=done.epoch_seconds,
+            best=better,
+        )
+        self._end_epoch(row)
+
+    def _end_epoch(self, row: EpochRow) -> None:
+        done = self.progress
+        done.history.append(row)
+        done.epoch, done.step, done.loss_sum, done.epoch_seconds = row.epoch, 0, 0.0, 0.0
+        self._order_before_epoch.set_state(self._order.get_state())
+        self._watch.epoch(row)
+        self._fabric.log_dict(_logged(row), step=row.epoch)
+        if self._folder.is_due:
+            self._save()
+
+    def _logits(self, network: torch.nn.Module, split: Split) -> torch.Tensor:
+        if self._fabric.world_size > 1:
+            for buffer in network.buffers():  # one process's batch-norm statistics for all
+                torch.distributed.broadcast(buffer, 0)
+        recipe = self._recipe
+        batch = max(_LEAST_EVALUATION_BATCH, recipe.batch_size // recipe.accumulate)
+        return predict(self._fabric, network, self._data[split], self._prepare, batch)
+
+    def _account(self) -> None:
+        now = time.perf_counter()
+        self.progress.epoch_seconds += now - self._clock
+        self.progress.seconds += now - self._clock
+        self._clock = now
+
+    def _check_finite(self, loss: float, what: str) -> None:
+        if math.isfinite(loss):
+            return
+        done = self.progress
+        kept = "there is no better network yet"
+        if done.best_epoch:
+            if self._fabric.is_global_zero:
+                self._folder.keep_only_best()
+            kept = (
+                f"the best network so far (epoch {done.best_epoch}, val loss {done.best_loss:.4f}) "
+                f"is kept in {self._folder.path}"
+            )
+        raise RunError(
+            f"the {what} loss is not finite in epoch {done.epoch + 1}, step {done.step}; {kept}; "
+            "use a smaller --lr, --clip-grad 1, or --precision fp32"
+        )
+
+    # --- the saved state ------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        self._account()
+        if self._fabric.is_global_zero:
+            step = self._step
+            self._folder.save(
+                self._network, step.optimizer, self._order_before_epoch, self.progress,
+                step.average, step.scaler,
+            )  # fmt: skip
+
+    def _restore(self) -> None:
+        step = self._step
+        progress = self._folder.restore(
+            self._network, step.optimizer, self._order, step.average, step.scaler
+        )
+        if progress is None:
+            return
+        self.progress = progress
+        self.progress.resumed += 1
+        self._order_before_epoch.set_state(self._order.get_state())
+        if not self._fabric.is_global_zero:
+            self.progress.loss_sum = 0.0  # the first process has the sum of all
+
+
+def _logged(row: EpochRow) -> dict[str, float]:
+    values = {
+        "lr": row.lr,
+        "train/loss": row.train_loss,
+        "val/loss": row.val_loss,
+        "val/acc": row.val_acc,
+        "val/auc": row.val_auc,
+        "images_per_second": row.images_per_second,
+    }
+    return {name: value for name, value in values.items() if value is not None}

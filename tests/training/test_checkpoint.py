@@ -1,0 +1,470 @@
+"""A training that is saved and loaded goes on as if never interrupted; else nothing is touched."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import math
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from medplus.errors import RunError
+from medplus.tensorfile import read_tensors, write_tensors
+from medplus.training.checkpoint import load_state, save_state
+
+SGD = torch.optim.SGD
+ADAMW = torch.optim.AdamW
+OPTIMIZERS = {
+    "AdamW": lambda groups: ADAMW(groups, 1e-2, weight_decay=0.1),
+    "AdamW, fused": lambda groups: ADAMW(groups, 1e-2, fused=True),
+    "AdamW, amsgrad": lambda groups: ADAMW(groups, 1e-2, amsgrad=True, foreach=True),
+    "AdamW, rate in a tensor": lambda groups: ADAMW(groups, torch.tensor(1e-2), foreach=False),
+    "SGD": lambda groups: SGD(groups, 1e-2),
+    "SGD, momentum": lambda groups: SGD(groups, 1e-2, momentum=0.9, nesterov=True),
+    "SGD, fused": lambda groups: SGD(groups, 1e-2, momentum=0.9, fused=True),
+    "RMSprop": lambda groups: torch.optim.RMSprop(groups, 1e-2, momentum=0.9, centered=True),
+    "Adafactor": lambda groups: torch.optim.Adafactor(groups, 1e-2),
+}
+
+
+class TinyNetwork(nn.Module):
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3)
+        )
+        self.head = nn.Linear(4 * 36, classes)
+        self.register_buffer("n_seen", torch.zeros((), dtype=torch.int64), persistent=False)
+
+    def forward(self, x):
+        self.n_seen += len(x)
+        return self.head(self.backbone(x))
+
+
+class Average(nn.Module):
+    """A moving average, as in timm's `ModelEmaV3`."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(network).requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        for mine, theirs in zip(self.module.parameters(), network.parameters(), strict=True):
+            mine.lerp_(theirs, 0.1)
+        for mine, theirs in zip(self.module.buffers(), network.buffers(), strict=True):
+            mine.copy_(theirs)
+
+
+class Training:
+    """A small training with everything that has a state."""
+
+    def __init__(
+        self, optimizer="AdamW", seed=0, channels_last=False, classes=3, device="cpu", scaler=None
+    ):
+        torch.manual_seed(seed)
+        self.device = device
+        self.network = TinyNetwork(classes).to(device)
+        if channels_last:
+            self.network.to(memory_format=torch.channels_last)
+        body, head = self.network.backbone, self.network.head
+        groups = [  # the head first, and a rate of its own for each, as with layer decay
+            {"params": list(head.parameters())},
+            {"params": list(body.parameters()), "lr": 3e-3, "lr_scale": 0.3},
+        ]
+        self.optimizer = OPTIMIZERS[optimizer](groups)
+        self.average = Average(self.network)
+        self.order = torch.Generator().manual_seed(seed)
+        self.scaler = scaler
+        self.losses: list[float] = []
+
+    def run(self, steps):
+        self.network.train()
+        for _ in range(steps):
+            step = len(self.losses)
+            batch = torch.rand(8, 3, 8, 8, generator=self.order).to(self.device)
+            torch.manual_seed(step)  # the trainer seeds each step, so dropout needs no state
+            loss = self.network(batch).square().mean()
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            for group in self.optimizer.param_groups:  # a schedule
+                group["lr"] = group["lr"] * 0.9
+            self.average.update(self.network)
+            self.losses.append(float(loss.detach()))
+        return self
+
+    def save(self, path, identity="run"):
+        progress = {"losses": self.losses}
+        arguments = (self.network, self.optimizer, self.order, progress, identity)
+        save_state(path, *arguments, self.average, self.scaler)
+
+    def load(self, path, identity="run"):
+        arguments = (self.network, self.optimizer, self.order, identity)
+        self.losses = load_state(path, *arguments, self.average, self.scaler)["losses"]
+        return self
+
+    def state(self):
+        return copy.deepcopy(
+            {
+                "network": named(self.network),
+                "average": named(self.average),
+                "optimizer": self.optimizer.state_dict(),
+                "order": self.order.get_state(),
+                "scaler": self.scaler.state_dict() if self.scaler else None,
+                "losses": self.losses,
+            }
+        )
+
+
+def named(module):
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def assert_equal(a, b):
+    """Equal to the last bit and in type, whatever the nesting."""
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_equal(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_equal(x, y)
+    elif isinstance(a, torch.Tensor):
+        assert (a.dtype, a.shape, a.device) == (b.dtype, b.shape, b.device)
+        assert a.stride() == b.stride()
+        assert torch.equal(a, b)
+    else:
+        assert a == b
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "last.safetensors"
+
+
+# --- going on ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["", "channels_last"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_resumed_training_equals_uninterrupted_training(path, optimizer, channels_last):
+    uninterrupted = Training(optimizer, channels_last=channels_last).run(7)
+    Training(optimizer, channels_last=channels_last).run(4).save(path)
+    resumed = Training(optimizer, seed=1, channels_last=channels_last).load(path)
+    assert len(resumed.losses) == 4
+    assert_equal(resumed.run(3).state(), uninterrupted.state())
+
+
+def test_loaded_state_equals_saved_state(path):
+    training = Training().run(3)
+    before = training.state()
+    training.save(path)
+    assert_equal(training.state(), before)  # saving changes nothing
+    assert_equal(Training(seed=1).load(path).state(), before)
+
+
+def test_state_before_the_first_step_can_be_loaded(path):
+    training = Training()
+    training.save(path)
+    assert_equal(Training(seed=1).run(2).load(path).run(2).state(), training.run(2).state())
+
+
+def test_loaded_state_is_independent_of_the_file(path):
+    Training().run(2).save(path)
+    resumed = Training().load(path)
+    state = resumed.state()
+    path.unlink()
+    assert_equal(resumed.state(), state)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("channels_last", [False, True], ids=["", "channels_last"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_training_on_a_gpu_goes_on_the_same(path, optimizer, channels_last):
+    settings = {"channels_last": channels_last, "device": "cuda"}
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        uninterrupted = Training(optimizer, **settings).run(7)
+        Training(optimizer, **settings).run(4).save(path)
+        resumed = Training(optimizer, seed=1, **settings).load(path).run(3)
+    finally:
+        torch.backends.cudnn.deterministic = before
+    assert_equal(resumed.state(), uninterrupted.state())
+
+
+def test_frozen_parameters_stay_out_of_the_optimizer_and_in_the_file(path):
+    def head_only(seed):
+        torch.manual_seed(seed)
+        network = TinyNetwork()
+        network.backbone.requires_grad_(False)
+        return network, ADAMW(network.head.parameters())
+
+    network, optimizer = head_only(0)
+    network(torch.rand(2, 3, 8, 8)).sum().backward()
+    optimizer.step()
+    save_state(path, network, optimizer, torch.Generator(), {}, "run")
+    other, other_optimizer = head_only(1)
+    load_state(path, other, other_optimizer, torch.Generator(), "run")
+    assert_equal(named(other), named(network))
+    assert_equal(other_optimizer.state_dict(), optimizer.state_dict())
+    assert len(other_optimizer.state_dict()["state"]) == 2
+
+
+def test_tied_weights_stay_tied(path):
+    def tied(seed):
+        torch.manual_seed(seed)
+        network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        network[1].weight = network[0].weight
+        return network, SGD(network.parameters(), 0.1)
+
+    network, optimizer = tied(0)
+    save_state(path, network, optimizer, torch.Generator(), {}, "run")
+    other, other_optimizer = tied(1)
+    load_state(path, other, other_optimizer, torch.Generator(), "run")
+    assert other[1].weight is other[0].weight
+    assert torch.equal(other[0].weight, network[0].weight)
+
+
+class GrowingScaler:
+    def __init__(self, scale=65536.0):
+        self.numbers = {"scale": scale, "_growth_tracker": 3}
+
+    def state_dict(self):
+        return dict(self.numbers)
+
+    def load_state_dict(self, state_dict):
+        self.numbers = dict(state_dict)
+
+
+def test_loss_scale_goes_on(path):
+    Training(scaler=GrowingScaler(0.1)).save(path)
+    assert Training(scaler=GrowingScaler()).load(path).scaler.numbers["scale"] == 0.1
+
+
+def test_torchs_own_loss_scaler_goes_on(path):
+    scaler = torch.amp.GradScaler("cpu", init_scale=0.1, growth_interval=7)
+    Training(scaler=scaler).save(path)
+    other = Training(scaler=torch.amp.GradScaler("cpu")).load(path).scaler
+    assert other.state_dict() == scaler.state_dict()
+
+
+@given(
+    progress=st.dictionaries(
+        st.text(max_size=5),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text(max_size=5)
+            | st.floats(allow_nan=False),
+            lambda inner: st.lists(inner, max_size=4),
+            max_leaves=8,
+        ),
+    )
+)  # fmt: skip
+@settings(max_examples=30)
+def test_progress_comes_back_equal(progress, new_folder):
+    path = new_folder() / "state"
+    network = nn.Linear(1, 1)
+    arguments = (network, SGD(network.parameters(), 0.1), torch.Generator())
+    save_state(path, *arguments, progress, "run")
+    assert_equal(load_state(path, *arguments, "run"), progress)
+
+
+def test_numbers_that_json_has_not_come_back(path):
+    network = nn.Linear(1, 1)
+    arguments = (network, SGD(network.parameters(), 0.1), torch.Generator())
+    save_state(path, *arguments, {"best": math.inf, "loss": [math.nan, -math.inf]}, "run")
+    progress = load_state(path, *arguments, "run")
+    assert progress["best"] == math.inf
+    assert math.isnan(progress["loss"][0])
+    assert progress["loss"][1] == -math.inf
+
+
+def test_tensors_of_the_file_have_the_names_that_are_documented(path):
+    Training().run(1).save(path)
+    tensors, document = read_tensors(path)
+    assert {name.split(".")[0] for name in tensors} == {"network", "ema", "optimizer", "order"}
+    assert tensors["optimizer.0.exp_avg"].shape == (3, 144)  # the head's weight comes first
+    assert tensors["network.head.weight"].shape == (3, 144)
+    assert document["identity"] == "run"
+
+
+# --- refused ----------------------------------------------------------------------------------
+
+
+def assert_refused(training, path, match, identity="run"):
+    before = training.state()
+    with pytest.raises(RunError, match=match) as caught:
+        training.load(path, identity)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "--no-resume" in message
+    assert "\n" not in message
+    assert_equal(training.state(), before)
+    return message
+
+
+def test_every_kind_of_damage_is_refused(path):
+    Training().run(1).save(path)
+    content = path.read_bytes()
+    training = Training(seed=1).run(1)
+    for length in [0, 1, 7, 8, 100, len(content) // 2, len(content) - 1]:
+        path.write_bytes(content[:length])
+        assert_refused(training, path, "damaged")
+    for position in random.Random(0).sample(range(len(content)), 50):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        assert "delete it" in assert_refused(training, path, "damaged")
+
+
+def test_missing_state_is_refused(path):
+    assert_refused(Training(), path, "no training state")
+
+
+def test_state_of_another_run_is_refused(path):
+    Training().run(1).save(path, "lr 1e-4")
+    assert_refused(Training(seed=1).run(1), path, "other settings", identity="lr 1e-3")
+
+
+def test_tensor_file_that_is_no_state_is_refused(path):
+    write_tensors(path, {"head.weight": torch.zeros(3, 144)}, {"format": 1})
+    assert_refused(Training(), path, "not a training state")
+
+
+def test_state_of_another_shape_is_refused(path):
+    Training(classes=4).run(1).save(path)
+    message = assert_refused(Training().run(1), path, "of another network")
+    assert "'network.head." in message
+    assert "(3," in message
+    assert "(4," in message
+
+
+def change_tensor(path, name, change):
+    tensors, document = read_tensors(path)
+    changed = change(tensors.pop(name))
+    write_tensors(path, tensors | changed, document)
+
+
+@pytest.mark.parametrize(
+    "name", ["network.head.bias", "network.n_seen", "ema.module.backbone.1.running_var", "order"]
+)
+def test_tensors_of_another_set_or_kind_are_refused_by_name(path, name):
+    training = Training(seed=1).run(1)
+    for change in (
+        lambda tensor: {},
+        lambda tensor: {name: tensor, f"{name}2": tensor},
+        lambda tensor: {name: tensor.to(torch.bfloat16)},
+        lambda tensor: {name: tensor.unsqueeze(0)},
+    ):
+        Training().run(1).save(path)
+        change_tensor(path, name, change)
+        assert name in assert_refused(training, path, "of another network")
+
+
+def test_state_of_another_optimizer_is_refused(path):
+    Training("AdamW").run(1).save(path)
+    assert_refused(Training("SGD, momentum").run(1), path, "AdamW there, SGD here")
+
+
+def test_state_of_parameters_in_another_order_is_refused(path):
+    Training().run(1).save(path)
+    training = Training(seed=1).run(1)
+    groups = training.optimizer.param_groups
+    groups[0]["params"], groups[1]["params"] = groups[1]["params"], groups[0]["params"]
+    assert_refused(training, path, "grouped differently")
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_state_with_or_without_an_average_is_refused_by_the_other(path, saved):
+    training = Training().run(1)
+    arguments = (training.network, training.optimizer, training.order)
+    save_state(path, *arguments, {}, "run", training.average if saved else None)
+    before = training.state()
+    with pytest.raises(RunError, match="'ema\\."):
+        load_state(path, *arguments, "run", None if saved else training.average)
+    assert_equal(training.state(), before)
+
+
+@pytest.mark.parametrize("saved", [GrowingScaler(), None])
+def test_state_with_or_without_a_loss_scale_is_refused_by_the_other(path, saved):
+    Training(scaler=saved).run(1).save(path)
+    other = Training(seed=1, scaler=None if saved else GrowingScaler())
+    assert_refused(other, path, "loss scaling")
+
+
+# --- interrupted saving -----------------------------------------------------------------------
+
+
+def test_failed_save_keeps_the_old_state(path, monkeypatch):
+    training = Training().run(1)
+    training.save(path)
+    old = training.state()
+    write, left = os.write, [5000]
+
+    def nearly_full(descriptor, data):
+        if not left[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = write(descriptor, data[: left[0]])
+        left[0] -= written
+        return written
+
+    monkeypatch.setattr(os, "write", nearly_full)
+    with pytest.raises(RunError, match="No space left") as caught:
+        training.run(1).save(path)
+    monkeypatch.undo()
+    assert str(path) in str(caught.value)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert_equal(Training(seed=1).load(path).state(), old)
+
+
+KILL_WHILE_SAVING = """
+import itertools, os, random, signal, sys, time
+from pathlib import Path
+import torch
+from medplus.training.checkpoint import load_state, save_state
+
+path = Path(sys.argv[1])
+network = torch.nn.Linear(400, 400)
+optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+order = torch.Generator()
+
+def save(i):
+    torch.nn.init.constant_(network.weight, i)
+    optimizer.param_groups[0]["lr"] = float(i)
+    save_state(path, network, optimizer, order.manual_seed(i), {"i": i}, "run")
+
+i = 1
+save(i)
+for trial in range(6):
+    child = os.fork()
+    if not child:
+        for later in itertools.count(i + 1):
+            save(later)
+    time.sleep(random.Random(trial).uniform(0.0, 0.1))
+    os.kill(child, signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    network.weight.data.fill_(-1)
+    i = load_state(path, network, optimizer, order, "run")["i"]
+    assert torch.equal(network.weight, torch.full((400, 400), float(i))), i
+    assert optimizer.param_groups[0]["lr"] == i
+    assert torch.equal(order.get_state(), torch.Generator().manual_seed(i).get_state())
+print(i)
+"""
+
+
+def test_process_killed_while_saving_leaves_a_whole_state(path):
+    command = [sys.executable, "-c", KILL_WHILE_SAVING, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 6  # states were saved between the kills

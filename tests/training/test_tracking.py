@@ -1,0 +1,361 @@
+"""Trackers: what they were told is read back with their own readers, also after a resumption."""
+
+from __future__ import annotations
+
+import logging
+import math
+import pickle
+import shutil
+import struct
+import sys
+from argparse import Namespace
+
+import pytest
+from lightning_fabric.loggers.logger import Logger
+from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+from medplus.errors import RunError, UsageError
+from medplus.runs.ledger import run_folder
+from medplus.training.tracking import TRACKERS, open_tracker
+from medplus.training.tracking.run import finite, flat
+
+CONFIG = {
+    "seed": 1,
+    "recipe": {"lr": 1e-4, "flip": "none", "deterministic": True, "warm": None, "k": [1, 5]},
+}
+FLAT = {
+    "seed": 1,
+    "recipe.lr": 1e-4,
+    "recipe.flip": "none",
+    "recipe.deterministic": True,
+    "recipe.warm": "null",
+    "recipe.k": "[1, 5]",
+}
+
+
+SETTINGS = {
+    "MLFLOW": ("TRACKING_URI", "ALLOW_FILE_STORE", "DISABLE_TELEMETRY"),
+    "WANDB": ("API_KEY", "MODE", "PROJECT", "RUN_GROUP", "DIR"),
+}
+
+
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path, monkeypatch):
+    """No server, no login and no setting of whoever runs the tests; nothing of theirs changes."""
+    for package, names in SETTINGS.items():
+        for name in names:
+            monkeypatch.setenv(f"{package}_{name}", "")  # so that it is restored in any case
+            monkeypatch.delenv(f"{package}_{name}")
+    for name in ("HOME", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("NETRC", str(tmp_path / "home" / "netrc"))
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """A root of runs whose name a careless reader would change."""
+    return tmp_path / "my $HOME runs"
+
+
+@pytest.fixture
+def folder(runs):
+    folder = run_folder(runs, "finetune", "toy", 28, "resnet18", "paper-seed1-0123abcd.partial")
+    folder.mkdir(parents=True)
+    return folder
+
+
+def opened(name, folder, config=CONFIG):
+    return open_tracker(name, folder, "paper-seed1-0123abcd", "toy-28", config)
+
+
+# --- all of them --------------------------------------------------------------------------------
+
+
+def test_an_unknown_tracker_is_answered_with_the_nearest():
+    with pytest.raises(UsageError, match="unknown tracker 'wandbb'; did you mean 'wandb'"):
+        open_tracker("wandbb", None, "", "", {})
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_a_missing_package_is_named_with_the_command_that_installs_it(name, folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UsageError) as caught:
+        opened(name, folder)
+    assert str(caught.value) == (
+        f"--track {name} needs the package {name}; install it with: pip install 'medplus[track]'"
+    )
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_before_its_first_use_it_leaves_no_trace_and_can_be_sent_to_a_process(name, folder, runs):
+    tracker = opened(name, folder)
+    assert isinstance(tracker, Logger)
+    assert isinstance(pickle.loads(pickle.dumps(tracker)), type(tracker))  # noqa: S301
+    tracker.finalize("success")
+    assert not any(folder.iterdir())
+    assert [path.name for path in runs.iterdir()] == ["finetune"]
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_only_the_first_process_tells_anything(name, folder, runs, monkeypatch):
+    tracker = opened(name, folder)
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    tracker.log_hyperparams({"a": 1})
+    tracker.log_metrics({"val/loss": 0.5}, step=1)
+    tracker.finalize("success")
+    assert not any(folder.iterdir())
+    assert [path.name for path in runs.iterdir()] == ["finetune"]
+
+
+def test_a_configuration_is_flattened():
+    assert flat(CONFIG) == FLAT
+    assert flat(Namespace(a=1, b={"c": 2.5})) == {"a": 1, "b.c": 2.5}
+    assert flat({}) == {}
+
+
+def test_only_finite_metrics_are_kept():
+    values = {"a": 0.5, "b": None, "c": math.nan, "d": math.inf, "e": -math.inf, "f": 0}
+    assert finite(values) == {"a": 0.5, "f": 0.0}
+
+
+# --- TensorBoard --------------------------------------------------------------------------------
+
+
+def events(folder):
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    ).EventAccumulator(str(folder / "tensorboard"))
+    return accumulator.Reload()
+
+
+def scalars(folder, name):
+    return [(event.step, pytest.approx(event.value)) for event in events(folder).Scalars(name)]
+
+
+def test_tensorboard_holds_metrics_and_hyperparameters(folder):
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    tracker = opened("tensorboard", folder)
+    tracker.log_hyperparams({"extra": "yes"})
+    tracker.log_metrics({"val/loss": 0.5, "val/auc": None}, step=1)
+    tracker.log_metrics({"val/loss": 0.25, "val/auc": math.nan}, step=2)
+    # Not closed: what a killed process has told is on the disk.
+    read = events(folder)
+    assert read.Tags()["scalars"] == ["val/loss"]
+    assert scalars(folder, "val/loss") == [(1, 0.5), (2, 0.25)]
+    content = read.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    stored = HParamsPluginData.FromString(content).session_start_info.hparams
+    kinds = {name: value.WhichOneof("kind") for name, value in stored.items()}
+    assert {name: getattr(stored[name], kind) for name, kind in kinds.items()} == {
+        **FLAT,
+        "extra": "yes",
+    }
+
+
+def test_tensorboard_draws_epochs_that_happen_again_once(folder):
+    killed = opened("tensorboard", folder)
+    for epoch in (1, 2, 3):
+        killed.log_metrics({"val/loss": 1 / epoch}, step=epoch)
+    killed.finalize("failed")
+    resumed = opened("tensorboard", folder)
+    for epoch in (2, 3, 4):
+        resumed.log_metrics({"val/loss": 1 / epoch}, step=epoch)
+    resumed.finalize("success")
+    assert scalars(folder, "val/loss") == [(epoch, 1 / epoch) for epoch in (1, 2, 3, 4)]
+
+
+# --- MLflow -------------------------------------------------------------------------------------
+
+
+def mlflow_runs(uri, experiment="toy-28"):
+    client = pytest.importorskip("mlflow.tracking").MlflowClient(uri)
+    found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    return client, found
+
+
+def history(client, run, metric):
+    return [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, metric)]
+
+
+def test_mlflow_keeps_files_beside_the_runs(folder, runs):
+    tracker = opened("mlflow", folder)
+    tracker.log_metrics({"val/loss": 0.5, "val/auc": None}, step=1)
+    tracker.log_metrics({"val/loss": 0.25, "val/auc": math.nan}, step=2)
+    client, [run] = mlflow_runs((runs / "mlruns").as_uri())
+    assert run.info.run_name == "paper-seed1-0123abcd"
+    assert run.info.status == "RUNNING"
+    assert run.data.params == {name: str(value) for name, value in FLAT.items()}
+    assert set(run.data.metrics) == {"val/loss"}
+    assert history(client, run, "val/loss") == [(1, 0.5), (2, 0.25)]
+
+
+@pytest.mark.parametrize(
+    ("status", "shown"), [("success", "FINISHED"), ("failed", "FAILED"), ("aborted", "KILLED")]
+)
+def test_mlflow_is_told_how_the_run_ended(folder, runs, status, shown):
+    tracker = opened("mlflow", folder)
+    tracker.log_metrics({"val/loss": 0.5}, step=1)
+    tracker.finalize(status)
+    _, [run] = mlflow_runs((runs / "mlruns").as_uri())
+    assert run.info.status == shown
+
+
+def test_mlflow_goes_on_in_the_same_run_and_hears_of_no_epoch_twice(folder, runs):
+    killed = opened("mlflow", folder)
+    for epoch in (1, 2, 3):
+        killed.log_metrics({"val/loss": 1 / epoch}, step=epoch)
+    killed.finalize("aborted")
+    resumed = opened("mlflow", folder, {**CONFIG, "seed": 2, "new": 3})
+    for epoch in (2, 3, 4):
+        resumed.log_metrics({"val/loss": 1 / epoch}, step=epoch)
+    client, [run] = mlflow_runs((runs / "mlruns").as_uri())
+    assert run.info.status == "RUNNING"
+    assert history(client, run, "val/loss") == [(epoch, 1 / epoch) for epoch in (1, 2, 3, 4)]
+    assert run.data.params["seed"] == "1"
+
+
+def test_a_run_that_is_started_afresh_is_another_run_of_mlflow(folder, runs):
+    for _ in range(2):
+        opened("mlflow", folder).log_metrics({"val/loss": 0.5}, step=1)
+        shutil.rmtree(folder)
+    _, found = mlflow_runs((runs / "mlruns").as_uri())
+    assert len(found) == 2
+
+
+def test_mlflow_takes_more_hyperparameters_later_and_changes_none(folder, runs):
+    tracker = opened("mlflow", folder, {"long": "x" * 9000})
+    tracker.log_hyperparams({"long": "short", **{f"p{i}": i for i in range(250)}})
+    _, [run] = mlflow_runs((runs / "mlruns").as_uri())
+    assert len(run.data.params) == 251
+    assert run.data.params["p249"] == "249"
+    assert set(run.data.params["long"]) == {"x"}
+
+
+def test_mlflow_writes_where_its_own_variable_says(folder, runs, tmp_path, monkeypatch):
+    uri = (tmp_path / "elsewhere").as_uri()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    opened("mlflow", folder).log_metrics({"val/loss": 0.5}, step=1)
+    assert len(mlflow_runs(uri)[1]) == 1
+    assert not (runs / "mlruns").exists()
+
+
+def test_mlflow_that_cannot_be_used_is_an_error_that_names_the_address(folder, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://host")
+    with pytest.raises(RunError, match=r"MLflow at nonsense://host cannot be used: .*MLFLOW_TRACK"):
+        opened("mlflow", folder).log_metrics({"val/loss": 0.5}, step=1)
+
+
+def test_mlflow_that_fails_in_the_middle_costs_a_warning_only(folder, runs, caplog, monkeypatch):
+    tracker = opened("mlflow", folder)
+    tracker.log_metrics({"val/loss": 0.5}, step=1)
+
+    def fail(*args, **kwargs):
+        raise OSError("gone")
+
+    monkeypatch.setattr(type(tracker.experiment), "log_batch", fail)
+    with caplog.at_level(logging.WARNING, "medplus"):
+        tracker.log_metrics({"val/loss": 0.25}, step=2)
+        tracker.log_hyperparams({"late": 1})
+    assert "the metrics of step 2 did not reach MLflow: gone" in caplog.text
+    assert "hyperparameters did not reach MLflow: gone" in caplog.text
+
+
+# --- Weights & Biases ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    """The client, offline and quiet; it reads its environment once per session, so end that."""
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    wandb.teardown()
+    yield wandb
+    wandb.teardown()
+
+
+def wandb_records(path):
+    """Read a `.wandb` file: records in LevelDB's log format, each a protocol buffer."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, position, pieces = path.read_bytes(), 7, b""
+    while position + 7 <= len(data):
+        left_of_block = 32768 - position % 32768
+        if left_of_block < 7:
+            position += left_of_block
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, position)
+        pieces += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # a whole record, or the last piece of one
+            yield Record.FromString(pieces)
+            pieces = b""
+
+
+def wandb_parts(wandb, root):
+    """Return what each offline part in a folder holds: run, configuration, and metrics by step."""
+    wandb.teardown()  # the client's background process writes the last of it
+    parts = []
+    for path in sorted((root / "wandb").glob("offline-run-*/*.wandb")):
+        records = list(wandb_records(path))
+        [run] = (record.run for record in records if record.WhichOneof("record_type") == "run")
+        config = {item.key: item.value_json for item in run.config.update}
+        steps = [record.history for record in records if record.HasField("history")]
+        metrics = {
+            step.step.num: {
+                ".".join(item.nested_key) or item.key: float(item.value_json)
+                for item in step.item
+                if not (item.key or item.nested_key[0]).startswith("_")
+            }
+            for step in steps
+        }
+        parts.append((run, config, metrics))
+    return parts
+
+
+def test_wandb_keeps_what_it_is_told_offline(wandb, folder, runs):
+    tracker = opened("wandb", folder)
+    tracker.log_metrics({"val/loss": 0.5, "val/auc": None}, step=1)
+    tracker.log_metrics({"val/loss": 0.25, "val/auc": math.nan}, step=2)
+    tracker.finalize("success")
+    [(run, config, metrics)] = wandb_parts(wandb, runs)
+    assert (run.project, run.run_group, run.display_name) == (
+        "medplus",
+        "toy-28",
+        "paper-seed1-0123abcd",
+    )
+    assert (config["seed"], config["recipe.flip"]) == ("1", '"none"')
+    assert metrics == {1: {"val/loss": 0.5}, 2: {"val/loss": 0.25}}
+
+
+def test_wandb_goes_on_in_the_same_run(wandb, folder, runs, monkeypatch):
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    for first in (1, 3):
+        tracker = opened("wandb", folder)
+        tracker.log_metrics({"val/loss": 0.5}, step=first)
+        tracker.log_metrics({"val/loss": 0.25}, step=first + 1)
+        tracker.finalize("aborted")
+    (one, _, before), (two, _, after) = wandb_parts(wandb, runs)
+    assert one.run_id == two.run_id
+    assert one.project == two.project == "mine"
+    assert (list(before), list(after)) == ([1, 2], [3, 4])
+
+
+def test_wandb_without_a_login_is_an_error_and_asks_nobody(wandb, folder, monkeypatch):
+    class Terminal:
+        def isatty(self):
+            return True
+
+        def __getattr__(self, name):
+            raise AssertionError("a person was asked")
+
+    monkeypatch.setenv("WANDB_MODE", "online")
+    wandb.teardown()
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdin", terminal)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with pytest.raises(RunError, match=r"wandb cannot start: .*wandb login.*WANDB_MODE=offline"):
+        opened("wandb", folder).log_metrics({"val/loss": 0.5}, step=1)
+    assert sys.stdin is terminal
