@@ -19,6 +19,7 @@ DATASETS = ("breastmnist", "bloodmnist", "chestmnist")
 @pytest.fixture(autouse=True)
 def few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quickstart, "EPOCHS", 5)
+    monkeypatch.setitem(quickstart.FINETUNING, "epochs", 1)
 
 
 @pytest.fixture
@@ -26,6 +27,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the network and the larger size out: one test runs them."""
     monkeypatch.setattr(quickstart, "SIZES", (28,))
     monkeypatch.setattr(quickstart, "BACKBONES", ("pixels",))
+    monkeypatch.setattr(quickstart, "FINETUNED", ("bloodmnist", 28, "pixels"))
 
 
 def run(cli: Callable, *more: object) -> Any:
@@ -37,7 +39,7 @@ def run(cli: Callable, *more: object) -> Any:
 def test_goes_the_whole_way_and_says_what_to_do_next(cli: Callable, leftovers: Callable) -> None:
     ran = run(cli)
 
-    for number in "1234":
+    for number in "12345":
         assert f"\n{number}. " in f"\n{ran.err}"
     for dataset in DATASETS:
         assert f"\n{dataset} " in ran.out
@@ -45,6 +47,10 @@ def test_goes_the_whole_way_and_says_what_to_do_next(cli: Callable, leftovers: C
         assert len(list(Path("quickstart/embeddings").glob(f"*/{size}/*.zarr"))) == 6
     assert len(list(Path("quickstart/runs/knn").rglob("record.json"))) == 36
     assert len(list(Path("quickstart/runs/probe").rglob("record.json"))) == 12 * 3 * 13
+    [finetuned] = Path("quickstart/runs/finetune/bloodmnist/64").glob("*/*/")
+    assert (finetuned / "learning_curve.png").exists()
+    assert "Trained end to end for 1 epochs, mobilenetv3_small_050 reaches ACC" in ran.out
+    assert "(frozen, with a probe: " in ran.out
     assert leftovers(Path()) == []
     steps = [line.split("(")[0] for line in ran.out.splitlines() if "medplus extract" in line]
     assert shlex.split(steps[0])[:3] == ["medplus", "extract", "--dataset"]
