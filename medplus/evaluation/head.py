@@ -1,0 +1,225 @@
+"""Scoring the linear head of a probe run on stored embeddings."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from medplus.datasets import catalog
+from medplus.datasets.load import is_path, load_dataset
+from medplus.embeddings.key import digest_of
+from medplus.embeddings.store import EmbeddingStore, StoreInfo, list_stores, open_store, read_info
+from medplus.errors import DatasetError, RunError, StoreError, UsageError
+from medplus.evaluation.trial import Labelling, Request, Trial, check_labelling
+from medplus.heads.evaluation import read_split, store_facts
+from medplus.runs.ledger import HEAD_FILE
+from medplus.runs.record import RunRecord
+from medplus.vocabulary import Split, Task
+
+_Found = tuple[Path, StoreInfo]
+
+
+def head_trial(run: Path, record: RunRecord, request: Request) -> Trial:
+    """Return the trial of a probe run's head.
+
+    Raises
+    ------
+    MedplusError
+        If the head is damaged, or there are no such embeddings.
+    """
+    if request.precision is not None:
+        raise UsageError(
+            f"--precision {request.precision} is for networks, but {run} is a head on stored "
+            "embeddings; leave it out"
+        )
+    weight, bias = _read_head(run, record)
+    learned = Labelling(record.dataset, cast("Task", record.task), _classes(record))
+    if request.dataset in catalog.FLAGS:  # before anyone extracts what cannot be used
+        flag = catalog.info(request.dataset)
+        check_labelling(run, learned, Labelling(flag.flag, flag.task, flag.classes))
+    store = _find_store(run, record, request)
+    info = store.info
+    if info.dim != weight.shape[1]:
+        raise UsageError(
+            f"{info.backbone} gives {info.dim} dimensions for {info.dataset} at {info.size} px, "
+            f"but the head of {run} takes {weight.shape[1]}; name another --dataset or --size"
+        )
+    splits = {split: read_split(store, split) for split in request.splits}
+
+    def predict() -> Mapping[Split, torch.Tensor]:
+        w, b = weight.to(request.device), bias.to(request.device)
+        return {
+            split: F.linear(torch.from_numpy(data.embeddings).to(request.device), w, b).cpu()
+            for split, data in splits.items()
+        }
+
+    return Trial(
+        record=record,
+        learned=learned,
+        found=Labelling(info.dataset, info.task, tuple(info.classes)),
+        size=info.size,
+        digest=info.key["dataset_digest"],
+        data_source=info.data_source,
+        licence=info.licence,
+        truth={split: data.labels for split, data in splits.items()},
+        index={split: data.index for split, data in splits.items()},
+        predict=predict,
+        changes={"store": store_facts(store)},
+    )
+
+
+def _read_head(run: Path, record: RunRecord) -> tuple[torch.Tensor, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    path = run / HEAD_FILE
+    try:
+        tensors = load_file(path)
+        weight, bias = tensors["weight"], tensors["bias"]
+    except Exception as error:  # a damaged file fails in many ways
+        what = "is missing" if not path.exists() else "is damaged"
+        raise RunError(f"{path} {what}; run medplus probe again with --overwrite") from error
+    shape = tuple(weight.shape)
+    if len(shape) != 2 or shape[0] != record.n_classes or tuple(bias.shape) != shape[:1]:
+        raise RunError(
+            f"{path} holds a head of shape {shape}, not one of {record.n_classes} classes; run "
+            "medplus probe again with --overwrite"
+        )
+    if not (weight.isfinite().all() and bias.isfinite().all()):
+        raise RunError(f"{path} holds values that are not finite; run medplus probe again")
+    return weight.float(), bias.float()
+
+
+def _classes(record: RunRecord) -> tuple[str, ...]:
+    """Return the classes that a head learned, by name if the dataset is known."""
+    if record.dataset in catalog.FLAGS and record.data_source != "custom":
+        return catalog.info(record.dataset).classes
+    return tuple(str(i) for i in range(record.n_classes))
+
+
+# --- the embeddings ------------------------------------------------------------------------------
+
+
+def _find_store(run: Path, record: RunRecord, request: Request) -> EmbeddingStore:
+    """Return the embeddings to score on, made as those that the head was made on."""
+    if request.dataset is None and request.size in (None, record.size):
+        return _own_store(run, record, request.store_root)
+    dataset = request.dataset or record.dataset
+    size = request.size or (None if is_path(dataset) else record.size)
+    name = Path(dataset).stem if is_path(dataset) else dataset
+    found = [
+        (path, info)
+        for path, info in _readable(request.store_root)
+        if info.dataset == name and size in (None, info.size) and _same_embedder(info, record)
+    ]
+    found = _of_these_data(found, dataset, size, request.data_root)
+    if not found:
+        _check_dataset(dataset)
+        raise StoreError(
+            f"no store of {name} under {request.store_root} is made as the embeddings that the "
+            f"head of {run} was made on; make it with: {_extract_command(record, request)}"
+        )
+    digests = {info.key["dataset_digest"] for _, info in found}
+    if len(digests) > 1:
+        paths = ", ".join(str(path) for path, _ in found)
+        raise StoreError(
+            f"stores of several datasets are named {name} ({paths}); say which is meant with "
+            "--size, or by the folder of its file with --data-root"
+        )
+    # A store of the head's own dtype is preferred, and one that is complete.
+    dtype = _store(record)["dtype"]
+    best = min(found, key=lambda it: (not it[1].complete, it[1].dtype != dtype))
+    return open_store(best[0])
+
+
+def _own_store(run: Path, record: RunRecord, root: Path) -> EmbeddingStore:
+    recorded = Path(_store(record)["path"])
+    try:
+        if read_info(recorded).key_digest == record.store_key:
+            return open_store(recorded)
+    except StoreError:
+        if recorded.exists():
+            raise  # it is damaged or incomplete, and the message says how to mend it
+    for path, info in _readable(root):
+        if info.key_digest == record.store_key:
+            return open_store(path)
+    raise StoreError(
+        f"the embeddings of {run} (key {str(record.store_key)[:8]}) lie neither at {recorded} nor "
+        f"under {root}; name the root of the stores with --store, or the data with --dataset"
+    )
+
+
+def _store(record: RunRecord) -> dict[str, Any]:
+    """Return what the record tells of the embeddings that the head was made on."""
+    if record.store is None:
+        raise RunError(f"the record of {record.path} is damaged: it tells of no embeddings")
+    return record.store
+
+
+def _readable(root: Path) -> Iterator[_Found]:
+    for path in list_stores(root):
+        try:
+            yield path, read_info(path)
+        except StoreError:
+            continue  # a damaged store matches nothing; `medplus store verify` names it
+
+
+def _same_embedder(info: StoreInfo, record: RunRecord) -> bool:
+    """Tell whether only the data of a store, and how it is stored, differ from the head's own.
+
+    The record holds the digest of its store's key, so a key with the other data put back in must
+    have that digest: backbone, weights, preprocessing, feature and precision are then the same.
+    """
+    store = _store(record)
+    own = {
+        "dataset_digest": store["dataset_digest"],
+        "size": record.size,
+        "task": record.task,
+        "dtype": store["dtype"],
+    }
+    return digest_of({**info.key, **own}) == record.store_key
+
+
+def _of_these_data(
+    found: list[_Found], dataset: str, size: int | None, data_root: Path
+) -> list[_Found]:
+    """Keep the stores of the data that are meant, where stores of several share the name."""
+    if is_path(dataset):
+        digest = load_dataset(dataset, size).digest if Path(dataset).is_file() else None
+    elif len({info.key["dataset_digest"] for _, info in found}) > 1:
+        try:
+            digest = load_dataset(dataset, size, data_root).digest
+        except DatasetError:  # no such file there: the caller tells them apart or gives up
+            digest = None
+    else:
+        digest = None
+    return [it for it in found if digest in (None, it[1].key["dataset_digest"])]
+
+
+def _check_dataset(dataset: str) -> None:
+    """Raise for a name that is no dataset's, and for a file that is not there."""
+    if is_path(dataset):
+        load_dataset(dataset)
+    else:
+        catalog.info(dataset)
+
+
+def _extract_command(record: RunRecord, request: Request) -> str:
+    store = _store(record)
+    dataset = request.dataset or record.dataset
+    words = ["medplus", "extract", "--dataset", dataset]
+    if not is_path(dataset):
+        words += ["--size", str(request.size or record.size)]
+        words += ["--data-root", str(request.data_root)] if str(request.data_root) != "data" else []
+    if "@" in record.backbone:  # a fine-tuned run, which has its own weights
+        words += ["--backbone", record.weights]
+    else:
+        words += ["--backbone", store["backbone"], "--weights", record.weights]
+    words += ["--precision", store["precision"], "--dtype", store["dtype"], "--fit", store["fit"]]
+    root = str(request.store_root)
+    words += ["--store", root] if root != "embeddings" else []
+    return shlex.join(words)

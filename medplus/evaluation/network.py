@@ -1,0 +1,206 @@
+"""Scoring the network of a fine-tuned run on images."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from medplus.backbones.build import Backbone, load_backbone
+from medplus.backbones.finetuned import (
+    NetworkDescription,
+    network_file,
+    read_description,
+    read_network,
+)
+from medplus.backbones.inference import Embedder
+from medplus.datasets import catalog
+from medplus.datasets.dataset import ImageDataset
+from medplus.datasets.load import is_path, load_dataset
+from medplus.device import resolve_precision
+from medplus.embeddings.pipeline import as_tensor
+from medplus.errors import BackboneError, RunError, UsageError, first_line
+from medplus.evaluation.trial import Labelling, Request, Trial
+from medplus.runs.ledger import find_run
+from medplus.runs.record import RunRecord, environment
+from medplus.training.network import Network, embedding_dim
+from medplus.vocabulary import Precision, Split
+
+log = logging.getLogger(__name__)
+
+_CPU_BATCH = 64
+_CUDA_BATCH = 256
+
+
+def network_trial(run: Path, request: Request) -> Trial:
+    """Return the trial of the network in a run's folder, finished or under way.
+
+    Raises
+    ------
+    MedplusError
+        If network or record are damaged, or there are no such images.
+    """
+    description = read_description(run)
+    record = find_run(run) or _provisional_record(run, description)
+    if record.run_id != description.run_id:
+        raise RunError(
+            f"the network in {run} is that of the run {description.run_id}, but its record is of "
+            f"{record.run_id}; restore the files that belong together, or make the run again"
+        )
+    precision = resolve_precision(request.precision or description.precision, request.device)
+    images = _load_images(run, description, request)
+    _warn_of_other_data(run, record, images, request)
+    own = description.spec
+    if own.fit == "pad" and own.canvas is not None and images.size > own.canvas:
+        raise UsageError(
+            f"the network in {run} takes images of at most {own.canvas} px, not of {images.size}; "
+            "use a smaller --size"
+        )
+
+    def predict() -> Mapping[Split, torch.Tensor]:
+        layout = record.config.get("recipe", {}).get("channels_last", False)
+        return _logits(run, images, request, precision, bool(layout))
+
+    return Trial(
+        record=record,
+        learned=Labelling(description.dataset, description.task, description.classes),
+        found=Labelling(images.name, images.task, images.classes),
+        size=images.size,
+        digest=images.digest,
+        data_source=images.source,
+        licence=images.licence,
+        truth={split: images.splits[split].labels for split in request.splits},
+        index={split: np.arange(len(images.splits[split])) for split in request.splits},
+        predict=predict,
+        config={"precision": precision, "epoch": description.epoch},
+    )
+
+
+def _load_images(run: Path, description: NetworkDescription, request: Request) -> ImageDataset:
+    if request.dataset is not None:
+        size = request.size or (None if is_path(request.dataset) else description.size)
+        return load_dataset(request.dataset, size, request.data_root)
+    if description.dataset not in catalog.FLAGS:
+        raise UsageError(
+            f"{run} was trained on a file of the name '{description.dataset}', and does not know "
+            "where it lies; name it with --dataset"
+        )
+    return load_dataset(description.dataset, request.size or description.size, request.data_root)
+
+
+def _warn_of_other_data(
+    run: Path, record: RunRecord, images: ImageDataset, request: Request
+) -> None:
+    """Say so where a file under the name of the run's own dataset holds other images."""
+    known = record.config.get("dataset_digest")
+    own = request.dataset is None and images.size == record.size
+    if own and known not in (None, images.digest):
+        log.warning("%s holds other data than %s was trained on", images.path, run)
+
+
+def _logits(
+    run: Path,
+    images: ImageDataset,
+    request: Request,
+    precision: Precision,
+    channels_last: bool,
+) -> dict[Split, torch.Tensor]:
+    """Run the network over the images, as it was evaluated when it was trained."""
+    network = _load(run, images, request, precision, channels_last)
+    sizes = {split: len(images.splits[split]) for split in request.splits}
+    what = f"{images.name} {images.size} px · {network.backbone.name} · {precision}"
+    logits = {}
+    with request.progress(what, sum(sizes.values()), "img") as advance:
+        for split, n in sizes.items():
+            parts = []
+            step = network.batch_limit
+            for first in range(0, n, step):
+                batch = as_tensor(images, split, slice(first, min(first + step, n)))
+                parts.append(network(batch).cpu())
+                advance(len(batch))
+            logits[split] = torch.cat(parts)
+            if not logits[split].isfinite().all():
+                raise RunError(
+                    f"the network in {run} gives scores of {split} that are not finite at "
+                    f"{precision}; use --precision fp32"
+                )
+    return logits
+
+
+def _load(
+    run: Path,
+    images: ImageDataset,
+    request: Request,
+    precision: Precision,
+    channels_last: bool,
+) -> Embedder:
+    """Return the whole network, backbone and head, ready to map images to logits."""
+    backbone = load_backbone(str(network_file(run)), size=images.size)
+    description, state = read_network(run)
+    _check_images(run, backbone, description, images)
+    weight, bias = state.get("head.weight"), state.get("head.bias")
+    shape = (len(description.classes), description.dim)
+    if weight is None or bias is None or weight.shape != shape or bias.shape != shape[:1]:
+        raise BackboneError(
+            f"{network_file(run)} has no head of {shape[0]} classes on {shape[1]} dimensions; "
+            "make the run again"
+        )
+    head = nn.Linear(description.dim, len(description.classes))
+    head.load_state_dict({"weight": weight, "bias": bias})
+    module = Network(backbone.module, head).eval()
+    # Nothing is folded or cast beforehand, so that scores are those of training to the last bit.
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    default = _CUDA_BATCH if request.device.type == "cuda" else _CPU_BATCH
+    return Embedder(
+        replace(backbone, module=module),
+        request.device,
+        precision,
+        request.batch_size or default,
+        preparation=lambda module, precision: module.to(memory_format=layout),
+    )
+
+
+def _check_images(
+    run: Path, backbone: Backbone, description: NetworkDescription, images: ImageDataset
+) -> None:
+    """Refuse images that the network cannot take, or that give it other embeddings."""
+    try:
+        found = embedding_dim(backbone, as_tensor(images, "test", slice(0, 1))[0])
+        reason = f"they give {found} dimensions, its head takes {description.dim}"
+    except BackboneError as error:
+        found, reason = None, first_line(error.__cause__ or error)
+    if found != description.dim:
+        raise BackboneError(
+            f"the network in {run} does not take the images of {images.name} at {images.size} px: "
+            f"{reason}; it was trained on {description.dataset} at {description.size} px"
+        )
+
+
+def _provisional_record(run: Path, description: NetworkDescription) -> RunRecord:
+    """Return what is known of a run that has no record yet."""
+    return RunRecord(
+        run_id=description.run_id,
+        path=str(run),
+        protocol="finetune",
+        dataset=description.dataset,
+        size=description.size,
+        backbone=description.backbone,
+        task=description.task,
+        n_classes=len(description.classes),
+        data_source="",
+        licence="",
+        weights=f"sha256:{description.weights_sha256[:8]}",
+        best_epoch=description.epoch,
+        metrics={},
+        seconds=0.0,
+        cost={},
+        config={},
+        environment=environment(),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )

@@ -1,0 +1,144 @@
+"""A saved network or head beside the data it is to be scored on, and whether they go together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medplus.errors import UsageError
+from medplus.progress import Progress
+from medplus.runs.record import RunRecord
+from medplus.vocabulary import MULTI_LABEL, Split, Task
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an evaluation is asked for.
+
+    Attributes
+    ----------
+    dataset : str or None
+        A MedMNIST flag or the path of an npz file; None for the run's own.
+    size : int or None
+        In pixels; None for the run's own, or a file's own.
+    data_root, store_root : Path
+        Where datasets and embedding stores lie.
+    precision : str or None
+        None for the precision that the run was made at.
+    batch_size : int or None
+        Images per forward; None for a default.
+    """
+
+    dataset: str | None
+    size: int | None
+    splits: tuple[Split, ...]
+    data_root: Path
+    store_root: Path
+    device: torch.device
+    precision: str | None
+    batch_size: int | None
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """What labels mean: the task, and the classes in their order.
+
+    Attributes
+    ----------
+    origin : str
+        The dataset's name.
+    task : Task
+    classes : tuple of str
+        Names, or just numbers where no names are known.
+    """
+
+    origin: str
+    task: Task
+    classes: tuple[str, ...]
+
+    @property
+    def has_names(self) -> bool:
+        """Whether the classes are more than numbers: files have no names for theirs."""
+        return not all(name.isdecimal() for name in self.classes)
+
+    def describe(self) -> str:
+        """Return the labelling in words."""
+        noun = "labels" if self.task == MULTI_LABEL else "classes"
+        names = f": {', '.join(map(repr, self.classes))}" if self.has_names else ""
+        return f"{self.origin} ({self.task}, {len(self.classes)} {noun}{names})"
+
+
+def check_labelling(run: Path, learned: Labelling, found: Labelling) -> None:
+    """Refuse data whose labels mean something else than those that a run learned.
+
+    Raises
+    ------
+    UsageError
+        If task, number of classes or, where both are known, their names differ.
+    """
+    same = (
+        _kind(learned.task) == _kind(found.task)
+        and len(learned.classes) == len(found.classes)
+        and (learned.classes == found.classes or not (learned.has_names and found.has_names))
+    )
+    if not same:
+        raise UsageError(
+            f"{run} learned {learned.describe()} and cannot be scored on {found.describe()}; "
+            "name a --dataset with the same task and classes"
+        )
+
+
+def _kind(task: Task) -> Task:
+    """Return the task as a file can tell it: not whether its classes are ordered."""
+    return "multi-class" if task == "ordinal-regression" else task
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A saved network or head, and the data that it is to be scored on.
+
+    Attributes
+    ----------
+    record : RunRecord
+        Of the run; its path is the run's folder.
+    learned, found : Labelling
+        What the run learned, and what the data's labels are.
+    size : int
+        Of the images in pixels.
+    digest : str
+        SHA-256 of the dataset's arrays.
+    data_source, licence : str
+        As a record has them.
+    truth, index : mapping of split to ndarray
+        Labels (n_samples, n_labels), and positions in the source split (n_samples,).
+    predict : callable
+        Computes the logits of every split, float32 (n_samples, n_classes) on the CPU.
+    config : dict
+        What else determines the scores.
+    changes : dict
+        Further fields of the record that differ from the run's.
+    """
+
+    record: RunRecord
+    learned: Labelling
+    found: Labelling
+    size: int
+    digest: str
+    data_source: str
+    licence: str
+    truth: Mapping[Split, np.ndarray]
+    index: Mapping[Split, np.ndarray]
+    predict: Callable[[], Mapping[Split, torch.Tensor]]
+    config: dict[str, Any] = field(default_factory=dict)
+    changes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def dataset(self) -> str:
+        """The name of the data."""
+        return self.found.origin
