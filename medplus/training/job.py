@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from timm.layers import convert_sync_batchnorm
 
 from medplus.backbones.build import Backbone
 from medplus.backbones.finetuned import NetworkDescription
@@ -25,6 +28,8 @@ from medplus.training.progress import TrainingProgress
 from medplus.training.trainer import Trainer
 from medplus.training.watch import Silent, Watch
 from medplus.vocabulary import Split
+
+_ONE_VALUE = "Expected more than 1 value per channel"  # torch's batch norm
 
 
 @dataclass(frozen=True)
@@ -91,10 +96,12 @@ def run_job(
     network = build_network(backbone, job.dim, images.n_classes, job.plan.recipe, order)
     several = fabric.world_size > 1
     if several and fabric.device.type == "cuda" and job.plan.recipe.norm_stats == "update":
-        network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-    with reproducible(
-        job.plan.recipe.deterministic, network, job.plan.precision, fabric.device
-    ) as promise:
+        network = share_batch_norms(network)
+    recipe, precision = job.plan.recipe, job.plan.precision
+    with (
+        _tracked(fabric),
+        reproducible(recipe.deterministic, network, precision, fabric.device) as promise,
+    ):
         try:
             return _train(fabric, job, images, backbone, network, order, promise)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -107,7 +114,41 @@ def run_job(
                 ) from error
             else:
                 raise
+        except ValueError as error:
+            if _ONE_VALUE not in str(error):
+                raise
+            raise RunError(
+                f"{backbone.name} normalises over a batch, and a batch of one image of this size "
+                "leaves it a single value; choose a --batch-size that leaves no last batch of one "
+                "image (per device), or --norm-stats frozen"
+            ) from error
     raise _out_of_memory(job, images, backbone, network, fabric.device)
+
+
+@contextmanager
+def _tracked(fabric: Fabric) -> Iterator[None]:
+    """Open the trackers, so that what is wrong with one shows before training, and close them."""
+    status = "failed"
+    try:
+        for tracker in fabric.loggers:
+            tracker.log_hyperparams({})
+        yield
+        status = "success"
+    except KeyboardInterrupt:
+        status = "aborted"
+        raise
+    finally:
+        for tracker in fabric.loggers:
+            tracker.finalize(status)
+
+
+def share_batch_norms(network: Network) -> Network:
+    """Let batch norms take their statistics over the batches of all devices.
+
+    By timm's conversion: torch's own would drop the activations within timm's batch norms.
+    """
+    shared: Network = convert_sync_batchnorm(network)
+    return shared
 
 
 def _train(
