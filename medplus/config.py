@@ -226,12 +226,13 @@ def finetune_recipe(name: str = "paper", **changes: Any) -> FinetuneRecipe:
             f"unknown recipe '{name}'{nearest(name, FINETUNE_RECIPES)} (known: {known}, or the "
             "path of a .yaml file)"
         )
+    fields = read_yaml(Path(name), "recipe")
     try:
         # Checked on its own first, so that what is wrong in the file is told as the file's.
-        make_recipe(FinetuneRecipe, read_yaml(Path(name), "recipe"))
+        make_recipe(FinetuneRecipe, fields)
     except UsageError as error:
-        raise UsageError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from None
-    return make_recipe(FinetuneRecipe, {**read_yaml(Path(name), "recipe"), **given})
+        raise UsageError(f"{name}: {error}") from None
+    return make_recipe(FinetuneRecipe, {**fields, **given})
 
 
 def probe_recipe(name: str = "paper", **changes: Any) -> ProbeRecipe:

@@ -94,6 +94,8 @@ def check_devices(device: torch.device, devices: int) -> None:
     """
     import torch
 
+    if devices < 1:
+        raise UsageError(f"--devices {devices}: at least one is needed")
     if device.type != "cuda":
         cores = os.cpu_count() or 1
         if devices > cores:

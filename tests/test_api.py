@@ -35,14 +35,20 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = medplus.exttract
 
 
-@pytest.mark.parametrize("name", ["extract", "knn", "probe", "open_store", "load_dataset"])
+@pytest.mark.parametrize(
+    "name", ["extract", "knn", "probe", "finetune", "evaluate", "open_store", "load_dataset"]
+)
 def test_functions_stay_functions_whatever_was_imported_before(name):
+    import medplus.cli.evaluate
     import medplus.cli.extract
+    import medplus.cli.finetune
     import medplus.cli.knn
     import medplus.cli.probe
     import medplus.embeddings.extract
+    import medplus.evaluation
     import medplus.heads.knn
     import medplus.heads.probe
+    import medplus.training
 
     assert callable(getattr(medplus, name))
     assert not hasattr(getattr(medplus, name), "__path__")

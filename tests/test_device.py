@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medplus import device as devices
-from medplus.device import compute_precision, describe_device, resolve_device, resolve_precision
+from medplus.device import (
+    check_devices,
+    compute_precision,
+    describe_device,
+    resolve_device,
+    resolve_precision,
+    resolve_training_precision,
+)
 from medplus.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -131,6 +138,78 @@ def test_auto_is_fp32_where_torch_cannot_tell(monkeypatch):
     for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.delattr(torch.cpu, probe, raising=False)
     assert resolve_precision("auto", CPU) == "fp32"
+
+
+# --- precision of training --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [((6, 1), "fp32"), ((7, 0), "fp32"), ((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")],
+)
+def test_auto_training_on_a_gpu_is_bf16_from_ampere_on(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert resolve_training_precision("auto", CUDA) == expected
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_auto_training_on_a_cpu_is_bf16_where_it_is_native(monkeypatch, native, expected):
+    monkeypatch.setattr(devices, "cpu_has_native_bf16", lambda: native)
+    assert resolve_training_precision("auto", CPU) == expected
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16"])
+@pytest.mark.parametrize("device", [CPU, CUDA])
+def test_named_precision_of_training_is_taken(name, device):
+    assert resolve_training_precision(name, device) == name
+
+
+def test_training_in_fp16_takes_a_gpu():
+    assert resolve_training_precision("fp16", CUDA) == "fp16"
+    with pytest.raises(UsageError, match=r"--precision fp16 needs a CUDA device"):
+        resolve_training_precision("fp16", CPU)
+
+
+@pytest.mark.parametrize("name", ["", "float32", "tf32"])
+def test_unknown_precision_of_training_is_a_usage_error(name):
+    with pytest.raises(UsageError, match=r"unknown precision.*auto, fp32, bf16 or fp16"):
+        resolve_training_precision(name, CPU)
+
+
+# --- how many devices -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:1"])
+def test_one_device_may_be_any(two_gpus, name):
+    check_devices(torch.device(name), 1)
+    check_devices(CPU, 1)
+
+
+def test_all_gpus_may_be_taken_and_no_more(two_gpus):
+    check_devices(CUDA, 2)
+    with pytest.raises(UsageError, match=r"--devices 3: torch sees 2 CUDA devices"):
+        check_devices(CUDA, 3)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_several_gpus_are_not_one_named_gpu(two_gpus, index):
+    with pytest.raises(UsageError, match=rf"--device cuda:{index}: .*CUDA_VISIBLE_DEVICES"):
+        check_devices(torch.device("cuda", index), 2)
+
+
+@pytest.mark.parametrize(("cores", "told"), [(2, 2), (None, 1)])
+def test_processes_on_a_cpu_are_at_most_its_cores(monkeypatch, cores, told):
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    check_devices(CPU, told)
+    with pytest.raises(UsageError, match=rf"--devices {told + 1}: this machine has {told} CPU"):
+        check_devices(CPU, told + 1)
+
+
+@pytest.mark.parametrize("number", [0, -1])
+@pytest.mark.parametrize("device", [CPU, CUDA])
+def test_no_device_at_all_is_a_usage_error(two_gpus, number, device):
+    with pytest.raises(UsageError, match=f"--devices {number}: at least one"):
+        check_devices(device, number)
 
 
 # --- computing at a precision -----------------------------------------------------------------

@@ -25,8 +25,11 @@ class BatchSize(click.ParamType):  # type: ignore[type-arg]  # not generic befor
         """Return the number, or ``auto``."""
         if value == "auto":
             return "auto"
-        number: int = click.IntRange(min=1).convert(value, param, ctx)
-        return number
+        try:
+            number = int(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor auto", param, ctx)
+        return int(click.IntRange(min=1).convert(number, param, ctx))
 
 
 @click.command()

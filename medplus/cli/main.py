@@ -69,7 +69,8 @@ def medplus() -> None:
     \b
     medplus extract   runs each frozen backbone once and stores its embeddings;
     medplus knn       and
-    medplus probe     score them in seconds.
+    medplus probe     score them in seconds;
+    medplus finetune  trains whole networks end to end.
 
     New here? `medplus quickstart` shows all of it on synthetic data.
     """  # noqa: D301 - click wants the control character

@@ -18,10 +18,9 @@ from medplus.runs.record import RECORD_SCHEMA, RunRecord
 RECORD_FILE = "record.json"
 PREDICTIONS_FILE = "predictions.npz"
 HEAD_FILE = "head.safetensors"
-_REMEDY = (
-    "free space or choose another folder with --runs, then run the same command again: finished "
-    "runs are kept"
-)
+PARTIAL = ".partial"
+"""What the name of a run's folder ends in while the run is under way."""
+
 EVALUATIONS = "evaluations"
 """The folder within a run that holds what it scored later, on these or other data."""
 
@@ -192,5 +191,6 @@ def list_runs(root: Path) -> Iterator[Path]:
     """Yield the folders of all finished runs under a root, sorted; evaluations are no runs."""
     for path in sorted(root.glob(f"*/*/*/*/*/{RECORD_FILE}")):
         folder = path.parent
-        if not folder.name.startswith(".") and folder.parent.name != EVALUATIONS:
+        unfinished = folder.name.startswith(".") or folder.name.endswith(PARTIAL)
+        if not unfinished and folder.parent.name != EVALUATIONS:
             yield folder

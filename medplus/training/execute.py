@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import time
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,7 @@ def execute(
         If it was interrupted; the state is saved.
     """
     folder = plan.folder
+    job = _job(plan, images, backbone, settings)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -53,12 +54,18 @@ def execute(
     with hold(folder.with_name(f".{plan.run_id}.lock"), f"the run {folder}"):
         if not settings.overwrite and (record := find_run(folder)):
             return record  # another process has finished it in the meantime
-        job = _job(plan, images, backbone, settings)
         if not settings.resume and job.folder.exists():
-            shutil.rmtree(job.folder)
+            atomic.remove_folder(job.folder)
+        for place in (folder, job.folder):
+            atomic.remove_leftovers(place)
         atomic.remove_leftovers_in(job.folder)
         n_parameters = sum(p.numel() for p in backbone.module.parameters())
-        outcome = _run(job, images, backbone, settings)
+        try:
+            outcome = _run(job, images, backbone, settings)
+        except BaseException:
+            with suppress(OSError):
+                job.folder.rmdir()  # if nothing has been saved
+            raise
         truth = {split: images.splits[split].labels for split in EVALUATED}
         index = {split: np.arange(len(labels)) for split, labels in truth.items()}
         metrics, predictions = score_splits(

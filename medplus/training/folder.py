@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -17,6 +17,8 @@ from medplus.backbones.finetuned import (
     read_network,
     write_network,
 )
+from medplus.errors import MedplusError, RunError
+from medplus.runs.ledger import PARTIAL
 from medplus.training.checkpoint import Scaler, load_state, save_state
 from medplus.training.history import draw_learning_curve, write_history
 from medplus.training.progress import TrainingProgress
@@ -25,12 +27,11 @@ STATE_FILE = "last.safetensors"
 HISTORY_FILE = "history.csv"
 CURVE_FILE = "learning_curve.png"
 _SAVE_EVERY_S = 30.0
-_PARTIAL = ".partial"
 
 
 def partial_folder(folder: Path) -> Path:
     """Return where a run lies until it is finished."""
-    return folder.with_name(folder.name + _PARTIAL)
+    return folder.with_name(folder.name + PARTIAL)
 
 
 class RunFolder:
@@ -82,29 +83,50 @@ class RunFolder:
         average: ModelEmaV3 | None,
         scaler: Scaler | None,
     ) -> None:
-        """Write the state, and the best network if there is a new one."""
-        new = self._new_best(progress.best_epoch)
-        if self._best is not None:
-            write_network(new, self._best, self._description)
+        """Write the state, and the best network if there is a new one.
+
+        Raises
+        ------
+        RunError
+            If they cannot be written.
+        """
         average_module = average.module if average is not None else None
+        with self._explained():
+            if self._best is not None:
+                new = self._new_best(progress.best_epoch)
+                write_network(new, self._best, self._description)
+            self._save_progress(network, optimizer, order, progress, average_module, scaler)
+        self._best = None
+        self._saved = time.monotonic()
+
+    def _save_progress(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        order: torch.Generator,
+        progress: TrainingProgress,
+        average_module: nn.Module | None,
+        scaler: Scaler | None,
+    ) -> None:
         save_state(
             self.path / STATE_FILE, network, optimizer, order, progress.to_dict(), self._identity,
             average_module, scaler,
         )  # fmt: skip
         self._adopt_best(progress.best_epoch)
-        self._best = None
         if progress.history:
             write_history(self.path / HISTORY_FILE, progress.history)
             title = f"{self._description.dataset} {self._description.size} px"
             title += f" · {self._description.backbone} · {self._description.run_id}"
             draw_learning_curve(self.path / CURVE_FILE, progress.history, title)
-        self._saved = time.monotonic()
 
     def keep_only_best(self) -> None:
         """Write the best network and drop the state: training cannot go on from where it is."""
+        epoch = self._description.epoch
         if self._best is not None:
-            write_network(self.path / NETWORK_FILE, self._best, self._description)
+            with self._explained():
+                write_network(self._new_best(epoch), self._best, self._description)
         (self.path / STATE_FILE).unlink(missing_ok=True)
+        self._adopt_best(epoch)
 
     def restore(
         self,
@@ -119,7 +141,7 @@ class RunFolder:
         Raises
         ------
         RunError
-            If it is damaged, or belongs to another run or network.
+            If it is damaged, belongs to another run or network, or its best network is lost.
         """
         state = self.path / STATE_FILE
         if not state.exists():
@@ -130,7 +152,29 @@ class RunFolder:
         )
         progress = TrainingProgress.from_dict(fields)
         self._adopt_best(progress.best_epoch)
+        if progress.best_epoch:
+            self._check_best()
         return progress
+
+    def _check_best(self) -> None:
+        """Find out now, not at the end of the training, whether its best network is still there."""
+        try:
+            read_network(self.path)
+        except MedplusError:
+            raise RunError(
+                f"{self.path / NETWORK_FILE}, the best network of the interrupted run, is missing "
+                "or damaged; use --no-resume to start again from the beginning"
+            ) from None
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunError(
+                f"the run {self.path} cannot be written: {error.strerror or error}; free space "
+                "there, then run the same command again: it goes on from the last state saved"
+            ) from error
 
     def _new_best(self, epoch: int) -> Path:
         return self.path / f"best-{epoch}.safetensors"

@@ -6,8 +6,10 @@ import logging
 import multiprocessing
 import os
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from multiprocessing.queues import SimpleQueue
 from typing import Any, TypeVar
 
 import torch
@@ -27,8 +29,10 @@ _FABRIC_PRECISION: dict[Precision, Any] = {
 }
 Result = TypeVar("Result")
 
-# Every process imports this before Fabric announces the others, which is nobody's business.
+# Every process imports this before Fabric announces the others, which is nobody's business; nor is
+# that torch ends the others once one has failed.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
 
 
 def make_fabric(
@@ -55,16 +59,17 @@ def launch(fabric: Fabric, train: Callable[..., Result], *arguments: Any) -> Res
     Raises
     ------
     MedplusError, KeyboardInterrupt
-        What the first process raises.
+        What a process raises.
     RunError
         If a process dies.
     """
     if fabric.strategy.launcher is None:
         fabric.launch()
         return train(fabric, *arguments)
+    failures = multiprocessing.get_context("spawn").SimpleQueue()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        outcome = fabric.launch(_Call(train, arguments))
+        outcome = fabric.launch(_Call(train, arguments, failures))
     except KeyboardInterrupt:
         for process in multiprocessing.active_children():
             process.terminate()
@@ -72,6 +77,8 @@ def launch(fabric: Fabric, train: Callable[..., Result], *arguments: Any) -> Res
             process.join()
         raise
     except ProcessRaisedException as error:
+        if not failures.empty():
+            raise failures.get() from None
         last = str(error).strip().splitlines()[-1]
         raise RunError(f"a training process failed: {last}") from error
     except ProcessExitedException as error:
@@ -81,7 +88,7 @@ def launch(fabric: Fabric, train: Callable[..., Result], *arguments: Any) -> Res
         ) from error
     finally:
         signal.signal(signal.SIGTERM, before)
-    if isinstance(outcome.value, BaseException):
+    if isinstance(outcome.value, KeyboardInterrupt):
         raise outcome.value
     return outcome.value  # type: ignore[no-any-return]
 
@@ -96,20 +103,32 @@ class _Sealed:
 class _Call:
     """A call in another process, sealed like its result.
 
-    Expected errors are returned instead of raised, so that they cross the border whole.
+    Expected errors cross the border whole, through a queue of their own: where one process fails,
+    the others fail for want of it, and whose failure is told first is chance.
     """
 
-    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        failures: SimpleQueue[MedplusError],
+    ) -> None:
         self._function = function
         self._arguments = arguments
+        self._failures = failures
+        self._warnings = warnings.filters[:]  # what is to be seen is the parent's choice
 
     def __call__(self, fabric: Fabric) -> _Sealed:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes it on
         logging.getLogger("medplus").setLevel(logging.ERROR)  # the parent has warned already
+        warnings.filters[:] = self._warnings  # type: ignore[index]
         try:
             return _Sealed(self._function(fabric, *self._arguments))
-        except (MedplusError, KeyboardInterrupt) as error:
-            return _Sealed(type(error)(*error.args))  # a traceback cannot be pickled
+        except KeyboardInterrupt:
+            return _Sealed(KeyboardInterrupt())
+        except MedplusError as error:
+            self._failures.put(type(error)(*error.args))  # a traceback cannot be pickled
+            raise
 
 
 @contextmanager
@@ -136,11 +155,11 @@ def reproducible(
         said = f"yes, but for {exception}" if exception and device.type == "cuda" else "yes"
         torch.use_deterministic_algorithms(True, warn_only=bool(exception))
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = not deterministic
     exact = compute_precision("fp32", device) if precision == "fp32" else nullcontext()
     devices = [device] if device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices), exact:
+            torch.backends.cudnn.benchmark = not deterministic  # which `exact` has set too
             yield said
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])

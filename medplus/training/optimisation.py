@@ -40,12 +40,13 @@ def _parameter_groups(network: Network, recipe: FinetuneRecipe) -> list[dict[str
     inner: nn.Module = getattr(network.backbone, "network", network.backbone)
     learns = [p for p in inner.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = []
+    spared = _never_decayed(inner)
     if learns and recipe.layer_decay < 1:
         groups = param_groups_layer_decay(
-            inner, decay, _never_decayed(inner), layer_decay=recipe.layer_decay
+            inner, decay, no_weight_decay_list=spared, layer_decay=recipe.layer_decay
         )
     elif learns and not recipe.decay_bias_and_norm:
-        groups = param_groups_weight_decay(inner, decay, _never_decayed(inner))
+        groups = param_groups_weight_decay(inner, decay, no_weight_decay_list=spared)
     elif learns:
         groups = [{"params": learns}]
     if recipe.decay_bias_and_norm:
@@ -78,7 +79,7 @@ class Schedule:
         warmup = 0 if per_epoch else math.floor(recipe.warmup * total)
         self._cosine = CosineLRScheduler(
             optimizer,
-            t_initial=max(1, total - warmup),
+            t_initial=max(2, total - warmup),  # of 1, where t is always 0, timm warns
             warmup_t=warmup,
             warmup_lr_init=recipe.lr / (warmup + 1),
             warmup_prefix=True,

@@ -12,6 +12,7 @@ from medplus.backbones.build import Backbone, load_backbone
 from medplus.config import FinetuneRecipe
 from medplus.datasets.dataset import ImageDataset
 from medplus.datasets.load import load_dataset
+from medplus.naming import safe_name
 from medplus.runs.ledger import run_folder
 from medplus.runs.record import config_hash
 from medplus.training.watch import Watch
@@ -132,6 +133,6 @@ def plan_finetune(
         "devices": devices,
     }
     head = "" if recipe.trainable == "all" else f"head-{recipe.norm_stats}-"
-    run_id = f"{recipe_name}-{head}seed{seed}-ep{recipe.epochs}-{config_hash(config)}"
+    run_id = f"{safe_name(recipe_name)}-{head}seed{seed}-ep{recipe.epochs}-{config_hash(config)}"
     folder = run_folder(runs, "finetune", images.name, images.size, backbone.name, run_id)
     return FinetunePlan(source, recipe, precision, seed, config, folder)

@@ -116,6 +116,8 @@ class Trainer:
                     self._train_epoch()
                     self._judge()
                 self._save()
+                if any(self._agree(self._interrupts.requested)):  # while val was judged
+                    raise KeyboardInterrupt
         finally:
             self._watch.end()
         return done
@@ -249,7 +251,7 @@ class Trainer:
             if self._fabric.is_global_zero:
                 self._folder.keep_only_best()
             kept = (
-                f"the best network so far (epoch {done.best_epoch}, val loss {done.best_loss:.4f}) "
+                f"the best network so far (epoch {done.best_epoch}, val loss {done.best_loss:.4g}) "
                 f"is kept in {self._folder.path}"
             )
         raise RunError(

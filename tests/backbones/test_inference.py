@@ -20,7 +20,7 @@ from medplus.backbones.catalog import PAPER
 from medplus.backbones.inference import Embedder, fold_batch_norms, is_out_of_memory
 from medplus.backbones.weights import weights_sha256
 from medplus.errors import BackboneError
-from medplus.preprocess import PreprocessSpec
+from medplus.preprocess import PreprocessSpec, preprocess
 
 CPU = torch.device("cpu")
 DIMS = dict(zip(PAPER, (4096, 4096, 512, 1024, 1792, 768, 768, 768, 768, 256), strict=True))
@@ -280,6 +280,17 @@ def test_bf16_equals_plain_autocast():
 
 
 # --- memory -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_network_left_as_it_is_gives_the_bits_of_a_plain_forward(precision):
+    backbone = load_backbone("resnet18", "none")
+    images = draw(2)
+    embedder = Embedder(backbone, CPU, precision, 2, lambda module, precision: module)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        pixels = preprocess(images, backbone.preprocess).contiguous()
+        expected = backbone.module(pixels).float()
+    assert torch.equal(embedder(images), expected)
 
 
 class _Hungry(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -116,6 +117,78 @@ def test_undefined_auc_is_a_dash_and_said(capsys: pytest.CaptureFixture[str]) ->
     printed = capsys.readouterr().out
     assert "–" in printed
     assert "test split lacks positives or negatives of class 1, so its AUC is undefined" in printed
+
+
+def columns_of(printed: str) -> list[str]:
+    [head] = [
+        line for line in printed.splitlines() if line.lstrip().startswith(("dataset", "prot"))
+    ]
+    return re.split(r"\s{2,}", head.strip())
+
+
+FINETUNED = {
+    "protocol": "finetune", "k": None, "store": None, "seed": 7, "lr": 1e-4, "weight_decay": 0.01,
+    "epochs_run": 12, "run_id": "paper-0", "path": "runs/finetune/toy/8/pixels/paper-0",
+}  # fmt: skip
+
+
+def test_columns_are_those_that_the_runs_have(capsys: pytest.CaptureFixture[str]) -> None:
+    print_records([record()])
+    assert columns_of(capsys.readouterr().out)[2:5] == ["backbone", "k", "val ACC"]
+
+    print_records([record(**FINETUNED)])
+    printed = capsys.readouterr().out
+    assert columns_of(printed) == [
+        "dataset", "size", "backbone", "seed", "lr", "wd", "epochs", "val ACC", "test ACC",
+        "95 % CI", "test AUC", "bal. ACC", "ECE",
+    ]  # fmt: skip
+    assert [word in printed for word in (" 7 ", " 0.0001 ", " 12 ")] == [True] * 3
+
+
+def test_runs_of_several_protocols_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    print_records([record(), record(**FINETUNED)])
+
+    printed = capsys.readouterr().out
+    assert columns_of(printed)[:6] == ["protocol", "dataset", "size", "backbone", "k", "seed"]
+    assert [line.split()[0] for line in printed.splitlines() if " pixels " in line] == [
+        "knn", "finetune",
+    ]  # fmt: skip
+    assert "None" not in printed
+    assert "★" not in printed
+
+
+@pytest.mark.parametrize(
+    ("splits", "shown"),
+    [
+        (("test",), ["test ACC", "95 % CI", "test AUC"]),
+        (("val",), ["val ACC", "95 % CI", "val AUC"]),
+        (("train", "test"), ["train ACC", "test ACC", "95 % CI", "test AUC"]),
+    ],
+)
+def test_only_splits_that_were_scored_are_shown(
+    splits: tuple[str, ...], shown: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = record().metrics["test"]
+
+    print_records([record(metrics=dict.fromkeys(splits, scores))])
+
+    assert columns_of(capsys.readouterr().out)[4:-2] == shown
+
+
+@pytest.mark.parametrize(
+    ("paths", "says"),
+    [
+        (["runs/knn/toy/8/pixels/a", "other/knn/toy/8/pixels/a"], "Records: other, runs"),
+        (["run/evaluations/toy-8-a", "run/evaluations/toy-8-b"], "Records: run/evaluations"),
+        (["a/evaluations/x", "b/evaluations/x"], "Records: evaluations in the folder of each run"),
+    ],
+)
+def test_where_records_lie_is_said(
+    paths: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_records([record(path=path) for path in paths])
+
+    assert capsys.readouterr().out.splitlines()[-1] == says
 
 
 @pytest.mark.parametrize(

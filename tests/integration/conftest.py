@@ -46,6 +46,17 @@ def _leftovers() -> Callable[[Path], list[Path]]:
 
 
 @pytest.fixture
+def quick_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no learning curves: that takes longer than a tiny training."""
+    from medplus.training import folder
+
+    def draw(path: Path, rows: object, title: str) -> None:
+        path.write_bytes(b"a picture")
+
+    monkeypatch.setattr(folder, "draw_learning_curve", draw)
+
+
+@pytest.fixture
 def files_up_to() -> Callable[[int], AbstractContextManager[None]]:
     """Return a context in which no file may grow beyond so many bytes: a disk that is full."""
 

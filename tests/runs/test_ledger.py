@@ -14,7 +14,9 @@ from safetensors.numpy import load_file
 from medplus.errors import RunError
 from medplus.runs import ledger
 from medplus.runs.ledger import (
+    evaluation_folder,
     find_run,
+    finish_run,
     list_runs,
     read_predictions,
     read_record,
@@ -145,6 +147,86 @@ def test_runs_are_listed_sorted_without_what_is_being_written(tmp_path):
     (hidden / "record.json").write_text("{}")
     folders[0].with_name("empty").mkdir()
     assert list(list_runs(tmp_path)) == sorted(folders)
+
+
+def test_evaluations_lie_in_their_run_and_are_not_listed(tmp_path):
+    folder = run_folder(tmp_path, "probe", "toy", 28, "toynet", "a")
+    save_run(make_record(folder), PREDICTIONS)
+    evaluation = evaluation_folder(folder, "my $(set)", 64, "0123456789abcdef")
+    assert evaluation == folder / "evaluations" / "my___set_-64-01234567"
+    save_run(make_record(evaluation), PREDICTIONS)
+    assert list(list_runs(tmp_path)) == [folder]
+    assert list(list_runs(tmp_path / "probe/toy")) == []
+
+
+# --- a run that grew in a folder of its own -----------------------------------------------------
+
+
+@pytest.fixture
+def partial(folder):
+    """The folder of a run under way, with a file that the run has written."""
+    path = folder.with_name(f"{folder.name}.partial")
+    path.mkdir(parents=True)
+    (path / "network.safetensors").write_bytes(b"weights")
+    return path
+
+
+def test_a_finished_run_holds_what_it_wrote_on_its_way(folder, partial):
+    finish_run(partial, make_record(folder), PREDICTIONS)
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "network.safetensors", "predictions.npz", "record.json",
+    ]  # fmt: skip
+    assert (folder / "network.safetensors").read_bytes() == b"weights"
+    assert read_record(folder) == make_record(folder)
+    np.testing.assert_array_equal(read_predictions(folder)["val_score"], PREDICTIONS["val_score"])
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_folders_in_a_run_under_way_stay_in_it(folder, partial):
+    (partial / "tracker/events").mkdir(parents=True)
+    finish_run(partial, make_record(folder), PREDICTIONS)
+    assert (folder / "tracker/events").is_dir()
+
+
+def test_a_finished_run_replaces_an_older_one_and_all_its_files(folder, partial):
+    save_run(make_record(folder, acc=0.1), PREDICTIONS, HEAD)
+    finish_run(partial, make_record(folder, acc=0.9), PREDICTIONS)
+    assert read_record(folder).metrics["val"]["acc"] == 0.9
+    assert not (folder / "head.safetensors").exists()
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_selection_is_not_stored_in_a_finished_run(folder, partial):
+    finish_run(partial, make_record(folder, selected=True), PREDICTIONS)
+    assert read_record(folder).selected is None
+
+
+def test_a_run_under_way_is_not_listed_even_with_its_record(folder, partial):
+    finish_run(partial, make_record(folder), PREDICTIONS)
+    other = folder.rename(partial)  # as if it had died before its last step
+    assert (other / "record.json").exists()
+    assert list(list_runs(folder.parents[4])) == []
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("stage", ["predictions", "record", "sync", "rename"])
+def test_a_run_that_cannot_be_finished_keeps_what_it_wrote_and_what_was_there(
+    stage, before, folder, partial, monkeypatch
+):
+    if before:
+        save_run(make_record(folder, acc=0.1), PREDICTIONS)
+    old = everything_in(folder)
+    with monkeypatch.context() as patch, pytest.raises(RunError) as error:
+        patch.setattr(*FAILURES[stage], full)
+        finish_run(partial, make_record(folder, acc=0.9), PREDICTIONS)
+    assert f"{folder} cannot be written: No space left" in str(error.value)
+    assert (partial / "network.safetensors").read_bytes() == b"weights"
+    assert everything_in(folder) == old
+
+    finish_run(partial, make_record(folder, acc=0.9), PREDICTIONS)
+
+    assert read_record(folder).metrics["val"]["acc"] == 0.9
+    assert list(folder.parent.iterdir()) == [folder]
 
 
 # --- failures while writing -------------------------------------------------------------------

@@ -37,9 +37,9 @@ class TinyNet(nn.Module):
 
     def __init__(self, norm: bool, dropout: float) -> None:
         super().__init__()
-        self.layer0 = nn.Conv2d(3, 8, 3, padding=1)
+        self.layer0 = nn.Conv2d(3, 8, 3, padding=1, bias=not norm)
         self.norm0 = nn.BatchNorm2d(8) if norm else nn.Identity()
-        self.layer1 = nn.Conv2d(8, _DIM, 3, padding=1)
+        self.layer1 = nn.Conv2d(8, _DIM, 3, padding=1, bias=not norm)
         self.norm1 = nn.BatchNorm2d(_DIM) if norm else nn.Identity()
         self.scale = nn.Parameter(torch.ones(_DIM, 1, 1))
         self.drop = nn.Dropout(dropout)
@@ -56,7 +56,8 @@ class TinyNet(nn.Module):
         return {"scale"}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        return {"stem": r"^(layer|norm)0", "blocks": [(r"^(?:layer|norm)(\d+)", None)]}
+        blocks = [(r"^(?:layer|norm)(\d+)", None), (r"^scale", (99999,))]  # timm's word for: also
+        return {"stem": r"^(?:layer|norm)0", "blocks": blocks}
 
 
 @pytest.fixture(scope="session")
@@ -119,7 +120,7 @@ def learnable() -> Callable[..., ImageDataset]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fabric() -> Any:
     """One process on the CPU in fp32."""
     fabric = make_fabric(torch.device("cpu"), 1, "fp32", [])
@@ -155,7 +156,7 @@ def new_folder_of() -> Callable[..., RunFolder]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def new_trainer(
     fabric: Any,
     tiny_backbone: Callable[..., Backbone],
@@ -163,8 +164,8 @@ def new_trainer(
 ) -> Callable[..., Trainer]:
     """Return a function that makes a trainer, with all that it changes made afresh.
 
-    ``new_trainer(recipe, images, path, seed=0, norm=True, dropout=0.0, canvas=None)``; further
-    keywords go to `Trainer`.
+    ``new_trainer(recipe, images, path, seed=0, watch=…, fabric=…, backbone=…)``; instead of a
+    backbone, the keywords of `tiny_backbone`.
     """
 
     def make(
@@ -173,16 +174,17 @@ def new_trainer(
         path: Path,
         seed: int = 0,
         watch: Any = None,
-        compiled: bool = False,
+        fabric: Any = fabric,
+        backbone: Backbone | None = None,
         **tiny: Any,
     ) -> Trainer:
-        backbone = tiny_backbone(**tiny)
+        backbone = backbone or tiny_backbone(**tiny)
         order = torch.Generator().manual_seed(seed)
         network = build_network(backbone, _DIM, images.n_classes, recipe, order)
         folder = new_folder_of(path, images, backbone)
         return Trainer(
             fabric, network, images, backbone.preprocess, recipe, seed, order, folder,
-            watch or Silent(), compiled,
+            watch or Silent(),
         )  # fmt: skip
 
     return make

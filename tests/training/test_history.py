@@ -213,7 +213,7 @@ def test_a_training_of_nothing_but_nan_is_drawn(figure_of):
 
 
 @pytest.mark.parametrize(
-    "title", ["my $data$_x", r"$\frac{", "a_b^c", "数据 \x1b[1m", "x" * 500, ""]
+    "title", ["my $data$_x", r"$\frac{$", "a_b^c", "数据 \x1b[1m", "x" * 500, ""]
 )
 def test_any_title_is_shown_as_it_is_and_fits(figure_of, title):
     with warnings.catch_warnings():

@@ -83,11 +83,17 @@ def test_global_random_numbers_are_left_alone(tiny_backbone):
 
 @pytest.mark.parametrize("trainable", ["all", "head"])
 def test_what_the_recipe_says_learns(tiny_backbone, trainable):
-    backbone = tiny_backbone()
-    backbone.module.requires_grad_(trainable == "head")  # whatever it was before
-    network, _ = build(backbone, trainable=trainable)
+    network, _ = build(tiny_backbone(), trainable=trainable)
     for name, parameter in network.named_parameters():
         assert parameter.requires_grad == (trainable == "all" or name.startswith("head.")), name
+
+
+def test_what_an_architecture_keeps_fixed_stays_fixed(tiny_backbone):
+    backbone = tiny_backbone()
+    backbone.module.network.scale.requires_grad_(False)  # as position tables of sines are
+    network, _ = build(backbone, trainable="all")
+    fixed = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
+    assert fixed == ["backbone.network.scale"]
 
 
 # --- number of dimensions ---------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections import Counter
 
@@ -18,7 +19,7 @@ from medplus.heads.probe.stack import learning_rate_factor
 from medplus.training.network import Network
 from medplus.training.optimisation import Schedule, make_average, make_mixup, make_optimizer
 
-TIMM = ["resnet18", "vit_tiny_patch16_224", "lcnet_035", "test_vit", "densenet121", "samvit_base_patch16"]  # fmt: skip
+TIMM = ["resnet18", "vit_tiny_patch16_224", "lcnet_035", "densenet121", "samvit_base_patch16"]
 NAMES = [*TIMM, "alexnet", "pixels"]
 
 
@@ -111,13 +112,12 @@ def test_the_paper_treats_all_parameters_alike(networks, name):
 
 DEPTHS = {
     "resnet18": ["conv1", "layer1.0", "layer1.1", "layer2.0", "layer3.0", "layer4.0", "layer4.1"],
-    "vit_tiny_patch16_224": ["patch_embed", "pos_embed", "blocks.0", "blocks.5", "blocks.11", "norm."],
+    "vit_tiny_patch16_224": ["patch_embed", "pos_embed", "blocks.0", "blocks.5", "norm."],
     "lcnet_035": ["conv_stem", "blocks.0", "blocks.2", "blocks.5"],
     "densenet121": ["features.conv0", "features.denseblock1.denselayer1", "features.denseblock4"],
     "samvit_base_patch16": ["patch_embed", "blocks.0", "blocks.11", "neck"],
-    "test_vit": ["patch_embed", "blocks.0", "blocks.1", "norm."],
     "alexnet": ["features.0", "features.3", "features.10", "classifier.1", "classifier.4"],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", DEPTHS)
@@ -127,13 +127,14 @@ def test_rates_rise_towards_the_head(networks, name, request):
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     groups = settings_of(networks[name], FinetuneRecipe(layer_decay=0.8))
     assert groups["head.weight"]["lr_scale"] == groups["head.bias"]["lr_scale"] == 1
+    prefix = "backbone." if name == "alexnet" else "backbone.network."
     scales = [
-        {group["lr_scale"] for key, group in groups.items() if f"{part}" in f"{key}."}
+        {group["lr_scale"] for key, group in groups.items() if key.startswith(f"{prefix}{part}")}
         for part in DEPTHS[name]
     ]
-    for below, above in zip(scales, scales[1:], strict=False):
+    for below, above in itertools.pairwise(scales):
         assert max(below) <= min(above)
-    assert max(scales[0]) < 0.8 * 0.8 * min(scales[-1])
+    assert max(scales[0]) < 0.8**3 * min(scales[-1])
     for scale in set.union(*scales):  # whole powers of the decay
         depth = math.log(scale) / math.log(0.8)
         assert depth == pytest.approx(round(depth))
@@ -143,7 +144,8 @@ def test_every_block_of_a_transformer_is_a_layer(networks):
     groups = settings_of(networks["vit_tiny_patch16_224"], FinetuneRecipe(layer_decay=0.5))
     for block in range(12):
         scale = groups[f"backbone.network.blocks.{block}.mlp.fc1.weight"]["lr_scale"]
-        assert scale == 0.5 ** (12 - block)  # above them the last norm, which has the full rate
+        assert scale == 0.5 ** (11 - block)  # the last has the head's rate, as timm has it
+    assert groups["backbone.network.patch_embed.proj.weight"]["lr_scale"] == 0.5**12
 
 
 # --- optimisers -------------------------------------------------------------------------------

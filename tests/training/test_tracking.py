@@ -8,6 +8,7 @@ import pickle
 import shutil
 import struct
 import sys
+import time
 from argparse import Namespace
 
 import pytest
@@ -140,7 +141,6 @@ def test_tensorboard_holds_metrics_and_hyperparameters(folder):
     tracker.log_hyperparams({"extra": "yes"})
     tracker.log_metrics({"val/loss": 0.5, "val/auc": None}, step=1)
     tracker.log_metrics({"val/loss": 0.25, "val/auc": math.nan}, step=2)
-    # Not closed: what a killed process has told is on the disk.
     read = events(folder)
     assert read.Tags()["scalars"] == ["val/loss"]
     assert scalars(folder, "val/loss") == [(1, 0.5), (2, 0.25)]
@@ -151,6 +151,15 @@ def test_tensorboard_holds_metrics_and_hyperparameters(folder):
         **FLAT,
         "extra": "yes",
     }
+
+
+def test_what_tensorboard_was_told_is_on_the_disk_at_once(folder, tmp_path):
+    tracker = opened("tensorboard", folder)
+    for step in range(5):
+        tracker.log_metrics({f"m{i}": i for i in range(100)}, step=step)
+        shutil.copytree(folder, tmp_path / f"killed{step}")
+    for step in range(5):
+        assert scalars(tmp_path / f"killed{step}", "m99")[-1] == (step, 99)
 
 
 def test_tensorboard_draws_epochs_that_happen_again_once(folder):
@@ -337,6 +346,7 @@ def test_wandb_goes_on_in_the_same_run(wandb, folder, runs, monkeypatch):
         tracker.log_metrics({"val/loss": 0.5}, step=first)
         tracker.log_metrics({"val/loss": 0.25}, step=first + 1)
         tracker.finalize("aborted")
+        time.sleep(1)  # the client names its folders by the second
     (one, _, before), (two, _, after) = wandb_parts(wandb, runs)
     assert one.run_id == two.run_id
     assert one.project == two.project == "mine"
@@ -344,18 +354,24 @@ def test_wandb_goes_on_in_the_same_run(wandb, folder, runs, monkeypatch):
 
 
 def test_wandb_without_a_login_is_an_error_and_asks_nobody(wandb, folder, monkeypatch):
+    asked = []
+
     class Terminal:
         def isatty(self):
             return True
 
         def __getattr__(self, name):
-            raise AssertionError("a person was asked")
+            asked.append(name)
+            raise AttributeError(name)
 
     monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_SILENT", "false")
+    monkeypatch.setenv("TERM", "xterm")
     wandb.teardown()
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdin", terminal)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with pytest.raises(RunError, match=r"wandb cannot start: .*wandb login.*WANDB_MODE=offline"):
         opened("wandb", folder).log_metrics({"val/loss": 0.5}, step=1)
+    assert asked == []
     assert sys.stdin is terminal

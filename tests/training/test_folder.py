@@ -1,0 +1,525 @@
+"""The best network and the last state belong together, at whatever moment the process dies."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from medplus import atomic
+from medplus.backbones.finetuned import NETWORK_FILE, read_network
+from medplus.config import FinetuneRecipe
+from medplus.errors import RunError
+from medplus.training import folder as module
+from medplus.training.folder import CURVE_FILE, HISTORY_FILE, STATE_FILE, RunFolder, partial_folder
+from medplus.training.history import EpochRow, read_history
+from medplus.training.network import Network
+from medplus.training.optimisation import make_average
+from medplus.training.progress import TrainingProgress
+
+FILES = {NETWORK_FILE, STATE_FILE, HISTORY_FILE, CURVE_FILE}
+
+
+class Death(BaseException):
+    """The process is killed; nothing that it would still do happens."""
+
+
+class Disk:
+    """Everything that writing does to a disk, until it dies before one of these deeds.
+
+    A write in the middle of which it dies has written half.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch, dies_at: int | None = None) -> None:
+        self.deeds, self.dies_at = 0, dies_at
+        self._write = os.write
+        patch.setattr(os, "write", self.write)
+        for name in ("replace", "unlink", "fsync"):
+            patch.setattr(os, name, self._counted(getattr(os, name)))
+        patch.setattr(Path, "open", self._counted(Path.open))
+
+    @property
+    def is_dead(self) -> bool:
+        return self.dies_at is not None and self.deeds > self.dies_at
+
+    def _deed(self) -> None:
+        self.deeds += 1
+        if self.is_dead:
+            raise Death
+
+    def _counted(self, deed: Any) -> Any:
+        def counted(*arguments: Any, **options: Any) -> Any:
+            self._deed()
+            # Only a power cut would show the difference, and a real one takes milliseconds.
+            return None if deed.__name__ == "fsync" else deed(*arguments, **options)
+
+        return counted
+
+    def write(self, descriptor: int, data: Any) -> int:
+        try:
+            self._deed()
+        except Death:
+            if self.deeds == (self.dies_at or 0) + 1:
+                self._write(descriptor, data[: len(data) // 2])
+            raise
+        return self._write(descriptor, data)
+
+
+@pytest.fixture(autouse=True)
+def quick_picture(monkeypatch):
+    """Write a file of one line in place of a drawing."""
+    monkeypatch.setattr(
+        module,
+        "draw_learning_curve",
+        lambda path, rows, title: atomic.write_bytes(path, f"{title} {len(rows)}".encode()),
+    )
+
+
+@pytest.fixture
+def make(learnable, tiny_backbone, new_folder_of):
+    """A training on a folder: all weights of the network are the number of the epoch."""
+
+    def make(path, identity="run", average=False):
+        folder = new_folder_of(path, learnable(), tiny_backbone(), identity)
+        return Training(folder, average)
+
+    return make
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "paper-seed0.partial"
+
+
+def row(epoch, best):
+    return EpochRow(epoch, 1e-4, 0.5, 1 / epoch, 0.5, None, 100.0, 1.0, best)
+
+
+class Training:
+    """What a `RunFolder` keeps: numbers that say which epoch they are of."""
+
+    def __init__(self, folder: RunFolder, average: bool) -> None:
+        self.folder, self.network = folder, Network(nn.Identity(), nn.Linear(2, 3))
+        self.optimizer = torch.optim.SGD(self.network.parameters(), 0.1)
+        self.average = make_average(self.network, FinetuneRecipe(ema=0.5)) if average else None
+        self.order = torch.Generator().manual_seed(0)
+        self.progress = TrainingProgress()
+
+    @torch.no_grad()
+    def epoch(self, best: bool) -> None:
+        """Train an epoch that is the best so far, or not."""
+        done = self.progress
+        done.epoch += 1
+        fill(self.network, done.epoch)
+        if self.average is not None:
+            fill(self.average, -done.epoch)
+        if best:
+            done.best_epoch, done.best_loss = done.epoch, 1 / done.epoch
+            judged = self.average.module if self.average is not None else self.network
+            self.folder.keep_best(judged, done.epoch, done.best_loss)
+        done.history.append(row(done.epoch, best))
+
+    def save(self) -> None:
+        self.folder.save(
+            self.network, self.optimizer, self.order, self.progress, self.average, None
+        )
+
+    def restore(self) -> TrainingProgress | None:
+        progress = self.folder.restore(self.network, self.optimizer, self.order, self.average, None)
+        self.progress = progress or TrainingProgress()
+        return progress
+
+    @property
+    def trained(self) -> float:
+        """The epoch that the network's weights are of."""
+        return only(self.network.state_dict())
+
+    @property
+    def best(self) -> float:
+        """The epoch that the best network's weights are of."""
+        return only(self.folder.best())
+
+
+def fill(module, value):
+    for parameter in module.parameters():
+        parameter.fill_(value)
+
+
+def only(state):
+    (value,) = {float(v) for tensor in state.values() for v in tensor.flatten()}
+    return value
+
+
+def assert_matches(training, progress):
+    """What is restored is of one moment: network, best network, numbers, and no other files."""
+    assert training.trained == progress.epoch == len(progress.history)
+    if progress.best_epoch:
+        description, state = read_network(training.folder.path)
+        sign = 1 if training.average is None else -1
+        assert only(state) == training.best == sign * progress.best_epoch
+        assert description.epoch == progress.best_epoch
+        assert description.val_loss == progress.best_loss == 1 / progress.best_epoch
+    assert [r.epoch for r in progress.history if r.best][-1:] == [progress.best_epoch]
+
+
+def names(path):
+    return {file.name for file in path.iterdir()}
+
+
+# --- whole writes -----------------------------------------------------------------------------
+
+
+def test_run_under_way_lies_beside_the_finished_one(tmp_path):
+    assert partial_folder(tmp_path / "a.b-1") == tmp_path / "a.b-1.partial"
+
+
+def test_folder_is_made_with_its_parents(make, tmp_path):
+    make(tmp_path / "finetune" / "toy" / "run.partial")
+    make(tmp_path / "finetune" / "toy" / "run.partial")  # or used as it is
+    assert names(tmp_path / "finetune" / "toy") == {"run.partial"}
+
+
+def test_nothing_saved_restores_nothing(make, path):
+    training = make(path)
+    before = {key: value.clone() for key, value in training.network.state_dict().items()}
+    assert training.restore() is None
+    assert all(torch.equal(before[k], v) for k, v in training.network.state_dict().items())
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_what_is_saved_is_restored(make, path, average):
+    training = make(path, average=average)
+    for best in (True, True, False):
+        training.epoch(best)
+    training.save()
+    assert names(path) == FILES
+    restored = make(path, average=average)
+    progress = restored.restore()
+    assert progress == training.progress
+    assert restored.trained == 3
+    assert restored.best == (-2 if average else 2)
+    if average:
+        assert only(restored.average.module.state_dict()) == -3
+    assert read_history(path / HISTORY_FILE) == training.progress.history
+
+
+def test_best_network_in_memory_is_a_copy(make, path):
+    training = make(path)
+    training.epoch(True)
+    training.epoch(False)
+    assert training.best == 1
+    assert names(path) == set()  # nothing is written before it is time
+    training.save()
+    assert training.best == 1
+
+
+def test_best_network_stays_when_no_epoch_is_better(make, path):
+    training = make(path)
+    training.epoch(True)
+    training.save()
+    written = (path / NETWORK_FILE).stat().st_mtime_ns
+    for _ in range(3):
+        training.epoch(False)
+        training.save()
+    assert (path / NETWORK_FILE).stat().st_mtime_ns == written  # not even written again
+    assert training.best == 1
+
+
+def test_state_within_the_first_epoch_has_no_best_network(make, path):
+    training = make(path)
+    training.progress.step = 3
+    training.save()
+    assert names(path) == {STATE_FILE}
+    assert make(path).restore() == training.progress
+
+
+def test_network_file_says_which_epoch_it_is_of(make, path):
+    training = make(path)
+    training.epoch(True)
+    training.save()
+    description, _ = read_network(path)
+    assert (description.epoch, description.val_loss) == (1, 1.0)
+    assert (description.dataset, description.backbone) == ("toy", "tiny")
+    restored = make(path)
+    restored.restore()
+    restored.epoch(True)
+    restored.save()
+    assert read_network(path)[0] == description.model_copy(update={"epoch": 2, "val_loss": 0.5})
+
+
+def test_title_of_the_picture_names_the_run(make, path):
+    training = make(path)
+    training.epoch(True)
+    training.save()
+    assert (path / CURVE_FILE).read_text() == "toy 8 px · tiny · paper-seed0-0123abcd 1"
+
+
+def test_it_is_time_to_save_after_a_while(make, path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    training = make(path)
+    now[0] += 30
+    assert not training.folder.is_due
+    now[0] += 1
+    assert training.folder.is_due
+    training.save()
+    assert not training.folder.is_due
+
+
+@pytest.mark.parametrize("identity", ["run", "other"])
+def test_foreign_or_damaged_states_are_refused(make, path, identity):
+    training = make(path)
+    training.epoch(True)
+    training.save()
+    if identity == "run":
+        content = (path / STATE_FILE).read_bytes()
+        (path / STATE_FILE).write_bytes(content[:-1])
+    with pytest.raises(RunError, match="--no-resume"):
+        make(path, identity).restore()
+    assert names(path) == FILES
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut short"])
+def test_a_lost_best_network_is_told_before_training_goes_on(make, path, damage):
+    training = make(path)
+    training.epoch(True)
+    training.save()
+    file = path / NETWORK_FILE
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(RunError, match=r"network\.safetensors.* use --no-resume") as told:
+        make(path).restore()
+    assert str(path) in str(told.value)
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+def run_full(deed, patch, after=0):
+    """Do something on a disk that takes only so many more writes."""
+    real, writes = os.write, []
+
+    def write(descriptor, data):
+        writes.append(len(data))
+        if len(writes) > after:
+            raise FULL
+        return real(descriptor, data)
+
+    with patch.context() as disk:
+        disk.setattr(os, "write", write)
+        with pytest.raises(RunError, match=r"No space left on device.*free space") as told:
+            deed()
+    return str(told.value)
+
+
+@pytest.mark.parametrize("after", [0, 3, 6, 9])
+def test_a_full_disk_is_told_and_costs_nothing(make, path, monkeypatch, after):
+    training = make(path)
+    training.epoch(True)
+    training.save()
+    training.epoch(True)
+    assert str(path) in run_full(training.save, monkeypatch, after)
+    restored = make(path)
+    assert_matches(restored, restored.restore())
+    assert training.best == 2
+    training.save()  # space has been freed
+    restored = make(path)
+    assert restored.restore() == training.progress
+    assert names(path) == FILES
+
+
+def test_a_full_disk_does_not_hide_the_best_network_so_far(make, path, monkeypatch):
+    training = make(path)
+    training.epoch(True)
+    training.save()
+    training.epoch(True)
+    run_full(training.folder.keep_only_best, monkeypatch)
+    assert only(read_network(path)[1]) == 1
+
+
+# --- the end of a training that went wrong ----------------------------------------------------
+
+
+def test_only_the_best_network_is_kept_of_a_training_that_failed(make, path):
+    training = make(path)
+    training.epoch(True)
+    training.save()
+    training.epoch(True)
+    training.epoch(False)
+    training.folder.keep_only_best()
+    assert names(path) == FILES - {STATE_FILE}
+    assert only(read_network(path)[1]) == read_network(path)[0].epoch == 2
+    assert make(path).restore() is None
+
+
+def test_a_best_network_that_is_written_already_is_kept(make, path):
+    for resumed in (False, True):
+        training = make(path)
+        if resumed:
+            training.restore()
+        else:
+            training.epoch(True)
+            training.save()
+        training.folder.keep_only_best()
+        assert only(read_network(path)[1]) == 1
+        assert not (path / STATE_FILE).exists()
+
+
+def test_nothing_is_kept_where_there_is_nothing(make, path):
+    make(path).folder.keep_only_best()
+    assert names(path) == set()
+
+
+# --- death ------------------------------------------------------------------------------------
+
+
+def dies(deed, at):
+    """Do something on a disk that dies before the deed `at`; whether it died."""
+    with pytest.MonkeyPatch.context() as patch:
+        disk = Disk(patch, at)
+        try:
+            deed()
+        except Death:
+            return True
+        assert not disk.is_dead, "the death was swallowed"
+        return False
+
+
+EPOCHS = {
+    "first": ([], [True], False),
+    "new best": ([True], [True], False),
+    "new best average": ([True], [True], True),
+    "new best among others": ([True], [False, True, True, False], False),
+    "no better": ([True], [False], False),
+    "within an epoch": ([True, False], [], False),
+}
+
+
+@pytest.mark.parametrize("epochs", EPOCHS)
+def test_state_and_best_network_match_wherever_saving_dies(make, new_folder, epochs):
+    before, since, average = EPOCHS[epochs]
+    outcomes = set()
+    for at in range(1000):
+        path = new_folder() / "run.partial"
+        training = make(path, average=average)
+        for best in before:
+            training.epoch(best)
+        if before:
+            training.save()
+        for best in since:
+            training.epoch(best)
+        died = dies(training.save, at)
+
+        restored = make(path, average=average)
+        progress = restored.restore()
+        outcomes.add(progress.epoch if progress else 0)
+        if progress is not None:
+            assert_matches(restored, progress)
+        else:
+            assert not before
+        if not died:
+            break
+        restored.epoch(False)  # and it can be gone on with
+        restored.epoch(True)
+        restored.save()
+        assert {file for file in names(path) if ".tmp-" not in file} == FILES
+    assert at > 10
+    assert outcomes == {len(before), len(before) + len(since)}
+
+
+def test_state_and_best_network_match_wherever_restoring_dies(make, new_folder):
+    def saved_until(at):
+        training = make(new_folder() / "run.partial")
+        training.epoch(True)
+        training.save()
+        training.epoch(True)
+        return training.folder.path, dies(training.save, at)
+
+    epochs = []
+    for save_dies_at in range(1000):
+        path, died = saved_until(save_dies_at)
+        if not died:
+            break
+        if "best-2.safetensors" not in names(path):  # only then has restoring anything to do
+            continue
+        for at in range(1000):
+            path, _ = saved_until(save_dies_at)
+            died = dies(make(path).restore, at)
+            restored = make(path)
+            epochs.append(restored.restore().epoch)
+            assert_matches(restored, restored.progress)
+            assert not list(path.glob("best-*"))
+            if not died:
+                break
+        assert at >= 2
+    assert set(epochs) == {1, 2}
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_best_network_can_be_read_wherever_keeping_only_it_dies(make, new_folder, saved):
+    for at in range(1000):
+        path = new_folder() / "run.partial"
+        training = make(path)
+        training.epoch(True)
+        if saved:
+            training.save()
+        training.epoch(True)
+        died = dies(training.folder.keep_only_best, at)
+        restored = make(path)
+        progress = restored.restore()
+        if progress is not None:
+            assert_matches(restored, progress)
+        elif saved or not died:
+            assert only(read_network(path)[1]) in {1, 2}
+        if not died:
+            assert progress is None
+            assert restored.best == 2
+            break
+    assert at > 4
+
+
+LIVES = st.lists(
+    st.tuples(
+        st.lists(st.booleans(), max_size=3),  # epochs, each the best or not
+        st.none() | st.integers(0, 40),  # where its saving dies
+        st.none() | st.integers(0, 3),  # where the next restoring dies
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(max_examples=40)
+@given(lives=LIVES)
+def test_any_sequence_of_deaths_leaves_a_state_that_was_saved(
+    learnable, tiny_backbone, new_folder_of, new_folder, lives
+):
+    images, backbone, path = learnable(), tiny_backbone(), new_folder() / "run.partial"
+
+    def start():
+        return Training(new_folder_of(path, images, backbone), False)
+
+    possible = [TrainingProgress()]  # what may be restored
+    for epochs, save_dies_at, restore_dies_at in lives:
+        training = start()
+        if dies(training.restore, restore_dies_at):
+            training = start()
+            training.restore()
+        assert training.progress in possible
+        if training.progress.epoch:
+            assert_matches(training, training.progress)
+        before = replace(training.progress, history=training.progress.history[:])
+        for i, best in enumerate(epochs):
+            training.epoch(best or (i == 0 and not before.epoch))
+        died = dies(training.save, save_dies_at)
+        possible = [training.progress, before] if died else [training.progress]

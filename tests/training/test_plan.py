@@ -1,0 +1,179 @@
+"""The plan of a run: its name, its place, and what makes it another run."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from medplus.config import FinetuneRecipe, finetune_recipe
+from medplus.runs.record import config_hash
+from medplus.training.plan import Source, plan_finetune
+from medplus.vocabulary import MULTI_LABEL
+
+SOURCE = Source("toy.npz", None, "data", "tiny", "none", None)
+
+
+@pytest.fixture
+def plan(learnable, tiny_backbone):
+    """Return a function that plans a run; keywords replace what `plan_finetune` is given."""
+
+    def make(**changes):
+        given = {
+            "source": SOURCE,
+            "images": learnable(),
+            "backbone": tiny_backbone(),
+            "recipe": FinetuneRecipe(),
+            "precision": "fp32",
+            "seed": 3,
+            "devices": 1,
+            "recipe_name": "paper",
+            "runs": Path("runs"),
+        }
+        return plan_finetune(**(given | changes))
+
+    return make
+
+
+# --- name and place -----------------------------------------------------------------------------
+
+
+def test_a_run_lies_where_the_design_says_and_is_named_by_recipe_seed_and_epochs(plan):
+    made = plan()
+    assert made.folder.parent == Path("runs/finetune/toy/8/tiny")
+    assert made.folder.name == made.run_id
+    assert re.fullmatch(r"paper-seed3-ep100-[0-9a-f]{8}", made.run_id)
+
+
+def test_the_name_ends_in_the_hash_of_the_configuration(plan):
+    made = plan(recipe=FinetuneRecipe(epochs=7))
+    assert made.run_id.endswith(f"-ep7-{config_hash(made.config)}")
+    assert made.identity == config_hash(made.config)
+
+
+@pytest.mark.parametrize("stats", ["update", "frozen"])
+def test_where_the_head_alone_learns_the_name_says_so(stats, plan):
+    made = plan(recipe=FinetuneRecipe(trainable="head", norm_stats=stats))
+    assert made.run_id.startswith(f"paper-head-{stats}-seed3-")
+
+
+@pytest.mark.parametrize("name", ["my recipe", "../../etc", "a;b$(c)", "ünï", "[x]", "-x"])
+def test_no_name_of_a_recipe_leaves_its_folder_or_confuses_a_shell(name, plan):
+    made = plan(recipe_name=name)
+    assert made.folder.parent == plan().folder.parent
+    assert not set(" /;$()[]'\"") & set(made.run_id)
+
+
+# --- what makes another run ---------------------------------------------------------------------
+
+CHANGED = FinetuneRecipe(
+    trainable="head",
+    norm_stats="frozen",
+    epochs=99,
+    batch_size=32,
+    accumulate=2,
+    optimizer="sgd",
+    lr=1e-3,
+    weight_decay=0.1,
+    decay_bias_and_norm=False,
+    layer_decay=0.5,
+    schedule="cosine",
+    warmup=0.5,
+    patience=4,
+    clip_grad=1.0,
+    label_smoothing=0.1,
+    ema=0.9,
+    precision="bf16",
+    channels_last=True,
+    fused=True,
+    deterministic=False,
+    flip="auto",
+    rotate=1.0,
+    translate=0.1,
+    scale=0.1,
+    brightness=0.1,
+    contrast=0.1,
+    mixup=0.1,
+    cutmix=0.1,
+)
+
+
+@pytest.mark.parametrize("field", FinetuneRecipe.model_fields)
+def test_every_field_of_the_recipe_makes_another_run(field, plan):
+    value = getattr(CHANGED, field)
+    assert value != getattr(FinetuneRecipe(), field)
+    assert plan(recipe=FinetuneRecipe(**{field: value})).identity != plan().identity
+
+
+def test_seed_and_number_of_devices_make_another_run(plan):
+    identities = {plan(**more).identity for more in ({}, {"seed": 4}, {"devices": 2})}
+    assert len(identities) == 3
+
+
+def test_data_make_another_run(plan, learnable):
+    images = learnable()
+    others = [replace(images, digest="e" * 64), replace(images, size=9), learnable(MULTI_LABEL)]
+    assert len({plan(images=i).identity for i in (images, *others)}) == 4
+
+
+def test_weights_network_and_preprocessing_make_another_run(plan, tiny_backbone):
+    backbone = tiny_backbone()
+    others = [
+        replace(backbone, weights_sha256="1" * 64),
+        replace(backbone, tag="tiny.other"),
+        replace(backbone, feature="pixels"),
+        replace(backbone, preprocess=replace(backbone.preprocess, mean=(0.0, 0.0, 0.0))),
+        tiny_backbone(canvas=16),
+    ]
+    assert len({plan(backbone=b).identity for b in (backbone, *others)}) == 6
+
+
+def test_where_things_lie_and_what_they_are_called_makes_no_other_run(plan, learnable):
+    made = plan()
+    source = replace(SOURCE, data_root="elsewhere", backbone="tiny.tag", weights="tiny.safetensors")
+    moved = replace(learnable(), path="/elsewhere/toy.npz", name="toy2")
+    others = [
+        plan(source=source),
+        plan(runs=Path("elsewhere")),
+        plan(images=moved),
+        plan(recipe_name="mine"),
+    ]
+    assert {other.identity for other in others} == {made.identity}
+
+
+def test_a_named_recipe_and_the_same_one_spelled_out_are_one_run(plan):
+    fields = finetune_recipe("modern").model_dump()
+    assert plan(recipe=FinetuneRecipe(**fields)).identity == (
+        plan(recipe=finetune_recipe("modern")).identity
+    )
+
+
+# --- what is kept of it -------------------------------------------------------------------------
+
+
+def test_the_configuration_is_json_and_holds_the_whole_recipe(plan):
+    recipe = finetune_recipe("modern", precision="bf16")
+    config = plan(recipe=recipe, precision="bf16").config
+    read = json.loads(json.dumps(config, allow_nan=False))
+    assert read == config
+    assert FinetuneRecipe.model_validate(read["recipe"]) == recipe
+    assert (read["protocol"], read["seed"], read["devices"]) == ("finetune", 3, 1)
+
+
+def test_a_plan_can_be_sent_to_another_process(plan):
+    made = plan()
+    assert pickle.loads(pickle.dumps(made)) == made  # noqa: S301 - our own
+
+
+def test_a_source_loads_images_and_a_backbone_that_can_learn(write_npz, tmp_path):
+    npz = write_npz("toy", n=(4, 3, 2), size=16, folder=tmp_path)
+    source = Source(str(npz), None, "data", "test_vit", "none", "native")
+    images = source.load_images()
+    backbone = source.load_backbone(images)
+    assert (images.name, images.size, len(images.splits["train"])) == ("toy", 16, 4)
+    assert (backbone.name, backbone.preprocess.fit) == ("test_vit", "native")
+    assert all(p.requires_grad for p in backbone.module.parameters())
