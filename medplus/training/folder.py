@@ -59,6 +59,12 @@ class RunFolder:
         self._best: dict[str, torch.Tensor] | None = None
         self._saved = time.monotonic()
 
+    @property
+    def subject(self) -> str:
+        """What is trained on what, for a person to read."""
+        own = self._description
+        return f"{own.dataset} {own.size} px · {own.backbone}"
+
     def keep_best(self, network: nn.Module, epoch: int, val_loss: float) -> None:
         """Remember the weights of a network as the best so far."""
         self._best = {name: t.detach().clone() for name, t in network.state_dict().items()}
@@ -115,8 +121,7 @@ class RunFolder:
         self._adopt_best(progress.best_epoch)
         if progress.history:
             write_history(self.path / HISTORY_FILE, progress.history)
-            title = f"{self._description.dataset} {self._description.size} px"
-            title += f" · {self._description.backbone} · {self._description.run_id}"
+            title = f"{self.subject} · {self._description.run_id}"
             draw_learning_curve(self.path / CURVE_FILE, progress.history, title)
 
     def keep_only_best(self) -> None:

@@ -98,12 +98,10 @@ def run_job(
     if several and fabric.device.type == "cuda" and job.plan.recipe.norm_stats == "update":
         network = share_batch_norms(network)
     recipe, precision = job.plan.recipe, job.plan.precision
-    with (
-        _tracked(fabric),
-        reproducible(recipe.deterministic, network, precision, fabric.device) as promise,
-    ):
+    with _tracked(fabric):
         try:
-            return _train(fabric, job, images, backbone, network, order, promise)
+            with reproducible(recipe.deterministic, network, precision, fabric.device) as promise:
+                return _train(fabric, job, images, backbone, network, order, promise)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if is_out_of_memory(error) and not several:
                 pass  # told below, where the failed attempt holds no memory any more
@@ -122,7 +120,7 @@ def run_job(
                 "leaves it a single value; choose a --batch-size that leaves no last batch of one "
                 "image (per device), or --norm-stats frozen"
             ) from error
-    raise _out_of_memory(job, images, backbone, network, fabric.device)
+        raise _out_of_memory(job, images, backbone, network, fabric.device)
 
 
 @contextmanager

@@ -76,7 +76,7 @@ class Trainer:
     ) -> None:
         self._fabric, self._images, self._recipe = fabric, images, recipe
         self._order, self._folder, self._watch = order, folder, watch
-        self._title = f"{images.name} {images.size} px · seed {seed}"
+        self._title = f"{folder.subject} · seed {seed}"
         self._multi_label = images.task == MULTI_LABEL
         self.resident = fits_on_device(images, fabric.device)
         self._data: dict[Split, Batches] = {
