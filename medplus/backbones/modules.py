@@ -44,6 +44,10 @@ class AlexNetFeatures(nn.Module):
         embedding: torch.Tensor = self.classifier(maps.flatten(1))
         return embedding
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Tell timm which parameters form a layer, for learning rates by depth."""
+        return {"features": r"^features\.(\d+)", "classifier": r"^classifier\.(\d+)"}
+
 
 class Pixels(nn.Module):
     """The raw-pixel baseline: the image averaged down to at most 28 × 28, flattened."""

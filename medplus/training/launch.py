@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from multiprocessing.queues import SimpleQueue
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.logger import Logger
@@ -157,11 +158,13 @@ def reproducible(
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     exact = compute_precision("fp32", device) if precision == "fp32" else nullcontext()
     devices = [device] if device.type == "cuda" else []
+    numpy_state = np.random.get_state()  # noqa: NPY002 - what timm's Mixup draws from
     try:
         with torch.random.fork_rng(devices), exact:
             torch.backends.cudnn.benchmark = not deterministic  # which `exact` has set too
             yield said
     finally:
+        np.random.set_state(numpy_state)  # noqa: NPY002
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.utils.deterministic.fill_uninitialized_memory = before[2]  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = before[3]

@@ -253,12 +253,14 @@ def test_no_resume_begins_again(uninterrupted: Callable, cli: Callable) -> None:
     whole = uninterrupted()
     with signals_at(6, signal.SIGINT):
         interrupted(cli(*COMMAND))
+    (partial() / "notes.txt").touch()
 
     ran = cli(*COMMAND, "--json", "--no-resume")
 
     assert "going on" not in ran.err
     assert resumed(ran) == 0
     assert_same(outcome(ran), whole)
+    assert not Path(ran.document["runs"][0]["path"], "notes.txt").exists()
 
 
 def test_runs_finished_before_ctrl_c_are_kept(cli: Callable) -> None:

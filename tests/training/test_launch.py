@@ -9,6 +9,7 @@ import warnings
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -182,6 +183,7 @@ def state():
         torch.backends.cudnn.benchmark,
         torch.backends.cuda.matmul.allow_tf32,
         torch.get_rng_state().sum(),
+        np.random.get_state()[1].sum(),  # noqa: NPY002
     )
 
 
@@ -200,6 +202,7 @@ def test_settings_hold_within_and_are_as_before_afterwards(deterministic, precis
             assert not torch.backends.cuda.matmul.allow_tf32
             assert not torch.backends.cudnn.allow_tf32
         torch.rand(3)
+        np.random.seed(1)  # noqa: NPY002
         raise RuntimeError("inside")
     assert state() == before
 

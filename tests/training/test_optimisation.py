@@ -121,10 +121,7 @@ DEPTHS = {
 
 
 @pytest.mark.parametrize("name", DEPTHS)
-def test_rates_rise_towards_the_head(networks, name, request):
-    if name == "alexnet":
-        reason = "AlexNetFeatures has no group_matcher, so timm puts all of it in one layer"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+def test_rates_rise_towards_the_head(networks, name):
     groups = settings_of(networks[name], FinetuneRecipe(layer_decay=0.8))
     assert groups["head.weight"]["lr_scale"] == groups["head.bias"]["lr_scale"] == 1
     prefix = "backbone." if name == "alexnet" else "backbone.network."

@@ -20,7 +20,7 @@ from medplus.config import FinetuneRecipe, finetune_recipe
 from medplus.errors import RunError, UsageError
 from medplus.runs.ledger import read_predictions, read_record
 from medplus.training import execute as execute_module
-from medplus.training import finetune_all, memory
+from medplus.training import finetune_all, memory, protocol
 from medplus.training.history import read_history
 from medplus.training.network import Network
 from medplus.vocabulary import MULTI_LABEL, PAPER_SEEDS
@@ -273,6 +273,14 @@ def test_a_finished_run_is_left_alone(train, tmp_path, monkeypatch):
     # Not even loaded: Fabric takes seconds to import.
     monkeypatch.setitem(sys.modules, "medplus.training.execute", None)
     assert train(seeds=7) == [first]
+    assert modified(tmp_path) == before
+
+
+def test_a_run_that_another_process_has_just_finished_is_left_alone(train, tmp_path, monkeypatch):
+    [first] = train()
+    before = modified(tmp_path)
+    monkeypatch.setattr(protocol, "find_run", lambda folder: None)  # it was not there yet
+    assert train() == [first]
     assert modified(tmp_path) == before
 
 

@@ -120,8 +120,8 @@ def column(progress, name):
     return [getattr(row, name) for row in progress.history]
 
 
-def assert_is(trainer, path, plain):
-    """A finished training equals what the plain loop found, to the rounding of its loss."""
+def assert_is(trainer, path, plain, tolerance=1e-6):
+    """A finished training equals what the plain loop found; `tolerance` is that of weights."""
     progress = trainer.progress
     close = {"rel": 0, "abs": 1e-6}
     assert column(progress, "epoch") == list(range(1, len(plain.val_loss) + 1))
@@ -133,7 +133,7 @@ def assert_is(trainer, path, plain):
     assert description.epoch == plain.best_epoch
     assert state.keys() == plain.best.keys()
     for name, value in state.items():
-        torch.testing.assert_close(value, plain.best[name], rtol=0, atol=1e-7)
+        torch.testing.assert_close(value, plain.best[name], rtol=0, atol=tolerance)
     for split, scores in trainer.predict_best(("val", "test")).items():
         assert scores.dtype == np.float32
         np.testing.assert_allclose(scores, plain.scores[split], rtol=0, atol=1e-6)
@@ -155,7 +155,8 @@ def test_paper_recipe_is_the_plain_loop(
     plain = train_plainly(tiny_backbone().module, images, recipe, seed=7)
     trainer = new_trainer(recipe, images, tmp_path, seed=7)
     trainer.fit()
-    assert_is(trainer, tmp_path, plain)
+    # A mean over labels and samples at once is rounded otherwise than one after the other.
+    assert_is(trainer, tmp_path, plain, 1e-6 if task == MULTI_LABEL else 1e-7)
 
 
 def test_training_stops_where_the_plain_loop_stops(new_trainer, tiny_backbone, learnable, tmp_path):
@@ -364,13 +365,14 @@ def test_the_watch_is_told_of_everything(new_trainer, learnable, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         new_trainer(recipe, learnable(), tmp_path, seed=3, watch=interrupted).fit()
     steps = [("images", 16)] * 3 + [("images", 2)]
+    title = "toy 8 px · tiny · seed 3"
     assert interrupted.told == [
-        ("begin", "toy 8 px · tiny · seed 3", 2, 50, 0, 0), *steps, ("epoch", 1), *steps[:2], ("end",),
+        ("begin", title, 2, 50, 0, 0), *steps, ("epoch", 1), *steps[:2], ("end",),
     ]  # fmt: skip
     resumed = Witness()
     progress = new_trainer(recipe, learnable(), tmp_path, seed=3, watch=resumed).fit()
     assert resumed.told == [
-        ("begin", "toy 8 px · tiny · seed 3", 2, 50, 1, 32), *steps[2:], ("epoch", 2), ("end",),
+        ("begin", title, 2, 50, 1, 32), *steps[2:], ("epoch", 2), ("end",),
     ]  # fmt: skip
     assert interrupted.rows + resumed.rows == progress.history
 
