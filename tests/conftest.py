@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import json
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in on_gpu:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def same_surroundings() -> Iterator[None]:
+    """Undo what a test, or a library that it imports, changes of the process around it."""
+    environment, logger = dict(os.environ), logging.getLogger("medplus")
+    os.environ.pop("COLUMNS", None)
+    level, filters = logger.level, warnings.filters[:]
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
+    logger.setLevel(level)
+    warnings.filters[:] = filters  # type: ignore[index]
 
 
 def by_split(arrays: Arrays) -> dict[str, np.ndarray]:

@@ -87,9 +87,10 @@ def save_run(
     try:
         with _explained(folder, remedy), atomic.new_folder(folder) as temporary:
             if head is not None:
-                from safetensors.numpy import save_file
+                from safetensors.numpy import save
 
-                save_file(dict(head), temporary / HEAD_FILE)
+                # Not by `save_file`, whose errors do not say that a disk is full.
+                (temporary / HEAD_FILE).write_bytes(save(dict(head)))
             _write_results(temporary, record, predictions)
             if overwrite and folder.exists():
                 atomic.remove_folder(folder)  # only now: a failure above costs nothing

@@ -194,7 +194,7 @@ def test_results_on_stdout_and_epochs_on_stderr(cli: Callable, quick_picture: No
     assert "test ACC" in ran.out
     assert "Records: runs" in ran.out
     lines = ran.err.splitlines()
-    assert lines[0] == "toy 32 px · seed 9930641"
+    assert lines[0] == "toy 32 px · test_efficientnet · seed 9930641"
     assert [line.split()[0] for line in lines[2:]] == ["1/2", "2/2"]
     assert "val loss" in lines[1]
 

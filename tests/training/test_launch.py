@@ -166,10 +166,13 @@ def test_sigterm_is_ctrl_c_while_processes_run_and_itself_again_afterwards():
     def behave(call):
         os.kill(os.getpid(), signal.SIGTERM)
 
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt):
-        launch(Processes(behave), print)
-    assert signal.getsignal(signal.SIGTERM) == before
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            launch(Processes(behave), print)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 # --- determinism --------------------------------------------------------------------------------
