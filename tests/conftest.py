@@ -46,14 +46,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def same_surroundings() -> Iterator[None]:
-    """Undo what a test, or a library that it imports, changes of the process around it."""
-    environment, logger = dict(os.environ), logging.getLogger("medplus")
+    """Undo what a test, a fixture of a whole module, or a library changes of the process."""
+    environment, filters = dict(os.environ), warnings.filters[:]
     os.environ.pop("COLUMNS", None)
-    level, filters = logger.level, warnings.filters[:]
+    # A command that ran in a fixture has set these.
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("medplus").setLevel(logging.NOTSET)
     yield
     os.environ.clear()
     os.environ.update(environment)
-    logger.setLevel(level)
     warnings.filters[:] = filters  # type: ignore[index]
 
 
