@@ -25,6 +25,13 @@ def silent(description: str, total: int, unit: str) -> Iterator[Advance]:
     yield lambda n: None
 
 
+def stderr_console() -> Console:
+    """Return rich's console on stderr, which prints names as they are."""
+    from rich.console import Console
+
+    return Console(stderr=True, markup=False, emoji=False)
+
+
 def on_console(console: Console) -> Progress:
     """Return a reporter for a console: a live bar on a terminal, a line now and then elsewhere."""
     return _bar(console) if console.is_terminal else _lines(console)

@@ -138,20 +138,16 @@ class Output:
     @property
     def progress(self) -> Any:
         """The progress reporter for long work."""
-        from medplus.progress import on_console, silent
+        from medplus.progress import on_console, silent, stderr_console
 
-        if self._quiet:
-            return silent
-        from rich.console import Console
-
-        return on_console(Console(stderr=True, markup=False, emoji=False))
+        return silent if self._quiet else on_console(stderr_console())
 
     @property
     def watch(self) -> Any:
         """The reporter for training."""
-        from medplus.training.watch import OnConsole, Silent
+        from medplus.training.watch import OnConsole, Watch
 
-        return Silent() if self._quiet else OnConsole()
+        return Watch() if self._quiet else OnConsole()
 
 
 def _folder(flag: str, variable: str, default: str, text: str) -> Callable[[Command], Command]:

@@ -26,7 +26,7 @@ from medplus.training.network import Network, build_network
 from medplus.training.plan import FinetunePlan
 from medplus.training.progress import TrainingProgress
 from medplus.training.trainer import Trainer
-from medplus.training.watch import Silent, Watch
+from medplus.training.watch import Watch
 from medplus.vocabulary import Split
 
 _ONE_VALUE = "Expected more than 1 value per channel"  # torch's batch norm
@@ -159,7 +159,7 @@ def _train(
     promise: str,
 ) -> Outcome:
     folder = RunFolder(job.folder, job.description, job.plan.identity)
-    watch = job.watch if fabric.is_global_zero else Silent()
+    watch = job.watch if fabric.is_global_zero else Watch()
     trainer = Trainer(
         fabric, network, images, backbone.preprocess, job.plan.recipe, job.plan.seed, order,
         folder, watch, job.compiled,

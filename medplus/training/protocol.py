@@ -24,7 +24,7 @@ from medplus.runs.record import RunRecord
 from medplus.training.memory import largest_batch
 from medplus.training.network import build_network, embedding_dim
 from medplus.training.plan import FinetunePlan, Keep, Settings, Source, plan_finetune
-from medplus.training.watch import Silent, Watch
+from medplus.training.watch import Watch
 from medplus.vocabulary import MULTI_LABEL, PAPER_SEEDS, Fit, Precision
 
 log = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ def finetune_all(
     full = finetune_recipe(recipe, **fields)
     settings = Settings(
         resolve_device(device), devices, compiled, resume, overwrite, keep, track,
-        bootstrap, watch or Silent(),
+        bootstrap, watch or Watch(),
     )  # fmt: skip
     check_devices(settings.device, devices)
     precision = resolve_training_precision(full.precision, settings.device)

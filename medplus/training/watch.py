@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from medplus.progress import stderr_console
 from medplus.training.history import EpochRow
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ _LINE_EVERY_S = 30.0
 _BAR_EVERY_S = 0.25
 
 
-class Watch(Protocol):
-    """What a training tells of itself."""
+class Watch:
+    """What a training tells of itself; this one tells nobody, the default of the Python API."""
 
     def begin(
         self,
@@ -40,37 +41,7 @@ class Watch(Protocol):
         """Close, whether or not the training is complete. May be called more than once."""
 
 
-class Silent:
-    """Tells nothing: the default of the Python API."""
-
-    def begin(
-        self,
-        description: str,
-        epochs: int,
-        images_per_epoch: int,
-        epochs_done: int = 0,
-        images_done: int = 0,
-    ) -> None:
-        """Do nothing."""
-
-    def images(self, n: int) -> None:
-        """Do nothing."""
-
-    def epoch(self, row: EpochRow) -> None:
-        """Do nothing."""
-
-    def end(self) -> None:
-        """Do nothing."""
-
-
-def stderr_console() -> Console:
-    """Return rich's console on stderr, which prints names as they are."""
-    from rich.console import Console
-
-    return Console(stderr=True, markup=False, emoji=False)
-
-
-class OnConsole:
+class OnConsole(Watch):
     """Prints a table with one line per epoch; fits 80 columns.
 
     On a terminal, a bar below the table shows the epoch under way. Elsewhere, an epoch that takes

@@ -11,7 +11,7 @@ import pytest
 
 from medplus.cli.finetune import BatchSize
 from medplus.errors import UsageError
-from medplus.training.watch import OnConsole, Silent
+from medplus.training.watch import OnConsole, Watch
 from medplus.vocabulary import PAPER_SEEDS
 
 
@@ -87,7 +87,7 @@ def test_every_flag_arrives(asked: Callable) -> None:
         "lr": 0.1, "fused": False,
     }  # fmt: skip
     assert expected.items() <= call.items()
-    assert isinstance(call["watch"], Silent)
+    assert type(call["watch"]) is Watch
 
 
 @pytest.mark.parametrize(("text", "value"), [("auto", "auto"), ("1", 1), ("64", 64)])

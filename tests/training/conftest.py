@@ -22,7 +22,7 @@ from medplus.training.folder import RunFolder
 from medplus.training.launch import make_fabric
 from medplus.training.network import build_network
 from medplus.training.trainer import Trainer
-from medplus.training.watch import Silent
+from medplus.training.watch import Watch
 from medplus.vocabulary import MULTI_LABEL, SPLITS
 
 _MEAN, _STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
@@ -184,7 +184,7 @@ def new_trainer(
         folder = new_folder_of(path, images, backbone)
         return Trainer(
             fabric, network, images, backbone.preprocess, recipe, seed, order, folder,
-            watch or Silent(),
+            watch or Watch(),
         )  # fmt: skip
 
     return make

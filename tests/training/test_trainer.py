@@ -26,7 +26,7 @@ from medplus.training import folder as folder_module
 from medplus.training import trainer as trainer_module
 from medplus.training.folder import CURVE_FILE, HISTORY_FILE, STATE_FILE
 from medplus.training.launch import make_fabric
-from medplus.training.watch import Silent
+from medplus.training.watch import Watch
 
 pytestmark = pytest.mark.usefixtures("fast_disk", "no_picture")
 
@@ -325,7 +325,7 @@ def test_seeds_train_different_networks(new_trainer, learnable, new_folder):
 # --- what is told -----------------------------------------------------------------------------
 
 
-class Witness(Silent):
+class Witness(Watch):
     """Remembers what it is told; may do something after a step or an epoch, counted from 1."""
 
     def __init__(self, after_step=None, after_epoch=None, act=lambda: None):

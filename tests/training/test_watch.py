@@ -14,7 +14,7 @@ from rich.console import Console
 
 from medplus.training import watch
 from medplus.training.history import EpochRow
-from medplus.training.watch import OnConsole, Silent, clock
+from medplus.training.watch import OnConsole, Watch, clock
 
 
 class Clock:
@@ -68,7 +68,7 @@ def plain(stream):
 
 
 def test_silent_says_nothing(capsys):
-    silent = Silent()
+    silent = Watch()
     silent.begin("toy", 2, 100)
     silent.images(100)
     silent.epoch(row(1))

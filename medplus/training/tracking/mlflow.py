@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_fabric.loggers.logger import Logger, rank_zero_experiment
+from lightning_fabric.loggers.logger import rank_zero_experiment
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from medplus.errors import RunError, first_line
+from medplus.training.tracking.logger import RunLogger
 from medplus.training.tracking.run import TrackedRun, finite, flat
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _STATUS = {"success": "FINISHED", "aborted": "KILLED"}
 _PARAMETERS_AT_ONCE, _LONGEST_PARAMETER = 100, 500  # as MLflow's servers allow
 
 
-class MlflowTracker(Logger):
+class MlflowTracker(RunLogger):
     """Tells MLflow of one run, through MLflow's own client.
 
     Parameters
@@ -35,20 +36,10 @@ class MlflowTracker(Logger):
     """
 
     def __init__(self, run: TrackedRun) -> None:
-        self._run = run
+        super().__init__(run)
         self._client: MlflowClient | None = None
         self._id = ""
         self._told: dict[str, int] = {}
-
-    @property
-    def name(self) -> str:
-        """The experiment's name."""
-        return self._run.experiment
-
-    @property
-    def version(self) -> str:
-        """The run's name."""
-        return self._run.run_id
 
     @property
     @rank_zero_experiment

@@ -10,16 +10,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from lightning_fabric.loggers.logger import Logger, rank_zero_experiment
+from lightning_fabric.loggers.logger import rank_zero_experiment
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from medplus.errors import RunError, first_line
+from medplus.training.tracking.logger import RunLogger
 from medplus.training.tracking.run import TrackedRun, finite, flat
 
 _PROJECT = "medplus"
 
 
-class WandbTracker(Logger):
+class WandbTracker(RunLogger):
     """Tells Weights & Biases of one run, through its own client.
 
     ``WANDB_MODE``, ``WANDB_PROJECT`` (else ``medplus``), ``WANDB_DIR`` and the client's other
@@ -31,18 +32,8 @@ class WandbTracker(Logger):
     """
 
     def __init__(self, run: TrackedRun) -> None:
-        self._run = run
+        super().__init__(run)
         self._wandb: Any = None
-
-    @property
-    def name(self) -> str:
-        """The group's name."""
-        return self._run.experiment
-
-    @property
-    def version(self) -> str:
-        """The run's name."""
-        return self._run.run_id
 
     @property
     @rank_zero_experiment
