@@ -14,10 +14,11 @@ from medplus.backbones.build import Backbone, load_backbone
 from medplus.backbones.catalog import resolve
 from medplus.backbones.finetuned import check_weights
 from medplus.backbones.inference import Embedder
+from medplus.cost import add_costs, measure_cost
 from medplus.datasets import catalog as dataset_catalog
 from medplus.datasets.dataset import ImageDataset
 from medplus.datasets.load import is_path, load_dataset
-from medplus.device import describe_device, resolve_device, resolve_precision
+from medplus.device import resolve_device, resolve_precision
 from medplus.embeddings.key import StoreKey
 from medplus.embeddings.pipeline import as_tensor, fill_store
 from medplus.embeddings.store import EmbeddingStore, StoreInfo, open_store
@@ -205,15 +206,12 @@ def _extract_one(
         status = writer.status
         if status == "skipped":
             return Extraction(open_store(path), status, 0, reused, 0.0, None)
-        seconds, n_images = fill_store(writer, images, embedder, progress)
-        rate = n_images / seconds if n_images else None
-        cost = dict(writer.info.cost)
-        cost["seconds"] = cost.get("seconds", 0.0) + seconds
-        cost["device"] = describe_device(embedder.device)
-        if rate is not None:
-            cost["images_per_second"] = rate
-        writer.finish(cost)
-    return Extraction(open_store(path), status, missing, reused, seconds, rate)
+        with measure_cost(embedder.device) as meter:
+            n_images = fill_store(writer, images, embedder, progress)
+        cost = meter.cost(n_images)
+        writer.finish(add_costs(writer.info.cost, cost))
+    rate = cost.get("images_per_second")
+    return Extraction(open_store(path), status, missing, reused, meter.seconds, rate)
 
 
 def _new_info(images: ImageDataset, backbone: Backbone, key: StoreKey, dim: int) -> StoreInfo:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import mmap
 import queue
 import threading
-import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -57,13 +56,8 @@ class _Batch:
 
 def fill_store(
     writer: StoreWriter, images: ImageDataset, embedder: Embedder, progress: Progress
-) -> tuple[float, int]:
-    """Compute every missing chunk of a store.
-
-    Returns
-    -------
-    seconds : float
-    n_images : int
+) -> int:
+    """Compute every missing chunk of a store, and return of how many images.
 
     Raises
     ------
@@ -75,10 +69,9 @@ def fill_store(
     layouts = {split: writer.info.layouts(split)[0] for split in SPLITS}
     todo = [(split, chunk) for split in SPLITS for chunk in writer.missing[split]]
     rows = {(s, c): layouts[s].rows(c) for s, c in todo}
-    total = sum(r.stop - r.start for r in rows.values())
+    total: int = sum(r.stop - r.start for r in rows.values())
     pinned = embedder.device.type == "cuda"
     what = f"{images.name} {images.size} px · {embedder.backbone.name} · {embedder.precision}"
-    start = time.perf_counter()
 
     def read() -> Iterator[_Batch]:
         for split, chunk in todo:
@@ -102,7 +95,7 @@ def fill_store(
             buffer[batch.offset : end].copy_(embedder(batch.images), non_blocking=True)
             if batch.ends_chunk:
                 sink.put(batch.split, batch.chunk, buffer)
-    return time.perf_counter() - start, total
+    return total
 
 
 def _read_ahead(batches: Iterator[_Batch]) -> Generator[_Batch, None, None]:

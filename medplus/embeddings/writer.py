@@ -79,8 +79,8 @@ class StoreWriter:
         self._lock.refresh()
 
     def finish(self, cost: Mapping[str, Any]) -> None:
-        """Mark the store complete, with what it cost."""
-        self.info.cost.update(cost)
+        """Mark the store complete, with what it cost over all sessions."""
+        self.info.cost = dict(cost)
         self.info.complete = True
         with _disk_errors(self.path):
             write_info(self.path, self.info)

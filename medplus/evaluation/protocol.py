@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from medplus.backbones.finetuned import NETWORK_FILE, is_finetuned
-from medplus.device import describe_device, resolve_device
+from medplus.cost import CostMeter, measure_cost
+from medplus.device import resolve_device
 from medplus.errors import UsageError, nearest
 from medplus.evaluation.head import head_trial
 from medplus.evaluation.medmnist_csv import check_exportable, write_csv
@@ -104,11 +105,10 @@ def evaluate(
     check_labelling(folder, trial.learned, trial.found)
     if csv is not None:
         check_exportable(trial.dataset, trial.size, trial.found.classes)
-    start = time.perf_counter()
-    logits = trial.predict()
-    seconds = time.perf_counter() - start
+    with measure_cost(request.device) as meter:
+        logits = trial.predict()
     metrics, predictions = _score(trial, logits, bootstrap)
-    record = _record(trial, folder, request, metrics, seconds)
+    record = _record(trial, folder, request, metrics, meter)
     save_run(
         record,
         predictions,
@@ -180,7 +180,7 @@ def _record(
     folder: Path,
     request: Request,
     metrics: dict[Split, dict[str, Any]],
-    seconds: float,
+    meter: CostMeter,
 ) -> RunRecord:
     n_images = sum(len(trial.truth[split]) for split in request.splits)
     own = trial.record
@@ -192,12 +192,8 @@ def _record(
             "data_source": trial.data_source,
             "licence": trial.licence,
             "metrics": metrics,
-            "seconds": seconds,
-            "cost": {
-                "device": describe_device(request.device),
-                "images": n_images,
-                "images_per_second": n_images / seconds,
-            },
+            "seconds": meter.seconds,
+            "cost": {**meter.cost(n_images), "images": n_images},
             "config": {
                 **own.config,
                 "evaluation": {"dataset_digest": trial.digest, **trial.config},

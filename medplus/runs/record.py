@@ -41,7 +41,12 @@ class RunRecord(BaseModel):
         Wall time of the computation that produced this record; runs computed together (all k of
         one search, all heads of one stack) share it.
     cost : dict
-        Details of the cost: device, backend, number of runs that shared `seconds`.
+        What `medplus.cost.describe_cost` tells, where it applies: `seconds` again,
+        `device_seconds` (× devices), `device`, `peak_memory_bytes`, `peak_device_memory_bytes`,
+        `images_per_second` (of kNN, queries), `energy_joules`. Runs computed together share these,
+        and `shared_by` is their number; kNN adds `backend` and `queries`, an evaluation `images`.
+        Of a fine-tuning in several sessions, times and energy are those of all, the peaks those
+        of the last.
     selected : bool or None
         Whether this run is the best of its group by its val score. It depends on what it is
         compared with, so it is computed for display and not stored.

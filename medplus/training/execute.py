@@ -12,8 +12,8 @@ import torch
 from medplus import atomic
 from medplus.backbones.build import Backbone
 from medplus.backbones.finetuned import NetworkDescription
+from medplus.cost import describe_cost
 from medplus.datasets.dataset import ImageDataset
-from medplus.device import describe_device
 from medplus.errors import RunError
 from medplus.lock import hold
 from medplus.runs.ledger import find_run, finish_run
@@ -161,10 +161,14 @@ def _record(
         best_epoch=progress.best_epoch,
         metrics=metrics,
         seconds=progress.seconds,
-        cost={
-            "device": describe_device(settings.device),
-            "images_per_second": images_seen / progress.seconds,
-        },
+        cost=describe_cost(
+            settings.device,
+            settings.devices,
+            progress.seconds,
+            progress.energy_joules,
+            outcome.peaks,
+            images_seen,
+        ),
         config=plan.config,
         network=network,
         training=outcome.training,

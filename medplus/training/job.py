@@ -16,6 +16,7 @@ from timm.layers import convert_sync_batchnorm
 from medplus.backbones.build import Backbone
 from medplus.backbones.finetuned import NetworkDescription
 from medplus.backbones.inference import is_out_of_memory
+from medplus.cost import PeakMemory
 from medplus.datasets.dataset import ImageDataset
 from medplus.errors import RunError, first_line
 from medplus.runs.scoring import EVALUATED
@@ -63,11 +64,14 @@ class Outcome:
         The best network's class probabilities.
     training : dict
         How it was done, for the record.
+    peaks : dict of str to int
+        Peak memory of the first process in this session, as `PeakMemory.read` returns it.
     """
 
     progress: TrainingProgress
     scores: dict[Split, np.ndarray]
     training: dict[str, Any]
+    peaks: dict[str, int]
 
 
 def run_job(
@@ -160,6 +164,7 @@ def _train(
 ) -> Outcome:
     folder = RunFolder(job.folder, job.description, job.plan.identity)
     watch = job.watch if fabric.is_global_zero else Watch()
+    memory = PeakMemory(fabric.device)
     trainer = Trainer(
         fabric, network, images, backbone.preprocess, job.plan.recipe, job.plan.seed, order,
         folder, watch, job.compiled,
@@ -174,9 +179,7 @@ def _train(
         "compiled": job.compiled,
         "resumed": progress.resumed,
     }
-    if fabric.device.type == "cuda":
-        training["peak_memory_bytes"] = torch.cuda.max_memory_allocated(fabric.device)
-    return Outcome(progress, scores, training)
+    return Outcome(progress, scores, training, memory.read())
 
 
 def _batch_norm(network: Network, fabric: Fabric) -> str:

@@ -23,6 +23,8 @@ class TrainingProgress:
         Sum of the losses of the samples seen in the epoch under way (on this device).
     epoch_seconds, seconds : float
         Time spent on the epoch under way, and on all.
+    energy_joules : float or None
+        Energy of the devices in this time; None if some of it was not measured.
     best_epoch : int
         The epoch of the best val loss, from 1; 0 before there is one.
     waited : int
@@ -37,6 +39,7 @@ class TrainingProgress:
     loss_sum: float = 0.0
     epoch_seconds: float = 0.0
     seconds: float = 0.0
+    energy_joules: float | None = 0.0
     best_epoch: int = 0
     best_loss: float = math.inf
     waited: int = 0
@@ -51,4 +54,5 @@ class TrainingProgress:
     def from_dict(cls, fields: dict[str, Any]) -> TrainingProgress:
         """Return what `to_dict` was made from."""
         history = [EpochRow(**row) for row in fields["history"]]
-        return cls(**{**fields, "history": history})
+        # What a state without the field had used is unknown, not nothing.
+        return cls(**{"energy_joules": None, **fields, "history": history})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from contextlib import closing
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from lightning_fabric import Fabric
 
 from medplus.config import FinetuneRecipe
+from medplus.cost import Stopwatch
 from medplus.datasets.dataset import ImageDataset
 from medplus.errors import RunError
 from medplus.metrics import accuracy, auc
@@ -91,7 +91,7 @@ class Trainer:
         self._step = Stepper(fabric, self._network, images, spec, recipe, seed, compiled)
         self._order_before_epoch = torch.Generator()
         self._interrupts = Interrupts()
-        self._clock = 0.0
+        self._stopwatch = Stopwatch(fabric.device, fabric.world_size)
         self.progress = TrainingProgress()
 
     def fit(self, resume: bool = True) -> TrainingProgress:
@@ -111,7 +111,7 @@ class Trainer:
         self._watch.begin(self._title, recipe.epochs, self._n_train, done.epoch, seen)
         try:
             with self._interrupts:
-                self._clock = time.perf_counter()
+                self._stopwatch.lap()  # what was done before is no training
                 while done.epoch < recipe.epochs and done.waited < recipe.patience:
                     self._train_epoch()
                     self._judge()
@@ -237,10 +237,12 @@ class Trainer:
         return predict(self._fabric, network, self._data[split], self._prepare, batch)
 
     def _account(self) -> None:
-        now = time.perf_counter()
-        self.progress.epoch_seconds += now - self._clock
-        self.progress.seconds += now - self._clock
-        self._clock = now
+        done = self.progress
+        seconds, joules = self._stopwatch.lap()
+        done.epoch_seconds += seconds
+        done.seconds += seconds
+        if done.energy_joules is not None:
+            done.energy_joules = None if joules is None else done.energy_joules + joules
 
     def _check_finite(self, loss: float, what: str) -> None:
         if math.isfinite(loss):

@@ -103,6 +103,8 @@ def test_two_interrupted_processes_find_what_one_process_finds(
     assert two.code == 0, two.err
     [record], [alone] = two.document["runs"], one.document["runs"]
     assert (record["training"]["devices"], record["training"]["resumed"]) == (2, 2)
+    assert record["cost"]["device_seconds"] == 2 * record["seconds"]
+    assert record["cost"]["peak_memory_bytes"] > 1e6
     assert (record["epochs_run"], record["best_epoch"]) == (EPOCHS, alone["best_epoch"])
     assert record["run_id"] != alone["run_id"]  # the same but for rounding: another run
     for found, expected in zip(rows_of(two), rows_of(one), strict=True):

@@ -217,7 +217,11 @@ def test_record_says_what_was_trained_and_how(train):
     expected = {"devices": 1, "compiled": False, "resumed": 0, "batch_norm": "one"}
     assert expected.items() <= record.training.items()
     assert record.training["deterministic"].startswith("no")
-    assert record.seconds > 0
+    assert record.cost.keys() == {
+        "seconds", "device_seconds", "device", "peak_memory_bytes", "images_per_second",
+    }  # fmt: skip
+    assert record.cost["seconds"] == record.cost["device_seconds"] == record.seconds > 0
+    assert record.cost["peak_memory_bytes"] > 1e6
     assert record.cost["images_per_second"] > 0
 
 

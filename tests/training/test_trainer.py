@@ -8,7 +8,7 @@ import math
 import os
 import re
 import signal
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -26,6 +26,7 @@ from medplus.training import folder as folder_module
 from medplus.training import trainer as trainer_module
 from medplus.training.folder import CURVE_FILE, HISTORY_FILE, STATE_FILE
 from medplus.training.launch import make_fabric
+from medplus.training.progress import TrainingProgress
 from medplus.training.watch import Watch
 
 pytestmark = pytest.mark.usefixtures("fast_disk", "no_picture")
@@ -478,7 +479,9 @@ def assert_same_run(a, b):
     assert state_a.keys() == state_b.keys()
     for name, value in state_a.items():  # network, average, optimiser, order
         assert torch.equal(value, state_b[name]), name
-    times = {"seconds", "epoch_seconds", "resumed", "history", "images_per_second"}
+    times = {
+        "seconds", "epoch_seconds", "energy_joules", "resumed", "history", "images_per_second",
+    }  # fmt: skip
     numbers_a, numbers_b = (
         {k: v for k, v in saved["progress"].items() if k not in times}
         for saved in (saved_a, saved_b)
@@ -691,6 +694,49 @@ def test_times_add_up_over_a_resumption(start, tmp_path):
     assert progress.history[1].seconds > before["epoch_seconds"] > 0
     assert progress.seconds > before["seconds"] > before["epoch_seconds"]
     assert progress.seconds >= sum(column(progress, "seconds"))
+
+
+class Meter:
+    """A stopwatch whose device uses so many joules per lap, or does not tell."""
+
+    def __init__(self, joules):
+        self._joules = joules
+
+    def lap(self):
+        return 1.0, self._joules
+
+
+def test_energy_adds_up_over_a_resumption(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "Stopwatch", lambda device, devices: Meter(2.0))
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path, Witness(after_step=6, act=CTRL_C))
+    progress = start(tmp_path).progress
+    assert progress.energy_joules == 2.0 * progress.seconds > 0
+
+
+@pytest.mark.parametrize("joules", [(2.0, None), (None, 2.0)])
+def test_energy_that_was_not_measured_throughout_is_not_told(start, tmp_path, monkeypatch, joules):
+    monkeypatch.setattr(trainer_module, "Stopwatch", lambda device, devices: Meter(joules[0]))
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path, Witness(after_step=6, act=CTRL_C))
+    monkeypatch.setattr(trainer_module, "Stopwatch", lambda device, devices: Meter(joules[1]))
+    assert start(tmp_path).progress.energy_joules is None
+
+
+def test_a_state_of_before_energy_was_measured_goes_on(start, uninterrupted, tmp_path, monkeypatch):
+    def without_energy(progress):
+        fields = asdict(progress)
+        del fields["energy_joules"]
+        return fields
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingProgress, "to_dict", without_energy)
+        with pytest.raises(KeyboardInterrupt):
+            start(tmp_path, Witness(after_step=6, act=CTRL_C))
+    monkeypatch.setattr(trainer_module, "Stopwatch", lambda device, devices: Meter(2.0))
+    trainer = start(tmp_path)
+    assert trainer.progress.energy_joules is None
+    assert_is_uninterrupted(tmp_path, trainer, uninterrupted["everything"])
 
 
 def test_history_of_an_interrupted_training_can_be_read(start, tmp_path):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from medplus.config import KnnRecipe, make_recipe
-from medplus.device import describe_device, resolve_device
+from medplus.cost import measure_cost
+from medplus.device import resolve_device
 from medplus.embeddings.store import EmbeddingStore
 from medplus.errors import RunError
 from medplus.heads.evaluation import (
@@ -118,41 +118,41 @@ def _run(
             "use a smaller k"
         )
     splits = {split: read_split(store, split) for split in EVALUATED}
-    start = time.perf_counter()
-    # Val and test in one search; neighbours come nearest first, so the largest k serves all.
-    found = search(
-        train.embeddings,
-        np.concatenate([splits[split].embeddings for split in EVALUATED]),
-        largest,
-        metric=recipe.metric,
-        backend=backend,
-        device=device,
-        exact_distances=recipe.vote == "distance",
-    )
-    shares = [
-        vote_shares(
-            train.labels,
-            found.indices[:, : plan.fields["k"]],
-            found.distances[:, : plan.fields["k"]],
-            len(info.classes),
-            recipe.vote,
-            multi_label=info.task == MULTI_LABEL,
+    with measure_cost(resolve_device(device)) as meter:
+        # Val and test in one search; neighbours come nearest first, so the largest k serves all.
+        found = search(
+            train.embeddings,
+            np.concatenate([splits[split].embeddings for split in EVALUATED]),
+            largest,
+            metric=recipe.metric,
+            backend=backend,
+            device=device,
+            exact_distances=recipe.vote == "distance",
         )
-        for plan in plans
-    ]
-    seconds = time.perf_counter() - start
+        shares = [
+            vote_shares(
+                train.labels,
+                found.indices[:, : plan.fields["k"]],
+                found.distances[:, : plan.fields["k"]],
+                len(info.classes),
+                recipe.vote,
+                multi_label=info.task == MULTI_LABEL,
+            )
+            for plan in plans
+        ]
+    queries = len(found.indices)
     cost = {
+        **meter.cost(images=queries),
         "backend": found.backend,
-        "device": describe_device(resolve_device(device)),
         "shared_by": len(plans),
-        "queries": len(found.indices),
+        "queries": queries,
     }
     boundary = len(splits["val"].labels)
     records = []
     for plan, share in zip(plans, shares, strict=True):
         scores: dict[Split, np.ndarray] = {"val": share[:boundary], "test": share[boundary:]}
         metrics, predictions = score_stored(splits, scores, info.task, bootstrap)
-        record = plan.record(metrics, seconds, cost)
+        record = plan.record(metrics, meter.seconds, cost)
         save_run(record, predictions, overwrite=overwrite)
         records.append(record)
     return records

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import numpy as np
 import torch
 
 from medplus.config import ProbeRecipe, probe_recipe
-from medplus.device import describe_device, resolve_device
+from medplus.cost import measure_cost
+from medplus.device import resolve_device
 from medplus.embeddings.store import EmbeddingStore
 from medplus.errors import RunError
 from medplus.heads.evaluation import (
@@ -144,29 +144,29 @@ def _run(
     # The smallest grid that spans what is left to do; its heads beyond that are not recorded.
     seeds = tuple(dict.fromkeys(seed for seed, _, _ in todo))
     settings = tuple(dict.fromkeys((lr, wd) for _, lr, wd in todo))
-    start = time.perf_counter()
-    on_device = {
-        split: tuple(torch.from_numpy(a).to(device) for a in (data.embeddings, data.labels))
-        for split, data in splits.items()
-    }
-    what = f"{info.dataset} {info.size} px · {info.backbone} · {len(todo)} heads"
-    with progress(what, recipe.epochs, "epoch") as advance:
-        heads = train_heads(
-            on_device["train"],  # type: ignore[arg-type]
-            on_device["val"],  # type: ignore[arg-type]
-            len(info.classes),
-            recipe,
-            multi_label=multi_label,
-            grid=HeadGrid(seeds, settings),
-            advance=advance,
-        )
-    if not torch.isfinite(heads.val_loss).all():
-        raise RunError(
-            f"{store.path}: the val loss is not finite from the first epoch on; use a smaller --lr"
-        )
-    scores = {s: heads.scores(on_device[s][0], multi_label).cpu().numpy() for s in EVALUATED}
-    seconds = time.perf_counter() - start
-    cost = {"device": describe_device(device), "shared_by": len(todo)}
+    with measure_cost(device) as meter:
+        on_device = {
+            split: tuple(torch.from_numpy(a).to(device) for a in (data.embeddings, data.labels))
+            for split, data in splits.items()
+        }
+        what = f"{info.dataset} {info.size} px · {info.backbone} · {len(todo)} heads"
+        with progress(what, recipe.epochs, "epoch") as advance:
+            heads = train_heads(
+                on_device["train"],  # type: ignore[arg-type]
+                on_device["val"],  # type: ignore[arg-type]
+                len(info.classes),
+                recipe,
+                multi_label=multi_label,
+                grid=HeadGrid(seeds, settings),
+                advance=advance,
+            )
+        if not torch.isfinite(heads.val_loss).all():
+            raise RunError(
+                f"{store.path}: the val loss is not finite from the first epoch on; use a smaller "
+                "--lr"
+            )
+        scores = {s: heads.scores(on_device[s][0], multi_label).cpu().numpy() for s in EVALUATED}
+    cost = {**meter.cost(), "shared_by": len(todo)}
     records = {}
     for seed, lr, wd in todo:
         at = (seeds.index(seed), settings.index((lr, wd)))
@@ -176,7 +176,7 @@ def _run(
         metrics["val"]["loss"] = float(heads.val_loss[at])
         record = plans[seed, lr, wd].record(
             metrics,
-            seconds,
+            meter.seconds,
             cost,
             epochs_run=int(heads.epochs_run[at]),
             best_epoch=int(heads.best_epoch[at]),

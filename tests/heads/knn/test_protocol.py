@@ -105,6 +105,21 @@ def test_several_k_from_one_search_equal_separate_searches(task, vote, task_stor
     assert [record.k for record in together] == [11, 1, 5]
 
 
+def test_cost_is_that_of_the_search_which_the_runs_share(task_store, tmp_path):
+    store = task_store("multi-class")
+    records = knn(store, [1, 5], device="cpu", runs=tmp_path)
+    for record in records:
+        cost, queries = record.cost, len(store.labels("val")) + len(store.labels("test"))
+        assert cost.keys() == {
+            "seconds", "device_seconds", "device", "peak_memory_bytes", "images_per_second",
+            "backend", "shared_by", "queries",
+        }  # fmt: skip
+        assert cost["seconds"] == cost["device_seconds"] == record.seconds > 0
+        assert cost["peak_memory_bytes"] > 1e6
+        assert (cost["shared_by"], cost["queries"]) == (2, queries)
+        assert cost["images_per_second"] == queries / record.seconds
+
+
 def test_one_search_serves_every_k(task_store, tmp_path, monkeypatch):
     searches = []
     search = knn_protocol.search

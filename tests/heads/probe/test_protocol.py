@@ -125,6 +125,18 @@ def test_a_run_lies_where_the_design_says(task_store, tmp_path):
     ]  # fmt: skip
 
 
+def test_cost_is_that_of_the_training_which_the_heads_share(task_store, tmp_path):
+    records = probe(task_store(), [1, 2], device="cpu", runs=tmp_path, **QUICK)
+    for record in records:
+        cost = record.cost
+        assert cost.keys() == {
+            "seconds", "device_seconds", "device", "peak_memory_bytes", "shared_by",
+        }  # fmt: skip
+        assert cost["seconds"] == cost["device_seconds"] == record.seconds > 0
+        assert cost["peak_memory_bytes"] > 1e6
+        assert cost["shared_by"] == 2
+
+
 # --- selection --------------------------------------------------------------------------------
 
 
