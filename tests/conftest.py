@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # Before torch is imported: on busy cores a second OpenMP thread costs more than it brings.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -30,6 +31,12 @@ settings.register_profile(
 settings.load_profile("medplus")
 
 Arrays = Mapping[str, np.ndarray] | Sequence[np.ndarray]
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl-C, which a shell silences for what it runs in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
