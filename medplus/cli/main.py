@@ -25,6 +25,7 @@ _COMMANDS = {
     "probe": "Train and score linear probes on stored embeddings.",
     "finetune": "Train whole networks end to end; resumable.",
     "evaluate": "Score a saved network or head again, or on other data.",
+    "run": "The reference code's config file and flags, one run: train and evaluate.",
     "store": "Look after stores: ls, info, verify, export, rm.",
 }
 """Name and one-line help of every command, in the order of use; `--help` imports none of them."""

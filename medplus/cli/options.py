@@ -66,8 +66,7 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
 
 def common(command: Command) -> Command:
     """Add the options that every command has, and set up logging and the console."""
-
-    @click.option(
+    config = click.option(
         "--config",
         type=click.Path(path_type=Path, dir_okay=False),
         is_eager=True,
@@ -75,6 +74,12 @@ def common(command: Command) -> Command:
         callback=_read_config,
         help="YAML file with this command's options; flags win over it.",
     )
+    return config(reporting(command))
+
+
+def reporting(command: Command) -> Command:
+    """Add the common options without ``--config``, for a command that has one of its own."""
+
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
     @click.option("-v", "--verbose", count=True, help="Say more (-vv: most).")
     @click.option("-q", "--quiet", is_flag=True, help="Print only results and errors.")
