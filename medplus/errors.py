@@ -38,6 +38,10 @@ class RunError(MedplusError):
     """A run's inputs cannot be used, or its record cannot be read or written."""
 
 
+class SweepError(MedplusError):
+    """A sweep's engine cannot run, or some of its jobs have failed."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for the known name closest to `name`, or an empty string."""
     by_lowered = {candidate.lower(): candidate for candidate in known}

@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from medplus.errors import MedplusError
@@ -24,6 +25,17 @@ _POLL_S = 0.2
 
 class LockHeldError(MedplusError):
     """Another process holds the lock."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds a lock: a process on a host."""
+
+    host: str
+    pid: int
+
+    def __str__(self) -> str:
+        return f"process {self.pid or '?'} on {self.host or '?'}"
 
 
 class Lock:
@@ -77,6 +89,23 @@ def hold(path: Path, what: str, timeout_s: float = 0.0) -> Iterator[Lock]:
         os.close(descriptor)
 
 
+def owner(path: Path) -> Owner | None:
+    """Return who holds the lock file `path`, or None if nobody does."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return _read_owner(path) if _held_on_another_host(path) else None
+    except BlockingIOError:
+        return _read_owner(path)
+    except OSError:  # it has just been let go
+        return None
+    finally:
+        os.close(descriptor)
+
+
 def _try_lock(path: Path, what: str) -> int | None:
     try:
         return _try_lock_file(path)
@@ -116,23 +145,21 @@ def _write_owner(path: Path, descriptor: int) -> None:
         raise
 
 
-def _read_owner(path: Path) -> dict[str, object]:
+def _read_owner(path: Path) -> Owner:
     try:
         owner = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return owner if isinstance(owner, dict) else {}
+        return Owner(str(owner["host"]), int(owner["pid"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return Owner("", 0)
 
 
 def _held_on_another_host(path: Path) -> bool:
-    host = _read_owner(path).get("host", socket.gethostname())
-    if host == socket.gethostname():
+    host = _read_owner(path).host
+    if host in ("", socket.gethostname()):
         return False  # we hold the kernel's lock, so an owner on this host is dead
     return time.time() - path.stat().st_mtime < _FOREIGN_LOCK_EXPIRES_S
 
 
 def _describe_owner(path: Path) -> str:
     owner = _read_owner(path)
-    if not owner:
-        return "another process"
-    return f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
+    return str(owner) if owner.pid or owner.host else "another process"

@@ -24,6 +24,7 @@ _COMMANDS = {
     "knn": "Score k-nearest neighbours on stored embeddings.",
     "probe": "Train and score linear probes on stored embeddings.",
     "finetune": "Train whole networks end to end; resumable.",
+    "sweep": "Run a whole grid, on this machine or a cluster; goes on where it stopped.",
     "evaluate": "Score a saved network or head again, or on other data.",
     "run": "The reference code's config file and flags, one run: train and evaluate.",
     "store": "Look after stores: ls, info, verify, export, rm.",

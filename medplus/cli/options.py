@@ -141,6 +141,13 @@ class Output:
             click.echo(text, err=True)
 
     @property
+    def console(self) -> Any:
+        """The console for what is told while work goes on, or None to tell nothing."""
+        from medplus.progress import stderr_console
+
+        return None if self._quiet else stderr_console()
+
+    @property
     def progress(self) -> Any:
         """The progress reporter for long work."""
         from medplus.progress import on_console, silent, stderr_console

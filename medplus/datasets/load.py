@@ -87,6 +87,13 @@ def load_dataset(
     )
 
 
+def dataset_path(name: str, size: int | None, data_root: str | Path) -> Path:
+    """Return the path of a dataset's file, whether or not it is there."""
+    if is_path(name):
+        return Path(name)
+    return Path(data_root) / catalog.info(name).filename(28 if size is None else size)
+
+
 def is_path(name: str) -> bool:
     """Tell a path from a MedMNIST flag: it has a separator, an npz ending, or exists."""
     if "/" in name or "\\" in name or name.endswith(".npz"):

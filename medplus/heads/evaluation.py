@@ -125,6 +125,7 @@ def store_facts(store: EmbeddingStore) -> dict[str, Any]:
         "path": str(store.path),
         "key": store.key,
         "backbone": key["backbone"],
+        "weights_sha256": key["weights_sha256"],
         "precision": key["precision"],
         "dtype": key["dtype"],
         "fit": key["preprocess"]["fit"],

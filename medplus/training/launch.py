@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.logger import Logger
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import nn
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
@@ -49,6 +50,7 @@ def make_fabric(
         strategy="ddp_spawn" if devices > 1 else "auto",
         precision=_FABRIC_PRECISION[precision],
         loggers=loggers,
+        plugins=[LightningEnvironment()],  # we start all processes, also within a cluster's job
     )
 
 

@@ -1,0 +1,38 @@
+"""Counting a backbone's floating-point operations, without memory or weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from medplus.backbones.catalog import ALEXNET, PIXELS, BackboneInfo
+
+_SIDE = 224
+
+
+def count_flops(info: BackboneInfo) -> int:
+    """Return the floating-point operations of a forward pass of one image of 224 × 224 pixels.
+
+    A multiply-add counts as two. Counted by `torch.utils.flop_counter` on the meta device:
+    convolutions and matrix products, which are nearly all of it. Networks that take only another
+    input size are counted there, and scaled by the area.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    if info.name == PIXELS:
+        return 0
+    side = (info.native_size or _SIDE) if info.fixed_size else _SIDE
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        _network(info).eval()(torch.empty(1, 3, side, side))
+    return int(counter.get_total_flops() * (_SIDE / side) ** 2)
+
+
+def _network(info: BackboneInfo) -> Any:
+    if info.name == ALEXNET:
+        from torchvision.models import alexnet
+
+        return alexnet(weights=None)
+    import timm
+
+    tag = info.tag.partition("@")[0]  # a fine-tuned run is the network that it began as
+    return timm.create_model(tag, pretrained=False, num_classes=0)

@@ -1,0 +1,87 @@
+"""A sweep's plan and its end, for a person to read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from medplus.cli.tables import Column, make_console, print_table
+from medplus.sweep.plan import Plan
+from medplus.sweep.view import duration
+
+
+def show_plan(plan: Plan, document: dict[str, Any], workers: int) -> None:
+    """Print what there is to do, what it will cost, and what is running or has failed."""
+    rows = document["work"]
+    columns = (
+        Column("work"), Column("runs", right=True), Column("finished", right=True),
+        Column("jobs", right=True), Column("failed", right=True), Column("left", right=True),
+        Column("time left", right=True), Column("disk", right=True),
+    )  # fmt: skip
+    print_table(
+        columns,
+        [
+            (
+                row["kind"], str(row["runs"]), str(row["runs_finished"]), str(row["jobs"]),
+                str(row["failed"]), str(row["left"]),
+                duration(row["seconds_left"]) if row["left"] else "",
+                _bytes(row["bytes_left"]) if row["left"] else "",
+            )
+            for row in rows
+        ],
+    )  # fmt: skip
+    console = make_console()
+    left = sum(row["left"] for row in rows)
+    if left:
+        seconds = sum(row["seconds_left"] for row in rows)
+        nbytes = sum(row["bytes_left"] for row in rows)
+        each = f" ({duration(seconds / workers)} with {workers} workers)" if workers > 1 else ""
+        console.print(
+            f"{left} jobs left: at most about {duration(seconds)} one after the other{each} and "
+            f"{_bytes(nbytes)} of disk. Estimated from {plan.estimator.basis}."
+        )
+    else:
+        console.print("nothing is left to do")
+    for job in document["running"]:
+        console.print(f"running: {job['name']} (by {job['by']})")
+    _show_failures(document)
+
+
+def show_end(document: dict[str, Any]) -> None:
+    """Print what is finished, what all of it has cost, and what has failed."""
+    console = make_console()
+    totals = document["totals"]
+    left = sum(row["left"] for row in document["work"])
+    blocked = f"; {left} jobs wait for what has failed" if left else ""
+    console.print(
+        f"{totals['stores']} stores and {totals['runs']} runs are finished{blocked} "
+        f"({duration(document['seconds'])})"
+    )
+    parts = [
+        f"{duration(totals['seconds'])} of computing",
+        f"{duration(totals['device_seconds'])} of device time",
+    ]
+    if totals["energy_joules"] is not None:
+        parts.append(f"{totals['energy_joules'] / 3.6e6:.2f} kWh")
+    parts.append(f"at most {_bytes(totals['peak_memory_bytes'])} of memory")
+    if totals["peak_device_memory_bytes"]:
+        parts.append(f"{_bytes(totals['peak_device_memory_bytes'])} on the device")
+    console.print(f"all of it took {', '.join(parts)} on {', '.join(totals['devices']) or '-'}")
+    _show_failures(document)
+    if document["failed"]:
+        console.print("the same command with --retry-failed tries just these again")
+
+
+def _show_failures(document: dict[str, Any]) -> None:
+
+    console = make_console()
+    for failure in document["failed"]:
+        console.print(f"failed: {failure['name']}: {failure['message']} (log: {failure['log']})")
+
+
+def _bytes(n: float) -> str:
+    """Return a size in words: ``340 kB``, ``1.2 GB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.0f} {unit}" if n >= 10 or unit == "B" else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.1f} TB"

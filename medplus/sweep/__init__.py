@@ -1,0 +1,1 @@
+"""Sweeps: the whole grid of datasets, sizes, backbones, protocols and seeds, each run once."""

@@ -1,0 +1,382 @@
+"""The grid: what a sweep is to run, read from YAML and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from medplus.backbones import catalog as backbone_catalog
+from medplus.backbones.finetuned import is_finetuned
+from medplus.backbones.weights import NONE, PRETRAINED
+from medplus.config import (
+    FINETUNE_RECIPES,
+    FinetuneRecipe,
+    KnnRecipe,
+    ProbeRecipe,
+    Recipe,
+    finetune_recipe,
+    make_recipe,
+    probe_recipe,
+)
+from medplus.datasets import catalog as dataset_catalog
+from medplus.datasets.load import is_path
+from medplus.errors import UsageError, nearest
+from medplus.runs.record import Protocol
+from medplus.vocabulary import PAPER_SEEDS, SIZES, Fit, Precision, StoreDtype
+from medplus.yamlfile import Place, read_yaml_with_lines
+
+ALL = "all"
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+AUTO = "auto"
+WORDS = (PRETRAINED, NONE)
+"""What weights may be besides a file."""
+
+
+def _several(value: Any) -> Any:
+    """Let one value stand for a list of one."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _expanded(everything: Sequence[Any], is_file: Callable[[str], bool]) -> BeforeValidator:
+    """Replace ``all``, drop repetitions, and name files in full, since workers move about."""
+
+    def expand(value: Any) -> Any:
+        items = [i for item in _several(value) for i in (everything if item == ALL else [item])]
+        named = [_in_full(i) if isinstance(i, str) and is_file(i) else i for i in items]
+        return [item for i, item in enumerate(named) if item not in named[:i]]
+
+    return BeforeValidator(expand)
+
+
+def _in_full(path: str) -> str:
+    return str(Path(path).absolute())
+
+
+def _is_no_file(name: str) -> bool:
+    return False
+
+
+Datasets = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...], _expanded(dataset_catalog.FLAGS, is_path)
+]
+Sizes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], _expanded(SIZES, _is_no_file)]
+Backbones = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    _expanded(tuple(backbone_catalog.PAPER), is_finetuned),
+]
+Seeds = Annotated[
+    tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], _expanded(PAPER_SEEDS, _is_no_file)
+]
+
+
+class ExtractOptions(Recipe):
+    """How embeddings are computed and stored; see `medplus.extract`."""
+
+    precision: Precision | Literal["auto"] = "auto"
+    dtype: StoreDtype = "float32"
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+
+
+class Knn(KnnRecipe):
+    """The kNN protocol of a grid: the recipe, and what searches."""
+
+    k: Annotated[
+        tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_several), Field(min_length=1)
+    ] = KnnRecipe.model_fields["k"].default
+    backend: Literal["auto", "faiss", "torch"] = "auto"
+
+
+class Probe(BaseModel):
+    """The probe protocol of a grid: a recipe by name, with its fields settled."""
+
+    model_config = ConfigDict(frozen=True)
+
+    recipe: ProbeRecipe
+
+
+class Finetune(BaseModel):
+    """The fine-tuning protocol of a grid: a recipe with its fields settled.
+
+    Attributes
+    ----------
+    name : str
+        ``paper``, ``modern`` or the path of the recipe's YAML file.
+    changes : dict
+        The fields that the grid changes.
+    batch_size : int or "auto" or None
+        As for `medplus.finetune`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    changes: dict[str, Any]
+    batch_size: int | Literal["auto"] | None
+    recipe: FinetuneRecipe
+
+
+class Exclusion(BaseModel):
+    """Cells that are left out: those that match all that is given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    datasets: Datasets = ()
+    sizes: Sizes = ()
+    backbones: Backbones = ()
+    protocols: Annotated[tuple[Protocol, ...], BeforeValidator(_several)] = ()
+    seeds: Seeds = ()
+
+    def covers(self, cell: Cell, protocol: Protocol, seed: int | None) -> bool:
+        """Tell whether a run is left out; one that has no seed is not, where seeds are given."""
+        asked: list[tuple[Sequence[Any], Any]] = [
+            (self.datasets, cell.dataset),
+            (self.sizes, cell.size),
+            (self.backbones, cell.backbone),
+            (self.protocols, protocol),
+            (self.seeds, seed),
+        ]
+        return all(value in wanted for wanted, value in asked if wanted)
+
+
+class Cell(NamedTuple):
+    """One dataset at one size with one backbone; size None is a file's own."""
+
+    dataset: str
+    size: int | None
+    backbone: str
+
+
+class Grid(BaseModel):
+    """Everything that a sweep is to run.
+
+    Attributes
+    ----------
+    datasets : tuple of str
+        MedMNIST flags or paths.
+    sizes : tuple of int
+        Sizes in pixels; files given by path have their own.
+    backbones : tuple of str
+        The paper's ten, any timm name, or folders of fine-tuned runs.
+    weights : str
+        ``pretrained``, ``none``, or a file.
+    fit : {"pad", "resize", "native"} or None
+    seeds : tuple of int
+        For probes and fine-tunings.
+    extract : ExtractOptions
+    knn, probe, finetune : recipes, or None for protocols that are not to run
+    exclude : tuple of Exclusion
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    datasets: tuple[str, ...]
+    sizes: tuple[int, ...]
+    backbones: tuple[str, ...]
+    weights: str
+    fit: Fit | None
+    seeds: tuple[int, ...]
+    extract: ExtractOptions
+    knn: Knn | None
+    probe: Probe | None
+    finetune: Finetune | None
+    exclude: tuple[Exclusion, ...]
+
+    def cells(self) -> Iterator[Cell]:
+        """Yield every dataset, size and backbone, in the order of the file."""
+        for dataset in self.datasets:
+            sizes: Sequence[int | None] = (None,) if is_path(dataset) else self.sizes
+            for size, backbone in product(sizes, self.backbones):
+                yield Cell(dataset, size, backbone)
+
+    def only(self, cell: Cell) -> Grid:
+        """Return the part of the grid that is one cell."""
+        sizes = self.sizes if cell.size is None else (cell.size,)
+        part = {"datasets": (cell.dataset,), "sizes": sizes, "backbones": (cell.backbone,)}
+        return self.model_copy(update=part)
+
+    def includes(self, cell: Cell, protocol: Protocol, seed: int | None = None) -> bool:
+        """Tell whether a run belongs to the grid."""
+        return not any(exclusion.covers(cell, protocol, seed) for exclusion in self.exclude)
+
+    def seeds_of(self, cell: Cell, protocol: Protocol) -> tuple[int, ...]:
+        """Return the seeds that a cell's runs of a protocol have."""
+        return tuple(seed for seed in self.seeds if self.includes(cell, protocol, seed))
+
+
+class _File(BaseModel):
+    """A grid's file as it is written."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    datasets: Annotated[Datasets, Field(min_length=1)]
+    sizes: Annotated[Sizes, Field(min_length=1)] = (28,)
+    backbones: Annotated[Backbones, Field(min_length=1)]
+    weights: Annotated[str, Field(min_length=1)] = "pretrained"
+    fit: Fit | None = None
+    seeds: Annotated[Seeds, Field(min_length=1)] = PAPER_SEEDS
+    extract: ExtractOptions = ExtractOptions()
+    protocols: dict[Protocol, dict[str, Any] | None] = Field(min_length=1)
+    exclude: tuple[Exclusion, ...] = ()
+
+
+def read_grid(path: Path) -> Grid:
+    """Read and check a grid.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read, or a key, name or value in it is not allowed; names the line.
+    """
+    values, lines = read_yaml_with_lines(path, "grid")
+    return _GridReader(path, lines).read(values)
+
+
+class _GridReader:
+    """Turns a file's values into a grid, and faults into sentences that name their line."""
+
+    def __init__(self, path: Path, lines: dict[Place, int]) -> None:
+        self._path = path
+        self._lines = lines
+
+    def read(self, values: dict[str, Any]) -> Grid:
+        try:
+            file = _File.model_validate(values)
+        except ValidationError as error:
+            raise self._fault(error) from None
+        for position, name in enumerate(file.datasets):
+            self._checked(("datasets", position), _check_dataset, name)
+        for position, name in enumerate(file.backbones):
+            self._checked(("backbones", position), _check_backbone, name)
+        self._checked(("weights",), _check_weights, file.weights)
+        self._check_exclusions(file)
+        sections = {name: dict(options or {}) for name, options in file.protocols.items()}
+        return Grid(
+            datasets=file.datasets,
+            sizes=file.sizes,
+            backbones=file.backbones,
+            weights=file.weights if file.weights in WORDS else _in_full(file.weights),
+            fit=file.fit,
+            seeds=file.seeds,
+            extract=file.extract,
+            knn=self._section(sections, "knn", lambda options: make_recipe(Knn, options)),
+            probe=self._section(sections, "probe", lambda o: _probe(o, file.seeds)),
+            finetune=self._section(sections, "finetune", _finetune),
+            exclude=file.exclude,
+        )
+
+    def _section(self, sections: dict[Protocol, dict[str, Any]], name: Protocol, make: Any) -> Any:
+        if name not in sections:
+            return None
+        options = sections[name]
+        if "seeds" in options or "seed" in options:
+            raise self._at(
+                ("protocols", name, "seeds" if "seeds" in options else "seed"),
+                "seeds stand at the top of a grid, for all protocols",
+            )
+        try:
+            return make(options)
+        except UsageError as error:
+            raise self._at(self._field_in(name, str(error)), str(error)) from None
+
+    def _field_in(self, protocol: Protocol, message: str) -> Place:
+        """Return the place of the field that a recipe's error begins with or quotes."""
+        section: Place = ("protocols", protocol)
+        fields = [p for p in self._lines if p[:2] == section and len(p) == 3]
+        named = [p for p in fields if message.startswith(f"{p[2]} =") or f"'{p[2]}'" in message]
+        return named[0] if named else section
+
+    def _checked(self, place: Place, check: Any, *arguments: Any) -> None:
+        try:
+            check(*arguments)
+        except UsageError as error:
+            raise self._at(place, str(error)) from None
+
+    def _check_exclusions(self, file: _File) -> None:
+        """Refuse an exclusion that names what the grid does not have: a slip of the pen."""
+        for i, exclusion in enumerate(file.exclude):
+            for field, has in (
+                ("datasets", file.datasets),
+                ("sizes", file.sizes),
+                ("backbones", file.backbones),
+                ("protocols", tuple(file.protocols)),
+                ("seeds", file.seeds),
+            ):
+                for value in getattr(exclusion, field):
+                    if value not in has:
+                        near = nearest(str(value), [str(known) for known in has])
+                        raise self._at(
+                            ("exclude", i, field),
+                            f"there is no '{value}' among the grid's {field}{near}",
+                        )
+            if exclusion == Exclusion():
+                raise self._at(("exclude", i), "an exclusion must name what it leaves out")
+
+    def _fault(self, error: ValidationError) -> UsageError:
+        # A key that is misspelt is also missing; the slip is what helps.
+        first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+        place: Place = tuple(p for p in first["loc"] if p != "[key]")
+        name = place[-1]
+        if first["type"] == "extra_forbidden":
+            known = _known(place[:-1])
+            return self._at(place, f"unknown key '{name}'{nearest(str(name), known)}")
+        if first["type"] == "missing":
+            return self._at((), f"'{name}' is missing; a grid names its {name}")
+        if place[0] == "protocols" and first["type"] == "literal_error":
+            return self._at(place, f"unknown protocol '{name}'{nearest(str(name), PROTOCOLS)}")
+        where = ".".join(str(part) for part in place)
+        return self._at(place, f"{where} = {first['input']!r}: {first['msg'].lower()}")
+
+    def _at(self, place: Place, message: str) -> UsageError:
+        while place and place not in self._lines:
+            place = place[:-1]
+        where = f", line {self._lines[place]}" if place else ""
+        return UsageError(f"{self._path}{where}: {message}")
+
+
+def _known(place: Place) -> Sequence[str]:
+    """Return the keys that are allowed at a place of a grid's file."""
+    models: dict[Any, type[BaseModel]] = {"extract": ExtractOptions, "exclude": Exclusion}
+    return list((models[place[0]] if place else _File).model_fields)
+
+
+def _check_dataset(name: str) -> None:
+    if not is_path(name):
+        dataset_catalog.info(name)
+
+
+def _check_backbone(name: str) -> None:
+    """Refuse what cannot be a backbone; timm is asked only where there is a doubt."""
+    known = (*backbone_catalog.PAPER, *backbone_catalog.PAPER.values(), backbone_catalog.PIXELS)
+    if name not in known and not is_finetuned(name):
+        backbone_catalog.resolve(name)
+
+
+def _check_weights(weights: str) -> None:
+    if weights not in WORDS and not Path(weights).is_file():
+        raise UsageError(
+            f"weights = '{weights}': there is no such file; say pretrained, none, or name a file"
+        )
+
+
+def _probe(options: dict[str, Any], seeds: tuple[int, ...]) -> Probe:
+    name = options.pop("recipe", "paper")
+    changes = {
+        field: _several(value) if field in ("lr", "weight_decay") else value
+        for field, value in options.items()
+    }
+    return Probe(recipe=probe_recipe(str(name), seeds=seeds, **changes))
+
+
+def _finetune(options: dict[str, Any]) -> Finetune:
+    name = str(options.pop("recipe", "paper"))
+    if name not in FINETUNE_RECIPES and Path(name).is_file():
+        name = _in_full(name)
+    changes = {field: value for field, value in options.items() if value is not None}
+    batch_size = changes.pop("batch_size", None)
+    settled = None if batch_size == AUTO else batch_size
+    recipe = finetune_recipe(name, batch_size=settled, **changes)
+    return Finetune(name=name, changes=changes, batch_size=batch_size, recipe=recipe)

@@ -1,0 +1,107 @@
+"""The units of a sweep: jobs, and the tasks that they form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from medplus.naming import safe_name
+from medplus.runs.record import config_hash
+from medplus.sweep.grid import Cell, Grid
+
+Kind = Literal["extract", "knn", "probe", "finetune"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of `medplus.extract`, `knn`, `probe` or `finetune`, small enough to be sent away.
+
+    Attributes
+    ----------
+    weights : str
+        As for `medplus.extract`.
+    options : dict
+        All else that determines what the job makes, as JSON can hold it.
+    n_runs : int
+        How many runs it makes; 0 for an extraction.
+    """
+
+    kind: Kind
+    cell: Cell
+    weights: str
+    options: dict[str, Any]
+    n_runs: int
+
+    @cached_property
+    def id(self) -> str:
+        """A readable name that ends in 8 hex digits of the hash of all fields."""
+        fields = {"kind": self.kind, "weights": self.weights, **self.cell._asdict(), **self.options}
+        return f"{safe_name(self.name.replace(' ', '-'))}-{config_hash(fields)}"
+
+    @property
+    def name(self) -> str:
+        """The job in words: kind, dataset, size, backbone and seed."""
+        dataset, size, backbone = self.cell
+        words = [self.kind, _short(dataset), *([str(size)] if size else []), _short(backbone)]
+        if self.kind == "finetune":
+            words.append(f"seed{self.options['seed']}")
+        return " ".join(words)
+
+
+def _short(name: str) -> str:
+    """Return the last part of a path."""
+    return name.rstrip("/").rpartition("/")[2].removesuffix(".npz") or name
+
+
+@dataclass(frozen=True)
+class Task:
+    """Jobs for one worker, to be done in this order: heads follow the extraction they need.
+
+    Attributes
+    ----------
+    store : str or None
+        The path of the store that the heads work on, if it exists already.
+    seconds : float
+        Estimated wall time.
+    """
+
+    jobs: tuple[Job, ...]
+    store: str | None
+    seconds: float
+
+    @property
+    def group(self) -> tuple[str, int | None]:
+        """The images that the task reads: a worker that has read them had better go on with it."""
+        cell = self.jobs[0].cell
+        return cell.dataset, cell.size
+
+    def after(self, job: Job) -> Task | None:
+        """Return what is left once a job has failed: nothing, where all else needs it."""
+        rest = self.jobs[self.jobs.index(job) + 1 :]
+        return replace(self, jobs=rest) if rest and job.kind != "extract" else None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a sweep's files are, and what its workers compute on.
+
+    Attributes
+    ----------
+    data_root, store, runs : str
+        Full paths, since workers may have another working folder.
+    device : str
+        As for `medplus.extract`, as a worker sees it.
+    bootstrap : int or None
+        As for `medplus.knn`.
+    grid : Grid or None
+        What the tasks belong to: a worker looks again at what others have done of a task before
+        it begins.
+    """
+
+    data_root: str
+    store: str
+    runs: str
+    device: str = "auto"
+    bootstrap: int | None = None
+    grid: Grid | None = None

@@ -1,0 +1,232 @@
+"""From a grid and what exists on disk to what is left to do.
+
+The plan is a pure function of the two: nothing else is remembered, so nothing can disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from medplus.backbones.finetuned import is_finetuned
+from medplus.backbones.weights import PRETRAINED
+from medplus.datasets.load import dataset_path
+from medplus.embeddings.store import StoreInfo
+from medplus.errors import DatasetError
+from medplus.runs.record import RunRecord
+from medplus.sweep.estimate import Estimator
+from medplus.sweep.grid import AUTO, Cell, Grid
+from medplus.sweep.inventory import Inventory
+from medplus.sweep.job import Job, Place, Task
+from medplus.sweep.resources import cores, gpus
+
+State = Literal["finished", "failed", "left"]
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job and how it stands.
+
+    Attributes
+    ----------
+    runs_done : int
+        How many of its runs are finished.
+    seconds, nbytes : float
+        Estimated wall time and disk of what is left of it.
+    """
+
+    job: Job
+    state: State
+    runs_done: int
+    seconds: float = 0.0
+    nbytes: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every job of a grid, and the tasks that are left, the largest first.
+
+    Attributes
+    ----------
+    jobs : tuple of PlannedJob
+    tasks : tuple of Task
+    records : tuple of RunRecord
+        Of the finished runs.
+    stores : tuple of StoreInfo
+        Of the finished stores.
+    estimator : Estimator
+        What has estimated the jobs.
+    """
+
+    jobs: tuple[PlannedJob, ...]
+    tasks: tuple[Task, ...]
+    records: tuple[RunRecord, ...]
+    stores: tuple[StoreInfo, ...]
+    estimator: Estimator
+
+    def count(self, state: State) -> int:
+        """Return the number of jobs in a state."""
+        return sum(planned.state == state for planned in self.jobs)
+
+    def missing_files(self, data_root: Path) -> list[Path]:
+        """Return the dataset files that are not there, but that something left to do needs."""
+        paths = {dataset_path(*task.group, data_root): None for task in self.tasks}
+        return [path for path in paths if not path.is_file()]
+
+    def check_data(self, data_root: Path) -> None:
+        """Refuse to start without the data.
+
+        Raises
+        ------
+        DatasetError
+        """
+        missing = self.missing_files(data_root)
+        if missing:
+            names = ", ".join(str(path) for path in missing[:3])
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            raise DatasetError(
+                f"dataset files are missing: {names}{more}; put them there, name their folder with "
+                "--data-root, or leave them out with 'exclude' in the grid"
+            )
+
+
+def plan_from_disk(
+    grid: Grid, place: Place, failed: Collection[str] = (), workers: int = 1
+) -> Plan:
+    """Return the plan of a grid as the disk tells it now; `workers` share this machine."""
+    data_root, store, runs = Path(place.data_root), Path(place.store), Path(place.runs)
+    inventory = Inventory(grid, data_root, store, runs)
+    on_gpu = place.device != "cpu" and bool(gpus())
+    estimator = Estimator(data_root, inventory.past_jobs, max(cores() // workers, 1), on_gpu)
+    return make_plan(grid, inventory, estimator, failed)
+
+
+def make_plan(
+    grid: Grid,
+    inventory: Inventory,
+    estimator: Estimator,
+    failed: Collection[str],
+) -> Plan:
+    """Return what of a grid is finished, has failed, and is left to do.
+
+    Parameters
+    ----------
+    failed : collection of str
+        Ids of the jobs that are not to be tried again.
+    """
+    planner = _Planner(grid, inventory, estimator, failed)
+    jobs: list[PlannedJob] = []
+    tasks: list[Task] = []
+    for cell in grid.cells():
+        for group, store in planner.groups(cell):
+            jobs += group
+            left = [planned for planned in group if planned.state == "left"]
+            if left and not (group[0].job.kind == "extract" and group[0].state == "failed"):
+                seconds = sum(planned.seconds for planned in left)
+                tasks.append(Task(tuple(planned.job for planned in left), store, seconds))
+    tasks.sort(key=lambda task: -task.seconds)
+    return Plan(tuple(jobs), tuple(tasks), tuple(planner.records), tuple(planner.stores), estimator)
+
+
+class _Planner:
+    def __init__(
+        self,
+        grid: Grid,
+        inventory: Inventory,
+        estimator: Estimator,
+        failed: Collection[str],
+    ) -> None:
+        self._grid = grid
+        self._inventory = inventory
+        self._estimator = estimator
+        self._failed = failed
+        self.records: list[RunRecord] = []
+        self.stores: list[StoreInfo] = []
+
+    def groups(self, cell: Cell) -> Iterator[tuple[list[PlannedJob], str | None]]:
+        """Yield the jobs of a cell that depend on one another, and the store they work on."""
+        heads = list(self._heads(cell))
+        if heads:
+            found = self._inventory.store_of(cell)
+            self.stores += [found[1]] if found else []
+            finished = found is not None or all(head.state == "finished" for head in heads)
+            extraction = self._planned(self._extraction(cell), 0 if finished else None)
+            yield [extraction, *heads], str(found[0]) if found else None
+        if self._grid.finetune is not None:
+            for seed in self._grid.seeds_of(cell, "finetune"):
+                yield [self._finetuning(cell, seed)], None
+
+    def _planned(self, job: Job, done: int | None) -> PlannedJob:
+        """Return how a job stands; `done` of its runs are finished, None where it has none."""
+        if done == job.n_runs:
+            return PlannedJob(job, "finished", done)
+        state: State = "failed" if job.id in self._failed else "left"
+        share = 1 - (done or 0) / job.n_runs if job.n_runs else 1.0
+        seconds, nbytes = self._estimator.cost(job)
+        return PlannedJob(job, state, done or 0, seconds * share, int(nbytes * share))
+
+    def _job(self, kind: Any, cell: Cell, options: dict[str, Any], n_runs: int) -> Job:
+        weights = PRETRAINED if is_finetuned(cell.backbone) else self._grid.weights
+        return Job(kind, cell, weights, {**options, "fit": self._grid.fit}, n_runs)
+
+    def _extraction(self, cell: Cell) -> Job:
+        return self._job("extract", cell, self._grid.extract.model_dump(mode="json"), 0)
+
+    def _heads(self, cell: Cell) -> Iterator[PlannedJob]:
+        extract = {"extract": self._grid.extract.model_dump(mode="json")}
+        if (knn := self._grid.knn) is not None and self._grid.includes(cell, "knn"):
+            numbers = tuple(dict.fromkeys(knn.k))
+            job = self._job("knn", cell, {**knn.model_dump(mode="json"), **extract}, len(numbers))
+            votes = {
+                record.k: record
+                for record in self._inventory.records_of("knn", cell)
+                if record.k in numbers
+                and (record.metric, record.vote) == (knn.metric, knn.vote)
+                and knn.backend in (AUTO, record.config.get("backend"))
+            }
+            yield self._found(job, votes)
+        seeds = self._grid.seeds_of(cell, "probe")
+        if (probe := self._grid.probe) is not None and seeds:
+            recipe = probe.recipe.model_copy(update={"seeds": seeds})
+            heads = set(product(recipe.seeds, recipe.lr, recipe.weight_decay))
+            options = {**recipe.model_dump(mode="json"), **extract}
+            job = self._job("probe", cell, options, len(heads))
+            shared = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "patience")}
+            records = {
+                head: record
+                for record in self._inventory.records_of("probe", cell)
+                if (head := (record.seed, record.lr, record.weight_decay)) in heads
+                and shared.items() <= record.config.items()
+            }
+            yield self._found(job, records)
+
+    def _finetuning(self, cell: Cell, seed: int) -> PlannedJob:
+        finetune = self._grid.finetune
+        assert finetune is not None
+        wanted = finetune.recipe.model_dump(mode="json")
+        # What the worker's machine decides may have become anything.
+        open_fields = {"precision": wanted["precision"], "batch_size": finetune.batch_size}
+        fixed = {name: value for name, value in wanted.items() if open_fields.get(name) != AUTO}
+        options = {
+            "recipe": finetune.name,
+            "fields": wanted,
+            "changes": finetune.changes,
+            "batch_size": finetune.batch_size,
+            "seed": seed,
+        }
+        job = self._job("finetune", cell, options, 1)
+        records = {
+            record.seed: record
+            for record in self._inventory.records_of("finetune", cell)
+            if record.seed == seed
+            and record.config.get("devices") == 1
+            and fixed.items() <= record.config.get("recipe", {}).items()
+        }
+        return self._found(job, records)
+
+    def _found(self, job: Job, records: Mapping[Any, RunRecord]) -> PlannedJob:
+        self.records += records.values()
+        return self._planned(job, len(records))

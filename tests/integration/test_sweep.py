@@ -1,0 +1,216 @@
+"""`medplus sweep` as a user runs it: a grid, its plan, its end, and what goes wrong on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+GRID = """
+datasets: [toy.npz, other.npz]
+backbones: pixels
+seeds: [1, 2]
+protocols:
+  knn: {k: [1, 3]}
+  probe: {epochs: 2}
+  finetune: {recipe: modern, epochs: 2, batch_size: 16}
+exclude:
+  - {datasets: other.npz, protocols: finetune}
+"""
+N_JOBS, N_STORES, N_RUNS = 8, 2, 4 + 4 + 2
+
+
+@pytest.fixture
+def grid(write_npz: Callable, tmp_path: Path) -> Path:
+    """Write a grid and its data into the working folder."""
+    write_npz("toy", folder=tmp_path)
+    write_npz("other", folder=tmp_path, seed=1, classes=3)
+    path = tmp_path / "grid.yaml"
+    path.write_text(GRID)
+    return path
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the local engine work in this process: processes of its own are tested elsewhere."""
+    from medplus.sweep.engines.local import LocalEngine
+    from medplus.sweep.work import perform
+
+    def run(self: object, tasks: Any, place: Any) -> Any:
+        for task in tasks:
+            events: list[Any] = []
+            perform(task, place, "here", events.append)
+            yield from events
+
+    monkeypatch.setattr(LocalEngine, "run", run)
+
+
+def records(runs: Path) -> dict[str, dict[str, Any]]:
+    """Return what determines and is the result of every run, by its place."""
+    found = {}
+    for path in runs.rglob("record.json"):
+        record = json.loads(path.read_text())
+        for name in ("seconds", "cost", "created", "path", "training", "environment"):
+            record.pop(name, None)
+        record.get("store", {}).pop("path", None)
+        found[str(path.parent.relative_to(runs))] = record
+    return found
+
+
+def embeddings(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("c/**/*") if p.is_file()}
+
+
+def test_plan_run_and_plan_again(cli: Callable, grid: Path, here: None, leftovers: Callable):
+    planned = cli("sweep", grid, "--dry-run", "--json").document
+    assert [row["kind"] for row in planned["work"]] == ["extract", "knn", "probe", "finetune"]
+    assert [row["runs"] for row in planned["work"]] == [N_STORES, 4, 4, 2]
+    assert sum(row["left"] for row in planned["work"]) == N_JOBS
+    assert all(row["seconds_left"] > 0 and row["bytes_left"] > 0 for row in planned["work"])
+    assert not (grid.parent / "runs").exists()
+
+    ran = cli("sweep", grid, "--json")
+
+    assert ran.code == 0
+    done = ran.document
+    assert sum(row["finished"] for row in done["work"]) == N_JOBS
+    assert (done["totals"]["stores"], done["totals"]["runs"]) == (N_STORES, N_RUNS)
+    assert done["failed"] == done["running"] == []
+    assert done["totals"]["seconds"] > 0 and done["totals"]["peak_memory_bytes"] > 0
+    assert len(records(grid.parent / "runs")) == N_RUNS
+    assert f"{N_JOBS} jobs to do" in ran.err and f"[{N_JOBS}/{N_JOBS}] finished" in ran.err
+    assert leftovers(grid.parent) == []
+
+    again = cli("sweep", grid)
+    assert again.code == 0 and "2 stores and 10 runs are finished" in again.out
+    assert again.err == ""
+    assert "nothing is left to do" in cli("sweep", grid, "--status").out
+
+
+def test_a_failure_is_told_at_the_end_and_can_be_repeated(
+    cli: Callable, grid: Path, here: None, monkeypatch: pytest.MonkeyPatch
+):
+    whole = (grid.parent / "other.npz").read_bytes()
+    (grid.parent / "other.npz").write_bytes(whole[:400])
+
+    ran = cli("sweep", grid)
+
+    assert ran.code == 1
+    assert "failed: extract other pixels:" in ran.out and "other.npz is not a readable" in ran.out
+    assert "2 jobs wait for what has failed" in ran.out
+    assert "--retry-failed" in ran.out and "Traceback" not in ran.out + ran.err
+    assert "1 stores and 6 runs are finished" in ran.out
+
+    (grid.parent / "other.npz").write_bytes(whole)
+    status = cli("sweep", grid, "--status", "--json").document
+    assert [failure["name"] for failure in status["failed"]] == ["extract other pixels"]
+    assert cli("sweep", grid).code == 1  # not tried again by itself
+    ran = cli("sweep", grid, "--retry-failed", "--json")
+    assert ran.code == 0 and ran.document["totals"]["runs"] == N_RUNS
+
+
+def test_ctrl_c_ends_with_130_and_keeps_what_is_finished(
+    cli: Callable, grid: Path, here: None, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupted(*arguments: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("medplus.heads.knn.protocol.search", interrupted)
+        ran = cli("sweep", grid)
+
+    assert ran.code == 130
+    assert "Interrupted: finished work is kept" in ran.err and "Traceback" not in ran.err
+    assert not list((grid.parent / "runs" / ".sweep" / "failures").iterdir())
+    assert cli("sweep", grid, "--json").document["totals"]["runs"] == N_RUNS
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            GRID.replace("epochs: 2}", "epoch: 2}"),
+            "line 7: unknown field 'epoch'; did you mean 'ep",
+        ),
+        (GRID.replace("backbones", "backbone"), "line 3: unknown key 'backbone'; did you mean"),
+        (GRID.replace("knn:", "kn:"), "line 6: unknown protocol 'kn'; did you mean 'knn'"),
+        (
+            GRID.replace("pixels", "pixel"),
+            "line 3: unknown backbone 'pixel'; did you mean 'pixels'",
+        ),
+        ("", "'datasets' is missing"),
+        ("datasets: []\nbackbones: pixels\nprotocols: {knn: {}}", "line 1: datasets = []"),
+        ("datasets: [a\n", "is not valid YAML at line 2"),
+    ],
+)
+def test_a_bad_grid_is_refused_by_line(fails: Callable, grid: Path, text: str, says: str):
+    grid.write_text(text)
+    fails("sweep", "grid.yaml", code=2, says=("grid.yaml", says))
+
+
+def test_bad_requests(fails: Callable, grid: Path, monkeypatch: pytest.MonkeyPatch):
+    fails("sweep", "absent.yaml", code=2, says=("absent.yaml does not exist",))
+    fails("sweep", grid, "--engine", "local", "--partition", "gpu", code=2,
+          says=("--partition means nothing to --engine local; it is for slurm",))  # fmt: skip
+    fails("sweep", grid, "--detach", code=2, says=("--detach means nothing",))
+    Path("toy.npz").unlink()
+    fails("sweep", grid, code=1, says=("toy.npz", "missing", "'exclude'"))
+
+
+def test_a_folder_that_cannot_be_written(fails: Callable, grid: Path):
+    Path("a file").touch()
+    fails("sweep", grid, "--runs", "a file/runs", code=1, says=("a file", "choose another --runs"))
+
+
+@pytest.mark.parametrize("status", [False, True])
+def test_a_finished_grid_needs_no_torch(cli: Callable, grid: Path, here: None, status: bool):
+    cli("sweep", grid)
+    code = (
+        "import sys; from medplus.cli import main\n"
+        f"try: main({['sweep', str(grid), '--json', *(['--status'] if status else [])]!r})\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert not {'torch', 'timm', 'ray'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=grid.parent, timeout=60)
+
+
+@pytest.mark.slow
+def test_killed_twice_a_sweep_ends_as_if_it_had_not_been(
+    cli: Callable, grid: Path, here: None, leftovers: Callable
+):
+    """`kill -9` of the whole process group at random moments; real worker processes."""
+    cli("sweep", grid, "--runs", "whole/runs", "--store", "whole/stores")
+    command = [
+        sys.executable, "-m", "medplus", "sweep", str(grid), "--workers", "2", "--json",
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    moments = random.Random()
+    for _ in range(2):
+        process = subprocess.Popen(
+            command, cwd=grid.parent, env=environment, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            process.wait(moments.uniform(3, 12))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    ended = subprocess.run(
+        command, cwd=grid.parent, env=environment, capture_output=True, text=True, timeout=200
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["totals"]["runs"] == N_RUNS
+    assert records(grid.parent / "runs") == records(grid.parent / "whole" / "runs")
+    whole = embeddings(grid.parent / "whole" / "stores")
+    assert embeddings(grid.parent / "embeddings") == whole and len(whole) == 6 * 3
+    assert leftovers(grid.parent) == []
