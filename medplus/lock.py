@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,8 +20,11 @@ from pathlib import Path
 
 from medplus.errors import MedplusError
 
-_FOREIGN_LOCK_EXPIRES_S = 900
+_HEARTBEAT_S = 30.0
+_FOREIGN_LOCK_EXPIRES_S = 300.0
 _POLL_S = 0.2
+_GLANCE_S = 0.05
+"""`owner` holds a lock for less than this to find out whether it is held."""
 
 
 class LockHeldError(MedplusError):
@@ -38,21 +42,8 @@ class Owner:
         return f"process {self.pid or '?'} on {self.host or '?'}"
 
 
-class Lock:
-    """A held lock; `refresh` it now and then during long work."""
-
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self.path = path
-        self._descriptor = descriptor
-
-    def refresh(self) -> None:
-        """Show other machines that the owner is alive."""
-        with suppress(OSError):
-            os.utime(self._descriptor)
-
-
 @contextmanager
-def hold(path: Path, what: str, timeout_s: float = 0.0) -> Iterator[Lock]:
+def hold(path: Path, what: str, timeout_s: float = 0.0) -> Iterator[None]:
     """Hold the lock file `path` for the duration of the block.
 
     Parameters
@@ -71,7 +62,7 @@ def hold(path: Path, what: str, timeout_s: float = 0.0) -> Iterator[Lock]:
     MedplusError
         If the lock file cannot be written.
     """
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + max(timeout_s, _GLANCE_S)
     while (descriptor := _try_lock(path, what)) is None:
         if not path.exists():
             continue  # its owner let go between our look and our grasp
@@ -80,13 +71,33 @@ def hold(path: Path, what: str, timeout_s: float = 0.0) -> Iterator[Lock]:
                 f"{what} is in use by {_describe_owner(path)}; wait for it to end, or, if that "
                 f"process is certainly dead, delete {path}"
             )
-        time.sleep(_POLL_S)
+        time.sleep(min(_POLL_S, max(deadline - time.monotonic(), 0)))
     try:
-        yield Lock(path, descriptor)
+        with _heartbeat(descriptor):
+            yield
     finally:
         with suppress(OSError):
             path.unlink()
         os.close(descriptor)
+
+
+@contextmanager
+def _heartbeat(descriptor: int) -> Iterator[None]:
+    """Show other machines that the owner is alive, as long as the block lasts."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(_HEARTBEAT_S):
+            with suppress(OSError):
+                os.utime(descriptor)
+
+    heart = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    heart.start()
+    try:
+        yield
+    finally:
+        over.set()
+        heart.join()
 
 
 def owner(path: Path) -> Owner | None:

@@ -88,7 +88,8 @@ def make_engine(name: str, workers: int | None, device: str, resources: dict[str
     UsageError
         If an option means nothing to this engine.
     """
-    given = {key: value for key, value in resources.items() if value not in (None, (), False)}
+    absent = (None, (), False)
+    given = {key: value for key, value in resources.items() if not any(value is a for a in absent)}
     for key in given:
         if name not in _ONLY[key]:
             flag = {"minutes": "time", "extra": "slurm"}.get(key, key)

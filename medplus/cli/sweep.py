@@ -111,6 +111,6 @@ def _failure(conductor: Sweep, job: Job) -> dict[str, Any]:
     """Return the note of a failure, or what was heard of it where a full disk took no note."""
     note = conductor.desk.failure(job)
     if note is not None:
-        return asdict(note)
+        return note.model_dump()
     message = conductor.failed[job.id].message
     return {"job_id": job.id, "name": job.name, "message": message, "log": ""}

@@ -73,12 +73,12 @@ def open_cached(path: Path) -> CachedArrays:
             return cached
     with lock.hold(
         folder.with_name(f"{folder.name}.lock"), f"the cache of {path}", _LOCK_TIMEOUT_S
-    ) as held:
+    ):
         cached = _open_if_current(folder, path)  # another process may have filled it meanwhile
         if cached is not None:
             return cached
         atomic.remove_leftovers(folder)
-        _fill(folder, path, held)
+        _fill(folder, path)
     cached = _open_if_current(folder, path)
     if cached is None:
         raise DatasetError(f"{path} was changed while it was read; run the command again")
@@ -144,7 +144,7 @@ def _open_if_current(folder: Path, path: Path) -> CachedArrays | None:
         return None  # absent, or damaged in whatever way: it is filled again
 
 
-def _fill(folder: Path, path: Path, held: lock.Lock) -> None:
+def _fill(folder: Path, path: Path) -> None:
     with npz.open_npz(path) as archive:
         headers = npz.read_headers(archive, path)
         signature = _signature(path)
@@ -158,7 +158,7 @@ def _fill(folder: Path, path: Path, held: lock.Lock) -> None:
                     "schema": _SCHEMA,
                     "signature": signature,
                     "md5": file_md5(path),
-                    "digest": _copy_arrays(archive, path, headers, temporary, held),
+                    "digest": _copy_arrays(archive, path, headers, temporary),
                     "phantom": npz.read_phantom_note(archive, path),
                 }
                 atomic.write_json(temporary / "meta.json", meta)
@@ -175,7 +175,6 @@ def _copy_arrays(
     path: Path,
     headers: Mapping[str, npz.Header],
     folder: Path,
-    held: lock.Lock,
 ) -> str:
     digest = hashlib.sha256()
     for name, header in headers.items():
@@ -193,7 +192,6 @@ def _copy_arrays(
             for block in npz.read_blocks(archive, path, header):
                 digest.update(block)
                 file.write(block)
-                held.refresh()
     return digest.hexdigest()
 
 

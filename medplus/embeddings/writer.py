@@ -29,6 +29,10 @@ log = logging.getLogger(__name__)
 WriteStatus = Literal["extracted", "resumed", "skipped"]
 
 
+class StoreInUseError(StoreError, lock.LockHeldError):
+    """Another process writes the store."""
+
+
 class StoreWriter:
     """The one writer of a store.
 
@@ -40,11 +44,10 @@ class StoreWriter:
         Per split, the embedding chunks that must be computed.
     """
 
-    def __init__(self, path: Path, info: StoreInfo, held: lock.Lock, status: WriteStatus) -> None:
+    def __init__(self, path: Path, info: StoreInfo, status: WriteStatus) -> None:
         self.path = path
         self.info = info
         self.status = status
-        self._lock = held
         self.missing: dict[Split, list[int]] = {
             split: self._uncommitted(info.layouts(split)[0]) for split in SPLITS
         }
@@ -76,7 +79,6 @@ class StoreWriter:
             digest = chunks.write_chunk(self.path, layout, chunk, rows)
             self.info.checksums.setdefault(layout.path, {})[str(chunk)] = digest
             write_info(self.path, self.info)
-        self._lock.refresh()
 
     def finish(self, cost: Mapping[str, Any]) -> None:
         """Mark the store complete, with what it cost over all sessions."""
@@ -107,7 +109,7 @@ def open_writer(
     """
     with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with _held(path) as held:
+    with _held(path):
         with _disk_errors(path):
             atomic.remove_leftovers(path)
             existing, status = _inspect(path)
@@ -116,16 +118,16 @@ def open_writer(
                 existing = info
             elif status == "resumed":
                 _repair(path, existing, labels)
-        yield StoreWriter(path, existing, held, status)
+        yield StoreWriter(path, existing, status)
 
 
 @contextmanager
-def _held(path: Path) -> Iterator[lock.Lock]:
+def _held(path: Path) -> Iterator[None]:
     try:
-        with lock.hold(path.with_name(f"{path.name}.lock"), f"the store {path}") as held:
-            yield held
+        with lock.hold(path.with_name(f"{path.name}.lock"), f"the store {path}"):
+            yield
     except lock.LockHeldError as error:
-        raise StoreError(str(error)) from None
+        raise StoreInUseError(str(error)) from None
 
 
 @contextmanager

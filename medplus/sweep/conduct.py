@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,13 +107,15 @@ class Sweep:
             time.sleep(_LOOK_EVERY_S)
             return True
         followed = False
-        for event in engine.run(free, replace(self.place, grid=self.grid)):
-            followed = True
-            if isinstance(event, Ended) and event.outcome in ("finished", "skipped"):
-                self._finished.add(event.job.id)
-            elif isinstance(event, Ended) and event.outcome == "failed":
-                self.failed[event.job.id] = event
-            listen(event)
+        # Closed at once where a listener is interrupted, so that the workers are, too.
+        with closing(engine.run(free, replace(self.place, grid=self.grid))) as events:
+            for event in events:
+                followed = True
+                if isinstance(event, Ended) and event.outcome in ("finished", "skipped"):
+                    self._finished.add(event.job.id)
+                elif isinstance(event, Ended) and event.outcome == "failed":
+                    self.failed[event.job.id] = event
+                listen(event)
         return followed
 
     def _plan_again(self) -> Plan:

@@ -6,28 +6,25 @@ job succeeds; deleting all of them changes no plan but forgets what has failed.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-import threading
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medplus import atomic, lock
 from medplus.errors import MedplusError, RunError, first_line
 from medplus.sweep.job import Job
 
 FOLDER = ".sweep"
-_HEARTBEAT_S = 60.0
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(BaseModel):
     """How a job failed.
 
     Attributes
@@ -39,6 +36,8 @@ class Failure:
     host, pid, log
         Where it ran, and where its output is.
     """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     job_id: str
     name: str
@@ -86,28 +85,15 @@ class Desk:
 
     @contextmanager
     def claim(self, job: Job) -> Iterator[None]:
-        """Hold a job for the duration of the block, and show other machines that it is held.
+        """Hold a job for the duration of the block.
 
         Raises
         ------
         LockHeldError
             If another process holds it.
         """
-        path = self._claim(job)
-        with lock.hold(path, f"the job '{job.name}'") as held:
-            done = threading.Event()
-
-            def beat() -> None:
-                while not done.wait(_HEARTBEAT_S):
-                    held.refresh()
-
-            heart = threading.Thread(target=beat, daemon=True)
-            heart.start()
-            try:
-                yield
-            finally:
-                done.set()
-                heart.join()
+        with lock.hold(self._claim(job), f"the job '{job.name}'"):
+            yield
 
     def holder(self, job: Job) -> lock.Owner | None:
         """Return who holds a job, or None."""
@@ -142,10 +128,11 @@ class Desk:
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         log = str(self.log(job))
         failure = Failure(
-            job.id, job.name, kind, error, text, trace, socket.gethostname(), pid, log, when
-        )
+            job_id=job.id, name=job.name, kind=kind, error=error, message=text, traceback=trace,
+            host=socket.gethostname(), pid=pid, log=log, when=when,
+        )  # fmt: skip
         with suppress(OSError):  # on a full disk the job is simply still left to do
-            atomic.write_json(self._failure(job), asdict(failure))
+            atomic.write_json(self._failure(job), failure.model_dump())
         return failure
 
     def forget_failure(self, job: Job) -> None:
@@ -158,6 +145,6 @@ class Desk:
 
 def _read(path: Path) -> Failure | None:
     try:
-        return Failure(**json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError):
+        return Failure.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
         return None

@@ -48,6 +48,8 @@ class Standing:
     def hear(self, event: Event) -> None:
         """Take an event into account."""
         if isinstance(event, Started):
+            for worker in [w for w, (job, *_) in self.busy.items() if job == event.job]:
+                del self.busy[worker]  # lost, with its node
             self.busy[event.worker] = (event.job, "", time.monotonic())
         elif isinstance(event, Doing):
             if event.worker in self.busy:

@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -570,21 +569,3 @@ def test_filling_is_logged_with_its_size(write_npz, caplog):
 def test_all_splits_are_cached(write_npz):
     arrays = open_cached(write_npz()).arrays
     assert [len(arrays[f"{split}_images"]) for split in SPLITS] == [7, 3, 5]
-
-
-def test_long_filling_keeps_its_lock_fresh(write_npz, monkeypatch):
-    path = write_npz()
-    lock_file = place(path) / "breastmnist.lock"
-    ages = []
-    read_blocks = npz.read_blocks
-
-    def slow(archive, file, header):
-        for block in read_blocks(archive, file, header):
-            os.utime(lock_file, (1, 1))
-            yield block
-            ages.append(time.time() - lock_file.stat().st_mtime)
-
-    monkeypatch.setattr(npz, "read_blocks", slow)
-    open_cached(path)
-    assert len(ages) == 6
-    assert max(ages) < 60

@@ -316,14 +316,6 @@ def test_a_lock_of_another_host_that_was_not_refreshed_for_long_is_taken_over(jo
     assert job.is_alone()
 
 
-def test_commits_keep_the_lock_fresh(job):
-    with job.open() as writer:
-        file = job.path.with_name(f"{job.path.name}.lock")
-        os.utime(file, (0, 0))
-        job.commit(writer, "train", 0)
-        assert time.time() - file.stat().st_mtime < 60
-
-
 # --- a full disk ------------------------------------------------------------------------------
 
 

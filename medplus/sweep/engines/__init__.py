@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Protocol
 
-from medplus.sweep.events import Event
+from medplus.sweep.events import Event, Tell
 from medplus.sweep.job import Place, Task
 
 
@@ -20,7 +20,7 @@ class Engine(Protocol):
 
     workers: int
 
-    def run(self, tasks: Sequence[Task], place: Place) -> Iterator[Event]:
+    def run(self, tasks: Sequence[Task], place: Place) -> Generator[Event]:
         """Run tasks, the first ones first, and yield what their workers tell.
 
         Every job of every task has an `Ended` event, but for those that an interrupt leaves.
@@ -32,3 +32,13 @@ class Engine(Protocol):
             If the engine cannot run, or is lost.
         """
         ...
+
+
+def perform(task: Task, place: Place, worker: str, tell: Tell) -> None:
+    """Do a task as `medplus.sweep.work.perform` does, which is imported where it is called.
+
+    It loads torch, which is for the workers only.
+    """
+    from medplus.sweep import work
+
+    work.perform(task, place, worker, tell)

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from medplus.errors import SweepError
 from medplus.sweep.desk import Desk
+from medplus.sweep.engines import perform
 from medplus.sweep.events import Ended, Event, Perform, Started
 from medplus.sweep.job import Job, Place, Task
 from medplus.sweep.resources import cores, gpus, times_out_of_memory
@@ -38,21 +39,21 @@ class LocalEngine:
         Number of processes; one per GPU by default, one on a machine without.
     device : str
         As for `medplus.extract`; with a GPU per worker, a worker sees only its own.
-    perform : callable, optional
-        What a worker does with a task, instead of `medplus.sweep.work.perform`.
+    perform : callable
+        What a worker does with a task.
     """
 
     def __init__(
         self,
         workers: int | None = None,
         device: str = "auto",
-        perform: Perform | None = None,
+        perform: Perform = perform,
     ) -> None:
         self._perform = perform
         self._gpus = [] if device == "cpu" else gpus()
         self.workers = workers or len(self._gpus) or 1
 
-    def run(self, tasks: Sequence[Task], place: Place) -> Iterator[Event]:
+    def run(self, tasks: Sequence[Task], place: Place) -> Generator[Event]:
         """Run tasks; see `medplus.sweep.engines.Engine`."""
         pool = _Pool(min(self.workers, len(tasks)), self._gpus, place, self._perform)
         try:
@@ -78,9 +79,7 @@ class _Worker:
 
 
 class _Pool:
-    def __init__(
-        self, size: int, devices: list[str], place: Place, perform: Perform | None
-    ) -> None:
+    def __init__(self, size: int, devices: list[str], place: Place, perform: Perform) -> None:
         self._perform = perform
         self._size = size
         self._devices = devices
@@ -241,25 +240,17 @@ def _work(
     pipe: Connection,
     settings: dict[str, str],
     place: Place,
-    perform: Perform | None,
+    perform: Perform,
 ) -> None:
     """Do tasks until there are no more: what a worker process runs."""
     os.environ.update(settings)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        do = perform or _imported()
         while True:
             pipe.send(_IDLE)
-            do(pipe.recv(), place, name, _Teller(pipe))
+            perform(pipe.recv(), place, name, _Teller(pipe))
     except (EOFError, KeyboardInterrupt, BrokenPipeError):
         sys.exit()  # the parent has no more work, wants no more, or is gone
-
-
-def _imported() -> Perform:
-    # It loads torch, which is for the workers only.
-    from medplus.sweep.work import perform
-
-    return perform
 
 
 class _Teller:

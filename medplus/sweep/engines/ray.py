@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 from medplus.errors import SweepError, first_line
 from medplus.sweep.desk import Desk
+from medplus.sweep.engines import perform
 from medplus.sweep.engines.attempts import Attempts
 from medplus.sweep.engines.ray_cluster import (
     Resources,
@@ -23,10 +24,9 @@ from medplus.sweep.engines.ray_cluster import (
     room,
     this_machine,
 )
-from medplus.sweep.engines.ray_worker import Letter, Mailbox, Order, Perform, Worker, carry_out
-from medplus.sweep.events import Event
+from medplus.sweep.engines.ray_worker import Letter, Mailbox, Order, Worker, carry_out
+from medplus.sweep.events import Event, Perform
 from medplus.sweep.job import Place, Task
-from medplus.sweep.work import perform
 
 _POLL_S = 0.2
 _SILENCE_S = 5.0
@@ -80,7 +80,7 @@ class RayEngine:
         if address is None:
             self.workers = self._count(self._request("auto", [this_machine()]), [this_machine()])
 
-    def run(self, tasks: Sequence[Task], place: Place) -> Iterator[Event]:
+    def run(self, tasks: Sequence[Task], place: Place) -> Generator[Event]:
         """Run tasks; see `medplus.sweep.engines.Engine`."""
         with connected(self._address):
             request = self._request(place.device, nodes())

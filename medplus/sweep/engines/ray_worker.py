@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from medplus.sweep.events import Doing, Ended, Event, Tell
+from medplus.sweep.events import Doing, Ended, Event, Perform
 from medplus.sweep.job import Place, Task
-
-Perform = Callable[[Task, Place, str, Tell], None]
-"""What does a task; see `medplus.sweep.work.perform`."""
 
 _POST_TIMEOUT_S = 30.0
 

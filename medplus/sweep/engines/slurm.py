@@ -6,7 +6,7 @@ import logging
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,7 +145,7 @@ class SlurmEngine:
         self._kind = _kind
         self._cluster = _cluster
 
-    def run(self, tasks: Sequence[Task], place: Place) -> Iterator[Event]:
+    def run(self, tasks: Sequence[Task], place: Place) -> Generator[Event]:
         """Run tasks; see `medplus.sweep.engines.Engine`.
 
         Raises

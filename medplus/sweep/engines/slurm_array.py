@@ -24,7 +24,7 @@ _OUT_OF_MEMORY = ("exceeded job memory limit", "oom_kill event", "oom-kill event
 
 @dataclass
 class Followed:
-    """An element of the array, and what it has told so far: has_begun, of any job."""
+    """An element of the array, and what it has told so far; has_begun: of any job."""
 
     submission: Submission
     bundle: Bundle
@@ -61,8 +61,9 @@ class Followed:
             if isinstance(event, Element):
                 self.told = event
                 continue
+            self.has_begun = True
             if isinstance(event, Started):
-                self.doing, self.has_begun = event.job, True
+                self.doing = event.job
             elif isinstance(event, Ended):
                 self.doing = None
                 if event.job.id in self.ended:

@@ -1,0 +1,192 @@
+"""`medplus sweep`: two workers against one, its overhead per job, and planning against reading."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+import medplus
+from benchmarks.measure import Result, compare, interleave, seconds
+from medplus.sweep.conduct import Sweep
+from medplus.sweep.engines.local import LocalEngine
+from medplus.sweep.events import Event
+from medplus.sweep.grid import Cell, read_grid
+from medplus.sweep.job import Place
+
+ROUNDS = 2
+DATASETS, SEEDS = 8, 8
+
+
+def run() -> list[Result]:
+    with tempfile.TemporaryDirectory() as folder:
+        return [*_workers(Path(folder)), *_finished_paper_grid(Path(folder))]
+
+
+def _workers(folder: Path) -> list[Result]:
+    paths = [_write_images(folder, i) for i in range(DATASETS)]
+    protocols = {"finetune": {"recipe": "modern", "epochs": 2, "batch_size": 32}}
+    names = ("plain", "one", "one, whole", "two", "two, whole")
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(ROUNDS):
+        place = folder / f"plain-{number}"
+        times["plain"].append(seconds(lambda: _plain(paths, place)))  # noqa: B023
+        for name, workers in (("one", 1), ("two", 2)):
+            home = folder / f"{name}-{number}"
+            sweep = _sweep(folder, paths, protocols, home)
+            clock, engine = _Clock(), LocalEngine(workers)
+            times[f"{name}, whole"].append(seconds(lambda: sweep.run(engine, clock)))  # noqa: B023
+            times[name].append(clock.working)
+    n = DATASETS * SEEDS
+    return [
+        compare(f"{n} tiny fine-tunings: one worker ÷ two, once started", times["one"],
+                times["two"], "≥ 1.7"),
+        compare("the same, with the start of the workers", times["one, whole"],
+                times["two, whole"], ""),
+        compare("the same: one worker ÷ a plain loop of medplus.finetune", times["one"],
+                times["plain"], ""),
+    ]  # fmt: skip
+
+
+class _Clock:
+    """Hears a sweep's events, and knows the time from the first job to the last."""
+
+    def __init__(self) -> None:
+        self._first = self._last = 0.0
+
+    def __call__(self, event: Event) -> None:
+        self._first = self._first or time.perf_counter()
+        self._last = time.perf_counter()
+
+    @property
+    def working(self) -> float:
+        return self._last - self._first
+
+
+def _plain(paths: list[str], home: Path) -> None:
+    for path in paths:
+        for seed in range(SEEDS):
+            medplus.finetune(path, None, "pixels", seed, recipe="modern", epochs=2, batch_size=32,
+                             runs=home / "runs", bootstrap=0)  # fmt: skip
+
+
+def _sweep(folder: Path, datasets: list[str], protocols: dict, home: Path) -> Sweep:
+    file = folder / "grid.yaml"
+    file.write_text(yaml.safe_dump({
+        "datasets": datasets, "backbones": "pixels", "seeds": list(range(SEEDS)),
+        "protocols": protocols,
+    }))  # fmt: skip
+    place = Place(str(folder), str(home / "stores"), str(home / "runs"), bootstrap=0)
+    return Sweep(read_grid(file), place)
+
+
+def _write_images(folder: Path, number: int) -> str:
+    rng = np.random.default_rng(number)
+    arrays = {}
+    for split, count in (("train", 512), ("val", 128), ("test", 128)):
+        arrays[f"{split}_images"] = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        arrays[f"{split}_labels"] = np.arange(count, dtype=np.uint8).reshape(-1, 1) % 2
+    path = folder / f"toy{number}.npz"
+    np.savez(path, **arrays)
+    return str(path)
+
+
+# --- planning ------------------------------------------------------------------------------------
+
+
+def _finished_paper_grid(folder: Path) -> list[Result]:
+    """Plan the paper's whole grid where all of it is finished: 480 stores and 3,360 runs."""
+    root = folder / "paper"
+    grid = Path(__file__).parents[1] / "configs" / "paper.yaml"
+    _write_finished(grid, root, Path(_write_images(folder, 99)))
+    command = [
+        sys.executable, "-m", "medplus", "sweep", str(grid), "--json", "--data-root", str(root),
+        "--store", str(root / "stores"), "--runs", str(root / "runs"),
+    ]  # fmt: skip
+
+    def start(*arguments: str) -> None:
+        subprocess.run(arguments, check=True, capture_output=True)
+
+    place = Place(str(root), str(root / "stores"), str(root / "runs"))
+    plan = Sweep(read_grid(grid), place).plan()
+    assert len(plan.records) == 3360 and len(plan.stores) == 480 and not plan.tasks
+    files = [*root.rglob("record.json"), *root.glob("stores/*/*/*.zarr/zarr.json")]
+    times = interleave(
+        {
+            "plan": lambda: Sweep(read_grid(grid), place).plan(),
+            "read": lambda: [json.loads(path.read_bytes()) for path in files],
+            "sweep": lambda: start(*command),
+            "torch": lambda: start(sys.executable, "-c", "import torch"),
+        },
+        5,
+    )
+    return [
+        compare("plan the finished paper grid (3,840 stores and runs) ÷ json.loads of their files",
+                times["plan"], times["read"], "plan < 2 s"),
+        compare("medplus sweep on the finished paper grid ÷ python -c 'import torch'",
+                times["sweep"], times["torch"], "sweep < 5 s"),
+    ]  # fmt: skip
+
+
+def _write_finished(grid_file: Path, root: Path, npz: Path) -> None:
+    """Copy one real store and its runs to every place of the grid, under that place's names."""
+    home = root / "real"
+    store = medplus.extract(str(npz), backbone="pixels", store=home / "stores", precision="fp32")
+    real = {
+        "knn": medplus.knn(store, runs=home / "runs")[0],
+        "probe": medplus.probe(store, seeds=[1], epochs=1, runs=home / "runs")[0],
+        "finetune": medplus.finetune(str(npz), None, "pixels", 1, epochs=1, runs=home / "runs")[0],
+    }
+    document = json.loads((store.path / "zarr.json").read_text())
+    grid = read_grid(grid_file)
+    for cell in grid.cells():
+        _write_store(root, cell, document)
+        for protocol, record in real.items():
+            for name, written in _records(grid, protocol, cell, record.to_dict()):
+                folder = root / "runs" / protocol / cell.dataset / str(cell.size)
+                folder = folder / cell.backbone / name
+                folder.mkdir(parents=True)
+                (folder / "record.json").write_text(json.dumps(written))
+
+
+def _write_store(root: Path, cell: Cell, document: dict) -> None:
+    from medplus.embeddings.key import digest_of
+
+    document = json.loads(json.dumps(document))
+    info = document["attributes"]["medplus"]
+    key = {**info["key"], "backbone": cell.backbone, "size": cell.size}
+    key["preprocess"] = {**key["preprocess"], "fit": "pad"}
+    digest = digest_of(key)
+    info.update(dataset=cell.dataset, size=cell.size, backbone=cell.backbone, key=key,
+                key_digest=digest, weights="pretrained")  # fmt: skip
+    name = f"{cell.backbone}-{digest[:8]}.zarr"
+    path = root / "stores" / cell.dataset / str(cell.size) / name
+    path.mkdir(parents=True)
+    (path / "zarr.json").write_text(json.dumps(document))
+
+
+def _records(grid, protocol: str, cell: Cell, record: dict) -> Iterator[tuple[str, dict]]:
+    common = {"dataset": cell.dataset, "size": cell.size, "backbone": cell.backbone,
+              "weights": "pretrained"}  # fmt: skip
+    facts = {"backbone": cell.backbone, "fit": "pad"}
+    if protocol == "finetune":
+        record = {**record, **common, "network": {**record["network"], **facts}}
+        recipe = grid.finetune.recipe.model_dump(mode="json")
+        for seed in grid.seeds:
+            yield f"run-{seed}", {**record, "seed": seed,
+                                  "config": {**record["config"], "recipe": recipe}}  # fmt: skip
+        return
+    record = {**record, **common, "store": {**record["store"], **facts}}
+    if protocol == "knn":
+        yield "run", record
+        return
+    config = {**record["config"], "epochs": grid.probe.recipe.epochs}
+    for seed in grid.seeds:
+        yield f"run-{seed}", {**record, "seed": seed, "config": config}

@@ -1,0 +1,586 @@
+"""What a grid's file may say, and what is said of one that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medplus.errors import UsageError
+from medplus.sweep.grid import Cell, Grid, read_grid
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+TWELVE = {
+    "pathmnist", "chestmnist", "dermamnist", "octmnist", "pneumoniamnist", "retinamnist",
+    "breastmnist", "bloodmnist", "tissuemnist", "organamnist", "organcmnist", "organsmnist",
+}  # fmt: skip
+TEN = {
+    "vgg16", "alexnet", "resnet18", "densenet121", "efficientnet_b4", "vit_base_patch16_224",
+    "vit_base_patch16_clip_224", "eva02_base_patch16_clip_224", "vit_base_patch16_224.dino",
+    "samvit_base_patch16",
+}  # fmt: skip
+
+BASE = "datasets: breastmnist\nbackbones: pixels\nprotocols: {knn: }\n"
+"""A grid of three lines, to which a line may be added."""
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Return a function that writes a grid's file; its folder is the working folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def write_file(text: str) -> Path:
+        path = tmp_path / "my grid.yaml"
+        path.write_text(text)
+        return path
+
+    return write_file
+
+
+@pytest.fixture
+def read(write: Callable[[str], Path]) -> Callable[[str], Grid]:
+    return lambda text: read_grid(write(text))
+
+
+@pytest.fixture
+def refusal(write: Callable[[str], Path]) -> Callable[[str], tuple[int | None, str]]:
+    """Return a function that reads a wrong grid: the line that is named, and what is said."""
+
+    def refuse(text: str) -> tuple[int | None, str]:
+        path = write(text)
+        with pytest.raises(UsageError) as caught:
+            read_grid(path)
+        message = str(caught.value)
+        assert "\n" not in message
+        assert message.startswith(str(path))
+        where, _, said = message.removeprefix(str(path)).partition(": ")
+        line = int(where.removeprefix(", line ")) if where else None
+        return line, said
+
+    return refuse
+
+
+def test_short_grid_has_the_papers_defaults(read):
+    grid = read(BASE)
+    assert grid.datasets == ("breastmnist",)
+    assert grid.sizes == (28,)
+    assert grid.backbones == ("pixels",)
+    assert (grid.weights, grid.fit) == ("pretrained", None)
+    assert grid.seeds == (9930641, 115149041, 252139603)
+    assert grid.extract.model_dump() == {
+        "precision": "auto",
+        "dtype": "float32",
+        "batch_size": None,
+    }
+    assert grid.knn is not None
+    assert (grid.knn.k, grid.knn.metric, grid.knn.vote) == ((11,), "l2", "majority")
+    assert grid.knn.backend == "auto"
+    assert (grid.probe, grid.finetune, grid.exclude) == (None, None, ())
+
+
+def test_one_value_is_a_list_of_one(read):
+    many = read(
+        "datasets: [breastmnist]\nsizes: [64]\nbackbones: [pixels]\nseeds: [5]\n"
+        "protocols: {knn: {k: [3]}, probe: {lr: [0.1], weight_decay: [0.2]}}\n"
+        "exclude: [{datasets: [breastmnist], sizes: [64], protocols: [knn], seeds: [5]}]\n"
+    )
+    one = read(
+        "datasets: breastmnist\nsizes: 64\nbackbones: pixels\nseeds: 5\n"
+        "protocols: {knn: {k: 3}, probe: {lr: 0.1, weight_decay: 0.2}}\n"
+        "exclude: [{datasets: breastmnist, sizes: 64, protocols: knn, seeds: 5}]\n"
+    )
+    assert one == many
+    assert one.probe is not None
+    assert (one.probe.recipe.lr, one.probe.recipe.weight_decay) == ((0.1,), (0.2,))
+
+
+@pytest.mark.parametrize("word", ["all", "[all]"])
+def test_all_is_everything_of_the_paper(word, read):
+    grid = read(
+        f"datasets: {word}\nsizes: {word}\nbackbones: {word}\nseeds: {word}\nprotocols: {{knn: }}"
+    )
+    assert (set(grid.datasets), len(grid.datasets)) == (TWELVE, 12)
+    assert (set(grid.backbones), len(grid.backbones)) == (TEN, 10)
+    assert grid.sizes == (28, 64, 128, 224)
+    assert grid.seeds == (9930641, 115149041, 252139603)
+
+
+def test_all_may_stand_beside_others_and_nothing_is_twice(read):
+    grid = read(
+        "datasets: [bloodmnist, all]\nsizes: [32, all, 28]\nbackbones: [all, pixels]\n"
+        "seeds: [1, 1, 2]\nprotocols: {knn: }\n"
+    )
+    assert grid.datasets[0] == "bloodmnist"
+    assert sorted(grid.datasets) == sorted(TWELVE)
+    assert grid.sizes == (32, 28, 64, 128, 224)
+    assert sorted(grid.backbones) == sorted({*TEN, "pixels"})
+    assert grid.seeds == (1, 2)
+
+
+@pytest.mark.xfail(strict=True, reason="'28' and 28 are compared before they are converted")
+def test_value_in_two_spellings_is_one_value(read):
+    grid = read(BASE + "sizes: [28, '28', 28.0]\nseeds: [1, '1']\n")
+    assert (grid.sizes, grid.seeds) == ((28,), (1,))
+
+
+@pytest.mark.xfail(strict=True, reason="backbones are compared as written, not by what they name")
+def test_backbone_in_two_spellings_is_one_backbone(read):
+    grid = read(
+        "datasets: breastmnist\nbackbones: [resnet18, resnet18.a1_in1k]\nprotocols: {knn: }\n"
+    )
+    assert grid.backbones == ("resnet18",)
+
+
+@pytest.mark.xfail(strict=True, reason="a truth value passes for the number 1")
+def test_truth_value_is_no_number(refusal):
+    assert refusal(BASE + "sizes: true\n")[0] == 4
+
+
+def test_number_without_a_point_is_a_number(read):
+    grid = read("datasets: breastmnist\nbackbones: pixels\nprotocols: {probe: {lr: [1e-4, 1e-3]}}")
+    assert grid.probe is not None
+    assert grid.probe.recipe.lr == (1e-4, 1e-3)
+
+
+def test_paths_are_made_absolute_and_stay_one(read, tmp_path):
+    (tmp_path / "own.npz").touch()
+    (tmp_path / "weights.pt").touch()
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    (folder / "network.safetensors").touch()
+    grid = read(
+        f"datasets: [own.npz, ./own.npz, {tmp_path}/own.npz, breastmnist, sub/other.npz]\n"
+        "backbones: [trained, ./trained, resnet18]\nweights: weights.pt\n"
+        "protocols: {knn: }\nexclude: [{datasets: own.npz, backbones: trained}]\n"
+    )
+    own = str(tmp_path / "own.npz")
+    assert grid.datasets == (own, "breastmnist", str(tmp_path / "sub/other.npz"))
+    assert grid.backbones == (str(folder), "resnet18")
+    assert grid.weights == str(tmp_path / "weights.pt")
+    assert not grid.includes(Cell(own, None, str(folder)), "knn")
+    assert grid.includes(Cell(own, None, "resnet18"), "knn")
+
+
+def test_file_has_its_own_size_and_a_flag_the_grids(read):
+    grid = read(
+        "datasets: [a.npz, breastmnist]\nsizes: [28, 64]\nbackbones: pixels\nprotocols: {knn: }"
+    )
+    assert [(Path(cell.dataset).name, cell.size) for cell in grid.cells()] == [
+        ("a.npz", None),
+        ("breastmnist", 28),
+        ("breastmnist", 64),
+    ]
+
+
+def test_probe_recipe_by_name_with_fields_and_the_grids_seeds(read):
+    grid = read(BASE.replace("{knn: }", "{probe: {recipe: grid, epochs: 7}}") + "seeds: [3, 4]\n")
+    assert grid.probe is not None
+    recipe = grid.probe.recipe
+    assert (len(recipe.lr), recipe.lr[0], recipe.lr[-1]) == (13, 1e-4, 1.0)
+    assert (recipe.epochs, recipe.seeds) == (7, (3, 4))
+
+
+def test_finetune_recipe_by_name_with_fields(read):
+    grid = read(BASE.replace("{knn: }", "{finetune: {recipe: modern, epochs: 2, lr: }}"))
+    assert grid.finetune is not None
+    assert grid.finetune.name == "modern"
+    assert grid.finetune.changes == {"epochs": 2}
+    assert (grid.finetune.recipe.epochs, grid.finetune.recipe.lr) == (2, 5e-4)
+    assert grid.finetune.batch_size is None
+
+
+def test_finetune_recipe_by_file_is_named_in_full(read, tmp_path):
+    (tmp_path / "mine.yaml").write_text("epochs: 9\nlr: 0.5\n")
+    grid = read(BASE.replace("{knn: }", "{finetune: {recipe: mine.yaml, lr: 0.25}}"))
+    assert grid.finetune is not None
+    assert grid.finetune.name == str(tmp_path / "mine.yaml")
+    assert (grid.finetune.recipe.epochs, grid.finetune.recipe.lr) == (9, 0.25)
+
+
+@pytest.mark.parametrize(("written", "meant"), [("auto", "auto"), ("8", 8)])
+def test_batch_size_of_finetuning_may_be_left_to_the_machine(written, meant, read):
+    grid = read(BASE.replace("{knn: }", f"{{finetune: {{batch_size: {written}}}}}"))
+    assert grid.finetune is not None
+    assert grid.finetune.batch_size == meant
+    assert grid.finetune.recipe.batch_size == (64 if meant == "auto" else 8)
+    assert "batch_size" not in grid.finetune.changes
+
+
+# Every fault is on the line that is named last: flow or block style, deep or not.
+FAULTS = {
+    "unknown key": (BASE + "dataset: x\n", 4, "unknown key 'dataset'; did you mean 'datasets'?"),
+    "unknown key of extract": (
+        BASE + "extract:\n  dtype: float16\n  precison: fp32\n",
+        6,
+        "unknown key 'precison'; did you mean 'precision'?",
+    ),
+    "unknown key of an exclusion": (
+        BASE + "exclude:\n- backbones: pixels\n- sizes: 28\n  protocol: knn\n",
+        7,
+        "unknown key 'protocol'; did you mean 'protocols'?",
+    ),
+    "unknown dataset": (
+        "backbones: pixels\nprotocols: {knn: }\ndatasets:\n- bloodmnist\n- breastmnst\n",
+        5,
+        "unknown dataset 'breastmnst'; did you mean 'breastmnist'?",
+    ),
+    "unknown backbone": (
+        "datasets: bloodmnist\nprotocols: {knn: }\nbackbones: [pixels,\n resnet81]\n",
+        4,
+        "unknown backbone 'resnet81'; did you mean 'resnet18'?",
+    ),
+    "unknown protocol": (
+        "datasets: bloodmnist\nbackbones: pixels\nprotocols:\n  knn:\n  finetun: {}\n",
+        5,
+        "unknown protocol 'finetun'; did you mean 'finetune'?",
+    ),
+    "unknown field of knn": (
+        BASE.replace("{knn: }", "\n  knn:\n    k: 3\n    metrik: l2\n"),
+        6,
+        "unknown field 'metrik'; did you mean 'metric'?",
+    ),
+    "unknown field of probe": (
+        BASE.replace("{knn: }", "\n  probe:\n    epoch: 3\n"),
+        5,
+        "unknown field 'epoch'; did you mean 'epochs'?",
+    ),
+    "unknown field of finetune": (
+        BASE.replace("{knn: }", "\n  probe:\n    lr: 1\n  finetune:\n    lr: 1\n    epoch: 3\n"),
+        8,
+        "unknown field 'epoch'; did you mean 'epochs'?",
+    ),
+    "unknown value of a recipe's field": (
+        BASE.replace("{knn: }", "\n  finetune:\n    optimizer: adam\n"),
+        5,
+        "optimizer = 'adam'",
+    ),
+    "number out of range": (
+        BASE.replace("{knn: }", "\n  probe:\n    epochs: 0\n"),
+        5,
+        "epochs = 0",
+    ),
+    "k of zero": (
+        BASE.replace("{knn: }", "\n  knn:\n    vote: majority\n    k: [3, 0]\n"),
+        6,
+        "k = 0",
+    ),
+    "no k": (BASE.replace("{knn: }", "{knn: {k: []}}"), 3, "k = []"),
+    "batch size of zero": (
+        BASE.replace("{knn: }", "\n  finetune:\n    batch_size: 0\n"),
+        5,
+        "batch_size = 0",
+    ),
+    "batch size in words": (
+        BASE.replace("{knn: }", "\n  finetune:\n    batch_size: automatic\n"),
+        5,
+        "batch_size = 'automatic'",
+    ),
+    "missing recipe file": (
+        BASE.replace("{knn: }", "{finetune: {recipe: none.yaml}}"),
+        3,
+        "recipe file none.yaml does not exist",
+    ),
+    "seeds in a protocol": (
+        BASE.replace("{knn: }", "\n  probe:\n    epochs: 3\n    seeds: [1]\n"),
+        6,
+        "seeds stand at the top of a grid",
+    ),
+    "seed in a protocol": (
+        BASE.replace("{knn: }", "\n  finetune:\n    seed: 1\n"),
+        5,
+        "seeds stand at the top of a grid",
+    ),
+    "size of zero": (
+        BASE + "sizes:\n- 28\n- 0\n",
+        6,
+        "0: input should be greater than or equal to 1",
+    ),
+    "size in words": (BASE + "sizes: [28,\n large]\n", 5, "'large'"),
+    "half a size": (BASE + "sizes: 28.5\n", 4, "28.5"),
+    "negative seed": (BASE + "seeds: -1\n", 4, "-1"),
+    "huge seed": (BASE + f"seeds: [1,\n {2**63}]\n", 5, f"{2**63}"),
+    "no seeds": (BASE + "seeds: []\n", 4, "seeds = []"),
+    "no sizes": (BASE + "sizes: []\n", 4, "sizes = []"),
+    "no datasets": ("datasets: []\nbackbones: pixels\nprotocols: {knn: }\n", 1, "datasets = []"),
+    "no backbones": (
+        "datasets: bloodmnist\nbackbones: []\nprotocols: {knn: }\n",
+        2,
+        "backbones = []",
+    ),
+    "no protocols": (
+        "datasets: bloodmnist\nbackbones: pixels\nprotocols: {}\n",
+        3,
+        "protocols = {}",
+    ),
+    "empty name of a dataset": (BASE.replace("breastmnist", "''"), 1, "''"),
+    "number as backbone": ("datasets: bloodmnist\nbackbones: 7\nprotocols: {knn: }\n", 2, "7"),
+    "mapping as dataset": (BASE.replace("breastmnist", "{a: 1}"), 1, "{'a': 1}"),
+    "list of protocols": (BASE.replace("{knn: }", "[knn]"), 3, "['knn']"),
+    "number as protocol's recipe": (BASE.replace("{knn: }", "\n  knn: 5\n"), 4, "5"),
+    "unknown fit": (BASE + "fit: stretch\n", 4, "fit = 'stretch'"),
+    "unknown precision": (BASE + "extract:\n  precision: fp8\n", 5, "'fp8'"),
+    "unknown dtype": (BASE + "extract: {dtype: float64}\n", 4, "'float64'"),
+    "extract is no mapping": (BASE + "extract: 5\n", 4, "extract = 5"),
+    "batch size of extract is zero": (BASE + "extract:\n  batch_size: 0\n", 5, "0"),
+    "weights file is missing": (BASE + "weights: none.pt\n", 4, "'none.pt': there is no such file"),
+    "weights are a folder": (BASE + "weights: .\n", 4, "there is no such file"),
+    "weights are empty": (BASE + "weights:\n", 4, "weights = None"),
+    "exclusions are no list": (BASE + "exclude: {backbones: pixels}\n", 4, "exclude"),
+    "exclusion of an absent dataset": (
+        BASE + "exclude:\n- backbones: pixels\n- sizes: 28\n  datasets: [breastmnst]\n",
+        7,
+        "there is no 'breastmnst' among the grid's datasets; did you mean 'breastmnist'?",
+    ),
+    "exclusion of an absent size": (
+        BASE + "exclude: [{sizes: 64}]\n",
+        4,
+        "'64' among the grid's sizes",
+    ),
+    "exclusion of an absent backbone": (
+        BASE + "exclude:\n- backbones: resnet18\n",
+        5,
+        "'resnet18' among the grid's backbones",
+    ),
+    "exclusion of an absent protocol": (
+        BASE + "exclude:\n- protocols: probe\n",
+        5,
+        "'probe' among the grid's protocols",
+    ),
+    "exclusion of an absent seed": (
+        BASE + "exclude: [{seeds: 7}]\n",
+        4,
+        "'7' among the grid's seeds",
+    ),
+    "exclusion of an unknown protocol": (BASE + "exclude:\n- protocols: knnn\n", 5, "'knnn'"),
+    "exclusion of nothing": (BASE + "exclude:\n- {}\n", 5, "must name what it leaves out"),
+    "exclusion of no datasets": (
+        BASE + "exclude:\n- backbones: pixels\n- datasets: []\n",
+        6,
+        "must name what it leaves out",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault_is_told_with_its_line(fault, refusal):
+    text, line, said = FAULTS[fault]
+    found, message = refusal(text)
+    assert said in message
+    assert found == line
+
+
+@pytest.mark.parametrize("key", ["datasets", "backbones", "protocols"])
+def test_missing_key_is_named(key, refusal):
+    values = yaml.safe_load(BASE)
+    del values[key]
+    assert f"'{key}' is missing" in refusal(yaml.safe_dump(values))[1]
+
+
+def test_empty_file_lacks_everything(refusal):
+    assert "is missing" in refusal("# nothing yet\n")[1]
+
+
+@pytest.mark.parametrize("text", ["- a\n", "grid\n", "7\n"])
+def test_what_is_no_mapping_is_refused(text, write):
+    path = write(text)
+    with pytest.raises(UsageError, match="must map") as caught:
+        read_grid(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "line"),
+    [
+        (BASE + "datasets: bloodmnist\n", "datasets", 4),
+        (BASE.replace("{knn: }", "\n  knn: {k: 1}\n  probe:\n  knn:\n"), "knn", 6),
+        (BASE.replace("{knn: }", "\n  knn:\n    k: 1\n    vote: majority\n    k: 2\n"), "k", 7),
+    ],
+)
+def test_key_that_is_given_twice_is_refused(text, key, line, write):
+    with pytest.raises(UsageError, match=f"gives '{key}' twice .line {line}."):
+        read_grid(write(text))
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UsageError, match="does not exist"):
+        read_grid(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("items", "line"),
+    [
+        pytest.param(
+            items, line,
+            marks=pytest.mark.xfail(
+                strict=True, reason="positions are counted after 'all' and repetitions are resolved"
+            ),
+        )
+        for items, line in [(["bloodmnist", "bloodmnist", "nosuch"], 4), (["all", "nosuch"], 3)]
+    ],
+)  # fmt: skip
+def test_line_is_right_after_repetitions_and_all(items, line, refusal):
+    listed = "".join(f"- {item}\n" for item in items)
+    found, said = refusal(f"datasets:\n{listed}backbones: pixels\nprotocols: {{knn: }}\n")
+    assert "unknown dataset 'nosuch'" in said
+    assert found == line
+
+
+@pytest.mark.xfail(strict=True, reason="the line of the protocol is named, not that of 'recipe'")
+@pytest.mark.parametrize("protocol", ["probe", "finetune"])
+def test_line_of_an_unknown_recipe(protocol, refusal):
+    line, said = refusal(
+        BASE.replace("{knn: }", f"\n  {protocol}:\n    epochs: 3\n    recipe: papr")
+    )
+    assert "unknown recipe 'papr'; did you mean 'paper'?" in said
+    assert line == 6
+
+
+@pytest.mark.parametrize("protocol", ["probe", "finetune"])
+def test_unknown_recipe_is_told_with_the_nearest(protocol, refusal):
+    line, said = refusal(BASE.replace("{knn: }", f"{{{protocol}: {{recipe: papr}}}}"))
+    assert "unknown recipe 'papr'; did you mean 'paper'?" in said
+    assert line == 3
+
+
+@pytest.mark.xfail(strict=True, raises=TypeError, reason="'name' meets the parameter of that name")
+@pytest.mark.parametrize("protocol", ["probe", "finetune"])
+def test_field_called_name_is_unknown_too(protocol, refusal):
+    line, said = refusal(BASE.replace("{knn: }", f"\n  {protocol}:\n    name: paper"))
+    assert "unknown field 'name'" in said
+    assert line == 5
+
+
+@pytest.mark.xfail(strict=True, reason="an empty value is the default in all but these places")
+@pytest.mark.parametrize("field", ["lr", "weight_decay", "recipe"])
+def test_empty_field_of_probe_is_the_default(field, read):
+    grid = read(BASE.replace("{knn: }", f"{{probe: {{{field}: }}}}"))
+    assert grid.probe == read(BASE.replace("{knn: }", "{probe: }")).probe
+
+
+@pytest.mark.xfail(strict=True, reason="sizes of flags are looked at only when a job runs")
+def test_size_that_medmnist_does_not_have_is_refused(refusal):
+    line, said = refusal(BASE + "sizes: [28,\n 32]\n")
+    assert line == 5
+    assert "32" in said
+
+
+@pytest.mark.xfail(strict=True, reason="the value at fault is quoted whole")
+def test_value_of_a_million_parts_is_not_quoted_whole(write):
+    anchors = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
+    for name, inner in zip("bcde", "abcd", strict=True):
+        anchors.append(f"{name}: &{name} [{', '.join([f'*{inner}'] * 10)}]")
+    path = write(f"datasets: {{{', '.join(anchors)}}}\nbackbones: pixels\nprotocols: {{knn: }}\n")
+    with pytest.raises(UsageError) as caught:
+        read_grid(path)
+    assert len(str(caught.value)) < 2000
+
+
+def test_recursive_value_is_refused(refusal):
+    assert refusal("datasets: &a [*a]\nbackbones: pixels\nprotocols: {knn: }\n")[0] == 1
+
+
+NAMES = {
+    "datasets": ["breastmnist", "bloodmnist", "/data/own.npz"],
+    "sizes": [28, 64],
+    "backbones": ["pixels", "resnet18", "vgg16"],
+    "protocols": ["knn", "probe", "finetune"],
+    "seeds": [1, 2, 3],
+}
+
+
+@st.composite
+def grids(draw: st.DrawFn) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        field: draw(st.lists(st.sampled_from(names), min_size=1, unique=True))
+        for field, names in NAMES.items()
+    }
+    exclusion = st.fixed_dictionaries(
+        {},
+        optional={
+            field: st.lists(st.sampled_from(document[field]), min_size=1, unique=True)
+            for field in NAMES
+        },
+    ).filter(bool)
+    return {**document, "exclude": draw(st.lists(exclusion, max_size=3))}
+
+
+def runs_of(document: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """Yield a grid's runs, by hand: the product, less what an exclusion matches in all it names."""
+    for dataset, size, backbone, protocol in product(
+        document["datasets"], document["sizes"], document["backbones"], document["protocols"]
+    ):
+        if dataset.endswith(".npz"):
+            size = None
+        for seed in document["seeds"] if protocol != "knn" else [None]:
+            run = {"datasets": dataset, "sizes": size, "backbones": backbone}
+            run |= {"protocols": protocol, "seeds": seed}
+            excluded = any(
+                all(run[field] in values for field, values in exclusion.items())
+                for exclusion in document["exclude"]
+            )
+            if not excluded:
+                yield tuple(run.values())
+
+
+@pytest.fixture(scope="module")
+def one_folder(new_folder):
+    return new_folder()
+
+
+@given(document=grids())
+def test_runs_are_the_product_less_the_exclusions(document, one_folder):
+    path = one_folder / "grid.yaml"
+    written = {**document, "protocols": dict.fromkeys(document["protocols"])}
+    path.write_text(yaml.safe_dump(written))
+    grid = read_grid(path)
+    found = []
+    for cell in grid.cells():
+        for protocol in ("knn", "probe", "finetune"):
+            if getattr(grid, protocol) is None:
+                continue
+            if protocol != "knn":
+                found += [(*cell, protocol, seed) for seed in grid.seeds_of(cell, protocol)]
+            elif grid.includes(cell, protocol):
+                found.append((*cell, protocol, None))
+    assert len(found) == len(set(found))
+    assert set(found) == set(runs_of(document))
+
+
+def counts(grid: Grid) -> tuple[int, int, int, int]:
+    """Return the numbers of stores, kNN runs, probes and fine-tunings."""
+    knn = probes = finetunings = stores = 0
+    for cell in grid.cells():
+        k = grid.includes(cell, "knn") * len(grid.knn.k) if grid.knn else 0
+        heads = len(grid.seeds_of(cell, "probe")) if grid.probe else 0
+        if grid.probe:
+            heads *= len(grid.probe.recipe.lr) * len(grid.probe.recipe.weight_decay)
+        knn, probes, stores = knn + k, probes + heads, stores + bool(k or heads)
+        finetunings += len(grid.seeds_of(cell, "finetune")) if grid.finetune else 0
+    return stores, knn, probes, finetunings
+
+
+def test_the_papers_grid_has_what_its_comment_promises():
+    path = CONFIGS / "paper.yaml"
+    grid = read_grid(path)
+    assert counts(grid) == (480, 480, 1440, 1440)
+    assert "480 stores, 480 kNN runs, 1,440 probes and\n# 1,440 fine-tunings" in path.read_text()
+    assert (grid.weights, grid.fit, grid.extract.precision) == ("pretrained", "pad", "fp32")
+    assert grid.exclude == ()
+
+
+def test_prototype_grid_has_twelve_datasets_three_backbones_and_heads_only():
+    grid = read_grid(CONFIGS / "prototype.yaml")
+    assert (set(grid.datasets), grid.sizes, len(grid.backbones)) == (TWELVE, (64,), 3)
+    assert counts(grid) == (36, 36 * 4, 36 * 3, 0)
+
+
+def test_quickstart_grid_trains_no_pixels_and_needs_no_download():
+    grid = read_grid(CONFIGS / "quickstart.yaml")
+    assert counts(grid) == (4, 4 * 3, 4 * 3, 2 * 3)
+    assert grid.weights == "none"

@@ -1,0 +1,752 @@
+"""Planning: a grid and what lies on disk decide what is left; nothing else does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Collection
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from medplus.datasets.load import load_dataset
+from medplus.embeddings.store import StoreInfo, write_info
+from medplus.errors import DatasetError
+from medplus.runs.record import RunRecord
+from medplus.sweep.conduct import Sweep
+from medplus.sweep.desk import Desk
+from medplus.sweep.events import Ended, Event
+from medplus.sweep.grid import Grid, read_grid
+from medplus.sweep.job import Place
+from medplus.sweep.plan import Plan, plan_from_disk
+
+TAGS = {"resnet18": "resnet18.a1_in1k", "vgg16": "vgg16.tv_in1k", "pixels": "pixels"}
+KINDS = ("extract", "knn", "probe", "finetune")
+WEIGHTS = "f" * 64
+
+
+class World:
+    """A folder with data, stores and runs, written as the real thing writes them."""
+
+    def __init__(self, root: Path, data: Path, store_info: Callable[..., StoreInfo]) -> None:
+        self.root, self.data = root, data
+        self._store_info = store_info
+
+    def grid(self, **document: Any) -> Grid:
+        """Return a grid; by default toy.npz with resnet18, all protocols and two seeds."""
+        standard: dict[str, Any] = {
+            "datasets": self.path("toy"),
+            "backbones": "resnet18",
+            "weights": "none",
+            "seeds": [1, 2],
+            "protocols": {"knn": {"k": [1, 3]}, "probe": {"epochs": 2}, "finetune": {"epochs": 1}},
+        }
+        path = self.root / "grid.yaml"
+        path.write_text(yaml.safe_dump({**standard, **document}))
+        return read_grid(path)
+
+    def path(self, name: str) -> str:
+        return str(self.data / f"{name}.npz")
+
+    @property
+    def place(self) -> Place:
+        folders = (str(self.data), str(self.root / "store"), str(self.root / "runs"))
+        return Place(*folders, device="cpu")
+
+    def plan(self, grid: Grid, failed: Collection[str] = ()) -> Plan:
+        return plan_from_disk(grid, self.place, failed)
+
+    def digest(self, dataset: str) -> str:
+        path = self.data / f"{dataset}.npz"
+        return load_dataset(str(path)).digest if path.exists() else "d" * 64
+
+    def store(
+        self, dataset: str = "toy", size: int = 8, backbone: str = "resnet18", *,
+        complete: bool = True, weights: str = "none", fit: str = "pad", **key: Any,
+    ) -> Path:  # fmt: skip
+        fields = {"dataset_digest": self.digest(dataset), "weights_sha256": WEIGHTS, **key}
+        info = self._store_info(
+            (12, 6, 7), 512, dataset=dataset, size=size, backbone=backbone, weights=weights,
+            fit=fit, **fields,
+        )  # fmt: skip
+        info = info.model_copy(update={"complete": complete})
+        if backbone in TAGS:
+            info.key["backbone"] = TAGS[backbone]
+            info = _with_digest(info)
+        name = f"{backbone}-{info.key_digest[:8]}.zarr"
+        path = self.root / "store" / dataset / str(size) / name
+        path.mkdir(parents=True, exist_ok=True)
+        write_info(path, info)
+        return path
+
+    def run(
+        self, protocol: str, dataset: str = "toy", size: int = 8, backbone: str = "resnet18",
+        **changes: Any,
+    ) -> Path:  # fmt: skip
+        """Write the record of a run; changes go to whatever part of it has the field."""
+        digest = self.digest(dataset)
+        tag = TAGS.get(backbone, backbone)
+        made_from = {
+            "backbone": tag, "weights_sha256": WEIGHTS, "precision": "fp32", "dtype": "float32",
+            "fit": "pad", "feature": "prelogits", "dataset_digest": digest,
+        }  # fmt: skip
+        document: dict[str, Any] = {
+            "protocol": protocol, "dataset": dataset, "size": size, "backbone": backbone,
+            "task": "binary-class", "n_classes": 2, "data_source": "custom", "licence": "",
+            "weights": "none", "metrics": {"val": {}, "test": {}}, "seconds": 1.5,
+            "cost": {"seconds": 1.5, "device": "CPU (1 threads)", "shared_by": 1},
+            "environment": {}, "created": "2026-01-01T00:00:00Z",
+        }  # fmt: skip
+        recipe: dict[str, Any] = {}
+        if protocol == "knn":
+            own = {"k": 1, "metric": "l2", "vote": "majority"}
+            document |= own
+            config = {**own, "backend": "faiss"}
+        elif protocol == "probe":
+            own = {"seed": 1, "lr": 1e-4, "weight_decay": 0.01}
+            document |= own
+            config = {**own, "epochs": 2, "batch_size": 64, "patience": 5}
+        else:
+            document |= {"seed": 1, "lr": 1e-4, "weight_decay": 0.01}
+            recipe = json.loads(RECIPE)
+            config = {"seed": 1, "devices": 1, "recipe": recipe}
+        parts = [document, made_from, config, recipe]
+        for field, value in changes.items():
+            homes = [part for part in parts if field in part]
+            assert homes, field
+            for part in homes:
+                part[field] = value
+        document |= {"config": config, "network" if protocol == "finetune" else "store": made_from}
+        if protocol == "finetune":
+            del made_from["dtype"]
+        else:
+            made_from["key"] = "k" * 64
+        run_id = f"run{abs(hash(json.dumps(document, sort_keys=True))):x}"
+        folder = self.root / "runs" / protocol / dataset / str(size) / backbone / run_id
+        record = RunRecord(run_id=run_id, path=str(folder), **document)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "record.json").write_text(json.dumps(record.to_dict()))
+        return folder
+
+    def finish(self) -> None:
+        """Write all that the default grid makes."""
+        self.store()
+        for k in (1, 3):
+            self.run("knn", k=k)
+        for protocol, seed in product(("probe", "finetune"), (1, 2)):
+            self.run(protocol, seed=seed)
+
+
+def _with_digest(info: StoreInfo) -> StoreInfo:
+    from medplus.embeddings.key import digest_of
+
+    return info.model_copy(update={"key_digest": digest_of(info.key)})
+
+
+RECIPE = json.dumps(
+    {
+        "trainable": "all", "norm_stats": "update", "epochs": 1, "batch_size": 64, "accumulate": 1,
+        "optimizer": "adamw", "lr": 1e-4, "weight_decay": 0.01, "decay_bias_and_norm": True,
+        "layer_decay": 1.0, "schedule": "paper", "warmup": 0.0, "patience": 5, "clip_grad": 0.0,
+        "label_smoothing": 0.0, "ema": 0.0, "precision": "fp32", "channels_last": False,
+        "fused": False, "deterministic": True, "flip": "none", "rotate": 0.0, "translate": 0.0,
+        "scale": 0.0, "brightness": 0.0, "contrast": 0.0, "mixup": 0.0, "cutmix": 0.0,
+    }
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(new_folder, write_npz):
+    folder = new_folder()
+    write_npz("toy", n=(12, 6, 7), folder=folder)
+    write_npz("other", n=(12, 6, 7), seed=1, folder=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def new_world(new_folder, data, store_info):
+    return lambda: World(new_folder(), data, store_info)
+
+
+@pytest.fixture
+def world(new_world):
+    return new_world()
+
+
+def standing(plan: Plan) -> dict[str, list[tuple[str, int, int]]]:
+    """Return state, runs done and runs of every job, by kind."""
+    found: dict[str, list[tuple[str, int, int]]] = {}
+    for planned in plan.jobs:
+        entry = (planned.state, planned.runs_done, planned.job.n_runs)
+        found.setdefault(planned.job.kind, []).append(entry)
+    return found
+
+
+def left(plan: Plan) -> set[str]:
+    """Return the kinds of jobs that are left."""
+    return {planned.job.kind for planned in plan.jobs if planned.state == "left"}
+
+
+def test_nothing_on_disk_means_that_all_is_left(world):
+    plan = world.plan(world.grid())
+    assert standing(plan) == {
+        "extract": [("left", 0, 0)],
+        "knn": [("left", 0, 2)],
+        "probe": [("left", 0, 2)],
+        "finetune": [("left", 0, 1)] * 2,
+    }
+    assert (plan.records, plan.stores) == ((), ())
+    assert sorted(len(task.jobs) for task in plan.tasks) == [1, 1, 3]
+    assert all(task.store is None for task in plan.tasks)
+
+
+def test_all_on_disk_means_that_nothing_is_left(world):
+    world.finish()
+    plan = world.plan(world.grid())
+    assert standing(plan) == {
+        "extract": [("finished", 0, 0)],
+        "knn": [("finished", 2, 2)],
+        "probe": [("finished", 2, 2)],
+        "finetune": [("finished", 1, 1)] * 2,
+    }
+    assert plan.tasks == ()
+    assert (len(plan.records), len(plan.stores)) == (6, 1)
+    assert sum(planned.seconds + planned.nbytes for planned in plan.jobs) == 0
+
+
+def test_some_k_are_a_part_of_a_knn_job(world):
+    path = world.store()
+    world.run("knn", k=3)
+    plan = world.plan(world.grid())
+    assert standing(plan)["knn"] == [("left", 1, 2)]
+    [task] = [task for task in plan.tasks if task.store]
+    assert task.store == str(path)
+    assert [job.kind for job in task.jobs] == ["knn", "probe"]
+
+
+def test_some_seeds_are_a_part_of_a_probe_and_cost_what_is_left_of_it(world):
+    world.store()
+    before = world.plan(world.grid())
+    world.run("probe", seed=2, cost={"seconds": 0.001})  # too short to tell anything of rates
+    plan = world.plan(world.grid())
+    assert standing(plan)["probe"] == [("left", 1, 2)]
+    [whole], [half] = ([p for p in q.jobs if p.job.kind == "probe"] for q in (before, plan))
+    assert half.nbytes == whole.nbytes // 2
+    assert half.seconds == pytest.approx(whole.seconds / 2)
+
+
+def test_learning_rates_and_decays_of_a_probe_are_runs(world):
+    world.store()
+    world.run("probe", lr=0.5, weight_decay=0.0)
+    world.run("probe", lr=0.5, weight_decay=0.0, seed=2)
+    grid = world.grid(
+        protocols={"probe": {"epochs": 2, "lr": [0.5, 0.1], "weight_decay": [0.0, 0.01, 0.1]}}
+    )
+    assert standing(world.plan(grid))["probe"] == [("left", 2, 12)]
+
+
+def test_the_same_run_twice_on_disk_counts_once(world):
+    world.store()
+    for created in ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"):
+        world.run("knn", k=1, created=created)
+    assert standing(world.plan(world.grid()))["knn"] == [("left", 1, 2)]
+
+
+OTHERWISE: list[tuple[dict[str, Any], set[str]]] = [
+    ({}, set()),
+    ({"extract": {"precision": "fp32", "dtype": "float32"}}, set()),
+    ({"extract": {"batch_size": 3}}, set()),
+    ({"fit": "pad"}, set()),
+    ({"fit": "resize"}, {"extract", "knn", "probe", "finetune"}),
+    ({"weights": "pretrained"}, {"extract", "knn", "probe", "finetune"}),
+    ({"backbones": "vgg16"}, {"extract", "knn", "probe", "finetune"}),
+    ({"backbones": "resnet18.a1_in1k"}, set()),
+    ({"backbones": "resnet18.tv_in1k"}, {"extract", "knn", "probe", "finetune"}),
+    ({"extract": {"precision": "bf16"}}, {"extract", "knn", "probe"}),
+    ({"extract": {"dtype": "float16"}}, {"extract", "knn", "probe"}),
+    ({"seeds": [1, 3]}, {"probe", "finetune"}),
+    ({"seeds": [2]}, set()),
+    ({"protocols": {"knn": {"k": [1, 3, 1]}}}, set()),
+    ({"protocols": {"knn": {"k": 5}}}, {"knn"}),
+    ({"protocols": {"knn": {"k": 3, "metric": "cosine"}}}, {"knn"}),
+    ({"protocols": {"knn": {"k": 3, "vote": "distance"}}}, {"knn"}),
+    ({"protocols": {"knn": {"k": 3, "backend": "faiss"}}}, set()),
+    ({"protocols": {"knn": {"k": 3, "backend": "torch"}}}, {"knn"}),
+    ({"protocols": {"probe": {"epochs": 3}}}, {"probe"}),
+    ({"protocols": {"probe": {"epochs": 2, "lr": 1e-3}}}, {"probe"}),
+    ({"protocols": {"probe": {"epochs": 2, "weight_decay": 0.1}}}, {"probe"}),
+    ({"protocols": {"probe": {"epochs": 2, "batch_size": 32}}}, {"probe"}),
+    ({"protocols": {"probe": {"epochs": 2, "patience": 9}}}, {"probe"}),
+    ({"protocols": {"finetune": {"epochs": 2}}}, {"finetune"}),
+    ({"protocols": {"finetune": {"epochs": 1, "recipe": "modern"}}}, {"finetune"}),
+    ({"protocols": {"finetune": {"epochs": 1, "lr": 1e-3}}}, {"finetune"}),
+    ({"protocols": {"finetune": {"epochs": 1, "trainable": "head"}}}, {"finetune"}),
+    ({"protocols": {"finetune": {"epochs": 1, "precision": "bf16"}}}, {"finetune"}),
+    ({"protocols": {"finetune": {"epochs": 1, "precision": "auto"}}}, set()),
+    ({"protocols": {"finetune": {"epochs": 1, "batch_size": 64}}}, set()),
+    ({"protocols": {"finetune": {"epochs": 1, "batch_size": 32}}}, {"finetune"}),
+    ({"protocols": {"finetune": {"epochs": 1, "batch_size": "auto"}}}, set()),
+]
+
+
+@pytest.mark.parametrize(("changes", "expected"), OTHERWISE)
+def test_only_what_the_grid_asks_for_counts_as_finished(changes, expected, world):
+    world.finish()
+    grid = world.grid(**changes)
+    asked = {kind for kind in KINDS[1:] if getattr(grid, kind) is not None}
+    if asked & {"knn", "probe"}:
+        asked.add("extract")
+    assert left(world.plan(grid)) == expected & asked
+
+
+HEADS = ("knn", "probe")
+ALL = (*HEADS, "finetune")
+FACTS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    ({"weights": "pretrained"}, ALL),
+    ({"fit": "native"}, ALL),
+    ({"dataset_digest": "e" * 64}, ALL),
+    ({"precision": "bf16"}, ALL),
+    ({"dtype": "float16"}, HEADS),
+    ({"seed": 3}, ("probe", "finetune")),
+    ({"epochs": 9}, ("probe", "finetune")),
+    ({"lr": 0.5}, ("probe", "finetune")),
+    ({"batch_size": 32}, ("probe", "finetune")),
+    ({"devices": 2}, ("finetune",)),
+    ({"k": 4}, ("knn",)),
+    ({"metric": "cosine"}, ("knn",)),
+    ({"vote": "distance"}, ("knn",)),
+    ({"backend": "torch"}, ("knn",)),
+]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "fact"), [(protocol, fact) for fact, where in FACTS for protocol in where], ids=str
+)
+def test_record_of_something_else_is_not_finished(protocol, fact, world):
+    grid = world.grid(
+        seeds=[1],
+        extract={"precision": "fp32"},
+        protocols={
+            "knn": {"k": 1, "backend": "faiss"},
+            "probe": {"epochs": 2},
+            "finetune": {"epochs": 1},
+        },
+    )
+    world.store()
+    folder = world.run(protocol)
+    assert protocol not in left(world.plan(grid))
+    (folder / "record.json").unlink()
+    world.run(protocol, **fact)
+    assert protocol in left(world.plan(grid))
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        {"weights": "pretrained"}, {"fit": "native"}, {"dataset_digest": "e" * 64},
+        {"precision": "bf16"}, {"dtype": "float16"}, {"complete": False}, {"backbone": "vgg16"},
+        {"size": 9, "dataset_digest": "e" * 64},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_store_of_something_else_is_not_finished(fact, world):
+    world.store(**fact)
+    plan = world.plan(world.grid(extract={"precision": "fp32"}))
+    assert "extract" in left(plan)
+    assert plan.stores == ()
+    world.store()
+    assert "extract" not in left(world.plan(world.grid(extract={"precision": "fp32"})))
+
+
+@pytest.mark.parametrize("last", ["fp32", "bf16"])
+def test_of_several_stores_the_last_is_used(last, world):
+    paths = {precision: world.store(precision=precision) for precision in ("fp32", "bf16")}
+    file = paths[last] / "zarr.json"
+    file.write_text(file.read_text().replace("2024-01-01T00:00:00Z", "2024-01-01T00:00:01Z"))
+    plan = world.plan(world.grid())
+    stores = {task.store for task in plan.tasks if task.jobs[0].kind != "finetune"}
+    assert stores == {str(paths[last])}
+
+
+@pytest.mark.parametrize("changes", [{"fit": "resize"}, {"weights": "pretrained"}], ids=str)
+def test_what_is_made_otherwise_is_another_job(changes, world):
+    """Or a failure of the one would stand for the other."""
+    jobs, others = (ids(world.plan(grid), *KINDS) for grid in (world.grid(), world.grid(**changes)))
+    assert len(jobs) == len(others) == 5
+    assert set(jobs).isdisjoint(others)
+
+
+def test_file_that_was_replaced_by_another_of_its_name_makes_all_left(
+    world, new_folder, write_npz, data
+):
+    world.finish()
+    world.data = new_folder()
+    write_npz("toy", n=(12, 6, 7), seed=5, folder=world.data)
+    assert left(world.plan(world.grid())) == set(KINDS)
+    (world.data / "toy.npz").write_bytes((data / "toy.npz").read_bytes())
+    assert left(world.plan(world.grid())) == set()
+
+
+def test_finished_runs_count_also_where_the_data_are_not_at_hand(world, new_folder):
+    world.finish()
+    world.data = new_folder()
+    plan = world.plan(world.grid())
+    assert (left(plan), plan.missing_files(world.data)) == (set(), [])
+    plan.check_data(world.data)
+
+
+def test_data_that_are_needed_and_missing_are_named(world, new_folder):
+    world.data = new_folder()
+    plan = world.plan(world.grid(datasets=["breastmnist", "bloodmnist"], sizes=[28, 64]))
+    names = {path.name for path in plan.missing_files(world.data)}
+    assert names == {
+        "breastmnist.npz", "breastmnist_64.npz", "bloodmnist.npz", "bloodmnist_64.npz"
+    }  # fmt: skip
+    with pytest.raises(DatasetError, match=r"missing: .* and 1 more; .*--data-root"):
+        plan.check_data(world.data)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", b"[]", b"\xff"])
+def test_damaged_record_is_left_and_does_not_stop_planning(content, world):
+    world.finish()
+    [folder, _] = sorted((world.root / "runs/probe").glob("*/*/*/*"))
+    (folder / "record.json").write_bytes(content)
+    assert standing(world.plan(world.grid()))["probe"] == [("left", 1, 2)]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", b"[]", b"\xff"])
+def test_damaged_store_is_left_and_does_not_stop_planning(content, world):
+    (world.store() / "zarr.json").write_bytes(content)
+    assert standing(world.plan(world.grid()))["extract"] == [("left", 0, 0)]
+
+
+def test_run_under_way_or_hidden_is_not_finished(world):
+    for name in (".run.tmp", ".hidden"):
+        folder = world.run("probe")
+        folder.rename(folder.with_name(name))
+    assert standing(world.plan(world.grid()))["probe"] == [("left", 0, 2)]
+
+
+def test_removed_store_is_not_made_again_where_its_heads_are_finished(world):
+    world.finish()
+    (next((world.root / "store").glob("*/*/*.zarr")) / "zarr.json").unlink()
+    plan = world.plan(world.grid())
+    assert (left(plan), plan.tasks) == (set(), ())
+
+
+def test_removed_store_is_made_again_before_the_head_that_needs_it(world):
+    world.finish()
+    (next((world.root / "store").glob("*/*/*.zarr")) / "zarr.json").unlink()
+    [folder, _] = sorted((world.root / "runs/knn").glob("*/*/*/*"))
+    (folder / "record.json").unlink()
+    plan = world.plan(world.grid())
+    [task] = plan.tasks
+    assert [job.kind for job in task.jobs] == ["extract", "knn"]
+    assert task.store is None
+
+
+def ids(plan: Plan, *kinds: str) -> list[str]:
+    return [planned.job.id for planned in plan.jobs if planned.job.kind in kinds]
+
+
+def test_heads_of_a_failed_extraction_are_not_tried(world):
+    grid = world.grid()
+    failed = ids(world.plan(grid), "extract")
+    plan = world.plan(grid, failed)
+    assert standing(plan)["extract"] == [("failed", 0, 0)]
+    assert standing(plan)["knn"] == [("left", 0, 2)]
+    assert {job.kind for task in plan.tasks for job in task.jobs} == {"finetune"}
+
+
+def test_failed_head_is_not_tried_and_the_others_are(world):
+    grid = world.grid()
+    failed = ids(world.plan(grid), "knn")
+    plan = world.plan(grid, failed)
+    assert plan.count("failed") == 1
+    assert [[job.kind for job in task.jobs] for task in plan.tasks if len(task.jobs) > 1] == [
+        ["extract", "probe"]
+    ]
+
+
+def test_what_has_succeeded_since_is_no_failure(world):
+    grid = world.grid()
+    failed = ids(world.plan(grid), *KINDS)
+    world.finish()
+    assert world.plan(grid, failed).count("finished") == 5
+
+
+def test_sweep_knows_the_failures_on_its_desk(world):
+    sweep = Sweep(world.grid(), world.place)
+    sweep.desk.prepare()
+    job = sweep.plan().jobs[0].job
+    Desk(world.root / "runs").record_error(job, ValueError("no"))
+    assert [p.job for p in sweep.plan().jobs if p.state == "failed"] == [job]
+    sweep.desk.forget_failure(job)
+    assert sweep.plan().count("failed") == 0
+
+
+def test_no_heads_need_no_store(world):
+    plan = world.plan(world.grid(exclude=[{"protocols": ["knn", "probe"]}]))
+    assert set(standing(plan)) == {"finetune"}
+
+
+def test_pixels_are_the_same_whatever_weights_fit_and_precision(world):
+    world.store(backbone="pixels", fit="native")
+    world.run("knn", backbone="pixels", k=3, fit="native")
+    grid = world.grid(
+        backbones="pixels", weights="pretrained", fit="pad", extract={"precision": "bf16"},
+        protocols={"knn": {"k": 3}},
+    )  # fmt: skip
+    assert left(world.plan(grid)) == set()
+
+
+def test_flag_and_size_are_told_apart(world, new_folder):
+    world.data = new_folder()
+    for size in (28, 64):
+        world.store("breastmnist", size)
+    world.run("knn", "breastmnist", 64, k=3)
+    grid = world.grid(
+        datasets=["breastmnist", "bloodmnist"], sizes=[28, 64], protocols={"knn": {"k": 3}}
+    )
+    states = {
+        (p.job.cell.dataset, p.job.cell.size, p.job.kind): p.state for p in world.plan(grid).jobs
+    }
+    done = {key for key, state in states.items() if state == "finished"}
+    assert done == {
+        ("breastmnist", 28, "extract"), ("breastmnist", 64, "extract"), ("breastmnist", 64, "knn")
+    }  # fmt: skip
+
+
+class TestFinetunedBackbone:
+    """A fine-tuned run as a backbone goes by its name and the digest of its weights."""
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def trained(write_run, new_folder):
+        root = new_folder()
+        folders = {}
+        for seed in (1, 2):
+            folder, _ = write_run("resnet18", 8, "pad", seed, root / f"weights{seed}", run_id="r")
+            folders[seed] = folder
+        return folders
+
+    @staticmethod
+    def sha256(folder):
+        from medplus.backbones.finetuned import trained_sha256
+
+        return trained_sha256(folder)
+
+    def grid(self, world, folder):
+        return world.grid(
+            backbones=str(folder), protocols={"knn": {"k": 1}, "finetune": {"epochs": 1}}, seeds=[1]
+        )
+
+    def test_its_heads_and_networks_count(self, world, trained):
+        name, digest = "resnet18@r", self.sha256(trained[1])
+        world.store(backbone=name, weights="/x", fit="native", weights_sha256=digest)
+        world.run("knn", backbone=name, weights="/x", fit="native", weights_sha256=digest)
+        world.run("finetune", backbone=name, weights="/x", fit="native", weights_sha256=digest)
+        plan = world.plan(self.grid(world, trained[1]))
+        assert left(plan) == set()
+        assert {planned.job.weights for planned in plan.jobs} == {"pretrained"}
+
+    def test_those_of_other_weights_of_its_name_do_not(self, world, trained):
+        name, digest = "resnet18@r", self.sha256(trained[2])
+        world.store(backbone=name, weights="/x", weights_sha256=digest)
+        world.run("knn", backbone=name, weights="/x", weights_sha256=digest)
+        world.run("finetune", backbone=name, weights="/x", weights_sha256=digest)
+        assert left(world.plan(self.grid(world, trained[1]))) == {"extract", "knn", "finetune"}
+
+
+@pytest.mark.xfail(strict=True, raises=KeyError, reason="past_jobs knows the grid's names only")
+def test_store_of_another_dataset_in_the_folder_does_not_stop_planning(world):
+    """'a b' and 'a_b' share a folder, since a blank cannot stand in its name."""
+    path = world.store("a_b")
+    plan = world.plan(world.grid(datasets=[world.path("a b")]))
+    assert plan.count("left") == 5
+    assert path.exists()
+
+
+@st.composite
+def sweeps(draw: st.DrawFn) -> dict[str, Any]:
+    """A grid, and which of its stores and runs are finished; failures by position."""
+
+    def some(values: list[Any]) -> list[Any]:
+        return draw(st.lists(st.sampled_from(values), min_size=1, unique=True))
+
+    datasets, sizes = some(["toy", "other", "breastmnist"]), some([28, 64])
+    backbones, seeds, ks = some(list(TAGS)), some([1, 2, 3]), some([1, 3, 5])
+    protocols = some(["knn", "probe", "finetune"])
+    cells = [
+        (dataset, size, backbone)
+        for dataset in datasets
+        for size in (sizes if dataset == "breastmnist" else [8])
+        for backbone in backbones
+    ]
+    excluded = draw(st.sets(st.sampled_from(list(product(backbones, protocols))), max_size=2))
+    runs = [
+        (cell, protocol, number)
+        for cell, protocol in product(cells, protocols)
+        if (cell[2], protocol) not in excluded
+        for number in (ks if protocol == "knn" else seeds)
+    ]
+    done = {run for run in runs if draw(st.booleans())} if draw(st.booleans()) else set(runs)
+    return {
+        "datasets": datasets, "sizes": sizes, "backbones": backbones, "seeds": seeds, "ks": ks,
+        "protocols": protocols, "excluded": excluded, "runs": runs, "done": done,
+        "stores": {cell for cell in cells if draw(st.booleans())},
+        "failed": draw(st.sets(st.integers(0, 30), max_size=3)),
+    }  # fmt: skip
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(sweep=sweeps())
+def test_plan_of_any_grid_and_any_part_of_it_on_disk(sweep, new_world):
+    world = new_world()
+    recipes = {"knn": {"k": sweep["ks"]}, "probe": {"epochs": 2}, "finetune": {"epochs": 1}}
+    grid = world.grid(
+        datasets=[n if n == "breastmnist" else world.path(n) for n in sweep["datasets"]],
+        sizes=sweep["sizes"],
+        backbones=sweep["backbones"],
+        seeds=sweep["seeds"],
+        protocols={protocol: recipes[protocol] for protocol in sweep["protocols"]},
+        exclude=[{"backbones": b, "protocols": p} for b, p in sweep["excluded"]],
+    )
+    for cell in sweep["stores"]:
+        world.store(*cell)
+    for cell, protocol, number in sweep["done"]:
+        world.run(protocol, *cell, **{"k" if protocol == "knn" else "seed": number})
+    everything = [planned.job.id for planned in world.plan(grid).jobs]
+    failed = {everything[i] for i in sweep["failed"] if i < len(everything)}
+    plan = world.plan(grid, failed)
+
+    # Every run of the grid belongs to one job, and every job to the grid.
+    assert len(set(everything)) == len(everything)
+    jobs = {}
+    for planned in plan.jobs:
+        dataset, size, backbone = planned.job.cell
+        cell = (Path(dataset).stem, size or 8, backbone)
+        seed = planned.job.options["seed"] if planned.job.kind == "finetune" else None
+        jobs[cell, planned.job.kind, seed] = planned
+    heads = {(cell, p) for cell, p, _ in sweep["runs"] if p != "finetune"}
+    expected = {(cell, "extract", None) for cell, _ in heads}
+    expected |= {(cell, protocol, None) for cell, protocol in heads}
+    expected |= {(cell, p, seed) for cell, p, seed in sweep["runs"] if p == "finetune"}
+    assert set(jobs) == expected
+
+    for (cell, kind, seed), planned in jobs.items():
+        if kind == "extract":
+            needed = any(c == cell and p != "finetune" for c, p, _ in _undone(sweep))
+            finished = cell in sweep["stores"] or not needed
+        else:
+            asked = [r for r in sweep["runs"] if r[:2] == (cell, kind) and seed in (None, r[2])]
+            assert planned.job.n_runs == len(asked)
+            assert planned.runs_done == len(sweep["done"].intersection(asked))
+            finished = sweep["done"].issuperset(asked)
+        state = "finished" if finished else "failed" if planned.job.id in failed else "left"
+        assert planned.state == state
+        assert (planned.seconds > 0) == (planned.state != "finished")
+
+    # Every job that is left stands in one task, but for heads whose extraction has failed.
+    blocked = {
+        cell for (cell, kind, _), p in jobs.items() if kind == "extract" and p.state == "failed"
+    }
+    to_do = {
+        planned.job.id
+        for (cell, kind, _), planned in jobs.items()
+        if planned.state == "left" and (kind == "finetune" or cell not in blocked)
+    }
+    in_tasks = [job.id for task in plan.tasks for job in task.jobs]
+    assert sorted(in_tasks) == sorted(to_do)
+
+    estimates = {planned.job.id: planned.seconds for planned in plan.jobs}
+    for task in plan.tasks:
+        kinds = [job.kind for job in task.jobs]
+        assert len({job.cell for job in task.jobs}) == 1
+        assert kinds == ["finetune"] or (kinds == sorted(kinds, key=KINDS.index))
+        assert task.seconds == pytest.approx(sum(estimates[job.id] for job in task.jobs))
+        # Heads either find their store, or make it first.
+        assert kinds == ["finetune"] or (kinds[0] == "extract") == (task.store is None)
+    assert [task.seconds for task in plan.tasks] == sorted(
+        (task.seconds for task in plan.tasks), reverse=True
+    )
+
+    again = world.plan(grid, failed)
+    assert (again.jobs, again.tasks) == (plan.jobs, plan.tasks)
+
+
+def _undone(sweep: dict[str, Any]) -> list[Any]:
+    return [run for run in sweep["runs"] if run not in sweep["done"]]
+
+
+_PLANNING = """
+import sys
+from pathlib import Path
+from medplus.sweep.conduct import Sweep
+from medplus.sweep.grid import read_grid
+from medplus.sweep.job import Place
+from medplus.sweep.summary import summarise
+from medplus.sweep.totals import total_cost
+folder = Path(sys.argv[1])
+place = Place(sys.argv[2], str(folder / "store"), str(folder / "runs"), "cpu")
+plan = Sweep(read_grid(Path(sys.argv[3])), place).plan()
+summarise(plan), total_cost(plan)
+print(len(plan.jobs), *(name for name in ("torch", "timm", "faiss") if name in sys.modules))
+"""
+
+
+def planned_in_a_process(world: World, grid: Path) -> list[str]:
+    result = subprocess.run(
+        [sys.executable, "-c", _PLANNING, str(world.root), str(world.data), str(grid)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return result.stdout.split()
+
+
+def test_planning_loads_no_torch(world):
+    world.finish()
+    world.grid(backbones=["resnet18", "pixels"])
+    assert planned_in_a_process(world, world.root / "grid.yaml") == ["10"]
+
+
+def test_planning_the_papers_grid_loads_no_torch(world):
+    paper = Path(__file__).parents[2] / "configs" / "paper.yaml"
+    # Per cell: an extraction, a kNN job, a job for all probes, and three fine-tunings.
+    assert planned_in_a_process(world, paper) == [str(480 * 6)]
+
+
+@pytest.mark.slow
+def test_what_workers_make_is_what_the_plan_asked_for(world):
+    """The real thing, once: after its tasks are performed, nothing is left of the grid."""
+    from medplus.sweep.work import perform
+
+    grid = world.grid(
+        backbones=["pixels", "resnet18"], fit="native", seeds=[1],
+        extract={"precision": "auto", "dtype": "float16"},
+        protocols={
+            "knn": {"k": [1, 3], "vote": "distance"},
+            "probe": {"epochs": 2, "lr": [0.1, 0.01], "batch_size": 4},
+            "finetune": {"recipe": "modern", "epochs": 1, "batch_size": 4},
+        },
+        exclude=[{"backbones": "pixels", "protocols": "finetune"}],
+    )  # fmt: skip
+    Desk(world.root / "runs").prepare()
+    events: list[Event] = []
+    for task in world.plan(grid).tasks:
+        perform(task, world.place, "worker", events.append)
+    ended = [event for event in events if isinstance(event, Ended)]
+    assert [(e.outcome, e.message) for e in ended] == [("finished", "")] * 7
+    after = world.plan(grid)
+    assert (left(after), after.tasks) == (set(), ())
+    assert (len(after.stores), len(after.records)) == (2, 2 * 2 + 2 * 2 + 1)
+    assert left(world.plan(world.grid(backbones="pixels", protocols={"knn": {"k": 1}}))) == {
+        "extract", "knn"
+    }  # fmt: skip
