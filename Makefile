@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install quickstart test test-gpu lint format bench clean
+.PHONY: install quickstart test test-gpu test-slurm lint format bench clean
 
 install: $(INSTALLED)
 
@@ -23,6 +23,10 @@ test: install
 
 test-gpu: install
 	$(BIN)/python -m pytest -m gpu
+
+# Needs root, and: apt-get install slurmctld slurmd slurm-client munge
+test-slurm: install
+	$(BIN)/python tests/slurm/cluster.py $(BIN)/python -m pytest -m slurm tests/slurm
 
 lint: install
 	$(BIN)/ruff check .

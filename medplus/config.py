@@ -201,7 +201,7 @@ def make_recipe(kind: type[RecipeT], values: dict[str, Any]) -> RecipeT:
         raise UsageError(f"{field} = {first['input']!r}: {first['msg'].lower()}") from None
 
 
-def finetune_recipe(name: str = "paper", **changes: Any) -> FinetuneRecipe:
+def finetune_recipe(name: str = "paper", /, **changes: Any) -> FinetuneRecipe:
     """Return a fine-tuning recipe, by its name or from a YAML file, with some fields changed.
 
     Parameters
@@ -235,7 +235,7 @@ def finetune_recipe(name: str = "paper", **changes: Any) -> FinetuneRecipe:
     return make_recipe(FinetuneRecipe, {**fields, **given})
 
 
-def probe_recipe(name: str = "paper", **changes: Any) -> ProbeRecipe:
+def probe_recipe(name: str = "paper", /, **changes: Any) -> ProbeRecipe:
     """Return a named probe recipe with some fields changed.
 
     Raises

@@ -49,7 +49,7 @@ def read_yaml_with_lines(path: Path, what: str) -> tuple[dict[str, Any], dict[Pl
         raise UsageError(
             f"the {what} file {path} gives '{error.key}' twice (line {error.line}); keep one"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         raise UsageError(f"the {what} file {path} is not valid YAML{where}") from None

@@ -141,28 +141,32 @@ def test_stale_file_of_this_host_is_taken_over_however_fresh(path):
 
 
 def test_fresh_lock_of_another_host_is_refused_with_its_owner_named(path):
-    leave_lock(path, "node17", age_s=600)
+    leave_lock(path, "node17", age_s=200)
     with pytest.raises(lock.LockHeldError, match="process 4711 on node17"), lock.hold(path, "it"):
         pass
     assert json.loads(path.read_text())["host"] == "node17"
 
 
 def test_old_lock_of_another_host_is_taken_over(path):
-    leave_lock(path, "node17", age_s=1000)
+    leave_lock(path, "node17", age_s=400)
     assert_can_be_held(path)
 
 
-def test_refreshed_lock_is_young_again(path):
-    with lock.hold(path, "the store") as held:
+def test_a_held_lock_stays_young(path, monkeypatch):
+    monkeypatch.setattr(lock, "_HEARTBEAT_S", 0.01)
+    with lock.hold(path, "the store"):
         os.utime(path, (1, 1))
-        held.refresh()
+        deadline = time.monotonic() + 30
+        while path.stat().st_mtime < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert time.time() - path.stat().st_mtime < 60
 
 
-def test_lock_file_that_vanished_does_not_hurt_its_owner(path):
-    with lock.hold(path, "the store") as held:
+def test_lock_file_that_vanished_does_not_hurt_its_owner(path, monkeypatch):
+    monkeypatch.setattr(lock, "_HEARTBEAT_S", 0.01)
+    with lock.hold(path, "the store"):
         path.unlink()
-        held.refresh()
+        time.sleep(0.1)
     assert_can_be_held(path)
 
 
@@ -227,3 +231,63 @@ def test_disk_that_cannot_lock_is_told_and_nothing_stays_open(path, monkeypatch,
     monkeypatch.undo()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert_can_be_held(path)
+
+
+class TestOwner:
+    """Who holds a lock, without taking it."""
+
+    def test_nobody_holds_a_file_that_is_not_there(self, path, tmp_path):
+        assert lock.owner(path) is None
+        assert lock.owner(tmp_path / "none" / "store.lock") is None
+        assert not path.exists()
+
+    def test_holder_is_this_process(self, path):
+        with lock.hold(path, "the store"):
+            assert lock.owner(path) == lock.Owner(socket.gethostname(), os.getpid())
+        assert lock.owner(path) is None
+
+    def test_holder_is_another_process(self, path, owner):
+        found = lock.owner(path)
+        assert found == lock.Owner(socket.gethostname(), owner.pid)
+        assert str(found) == f"process {owner.pid} on {socket.gethostname()}"
+
+    def test_killed_holder_is_nobody(self, path, owner):
+        owner.send_signal(signal.SIGKILL)
+        owner.wait(60)
+        assert path.exists()
+        assert lock.owner(path) is None
+
+    def test_holder_on_another_host_counts_while_it_is_young(self, path):
+        leave_lock(path, "node17", age_s=60)
+        assert lock.owner(path) == lock.Owner("node17", 4711)
+        leave_lock(path, "node17", age_s=1000)
+        assert lock.owner(path) is None
+
+    def test_looking_changes_nothing(self, path, owner):
+        before = (path.read_bytes(), path.stat().st_mtime_ns)
+        for _ in range(3):
+            lock.owner(path)
+        assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+        with pytest.raises(lock.LockHeldError), lock.hold(path, "the store"):
+            pass
+
+    def test_looking_leaves_no_file_open(self, path):
+        leave_lock(path, socket.gethostname())
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        for _ in range(3):
+            lock.owner(path)
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+        assert_can_be_held(path)
+
+    @pytest.mark.parametrize("content", ["", "{", "[]", "3", '"host"', "{}", '{"host": "a"}'])
+    def test_unreadable_note_of_a_holder_is_a_holder_still(self, path, content):
+        with lock.hold(path, "the store"):
+            path.write_text(content)
+            found = lock.owner(path)
+        assert found is not None
+        assert str(found) == "process ? on ?"
+
+    @pytest.mark.parametrize("content", ["", "{", "[]", "{}"])
+    def test_unreadable_note_without_a_holder_is_nobody(self, path, content):
+        path.write_text(content)
+        assert lock.owner(path) is None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from medplus.errors import UsageError
-from medplus.yamlfile import read_yaml
+from medplus.yamlfile import read_yaml, read_yaml_with_lines
 
 
 @pytest.fixture
@@ -106,3 +108,132 @@ def test_any_mapping_comes_back(document, one_folder):
     path = one_folder / "any.yaml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
     assert read_yaml(path, "recipe") == document
+
+
+KEYS = st.text("abc", min_size=1, max_size=3)
+NESTED = st.recursive(
+    st.integers(0, 9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def write_block(value, place, written, lines):
+    """Write a mapping or list in block style, and note the line of every value in it."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    indent = "  " * len(place)
+    for key, held in inner:
+        is_block = bool(held) and not isinstance(held, int)
+        mark = f"{key}:" if isinstance(value, dict) else "-"
+        written.append(f"{indent}{mark}" if is_block else f"{indent}{mark} {held}")
+        # What follows a dash begins on the next line; what follows a key is found at the key.
+        after_dash = is_block and not isinstance(value, dict)
+        lines[*place, key] = len(written) + after_dash
+        if is_block:
+            write_block(held, (*place, key), written, lines)
+
+
+class TestLines:
+    """Every value's line, counted from 1, by the keys and positions that lead to it."""
+
+    def lines(self, path):
+        document, lines = read_yaml_with_lines(path, "grid")
+        assert document == read_yaml(path, "grid")
+        return lines
+
+    def test_block_style(self, file):
+        text = "# a grid\na: 1\nb:\n  - x\n\n  - c: 2\n    d: 3\ne:\n  f:\n    g: 4\n"
+        assert self.lines(file(text)) == {
+            (): 2,
+            ("a",): 2,
+            ("b",): 3,
+            ("b", 0): 4,
+            ("b", 1): 6,
+            ("b", 1, "c"): 6,
+            ("b", 1, "d"): 7,
+            ("e",): 8,
+            ("e", "f"): 9,
+            ("e", "f", "g"): 10,
+        }
+
+    def test_flow_style(self, file):
+        assert self.lines(file("{a: 1, b: [x,\n  {c: 2,\n d: 3}],\n e: {f: 4}}")) == {
+            (): 1,
+            ("a",): 1,
+            ("b",): 1,
+            ("b", 0): 1,
+            ("b", 1): 2,
+            ("b", 1, "c"): 2,
+            ("b", 1, "d"): 3,
+            ("e",): 4,
+            ("e", "f"): 4,
+        }
+
+    @pytest.mark.parametrize("text", ["", "# nothing\n"])
+    def test_empty_file_has_none(self, text, file):
+        assert read_yaml_with_lines(file(text), "grid") == ({}, {})
+
+    @given(document=st.dictionaries(KEYS, NESTED, min_size=1, max_size=4))
+    def test_every_value_has_the_line_that_it_was_written_on(self, document, one_folder):
+        """Oracle: a writer that puts every key, dash and scalar on a line of its own."""
+        path = one_folder / "lines.yaml"
+        expected: dict[tuple[str | int, ...], int] = {(): 1}
+        written: list[str] = []
+        write_block(document, (), written, expected)
+        path.write_text("\n".join(written), encoding="utf-8")
+        found, lines = read_yaml_with_lines(path, "grid")
+        assert (found, lines) == (document, expected)
+
+    @pytest.mark.parametrize(
+        ("text", "key", "line"),
+        [
+            ("a: 1\nb: 2\na: 3\n", "a", 3),
+            ("a:\n  b: 1\n  c: 2\n  b: 1\n", "b", 4),
+            ("a:\n- b: 1\n- b: 1\n  b: 2\n", "b", 4),
+            ("{a: {b: 1,\n b: 2}}", "b", 2),
+            ("1: a\n'1': b\n", "1", 2),
+        ],
+    )
+    def test_key_that_is_given_twice_is_refused_with_its_line(self, text, key, line, file):
+        assert f"gives '{key}' twice (line {line})" in refusal(file(text))
+
+    def test_same_key_in_two_mappings_is_no_repetition(self, file):
+        assert read_yaml(file("a: {b: 1}\nb: {b: 1}"), "recipe") == {
+            "a": {"b": 1},
+            "b": {"b": 1},
+        }
+
+    def test_alias_is_read_as_what_it_stands_for(self, file):
+        path = file("a: &x\n  c: 1\nb: *x\n")
+        document, lines = read_yaml_with_lines(path, "grid")
+        assert document == {"a": {"c": 1}, "b": {"c": 1}}
+        assert (lines["a", "c"], lines["b",]) == (2, 3)
+
+    def test_merged_keys_may_be_given_again(self, file):
+        assert read_yaml(file("a: &x {c: 1, d: 2}\nb:\n  <<: *x\n  c: 3\n"), "recipe")["b"] == {
+            "c": 3,
+            "d": 2,
+        }
+
+    @pytest.mark.parametrize("text", ["a: &a [*a]\n", "a: &a {b: *a}\n", "a: &a [[{c: *a}]]"])
+    def test_value_that_holds_itself_ends(self, text, file):
+        document, lines = read_yaml_with_lines(file(text), "grid")
+        assert list(document) == ["a"]
+        assert lines["a",] == 1
+
+    def test_a_billion_laughs_end_quickly(self, file):
+        rows = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
+        for name, before in zip("bcdefghij", "abcdefghi", strict=True):
+            rows.append(f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]")
+        start = time.perf_counter()
+        _, lines = read_yaml_with_lines(file("\n".join(rows)), "grid")
+        assert time.perf_counter() - start < 5
+        assert lines["j",] == 10
+
+    @pytest.mark.parametrize("text", ["a: " + "[" * 2000 + "]" * 2000])
+    def test_very_deep_nesting_is_refused(self, text, file):
+        refusal(file(text))
+
+    @pytest.mark.parametrize("text", ["a: 2024-99-99", "a: 0x_"])
+    def test_value_that_yaml_cannot_make_is_refused(self, text, file):
+        assert "is not valid YAML" in refusal(file(text))

@@ -16,15 +16,22 @@ def count_flops(info: BackboneInfo) -> int:
     convolutions and matrix products, which are nearly all of it. Networks that take only another
     input size are counted there, and scaled by the area.
     """
+    if info.name == PIXELS:
+        return 0
+    try:
+        return _count(info, _SIDE)
+    except Exception:  # each network refuses another size in its own way
+        side = info.native_size or _SIDE
+        return int(_count(info, side) * (_SIDE / side) ** 2)
+
+
+def _count(info: BackboneInfo, side: int) -> int:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    if info.name == PIXELS:
-        return 0
-    side = (info.native_size or _SIDE) if info.fixed_size else _SIDE
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         _network(info).eval()(torch.empty(1, 3, side, side))
-    return int(counter.get_total_flops() * (_SIDE / side) ** 2)
+    return int(counter.get_total_flops())
 
 
 def _network(info: BackboneInfo) -> Any:

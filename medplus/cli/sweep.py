@@ -63,7 +63,7 @@ def sweep(
     chosen = make_engine(engine, workers, device, resources)
     data, stores, records = (str(path.absolute()) for path in (data_root, store_root, runs))
     place = Place(data, stores, records, device)
-    conductor = Sweep(grid, place, chosen.workers)
+    conductor = Sweep(grid, place, chosen.workers if engine == "local" else 1)
     if dry_run or status:
         plan = conductor.plan()
         document = _document(conductor, plan)

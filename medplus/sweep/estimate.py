@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from statistics import median
@@ -22,7 +22,7 @@ from medplus.errors import MedplusError
 from medplus.preprocess import PAPER_CANVAS
 from medplus.sweep.grid import Cell
 from medplus.sweep.job import Job, Kind
-from medplus.vocabulary import MULTI_LABEL, SPLITS, Split
+from medplus.vocabulary import MULTI_LABEL, SPLITS
 
 # D, parameters, and floating-point operations (two per multiply-add) of a forward pass of one
 # 224 × 224 image, so that planning the paper's grid needs no torch; a test counts them again.
@@ -68,13 +68,14 @@ class Network:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many images and classes a dataset has."""
+    """How many images and classes a dataset has, and the height and width of its images."""
 
     train: int
     val: int
     test: int
     n_classes: int
     n_labels: int
+    side: int = field(default=PAPER_CANVAS, compare=False)
 
     @property
     def total(self) -> int:
@@ -149,7 +150,7 @@ class Estimator:
         counts = count_images(job.cell, self._data_root)
         network = network_of(job.cell.backbone)
         options = job.options
-        work = work_of(job.kind, counts, network, job.cell, options, _epochs(job))
+        work = work_of(job.kind, counts, network, options, _epochs(job))
         seconds = work * _heads(job) / self._rate(job.kind, job.cell.backbone)
         return _OVERHEAD_S[job.kind] + seconds, _nbytes(job, counts, network)
 
@@ -162,13 +163,11 @@ def work_of(
     kind: Kind,
     counts: Counts,
     network: Network,
-    cell: Cell,
     options: Mapping[str, Any],
     epochs: float,
 ) -> float:
     """Return the floating-point operations of a job; of a probe, those of one head."""
-    native = options.get("fit") == "native" and cell.size is not None
-    side = cell.size if native and cell.size is not None else PAPER_CANVAS
+    side = counts.side if options.get("fit") == "native" else PAPER_CANVAS
     forward = network.flops * (side / PAPER_CANVAS) ** 2
     if kind == "extract":
         return counts.total * forward
@@ -237,12 +236,9 @@ def count_images(cell: Cell, data_root: Path) -> Counts:
         with npz.open_npz(path) as archive:
             headers = npz.read_headers(archive, path)
     except (MedplusError, OSError):
-        if is_path(name):
-            return Counts(0, 0, 0, n_classes, n_labels)
-        return _counts(info.n_samples, n_classes, n_labels)
-    found = {split: headers[f"{split}_images"].shape[0] for split in SPLITS}
-    return _counts(found, n_classes, n_labels)
-
-
-def _counts(n_samples: Mapping[Split, int], n_classes: int, n_labels: int) -> Counts:
-    return Counts(n_samples["train"], n_samples["val"], n_samples["test"], n_classes, n_labels)
+        found = dict.fromkeys(SPLITS, 0) if is_path(name) else info.n_samples
+        side = cell.size or PAPER_CANVAS
+    else:
+        found = {split: headers[f"{split}_images"].shape[0] for split in SPLITS}
+        side = headers["train_images"].shape[1]
+    return Counts(found["train"], found["val"], found["test"], n_classes, n_labels, side)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -41,35 +42,45 @@ def _several(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
-def _expanded(everything: Sequence[Any], is_file: Callable[[str], bool]) -> BeforeValidator:
-    """Replace ``all``, drop repetitions, and name files in full, since workers move about."""
+def _expanded(
+    everything: Sequence[Any], canonical: Callable[[str], str] = lambda name: name
+) -> BeforeValidator:
+    """Replace ``all``, name things by one name each, and drop repetitions."""
 
     def expand(value: Any) -> Any:
         items = [i for item in _several(value) for i in (everything if item == ALL else [item])]
-        named = [_in_full(i) if isinstance(i, str) and is_file(i) else i for i in items]
+        named = [canonical(i) if isinstance(i, str) else i for i in items]
         return [item for i, item in enumerate(named) if item not in named[:i]]
 
     return BeforeValidator(expand)
 
 
 def _in_full(path: str) -> str:
-    return str(Path(path).absolute())
+    return str(Path(path).absolute())  # workers have other working folders
 
 
-def _is_no_file(name: str) -> bool:
-    return False
+def _dataset_name(name: str) -> str:
+    return _in_full(name) if is_path(name) else name
 
 
+def _backbone_name(name: str) -> str:
+    if is_finetuned(name):
+        return _in_full(name)
+    return _SHORT_NAMES.get(name, name)
+
+
+_SHORT_NAMES = {tag: name for name, tag in backbone_catalog.PAPER.items()}
 Datasets = Annotated[
-    tuple[Annotated[str, Field(min_length=1)], ...], _expanded(dataset_catalog.FLAGS, is_path)
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    _expanded(dataset_catalog.FLAGS, _dataset_name),
 ]
-Sizes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], _expanded(SIZES, _is_no_file)]
+Sizes = Annotated[tuple[Annotated[int, Field(ge=1, strict=True)], ...], _expanded(SIZES)]
 Backbones = Annotated[
     tuple[Annotated[str, Field(min_length=1)], ...],
-    _expanded(tuple(backbone_catalog.PAPER), is_finetuned),
+    _expanded(tuple(backbone_catalog.PAPER), _backbone_name),
 ]
 Seeds = Annotated[
-    tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], _expanded(PAPER_SEEDS, _is_no_file)
+    tuple[Annotated[int, Field(ge=0, lt=2**63, strict=True)], ...], _expanded(PAPER_SEEDS)
 ]
 
 
@@ -247,13 +258,17 @@ class _GridReader:
             file = _File.model_validate(values)
         except ValidationError as error:
             raise self._fault(error) from None
-        for position, name in enumerate(file.datasets):
+        for position, name in enumerate(_several(values["datasets"])):
             self._checked(("datasets", position), _check_dataset, name)
-        for position, name in enumerate(file.backbones):
+        for position, name in enumerate(_several(values["backbones"])):
             self._checked(("backbones", position), _check_backbone, name)
+        self._checked(("sizes",), _check_sizes, file)
         self._checked(("weights",), _check_weights, file.weights)
         self._check_exclusions(file)
-        sections = {name: dict(options or {}) for name, options in file.protocols.items()}
+        sections = {
+            name: {key: value for key, value in (options or {}).items() if value is not None}
+            for name, options in file.protocols.items()
+        }
         return Grid(
             datasets=file.datasets,
             sizes=file.sizes,
@@ -286,7 +301,12 @@ class _GridReader:
         """Return the place of the field that a recipe's error begins with or quotes."""
         section: Place = ("protocols", protocol)
         fields = [p for p in self._lines if p[:2] == section and len(p) == 3]
-        named = [p for p in fields if message.startswith(f"{p[2]} =") or f"'{p[2]}'" in message]
+        named = [
+            place
+            for place in fields
+            if message.startswith((f"{place[2]} =", f"unknown {place[2]} '"))
+            or f"'{place[2]}'" in message
+        ]
         return named[0] if named else section
 
     def _checked(self, place: Place, check: Any, *arguments: Any) -> None:
@@ -328,7 +348,9 @@ class _GridReader:
         if place[0] == "protocols" and first["type"] == "literal_error":
             return self._at(place, f"unknown protocol '{name}'{nearest(str(name), PROTOCOLS)}")
         where = ".".join(str(part) for part in place)
-        return self._at(place, f"{where} = {first['input']!r}: {first['msg'].lower()}")
+        return self._at(
+            place, f"{where} = {reprlib.repr(first['input'])[:100]}: {first['msg'].lower()}"
+        )
 
     def _at(self, place: Place, message: str) -> UsageError:
         while place and place not in self._lines:
@@ -344,13 +366,19 @@ def _known(place: Place) -> Sequence[str]:
 
 
 def _check_dataset(name: str) -> None:
-    if not is_path(name):
+    if name != ALL and not is_path(name):
         dataset_catalog.info(name)
+
+
+def _check_sizes(file: _File) -> None:
+    odd = [size for size in file.sizes if size not in SIZES]
+    if odd and not all(is_path(name) for name in file.datasets):
+        raise UsageError(f"MedMNIST+ has no images of {odd[0]} px; use 28, 64, 128 or 224")
 
 
 def _check_backbone(name: str) -> None:
     """Refuse what cannot be a backbone; timm is asked only where there is a doubt."""
-    known = (*backbone_catalog.PAPER, *backbone_catalog.PAPER.values(), backbone_catalog.PIXELS)
+    known = (ALL, *backbone_catalog.PAPER, *_SHORT_NAMES, backbone_catalog.PIXELS)
     if name not in known and not is_finetuned(name):
         backbone_catalog.resolve(name)
 

@@ -105,11 +105,15 @@ class Inventory:
         datasets = {_name(cell): cell.dataset for cell in self._grid.cells()}
         for stores in self._stores.values():
             for _, info in stores:
+                if info.dataset not in datasets:
+                    continue  # its name differs in what no folder's name can hold
                 cell = Cell(datasets[info.dataset], info.size, info.backbone)
                 options = {"fit": info.key["preprocess"]["fit"]}
                 yield from self._past("extract", cell, options, 1, info.cost)
         for records in self._records.values():
             for record in records:
+                if record.dataset not in datasets:
+                    continue
                 cell = Cell(datasets[record.dataset], record.size, record.backbone)
                 made_from = record.store or record.network or {}
                 options = {**record.config.get("recipe", {}), "fit": made_from.get("fit")}
@@ -123,7 +127,7 @@ class Inventory:
         if cell.backbone not in PAPER_COSTS and cell.backbone not in self._grid.backbones:
             return
         counts = count_images(cell, self._data_root)
-        work = work_of(kind, counts, network_of(cell.backbone), cell, options, epochs)
+        work = work_of(kind, counts, network_of(cell.backbone), options, epochs)
         on_gpu = not str(cost.get("device", "")).endswith("threads)")
         yield PastJob(kind, cell.backbone, work, float(cost.get("seconds", 0)), on_gpu)
 

@@ -11,6 +11,7 @@ from medplus.runs.record import config_hash
 from medplus.sweep.grid import Cell, Grid
 
 Kind = Literal["extract", "knn", "probe", "finetune"]
+_LONGEST_NAME = 150  # file systems take 255 bytes, and a character may have several
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,10 @@ class Job:
 
     @cached_property
     def id(self) -> str:
-        """A readable name that ends in 8 hex digits of the hash of all fields."""
+        """A readable name that ends in 8 hex digits of the hash of what determines the job."""
         fields = {"kind": self.kind, "weights": self.weights, **self.cell._asdict(), **self.options}
-        return f"{safe_name(self.name.replace(' ', '-'))}-{config_hash(fields)}"
+        readable = safe_name(self.name.replace(" ", "-"))[:_LONGEST_NAME]
+        return f"{readable}-{config_hash(fields)}"
 
     @property
     def name(self) -> str:

@@ -60,8 +60,11 @@ class Standing:
             self.finished += event.outcome in ("finished", "skipped")
             self.failed += event.outcome == "failed"
             self.blocked += event.outcome == "blocked"
-            if event.outcome != "held":
-                self._done += self._weights.pop(event.job.id, 0.0)
+            if event.outcome == "held":
+                return
+            weight = self._weights.pop(event.job.id, 0.0)
+            if event.outcome in ("finished", "failed"):  # the others took none of our time
+                self._done += weight
 
     @property
     def elapsed(self) -> float:
@@ -149,7 +152,7 @@ class View:
 
     def _say(self, text: str) -> None:
         if self._console is not None:
-            self._console.print(text, soft_wrap=True, highlight=False)
+            self._console.print(text, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
     def _line(self, event: Ended) -> str:
         done = self._standing.finished + self._standing.failed + self._standing.blocked

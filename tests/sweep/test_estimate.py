@@ -26,10 +26,6 @@ RECIPE = {"epochs": 5, "trainable": "all"}
     [
         pytest.param(
             name,
-            marks=pytest.mark.xfail(
-                name.startswith("samvit"), strict=True,
-                reason="count_flops scales from 1024 px; the note is the count at 224 px",
-            ),
         )
         for name in PAPER_COSTS
     ],
@@ -140,7 +136,6 @@ def test_native_images_cost_by_their_area():
     assert ratio == pytest.approx(64)
 
 
-@pytest.mark.xfail(strict=True, reason="a file's own size is not looked up: 224 is taken")
 def test_native_images_of_a_file_cost_by_their_area_too(toy):
     past = [past_job("extract", "resnet18", 1e9)]
     padded, native = (job("extract", toy, fit=fit) for fit in ("pad", "native"))

@@ -72,7 +72,6 @@ def test_id_is_a_safe_file_name_that_ends_in_eight_hex_digits(job):
     assert all(c.isalnum() or c in "._-" for c in job.id)
 
 
-@pytest.mark.xfail(strict=True, reason="the id is as long as the names in it")
 def test_id_of_a_long_name_is_still_a_files_name(tmp_path):
     job = Job("extract", Cell(f"/data/{'x' * 250}.npz", None, "resnet18"), "none", {}, 0)
     (tmp_path / f"{job.id}.lock").touch()

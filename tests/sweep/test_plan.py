@@ -564,7 +564,6 @@ class TestFinetunedBackbone:
         assert left(world.plan(self.grid(world, trained[1]))) == {"extract", "knn", "finetune"}
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="past_jobs knows the grid's names only")
 def test_store_of_another_dataset_in_the_folder_does_not_stop_planning(world):
     """'a b' and 'a_b' share a folder, since a blank cannot stand in its name."""
     path = world.store("a_b")

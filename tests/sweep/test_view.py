@@ -110,7 +110,6 @@ class TestStanding:
         standing.hear(Ended("a", job(seed=2), "held"))
         assert standing.remaining == pytest.approx(30)
 
-    @pytest.mark.xfail(strict=True, reason="blocked jobs count as work done in the time passed")
     def test_blocked_jobs_do_not_make_the_rest_seem_fast(self, clock):
         standing = Standing()
         standing.begin(plan(*(job(seed=i) for i in range(4))))
@@ -233,15 +232,12 @@ def test_live_view_shows_workers_and_counts_in_80_columns():
         "in [1, 2]",
         pytest.param(
             "see [bold] and [red]x[/red]",
-            marks=pytest.mark.xfail(strict=True, reason="_say leaves rich's markup on"),
         ),
         pytest.param(
             "the file [/data/x.npz] is gone",
-            marks=pytest.mark.xfail(strict=True, reason="_say leaves rich's markup on: it raises"),
         ),
         pytest.param(
             "failed :smile: there",
-            marks=pytest.mark.xfail(strict=True, reason="_say leaves rich's emoji on"),
         ),
     ],
 )
@@ -250,7 +246,6 @@ def test_brackets_and_colons_in_messages_are_printed_as_they_are(terminal, said)
     assert any(line.endswith(f"seed7: {said}") for line in lines)
 
 
-@pytest.mark.xfail(strict=True, reason="_say leaves rich's markup on")
 def test_brackets_in_names_are_printed_as_they_are():
     one = job("/data/scan[bold].npz")
     assert "scan[bold]" in show(False, plan(one), Ended("a", one, "finished"))[-1]

@@ -1,0 +1,62 @@
+"""Floating-point operations, against counts by hand from the architectures' definitions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from medplus.backbones.catalog import describe
+from medplus.backbones.flops import count_flops
+
+
+def vit_base(side: int) -> int:
+    """Return 2 × the multiply-adds of ViT-B/16 (Dosovitskiy et al., 2021), without a classifier."""
+    width, depth, patches = 768, 12, (side // 16) ** 2
+    tokens = patches + 1
+    block = tokens * 12 * width**2 + 2 * tokens**2 * width  # qkv, proj, mlp; scores, weighted sum
+    return 2 * (patches * 3 * 16**2 * width + depth * block)
+
+
+def resnet18() -> int:
+    """Return 2 × the multiply-adds of ResNet-18's convolutions (He et al., 2016, table 1)."""
+    total = 64 * 3 * 49 * 112**2 + 4 * 64 * 64 * 9 * 56**2
+    for stage, width in enumerate((128, 256, 512)):
+        area, before = (28 >> stage) ** 2, width // 2
+        total += area * (width * before * 9 + 3 * width * width * 9 + width * before)
+    return 2 * total
+
+
+@pytest.mark.parametrize(
+    ("backbone", "expected"),
+    [
+        ("resnet18", resnet18()),
+        ("vit_base_patch16_224.dino", vit_base(224)),
+        ("pixels", 0),
+    ],
+)
+def test_count_by_hand(backbone, expected):
+    assert count_flops(describe(backbone)) == expected
+
+
+def test_network_of_another_input_size_is_scaled_by_the_area():
+    info = describe("vit_base_patch16_384")
+    assert info.fixed_size
+    assert info.native_size == 384
+    assert count_flops(info) == int(vit_base(384) * (224 / 384) ** 2)
+
+
+def test_finetuned_run_costs_what_the_network_did_that_it_began_as():
+    info = describe("resnet18")
+    run = replace(info, name="resnet18@run", tag=f"{info.tag}@seed1-abc")
+    assert count_flops(run) == resnet18()
+
+
+def test_sam_is_counted_at_the_size_that_it_is_run_at():
+    """At 224 px every window is the whole image: 196 tokens, and decomposed relative positions."""
+    width, side = 768, 14
+    tokens = side**2
+    block = tokens * 12 * width**2 + 2 * tokens**2 * width + 2 * tokens * side * width
+    neck = tokens * (width * 256 + 256 * 256 * 9)
+    by_hand = 2 * (tokens * 3 * 16**2 * width + 12 * block + neck)
+    assert count_flops(describe("samvit_base_patch16")) == by_hand
