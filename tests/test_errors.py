@@ -16,7 +16,9 @@ def test_wrong_requests_exit_with_2_and_all_else_with_1():
         kind.__name__: kind.exit_code for kind in kinds if issubclass(kind, errors.MedplusError)
     }
     assert codes.pop("UsageError") == 2
-    assert set(codes) == {"MedplusError", "DatasetError", "BackboneError", "StoreError", "RunError"}
+    assert set(codes) == {
+        "MedplusError", "DatasetError", "BackboneError", "StoreError", "RunError", "SweepError"
+    }  # fmt: skip
     assert set(codes.values()) == {1}
 
 

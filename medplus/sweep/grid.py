@@ -217,6 +217,15 @@ class Grid(BaseModel):
         """Return the seeds that a cell's runs of a protocol have."""
         return tuple(seed for seed in self.seeds if self.includes(cell, protocol, seed))
 
+    def is_empty(self) -> bool:
+        """Tell whether the exclusions leave nothing."""
+        trained = [name for name in ("probe", "finetune") if getattr(self, name) is not None]
+        return not any(
+            (self.knn is not None and self.includes(cell, "knn"))
+            or any(self.seeds_of(cell, name) for name in trained)
+            for cell in self.cells()
+        )
+
 
 class _File(BaseModel):
     """A grid's file as it is written."""
@@ -269,7 +278,7 @@ class _GridReader:
             name: {key: value for key, value in (options or {}).items() if value is not None}
             for name, options in file.protocols.items()
         }
-        return Grid(
+        grid = Grid(
             datasets=file.datasets,
             sizes=file.sizes,
             backbones=file.backbones,
@@ -282,6 +291,9 @@ class _GridReader:
             finetune=self._section(sections, "finetune", _finetune),
             exclude=file.exclude,
         )
+        if grid.is_empty():
+            raise self._at(("exclude",), "the exclusions leave nothing of the grid")
+        return grid
 
     def _section(self, sections: dict[Protocol, dict[str, Any]], name: Protocol, make: Any) -> Any:
         if name not in sections:

@@ -138,12 +138,17 @@ def test_required_options_may_stand_in_the_file(
     assert "there is no folder nowhere" in ran.err
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*-*.yaml")), ids=lambda path: path.name)
 def test_shipped_configs_are_accepted_by_their_command(path: Path) -> None:
     command = path.name.partition("-")[0]
 
     assert read(path, command)
     assert f"medplus {command} --config" in (CONFIGS / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["paper", "prototype", "quickstart"])
+def test_shipped_grids_are_listed(name: str) -> None:
+    assert f"| `{name}.yaml` | `medplus sweep" in (CONFIGS / "README.md").read_text()
 
 
 def test_shipped_paper_configs_are_the_papers_recipes() -> None:

@@ -224,10 +224,11 @@ def in_code(text: str) -> list[str]:
 )
 def test_every_command_line_of_the_page_parses(line: str) -> None:
     _, name, *arguments = shlex.split(line)
-    command = medplus.get_command(click.Context(medplus), name)
+    context = click.Context(medplus, **medplus.context_settings)
+    command = medplus.get_command(context, name)
     assert command is not None
 
-    assert command.make_context(name, arguments).params
+    assert command.make_context(name, arguments, parent=context).params
 
 
 def test_the_page_shows_the_references_own_command() -> None:

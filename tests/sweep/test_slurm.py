@@ -506,17 +506,6 @@ def test_notice_of_the_end_lets_training_save_and_go_on(
     assert record.training is not None
 
 
-def test_killed_process_is_told(sweep: Callable[[str], Sweep], local_engine: SlurmEngine) -> None:
-    trained = sweep(TRAIN.replace("EPOCHS", "100000"))
-    listen = Disturbance(trained, signal.SIGKILL)
-    plan = trained.run(local_engine, listen)
-
-    [ended] = [event for event in listen.events if isinstance(event, Ended)]
-    assert ended.outcome == "failed"
-    assert "its process died" in ended.message
-    assert plan.count("failed") == 1
-
-
 def test_interrupt_lets_training_save_and_leaves_no_process(
     sweep: Callable[[str], Sweep], local_engine: SlurmEngine
 ) -> None:
