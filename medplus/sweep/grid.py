@@ -219,10 +219,10 @@ class Grid(BaseModel):
 
     def is_empty(self) -> bool:
         """Tell whether the exclusions leave nothing."""
-        trained = [name for name in ("probe", "finetune") if getattr(self, name) is not None]
         return not any(
             (self.knn is not None and self.includes(cell, "knn"))
-            or any(self.seeds_of(cell, name) for name in trained)
+            or (self.probe is not None and self.seeds_of(cell, "probe"))
+            or (self.finetune is not None and self.seeds_of(cell, "finetune"))
             for cell in self.cells()
         )
 
