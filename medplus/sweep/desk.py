@@ -115,21 +115,21 @@ class Desk:
         """Record that a job raised an error."""
         text = str(error) if isinstance(error, MedplusError) else first_line(error)
         trace = "".join(traceback.format_exception(error))
-        return self._record(job, "error", type(error).__name__, text, trace, os.getpid())
+        return self._record(job, "error", type(error).__name__, text, trace, *_here())
 
-    def record_death(self, job: Job, message: str, pid: int) -> Failure:
-        """Record that the process of a job has died."""
-        return self._record(job, "killed", "Killed", message, "", pid)
+    def record_death(self, job: Job, message: str, host: str, pid: int) -> Failure:
+        """Record that the process of a job has died; it cannot do so itself."""
+        return self._record(job, "killed", "Killed", message, "", host, pid)
 
     def _record(
         self, job: Job, kind: Literal["error", "killed"], error: str, text: str, trace: str,
-        pid: int,
+        host: str, pid: int,
     ) -> Failure:  # fmt: skip
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         log = str(self.log(job))
         failure = Failure(
             job_id=job.id, name=job.name, kind=kind, error=error, message=text, traceback=trace,
-            host=socket.gethostname(), pid=pid, log=log, when=when,
+            host=host, pid=pid, log=log, when=when,
         )  # fmt: skip
         with suppress(OSError):  # on a full disk the job is simply still left to do
             atomic.write_json(self._failure(job), failure.model_dump())
@@ -141,6 +141,10 @@ class Desk:
 
     def _failure(self, job: Job) -> Path:
         return self.folder / "failures" / f"{job.id}.json"
+
+
+def _here() -> tuple[str, int]:
+    return socket.gethostname(), os.getpid()
 
 
 def _read(path: Path) -> Failure | None:

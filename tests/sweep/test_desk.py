@@ -123,9 +123,10 @@ def test_our_own_errors_are_told_whole(desk):
 
 
 def test_death_of_a_process_is_told_from_an_error(desk):
-    told = desk.record_death(JOB, "killed by signal 9; perhaps out of memory", 4711)
+    told = desk.record_death(JOB, "killed by signal 9; perhaps out of memory", "node7", 4711)
     assert desk.failures() == {JOB.id: told}
-    assert (told.kind, told.pid, told.traceback) == ("killed", 4711, "")
+    assert (told.kind, told.host, told.pid) == ("killed", "node7", 4711)
+    assert told.traceback == ""
     assert told.message == "killed by signal 9; perhaps out of memory"
 
 

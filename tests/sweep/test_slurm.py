@@ -83,7 +83,7 @@ class TestEvents:
         st.builds(Started, st.text(), st.just(job())),
         st.builds(Doing, st.text(), st.text()),
         st.builds(Ended, st.text(), st.just(job()), st.just("held"), st.floats(0, 9), st.text()),
-        st.builds(Element, st.text(), st.integers(0), st.just("saved")),
+        st.builds(Element, st.text(), st.text(), st.integers(0), st.just("saved")),
     )
 
     @given(st.lists(event))
@@ -257,7 +257,7 @@ def played(place: Place, monkeypatch: pytest.MonkeyPatch) -> Callable[[Play], It
 
 
 W = "7 on node"
-BEGUN = Element(W, 123, "begun")
+BEGUN = Element(W, "node", 123, "begun")
 
 
 def outcomes(events: Sequence[Event]) -> list[tuple[str, str]]:
@@ -294,7 +294,7 @@ class TestFollowing:
     def test_element_that_has_saved_leaves_all_without_failure(
         self, played: Any, place: Place
     ) -> None:
-        told = [BEGUN, Started(W, HEADS.jobs[0]), Element(W, 123, "saved")]
+        told = [BEGUN, Started(W, HEADS.jobs[0]), Element(W, "node", 123, "saved")]
         events = list(played(Play(told, ["COMPLETED"] * 2)))
         assert {outcome for _, outcome in outcomes(events)} == {"held"}
         assert Desk(Path(place.runs)).failures() == {}
@@ -302,7 +302,14 @@ class TestFollowing:
     def test_requeued_element_ends_each_job_once(self, played: Any) -> None:
         jobs = [*HEADS.jobs, *TRAINING.jobs]
         ends = [event for job in jobs for event in (Started(W, job), Ended(W, job, "finished"))]
-        told = [BEGUN, *ends[:3], Element(W, 1, "saved"), BEGUN, *ends, Element(W, 2, "over")]
+        told = [
+            BEGUN,
+            *ends[:3],
+            Element(W, "node", 1, "saved"),
+            BEGUN,
+            *ends,
+            Element(W, "node", 2, "over"),
+        ]
         events = list(played(Play(told, [])))
         assert outcomes(events) == [(job.kind, "finished") for job in jobs]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Generator, Iterator, Sequence
@@ -151,7 +152,7 @@ class _Pool:
             raise SweepError(f"{worker.name} could not start: {message}")
         if task.jobs:
             job = job or task.jobs[0]
-            self._desk.record_death(job, message, worker.process.pid or 0)
+            self._desk.record_death(job, message, socket.gethostname(), worker.process.pid or 0)
             yield Ended(worker.name, job, "failed", message=message)
             rest = task.after(job)
             if rest is not None:

@@ -267,7 +267,8 @@ class _Round:
         if attempts.task is None:
             return
         worker = self._workers.get(number)
-        self._desk.record_death(attempts.suspect, message, worker.pid if worker else 0)
+        where = (worker.host, worker.pid) if worker else ("", 0)
+        self._desk.record_death(attempts.suspect, message, *where)
         yield from attempts.kill(worker.name if worker else "", message)
         self._queue.insert(0, number)
 

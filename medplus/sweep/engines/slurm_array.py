@@ -148,7 +148,8 @@ class Array:
 
     def _fail(self, element: Followed, job: Job, words: str) -> Iterator[Event]:
         """Tell that a job has died, and that others cannot be done without it."""
-        self._desk.record_death(job, words, element.told.pid if element.told else 0)
+        told = element.told
+        self._desk.record_death(job, words, *((told.host, told.pid) if told else ("", 0)))
         [task] = [task for task in element.bundle if job in task.jobs]
         needy = task.jobs[task.jobs.index(job) + 1 :] if task.after(job) is None else ()
         element.ended.update(other.id for other in (job, *needy))

@@ -35,6 +35,7 @@ class Element:
     """
 
     worker: str
+    host: str
     pid: int
     state: Literal["begun", "saved", "over"]
 
@@ -95,12 +96,12 @@ class Performance:
             self._work(worker)
         except KeyboardInterrupt:
             interruption.ignore_more()
-            self._tell(Element(worker, os.getpid(), "saved"))
+            self._tell(Element(worker, socket.gethostname(), os.getpid(), "saved"))
             if interruption.requeue:
                 self._requeue(worker, interruption)
             return
         interruption.ignore_more()
-        self._tell(Element(worker, os.getpid(), "over"))
+        self._tell(Element(worker, socket.gethostname(), os.getpid(), "over"))
 
     def checkpoint(self) -> Any:
         """Return what is to run when the element's turn comes again; submitit asks for it."""
@@ -111,7 +112,7 @@ class Performance:
     def _work(self, worker: str) -> None:
         from medplus.sweep.work import perform
 
-        self._tell(Element(worker, os.getpid(), "begun"))
+        self._tell(Element(worker, socket.gethostname(), os.getpid(), "begun"))
         ended = {event.job.id for event in self._told() if isinstance(event, Ended)}
         for task in self._tasks:
             if not ended.issuperset(job.id for job in task.jobs):
@@ -130,7 +131,9 @@ class Performance:
                     "its time limit was over once more, and may not be extended again; give it "
                     "more time, or more requeues"
                 )
-                Desk(Path(self._place.runs)).record_death(job, message, os.getpid())
+                Desk(Path(self._place.runs)).record_death(
+                    job, message, socket.gethostname(), os.getpid()
+                )
                 self._tell(Ended(worker, job, "failed", message=message))
 
     def _job_under_way(self) -> Job | None:
