@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from medplus.evaluation import evaluate
     from medplus.heads.knn import knn
     from medplus.heads.probe import probe
+    from medplus.reporting.report import report
     from medplus.training import finetune, finetune_all
 
 _HOMES = {
@@ -38,6 +39,7 @@ _HOMES = {
     "load_dataset": "medplus.datasets.load",
     "open_store": "medplus.embeddings.store",
     "probe": "medplus.heads.probe",
+    "report": "medplus.reporting.report",
     "write_phantom": "medplus.datasets.phantom",
 }
 """Public names and their modules, imported on first use: `import medplus` stays instant."""
@@ -56,6 +58,7 @@ __all__ = [
     "load_dataset",
     "open_store",
     "probe",
+    "report",
     "write_phantom",
 ]
 

@@ -1,4 +1,4 @@
-"""The whole way on synthetic data: phantoms, extract, knn, probe, finetune; no download."""
+"""The whole way on synthetic data: phantoms, extract, knn, probe, finetune, report; no download."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from medplus.heads.knn import knn
 from medplus.heads.probe import probe
 from medplus.metrics import accuracy
 from medplus.progress import Progress, silent
+from medplus.reporting.report import Report, report
 from medplus.runs.record import RunRecord
 from medplus.training import finetune
 from medplus.training.watch import Watch
@@ -74,6 +75,7 @@ class Quickstart:
     records: list[RunRecord]
     summaries: list[Summary]
     finetuned: RunRecord
+    report: Report
     seconds: float
 
     @property
@@ -94,12 +96,13 @@ def run_quickstart(
     watch: Watch | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Quickstart:
-    """Write phantoms of three datasets at two sizes, embed them, score kNN and probes, fine-tune.
+    """Write phantoms of three datasets, embed them, score kNN and probes, fine-tune, report.
 
     Parameters
     ----------
     root : str or Path
-        Everything goes below it: ``data``, ``embeddings``, ``runs``. What is there is used again.
+        Everything goes below it: ``data``, ``embeddings``, ``runs``, ``report``. What is there is
+        used again.
     samples : int
         Images per dataset.
     device : str
@@ -125,6 +128,7 @@ def run_quickstart(
         SIZES,
         BACKBONES,
         weights="none",
+        fit="native",
         device=device,
         data_root=data,
         store=root / "embeddings",
@@ -144,8 +148,13 @@ def run_quickstart(
         dataset, size, backbone, weights="none", fit="native", recipe="modern", device=device,
         data_root=data, runs=runs, watch=watch, **FINETUNING,
     )  # fmt: skip
+    tell(f"6. Tables, figures and a page → {root / 'report'}")
+    # Learning rates were searched, so each cell shows the run that is best on val.
+    written = report(runs, root / "report", tuned="val", title="Quickstart on synthetic images")
     seconds = time.perf_counter() - start
-    return Quickstart(root, extractions, [*records, finetuned], summaries, finetuned, seconds)
+    return Quickstart(
+        root, extractions, [*records, finetuned], summaries, finetuned, written, seconds
+    )
 
 
 def _summarise(extraction: Extraction, records: list[RunRecord], data: Path) -> Summary:

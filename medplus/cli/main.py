@@ -27,6 +27,7 @@ _COMMANDS = {
     "sweep": "Run a whole grid, on this machine or a cluster; goes on where it stopped.",
     "evaluate": "Score a saved network or head again, or on other data.",
     "run": "The reference code's config file and flags, one run: train and evaluate.",
+    "report": "Tables, figures, tests and one page, beside the paper's numbers.",
     "store": "Look after stores: ls, info, verify, export, rm.",
 }
 """Name and one-line help of every command, in the order of use; `--help` imports none of them."""
@@ -72,7 +73,8 @@ def medplus() -> None:
     medplus extract   runs each frozen backbone once and stores its embeddings;
     medplus knn       and
     medplus probe     score them in seconds;
-    medplus finetune  trains whole networks end to end.
+    medplus finetune  trains whole networks end to end;
+    medplus report    tells what came of it.
 
     New here? `medplus quickstart` shows all of it on synthetic data.
     """  # noqa: D301 - click wants the control character

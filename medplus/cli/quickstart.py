@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, file_okay=False),
     default="quickstart",
     show_default=True,
-    help="Folder for data, embeddings and runs.",
+    help="Folder for data, embeddings, runs and report.",
 )
 @click.option(
     "--samples",
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @options.device
 @options.common
 def quickstart(output: Output, out: Path, samples: int, device: str) -> None:
-    """Go the whole way on synthetic data: extract, knn, probe, finetune. No download."""
+    """Go the whole way on synthetic data: extract, knn, probe, finetune, report. No download."""
     from medplus.quickstart import run_quickstart
 
     done = run_quickstart(
@@ -46,6 +46,7 @@ def quickstart(output: Output, out: Path, samples: int, device: str) -> None:
         "seconds": done.seconds,
         "stores": [extraction.to_dict() for extraction in done.extractions],
         "runs": [record.to_dict() for record in done.records],
+        "report": str(done.report.files[0]),
         "results": [asdict(summary) for summary in done.summaries],
     }
     output.result(document, lambda: _show(done))
@@ -94,11 +95,14 @@ Where it lies ({done.seconds:.0f} s)
   {" " * len(str(root))}               medplus store ls --store {shlex.quote(f"{root}/embeddings")}
   {root}/runs          one folder per run: record.json, predictions.npz, weights;
   {" " * len(str(root))}               a fine-tuned one has its learning_curve.png
+  {done.report.files[0]}
+  {" " * len(str(root))}               tables, figures and tests on one page: open it in a browser
 
 Next, on real data (put breastmnist.npz into data/; medplus datasets says where it comes from)
   medplus extract --dataset breastmnist --size 28 --backbone resnet18
   medplus knn     --dataset breastmnist --size 28 --backbone resnet18 --k 1,5,11
   medplus probe   --dataset breastmnist --size 28 --backbone resnet18
-  medplus finetune --dataset breastmnist --size 28 --backbone resnet18 --recipe modern""",
+  medplus finetune --dataset breastmnist --size 28 --backbone resnet18 --recipe modern
+  medplus report  runs --out report --against paper""",
         soft_wrap=True,
     )

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from medplus import quickstart
+from medplus.reporting import build
 
 DATASETS = ("breastmnist", "bloodmnist", "chestmnist")
 
@@ -28,6 +29,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quickstart, "SIZES", (28,))
     monkeypatch.setattr(quickstart, "BACKBONES", ("pixels",))
     monkeypatch.setattr(quickstart, "FINETUNED", ("bloodmnist", 28, "pixels"))
+    monkeypatch.setattr(build, "write_figures", lambda analysis, folder: [])
 
 
 def run(cli: Callable, *more: object) -> Any:
@@ -39,7 +41,7 @@ def run(cli: Callable, *more: object) -> Any:
 def test_goes_the_whole_way_and_says_what_to_do_next(cli: Callable, leftovers: Callable) -> None:
     ran = run(cli)
 
-    for number in "12345":
+    for number in "123456":
         assert f"\n{number}. " in f"\n{ran.err}"
     for dataset in DATASETS:
         assert f"\n{dataset} " in ran.out
@@ -49,6 +51,8 @@ def test_goes_the_whole_way_and_says_what_to_do_next(cli: Callable, leftovers: C
     assert len(list(Path("quickstart/runs/probe").rglob("record.json"))) == 12 * 3 * 13
     [finetuned] = Path("quickstart/runs/finetune/bloodmnist/64").glob("*/*/")
     assert (finetuned / "learning_curve.png").exists()
+    assert Path("quickstart/report/index.html").exists()
+    assert len(list(Path("quickstart/report/figures").glob("*.png"))) >= 5
     assert "Trained end to end for 1 epochs, mobilenetv3_small_050 reaches ACC" in ran.out
     assert "(frozen, with a probe: " in ran.out
     assert leftovers(Path()) == []

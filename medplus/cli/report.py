@@ -1,0 +1,235 @@
+"""`medplus report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from medplus.cli import options
+from medplus.cli.options import Output
+from medplus.errors import UsageError
+
+if TYPE_CHECKING:
+    from medplus.reporting.report import Report
+    from medplus.reporting.statistics.paired import PairedResult
+
+_FOLDER = click.Path(path_type=Path)
+
+
+class _Condition(click.ParamType[tuple[str, str]]):
+    name = "KEY=VALUE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        key, equals, wanted = str(value).partition("=")
+        if not (key and equals and wanted):
+            self.fail(f"'{value}' is not of the form KEY=VALUE, such as k=5", param, ctx)
+        return key.strip(), wanted.strip()
+
+
+@click.command()
+@click.argument("runs", required=False, type=_FOLDER)
+@click.option("--out", type=_FOLDER, help="Folder of the report; an earlier one is replaced.")
+@click.option(
+    "--baseline",
+    type=click.Choice(["paper"]),
+    help="Report on the paper's published numbers; needs no RUNS.",
+)
+@click.option(
+    "--against", type=click.Choice(["paper"]), help="Set RUNS beside the paper, cell by cell."
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    help="With --against: percent points of ACC within which a cell passes.  [default: 2]",
+)
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="With --against: exit with 1 unless every cell that the paper has passes.",
+)
+@click.option(
+    "--only",
+    type=_Condition(),
+    multiple=True,
+    help="Take only runs with this condition, as k=5, fit=native, data=official, size=28; repeat.",
+)
+@click.option(
+    "--tuned",
+    type=click.Choice(["fixed", "val"]),
+    default="fixed",
+    show_default=True,
+    help="fixed: one k, learning rate and weight decay for all; val: in each cell the best on val.",
+)
+@click.option("--title", help="Title of the report.")
+@click.option(
+    "--compare",
+    nargs=2,
+    type=_FOLDER,
+    metavar="RUN RUN",
+    help="Compare two runs on the same test images by a paired bootstrap, and write no report.",
+)
+@options.common
+def report(
+    output: Output,
+    runs: Path | None,
+    out: Path | None,
+    compare: tuple[Path, Path] | None,
+    **settings: Any,
+) -> int:
+    """Turn RUNS, a folder of runs, into tables, figures, tests and one page.
+
+    Without RUNS it is the paper's own benchmark, rebuilt from its published numbers.
+
+    \b
+    medplus report --out paper
+    medplus report runs --out report --against paper
+    """  # noqa: D301 - click wants the control character
+    if compare is not None:
+        _refuse_beside_compare(RUNS=runs, out=out, **settings)
+        _compare(output, *compare)
+        return 0
+    if out is None:
+        raise click.UsageError("Missing option '--out'.")
+    return _report(output, runs, out, **settings)
+
+
+def _report(
+    output: Output,
+    runs: Path | None,
+    out: Path,
+    baseline: str | None,
+    against: Any,
+    tolerance: float | None,
+    strict: bool,
+    only: tuple[tuple[str, str], ...],
+    tuned: Any,
+    title: str | None,
+) -> int:
+    if runs is None:
+        _refuse_without_runs(against=against, only=only, title=title, tuned=tuned != "fixed")
+    against = against or (baseline if runs is not None else None)
+    if against is None:
+        _refuse_without_against(strict=strict, tolerance=tolerance is not None)
+    from medplus.reporting.against import TOLERANCE
+    from medplus.reporting.report import report as write
+
+    written = write(
+        runs,
+        out,
+        against=against,
+        tolerance=TOLERANCE if tolerance is None else tolerance,
+        only=only,
+        tuned=tuned,
+        title=title,
+    )
+    failure = _failure(written) if strict else None
+    document = _document(written)
+    if strict:
+        document["strict"] = {"passed": failure is None, "failure": failure}
+    output.result(document, lambda: _show(written))
+    if failure is not None:
+        click.echo(f"Error: {failure}", err=True)
+    return 0 if failure is None else 1
+
+
+def _compare(output: Output, first: Path, second: Path) -> None:
+    from medplus.reporting.report import compare_runs
+
+    result = compare_runs(first, second)
+    document = {
+        "runs": [str(first), str(second)],
+        "n_images": result.n_images,
+        "n_resamples": result.n_resamples,
+        **{
+            name: {"difference": one.value, "ci95": [one.low, one.high], "p_value": one.p_value}
+            for name, one in (("acc", result.acc), ("auc", result.auc))
+            if one.value == one.value  # NaN where it is not defined
+        },
+    }
+    output.result(document, lambda: _show_comparison(first, second, result))
+
+
+def _refuse_beside_compare(tuned: str, **given: Any) -> None:
+    given["tuned"] = tuned != "fixed"
+    for name, value in given.items():
+        if value not in (None, False, ()):
+            flag = name if name.isupper() else f"--{name}"
+            raise UsageError(f"--compare takes two runs and nothing else; leave out {flag}")
+
+
+def _refuse_without_runs(**given: Any) -> None:
+    for name, value in given.items():
+        if value:
+            raise UsageError(f"--{name} is about runs; name their folder: medplus report RUNS")
+
+
+def _refuse_without_against(**given: bool) -> None:
+    for name, value in given.items():
+        if value:
+            raise UsageError(f"--{name} judges runs by the paper's numbers; add --against paper")
+
+
+def _document(written: Report) -> dict[str, Any]:
+    analysis = written.analysis
+    document: dict[str, Any] = {
+        "out": str(written.out),
+        "files": [str(path) for path in written.files],
+        "findings": list(analysis.findings),
+        "notes": [{"where": note.where, "text": note.text} for note in analysis.notes],
+        "conditions": dict(analysis.conditions),
+        "cells": len(analysis.cells),
+        "skipped": [{"path": path, "reason": reason} for path, reason in analysis.skipped],
+        "left_out": len(analysis.unlike),
+    }
+    for name, frame in (("against", analysis.against), ("newcomers", analysis.newcomers)):
+        if frame is not None:
+            import json
+
+            # By way of pandas, which writes null for NaN.
+            document[name] = json.loads(frame.to_json(orient="records"))
+    return document
+
+
+def _show(written: Report) -> None:
+    analysis = written.analysis
+    for finding in analysis.findings:
+        click.echo(finding)
+    for note in analysis.notes:
+        click.echo(f"Note ({note.where}): {note.text}")
+    for path, reason in analysis.skipped:
+        click.echo(f"Skipped {path}: {reason}", err=True)
+    figures = {path.stem for path in written.files if path.suffix == ".png"}
+    tables = {path.stem for path in written.files if path.suffix == ".csv"}
+    click.echo(f"{len(tables)} tables, {len(figures)} figures, one page: {written.files[0]}")
+
+
+def _show_comparison(first: Path, second: Path, result: PairedResult) -> None:
+    click.echo(f"{first}\n  less {second}, on {result.n_images} test images")
+    for name, one in (("ACC", result.acc), ("AUC", result.auc)):
+        if one.value == one.value:
+            click.echo(
+                f"  {name} {one.value:+.2f} points, "
+                f"95 % interval {one.low:+.2f} to {one.high:+.2f}, p = {one.p_value:.3g}"
+            )
+
+
+def _failure(written: Report) -> str | None:
+    """Return why ``--strict`` fails, or None."""
+    against = written.analysis.against
+    assert against is not None
+    if against.empty:
+        return "--strict: none of the runs has a counterpart in the paper"
+    failed = against[~against["passed"].astype(bool)]
+    if failed.empty:
+        return None
+    worst = failed.loc[failed["difference"].abs().idxmax()]
+    return (
+        f"--strict: {len(failed)} of {len(against)} cells differ from the paper by more than "
+        f"{worst['tolerance']:g} points; the most: {worst['dataset']}, {worst['protocol']}, "
+        f"{worst['backbone']}, {worst['size']} px ({worst['difference']:+.2f}); all of them "
+        f"stand in {written.out / 'tables' / 'against.csv'}"
+    )

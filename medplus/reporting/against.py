@@ -1,0 +1,160 @@
+"""Your results beside the paper's: reproduced or not, and where a new backbone would stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medplus.backbones.catalog import PAPER
+from medplus.config import finetune_recipe, probe_recipe
+from medplus.reporting.baseline import load_baseline
+from medplus.reporting.cells import KEYS, order_backbones, order_protocols
+from medplus.reporting.statistics.ties import settle
+from medplus.vocabulary import PAPER_K
+
+TOLERANCE = 2.0
+"""Percent points of ACC; BreastMNIST's test set has 156 images, of which one is 0.64."""
+
+_PRINTED = 0.005
+"""The paper's numbers are rounded to two decimals: so far off may each of them be."""
+
+AGAINST_COLUMNS = [
+    *KEYS, "acc", "paper_acc", "paper_std", "difference", "within_spread", "within_interval",
+    "tolerance", "passed", "differs",
+]  # fmt: skip
+NEWCOMER_COLUMNS = ["backbone", "protocol", "size", "rank", "of", "n_datasets"]
+
+
+def against_paper(
+    cells: pd.DataFrame, runs: pd.DataFrame, tolerance: float = TOLERANCE
+) -> pd.DataFrame:
+    """Set the cells beside the paper's.
+
+    Parameters
+    ----------
+    cells : pandas.DataFrame
+        See `medplus.reporting.cells`, with the further columns of runs.
+    runs : pandas.DataFrame
+        The runs that the cells were made of, for their conditions.
+    tolerance : float
+        Percent points of ACC.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `AGAINST_COLUMNS`, a row for each cell that the paper has. `difference` is yours
+        minus the paper's, in percent points. `within_spread` says whether it is at most the paper's
+        standard deviation over seeds, as far as two printed decimals tell, and `within_interval`
+        whether the paper's ACC lies in your 95 % interval over test samples; both are None where
+        there is none. `passed` says whether the difference is within the tolerance. `differs` names
+        the conditions that are not the paper's: with any of them a difference tells nothing about
+        the code.
+    """
+    paper = load_baseline().set_index(KEYS)[["acc_mean", "acc_std"]]
+    both = cells.merge(
+        paper.rename(columns={"acc_mean": "paper_acc", "acc_std": "paper_std"}),
+        left_on=KEYS,
+        right_index=True,
+    )
+    difference = (both["acc_mean"] - both["paper_acc"]).round(8)
+    inside = (both["acc_low"] <= both["paper_acc"]) & (both["paper_acc"] <= both["acc_high"])
+    found = both.assign(
+        acc=both["acc_mean"],
+        difference=difference,
+        within_spread=_known(
+            difference.abs() <= both["paper_std"] + 2 * _PRINTED, both["paper_std"].notna()
+        ),
+        within_interval=_known(inside, both["acc_low"].notna()),
+        tolerance=tolerance,
+        passed=difference.abs() <= tolerance,
+        differs=_differences(both, runs),
+    )
+    return found[AGAINST_COLUMNS].reset_index(drop=True)
+
+
+def newcomers(cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the ranks that backbones of your own would take among the paper's ten.
+
+    Parameters
+    ----------
+    cells : pandas.DataFrame
+        See `medplus.reporting.cells`.
+    runs : pandas.DataFrame
+        The runs that the cells were made of. Only the official data can be ranked: a dataset of
+        the same name that holds other images tells nothing.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `NEWCOMER_COLUMNS`. Per protocol and size, mean ACC over the paper's datasets that
+        the backbone was run on, against the same mean of each of the ten; `rank` 1 is best, and an
+        equal mean ranks behind the paper's.
+    """
+    paper = load_baseline()
+    rows: list[dict[str, Any]] = []
+    official = runs[runs["conditions"].map(lambda c: c["data"] == "official")]
+    new = cells[~cells["backbone"].isin(PAPER)].merge(official[KEYS].drop_duplicates(), on=KEYS)
+    for backbone in order_backbones(new["backbone"]):
+        of_it = new[new["backbone"] == backbone]
+        for protocol in order_protocols(of_it["protocol"]):
+            for size, ours in of_it[of_it["protocol"] == protocol].groupby("size"):
+                setting = paper[(paper["protocol"] == protocol) & (paper["size"] == size)]
+                theirs = setting.pivot(index="dataset", columns="backbone", values="acc_mean")
+                common = theirs.index.intersection(ours["dataset"])
+                if common.empty:
+                    continue
+                mine = settle(ours.set_index("dataset")["acc_mean"].loc[common].mean())
+                better = int((settle(theirs.loc[common].mean()) >= mine).sum())
+                rows.append(
+                    {"backbone": backbone, "protocol": protocol, "size": size,
+                     "rank": better + 1, "of": theirs.shape[1] + 1, "n_datasets": len(common)}
+                )  # fmt: skip
+    return pd.DataFrame(rows, columns=NEWCOMER_COLUMNS)
+
+
+def _known(values: pd.Series, known: pd.Series) -> pd.Series:
+    return values.astype(object).where(known, None)
+
+
+def _differences(cells: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
+    paper = _paper_conditions()
+    first = {key: rows["conditions"].iloc[0] for key, rows in runs.groupby(KEYS)}
+    texts = []
+    for row in cells[KEYS].itertuples(index=False, name=None):
+        conditions: Mapping[str, str] = first.get(row, {})
+        wanted = paper[row[KEYS.index("protocol")]]
+        texts.append(
+            ", ".join(
+                f"{name} {conditions[name]}"
+                for name, value in wanted.items()
+                if name in conditions and not _equal(conditions[name], value)
+            )
+        )
+    return texts
+
+
+def _paper_conditions() -> dict[str, dict[str, Any]]:
+    """Return what the paper's runs were made with, by protocol; precision is left to the user."""
+    common = {"data": "official", "weights": "trained", "fit": "pad"}
+    probe = probe_recipe("paper").model_dump()
+    head = {name: probe[name] for name in ("epochs", "batch_size", "patience")}
+    rates = {name: probe[name][0] for name in ("lr", "weight_decay")}
+    recipe = finetune_recipe("paper").model_dump(mode="json")
+    speed = {"precision", "channels_last", "fused", "deterministic"}
+    return {
+        "knn": {**common, "k": PAPER_K, "metric": "l2", "vote": "majority"},
+        "probe": {**common, **head, **rates},
+        "finetune": {**common, **{n: v for n, v in recipe.items() if n not in speed}},
+    }
+
+
+def _equal(text: str, value: Any) -> bool:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return bool(np.isclose(float(text), value, rtol=1e-9))
+        except ValueError:
+            return False
+    return text == (value if isinstance(value, str) else str(value).lower().replace("none", "null"))

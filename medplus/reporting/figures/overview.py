@@ -1,0 +1,97 @@
+"""Figure 1: mean accuracy over datasets by image size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from medplus.reporting.analysis import Analysis
+from medplus.reporting.cells import AVERAGE, order_backbones, order_protocols
+from medplus.reporting.figures.sheet import (
+    MARGIN,
+    WIDE,
+    Sheet,
+    backbone_handle,
+    backbone_style,
+    legend_height,
+)
+from medplus.reporting.figures.style import Sign, short_names, signs
+from medplus.reporting.palette import PROTOCOL_LABELS
+
+_TOP, _LEFT, _BELOW, _GAP = 7.0, 13.0, 12.0, 9.0
+_HIGH, _LOW, _WIDEST = 72.0, 50.0, 85.0
+
+
+def draw_overview(analysis: Analysis) -> Figure | None:
+    """Draw a panel per protocol and in it a line per backbone."""
+    rows = analysis.benchmark[analysis.benchmark["dataset"] == AVERAGE]
+    rows = rows.dropna(subset="acc_mean")
+    if rows.empty:
+        return None
+    backbones, protocols = order_backbones(rows["backbone"]), order_protocols(rows["protocol"])
+    names, drawn = short_names(backbones), signs(analysis.cells["backbone"])
+    sizes = sorted(set(rows["size"]))
+    labels = [names[backbone] for backbone in backbones]
+    height = _HIGH if len(sizes) > 1 else _LOW
+    below = _TOP + height + _BELOW
+    sheet = Sheet(WIDE, below + legend_height(labels, WIDE - 2 * MARGIN) + MARGIN)
+    panels = len(protocols)
+    width = min(_WIDEST, (WIDE - _LEFT - MARGIN - (panels - 1) * _GAP) / panels)
+    for place, protocol in enumerate(protocols):
+        axes = sheet.axes(_LEFT + place * (width + _GAP), _TOP, width, height)
+        of_it = rows[rows["protocol"] == protocol]
+        _draw_panel(axes, of_it, sizes, backbones, drawn)
+        n_datasets = _n_datasets(analysis.cells, protocol)
+        axes.set_title(f"{PROTOCOL_LABELS[protocol]}, {n_datasets}")
+        if place == 0:
+            scales = " (scales differ)" if panels > 1 else ""
+            axes.set_ylabel(f"mean ACC, %{scales}")
+    entries = [(names[b], backbone_handle(drawn[b], line=len(sizes) > 1)) for b in backbones]
+    sheet.legend(MARGIN, below, WIDE - 2 * MARGIN, entries)
+    return sheet.figure
+
+
+def _draw_panel(
+    axes: Axes,
+    rows: pd.DataFrame,
+    sizes: Sequence[int],
+    backbones: Sequence[str],
+    drawn: Mapping[str, Sign],
+) -> None:
+    apart = _apart(len(backbones), len(sizes))
+    for backbone, shift in zip(backbones, apart, strict=True):
+        of_it = rows[rows["backbone"] == backbone].set_index("size")["acc_mean"].reindex(sizes)
+        axes.plot(
+            np.arange(len(sizes)) + shift,
+            of_it.to_numpy(),
+            label=backbone,
+            linestyle=drawn[backbone].line,
+            **backbone_style(drawn[backbone]),
+        )
+    axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
+    axes.set_xlim(-0.3 if len(sizes) > 1 else -0.5, len(sizes) - (0.7 if len(sizes) > 1 else 0.5))
+    axes.margins(y=0.08)
+    axes.yaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 5, 10], min_n_ticks=3))
+    axes.set_xlabel("image size, px")
+    axes.grid(axis="y")
+
+
+def _apart(n_backbones: int, n_sizes: int) -> list[float]:
+    """Return how far signs are moved aside: at one size alone they would lie upon each other."""
+    if n_sizes > 1 or n_backbones == 1:
+        return [0.0] * n_backbones
+    return [float(shift) for shift in np.linspace(-0.35, 0.35, n_backbones)]
+
+
+def _n_datasets(cells: pd.DataFrame, protocol: str) -> str:
+    """Say over how many datasets the panel's means are; sizes may have different numbers."""
+    rows = cells[cells["protocol"] == protocol]
+    counts = rows.groupby("size")["dataset"].nunique()
+    low, high = counts.min(), counts.max()
+    number = f"{low}" if low == high else f"{low} to {high}"
+    return f"{number} dataset{'s' if high > 1 else ''}"

@@ -1,0 +1,116 @@
+"""One look for a backbone or protocol, in every figure and on the page.
+
+The ten colours come from a random search for a large smallest OKLab distance of any pair, as
+people with normal vision, protanopia, deuteranopia and tritanopia see it (Machado et al. 2009),
+among muted colours with a contrast of at least 3:1 on white and 2.5:1 on the page's dark ground;
+DenseNet's green was then lightened by hand. Ten colours cannot be told apart by everyone all the
+same, so that each comes with a marker of its own.
+
+References
+----------
+.. [1] Machado, Oliveira, Fernandes: A physiologically-based model for simulation of color vision
+   deficiency. IEEE TVCG 15(6), 2009. doi:10.1109/TVCG.2009.113
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from medplus.backbones.catalog import PIXELS
+from medplus.reporting.cells import order_backbones
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a backbone is drawn.
+
+    Attributes
+    ----------
+    colour : str
+        ``#rrggbb``.
+    marker : str
+        In matplotlib.
+    symbol : str
+        The same in plotly.
+    label : str
+        A short name to be read by people.
+    """
+
+    colour: str
+    marker: str
+    symbol: str
+    label: str
+
+
+_PAPER = {
+    "vgg16": Look("#db6d00", "o", "circle", "VGG16"),
+    "alexnet": Look("#b63700", "s", "square", "AlexNet"),
+    "resnet18": Look("#1292ff", "D", "diamond", "ResNet-18"),
+    "densenet121": Look("#007a52", "^", "triangle-up", "DenseNet-121"),
+    "efficientnet_b4": Look("#37a45b", "v", "triangle-down", "EfficientNet-B4"),
+    "vit_base_patch16_224": Look("#6d49c8", "P", "cross", "ViT-B/16"),
+    "vit_base_patch16_clip_224": Look("#a43792", "X", "x", "CLIP ViT-B/16"),
+    "eva02_base_patch16_clip_224": Look("#5b806d", "p", "pentagon", "EVA-02 ViT-B/16"),
+    "vit_base_patch16_224.dino": Look("#926dc8", "*", "star", "DINO ViT-B/16"),
+    "samvit_base_patch16": Look("#9292a4", "h", "hexagon", "SAM ViT-B/16"),
+}
+
+_OTHERS = (
+    ("#c8102e", "<", "triangle-left"),
+    ("#0a7ea4", ">", "triangle-right"),
+    ("#8a6d00", "d", "diamond-tall"),
+    ("#c2528b", "8", "octagon"),
+    ("#4f7d00", "H", "hexagon2"),
+    ("#4a68b8", "s", "square"),
+)
+"""Colour, marker and symbol of backbones beyond the paper's, in their order in the table; they
+begin again after the last."""
+
+_PIXELS = Look("#757575", ".", "circle-dot", "raw pixels")
+
+PROTOCOL_COLOURS = {"finetune": "#d55e00", "probe": "#0072b2", "knn": "#009e73"}
+"""From Okabe and Ito's palette."""
+
+PROTOCOL_LABELS = {"finetune": "fine-tuning", "probe": "linear probe", "knn": "k-NN"}
+
+
+def look_of(backbone: str, backbones: Sequence[str]) -> Look:
+    """Return how a backbone is drawn.
+
+    Parameters
+    ----------
+    backbone : str
+    backbones : sequence of str
+        All backbones of the report, in any order: those that the paper lacks get their colours by
+        their place among them, so that every figure of one report agrees.
+    """
+    if backbone in _PAPER:
+        return _PAPER[backbone]
+    if backbone == PIXELS:
+        return _PIXELS
+    others = [
+        name for name in order_backbones([*backbones, backbone]) if name not in (*_PAPER, PIXELS)
+    ]
+    colour, marker, symbol = _OTHERS[others.index(backbone) % len(_OTHERS)]
+    return Look(colour, marker, symbol, backbone)
+
+
+def colour_of(backbone: str, backbones: Sequence[str]) -> str:
+    """Return a backbone's colour, ``#rrggbb``; see `look_of`."""
+    return look_of(backbone, backbones).colour
+
+
+def marker_of(backbone: str, backbones: Sequence[str]) -> str:
+    """Return a backbone's marker in matplotlib; see `look_of`."""
+    return look_of(backbone, backbones).marker
+
+
+def symbol_of(backbone: str, backbones: Sequence[str]) -> str:
+    """Return a backbone's symbol in plotly; see `look_of`."""
+    return look_of(backbone, backbones).symbol
+
+
+def label_of(backbone: str) -> str:
+    """Return a short name of a backbone: the paper's have one, all others are named as they are."""
+    return look_of(backbone, ()).label

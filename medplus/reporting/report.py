@@ -1,0 +1,118 @@
+"""The report as one call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from medplus.errors import UsageError
+from medplus.reporting.against import TOLERANCE
+from medplus.reporting.analyse import analyse_baseline, analyse_runs
+from medplus.reporting.analysis import Analysis
+from medplus.reporting.build import check_folder, write_report
+from medplus.reporting.runs import read_runs
+from medplus.reporting.statistics.paired import PairedResult, paired_bootstrap
+from medplus.runs.ledger import read_predictions, read_record
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that was written.
+
+    Attributes
+    ----------
+    analysis : Analysis
+        All that it says.
+    out : Path
+    files : tuple of Path
+        ``index.html`` first.
+    """
+
+    analysis: Analysis
+    out: Path
+    files: tuple[Path, ...]
+
+
+def report(
+    runs: str | Path | None = None,
+    out: str | Path = "report",
+    *,
+    against: Literal["paper"] | None = None,
+    tolerance: float = TOLERANCE,
+    only: Iterable[tuple[str, str]] = (),
+    tuned: Literal["fixed", "val"] = "fixed",
+    title: str | None = None,
+) -> Report:
+    """Write a report on recorded runs, or on the paper's published numbers.
+
+    Parameters
+    ----------
+    runs : path, optional
+        A folder of runs; None is the paper itself.
+    out : path
+        The report's folder: new, empty, or holding an earlier report, which is replaced.
+    against : {"paper"}, optional
+        Set the runs beside the paper's numbers.
+    tolerance : float
+        Percent points of ACC by which they may differ from them.
+    only : iterable of (name, value)
+        Conditions that runs must have, for example ``("k", "5")``.
+    tuned : {"fixed", "val"}
+        Whether k, learning rate and weight decay are the same everywhere, or chosen on val.
+    title : str, optional
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    RunError
+        If there are no runs, or the folder cannot be written or holds something else.
+    UsageError
+        If `only` names what no run has, or the tolerance is negative.
+    """
+    out = Path(out)
+    if tolerance < 0:
+        raise UsageError(f"tolerance = {tolerance}: must not be negative")
+    check_folder(out)  # before anything is computed
+    if runs is None:
+        analysis = analyse_baseline()
+    else:
+        analysis = analyse_runs(
+            read_runs(Path(runs)),
+            source=f"the runs in {runs}",
+            title=title,
+            only=tuple(only),
+            tuned=tuned,
+            against=against is not None,
+            tolerance=tolerance,
+        )
+    return Report(analysis, out, tuple(write_report(analysis, out)))
+
+
+def compare_runs(first: str | Path, second: str | Path, n_resamples: int = 1000) -> PairedResult:
+    """Compare two runs image by image, from their saved predictions.
+
+    Parameters
+    ----------
+    first, second : path
+        Folders of runs that were scored on the same test images.
+    n_resamples : int
+        Bootstrap resamples of the test images.
+
+    Raises
+    ------
+    RunError
+        If a run or its predictions cannot be read.
+    UsageError
+        If the runs were not tested on the same images.
+    """
+    folders = Path(first), Path(second)
+    tasks = {read_record(folder).task: None for folder in folders}
+    if len(tasks) > 1:
+        raise UsageError(f"the runs are of different tasks ({' and '.join(tasks)})")
+    one, other = (read_predictions(folder) for folder in folders)
+    return paired_bootstrap(one, other, next(iter(tasks)), n_resamples)  # type: ignore[arg-type]

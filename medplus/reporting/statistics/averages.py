@@ -1,0 +1,64 @@
+"""Means over datasets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from medplus.reporting.cells import AVERAGE, COLUMNS, SCORES, sort_cells
+
+
+def with_averages(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the benchmark table: the cells, and after them their means over datasets.
+
+    Means over different datasets cannot be compared. Per protocol and size the mean is that over
+    all datasets which the table has there, and a backbone that lacks one of them gets no row. This
+    is how the paper averages, its standard deviations included: those are means of the datasets'
+    standard deviations.
+
+    Parameters
+    ----------
+    cells : pandas.DataFrame
+        See `medplus.reporting.cells`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `COLUMNS`, in the order of `sort_cells`; the means, with dataset ``average``, come
+        last. A mean is NaN where a dataset has no such score; `n_seeds` is the smallest of the
+        datasets.
+    """
+    benchmark = sort_cells(cells[COLUMNS])
+    groups = on_all_datasets(benchmark).groupby(["protocol", "backbone", "size"])
+    if not groups.ngroups:
+        return benchmark
+    means = groups[SCORES].agg(mean_over_datasets).join(groups["n_seeds"].min()).reset_index()
+    means = sort_cells(means.assign(dataset=AVERAGE)[COLUMNS])
+    return pd.concat([benchmark, means], ignore_index=True)
+
+
+def on_all_datasets(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells of the backbones that have every dataset of their protocol and size."""
+    wanted = cells.groupby(["protocol", "size"])["dataset"].transform("nunique")
+    has = cells.groupby(["protocol", "backbone", "size"])["dataset"].transform("nunique")
+    return cells[has == wanted]
+
+
+def mean_over_datasets(values: pd.Series) -> float:
+    """Return the mean as numpy sums it, over datasets in alphabetical order.
+
+    One published average in eleven lies halfway between two decimals, so that the last bit of the
+    sum decides how it is rounded: only this sum, rounded by `numpy.round`, gives all 360 published
+    averages to the digit.
+
+    Parameters
+    ----------
+    values : pandas.Series of float
+        One per dataset, in the order of `sort_cells`.
+
+    Returns
+    -------
+    float
+        NaN if a value is.
+    """
+    return float(np.mean(values.to_numpy(dtype=np.float64)))

@@ -1,0 +1,358 @@
+"""The figures: what is drawn is what the frames say, for any grid."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.text import Text
+
+from medplus.reporting.baseline import load_baseline
+from medplus.reporting.cells import AVERAGE
+from medplus.reporting.figures import FIGURES, render, write_figures
+from medplus.reporting.figures.heatmap import readable_on
+from medplus.reporting.figures.sheet import text_width
+from medplus.reporting.figures.style import short_names, signs
+from medplus.reporting.format import p_value, percent
+from medplus.reporting.palette import PROTOCOL_LABELS, label_of
+from medplus.reporting.statistics.ranking import settings_counted, top_ranks
+from tests.reporting.analyses import (
+    HOSTILE,
+    analysis_of,
+    hostile_grid,
+    part,
+    renamed,
+    tiny_grid,
+)
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return analysis_of(load_baseline())
+
+
+@pytest.fixture(scope="module")
+def drawn_paper(paper):
+    """Return the paper's figures; tests look at them and change nothing."""
+    return {name: make(paper) for name, make in FIGURES.items()}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return analysis_of(tiny_grid(load_baseline()))
+
+
+@pytest.fixture(scope="module")
+def single():
+    one = {"dataset": ("octmnist",), "backbone": ("vgg16",), "size": (28,), "protocol": ("knn",)}
+    return analysis_of(part(load_baseline(), **one))
+
+
+@pytest.fixture(scope="module")
+def hostile():
+    return analysis_of(hostile_grid(load_baseline()))
+
+
+def texts(thing) -> list[str]:
+    return [text.get_text() for text in thing.findobj(Text) if text.get_text()]
+
+
+def lines(axes) -> dict[str, tuple[list[float], list[float]]]:
+    return {
+        line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines
+    }
+
+
+def cell_texts(axes, n_columns: int) -> list[list[str]]:
+    found = {
+        (int(text.get_position()[1]), int(text.get_position()[0])): text.get_text()
+        for text in axes.texts
+    }
+    rows = 1 + max(row for row, _ in found)
+    return [[found[row, column] for column in range(n_columns)] for row in range(rows)]
+
+
+# --- numbers ----------------------------------------------------------------------------------
+
+
+def test_overview_draws_the_averages(paper, drawn_paper):
+    figure = drawn_paper["fig1_overview"]
+    averages = paper.benchmark[paper.benchmark["dataset"] == AVERAGE]
+    assert len(figure.axes) == 3
+    for axes, protocol in zip(figure.axes, ("finetune", "probe", "knn"), strict=True):
+        assert axes.get_title(loc="left") == f"{PROTOCOL_LABELS[protocol]}, 12 datasets"
+        drawn = lines(axes)
+        assert len(drawn) == 10
+        for backbone, (_, values) in drawn.items():
+            rows = averages[(averages["protocol"] == protocol) & (averages["backbone"] == backbone)]
+            assert values == list(rows.sort_values("size")["acc_mean"])
+
+
+def test_missing_average_is_a_gap():
+    cells = part(load_baseline(), backbone=("vgg16", "alexnet"), protocol=("knn",))
+    gone = (cells["backbone"] == "vgg16") & (cells["size"] == 64) & (cells["dataset"] == "octmnist")
+    figure = FIGURES["fig1_overview"](analysis_of(cells[~gone].reset_index(drop=True)))
+    values = lines(figure.axes[0])["vgg16"][1]
+    assert [np.isnan(value) for value in values] == [False, True, False, False]
+
+
+def test_ranking_writes_every_count(paper, drawn_paper):
+    figure = drawn_paper["fig2_ranking"]
+    assert len(figure.axes) == 1 + 3 + 12
+    groups = [("all", "all"), ("finetune", "all"), ("probe", "all"), ("knn", "all")]
+    groups += [(name, size) for name in ("finetune", "probe", "knn") for size in (28, 64, 128, 224)]
+    for axes, (protocol, size) in zip(figure.axes, groups, strict=True):
+        rows = paper.ranking[
+            (paper.ranking["protocol"] == protocol) & (paper.ranking["size"] == size)
+        ]
+        counts = rows["count"].to_numpy().reshape(10, 5)
+        assert cell_texts(axes, 5) == [[str(count) for count in row] for row in counts]
+        (mesh,) = axes.collections
+        number = paper.settings.set_index(["protocol", "size"]).loc[(protocol, size), "n_settings"]
+        np.testing.assert_allclose(mesh.get_array(), counts / number)
+
+
+def test_ranking_of_very_many_shows_the_most_counted_and_says_so(paper):
+    parts = [load_baseline()]
+    parts += [
+        renamed(parts[0], {name: f"{name}@{n}" for name in set(parts[0]["backbone"])}).assign(
+            acc_mean=lambda frame, n=n: frame["acc_mean"] - 3 * n
+        )
+        for n in (1, 2)
+    ]
+    cells = part(pd.concat(parts), protocol=("knn",), size=(28,))
+    counted = {"ranking": top_ranks(cells), "settings": settings_counted(cells)}
+    many = replace(paper, cells=cells, **counted)
+    figure = FIGURES["fig2_ranking"](many)
+    assert any("10 more backbones" in text for text in texts(figure))
+    counts = cell_texts(figure.axes[0], 5)
+    assert len(counts) == 20
+    # No count is lost: twelve datasets, five ranks.
+    assert sum(int(text) for row in counts for text in row) == 60
+
+
+def test_gains_write_improved_of_datasets(paper, drawn_paper):
+    figure = drawn_paper["fig3_gains"]
+    assert len(figure.axes) == 3
+    for axes, (_, rows) in zip(
+        figure.axes, paper.gains.groupby("protocol", sort=False), strict=True
+    ):
+        expected = [f"{row.improved}/{row.n_datasets}" for row in rows.itertuples()]
+        assert [text for row in cell_texts(axes, 3) for text in row] == expected
+
+
+def test_gain_that_is_missing_is_told_apart_from_none():
+    cells = part(load_baseline(), protocol=("knn",), backbone=("vgg16", "alexnet"))
+    lacking = cells[~((cells["backbone"] == "vgg16") & (cells["size"] == 64))]
+    figure = FIGURES["fig3_gains"](analysis_of(lacking.reset_index(drop=True)))
+    assert cell_texts(figure.axes[0], 3)[0][:2] == ["–", "–"]
+
+
+def test_boxes_show_quartiles_over_datasets(paper, drawn_paper):
+    figure = drawn_paper["fig4_boxes"]
+    for axes, protocol in zip(figure.axes, ("finetune", "probe", "knn"), strict=False):
+        boxes = {patch.get_label(): patch for patch in axes.patches}
+        assert len(boxes) == 40
+        for (backbone, size), group in paper.cells[paper.cells["protocol"] == protocol].groupby(
+            ["backbone", "size"]
+        ):
+            corners = boxes[f"{backbone}, {size}"].get_path().vertices[:, 0]
+            low, high = np.percentile(group["acc_mean"], [25, 75])
+            assert (corners.min(), corners.max()) == pytest.approx((low, high))
+
+
+def test_percentile_table_stands_beside_the_boxes(paper, drawn_paper):
+    figure = drawn_paper["fig4_boxes"]
+    written = texts(figure.axes[-1])
+    for row in paper.percentiles.itertuples():
+        assert {percent(row.p25), percent(row.p50), percent(row.p75)} <= set(written)
+
+
+def test_pairwise_writes_p_and_marks_significance(paper, drawn_paper):
+    axes = drawn_paper["fig5_pairwise"].axes[0]
+    assert len(axes.texts) == len(axes.patches) == 45
+    for row, text, patch in zip(paper.pairwise.itertuples(), axes.texts, axes.patches, strict=True):
+        assert text.get_text() == p_value(row.p_value).removeprefix("0")
+        assert (text.get_fontweight() == "bold") == row.significant
+        red, _, blue = patch.get_facecolor()[:3]
+        assert (blue > red) == (row.favoured == row.backbone_b)  # the row's backbone is blue
+        column, line = (int(place) for place in text.get_position())
+        labels = [label.get_text() for label in axes.get_yticklabels()]
+        assert labels[line] == label_of(row.backbone_b)
+        assert axes.get_xticklabels()[column].get_text() == label_of(row.backbone_a)
+
+
+def test_cost_draws_every_setting_and_the_front():
+    cells = part(load_baseline(), protocol=("probe", "knn"), size=(28, 224))
+    rng = np.random.default_rng(0)
+    analysis = analysis_of(cells.assign(device_seconds=rng.uniform(1, 1000, len(cells))))
+    axes = FIGURES["fig6_cost"](analysis).axes[0]
+    drawn = lines(axes)
+    for row in analysis.costs.itertuples():
+        assert drawn[f"{row.protocol}, {row.backbone}, {row.size}"] == (
+            [row.device_seconds],
+            [row.acc],
+        )
+    front = analysis.costs[analysis.costs["front"]].sort_values("device_seconds")
+    assert drawn["front"] == (list(front["device_seconds"]), list(front["acc"]))
+    assert axes.get_xscale() == "log"
+
+
+def test_critical_difference_places_ranks_and_bars(paper, drawn_paper):
+    axes = drawn_paper["fig7_critical_difference"].axes[0]
+    drawn, result = lines(axes), paper.friedman
+    places = np.array([drawn[name][0][0] for name in result.mean_ranks.index])
+    slope, start = np.polyfit(result.mean_ranks.to_numpy(), places, 1)
+    np.testing.assert_allclose(places, start + slope * result.mean_ranks, atol=1e-9)
+    low, high = drawn["critical difference"][0]
+    assert (high - low) / slope == pytest.approx(result.critical_difference)
+    bars = [values for name, values in drawn.items() if name.startswith("clique")]
+    assert len(bars) == len(result.cliques)
+    for (xs, _), clique in zip(bars, result.cliques, strict=True):
+        ends = sorted(drawn[name][0][0] for name in clique)
+        assert xs[0] < ends[0] < ends[-1] < xs[1]
+
+
+def test_transfer_draws_mean_ranks_and_says_how_sure(paper, drawn_paper):
+    figure = drawn_paper["fig8_transfer"]
+    for axes, one in zip(figure.axes, paper.transfers, strict=True):
+        means = one.points.groupby("backbone")[["cheap_rank", "target_rank"]].mean()
+        drawn = lines(axes)
+        for backbone, row in means.iterrows():
+            assert drawn[backbone] == ([row["cheap_rank"]], [row["target_rank"]])
+        (crowd,) = axes.collections
+        assert len(crowd.get_offsets()) == len(
+            one.points[["cheap_rank", "target_rank"]].drop_duplicates()
+        )
+        said = " ".join(texts(figure))
+        for number in (one.rho, one.low, one.high, one.regret):
+            assert percent(number) in said
+
+
+# --- any grid ---------------------------------------------------------------------------------
+
+
+def test_figures_are_written_in_three_formats(single, tmp_path):
+    written = {path.name for path in write_figures(single, tmp_path / "figures")}
+    made = [name for name, make in FIGURES.items() if make(single) is not None]
+    expected = {f"{name}.{kind}" for name in made for kind in ("png", "svg", "pdf")}
+    assert written == expected == {path.name for path in (tmp_path / "figures").iterdir()}
+    for name in written:
+        start = (tmp_path / "figures" / name).read_bytes()[:8]
+        assert start.startswith((b"\x89PNG", b"<?xml", b"%PDF"))
+
+
+def test_paper_has_all_figures_but_that_of_costs(drawn_paper):
+    assert [name for name, figure in drawn_paper.items() if figure is None] == ["fig6_cost"]
+
+
+def test_tiny_grid_has_every_figure_that_it_has_data_for(tiny):
+    made = {name: make(tiny) for name, make in FIGURES.items()}
+    lacking = {name for name, figure in made.items() if figure is None}
+    assert lacking == {"fig3_gains", "fig7_critical_difference"}
+
+
+def test_one_cell_alone_is_drawn(single):
+    figures = {name: make(single) for name, make in FIGURES.items()}
+    made = {name for name, figure in figures.items() if figure is not None}
+    assert made == {"fig1_overview", "fig4_boxes"}
+
+
+def test_nothing_is_cut_off_and_no_text_is_tiny(drawn_paper, tiny, hostile):
+    drawn = [
+        *drawn_paper.values(),
+        *(make(one) for make in FIGURES.values() for one in (tiny, hostile)),
+    ]
+    for figure in drawn:
+        if figure is None:
+            continue
+        box, sheet = figure.get_tightbbox(figure.canvas.get_renderer()), figure.bbox_inches
+        assert sheet.x0 <= box.x0 < box.x1 <= sheet.x1
+        assert sheet.y0 <= box.y0 < box.y1 <= sheet.y1
+        assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) >= 6
+
+
+# --- names ------------------------------------------------------------------------------------
+
+
+def test_hostile_names_are_shown_as_they_are(hostile):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name, make in FIGURES.items():
+            assert set(HOSTILE) <= set(texts(make(hostile))), name
+
+
+def test_hostile_names_are_no_elements_of_an_svg(hostile):
+    for name in ("fig1_overview", "fig3_gains"):
+        svg = render(FIGURES[name](hostile))["svg"]
+        assert not list(ElementTree.fromstring(svg).iter(f"{SVG}script"))
+
+
+def test_dollar_signs_are_no_mathematics(hostile):
+    for make in FIGURES.values():
+        found = [text for text in make(hostile).findobj(Text) if "$" in text.get_text()]
+        assert not any(text.get_parse_math() for text in found)
+
+
+def test_long_names_keep_both_ends_and_stay_apart():
+    names = ["x" * 40 + "a", "x" * 40 + "b", "x" * 20 + "y" * 20 + "a" * 20, "short", "a\nb"]
+    names += ["q" * 20 + str(n) + "q" * 20 for n in range(3)]
+    shown = short_names(names)
+    assert shown["short"] == "short"
+    assert shown["a\nb"] == "a b"
+    assert shown["x" * 40 + "a"] == "x" * 13 + "…" + "x" * 13 + "a"
+    assert len(set(shown.values())) == len(names)
+
+
+# --- style ------------------------------------------------------------------------------------
+
+
+def test_forty_backbones_all_look_different():
+    names = [*load_baseline()["backbone"].unique(), *(f"new{n}" for n in range(30))]
+    drawn = signs(names)
+    assert len({(sign.colour, sign.marker) for sign in drawn.values()}) == 40
+
+
+def test_paper_backbones_look_the_same_in_any_company():
+    alone, among = signs(["resnet18"]), signs(["resnet18", "a_first", "vgg16", "zz"])
+    assert alone["resnet18"] == among["resnet18"]
+
+
+@pytest.mark.parametrize(
+    ("ground", "ink"), [((1, 1, 1, 1), "#1A1A1A"), ((0, 0.1, 0.3, 1), "white")]
+)
+def test_ink_is_readable_on_its_ground(ground, ink):
+    assert readable_on(ground) == ink
+
+
+def test_measured_width_is_that_of_the_drawn_text(tiny):
+    figure = FIGURES["fig1_overview"](tiny)
+    drawn = figure.text(0, 0, "vit_base_patch16_224", fontsize=7)
+    figure.draw_without_rendering()
+    width = drawn.get_window_extent().width / figure.dpi * 25.4
+    assert text_width(["vit_base_patch16_224"], 7) == pytest.approx(width, rel=0.03)
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["svg", "pdf", "png"])
+def test_same_numbers_give_the_same_bytes(tiny, kind):
+    first, second = (render(FIGURES["fig4_boxes"](tiny))[kind] for _ in range(2))
+    assert first == second
+    assert b"CreationDate" not in first
+    assert b"<dc:date>" not in first
+
+
+def test_settings_of_the_reader_do_not_matter_and_are_kept(tiny):
+    plain = render(FIGURES["fig1_overview"](tiny))["svg"]
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "svg.hashsalt": None}):
+        assert render(FIGURES["fig1_overview"](tiny))["svg"] == plain
+        assert matplotlib.rcParams["font.size"] == 30
