@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install quickstart test test-gpu test-slurm lint format bench clean
+.PHONY: install quickstart test test-all test-gpu test-slurm lint format bench clean
 
 install: $(INSTALLED)
 
@@ -19,6 +19,9 @@ quickstart: install
 	$(BIN)/medplus quickstart
 
 test: install
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not extensive"
+
+test-all: install
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-gpu: install

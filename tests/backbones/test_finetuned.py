@@ -180,7 +180,7 @@ def test_small_networks_are_loaded_with_the_weights_of_the_run(name, write_run, 
 
 
 @pytest.mark.parametrize(
-    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in PAPER]
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.extensive) for n in PAPER]
 )
 def test_each_of_the_papers_ten_is_loaded_with_the_weights_of_the_run(name, write_run, tmp_path):
     folder, network = write_run(name, folder=tmp_path)

@@ -51,7 +51,15 @@ def test_light_backbones_train_from_the_command_line(
         assert Path(record["path"], "network.safetensors").exists()
 
 
-@pytest.mark.parametrize(("name", "dim"), HEAVY.items())
+@pytest.mark.parametrize(
+    ("name", "dim"),
+    [
+        item
+        if item[0] in ("vit_base_patch16_224.dino", "eva02_base_patch16_clip_224")
+        else pytest.param(*item, marks=pytest.mark.extensive)
+        for item in HEAVY.items()
+    ],
+)
 def test_heavy_backbone_makes_a_step(name: str, dim: int, write_npz: Callable[..., Path]) -> None:
     images = load_dataset(str(write_npz("toy", n=(1, 1, 1), size=28)))
     backbone = load_backbone(name, "none", 28, frozen=False)

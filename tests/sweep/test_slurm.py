@@ -499,6 +499,7 @@ class Disturbance:
             self._number = 0
 
 
+@pytest.mark.extensive
 def test_notice_of_the_end_lets_training_save_and_go_on(
     sweep: Callable[[str], Sweep], local_engine: SlurmEngine
 ) -> None:
@@ -513,6 +514,7 @@ def test_notice_of_the_end_lets_training_save_and_go_on(
     assert record.training is not None
 
 
+@pytest.mark.extensive
 def test_interrupt_lets_training_save_and_leaves_no_process(
     sweep: Callable[[str], Sweep], local_engine: SlurmEngine
 ) -> None:
