@@ -180,7 +180,10 @@ def _seeds_text(row: Any) -> str:
 def _with_further_columns(analysis: Analysis) -> pd.DataFrame:
     """Return the benchmark with what only cells of runs have; NaN in the averages."""
     further = [name for name in _FURTHER if name in analysis.cells]
-    cells = analysis.benchmark.drop(columns=further, errors="ignore").merge(
+    shown = analysis.benchmark
+    if analysis.cells["dataset"].nunique() == 1:
+        shown = shown[shown["dataset"] != AVERAGE]  # it would say everything twice
+    cells = shown.drop(columns=further, errors="ignore").merge(
         analysis.cells[[*KEYS, *further]], on=KEYS, how="left"
     )
     return cells.reindex(columns=[*dict.fromkeys([*cells.columns, *_FURTHER])])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -596,8 +597,8 @@ def _unlike(analysis: Analysis, links: PageLinks) -> Section | None:
         return None
     rows = [
         [row.reason, row.dataset, PROTOCOL_LABELS[row.protocol], row.backbone, whole(row.size),
-         percent(row.acc_mean), whole(row.n_seeds), row.conditions,
-         Cell("", runs=tuple((run, links.of(run)) for run in row.runs))]
+         percent(row.acc_mean), whole(row.n_seeds),
+         Cell("", runs=tuple((Path(run).name, links.of(run)) for run in row.runs))]
         for row in frame.itertuples(index=False)
     ]  # fmt: skip
     return Section(
@@ -605,7 +606,7 @@ def _unlike(analysis: Analysis, links: PageLinks) -> Section | None:
         "Left out: made under other conditions",
         (
             "These cells stand in no other table, since their numbers are not comparable with the "
-            "others.",
+            "others. unlike.csv has all of their conditions.",
         ),
         tables=(
             table(
@@ -613,7 +614,7 @@ def _unlike(analysis: Analysis, links: PageLinks) -> Section | None:
                 [
                     *_text("Reason", "Dataset", "Protocol", "Backbone"),
                     *_numbers("Size (px)", "ACC (%)", "Seeds"),
-                    *_text("Conditions", "Runs"),
+                    *_text("Runs"),
                 ],
                 rows,
                 folded=len(rows) > 15,
