@@ -21,6 +21,9 @@ TOLERANCE = 2.0
 _PRINTED = 0.005
 """The paper's numbers are rounded to two decimals: so far off may each of them be."""
 
+_THEIR_DATA = ("official", "unofficial")
+"""An unofficial file says that it is one of the paper's datasets, and is not proven to be."""
+
 AGAINST_COLUMNS = [
     *KEYS, "acc", "paper_acc", "paper_std", "difference", "within_spread", "within_interval",
     "tolerance", "passed", "differs",
@@ -83,8 +86,8 @@ def newcomers(cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     cells : pandas.DataFrame
         See `medplus.reporting.cells`.
     runs : pandas.DataFrame
-        The runs that the cells were made of. Only the official data can be ranked: a dataset of
-        the same name that holds other images tells nothing.
+        The runs that the cells were made of. Phantoms and data of your own cannot be ranked: of
+        the paper's datasets they only have the name.
 
     Returns
     -------
@@ -95,22 +98,22 @@ def newcomers(cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """
     paper = load_baseline()
     rows: list[dict[str, Any]] = []
-    official = runs[runs["conditions"].map(lambda c: c["data"] == "official")]
-    new = cells[~cells["backbone"].isin(PAPER)].merge(official[KEYS].drop_duplicates(), on=KEYS)
+    theirs = runs[runs["conditions"].map(lambda c: c["data"] in _THEIR_DATA)]
+    new = cells[~cells["backbone"].isin(PAPER)].merge(theirs[KEYS].drop_duplicates(), on=KEYS)
     for backbone in order_backbones(new["backbone"]):
         of_it = new[new["backbone"] == backbone]
         for protocol in order_protocols(of_it["protocol"]):
             for size, ours in of_it[of_it["protocol"] == protocol].groupby("size"):
                 setting = paper[(paper["protocol"] == protocol) & (paper["size"] == size)]
-                theirs = setting.pivot(index="dataset", columns="backbone", values="acc_mean")
-                common = theirs.index.intersection(ours["dataset"])
+                ten = setting.pivot(index="dataset", columns="backbone", values="acc_mean")
+                common = ten.index.intersection(ours["dataset"])
                 if common.empty:
                     continue
                 mine = settle(ours.set_index("dataset")["acc_mean"].loc[common].mean())
-                better = int((settle(theirs.loc[common].mean()) >= mine).sum())
+                better = int((settle(ten.loc[common].mean()) >= mine).sum())
                 rows.append(
                     {"backbone": backbone, "protocol": protocol, "size": size,
-                     "rank": better + 1, "of": theirs.shape[1] + 1, "n_datasets": len(common)}
+                     "rank": better + 1, "of": ten.shape[1] + 1, "n_datasets": len(common)}
                 )  # fmt: skip
     return pd.DataFrame(rows, columns=NEWCOMER_COLUMNS)
 

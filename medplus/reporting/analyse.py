@@ -11,7 +11,6 @@ from typing import Any, Literal, cast
 import pandas as pd
 
 from medplus.errors import MedplusError
-from medplus.metrics import affordable_resamples
 from medplus.reporting import findings
 from medplus.reporting.against import TOLERANCE, against_paper, newcomers
 from medplus.reporting.analysis import Analysis
@@ -23,7 +22,7 @@ from medplus.reporting.statistics.averages import with_averages
 from medplus.reporting.statistics.friedman import Friedman, friedman
 from medplus.reporting.statistics.gains import resolution_gains
 from medplus.reporting.statistics.intervals import over_datasets, over_samples, over_seeds
-from medplus.reporting.statistics.paired import paired_bootstrap
+from medplus.reporting.statistics.paired import paired_accuracy
 from medplus.reporting.statistics.pairwise import comparisons, pairwise, smallest_p
 from medplus.reporting.statistics.pareto import pareto
 from medplus.reporting.statistics.percentiles import dataset_means, percentiles
@@ -31,6 +30,9 @@ from medplus.reporting.statistics.ranking import settings_counted, top_ranks
 from medplus.reporting.statistics.transfer import Transfer, default_transfers
 from medplus.runs.ledger import read_predictions
 from medplus.vocabulary import Task
+
+N_RESAMPLES = 1000
+"""Of the test images, for the best backbone against the second best."""
 
 PAIRED_COLUMNS = [
     "dataset", "protocol", "size", "best", "second", "acc_difference", "low", "high", "p_value",
@@ -197,19 +199,15 @@ def _best_against_second(cells: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.Da
         seed = common[0]
         chosen = [one[one["seed"] == seed].iloc[0] for one in pair]
         try:
-            arrays = [read_predictions(Path(one["run"])) for one in chosen]
-            n_images, n_scores = arrays[0]["test_score"].shape
-            result = paired_bootstrap(
-                arrays[0], arrays[1], cast(Task, chosen[0]["task"]),
-                affordable_resamples(n_images, n_scores),
-            )  # fmt: skip
+            ours, theirs = (read_predictions(Path(one["run"])) for one in chosen)
+            task = cast(Task, chosen[0]["task"])
+            acc, n_images = paired_accuracy(ours, theirs, task, N_RESAMPLES)
         except (MedplusError, KeyError, ValueError, IndexError):
             unreadable += 1
             continue
-        acc = result.acc
         rows.append(
             (dataset, protocol, size, first, second, acc.value, acc.low, acc.high, acc.p_value,
-             result.n_resamples, result.n_images, "" if seed < 0 else str(int(seed)))
+             N_RESAMPLES, n_images, "" if seed < 0 else str(int(seed)))
         )  # fmt: skip
     return pd.DataFrame(rows, columns=PAIRED_COLUMNS), unreadable
 
@@ -228,7 +226,7 @@ def _on_coverage(
     if left_out:
         yield Note(
             "ranking",
-            f"Left out of rankings and tests, with less than half of the settings of others: "
+            f"Left out of rankings and tests, since they lack settings that all others have: "
             f"{', '.join(left_out)}.",
         )
     lacking = cells["dataset"].nunique() - len(means)

@@ -163,7 +163,7 @@ def ranks_of_newcomers(newcomers: pd.DataFrame | None) -> Iterator[str]:
 
 
 def _first_upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return text if text.startswith("k-NN") else text[:1].upper() + text[1:]
 
 
 def _setting(row: pd.Series) -> str:

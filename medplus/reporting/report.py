@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,11 +73,17 @@ def report(
     RunError
         If there are no runs, or the folder cannot be written or holds something else.
     UsageError
-        If `only` names what no run has, or the tolerance is negative.
+        If `only` names what no run has, the tolerance is no number from 0 up, or something that is
+        about runs is given without them.
     """
     out = Path(out)
-    if tolerance < 0:
-        raise UsageError(f"tolerance = {tolerance}: must not be negative")
+    if not 0 <= tolerance < math.inf:
+        raise UsageError(f"tolerance = {tolerance}: must be a number of percent points from 0 up")
+    only = tuple(only)
+    if runs is None and (against or only or title or tuned != "fixed"):
+        raise UsageError(
+            "against, only, tuned and title are about runs; name their folder with runs"
+        )
     check_folder(out)  # before anything is computed
     if runs is None:
         analysis = analyse_baseline()
@@ -85,7 +92,7 @@ def report(
             read_runs(Path(runs)),
             source=f"the runs in {runs}",
             title=title,
-            only=tuple(only),
+            only=only,
             tuned=tuned,
             against=against is not None,
             tolerance=tolerance,

@@ -158,11 +158,9 @@ class _Sieve:
     def keep_newest(self, names: list[str], part: int, reason: str) -> None:
         """Of several digests under one name, keep the runs of the one that was used last."""
         digests = self.kept["digests"].map(lambda digests: str(digests[part]))
-        older: list[Any] = []
-        for _, rows in self.kept.assign(digest=digests).groupby(names):
-            newest = rows.sort_values(["created", "digest"])["digest"].iloc[-1]
-            older.extend(rows.index[rows["digest"] != newest])
-        self._set_apart(pd.Index(older), reason)
+        ordered = self.kept.assign(digest=digests).sort_values(["created", "digest"])
+        newest = ordered.groupby(names)["digest"].transform("last")
+        self._set_apart(ordered.index[ordered["digest"] != newest], reason)
 
     def keep_one_per_seed(self) -> None:
         """Of runs that differ in nothing that is known, keep the newest: they are no new seeds."""

@@ -69,7 +69,7 @@ KINDS: Mapping[str, Mapping[str, Kind]] = {
         "dataset": "text", "protocol": "protocol", "backbone": "text", "size": "size",
         "acc": "percent", "paper_acc": "percent", "paper_std": "percent", "difference": "percent",
         "within_spread": "flag", "within_interval": "flag", "tolerance": "percent",
-        "passed": "flag",
+        "passed": "flag", "differs": "text",
     },
     "newcomers": {
         "backbone": "text", "protocol": "protocol", "size": "size", "rank": "count", "of": "count",

@@ -12,16 +12,22 @@ import numpy as np
 
 from medplus.config import finetune_recipe
 from medplus.runs.ledger import run_folder, save_run
-from medplus.runs.record import RunRecord, config_hash
+from medplus.runs.record import Protocol, RunRecord, config_hash
 
-PROBE = {"lr": 1e-4, "weight_decay": 0.01, "epochs": 100, "batch_size": 64, "patience": 5}
-KNN = {"k": 11, "metric": "l2", "vote": "majority", "backend": "faiss"}
+PROBE: dict[str, Any] = {
+    "lr": 1e-4,
+    "weight_decay": 0.01,
+    "epochs": 100,
+    "batch_size": 64,
+    "patience": 5,
+}
+KNN: dict[str, Any] = {"k": 11, "metric": "l2", "vote": "majority", "backend": "faiss"}
 EMPTY: Mapping[str, np.ndarray] = {}
 
 
 def make_record(
     root: Path,
-    protocol: str = "probe",
+    protocol: Protocol = "probe",
     dataset: str = "breastmnist",
     backbone: str = "resnet18",
     size: int = 28,
@@ -55,7 +61,7 @@ def make_record(
     else:
         key = hashlib.sha256(json.dumps([dataset, size, *made_from.values()]).encode()).hexdigest()
         about["store"] = {**made_from, "path": "/nowhere.zarr", "key": key, "dtype": "float32"}
-        head = KNN if protocol == "knn" else {**PROBE, "seed": seed}
+        head: dict[str, Any] = KNN if protocol == "knn" else {**PROBE, "seed": seed}
         config = {"store": key, **head, **recipe}
     seed = None if protocol == "knn" else seed
     run_id = f"{protocol}-{config_hash({**config, 'created': created})}"

@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medplus.errors import UsageError
-from medplus.metrics import Predictions, check, percentile_interval, replicates
+from medplus.metrics import (
+    Predictions,
+    check,
+    percentile_interval,
+    replicates,
+    resample_counts,
+)
 from medplus.metrics.ranking import auc_present
 from medplus.reporting.statistics.ties import settle
 from medplus.vocabulary import Task
@@ -109,6 +115,37 @@ def paired_bootstrap(
         n_images=cases_a.n_samples,
         n_resamples=n_resamples,
     )
+
+
+def paired_accuracy(
+    a: Scored, b: Scored, task: Task, n_resamples: int = 1000, seed: int = 0
+) -> tuple[Difference, int]:
+    """Compare the ACC of two runs alone: what `paired_bootstrap` says of it, without its AUC.
+
+    An accuracy is a sum over images, so that all resamples are one product; an AUC of a large
+    test set takes a hundred times as long.
+
+    Parameters and errors are those of `paired_bootstrap`.
+
+    Returns
+    -------
+    difference : Difference
+    n_images : int
+    """
+    first, second = _test_set(a), _test_set(b)
+    _refuse_unlike(first, second)
+    cases_a, cases_b = (check(*scored[:2], task) for scored in (first, second))
+    _refuse_other_classes(cases_a, cases_b)
+    ahead = _hits(cases_a) - _hits(cases_b)
+    blocks = resample_counts(cases_a.n_samples, n_resamples, seed)
+    resampled = np.concatenate([ahead @ counts.astype(np.float64) for counts in blocks])
+    return _difference(float(ahead.mean()), resampled / len(ahead)), len(ahead)
+
+
+def _hits(cases: Predictions) -> NDArray[np.float64]:
+    """Return the share of each image's labels that is right."""
+    right: NDArray[np.float64] = (cases.true == cases.predicted).mean(axis=1)
+    return right
 
 
 def _difference(value: float, resampled: NDArray[np.float64]) -> Difference:

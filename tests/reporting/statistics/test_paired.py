@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from medplus.errors import RunError, UsageError
 from medplus.metrics import resample_counts
-from medplus.reporting.statistics.paired import paired_bootstrap
+from medplus.reporting.statistics.paired import paired_accuracy, paired_bootstrap
 from medplus.vocabulary import MULTI_LABEL
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -160,3 +160,20 @@ def test_scores_that_cannot_be_scored_are_refused(true, two):
     broken[3, 1] = math.nan
     with pytest.raises(RunError, match="row 3"):
         paired_bootstrap(two[0], (true, broken), MULTI_CLASS)
+
+
+@pytest.mark.parametrize("task", [MULTI_CLASS, MULTI_LABEL])
+def test_accuracy_alone_is_that_of_the_whole_comparison(task, true, two):
+    a, b = two
+    if task == MULTI_LABEL:
+        labels = np.eye(3, dtype=int)[true]
+        a, b = (labels, a[1]), (labels, b[1])
+    whole = paired_bootstrap(a, b, task, n_resamples=50, seed=4)
+    alone, n_images = paired_accuracy(a, b, task, n_resamples=50, seed=4)
+    assert n_images == whole.n_images == 150
+    assert vars(alone) == pytest.approx(vars(whole.acc), abs=1e-9)
+
+
+def test_accuracy_alone_refuses_other_images_too(true, two):
+    with pytest.raises(UsageError, match="tested on 150 images and 149"):
+        paired_accuracy(two[0], (true[1:], two[1][1][1:]), MULTI_CLASS)

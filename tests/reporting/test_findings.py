@@ -1,0 +1,256 @@
+"""Findings are computed: other data, another sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from medplus.reporting import findings
+from medplus.reporting.analyse import analyse_baseline, analyse_runs
+from medplus.reporting.analysis import Analysis
+from medplus.reporting.baseline import load_baseline
+from medplus.reporting.cells import COLUMNS
+from medplus.reporting.runs import read_runs
+from medplus.reporting.statistics.averages import with_averages
+from medplus.reporting.statistics.gains import resolution_gains
+from medplus.reporting.statistics.pairwise import comparisons, pairwise
+from medplus.reporting.statistics.percentiles import dataset_means
+from medplus.reporting.statistics.ranking import settings_counted, top_ranks
+from tests.reporting.ledgers import accuracy, make_record, predict, write_record
+
+Rows = dict[tuple[str, str, str, int], float]
+
+
+def cells(acc: Rows) -> pd.DataFrame:
+    """Return cells from {(dataset, protocol, backbone, size): ACC}."""
+    rows = [(*key, score, 1.0, float("nan"), float("nan"), 3) for key, score in acc.items()]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def analyse(root: Path, **settings: Any) -> Analysis:
+    return analyse_runs(read_runs(root), "here", **settings)
+
+
+def test_best_average_follows_the_data() -> None:
+    acc = {(d, "probe", b, 28): 70.0 for d in "xy" for b in ("vgg16", "resnet18")}
+    acc["x", "probe", "vgg16", 28] = 72.0
+    (first,) = findings.best_averages(with_averages(cells(acc)))
+    acc["y", "probe", "resnet18", 28] = 75.0
+    (second,) = findings.best_averages(with_averages(cells(acc)))
+
+    assert first.startswith("Linear probe: vgg16 at 28 px")
+    assert first.endswith("over 2 datasets, 71.00 %.")
+    assert second.startswith("Linear probe: resnet18 at 28 px")
+    assert second.endswith("over 2 datasets, 72.50 %.")
+
+
+def test_best_average_is_of_the_datasets_that_it_is_over() -> None:
+    """The mean over one easy dataset is no rival of that over two."""
+    acc = {("easy", "knn", "vgg16", 64): 99.0, ("a", "probe", "vgg16", 28): 50.0}
+    acc |= {("easy", "knn", "vgg16", 28): 90.0, ("hard", "knn", "vgg16", 28): 50.0}
+    probe, knn = findings.best_averages(with_averages(cells(acc)))
+
+    assert "vgg16 at 28 px has the highest mean ACC over 2 datasets, 70.00 %" in knn
+    assert "on a, 50.00 %" in probe
+
+
+def test_gap_between_protocols_counts_what_both_have() -> None:
+    acc = {
+        ("x", "finetune", "vgg16", 28): 80.0, ("x", "probe", "vgg16", 28): 70.0,
+        ("y", "finetune", "vgg16", 28): 60.0, ("y", "probe", "vgg16", 28): 66.0,
+        ("z", "probe", "vgg16", 28): 1.0,
+    }  # fmt: skip
+    (above,) = findings.protocol_gaps(cells(acc))
+    acc["x", "finetune", "vgg16", 28] = 70.0
+    (below,) = findings.protocol_gaps(cells(acc))
+
+    assert "2.0 points above" in above
+    assert "better in 1 of 2" in above
+    assert "3.0 points below" in below
+    assert "better in 0 of 2" in below
+
+
+def test_resolution_counts_improvements() -> None:
+    acc = {(d, "probe", "vgg16", s): float(s) for d in "xyz" for s in (28, 64)}
+    acc["z", "probe", "vgg16", 64] = 1.0
+    (told,) = findings.resolution(resolution_gains(cells(acc)))
+
+    assert "28 to 64 px 2 of 3 (67 %)" in told
+    assert not list(findings.resolution(resolution_gains(cells({("x", "knn", "a", 28): 1.0}))))
+
+
+def test_winners_and_ties_among_them() -> None:
+    acc = {(d, "probe", b, 28): 50.0 for d in "wxyz" for b in ("vgg16", "resnet18")}
+    for dataset in "xyz":
+        acc[dataset, "probe", "resnet18", 28] = 60.0
+
+    def told() -> list[str]:
+        table = cells(acc)
+        return list(findings.winners(top_ranks(table), settings_counted(table)))
+
+    assert told() == ["resnet18 is first most often: in 3 of 4 settings."]
+    acc["x", "probe", "vgg16", 28] = 70.0
+    assert told() == ["vgg16 and resnet18 are first most often: in 2 of 4 settings each."]
+
+
+def test_significance_counts_pairs() -> None:
+    acc = {
+        (f"d{d:02}", "probe", b, 28): 50.0 + d + 3 * n + (d * 7 % 5) / 10 * n
+        for d in range(12)
+        for n, b in enumerate(("vgg16", "resnet18"))
+    }
+    means = dataset_means(cells(acc))
+    (told,) = findings.significance(pairwise(means), comparisons(means), None)
+
+    assert told.startswith("Of 1 pair of backbones, 1 differ significantly")
+    few = means.iloc[:5]
+    (told,) = findings.significance(pairwise(few), comparisons(few), None)
+    assert told.startswith("Of 1 pair of backbones, 0 differ significantly")
+    none = means.iloc[:0]
+    assert not list(findings.significance(pairwise(none), comparisons(none), None))
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([(80.0, 100.0), (79.5, 10.0), (60.0, 1.0)], "for 10 % of its device time"),
+        ([(80.0, 100.0), (79.5, 90.0)], "for 90 % of its device time"),
+        ([(80.0, 1000.0), (79.5, 0.5)], "for 0.05 % of its device time"),
+        ([(80.0, 100.0), (78.5, 10.0)], "Nothing cheaper comes within 1 point"),
+    ],
+)
+def test_cheapest_that_is_nearly_the_best(rows: list[tuple[float, float]], says: str) -> None:
+    front = pd.DataFrame(
+        [("knn", f"net{n}", 28, *row, 1, True) for n, row in enumerate(rows)],
+        columns=["protocol", "backbone", "size", "acc", "device_seconds", "n_datasets", "front"],
+    )
+    (told,) = findings.costs(front)
+
+    assert says in told
+    assert "net0" in told
+    assert not list(findings.costs(front.iloc[:1]))
+
+
+def test_the_papers_findings_are_those_of_its_numbers() -> None:
+    found = " ".join(analyse_baseline().findings)
+
+    assert "densenet121 at 128 px has the highest mean ACC over 12 datasets, 87.13 %" in found
+    first = load_baseline().query("protocol == 'finetune'")["acc_mean"].reset_index(drop=True)
+    gap = (first - load_baseline().query("protocol == 'probe'")["acc_mean"].to_numpy()).mean()
+    assert f"on average {gap:.1f} points above linear probe" in found
+
+
+@pytest.mark.usefixtures("fast_disk")
+class TestRuns:
+    """Notes and findings of a small folder of runs."""
+
+    def test_one_run_only(self, tmp_path: Path) -> None:
+        write_record(tmp_path)
+        found = analyse(tmp_path)
+
+        assert len(found.cells) == 1
+        assert found.friedman is None
+        assert found.pairwise.empty
+        assert any("One backbone alone" in note.text for note in found.notes)
+        assert any(
+            "1 of 1 cells of trained protocols are of one seed" in n.text for n in found.notes
+        )
+        assert found.findings == (
+            "Linear probe: resnet18 at 28 px has the highest mean ACC on breastmnist, 80.00 % "
+            "(AUC 90.00 %).",
+        )
+
+    def test_few_datasets_cannot_support_a_claim(self, tmp_path: Path) -> None:
+        for seed, backbone in enumerate(("resnet18", "vgg16", "alexnet")):
+            for dataset in ("a", "b"):
+                write_record(tmp_path, "knn", dataset, backbone, acc=0.5 + seed / 10)
+        found = analyse(tmp_path)
+
+        (note,) = (note for note in found.notes if note.where == "pairwise")
+        assert "2 datasets cannot support a claim about 3 pairs" in note.text
+        assert "is 0.5, and 0.0167 is asked for" in note.text
+
+    def test_missing_cells_are_counted(self, tmp_path: Path) -> None:
+        for dataset, backbone in (("a", "vgg16"), ("a", "resnet18"), ("b", "vgg16")):
+            write_record(tmp_path, "knn", dataset, backbone)
+
+        notes = [note.text for note in analyse(tmp_path).notes]
+        assert any(text.startswith("1 of 4 cells of the grid have no runs") for text in notes)
+        assert any("1 of 2 datasets have no setting that all" in text for text in notes)
+
+    def test_what_is_left_out_is_told(self, tmp_path: Path) -> None:
+        write_record(tmp_path, dataset="a")
+        write_record(tmp_path, dataset="b")
+        write_record(tmp_path, dataset="b", fit="native")
+        (Path(write_record(tmp_path, dataset="c").path) / "record.json").write_text("{")
+        found = analyse(tmp_path)
+
+        texts = {note.where: note.text for note in found.notes}
+        assert texts["unlike"].startswith("1 cells were made under other conditions")
+        assert texts["overview"].startswith("1 records could not be read")
+        assert len(found.skipped) == 1
+
+    def test_costs_of_different_devices_carry_a_warning(self, tmp_path: Path) -> None:
+        for seed, device in enumerate(("cpu", "NVIDIA H100")):
+            write_record(
+                tmp_path, "finetune", seed=seed, cost={"device": device, "device_seconds": 2.0}
+            )
+        notes = [note.text for note in analyse(tmp_path).notes if note.where == "costs"]
+
+        assert any("different devices (NVIDIA H100, cpu)" in text for text in notes)
+
+    def test_best_against_second_by_a_seed_that_both_have(self, tmp_path: Path) -> None:
+        for seed, backbone, right in ((2, "vgg16", 0.6), (2, "resnet18", 0.9), (1, "vgg16", 0.6)):
+            made = predict(200, right, seed=int(100 * right))
+            write_record(
+                tmp_path, "probe", "toy", backbone, seed=seed, acc=accuracy(made), predictions=made
+            )
+        (row,) = analyse(tmp_path).paired.to_dict("records")
+
+        assert (row["best"], row["second"], row["seeds"]) == ("resnet18", "vgg16", "2")
+        difference = accuracy(predict(200, 0.9, 90)) - accuracy(predict(200, 0.6, 60))
+        assert row["acc_difference"] == pytest.approx(100 * difference)
+        assert 0 < row["low"] < row["acc_difference"] < row["high"]
+        assert row["n_images"] == 200
+
+    @pytest.mark.parametrize("damage", ["missing", "empty", "other images"])
+    def test_pairs_that_cannot_be_compared_are_counted(self, damage: str, tmp_path: Path) -> None:
+        good = predict()
+        bad = {
+            "missing": {}, "empty": {}, "other images": good | {"test_index": np_shift(good)},
+        }[damage]  # fmt: skip
+        write_record(tmp_path, backbone="resnet18", acc=0.9, predictions=bad)
+        write_record(tmp_path, backbone="vgg16", acc=0.8, predictions=good)
+        if damage == "missing":
+            path = make_record(tmp_path, backbone="resnet18", acc=0.9).path
+            (Path(path) / "predictions.npz").unlink()
+        found = analyse(tmp_path)
+
+        assert found.paired.empty
+        assert any(n.text.startswith("1 pairs of runs are not compared") for n in found.notes)
+
+    def test_against_the_paper(self, tmp_path: Path) -> None:
+        acc = (
+            load_baseline()
+            .query("dataset == 'breastmnist' and protocol == 'knn' and size == 28")
+            .set_index("backbone")["acc_mean"]
+        )
+        write_record(tmp_path, "knn", backbone="vgg16", acc=acc["vgg16"] / 100)
+        write_record(tmp_path, "knn", backbone="resnet18", acc=acc["resnet18"] / 100 - 0.05)
+        write_record(tmp_path, "knn", backbone="my_net", acc=0.999)
+        found = " ".join(analyse(tmp_path, against=True).findings)
+
+        assert "1 of 2 cells lie within 2 points of the paper's ACC" in found
+        assert "of the 2 that were run under its conditions, 1" in found
+        assert "my_net would be 1 of 11 among the paper's at best" in found
+        found = " ".join(analyse(tmp_path, against=True, tolerance=6).findings)
+        assert "2 of 2 cells lie within 6 points" in found
+        assert "paper" not in " ".join(analyse(tmp_path).findings)
+
+
+def np_shift(made: dict[str, Any]) -> Any:
+    """Return the index of other images."""
+    return made["test_index"] + 1
