@@ -26,6 +26,10 @@ class DatasetError(MedplusError):
     """A dataset's file is missing, damaged or not in MedMNIST's layout."""
 
 
+class DownloadError(MedplusError):
+    """A file cannot be fetched, or what has arrived is not what it should be."""
+
+
 class BackboneError(MedplusError):
     """A backbone cannot be built, or its weights cannot be had or do not fit."""
 

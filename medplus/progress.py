@@ -37,6 +37,58 @@ def on_console(console: Console) -> Progress:
     return _bar(console) if console.is_terminal else _lines(console)
 
 
+def bytes_on_console(console: Console) -> Progress:
+    """Return a reporter of bytes: a live bar on a terminal, a line now and then elsewhere."""
+    return _bytes_bar(console) if console.is_terminal else _bytes_lines(console)
+
+
+def _bytes_bar(console: Console) -> Progress:
+    from rich import progress
+
+    @contextmanager
+    def task(description: str, total: int, unit: str) -> Iterator[Advance]:
+        columns = (
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(bar_width=24),
+            progress.DownloadColumn(),
+            progress.TransferSpeedColumn(),
+            progress.TimeRemainingColumn(),
+        )
+        with progress.Progress(*columns, console=console, transient=True) as bar:
+            handle = bar.add_task(description, total=total)
+            yield lambda n: bar.update(handle, advance=n)
+
+    return task
+
+
+def _bytes_lines(console: Console) -> Progress:
+    @contextmanager
+    def task(description: str, total: int, unit: str) -> Iterator[Advance]:
+        start = last = time.monotonic()
+        done = 0
+
+        def advance(n: int) -> None:
+            nonlocal done, last
+            done += n
+            now = time.monotonic()
+            if now - last < _LINE_EVERY_S:
+                return
+            last = now
+            rate = max(done, 1) / (now - start)
+            left = max(total - done, 0) / rate
+            console.print(
+                f"{description}: {done / 1e6:.1f} of {total / 1e6:.1f} MB, {rate / 1e6:.1f} MB/s, "
+                f"{left:.0f} s left",
+                markup=False,
+                soft_wrap=True,
+                highlight=False,
+            )
+
+        yield advance
+
+    return task
+
+
 def _bar(console: Console) -> Progress:
     from rich import progress
 

@@ -17,7 +17,8 @@ def test_wrong_requests_exit_with_2_and_all_else_with_1():
     }
     assert codes.pop("UsageError") == 2
     assert set(codes) == {
-        "MedplusError", "DatasetError", "BackboneError", "StoreError", "RunError", "SweepError"
+        "MedplusError", "DatasetError", "BackboneError", "StoreError", "RunError", "SweepError",
+        "DownloadError",
     }  # fmt: skip
     assert set(codes.values()) == {1}
 

@@ -17,6 +17,7 @@ from medplus.errors import MedplusError, UsageError, nearest
 
 _COMMANDS = {
     "quickstart": "The whole way on synthetic data: extract, knn, probe, finetune; no download.",
+    "download": "Fetch the official files, or list and verify them.",
     "datasets": "List the datasets: task, licence, counts, what is on disk.",
     "backbones": "List backbones: full tag, dimension, parameters, preprocessing.",
     "phantom": "Write synthetic stand-ins for the datasets.",

@@ -98,7 +98,8 @@ Where it lies ({done.seconds:.0f} s)
   {done.report.files[0]}
   {" " * len(str(root))}               tables, figures and tests on one page: open it in a browser
 
-Next, on real data (put breastmnist.npz into data/; medplus datasets says where it comes from)
+Next, on real data
+  medplus download breastmnist
   medplus extract --dataset breastmnist --size 28 --backbone resnet18
   medplus knn     --dataset breastmnist --size 28 --backbone resnet18 --k 1,5,11
   medplus probe   --dataset breastmnist --size 28 --backbone resnet18

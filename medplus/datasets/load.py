@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -126,13 +127,15 @@ def find_file(info: catalog.DatasetInfo, size: int, data_root: Path) -> Path:
     if not has_root:
         raise DatasetError(
             f"the data folder {data_root} does not exist; name the folder that holds "
-            f"{path.name} with --data-root"
+            f"{path.name} with --data-root, or fetch it: "
+            f"medplus download {info.flag} --size {size} --data-root {shlex.quote(str(data_root))}"
         )
     others = [str(s) for s in SIZES if (data_root / info.filename(s)).is_file()]
     have = f" (sizes there: {', '.join(others)})" if others else ""
     raise DatasetError(
-        f"{path} does not exist{have}; put the official file there ({info.url[size]}), or make a "
-        f"synthetic one: medplus phantom --dataset {info.flag} --size {size} --out {data_root}"
+        f"{path} does not exist{have}; fetch it: medplus download {info.flag} --size {size} "
+        f"--data-root {shlex.quote(str(data_root))} (from {info.url[size]}), or make a synthetic "
+        f"one: medplus phantom --dataset {info.flag} --size {size} --out {data_root}"
     )
 
 

@@ -1,0 +1,247 @@
+"""The official files of MedMNIST+: fetched, checked, or listed for machines without internet."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from threading import Event, Lock
+from typing import Literal
+from urllib.parse import quote
+
+import httpx
+
+from medplus._version import __version__
+from medplus.datasets import catalog
+from medplus.errors import DownloadError, MedplusError, UsageError
+from medplus.progress import Progress, silent
+from medplus.transfer import PART, PATIENT, Outcome, Patience, RemoteFile, fetch, remote_size
+from medplus.vocabulary import SIZES
+
+State = Literal["official", "missing", "other"]
+WORKERS = 3
+_HEADROOM = 64 * 2**20
+"""Bytes that stay free on the disk."""
+
+
+@dataclass(frozen=True)
+class OfficialFile:
+    """An official file of MedMNIST+ and its place under a data root.
+
+    Attributes
+    ----------
+    dataset : str
+    size : int
+        In pixels.
+    remote : RemoteFile
+    most_bytes : int
+        What its arrays take uncompressed; the file is not noticeably larger.
+    n_bytes : int or None
+        Its size, where a server has told it.
+    """
+
+    dataset: str
+    size: int
+    remote: RemoteFile
+    most_bytes: int
+    n_bytes: int | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where the file is to lie."""
+        return self.remote.path
+
+    @property
+    def bytes_left(self) -> int:
+        """How much is still to come, at most."""
+        part = self.path.with_name(self.path.name + PART)
+        with suppress(OSError):
+            return max((self.n_bytes or self.most_bytes) - part.stat().st_size, 0)
+        return self.n_bytes or self.most_bytes
+
+    def state(self) -> State:
+        """Tell whether the file is there, and the official one; reads all of it.
+
+        Raises
+        ------
+        DownloadError
+            If it cannot be read.
+        """
+        try:
+            return "official" if self.remote.is_right(self.path) else "other"
+        except FileNotFoundError:
+            return "missing"
+        except OSError as error:
+            raise DownloadError(f"{self.path} cannot be read: {error.strerror}") from None
+
+
+@dataclass(frozen=True)
+class Download:
+    """What became of a file.
+
+    Attributes
+    ----------
+    file : OfficialFile
+    outcome : {"present", "downloaded", "resumed"} or None
+        None if it could not be had.
+    error : str
+        Why not.
+    """
+
+    file: OfficialFile
+    outcome: Outcome | None
+    error: str = ""
+
+
+def official_files(
+    datasets: Iterable[str],
+    sizes: Iterable[int],
+    data_root: str | Path = "data",
+    base_url: str | None = None,
+) -> list[OfficialFile]:
+    """Return the files of datasets and sizes, as `medmnist.INFO` names them.
+
+    Parameters
+    ----------
+    datasets : iterable of str
+        MedMNIST flags.
+    sizes : iterable of int
+        28, 64, 128, 224.
+    data_root : path
+        Where they are to lie.
+    base_url : str, optional
+        A mirror: the folder, by http or https, that holds files of the official names.
+
+    Raises
+    ------
+    UsageError
+        If a dataset, size or address is not known.
+    """
+    if base_url is not None and not base_url.startswith(("http://", "https://")):
+        raise UsageError(f"--base-url {base_url}: an address begins with http:// or https://")
+    found = []
+    for name, size in product(dict.fromkeys(datasets), dict.fromkeys(sizes)):
+        info = catalog.info(name)
+        if size not in SIZES:
+            raise UsageError(f"{name} has no size {size}; MedMNIST+ has 28, 64, 128 and 224")
+        file = info.filename(size)
+        url = info.url[size] if base_url is None else f"{base_url.rstrip('/')}/{quote(file)}"
+        remote = RemoteFile(url, Path(data_root) / file, info.md5[size])
+        n_images = sum(info.n_samples.values())
+        found.append(
+            OfficialFile(name, size, remote, n_images * (size**2 * info.channels + info.n_labels))
+        )
+    return found
+
+
+def missing_files(files: Sequence[OfficialFile]) -> list[OfficialFile]:
+    """Return the files that are not there."""
+    return [file for file in files if not file.path.exists()]
+
+
+def ask_sizes(files: Sequence[OfficialFile], patience: Patience = PATIENT) -> list[OfficialFile]:
+    """Return the files with their sizes, as far as the server tells them."""
+    with new_client(patience) as client, ThreadPoolExecutor(max_workers=8) as pool:
+        sizes = pool.map(lambda file: remote_size(client, file.remote), files)
+        return [replace(file, n_bytes=size) for file, size in zip(files, sizes, strict=True)]
+
+
+def check_room(files: Sequence[OfficialFile], data_root: Path) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Raises
+    ------
+    DownloadError
+        If the folder cannot be made or has too little room.
+    """
+    try:
+        data_root.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(data_root).free
+    except OSError as error:
+        raise DownloadError(f"{data_root} cannot be used: {error.strerror}") from None
+    needed = sum(file.bytes_left for file in files) + _HEADROOM
+    if needed > free:
+        raise DownloadError(
+            f"{data_root} has {free / 1e9:.1f} GB left, and {needed / 1e9:.1f} GB are needed; make "
+            "room, name another folder with --data-root, or fetch fewer or smaller files"
+        )
+
+
+def download(
+    files: Sequence[OfficialFile],
+    *,
+    workers: int = WORKERS,
+    patience: Patience = PATIENT,
+    progress: Progress = silent,
+) -> list[Download]:
+    """Fetch files, several at once; those that are there are left as they are.
+
+    A file that cannot be had does not keep the others. Processes that fetch the same file wait for
+    one another. After an interrupt the next call goes on with what has arrived.
+
+    Parameters
+    ----------
+    files : sequence of OfficialFile
+    workers : int
+        Files at once.
+    patience : Patience
+    progress : Progress
+
+    Returns
+    -------
+    list of Download
+        In the order of `files`.
+    """
+    total = sum(file.n_bytes or file.most_bytes for file in missing_files(files))
+    description = f"{len(files)} file{'' if len(files) == 1 else 's'}"
+    stop = Event()
+    with new_client(patience) as client, progress(description, total, "B") as advance:
+        told = _one_at_a_time(advance)
+
+        def one(file: OfficialFile) -> Download:
+            try:
+                return Download(file, fetch(client, file.remote, patience, told, stop))
+            except MedplusError as error:
+                return Download(file, None, str(error))
+
+        with ThreadPoolExecutor(max_workers=workers) as pool:
+            futures = [pool.submit(one, file) for file in files]
+            try:
+                _wait(futures)
+            except BaseException:
+                stop.set()
+                for future in futures:
+                    future.cancel()
+                raise
+            return [future.result() for future in futures]
+
+
+def new_client(patience: Patience) -> httpx.Client:
+    """Return a client that follows redirects and honours the proxy variables."""
+    return httpx.Client(
+        follow_redirects=True,
+        timeout=httpx.Timeout(patience.stall_s, pool=None),
+        headers={"user-agent": f"medplus/{__version__}"},
+    )
+
+
+def _wait(futures: Sequence[Future[Download]]) -> None:
+    # With a timeout, so that Ctrl-C is heard at once.
+    while wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION).not_done:
+        for future in futures:
+            if future.done():
+                future.result()
+
+
+def _one_at_a_time(advance: Callable[[int], None]) -> Callable[[int], None]:
+    lock = Lock()
+
+    def told(n: int) -> None:
+        with lock:
+            advance(n)
+
+    return told
