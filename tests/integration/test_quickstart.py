@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from medplus import quickstart
-from medplus.reporting import build
+from medplus.reporting import report
 
 DATASETS = ("breastmnist", "bloodmnist", "chestmnist")
 
@@ -25,11 +25,11 @@ def few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the network and the larger size out: one test runs them."""
+    """Leave the network, the larger size and the report out: one test has them."""
     monkeypatch.setattr(quickstart, "SIZES", (28,))
     monkeypatch.setattr(quickstart, "BACKBONES", ("pixels",))
     monkeypatch.setattr(quickstart, "FINETUNED", ("bloodmnist", 28, "pixels"))
-    monkeypatch.setattr(build, "write_figures", lambda analysis, folder: [])
+    monkeypatch.setattr(report, "write_report", lambda analysis, out: [out / "index.html"])
 
 
 def run(cli: Callable, *more: object) -> Any:
