@@ -16,6 +16,7 @@ from medplus.reporting.against import TOLERANCE, against_paper, newcomers
 from medplus.reporting.analysis import Analysis
 from medplus.reporting.baseline import DOI, load_baseline
 from medplus.reporting.cells import KEYS, Note, comparable
+from medplus.reporting.palette import PROTOCOL_LABELS
 from medplus.reporting.runs import Runs
 from medplus.reporting.select import UNLIKE_COLUMNS, select_alike
 from medplus.reporting.statistics.averages import with_averages
@@ -223,6 +224,15 @@ def _on_coverage(
             f"{wanted - len(cells)} of {wanted} cells of the grid have no runs; they are shown as "
             "missing, and rankings and tests are over what all backbones have.",
         )
+    over = cells.groupby(["protocol", "size"])["dataset"].nunique()
+    total = cells["dataset"].nunique()
+    if (fewer := over[over < total]).any():
+        places = (f"{PROTOCOL_LABELS[name]} {size} px ({n})" for (name, size), n in fewer.items())
+        yield Note(
+            "benchmark",
+            f"Averages over fewer than all {total} datasets, not to be compared with others: "
+            f"{', '.join(places)}.",
+        )
     if left_out:
         yield Note(
             "ranking",
@@ -313,14 +323,18 @@ def _on_what_is_left_out(
     if len(unlike):
         yield Note(
             "unlike",
-            f"{len(unlike)} cells were made under other conditions and stand in no other table; "
+            f"{_count(len(unlike), 'cell')} made under other conditions stand in no other table; "
             "--only KEY=VALUE chooses other conditions.",
         )
     if skipped:
-        yield Note("overview", f"{len(skipped)} records could not be read, and are left out.")
+        yield Note("overview", f"{_count(len(skipped), 'record')} could not be read: left out.")
     if unreadable:
         yield Note(
             "paired",
-            f"{unreadable} pairs of runs are not compared: the predictions of one cannot be read, "
-            "or they are of other test images.",
+            f"Not compared: {_count(unreadable, 'pair')} of runs, where predictions cannot be read "
+            "or are of other test images.",
         )
+
+
+def _count(n: int, word: str) -> str:
+    return f"{n} {word}{'' if n == 1 else 's'}"

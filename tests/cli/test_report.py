@@ -168,7 +168,7 @@ def test_damaged_records_are_named(cli: Cli, tmp_path: Path) -> None:
 
     name = Path(path).name
     assert ran.code == 0
-    assert "1 records could not be read" in ran.out
+    assert "1 record could not be read" in ran.out
     assert "Skipped " in ran.err
     assert name in ran.err
     (skipped,) = cli("report", "runs", "--out", "out", "--json").document["skipped"]

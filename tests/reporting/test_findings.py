@@ -181,6 +181,13 @@ class TestRuns:
         assert any(text.startswith("1 of 4 cells of the grid have no runs") for text in notes)
         assert any("1 of 2 datasets have no setting that all" in text for text in notes)
 
+    def test_averages_over_fewer_datasets_are_named(self, tmp_path: Path) -> None:
+        for dataset in ("a", "b"):
+            write_record(tmp_path, "knn", dataset=dataset)
+        write_record(tmp_path, dataset="a")
+        texts = [note.text for note in analyse(tmp_path).notes]
+        assert any(text.endswith("compared with others: linear probe 28 px (1).") for text in texts)
+
     def test_what_is_left_out_is_told(self, tmp_path: Path) -> None:
         write_record(tmp_path, dataset="a")
         write_record(tmp_path, dataset="b")
@@ -189,8 +196,8 @@ class TestRuns:
         found = analyse(tmp_path)
 
         texts = {note.where: note.text for note in found.notes}
-        assert texts["unlike"].startswith("1 cells were made under other conditions")
-        assert texts["overview"].startswith("1 records could not be read")
+        assert texts["unlike"].startswith("1 cell made under other conditions")
+        assert texts["overview"].startswith("1 record could not be read")
         assert len(found.skipped) == 1
 
     def test_costs_of_different_devices_carry_a_warning(self, tmp_path: Path) -> None:
@@ -230,7 +237,7 @@ class TestRuns:
         found = analyse(tmp_path)
 
         assert found.paired.empty
-        assert any(n.text.startswith("1 pairs of runs are not compared") for n in found.notes)
+        assert any(n.text.startswith("Not compared: 1 pair of runs") for n in found.notes)
 
     def test_against_the_paper(self, tmp_path: Path) -> None:
         acc = (
