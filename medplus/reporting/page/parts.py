@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -140,3 +140,31 @@ class Section:
     def folded(self) -> tuple[Table, ...]:
         """The tables that open on demand."""
         return tuple(table for table in self.tables if table.folded)
+
+
+def table(
+    caption: str,
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[Any]],
+    folded: bool = True,
+) -> Table:
+    """Return a table of cells, some of them given as plain text."""
+    made = tuple(
+        tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in rows
+    )
+    return Table(caption, tuple(columns), made, folded)
+
+
+def text_columns(*labels: str) -> list[Column]:
+    """Return headings of columns of words."""
+    return [Column(label) for label in labels]
+
+
+def number_columns(*labels: str) -> list[Column]:
+    """Return headings of columns of numbers."""
+    return [Column(label, numeric=True) for label in labels]
+
+
+def verdict(passed: bool, yes: str = "yes", no: str = "no") -> Cell:
+    """Return a cell that says whether something holds."""
+    return Cell(yes if passed else no, "yes" if passed else "no")

@@ -12,7 +12,7 @@ import pytest
 from medplus.reporting.baseline import DOI
 from medplus.reporting.cells import KEYS, PROTOCOLS, order_backbones
 from medplus.reporting.format import percent
-from medplus.reporting.page import PageLinks, charts, render_page
+from medplus.reporting.page import PageLinks, chart_parts, render_page
 from medplus.reporting.page.inline import safe_json
 from medplus.reporting.page.leaderboard import best_and_second
 from medplus.reporting.page.links import href
@@ -385,5 +385,5 @@ def test_notes_stand_in_their_section_under_either_name(paper):
 
 def test_long_names_are_shortened_beside_axes_unless_they_then_coincide():
     long = [f"vit_base_patch16_{middle}_laion2b_ft_in12k" for middle in ("clip_224", "clip_384")]
-    labels = charts._axis_labels([*long, "vit_huge_patch14_clip_quickgelu_224_metaclip"])
+    labels = chart_parts.axis_labels([*long, "vit_huge_patch14_clip_quickgelu_224_metaclip"])
     assert list(labels.values()) == [*long, "vit_huge_patch…24_metaclip"]
