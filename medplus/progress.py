@@ -34,59 +34,12 @@ def stderr_console() -> Console:
 
 def on_console(console: Console) -> Progress:
     """Return a reporter for a console: a live bar on a terminal, a line now and then elsewhere."""
-    return _bar(console) if console.is_terminal else _lines(console)
+    return _bar(console) if console.is_terminal else _lines(console, _items)
 
 
 def bytes_on_console(console: Console) -> Progress:
-    """Return a reporter of bytes: a live bar on a terminal, a line now and then elsewhere."""
-    return _bytes_bar(console) if console.is_terminal else _bytes_lines(console)
-
-
-def _bytes_bar(console: Console) -> Progress:
-    from rich import progress
-
-    @contextmanager
-    def task(description: str, total: int, unit: str) -> Iterator[Advance]:
-        columns = (
-            progress.TextColumn("{task.description}", markup=False),
-            progress.BarColumn(bar_width=24),
-            progress.DownloadColumn(),
-            progress.TransferSpeedColumn(),
-            progress.TimeRemainingColumn(),
-        )
-        with progress.Progress(*columns, console=console, transient=True) as bar:
-            handle = bar.add_task(description, total=total)
-            yield lambda n: bar.update(handle, advance=n)
-
-    return task
-
-
-def _bytes_lines(console: Console) -> Progress:
-    @contextmanager
-    def task(description: str, total: int, unit: str) -> Iterator[Advance]:
-        start = last = time.monotonic()
-        done = 0
-
-        def advance(n: int) -> None:
-            nonlocal done, last
-            done += n
-            now = time.monotonic()
-            if now - last < _LINE_EVERY_S:
-                return
-            last = now
-            rate = max(done, 1) / (now - start)
-            left = max(total - done, 0) / rate
-            console.print(
-                f"{description}: {done / 1e6:.1f} of {total / 1e6:.1f} MB, {rate / 1e6:.1f} MB/s, "
-                f"{left:.0f} s left",
-                markup=False,
-                soft_wrap=True,
-                highlight=False,
-            )
-
-        yield advance
-
-    return task
+    """Return a reporter of bytes; as `on_console`, in megabytes."""
+    return _bytes_bar(console) if console.is_terminal else _lines(console, _megabytes)
 
 
 def _bar(console: Console) -> Progress:
@@ -117,7 +70,26 @@ def _bar(console: Console) -> Progress:
     return task
 
 
-def _lines(console: Console) -> Progress:
+def _bytes_bar(console: Console) -> Progress:
+    from rich import progress
+
+    @contextmanager
+    def task(description: str, total: int, unit: str) -> Iterator[Advance]:
+        columns = (
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(bar_width=24),
+            progress.DownloadColumn(),
+            progress.TransferSpeedColumn(),
+            progress.TimeRemainingColumn(),
+        )
+        with progress.Progress(*columns, console=console, transient=True) as bar:
+            handle = bar.add_task(description, total=total)
+            yield lambda n: bar.update(handle, advance=n)
+
+    return task
+
+
+def _lines(console: Console, say: Callable[[int, int, str, float], str]) -> Progress:
     @contextmanager
     def task(description: str, total: int, unit: str) -> Iterator[Advance]:
         start = last = time.monotonic()
@@ -130,10 +102,10 @@ def _lines(console: Console) -> Progress:
             if now - last < _LINE_EVERY_S and done < total:
                 return
             last = now
-            rate = done / max(now - start, 1e-9)
-            left = (total - done) / rate
+            rate = max(done, 1) / max(now - start, 1e-9)
+            left = max(total - done, 0) / rate
             console.print(
-                f"{description}: {done}/{total}, {rate:.0f} {unit}/s, {left:.0f} s left",
+                f"{description}: {say(done, total, unit, rate)}, {left:.0f} s left",
                 markup=False,
                 soft_wrap=True,
                 highlight=False,
@@ -142,3 +114,11 @@ def _lines(console: Console) -> Progress:
         yield advance
 
     return task
+
+
+def _items(done: int, total: int, unit: str, rate: float) -> str:
+    return f"{done}/{total}, {rate:.0f} {unit}/s"
+
+
+def _megabytes(done: int, total: int, unit: str, rate: float) -> str:
+    return f"{done / 1e6:.1f} of {total / 1e6:.1f} MB, {rate / 1e6:.1f} MB/s"
