@@ -19,8 +19,10 @@ from medplus.backbones.catalog import (
     IMAGENET_STD,
     PAPER,
     PIXELS,
+    PRELOGITS,
     resolve,
 )
+from medplus.backbones.features import with_feature
 from medplus.backbones.finetuned import (
     NetworkDescription,
     backbone_state,
@@ -29,6 +31,7 @@ from medplus.backbones.finetuned import (
     network_file,
     read_network,
 )
+from medplus.backbones.folder import find_weights, is_weights_folder, read_folder_weights
 from medplus.backbones.modules import AlexNetFeatures, Pixels, PreLogits
 from medplus.backbones.sam import bake_sam_tables
 from medplus.errors import BackboneError, first_line
@@ -49,11 +52,12 @@ class Backbone:
     module : nn.Module
         Maps (n, channels, height, width) float to (n, dim) float.
     weights : str
-        ``pretrained``, ``none``, or the absolute path of a file; ``none`` for ``pixels``.
+        ``pretrained``, ``none``, or the absolute path of a file; ``none`` for ``pixels``. Those of
+        a folder are ``pretrained``.
     weights_sha256 : str
         Digest of the weights in memory.
     feature : str
-        The definition of the embedding: ``prelogits``, or ``pixels``.
+        The definition of the embedding, as for `load_backbone`; or ``pixels``.
     run_id : str or None
         The fine-tuned run whose network this is.
     """
@@ -86,6 +90,7 @@ def load_backbone(
     fit: Fit | None = None,
     *,
     frozen: bool = True,
+    feature: str = PRELOGITS,
 ) -> Backbone:
     """Build a backbone with its weights, in eval mode, on the CPU.
 
@@ -94,8 +99,9 @@ def load_backbone(
     name : str
         One of the paper's ten, ``pixels``, any timm name, or the folder of a fine-tuned run.
     weights : str
-        ``pretrained``, ``none`` (random, from a fixed seed), or the path of a ``.safetensors`` or
-        ``.pth`` file. A run has its own.
+        ``pretrained``, ``none`` (random, from a fixed seed), the path of a ``.safetensors`` or
+        ``.pth`` file, or a folder of pretrained weights that `medplus.backbones.fetch` wrote. A run
+        has its own.
     size : int
         Size of the images in pixels; matters only for ``fit="native"``.
     fit : {"pad", "resize", "native"}, optional
@@ -103,26 +109,59 @@ def load_backbone(
         trained.
     frozen : bool
         Prepare the network for inference alone. Otherwise its parameters can be trained.
+    feature : str
+        What of the network is its embedding: ``prelogits``, ``cls``, ``avg``, ``cls+avg`` or
+        ``layer:NAME``; see `medplus.backbones.features`. It means nothing for ``pixels``.
+
+    Raises
+    ------
+    UsageError
+        If the name is unknown, a run is to have other weights than its own, or the network has no
+        such feature.
+    BackboneError
+        If the weights cannot be fetched, read, or do not fit the network.
+    """
+    check_weights(name, weights_io.weights_label(weights))
+    if is_finetuned(name):
+        run = _load_finetuned(network_file(Path(name)), size, fit, frozen)
+        return _featured(run, feature, size)
+    short, tag = resolve(name)
+    fit = "native" if short == PIXELS else fit or "pad"
+    canvas = None if fit == "native" else PAPER_CANVAS
+    module, mean, std = _build(tag, weights, canvas or size)
+    spec = PreprocessSpec(mean, std, fit, canvas, rgb=short != PIXELS)
+    label = weights_io.NONE if short == PIXELS else weights_io.weights_label(weights)
+    digest = _settle(module, canvas or size, frozen)
+    own = PIXELS if short == PIXELS else PRELOGITS
+    return _featured(Backbone(short, tag, module, spec, label, digest, own), feature, size)
+
+
+def _featured(backbone: Backbone, feature: str, size: int) -> Backbone:
+    if feature == PRELOGITS or not backbone.is_network:
+        return backbone
+    canvas = backbone.preprocess.canvas or size
+    module = with_feature(backbone.module, feature, backbone.tag, canvas)
+    return replace(backbone, module=module, feature=feature)
+
+
+def check_backbone(name: str, weights: str) -> None:
+    """Refuse, before any work, a backbone or weights of it that are not to be had here.
 
     Raises
     ------
     UsageError
         If the name is unknown, or a run is to have other weights than its own.
     BackboneError
-        If the weights cannot be fetched, read, or do not fit the network.
+        If a folder of weights has none for it.
     """
-    check_weights(name, weights)
-    if is_finetuned(name):
-        return _load_finetuned(network_file(Path(name)), size, fit, frozen)
-    short, tag = resolve(name)
-    fit = "native" if short == PIXELS else fit or "pad"
-    canvas = None if fit == "native" else PAPER_CANVAS
-    module, mean, std = _build(tag, weights, canvas or size)
-    spec = PreprocessSpec(mean, std, fit, canvas, rgb=short != PIXELS)
-    feature = PIXELS if short == PIXELS else "prelogits"
-    label = weights_io.NONE if short == PIXELS else _weights_label(weights)
-    digest = _settle(module, canvas or size, frozen)
-    return Backbone(short, tag, module, spec, label, digest, feature)
+    _, tag = resolve(name)
+    check_weights(name, weights_io.weights_label(weights))
+    if _is_from_folder(weights) and tag != PIXELS and not is_finetuned(name):
+        find_weights(Path(weights), tag)
+
+
+def _is_from_folder(weights: str) -> bool:
+    return weights not in (weights_io.PRETRAINED, weights_io.NONE) and is_weights_folder(weights)
 
 
 def _load_finetuned(file: Path, size: int, fit: Fit | None, frozen: bool) -> Backbone:
@@ -178,14 +217,8 @@ def _build(tag: str, weights: str, canvas: int) -> _Built:
     return PreLogits(network), tuple(config["mean"]), tuple(config["std"])
 
 
-def _weights_label(weights: str) -> str:
-    if weights in (weights_io.PRETRAINED, weights_io.NONE):
-        return weights
-    return str(Path(weights).resolve())
-
-
 def _build_alexnet(tag: str, weights: str) -> nn.Module:
-    from torchvision.models import AlexNet_Weights, alexnet
+    from torchvision.models import alexnet
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_INIT_SEED)
@@ -193,13 +226,9 @@ def _build_alexnet(tag: str, weights: str) -> nn.Module:
     if weights == weights_io.NONE:
         return AlexNetFeatures(network)
     if weights == weights_io.PRETRAINED:
-        try:
-            with redirect_stdout(sys.stderr):  # torch.hub announces downloads on stdout
-                state = AlexNet_Weights.IMAGENET1K_V1.get_state_dict(
-                    progress=False, check_hash=True, weights_only=True
-                )
-        except Exception as error:
-            raise weights_io.fetch_error(tag, error) from error
+        state = alexnet_state(tag)
+    elif _is_from_folder(weights):
+        state = read_folder_weights(Path(weights), tag)
     else:
         state = weights_io.read_weights_file(Path(weights))
     module = AlexNetFeatures(network)
@@ -211,6 +240,30 @@ def _build_alexnet(tag: str, weights: str) -> nn.Module:
     return module
 
 
+def alexnet_state(tag: str) -> dict[str, torch.Tensor]:
+    """Return torchvision's weights of AlexNet, from torch.hub's cache or else its server.
+
+    Raises
+    ------
+    BackboneError
+        If they cannot be had.
+    """
+    from torchvision.models import AlexNet_Weights
+
+    pretrained = AlexNet_Weights.IMAGENET1K_V1
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / pretrained.url.rpartition("/")[2]
+    try:
+        if not cached.is_file():
+            weights_io.check_reachable(pretrained.url)
+        with redirect_stdout(sys.stderr):  # torch.hub announces downloads on stdout
+            state: dict[str, torch.Tensor] = pretrained.get_state_dict(
+                progress=False, check_hash=True, weights_only=True
+            )
+    except Exception as error:
+        raise weights_io.fetch_error(tag, error) from error
+    return state
+
+
 def _build_timm(tag: str, weights: str, canvas: int) -> Any:
     import timm
 
@@ -218,7 +271,11 @@ def _build_timm(tag: str, weights: str, canvas: int) -> Any:
         weights_io.go_offline_if_unreachable()
     arguments = _size_arguments(tag, canvas)
     state = None
-    if weights not in (weights_io.PRETRAINED, weights_io.NONE):
+    if _is_from_folder(weights):
+        # Nothing but the source differs from the hub's, so timm makes the same network of it.
+        state = read_folder_weights(Path(weights), tag)
+        arguments["pretrained_cfg_overlay"] = {"state_dict": state}
+    elif weights not in (weights_io.PRETRAINED, weights_io.NONE):
         state = weights_io.read_weights_file(Path(weights))
         classes = _classes_in(state, tag)
         arguments["num_classes"] = classes

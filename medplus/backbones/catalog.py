@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from medplus.errors import BackboneError, UsageError, first_line, nearest
 
 PIXELS = "pixels"
 ALEXNET = "alexnet"
+PRELOGITS = "prelogits"
+"""The feature that is a network's embedding where no other is asked for."""
 
 PAPER: dict[str, str] = {
     "vgg16": "vgg16.tv_in1k",
@@ -116,6 +119,43 @@ def resolve(name: str) -> tuple[str, str]:
     default = timm.models.get_pretrained_cfg(architecture)
     is_default = default is not None and default.tag == tag
     return (architecture if is_default and architecture not in PAPER else name), name
+
+
+def is_pattern(name: str) -> bool:
+    """Tell a name with wildcards; a run's folder may have such signs in its name."""
+    return any(sign in name for sign in "*?[") and not is_path(name)
+
+
+def matching(pattern: str) -> list[str]:
+    """Return the backbones with pretrained weights whose name or full tag matches wildcards.
+
+    Parameters
+    ----------
+    pattern : str
+        With ``*``, ``?`` and ``[…]`` as in a shell.
+
+    Returns
+    -------
+    list of str
+        In timm's order; what is not timm's comes first.
+
+    Raises
+    ------
+    UsageError
+        If none matches.
+    """
+    import timm
+
+    own = [name for name in (ALEXNET, PIXELS) if fnmatchcase(name, pattern)]
+    found = [*own, *timm.list_models(pattern, pretrained=True)]
+    if not found:
+        bare = pattern.strip("*?")
+        raise UsageError(
+            f"no backbone with pretrained weights matches '{pattern}'"
+            f"{nearest(bare, timm.list_models()) if bare else ''} (quote a pattern, so that the "
+            "shell leaves it alone)"
+        )
+    return found
 
 
 def describe(name: str) -> BackboneInfo:

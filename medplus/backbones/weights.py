@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+from medplus.backbones.folder import is_weights_folder
 from medplus.errors import BackboneError, first_line
 
 if TYPE_CHECKING:
@@ -19,6 +23,18 @@ PRETRAINED = "pretrained"
 NONE = "none"
 _CONNECT_TIMEOUT_S = 3.0
 _NESTED_KEYS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema")
+_LOCAL_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def weights_label(weights: str) -> str:
+    """Return weights as stores and records name them: a word, or the path in full.
+
+    A folder of pretrained weights is a way to have them, not other weights: it goes by
+    ``pretrained``, so that what was made on a machine with internet is found on one without.
+    """
+    if weights in (PRETRAINED, NONE):
+        return weights
+    return PRETRAINED if is_weights_folder(weights) else str(Path(weights).resolve())
 
 
 def read_weights_file(path: Path) -> dict[str, torch.Tensor]:
@@ -32,9 +48,10 @@ def read_weights_file(path: Path) -> dict[str, torch.Tensor]:
     import torch
 
     if not path.is_file():
+        fault = "is a folder without manifest.json" if path.is_dir() else "does not exist"
         raise BackboneError(
-            f"the weights file {path} does not exist; --weights takes a .safetensors or .pth "
-            "file, 'pretrained' or 'none'"
+            f"the weights file {path} {fault}; --weights takes a .safetensors or .pth file, a "
+            "folder that medplus backbones --fetch … --to wrote, 'pretrained' or 'none'"
         )
     try:
         if path.suffix == ".safetensors":
@@ -49,10 +66,17 @@ def read_weights_file(path: Path) -> dict[str, torch.Tensor]:
             f"the weights file {path} is {kind} ({type(error).__name__}): medplus reads tensors "
             "only; save it with safetensors.torch.save_file, or torch.save of a plain state_dict"
         ) from error
-    return _unwrap(state, path)
+    return plain_state(state, path)
 
 
-def _unwrap(state: object, path: Path) -> dict[str, torch.Tensor]:
+def plain_state(state: object, path: Path) -> dict[str, torch.Tensor]:
+    """Return the state dict that a file's content is, or has in it.
+
+    Raises
+    ------
+    BackboneError
+        If it holds none, or something else than tensors; names `path`.
+    """
     import torch
 
     while isinstance(state, Mapping):
@@ -102,23 +126,78 @@ def go_offline_if_unreachable() -> None:
     """
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE or getproxies():
-        return
-    address = urlsplit(constants.ENDPOINT)
+    if not constants.HF_HUB_OFFLINE and not _is_reachable(constants.ENDPOINT):
+        constants.HF_HUB_OFFLINE = True
+
+
+def check_reachable(url: str) -> None:
+    """Raise at once where a file that no cache has cannot be fetched either.
+
+    torch.hub waits for minutes for a host behind a firewall, and knows no offline mode; the hub's
+    is meant for all.
+
+    Raises
+    ------
+    OSError
+    """
+    if _asked_to_stay_offline() or not _is_reachable(url):
+        raise OSError(f"{urlsplit(url).hostname} cannot be reached")
+
+
+def _is_reachable(url: str) -> bool:
+    if getproxies():
+        return True
+    address = urlsplit(url)
     port = address.port or (80 if address.scheme == "http" else 443)
     try:
         socket.create_connection((address.hostname or "", port), timeout=_CONNECT_TIMEOUT_S).close()
     except OSError:
-        constants.HF_HUB_OFFLINE = True
+        return False
+    return True
+
+
+def _asked_to_stay_offline() -> bool:
+    words = ("1", "ON", "YES", "TRUE")
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return any(os.environ.get(name, "").upper() in words for name in names)
 
 
 def fetch_error(tag: str, error: BaseException) -> BackboneError:
     """Return the error for pretrained weights that cannot be fetched, with the ways out."""
-    reason = "they are not in the local cache, and the hub cannot be reached"
-    if not isinstance(error, OSError | ValueError):
-        reason = f"{type(error).__name__}: {first_line(error)[:200]}"
+    cache = "TORCH_HOME" if tag.startswith("alexnet.") else "HF_HOME"
     return BackboneError(
-        f"the pretrained weights of {tag} cannot be had ({reason}); connect to the internet once "
-        "to fill the cache, or name a local file with --weights FILE, or use --weights none for a "
-        "random network"
+        f"the pretrained weights of {tag} cannot be had ({_reason(error)}); fill the cache with "
+        f"medplus backbones --fetch {tag} where there is internet ({cache} names its folder, which "
+        "can be carried over), or name a folder that --fetch … --to DIR wrote with --weights DIR "
+        "(or a file with --weights FILE), or use --weights none for a random network"
     )
+
+
+def _reason(error: BaseException) -> str:
+    """Say why weights cannot be had: an answer of the server, a fault here, or no connection."""
+    for cause in _chain(error):
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        status = status or (getattr(cause, "code", None) if isinstance(cause, OSError) else None)
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            return "the hub answers 429: too many requests from this address for now"
+        if isinstance(status, int) and status >= HTTPStatus.BAD_REQUEST:
+            return f"the hub answers {status}"
+        if isinstance(cause, OSError) and cause.errno in _LOCAL_FAULTS:
+            return f"{cause.filename or 'the cache'}: {cause.strerror}"
+    if not isinstance(error, OSError | ValueError):
+        return f"{type(error).__name__}: {first_line(error)[:200]}"
+    if _asked_to_stay_offline():
+        return "they are not in the local cache, and HF_HUB_OFFLINE forbids to fetch them"
+    return "they are not in the local cache, and the hub cannot be reached"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and all that it came from."""
+    seen: set[int] = set()
+    rest: list[BaseException | None] = [error]
+    while rest:
+        cause = rest.pop(0)
+        if cause is not None and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            rest += [cause.__cause__, cause.__context__]

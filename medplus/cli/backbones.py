@@ -2,25 +2,97 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
 
 from medplus.cli import options
 from medplus.cli.options import Output
+from medplus.errors import UsageError
+
+MOST_DESCRIBED = 32
+"""A network is built, without memory, for every row of the table: of more, only names are told."""
 
 
 @click.command()
 @click.argument("names", nargs=-1)
+@click.option("--fetch", is_flag=True, help="Fetch the pretrained weights of those NAMED, or all.")
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="With --fetch: also write them to a folder that --weights DIR takes elsewhere.",
+)
 @options.common
-def backbones(output: Output, names: tuple[str, ...]) -> None:
-    """List backbones: the paper's ten and `pixels`, or those NAMED (any timm name)."""
-    from medplus.backbones.catalog import PAPER, PIXELS, describe
+def backbones(output: Output, names: tuple[str, ...], fetch: bool, to: Path | None) -> None:
+    """List backbones: the paper's ten and `pixels`, or those NAMED.
 
-    known = [describe(name) for name in (names or (*PAPER, PIXELS))]
-    document = {"backbones": [asdict(info) for info in known]}
-    output.result(document, lambda: _show(known))
+    A name is any that timm knows, with wildcards ('vit_*dino*'), or all: the paper's ten. Of more
+    than 32 that match, only the names are told.
+    """
+    given = [
+        part for name in names for part in options.Comma(click.STRING).convert(name, None, None)
+    ]
+    if to is not None and not fetch:
+        raise UsageError("--to goes with --fetch: medplus backbones --fetch NAME --to DIR")
+    if fetch:
+        _fetch(output, given, to)
+    else:
+        _list(output, given)
+
+
+def _list(output: Output, given: Sequence[str]) -> None:
+    from medplus.backbones.catalog import PAPER, PIXELS, describe, is_pattern, matching
+
+    asked = options.expand_backbones(given) or [*PAPER, PIXELS]
+    found = [match for name in asked for match in (matching(name) if is_pattern(name) else [name])]
+    found = list(dict.fromkeys(found))
+    if len(found) > MOST_DESCRIBED and any(is_pattern(name) for name in asked):
+        document: dict[str, Any] = {"backbones": [{"name": name} for name in found]}
+        output.result(document, lambda: click.echo("\n".join(found)))
+        output.note(
+            f"{len(found)} backbones; where at most {MOST_DESCRIBED} match, the table tells more "
+            "of each"
+        )
+        return
+    known = [describe(name) for name in found]
+    output.result({"backbones": [asdict(info) for info in known]}, lambda: _show(known))
+
+
+def _fetch(output: Output, given: Sequence[str], to: Path | None) -> None:
+    from medplus.backbones.catalog import is_pattern
+    from medplus.backbones.fetch import fetch_weights
+
+    if not given:
+        raise UsageError("--fetch needs the names of backbones, or all: the paper's ten")
+    patterns = [name for name in given if is_pattern(name)]
+    if patterns:
+        raise UsageError(
+            f"--fetch takes names, not '{patterns[0]}', which may mean many gigabytes; "
+            f"medplus backbones '{patterns[0]}' lists what matches"
+        )
+    fetched = fetch_weights(
+        options.expand_backbones(given), to, lambda one: output.note(f"{one.tag} is at hand")
+    )
+    document = {"fetched": [asdict(one) for one in fetched]}
+    output.result(document, lambda: _show_fetched(fetched, to))
+
+
+def _show_fetched(fetched: list[Any], to: Path | None) -> None:
+    from medplus.cli.tables import Column, make_console, print_table
+
+    columns = [Column("backbone"), Column("full tag", least=22), Column("weights' SHA-256", rank=1)]
+    rows = [[one.name, one.tag, one.weights_sha256[:12]] for one in fetched]
+    if to is not None:
+        columns += [Column("MB", right=True), Column("file", rank=2)]
+        for row, one in zip(rows, fetched, strict=True):
+            row += [f"{one.bytes / 1e6:.1f}", Path(one.path).name]
+    print_table(tuple(columns), [tuple(row) for row in rows])
+    if to is not None:
+        make_console().print(f"Carry {to} over, and say --weights {to} there.")
 
 
 def _show(known: list[Any]) -> None:

@@ -17,7 +17,8 @@ from medplus.cli.options import Output
     "--weights",
     default="pretrained",
     show_default=True,
-    help="pretrained, none (random), or a .safetensors or .pth file; a fine-tuned run has its own.",
+    help="pretrained, none (random), a .safetensors or .pth file, or a folder that medplus "
+    "backbones --fetch … --to wrote; a fine-tuned run has its own.",
 )
 @click.option(
     "--precision",
@@ -38,6 +39,14 @@ from medplus.cli.options import Output
     type=click.Choice(["pad", "resize", "native"]),
     help="Zero-pad to the backbone's input (the paper's way), resize to it, or neither.  "
     "[default: pad, or as a fine-tuned run was trained]",
+)
+@click.option(
+    "--feature",
+    default="prelogits",
+    show_default=True,
+    metavar="prelogits|cls|avg|cls+avg|layer:NAME",
+    help="What of the network is stored: what its classifier would see; class token, mean of the "
+    "patch tokens, or both; or the averaged output of a module inside.",
 )
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Images per forward.  [default: automatic]"

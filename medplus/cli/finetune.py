@@ -46,7 +46,12 @@ class BatchSize(click.ParamType):  # type: ignore[type-arg]  # not generic befor
     show_default=True,
     help="paper, modern, or a YAML file; configs/recipes/ holds both as files to start from.",
 )
-@click.option("--weights", default="pretrained", show_default=True, help="pretrained, none, FILE.")
+@click.option(
+    "--weights",
+    default="pretrained",
+    show_default=True,
+    help="pretrained, none, a file, or a folder that medplus backbones --fetch … --to wrote.",
+)
 @click.option(
     "--fit",
     type=click.Choice(["pad", "resize", "native"]),

@@ -206,7 +206,8 @@ def names(default_size: str) -> Callable[[Command], Command]:
             "--dataset",
             "datasets",
             required=True,
-            help="MedMNIST flag, path of an npz file, or all; repeat or use commas.",
+            help="MedMNIST flag, path of an npz file or a folder of images, or all; repeat or "
+            "use commas.",
         )(command)
 
     return add

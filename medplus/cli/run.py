@@ -42,7 +42,8 @@ def _reference_options(command: Command) -> Command:
     "--weights",
     default="pretrained",
     show_default=True,
-    help="pretrained, none (random), or a .safetensors or .pth file.",
+    help="pretrained, none (random), a .safetensors or .pth file, or a folder that medplus "
+    "backbones --fetch … --to wrote.",
 )
 @options.store_root
 @click.option("--overwrite", is_flag=True, help="Do the run again if it exists.")

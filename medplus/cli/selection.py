@@ -21,7 +21,9 @@ def selectors(command: Command) -> Command:
     for option in reversed(
         (
             options.names(default_size="any"),
-            click.option("--weights", help="pretrained, none, or the file.  [default: any]"),
+            click.option(
+                "--weights", help="pretrained, none, or the file or folder.  [default: any]"
+            ),
             click.option(
                 "--precision",
                 type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
@@ -36,6 +38,10 @@ def selectors(command: Command) -> Command:
                 "--fit",
                 type=click.Choice(["pad", "resize", "native"]),
                 help="How images were fitted.  [default: any]",
+            ),
+            click.option(
+                "--feature",
+                help="prelogits, cls, avg, cls+avg or layer:NAME, as extracted.  [default: any]",
             ),
             click.option(
                 "--key", help="The start of a store's key, as `medplus store ls` shows it."
@@ -62,23 +68,16 @@ def find_stores(
     **filters: str | None,
 ) -> list[EmbeddingStore]:
     """Return one store for every dataset, size and backbone that is asked for."""
+    from medplus.datasets.load import digests_of, is_path
     from medplus.embeddings.select import StoreQuery, find_store
 
     stores = []
     for dataset in options.expand_datasets(datasets):
         for size in options.expand_sizes(sizes):
-            digest = _digest(dataset, size, data_root)
+            # Files in different folders may share a name.
+            known = is_path(dataset) or data_root is not None
+            digests = digests_of(dataset, size, data_root or "") if known else None
             for backbone in options.expand_backbones(backbones):
-                query = StoreQuery(dataset, size, backbone, dataset_digest=digest, **filters)
+                query = StoreQuery(dataset, size, backbone, dataset_digests=digests, **filters)
                 stores.append(find_store(store_root, query))
     return stores
-
-
-def _digest(dataset: str, size: int | None, data_root: Path | None) -> str | None:
-    """Return what identifies the data that are meant, or None if any of that name will do."""
-    from medplus.datasets.load import is_path, load_dataset
-
-    if is_path(dataset):
-        # Files in different folders may share a name; one that is gone is known by its name only.
-        return load_dataset(dataset, size).digest if Path(dataset).is_file() else None
-    return load_dataset(dataset, size, data_root).digest if data_root else None

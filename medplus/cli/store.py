@@ -52,6 +52,7 @@ def _summary(path: Path, info: StoreInfo) -> dict[str, Any]:
         "precision": info.key["precision"],
         "dtype": info.dtype,
         "fit": info.key["preprocess"]["fit"],
+        "feature": info.key["feature"],
         "dim": info.dim,
         "splits": dict(info.n_samples),
         "data_source": info.data_source,

@@ -27,8 +27,8 @@ from medplus.errors import DatasetError, first_line
 log = logging.getLogger(__name__)
 
 _SCHEMA = 1
-_FOLDER = ".medplus-cache"
-_LOCK_TIMEOUT_S = 3600
+FOLDER = ".medplus-cache"
+LOCK_TIMEOUT_S = 3600
 _HASH_BLOCK = 1 << 22
 
 
@@ -62,7 +62,7 @@ def open_cached(path: Path) -> CachedArrays:
         If the file is missing, damaged or not in MedMNIST's layout, or the cache cannot be written.
     """
     path = _existing(path)
-    beside = path.parent / _FOLDER / path.stem
+    beside = path.parent / FOLDER / path.stem
     cached = _open_if_current(beside, path)  # also where others have filled it and we cannot write
     if cached is not None:
         return cached
@@ -71,9 +71,7 @@ def open_cached(path: Path) -> CachedArrays:
         cached = _open_if_current(folder, path)
         if cached is not None:
             return cached
-    with lock.hold(
-        folder.with_name(f"{folder.name}.lock"), f"the cache of {path}", _LOCK_TIMEOUT_S
-    ):
+    with lock.hold(folder.with_name(f"{folder.name}.lock"), f"the cache of {path}", LOCK_TIMEOUT_S):
         cached = _open_if_current(folder, path)  # another process may have filled it meanwhile
         if cached is not None:
             return cached
@@ -98,15 +96,10 @@ def _existing(path: Path) -> Path:
 
 
 def _cache_folder(path: Path) -> Path:
-    beside = path.parent / _FOLDER
-    try:
-        beside.mkdir(exist_ok=True)
-        if os.access(beside, os.W_OK):
-            return beside / path.stem
-    except OSError:
-        pass
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "medplus"
-    root = Path(os.environ.get("MEDPLUS_CACHE") or default)
+    beside = path.parent / FOLDER
+    if is_writable(beside):
+        return beside / path.stem
+    root = user_cache()
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -116,6 +109,21 @@ def _cache_folder(path: Path) -> Path:
         ) from None
     place = hashlib.sha256(str(path).encode()).hexdigest()[:8]
     return root / f"{path.stem}-{place}"
+
+
+def is_writable(beside: Path) -> bool:
+    """Tell whether a cache can lie beside its data, and make its folder there."""
+    try:
+        beside.mkdir(exist_ok=True)
+        return os.access(beside, os.W_OK)
+    except OSError:
+        return False
+
+
+def user_cache() -> Path:
+    """Return the folder of the caches that cannot lie beside their data."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "medplus"
+    return Path(os.environ.get("MEDPLUS_CACHE") or default)
 
 
 def _signature(path: Path) -> list[int]:

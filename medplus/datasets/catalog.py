@@ -119,7 +119,7 @@ def info(flag: str) -> DatasetInfo:
     if flag not in FLAGS:
         raise UsageError(
             f"unknown dataset '{flag}'{nearest(flag, FLAGS)} "
-            "(medplus datasets lists all; a path to an npz file works too)"
+            "(medplus datasets lists all; a path to an npz file or a folder of images works too)"
         )
     raw = _medmnist_info()[flag]
     suffix = {size: "" if size == 28 else f"_{size}" for size in SIZES}

@@ -42,13 +42,15 @@ class ImageDataset:
     Attributes
     ----------
     name : str
-        The MedMNIST flag, or the stem of the user's file.
+        The MedMNIST flag, or the name of the user's file or folder.
     size : int
         Height and width of the images in pixels.
     digest : str
         SHA-256 over the bytes of all arrays, in hex: the identity of the data.
     path : str
-        The file the data were read from.
+        The file or folder the data were read from.
+    citation : str
+        What the owner of a folder asks to be cited.
     """
 
     name: str
@@ -61,6 +63,7 @@ class ImageDataset:
     digest: str
     path: str
     splits: Mapping[Split, ImageSplit]
+    citation: str = ""
 
     @property
     def n_classes(self) -> int:

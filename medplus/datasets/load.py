@@ -11,6 +11,7 @@ import numpy as np
 from medplus.datasets import catalog
 from medplus.datasets.cache import CachedArrays, open_cached
 from medplus.datasets.dataset import ImageDataset, ImageSplit, Source
+from medplus.datasets.folder.load import cached_sizes, folder_name, load_folder
 from medplus.errors import DatasetError, UsageError
 from medplus.vocabulary import MULTI_LABEL, SIZES, SPLITS, Split, Task
 
@@ -27,9 +28,11 @@ def load_dataset(
     Parameters
     ----------
     name : str
-        A MedMNIST flag such as ``breastmnist``, or the path of an npz file in the same layout.
+        A MedMNIST flag such as ``breastmnist``, the path of an npz file in the same layout, or a
+        folder of images (see ``docs/data.md``).
     size : int, optional
-        Height and width in pixels. A flag's default is 28; a file has the size of its images.
+        Height and width in pixels. A flag's default is 28; a file has the size of its images; a
+        folder's default is what its ``dataset.yaml`` says, else 224.
     data_root : str or Path
         The folder that holds the official npz files.
 
@@ -44,6 +47,8 @@ def load_dataset(
     DatasetError
         If the file is missing, damaged, or holds something else than it should.
     """
+    if is_folder(name):
+        return load_folder(Path(name), size)
     if is_path(name):
         return _load_file(Path(name), size)
     info = catalog.info(name)
@@ -89,20 +94,56 @@ def load_dataset(
 
 
 def dataset_path(name: str, size: int | None, data_root: str | Path) -> Path:
-    """Return the path of a dataset's file, whether or not it is there."""
+    """Return the path of a dataset's file or folder, whether or not it is there."""
     if is_path(name):
         return Path(name)
     return Path(data_root) / catalog.info(name).filename(28 if size is None else size)
 
 
 def is_path(name: str) -> bool:
-    """Tell a path from a MedMNIST flag: it has a separator, an npz ending, or exists."""
+    """Tell a path from a MedMNIST flag: it has a separator, an npz ending, or exists.
+
+    A flag stays a flag, also where a folder of its name lies here: that is ``./breastmnist``.
+    """
+    if not name or name in catalog.FLAGS:
+        return False
     if "/" in name or "\\" in name or name.endswith(".npz"):
         return True
     try:
-        return Path(name).is_file()
+        return Path(name).exists()
     except OSError:  # longer than any file's name
         return False
+
+
+def is_folder(name: str) -> bool:
+    """Tell a folder of images, which can be read at any size, from other datasets."""
+    try:
+        return is_path(name) and Path(name).is_dir()
+    except OSError:
+        return False
+
+
+def dataset_name(name: str) -> str:
+    """Return the name under which stores and records know a dataset: of a path, its last part."""
+    if is_folder(name):
+        return folder_name(Path(name))
+    return Path(name).stem if is_path(name) else name
+
+
+def digests_of(name: str, size: int | None, data_root: str | Path) -> frozenset[str] | None:
+    """Return what identifies the data that a name means, or None if any of that name will do.
+
+    A folder without a size means it at every size at which it has been read, each with a digest of
+    its own. A path where nothing is any more is known by its name only.
+    """
+    if not is_path(name):
+        return frozenset([load_dataset(name, size, data_root).digest])
+    if not Path(name).exists():
+        return None
+    sizes: list[int | None] = [size]
+    if is_folder(name) and size is None:
+        sizes = [*cached_sizes(Path(name))]
+    return frozenset(load_dataset(name, each).digest for each in sizes)
 
 
 def find_file(info: catalog.DatasetInfo, size: int, data_root: Path) -> Path:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from medplus._version import __version__
-from medplus.backbones.build import Backbone, load_backbone
-from medplus.backbones.catalog import resolve
-from medplus.backbones.finetuned import check_weights
+from medplus.backbones.build import Backbone, check_backbone, load_backbone
+from medplus.backbones.catalog import PRELOGITS
+from medplus.backbones.features import check_feature
 from medplus.backbones.inference import Embedder
 from medplus.cost import add_costs, measure_cost
 from medplus.datasets import catalog as dataset_catalog
@@ -82,6 +82,7 @@ def extract(
     precision: str = "auto",
     dtype: StoreDtype = "float32",
     fit: Fit | None = None,
+    feature: str = PRELOGITS,
     batch_size: int | None = None,
     device: str = "auto",
     data_root: str | Path = "data",
@@ -94,13 +95,14 @@ def extract(
     Parameters
     ----------
     dataset : str
-        A MedMNIST flag or the path of an npz file in the same layout.
+        A MedMNIST flag, the path of an npz file in the same layout, or a folder of images.
     size : int, optional
-        Size of the images in pixels; 28 for a flag, a file's own size for a path.
+        Size of the images in pixels; as for `medplus.load_dataset`.
     backbone : str
         One of the paper's ten, ``pixels``, any timm name, or the folder of a fine-tuned run.
     weights : str
-        ``pretrained``, ``none`` (random), or the path of a weights file. A run has its own.
+        ``pretrained``, ``none`` (random), the path of a weights file, or a folder of pretrained
+        weights (``medplus backbones --fetch NAME --to DIR``). A run has its own.
     precision : {"auto", "fp32", "bf16", "fp16"}
         Precision of the computation; ``auto`` is what the hardware runs natively.
     dtype : {"float32", "float16"}
@@ -108,6 +110,11 @@ def extract(
     fit : {"pad", "resize", "native"}, optional
         How images are brought to the backbone's input size; by default ``pad``, or as a
         fine-tuned run was trained.
+    feature : str
+        What of the network is its embedding: ``prelogits``; for vision transformers ``cls`` (the
+        class token), ``avg`` (the mean of the patch tokens; elsewhere of the last maps) or
+        ``cls+avg`` (both); or ``layer:NAME``, the globally averaged output of a module inside. It
+        means nothing for ``pixels``.
     batch_size : int, optional
         Images per forward; found automatically by default. Halved when memory runs out.
     device : str
@@ -128,6 +135,7 @@ def extract(
         precision=precision,
         dtype=dtype,
         fit=fit,
+        feature=feature,
         batch_size=batch_size,
         device=device,
         data_root=data_root,
@@ -145,6 +153,7 @@ def extract_all(
     precision: str = "auto",
     dtype: StoreDtype = "float32",
     fit: Fit | None = None,
+    feature: str = PRELOGITS,
     batch_size: int | None = None,
     device: str = "auto",
     data_root: str | Path = "data",
@@ -158,12 +167,12 @@ def extract_all(
     """
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, not {batch_size}")
+    check_feature(feature)
     for name in datasets:
         if not is_path(name):
             dataset_catalog.info(name)
     for name in backbones:
-        resolve(name)
-        check_weights(name, weights)
+        check_backbone(name, weights)
     target = resolve_device(device)
     compute = resolve_precision(precision, target)
     batch = batch_size or (_CUDA_BATCH if target.type == "cuda" else _CPU_BATCH)
@@ -172,7 +181,7 @@ def extract_all(
         for size in sizes:
             images = load_dataset(name, size, data_root)
             for backbone_name in backbones:
-                backbone = load_backbone(backbone_name, weights, images.size, fit)
+                backbone = load_backbone(backbone_name, weights, images.size, fit, feature=feature)
                 embedder = Embedder(
                     backbone, target, compute if backbone.is_network else "fp32", batch
                 )
@@ -224,6 +233,7 @@ def _new_info(images: ImageDataset, backbone: Backbone, key: StoreKey, dim: int)
         dataset_path=str(Path(images.path).resolve()),
         data_source=images.source,
         licence=images.licence,
+        citation=images.citation,
         task=images.task,
         classes=list(images.classes),
         size=images.size,

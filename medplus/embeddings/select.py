@@ -8,9 +8,9 @@ from pathlib import Path
 
 from medplus.backbones.catalog import resolve
 from medplus.backbones.finetuned import check_weights, is_finetuned, trained_sha256
-from medplus.backbones.weights import NONE, PRETRAINED
+from medplus.backbones.weights import PRETRAINED, weights_label
 from medplus.datasets import catalog
-from medplus.datasets.load import is_path
+from medplus.datasets.load import dataset_name, is_path
 from medplus.embeddings.store import EmbeddingStore, StoreInfo, list_stores, open_store, read_info
 from medplus.errors import StoreError, UsageError, nearest
 
@@ -24,15 +24,16 @@ class StoreQuery:
     Attributes
     ----------
     dataset : str
-        A MedMNIST flag, or the path or stem of the user's file.
+        A MedMNIST flag, or the path or name of the user's file or folder.
     backbone : str
         The canonical name, the full tag, or the path of a fine-tuned run.
     weights : str or None
-        ``pretrained``, ``none`` or the file; a run's own count as pretrained.
+        ``pretrained``, ``none`` or the file; a run's own count as pretrained, and so do those of a
+        folder.
     key : str or None
         The start of the key's digest.
-    dataset_digest : str or None
-        SHA-256 of the dataset's arrays, where two datasets share a name.
+    dataset_digests : frozenset of str, or None
+        SHA-256 of the dataset's arrays, where two datasets share a name; one per size.
     weights_sha256 : str or None
         Digest of the backbone's weights, where two backbones share a name.
     """
@@ -44,14 +45,15 @@ class StoreQuery:
     precision: str | None = None
     dtype: str | None = None
     fit: str | None = None
+    feature: str | None = None
     key: str | None = None
-    dataset_digest: str | None = None
+    dataset_digests: frozenset[str] | None = None
     weights_sha256: str | None = None
 
     @property
     def dataset_name(self) -> str:
         """The dataset's name as stores record it."""
-        return Path(self.dataset).stem if is_path(self.dataset) else self.dataset
+        return dataset_name(self.dataset)
 
     def names(self, info: StoreInfo) -> bool:
         """Tell whether dataset, size and backbone are those of a store."""
@@ -63,16 +65,17 @@ class StoreQuery:
 
     def matches(self, info: StoreInfo) -> bool:
         """Tell whether a store is one that this query means."""
-        digest = self.dataset_digest
+        digests = self.dataset_digests
         wanted = [
             self.names(info),
             self.dtype in (None, info.dtype),
             self.key is None or info.key_digest.startswith(self.key),
-            digest in (None, info.key["dataset_digest"]),
+            digests is None or info.key["dataset_digest"] in digests,
             self.weights_sha256 in (None, info.key["weights_sha256"]),
         ]
-        if info.backbone != PIXELS:  # weights, precision and fit mean nothing for raw pixels
+        if info.backbone != PIXELS:  # weights, precision, … mean nothing for raw pixels
             wanted += [
+                self.feature in (None, info.key["feature"]),
                 self._means_weights(info),
                 self.precision in (None, "auto", info.key["precision"]),
                 self.fit in (None, info.key["preprocess"]["fit"]),
@@ -80,11 +83,10 @@ class StoreQuery:
         return all(wanted)
 
     def _means_weights(self, info: StoreInfo) -> bool:
-        if self.weights in (None, info.weights):
+        if self.weights is None:
             return True
-        if self.weights in (PRETRAINED, NONE):
-            return self.weights == PRETRAINED and info.run_id is not None
-        return str(Path(self.weights).resolve()) == info.weights
+        label = weights_label(self.weights)
+        return label == info.weights or (label == PRETRAINED and info.run_id is not None)
 
     def identified(self) -> StoreQuery:
         """Return the query with a fine-tuned run named as its stores name it.
@@ -101,7 +103,7 @@ class StoreQuery:
         """
         if not is_finetuned(self.backbone):
             return self
-        check_weights(self.backbone, self.weights or PRETRAINED)
+        check_weights(self.backbone, weights_label(self.weights or PRETRAINED))
         digest = trained_sha256(Path(self.backbone))
         return replace(self, backbone=resolve(self.backbone)[0], weights_sha256=digest)
 
@@ -166,6 +168,7 @@ def _options(info: StoreInfo) -> dict[str, str]:
         "--precision": str(info.key["precision"]),
         "--dtype": info.dtype,
         "--fit": str(info.key["preprocess"]["fit"]),
+        "--feature": str(info.key["feature"]),
         "--key": info.key_digest[:8],
     }
 
@@ -227,7 +230,7 @@ def _extract_command(root: Path, query: StoreQuery) -> str:
     words = ["medplus", "extract", "--dataset", query.dataset]
     words += ["--size", str(query.size)] if query.size is not None else []
     words += ["--backbone", query.backbone]
-    for option in ("weights", "precision", "dtype", "fit"):
+    for option in ("weights", "precision", "dtype", "fit", "feature"):
         value = getattr(query, option)
         words += [f"--{option}", value] if value else []
     words += ["--store", str(root)] if str(root) != "embeddings" else []

@@ -50,6 +50,7 @@ class StoreInfo(BaseModel):
     dataset_path: str
     data_source: str
     licence: str
+    citation: str = ""
     task: Task
     classes: list[str]
     size: int

@@ -10,8 +10,9 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from medplus.backbones.catalog import PIXELS, PRELOGITS
 from medplus.datasets import catalog
-from medplus.datasets.load import is_path, load_dataset
+from medplus.datasets.load import dataset_name, digests_of, is_folder, is_path, load_dataset
 from medplus.embeddings.key import digest_of
 from medplus.embeddings.store import EmbeddingStore, StoreInfo, list_stores, open_store, read_info
 from medplus.errors import DatasetError, RunError, StoreError, UsageError
@@ -109,8 +110,10 @@ def _find_store(run: Path, record: RunRecord, request: Request) -> EmbeddingStor
     if request.dataset is None and request.size in (None, record.size):
         return _own_store(run, record, request.store_root)
     dataset = request.dataset or record.dataset
-    size = request.size or (None if is_path(dataset) else record.size)
-    name = Path(dataset).stem if is_path(dataset) else dataset
+    # A file has a size of its own; a folder is read as the head's own images were.
+    own_size = is_path(dataset) and not is_folder(dataset)
+    size = request.size or (None if own_size else record.size)
+    name = dataset_name(dataset)
     found = [
         (path, info)
         for path, info in _readable(request.store_root)
@@ -118,7 +121,7 @@ def _find_store(run: Path, record: RunRecord, request: Request) -> EmbeddingStor
     ]
     found = _of_these_data(found, dataset, size, request.data_root)
     if not found:
-        _check_dataset(dataset)
+        _check_dataset(dataset, size)
         raise StoreError(
             f"no store of {name} under {request.store_root} is made as the embeddings that the "
             f"head of {run} was made on; make it with: {_extract_command(record, request)}"
@@ -189,21 +192,21 @@ def _of_these_data(
 ) -> list[_Found]:
     """Keep the stores of the data that are meant, where stores of several share the name."""
     if is_path(dataset):
-        digest = load_dataset(dataset, size).digest if Path(dataset).is_file() else None
+        digests = digests_of(dataset, size, data_root)
     elif len({info.key["dataset_digest"] for _, info in found}) > 1:
         try:
-            digest = load_dataset(dataset, size, data_root).digest
+            digests = digests_of(dataset, size, data_root)
         except DatasetError:  # no such file there: the caller tells them apart or gives up
-            digest = None
+            digests = None
     else:
-        digest = None
-    return [it for it in found if digest in (None, it[1].key["dataset_digest"])]
+        digests = None
+    return [it for it in found if digests is None or it[1].key["dataset_digest"] in digests]
 
 
-def _check_dataset(dataset: str) -> None:
+def _check_dataset(dataset: str, size: int | None) -> None:
     """Raise for a name that is no dataset's, and for a file that is not there."""
     if is_path(dataset):
-        load_dataset(dataset)
+        load_dataset(dataset, size)
     else:
         catalog.info(dataset)
 
@@ -212,14 +215,17 @@ def _extract_command(record: RunRecord, request: Request) -> str:
     store = _store(record)
     dataset = request.dataset or record.dataset
     words = ["medplus", "extract", "--dataset", dataset]
-    if not is_path(dataset):
+    if not is_path(dataset) or is_folder(dataset):
         words += ["--size", str(request.size or record.size)]
+    if not is_path(dataset):
         words += ["--data-root", str(request.data_root)] if str(request.data_root) != "data" else []
     if "@" in record.backbone:  # a fine-tuned run, which has its own weights
         words += ["--backbone", record.weights]
     else:
         words += ["--backbone", store["backbone"], "--weights", record.weights]
     words += ["--precision", store["precision"], "--dtype", store["dtype"], "--fit", store["fit"]]
+    feature = store.get("feature", PRELOGITS)
+    words += ["--feature", feature] if feature not in (PRELOGITS, PIXELS) else []
     root = str(request.store_root)
     words += ["--store", root] if root != "embeddings" else []
     return shlex.join(words)

@@ -22,7 +22,7 @@ from medplus.backbones.finetuned import (
 from medplus.backbones.inference import Embedder
 from medplus.datasets import catalog
 from medplus.datasets.dataset import ImageDataset
-from medplus.datasets.load import is_path, load_dataset
+from medplus.datasets.load import is_folder, is_path, load_dataset
 from medplus.device import resolve_precision
 from medplus.embeddings.pipeline import as_tensor
 from medplus.errors import BackboneError, RunError, UsageError, first_line
@@ -84,7 +84,8 @@ def network_trial(run: Path, request: Request) -> Trial:
 
 def _load_images(run: Path, description: NetworkDescription, request: Request) -> ImageDataset:
     if request.dataset is not None:
-        size = request.size or (None if is_path(request.dataset) else description.size)
+        own_size = is_path(request.dataset) and not is_folder(request.dataset)
+        size = request.size or (None if own_size else description.size)
         return load_dataset(request.dataset, size, request.data_root)
     if description.dataset not in catalog.FLAGS:
         raise UsageError(

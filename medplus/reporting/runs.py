@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from medplus.backbones.catalog import PIXELS
+from medplus.backbones.catalog import PIXELS, PRELOGITS
 from medplus.embeddings.store import read_info
 from medplus.errors import MedplusError, RunError
 from medplus.reporting.cells import AVERAGE, KEYS
@@ -139,6 +139,7 @@ def _conditions(record: RunRecord, made_from: Mapping[str, Any]) -> dict[str, st
     }
     if record.store is not None:
         conditions["dtype"] = record.store.get("dtype") if network else ANY
+        conditions["feature"] = record.store.get("feature", PRELOGITS) if network else ANY
     config = dict(record.config)
     recipe = config.pop("recipe", {})
     for name in ("metric", "vote", "k", "lr", "weight_decay", "epochs", "batch_size", "patience"):

@@ -22,7 +22,7 @@ ON_VAL = "chosen on val"
 _PAPER = {
     "data": "official", "weights": "trained", "fit": "pad", "k": str(PAPER_K), "metric": "l2",
     "vote": "majority", "lr": "0.0001", "weight_decay": "0.01", "epochs": "100",
-    "batch_size": "64", "patience": "5", "schedule": "paper",
+    "feature": "prelogits", "batch_size": "64", "patience": "5", "schedule": "paper",
 }  # fmt: skip
 
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from medplus.backbones.catalog import PIXELS
 from medplus.datasets import catalog, npz
-from medplus.datasets.load import dataset_path, is_path
+from medplus.datasets.folder.load import count_samples
+from medplus.datasets.load import dataset_path, is_folder, is_path
 from medplus.errors import MedplusError
 from medplus.preprocess import PAPER_CANVAS
 from medplus.sweep.grid import Cell
@@ -224,6 +225,8 @@ def network_of(backbone: str) -> Network:
 def count_images(cell: Cell, data_root: Path) -> Counts:
     """Return the counts of a dataset: from its file, or from the catalogue where it is absent."""
     name = cell.dataset
+    if is_folder(name):
+        return _count_folder(Path(name), cell.size or PAPER_CANVAS)
     if is_path(name):
         n_classes, n_labels = 2, 1
     else:
@@ -242,3 +245,12 @@ def count_images(cell: Cell, data_root: Path) -> Counts:
         found = {split: headers[f"{split}_images"].shape[0] for split in SPLITS}
         side = headers["train_images"].shape[1]
     return Counts(found["train"], found["val"], found["test"], n_classes, n_labels, side)
+
+
+def _count_folder(path: Path, size: int) -> Counts:
+    try:
+        found, labels = count_samples(path)
+    except MedplusError:
+        return Counts(0, 0, 0, 2, 1, size)  # the job itself will say what is wrong
+    n_classes, n_labels = len(labels.classes), labels.values.shape[1]
+    return Counts(found["train"], found["val"], found["test"], n_classes, n_labels, size)

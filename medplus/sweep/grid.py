@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from medplus.backbones import catalog as backbone_catalog
 from medplus.backbones.finetuned import is_finetuned
+from medplus.backbones.folder import find_weights, is_weights_folder
 from medplus.backbones.weights import NONE, PRETRAINED
 from medplus.config import (
     FINETUNE_RECIPES,
@@ -24,8 +25,8 @@ from medplus.config import (
     probe_recipe,
 )
 from medplus.datasets import catalog as dataset_catalog
-from medplus.datasets.load import is_path
-from medplus.errors import UsageError, nearest
+from medplus.datasets.load import is_folder, is_path
+from medplus.errors import BackboneError, UsageError, nearest
 from medplus.runs.record import Protocol
 from medplus.vocabulary import PAPER_SEEDS, SIZES, Fit, Precision, StoreDtype
 from medplus.yamlfile import Place, read_yaml_with_lines
@@ -169,11 +170,11 @@ class Grid(BaseModel):
     datasets : tuple of str
         MedMNIST flags or paths.
     sizes : tuple of int
-        Sizes in pixels; files given by path have their own.
+        Sizes in pixels; files given by path have their own, folders do not.
     backbones : tuple of str
         The paper's ten, any timm name, or folders of fine-tuned runs.
     weights : str
-        ``pretrained``, ``none``, or a file.
+        ``pretrained``, ``none``, a file, or a folder of pretrained weights.
     fit : {"pad", "resize", "native"} or None
     seeds : tuple of int
         For probes and fine-tunings.
@@ -199,7 +200,8 @@ class Grid(BaseModel):
     def cells(self) -> Iterator[Cell]:
         """Yield every dataset, size and backbone, in the order of the file."""
         for dataset in self.datasets:
-            sizes: Sequence[int | None] = (None,) if is_path(dataset) else self.sizes
+            own_size = is_path(dataset) and not is_folder(dataset)
+            sizes: Sequence[int | None] = (None,) if own_size else self.sizes
             for size, backbone in product(sizes, self.backbones):
                 yield Cell(dataset, size, backbone)
 
@@ -272,7 +274,7 @@ class _GridReader:
         for position, name in enumerate(_several(values["backbones"])):
             self._checked(("backbones", position), _check_backbone, name)
         self._checked(("sizes",), _check_sizes, file)
-        self._checked(("weights",), _check_weights, file.weights)
+        self._checked(("weights",), _check_weights, file)
         self._check_exclusions(file)
         sections = {
             name: {key: value for key, value in (options or {}).items() if value is not None}
@@ -395,11 +397,21 @@ def _check_backbone(name: str) -> None:
         backbone_catalog.resolve(name)
 
 
-def _check_weights(weights: str) -> None:
-    if weights not in WORDS and not Path(weights).is_file():
+def _check_weights(file: _File) -> None:
+    weights = file.weights
+    if weights in WORDS or Path(weights).is_file():
+        return
+    if not is_weights_folder(weights):
         raise UsageError(
-            f"weights = '{weights}': there is no such file; say pretrained, none, or name a file"
+            f"weights = '{weights}': there is no such file; say pretrained, none, or name a file "
+            "or a folder that medplus backbones --fetch … --to wrote"
         )
+    for name in file.backbones:
+        if name != backbone_catalog.PIXELS and not is_finetuned(name):
+            try:
+                find_weights(Path(weights), backbone_catalog.resolve(name)[1])
+            except BackboneError as error:
+                raise UsageError(f"weights = '{weights}': {error}") from None
 
 
 def _probe(options: dict[str, Any], seeds: tuple[int, ...]) -> Probe:

@@ -8,17 +8,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from medplus.backbones.catalog import PIXELS
+from medplus.backbones.catalog import PIXELS, PRELOGITS
 from medplus.backbones.finetuned import is_finetuned, read_description, trained_sha256
+from medplus.backbones.weights import weights_label
 from medplus.datasets.cache import open_cached
-from medplus.datasets.load import dataset_path, is_path
+from medplus.datasets.folder.load import load_folder
+from medplus.datasets.load import dataset_name, dataset_path
 from medplus.embeddings.store import StoreInfo, read_info
 from medplus.errors import MedplusError
 from medplus.naming import safe_name
 from medplus.runs.ledger import RECORD_FILE, read_record
 from medplus.runs.record import RunRecord
 from medplus.sweep.estimate import PAPER_COSTS, PastJob, count_images, network_of, work_of
-from medplus.sweep.grid import AUTO, WORDS, Cell, Grid
+from medplus.sweep.grid import AUTO, Cell, Grid
 from medplus.sweep.job import Kind
 
 log = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ class Inventory:
         self._grid = grid
         self._data_root, self._store, self._runs = data_root, store, runs
         self._digests: dict[tuple[str, int | None], str | None] = {}
-        self._weights = _label(grid.weights)
+        self._weights = weights_label(grid.weights)
         self._trained = {  # name and digest of the fine-tuned runs among the backbones
             name: (read_description(Path(name)).name, trained_sha256(Path(name)))
             for name in grid.backbones
@@ -138,6 +140,7 @@ class Inventory:
         return (
             self._is_backbone(cell.backbone, info.backbone, key["backbone"], info.weights)
             and self._has_weights(cell.backbone, key["weights_sha256"])
+            and key["feature"] in (PRELOGITS, PIXELS)  # a grid asks for no other
             and info.dtype == extract.dtype
             and self._has_fit(cell.backbone, key["preprocess"]["fit"])
             and self._has_precision(cell.backbone, extract.precision, key["precision"])
@@ -150,6 +153,7 @@ class Inventory:
         return (
             self._is_backbone(cell.backbone, record.backbone, store.get("backbone"), record.weights)
             and self._has_weights(cell.backbone, store.get("weights_sha256"))
+            and store.get("feature", PRELOGITS) in (PRELOGITS, PIXELS)
             and store.get("dtype") == extract.dtype
             and self._has_fit(cell.backbone, store.get("fit"))
             and self._has_precision(cell.backbone, extract.precision, store.get("precision"))
@@ -190,17 +194,18 @@ class Inventory:
         images = (cell.dataset, cell.size)
         if images not in self._digests:
             path = dataset_path(*images, self._data_root)
-            self._digests[images] = open_cached(path).digest if path.is_file() else None
+            self._digests[images] = _digest(path, cell.size)
         return self._digests[images] in (None, digest)
 
 
-def _label(weights: str) -> str:
-    """Return weights as stores and records name them: a word, or the path in full."""
-    return weights if weights in WORDS else str(Path(weights).resolve())
-
-
 def _name(cell: Cell) -> str:
-    return Path(cell.dataset).stem if is_path(cell.dataset) else cell.dataset
+    return dataset_name(cell.dataset)
+
+
+def _digest(path: Path, size: int | None) -> str | None:
+    if path.is_dir():
+        return load_folder(path, size).digest
+    return open_cached(path).digest if path.is_file() else None
 
 
 def _read(folder: Path) -> Iterator[RunRecord]:

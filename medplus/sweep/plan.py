@@ -72,9 +72,9 @@ class Plan:
         return sum(planned.state == state for planned in self.jobs)
 
     def missing_files(self, data_root: Path) -> list[Path]:
-        """Return the dataset files that are not there, but that something left to do needs."""
+        """Return the files and folders of data that are missing, but that something left needs."""
         paths = {dataset_path(*task.group, data_root): None for task in self.tasks}
-        return [path for path in paths if not path.is_file()]
+        return [path for path in paths if not path.exists()]
 
     def check_data(self, data_root: Path) -> None:
         """Refuse to start without the data.

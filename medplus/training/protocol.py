@@ -11,8 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from medplus.backbones.build import Backbone
-from medplus.backbones.catalog import resolve
+from medplus.backbones.build import Backbone, check_backbone
 from medplus.config import FinetuneRecipe, finetune_recipe
 from medplus.datasets import catalog as dataset_catalog
 from medplus.datasets.dataset import ImageDataset
@@ -51,9 +50,9 @@ def finetune(
     Parameters
     ----------
     dataset : str
-        A MedMNIST flag or the path of an npz file in the same layout.
+        A MedMNIST flag, the path of an npz file in the same layout, or a folder of images.
     size : int, optional
-        Size of the images in pixels; 28 for a flag, a file's own size for a path.
+        Size of the images in pixels; as for `medplus.load_dataset`.
     backbone : str
         One of the paper's ten, any timm name, or the folder of a fine-tuned run.
     seeds : int or sequence of int
@@ -149,7 +148,7 @@ def finetune_all(
         if not is_path(name):
             dataset_catalog.info(name)
     for name in backbones:
-        resolve(name)
+        check_backbone(name, weights)
     records = []
     for name, size in product(datasets, sizes):
         images = load_dataset(name, size, data_root)

@@ -246,8 +246,8 @@ def test_missing_path_is_a_dataset_error(tmp_path):
         load_dataset(str(tmp_path / "none.npz"))
 
 
-def test_folder_is_a_dataset_error(tmp_path):
-    with pytest.raises(DatasetError, match="is a folder"):
+def test_folder_without_images_is_a_dataset_error(tmp_path):
+    with pytest.raises(DatasetError, match="holds no images"):
         load_dataset(f"{tmp_path}/")
 
 

@@ -79,7 +79,7 @@ def use_backbone(monkeypatch):
     def use(module, tag="own.tag"):
         spec = PreprocessSpec(mean=(), std=(), fit="native", canvas=None, rgb=False)
         backbone = Backbone("own", tag, module.eval(), spec, "none", "0" * 64, "prelogits")
-        monkeypatch.setattr(extraction, "load_backbone", lambda *rest: backbone)
+        monkeypatch.setattr(extraction, "load_backbone", lambda *rest, **more: backbone)
 
     return use
 

@@ -122,9 +122,11 @@ def test_a_key_may_be_abbreviated(add, tmp_path):
 def test_datasets_of_one_name_are_told_apart_by_their_digest(add, tmp_path):
     stores = {digit * 64: add(dataset_digest=digit * 64) for digit in "12"}
     for digest, store in stores.items():
-        query = StoreQuery("toy", 28, "toynet", dataset_digest=digest)
+        query = StoreQuery("toy", 28, "toynet", dataset_digests=frozenset([digest]))
         assert find_store(tmp_path, query).path == store.path
-    assert "no store of toy" in message_of(tmp_path, "toy", 28, "toynet", dataset_digest="3" * 64)
+    assert "no store of toy" in message_of(
+        tmp_path, "toy", 28, "toynet", dataset_digests=frozenset(["3" * 64])
+    )
 
 
 def test_weights_precision_and_fit_mean_nothing_for_pixels(add, tmp_path):

@@ -125,8 +125,9 @@ def test_missing_file_is_named(fails: Callable) -> None:
     )
 
 
-def test_folder_instead_of_a_file(fails: Callable, toy: Path) -> None:
-    fails("extract", "--dataset", "./", "--backbone", "pixels", code=1, says=("is a folder",))
+def test_folder_of_npz_files_instead_of_one(fails: Callable, toy: Path) -> None:
+    says = ("holds no images", "name the npz file in it")
+    fails("extract", "--dataset", "./", "--backbone", "pixels", code=1, says=says)
 
 
 def test_missing_official_file_comes_with_its_address(fails: Callable, toy: Path) -> None:

@@ -44,7 +44,8 @@ def test_a_run_becomes_a_row_in_percent(tmp_path: Path) -> None:
     assert row["digests"] == ("i", "w")
     assert row["conditions"] == {
         "data": "official", "weights": "trained", "fit": "pad", "precision": "fp32",
-        "dtype": "float32", "lr": "0.0001", "weight_decay": "0.01", "epochs": "100",
+        "dtype": "float32", "feature": "prelogits", "lr": "0.0001", "weight_decay": "0.01",
+        "epochs": "100",
         "batch_size": "64", "patience": "5",
     }  # fmt: skip
 
@@ -53,7 +54,7 @@ def test_raw_pixels_go_with_any_weights_fit_and_precision(tmp_path: Path) -> Non
     write_record(tmp_path, "knn", "toy", "pixels", fit="native", precision="bf16", weights="none")
     conditions = read_runs(tmp_path).table["conditions"].iloc[0]
 
-    assert {conditions[name] for name in ("weights", "fit", "precision", "dtype")} == {"any"}
+    assert {conditions[name] for name in ("weights", "fit", "precision", "feature")} == {"any"}
     assert conditions["k"] == "11"
 
 

@@ -313,6 +313,7 @@ FACTS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"dataset_digest": "e" * 64}, ALL),
     ({"precision": "bf16"}, ALL),
     ({"dtype": "float16"}, HEADS),
+    ({"feature": "cls"}, HEADS),
     ({"seed": 3}, ("probe", "finetune")),
     ({"epochs": 9}, ("probe", "finetune")),
     ({"lr": 0.5}, ("probe", "finetune")),
@@ -351,7 +352,7 @@ def test_record_of_something_else_is_not_finished(protocol, fact, world):
     [
         {"weights": "pretrained"}, {"fit": "native"}, {"dataset_digest": "e" * 64},
         {"precision": "bf16"}, {"dtype": "float16"}, {"complete": False}, {"backbone": "vgg16"},
-        {"size": 9, "dataset_digest": "e" * 64},
+        {"size": 9, "dataset_digest": "e" * 64}, {"feature": "cls"},
     ],
     ids=str,
 )  # fmt: skip
@@ -750,3 +751,34 @@ def test_what_workers_make_is_what_the_plan_asked_for(world):
     assert left(world.plan(world.grid(backbones="pixels", protocols={"knn": {"k": 1}}))) == {
         "extract", "knn"
     }  # fmt: skip
+
+
+# --- folders of images ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder of six images in two classes."""
+    from PIL import Image
+
+    for i in range(6):
+        path = tmp_path / "images" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), i).save(path)
+    return tmp_path / "images"
+
+
+def test_folder_is_planned_at_every_size_of_the_grid_and_read_only_by_its_jobs(world, images):
+    plan = world.plan(world.grid(datasets=str(images), sizes=[28, 16]))
+    assert {task.group for task in plan.tasks} == {(str(images), 28), (str(images), 16)}
+    assert plan.missing_files(world.data) == []
+    assert sorted(path.name for path in images.iterdir()) == ["a", "b"]
+
+
+def test_folder_that_was_done_is_recognised_by_its_images(world, images):
+    digest = load_dataset(str(images), 28).digest
+    grid = world.grid(datasets=str(images), sizes=28, protocols={"knn": {"k": 1}})
+    world.store("images", 28)  # of other images
+    assert left(world.plan(grid)) == {"extract", "knn"}
+    world.store("images", 28, dataset_digest=digest)
+    assert left(world.plan(grid)) == {"knn"}

@@ -1,0 +1,197 @@
+"""A folder of pretrained weights to carry to machines without internet: files and a manifest.
+
+Each backbone's weights are a safetensors file with the tensors as the hub has them, so that what is
+built from it is the network that the hub's own file gives. ``manifest.json`` says by full tag which
+file is whose, with its SHA-256 and its size in bytes:
+
+``{"format": 1, "weights": {"resnet18.a1_in1k": {"file": "…", "sha256": "…", "bytes": 46807446}}}``
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from medplus import atomic
+from medplus.errors import BackboneError
+from medplus.lock import hold
+from medplus.naming import safe_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
+MANIFEST = "manifest.json"
+FORMAT: Final = 1
+_LOCK_WAIT_S = 60.0
+
+
+class WeightsFile(BaseModel):
+    """One file of a folder.
+
+    Attributes
+    ----------
+    file : str
+        Its name; always in the folder itself.
+    sha256 : str
+        Of its bytes, in hex.
+    bytes : int
+        Its size.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    # Whoever writes a manifest must not choose what else of the disk is read.
+    file: Annotated[str, Field(pattern=r"^[^/\\\x00]+\.safetensors$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class Manifest(BaseModel):
+    """What a folder holds, by the full tags of the backbones."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    format: Literal[1] = FORMAT
+    weights: dict[str, WeightsFile] = {}
+
+
+def is_weights_folder(weights: str) -> bool:
+    """Tell a folder of weights from a file and from the words that weights may be."""
+    try:
+        return (Path(weights) / MANIFEST).is_file()
+    except (OSError, ValueError):  # no file has such a name
+        return False
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read what a folder holds.
+
+    Raises
+    ------
+    BackboneError
+        If there is no manifest, or it is damaged or of another format.
+    """
+    path = folder / MANIFEST
+    remedy = f"write it again with: medplus backbones --fetch … --to {folder}"
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise BackboneError(
+            f"the folder {folder} has no {MANIFEST}, so it is no folder of weights; {remedy}"
+        ) from None
+    except OSError as error:
+        raise BackboneError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise BackboneError(f"{path} is damaged: it is not JSON; {remedy}") from None
+    if isinstance(document, dict) and document.get("format") not in (None, FORMAT):
+        raise BackboneError(
+            f"{path} has format {document['format']}, this medplus reads {FORMAT}; {remedy}"
+        )
+    try:
+        return Manifest.model_validate(document)
+    except ValidationError as error:
+        place = ".".join(str(part) for part in error.errors()[0]["loc"]) or "document"
+        raise BackboneError(f"{path} is damaged: '{place}' is invalid; {remedy}") from None
+
+
+def find_weights(folder: Path, tag: str) -> WeightsFile:
+    """Return the entry of a backbone, whose file has the right size.
+
+    Raises
+    ------
+    BackboneError
+        If the folder has no weights for it, or the file is missing or cut short.
+    """
+    manifest = read_manifest(folder)
+    entry = manifest.weights.get(tag)
+    again = f"medplus backbones --fetch {tag} --to {folder}"
+    if entry is None:
+        held = ", ".join(list(manifest.weights)[:6]) or "nothing"
+        more = ", …" if len(manifest.weights) > 6 else ""
+        raise BackboneError(
+            f"the folder {folder} has no weights of {tag} (there: {held}{more}); "
+            f" add them on a machine with internet: {again}"
+        )
+    path = folder / entry.file
+    try:
+        size = path.stat().st_size
+    except OSError:
+        raise BackboneError(
+            f"{path}, which {MANIFEST} names for {tag}, is missing; carry it over, or write it "
+            f"again with: {again}"
+        ) from None
+    if size != entry.bytes:
+        raise BackboneError(
+            f"{path} has {size:,} bytes, not the {entry.bytes:,} that {MANIFEST} names; copy it "
+            f"again, or write it again with: {again}"
+        )
+    return entry
+
+
+def read_folder_weights(folder: Path, tag: str) -> dict[str, torch.Tensor]:
+    """Read and verify the weights of a backbone, as the hub has them.
+
+    Raises
+    ------
+    BackboneError
+        As `find_weights`, or if the file is not the one that the manifest names.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    entry = find_weights(folder, tag)
+    path = folder / entry.file
+    try:
+        found = _sha256(path)
+        if found != entry.sha256:
+            raise BackboneError(
+                f"{path} is not the file that {MANIFEST} names for {tag}: its SHA-256 is "
+                f"{found[:12]}…, not {entry.sha256[:12]}…; copy it again, or write it again with: "
+                f"medplus backbones --fetch {tag} --to {folder}"
+            )
+        state: dict[str, torch.Tensor] = load_file(path, device="cpu")
+    except (SafetensorError, OSError) as error:
+        raise BackboneError(f"the weights file {path} cannot be read: {error}") from None
+    return state
+
+
+def write_folder_weights(
+    folder: Path, tag: str, state: Mapping[str, torch.Tensor]
+) -> tuple[Path, WeightsFile]:
+    """Add the weights of a backbone to a folder, or replace them; return the file and its entry.
+
+    Raises
+    ------
+    BackboneError
+        If the folder cannot be written, or its manifest is damaged.
+    """
+    from medplus.tensorfile import write_tensors
+
+    path = folder / f"{safe_name(tag)}.safetensors"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with hold(folder / ".manifest.lock", f"the folder {folder} of weights", _LOCK_WAIT_S):
+            known = read_manifest(folder) if (folder / MANIFEST).exists() else Manifest()
+            write_tensors(path, state, {"tag": tag})
+            entry = WeightsFile(file=path.name, sha256=_sha256(path), bytes=path.stat().st_size)
+            weights = dict(sorted({**known.weights, tag: entry}.items()))
+            # Last: a manifest names only files that are whole.
+            manifest = Manifest(weights=weights)
+            atomic.write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+    except OSError as error:
+        raise BackboneError(
+            f"the weights of {tag} cannot be written to {folder}: {error.strerror or error}; make "
+            "room there, or name another folder with --to"
+        ) from None
+    return path, entry
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,228 @@
+"""`splits.csv`: a split, once made, is written down next to the data and used from then on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from medplus import atomic
+from medplus.datasets.folder.describe import Description
+from medplus.datasets.folder.find import Sample
+from medplus.datasets.folder.labels import Labels, check_class_sizes
+from medplus.datasets.folder.split import split
+from medplus.datasets.folder.wording import count, some
+from medplus.errors import DatasetError, UsageError
+from medplus.vocabulary import MULTI_LABEL, SPLITS, Split
+
+log = logging.getLogger(__name__)
+
+SPLITS_FILE = "splits.csv"
+_COLUMNS = ("path", "split", "made_by")
+
+
+@dataclass(frozen=True)
+class SplitFile:
+    """Where a folder's splits stand, and the text there or, still to be written, for there."""
+
+    path: Path
+    text: bytes
+    is_new: bool = False
+
+    def write(self) -> None:
+        """Write the file, unless it is there already.
+
+        Raises
+        ------
+        DatasetError
+            If it cannot be written.
+        """
+        if not self.is_new:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            atomic.write_bytes(self.path, self.text)
+        except OSError as error:
+            raise DatasetError(f"{self.path} cannot be written: {error.strerror}") from None
+        log.info("%s: the split is written down there, and used from now on", self.path)
+
+
+def find_split_file(root: Path, fallback: Path) -> SplitFile | None:
+    """Return the splits of a folder, beside its images or, where that is read-only, elsewhere."""
+    for place in (root, fallback):
+        path = place / SPLITS_FILE
+        try:
+            return SplitFile(path, path.read_bytes())
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise DatasetError(f"{path} cannot be read: {error.strerror}") from None
+    return None
+
+
+def settle(
+    root: Path,
+    fallback: Path,
+    samples: list[Sample],
+    labels: Labels,
+    description: Description,
+) -> tuple[list[Sample], SplitFile | None]:
+    """Return samples that all have a split, and the file that keeps those not given.
+
+    Splits that are missing are made of the images without one, or else of train.
+
+    Raises
+    ------
+    UsageError
+        If the images cannot be split, or a split that is given or written down does not fit.
+    """
+    present = {sample.split for sample in samples}
+    missing = [name for name in SPLITS if name not in present]
+    if not missing:
+        _check_groups(root, samples, description)
+        return samples, None
+    if present != {None} and "train" in missing:
+        raise UsageError(f"{root} has {some(sorted(map(str, present)))} but no train images; add a "
+                         "folder train, or leave the splits out")  # fmt: skip
+    open_names: list[Split] = ["train", *(name for name in missing if name != "train")]
+    made_by = _settings(open_names, description)
+    known = find_split_file(root, fallback)
+    if known is None:
+        settled = _made(root, samples, labels, open_names, description)
+        place = root if os.access(root, os.W_OK) else fallback
+        text = _text(settled, made_by)
+        known = SplitFile(place / SPLITS_FILE, text, is_new=True)
+    else:
+        settled = _reused(known, samples, open_names, made_by)
+    _check_groups(root, settled, description)
+    return settled, known
+
+
+def _settings(names: list[Split], description: Description) -> str:
+    fractions = " ".join(f"{name}={getattr(description.fractions, name):g}" for name in SPLITS)
+    group = f" group_column={description.group_column}" if description.group_column else ""
+    return f"seed={description.seed} {fractions}{group} ({', '.join(names)})"
+
+
+def _made(
+    root: Path, samples: list[Sample], labels: Labels, names: list[Split], description: Description
+) -> list[Sample]:
+    free = [i for i, sample in enumerate(samples) if sample.split in (None, "train")]
+    groups = None
+    if description.group_column is not None:
+        groups = [samples[i].group for i in free]
+        if len(set(groups)) < len(names):
+            raise UsageError(
+                f"{root}: {count(len(set(groups)), 'group')} in the column "
+                f"'{description.group_column}' cannot be split {len(names)} ways"
+            )
+    part = replace(labels, values=labels.values[free])
+    if groups is None:
+        check_class_sizes(root, part, len(names))
+    if len(free) < len(names):
+        raise UsageError(f"{root}: {count(len(free), 'image')} cannot be split {len(names)} ways")
+    shares = np.array([getattr(description.fractions, name) for name in names])
+    if "val" in names and "test" in names:
+        fractions = shares
+    else:  # what is given keeps its images; the rest is shared out as if it were all
+        fractions = np.array([1 - shares[1], shares[1]])
+    parts = split(part.flags, groups, fractions.tolist(), description.seed)
+    if part.task != MULTI_LABEL:
+        _warn_of_absent_classes(root, part, parts, names)
+    settled = list(samples)
+    for i, number in zip(free, parts, strict=True):
+        settled[i] = replace(samples[i], split=names[number])
+    return settled
+
+
+def _warn_of_absent_classes(
+    root: Path, labels: Labels, parts: np.ndarray, names: Sequence[Split]
+) -> None:
+    """Say which classes groups keep out of a split: where a class is of few patients."""
+    for number, name in enumerate(names):
+        here = set(labels.values[parts == number, 0].tolist())
+        absent = [labels.classes[i] for i in sorted(set(labels.values[:, 0].tolist()) - here)]
+        if absent:
+            log.warning("%s: %s has no image of %s %s", root, name,
+                        count(len(absent), "class"), some(absent))  # fmt: skip
+
+
+def _text(samples: list[Sample], made_by: str) -> bytes:
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    writer.writerows((sample.path, sample.split, made_by) for sample in samples)
+    return buffer.getvalue().encode()
+
+
+def _reused(
+    file: SplitFile, samples: list[Sample], names: list[Split], made_by: str
+) -> list[Sample]:
+    try:
+        rows = list(csv.DictReader(io.StringIO(file.text.decode("utf-8-sig"), newline="")))
+        written = {row["path"]: row["split"] for row in rows}
+        settings = {row.get("made_by") or made_by for row in rows}
+    except (KeyError, ValueError, csv.Error):
+        raise UsageError(
+            f"{file.path} has no columns path and split; mend it, or delete it to split anew"
+        ) from None
+    if settings - {made_by}:
+        raise UsageError(
+            f"{file.path} was made with {min(settings - {made_by})}, but {made_by} is asked for "
+            "now; delete it to split anew, or change dataset.yaml back"
+        )
+    new = [sample.path for sample in samples if sample.path not in written]
+    if new:
+        raise UsageError(
+            f"{file.path} does not name {count(len(new), 'image')} {some(new)}; add them there, or "
+            "delete it to split anew"
+        )
+    gone = sorted(set(written) - {sample.path for sample in samples})
+    if gone:
+        log.warning(
+            "%s names what is gone: %s %s", file.path, count(len(gone), "image"), some(gone)
+        )
+    settled = []
+    for sample in samples:
+        name = written[sample.path]
+        may = names if sample.split in (None, "train") else [sample.split]
+        fitting = [split for split in may if split == name]
+        if not fitting:
+            raise UsageError(
+                f"{file.path}: {some([sample.path])} is '{name}' there, but must be "
+                f"{' or '.join(may)}; mend it, or delete it to split anew"
+            )
+        settled.append(replace(sample, split=fitting[0]))
+    empty = [name for name in SPLITS if name not in {sample.split for sample in settled}]
+    if empty:
+        raise UsageError(f"{file.path} leaves {' and '.join(empty)} without an image; mend it, or "
+                         "delete it to split anew")  # fmt: skip
+    return settled
+
+
+def _check_groups(root: Path, samples: list[Sample], description: Description) -> None:
+    if description.group_column is None:
+        return
+    where: dict[str | None, set[Split | None]] = defaultdict(set)
+    for sample in samples:
+        where[sample.group].add(sample.split)
+    torn = sorted(str(group) for group, splits in where.items() if len(splits) > 1)
+    if not torn:
+        return
+    told = (
+        f"{count(len(torn), 'group')} of {len(where):,} in the column "
+        f"'{description.group_column}' {some(torn)}"
+    )
+    if not description.allow_shared_groups:
+        raise UsageError(
+            f"{root}: {told} stand in several splits, so test scores would be too good; split by "
+            "group, or say allow_shared_groups: true in dataset.yaml"
+        )
+    log.warning("%s: %s stand in several splits; test scores may be too good", root, told)
