@@ -18,7 +18,8 @@ from benchmarks.measure import Result, compare, interleave, seconds
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.engines.local import LocalEngine
 from medplus.sweep.events import Event
-from medplus.sweep.grid import Cell, read_grid
+from medplus.sweep.grid import Cell
+from medplus.sweep.gridfile import read_grid
 from medplus.sweep.job import Place
 
 ROUNDS = 2

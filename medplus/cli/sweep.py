@@ -56,7 +56,7 @@ def sweep(
     """
     from medplus.cli.sweeptables import show_end, show_plan
     from medplus.sweep.conduct import Sweep
-    from medplus.sweep.grid import read_grid
+    from medplus.sweep.gridfile import read_grid
     from medplus.sweep.job import Place
 
     grid = read_grid(config)

@@ -96,21 +96,6 @@ def look_of(backbone: str, backbones: Sequence[str]) -> Look:
     return Look(colour, marker, symbol, backbone)
 
 
-def colour_of(backbone: str, backbones: Sequence[str]) -> str:
-    """Return a backbone's colour, ``#rrggbb``; see `look_of`."""
-    return look_of(backbone, backbones).colour
-
-
-def marker_of(backbone: str, backbones: Sequence[str]) -> str:
-    """Return a backbone's marker in matplotlib; see `look_of`."""
-    return look_of(backbone, backbones).marker
-
-
-def symbol_of(backbone: str, backbones: Sequence[str]) -> str:
-    """Return a backbone's symbol in plotly; see `look_of`."""
-    return look_of(backbone, backbones).symbol
-
-
 def label_of(backbone: str) -> str:
     """Return a short name of a backbone: the paper's have one, all others are named as they are."""
     return look_of(backbone, ()).label

@@ -1,35 +1,27 @@
-"""The grid: what a sweep is to run, read from YAML and checked."""
+"""The grid: what a sweep is to run."""
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from medplus.backbones import catalog as backbone_catalog
 from medplus.backbones.finetuned import is_finetuned
-from medplus.backbones.folder import find_weights, is_weights_folder
 from medplus.backbones.weights import NONE, PRETRAINED
 from medplus.config import (
-    FINETUNE_RECIPES,
     FinetuneRecipe,
     KnnRecipe,
     ProbeRecipe,
     Recipe,
-    finetune_recipe,
-    make_recipe,
-    probe_recipe,
 )
 from medplus.datasets import catalog as dataset_catalog
 from medplus.datasets.load import is_folder, is_path
-from medplus.errors import BackboneError, UsageError, nearest
 from medplus.runs.record import Protocol
 from medplus.vocabulary import PAPER_SEEDS, SIZES, Fit, Precision, StoreDtype
-from medplus.yamlfile import Place, read_yaml_with_lines
 
 ALL = "all"
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
@@ -38,7 +30,7 @@ WORDS = (PRETRAINED, NONE)
 """What weights may be besides a file."""
 
 
-def _several(value: Any) -> Any:
+def several(value: Any) -> Any:
     """Let one value stand for a list of one."""
     return value if isinstance(value, list | tuple) else [value]
 
@@ -49,28 +41,29 @@ def _expanded(
     """Replace ``all``, name things by one name each, and drop repetitions."""
 
     def expand(value: Any) -> Any:
-        items = [i for item in _several(value) for i in (everything if item == ALL else [item])]
+        items = [i for item in several(value) for i in (everything if item == ALL else [item])]
         named = [canonical(i) if isinstance(i, str) else i for i in items]
         return [item for i, item in enumerate(named) if item not in named[:i]]
 
     return BeforeValidator(expand)
 
 
-def _in_full(path: str) -> str:
-    return str(Path(path).absolute())  # workers have other working folders
+def in_full(path: str) -> str:
+    """Return an absolute path: workers have other working folders."""
+    return str(Path(path).absolute())
 
 
 def _dataset_name(name: str) -> str:
-    return _in_full(name) if is_path(name) else name
+    return in_full(name) if is_path(name) else name
 
 
 def _backbone_name(name: str) -> str:
     if is_finetuned(name):
-        return _in_full(name)
-    return _SHORT_NAMES.get(name, name)
+        return in_full(name)
+    return SHORT_NAMES.get(name, name)
 
 
-_SHORT_NAMES = {tag: name for name, tag in backbone_catalog.PAPER.items()}
+SHORT_NAMES = {tag: name for name, tag in backbone_catalog.PAPER.items()}
 Datasets = Annotated[
     tuple[Annotated[str, Field(min_length=1)], ...],
     _expanded(dataset_catalog.FLAGS, _dataset_name),
@@ -97,7 +90,7 @@ class Knn(KnnRecipe):
     """The kNN protocol of a grid: the recipe, and what searches."""
 
     k: Annotated[
-        tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_several), Field(min_length=1)
+        tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(several), Field(min_length=1)
     ] = KnnRecipe.model_fields["k"].default
     backend: Literal["auto", "faiss", "torch"] = "auto"
 
@@ -139,7 +132,7 @@ class Exclusion(BaseModel):
     datasets: Datasets = ()
     sizes: Sizes = ()
     backbones: Backbones = ()
-    protocols: Annotated[tuple[Protocol, ...], BeforeValidator(_several)] = ()
+    protocols: Annotated[tuple[Protocol, ...], BeforeValidator(several)] = ()
     seeds: Seeds = ()
 
     def covers(self, cell: Cell, protocol: Protocol, seed: int | None) -> bool:
@@ -227,208 +220,3 @@ class Grid(BaseModel):
             or (self.finetune is not None and self.seeds_of(cell, "finetune"))
             for cell in self.cells()
         )
-
-
-class _File(BaseModel):
-    """A grid's file as it is written."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    datasets: Annotated[Datasets, Field(min_length=1)]
-    sizes: Annotated[Sizes, Field(min_length=1)] = (28,)
-    backbones: Annotated[Backbones, Field(min_length=1)]
-    weights: Annotated[str, Field(min_length=1)] = "pretrained"
-    fit: Fit | None = None
-    seeds: Annotated[Seeds, Field(min_length=1)] = PAPER_SEEDS
-    extract: ExtractOptions = ExtractOptions()
-    protocols: dict[Protocol, dict[str, Any] | None] = Field(min_length=1)
-    exclude: tuple[Exclusion, ...] = ()
-
-
-def read_grid(path: Path) -> Grid:
-    """Read and check a grid.
-
-    Raises
-    ------
-    UsageError
-        If the file cannot be read, or a key, name or value in it is not allowed; names the line.
-    """
-    values, lines = read_yaml_with_lines(path, "grid")
-    return _GridReader(path, lines).read(values)
-
-
-class _GridReader:
-    """Turns a file's values into a grid, and faults into sentences that name their line."""
-
-    def __init__(self, path: Path, lines: dict[Place, int]) -> None:
-        self._path = path
-        self._lines = lines
-
-    def read(self, values: dict[str, Any]) -> Grid:
-        try:
-            file = _File.model_validate(values)
-        except ValidationError as error:
-            raise self._fault(error) from None
-        for position, name in enumerate(_several(values["datasets"])):
-            self._checked(("datasets", position), _check_dataset, name)
-        for position, name in enumerate(_several(values["backbones"])):
-            self._checked(("backbones", position), _check_backbone, name)
-        self._checked(("sizes",), _check_sizes, file)
-        self._checked(("weights",), _check_weights, file)
-        self._check_exclusions(file)
-        sections = {
-            name: {key: value for key, value in (options or {}).items() if value is not None}
-            for name, options in file.protocols.items()
-        }
-        grid = Grid(
-            datasets=file.datasets,
-            sizes=file.sizes,
-            backbones=file.backbones,
-            weights=file.weights if file.weights in WORDS else _in_full(file.weights),
-            fit=file.fit,
-            seeds=file.seeds,
-            extract=file.extract,
-            knn=self._section(sections, "knn", lambda options: make_recipe(Knn, options)),
-            probe=self._section(sections, "probe", lambda o: _probe(o, file.seeds)),
-            finetune=self._section(sections, "finetune", _finetune),
-            exclude=file.exclude,
-        )
-        if grid.is_empty():
-            raise self._at(("exclude",), "the exclusions leave nothing of the grid")
-        return grid
-
-    def _section(self, sections: dict[Protocol, dict[str, Any]], name: Protocol, make: Any) -> Any:
-        if name not in sections:
-            return None
-        options = sections[name]
-        if "seeds" in options or "seed" in options:
-            raise self._at(
-                ("protocols", name, "seeds" if "seeds" in options else "seed"),
-                "seeds stand at the top of a grid, for all protocols",
-            )
-        try:
-            return make(options)
-        except UsageError as error:
-            raise self._at(self._field_in(name, str(error)), str(error)) from None
-
-    def _field_in(self, protocol: Protocol, message: str) -> Place:
-        """Return the place of the field that a recipe's error begins with or quotes."""
-        section: Place = ("protocols", protocol)
-        fields = [p for p in self._lines if p[:2] == section and len(p) == 3]
-        named = [
-            place
-            for place in fields
-            if message.startswith((f"{place[2]} =", f"unknown {place[2]} '"))
-            or f"'{place[2]}'" in message
-        ]
-        return named[0] if named else section
-
-    def _checked(self, place: Place, check: Any, *arguments: Any) -> None:
-        try:
-            check(*arguments)
-        except UsageError as error:
-            raise self._at(place, str(error)) from None
-
-    def _check_exclusions(self, file: _File) -> None:
-        """Refuse an exclusion that names what the grid does not have: a slip of the pen."""
-        for i, exclusion in enumerate(file.exclude):
-            for field, has in (
-                ("datasets", file.datasets),
-                ("sizes", file.sizes),
-                ("backbones", file.backbones),
-                ("protocols", tuple(file.protocols)),
-                ("seeds", file.seeds),
-            ):
-                for value in getattr(exclusion, field):
-                    if value not in has:
-                        near = nearest(str(value), [str(known) for known in has])
-                        raise self._at(
-                            ("exclude", i, field),
-                            f"there is no '{value}' among the grid's {field}{near}",
-                        )
-            if exclusion == Exclusion():
-                raise self._at(("exclude", i), "an exclusion must name what it leaves out")
-
-    def _fault(self, error: ValidationError) -> UsageError:
-        # A key that is misspelt is also missing; the slip is what helps.
-        first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-        place: Place = tuple(p for p in first["loc"] if p != "[key]")
-        name = place[-1]
-        if first["type"] == "extra_forbidden":
-            known = _known(place[:-1])
-            return self._at(place, f"unknown key '{name}'{nearest(str(name), known)}")
-        if first["type"] == "missing":
-            return self._at((), f"'{name}' is missing; a grid names its {name}")
-        if place[0] == "protocols" and first["type"] == "literal_error":
-            return self._at(place, f"unknown protocol '{name}'{nearest(str(name), PROTOCOLS)}")
-        where = ".".join(str(part) for part in place)
-        return self._at(
-            place, f"{where} = {reprlib.repr(first['input'])[:100]}: {first['msg'].lower()}"
-        )
-
-    def _at(self, place: Place, message: str) -> UsageError:
-        while place and place not in self._lines:
-            place = place[:-1]
-        where = f", line {self._lines[place]}" if place else ""
-        return UsageError(f"{self._path}{where}: {message}")
-
-
-def _known(place: Place) -> Sequence[str]:
-    """Return the keys that are allowed at a place of a grid's file."""
-    models: dict[Any, type[BaseModel]] = {"extract": ExtractOptions, "exclude": Exclusion}
-    return list((models[place[0]] if place else _File).model_fields)
-
-
-def _check_dataset(name: str) -> None:
-    if name != ALL and not is_path(name):
-        dataset_catalog.info(name)
-
-
-def _check_sizes(file: _File) -> None:
-    odd = [size for size in file.sizes if size not in SIZES]
-    if odd and not all(is_path(name) for name in file.datasets):
-        raise UsageError(f"MedMNIST+ has no images of {odd[0]} px; use 28, 64, 128 or 224")
-
-
-def _check_backbone(name: str) -> None:
-    """Refuse what cannot be a backbone; timm is asked only where there is a doubt."""
-    known = (ALL, *backbone_catalog.PAPER, *_SHORT_NAMES, backbone_catalog.PIXELS)
-    if name not in known and not is_finetuned(name):
-        backbone_catalog.resolve(name)
-
-
-def _check_weights(file: _File) -> None:
-    weights = file.weights
-    if weights in WORDS or Path(weights).is_file():
-        return
-    if not is_weights_folder(weights):
-        raise UsageError(
-            f"weights = '{weights}': there is no such file; say pretrained, none, or name a file "
-            "or a folder that medplus backbones --fetch … --to wrote"
-        )
-    for name in file.backbones:
-        if name != backbone_catalog.PIXELS and not is_finetuned(name):
-            try:
-                find_weights(Path(weights), backbone_catalog.resolve(name)[1])
-            except BackboneError as error:
-                raise UsageError(f"weights = '{weights}': {error}") from None
-
-
-def _probe(options: dict[str, Any], seeds: tuple[int, ...]) -> Probe:
-    name = options.pop("recipe", "paper")
-    changes = {
-        field: _several(value) if field in ("lr", "weight_decay") else value
-        for field, value in options.items()
-    }
-    return Probe(recipe=probe_recipe(str(name), seeds=seeds, **changes))
-
-
-def _finetune(options: dict[str, Any]) -> Finetune:
-    name = str(options.pop("recipe", "paper"))
-    if name not in FINETUNE_RECIPES and Path(name).is_file():
-        name = _in_full(name)
-    changes = {field: value for field, value in options.items() if value is not None}
-    batch_size = changes.pop("batch_size", None)
-    settled = None if batch_size == AUTO else batch_size
-    recipe = finetune_recipe(name, batch_size=settled, **changes)
-    return Finetune(name=name, changes=changes, batch_size=batch_size, recipe=recipe)

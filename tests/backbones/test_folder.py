@@ -16,7 +16,7 @@ from medplus.backbones.folder import is_weights_folder, read_manifest, write_fol
 from medplus.backbones.weights import weights_label
 from medplus.embeddings.select import StoreQuery, find_store
 from medplus.errors import BackboneError, StoreError, UsageError
-from medplus.sweep.grid import read_grid
+from medplus.sweep.gridfile import read_grid
 from medplus.sweep.inventory import Inventory
 
 TAG = "test_resnet.r160_in1k"

@@ -19,7 +19,7 @@ from medplus.sweep.conduct import Sweep
 from medplus.sweep.engines.local import LocalEngine
 from medplus.sweep.engines.slurm import SlurmEngine, SlurmSettings
 from medplus.sweep.events import Doing, Ended, Event, Started
-from medplus.sweep.grid import read_grid
+from medplus.sweep.gridfile import read_grid
 from medplus.sweep.job import Job, Place
 from medplus.training.folder import STATE_FILE
 

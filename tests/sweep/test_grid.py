@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medplus.errors import UsageError
-from medplus.sweep.grid import Cell, Grid, read_grid
+from medplus.sweep.grid import Cell, Grid
+from medplus.sweep.gridfile import read_grid
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TWELVE = {

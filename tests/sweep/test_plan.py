@@ -22,7 +22,8 @@ from medplus.runs.record import RunRecord
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.desk import Desk
 from medplus.sweep.events import Ended, Event
-from medplus.sweep.grid import Grid, read_grid
+from medplus.sweep.grid import Grid
+from medplus.sweep.gridfile import read_grid
 from medplus.sweep.job import Place
 from medplus.sweep.plan import Plan, plan_from_disk
 
@@ -690,7 +691,7 @@ _PLANNING = """
 import sys
 from pathlib import Path
 from medplus.sweep.conduct import Sweep
-from medplus.sweep.grid import read_grid
+from medplus.sweep.gridfile import read_grid
 from medplus.sweep.job import Place
 from medplus.sweep.summary import summarise
 from medplus.sweep.totals import total_cost

@@ -27,7 +27,8 @@ from medplus.sweep.desk import Desk  # noqa: E402
 from medplus.sweep.engines.ray import RayEngine, _Round  # noqa: E402
 from medplus.sweep.engines.ray_cluster import check_address, check_room, room  # noqa: E402
 from medplus.sweep.events import Doing, Ended, Event, Started  # noqa: E402
-from medplus.sweep.grid import Cell, Grid, read_grid  # noqa: E402
+from medplus.sweep.grid import Cell, Grid  # noqa: E402
+from medplus.sweep.gridfile import read_grid  # noqa: E402
 from medplus.sweep.job import Job, Place, Task  # noqa: E402
 from medplus.sweep.work import perform  # noqa: E402
 

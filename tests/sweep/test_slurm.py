@@ -24,7 +24,8 @@ from medplus.sweep.engines.slurm_bundles import make_bundles, seconds_of
 from medplus.sweep.engines.slurm_cluster import GONE, SlurmCluster, read_states
 from medplus.sweep.engines.slurm_worker import Element, Performance, from_lines, to_line
 from medplus.sweep.events import Doing, Ended, Event, Started
-from medplus.sweep.grid import Cell, read_grid
+from medplus.sweep.grid import Cell
+from medplus.sweep.gridfile import read_grid
 from medplus.sweep.job import Job, Place, Task
 
 submitit = pytest.importorskip("submitit")
