@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from medplus.backbones.catalog import PAPER
-from medplus.config import finetune_recipe, probe_recipe
 from medplus.reporting.baseline import load_baseline
 from medplus.reporting.cells import KEYS, order_backbones, order_protocols
+from medplus.reporting.paper import paper_conditions
+from medplus.reporting.runs import ANY
 from medplus.reporting.statistics.ties import settle
-from medplus.vocabulary import PAPER_K
 
 TOLERANCE = 2.0
 """Percent points of ACC; BreastMNIST's test set has 156 images, of which one is 0.64."""
@@ -123,41 +122,16 @@ def _known(values: pd.Series, known: pd.Series) -> pd.Series:
 
 
 def _differences(cells: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
-    paper = _paper_conditions()
     first = {key: rows["conditions"].iloc[0] for key, rows in runs.groupby(KEYS)}
     texts = []
     for row in cells[KEYS].itertuples(index=False, name=None):
         conditions: Mapping[str, str] = first.get(row, {})
-        wanted = paper[row[KEYS.index("protocol")]]
+        wanted = paper_conditions(row[KEYS.index("protocol")])
         texts.append(
             ", ".join(
                 f"{name} {conditions[name]}"
                 for name, value in wanted.items()
-                if name in conditions and not _equal(conditions[name], value)
+                if conditions.get(name, value) not in (value, ANY)
             )
         )
     return texts
-
-
-def _paper_conditions() -> dict[str, dict[str, Any]]:
-    """Return what the paper's runs were made with, by protocol; precision is left to the user."""
-    common = {"data": "official", "weights": "trained", "fit": "pad"}
-    probe = probe_recipe("paper").model_dump()
-    head = {name: probe[name] for name in ("epochs", "batch_size", "patience")}
-    rates = {name: probe[name][0] for name in ("lr", "weight_decay")}
-    recipe = finetune_recipe("paper").model_dump(mode="json")
-    speed = {"precision", "channels_last", "fused", "deterministic"}
-    return {
-        "knn": {**common, "k": PAPER_K, "metric": "l2", "vote": "majority"},
-        "probe": {**common, **head, **rates},
-        "finetune": {**common, **{n: v for n, v in recipe.items() if n not in speed}},
-    }
-
-
-def _equal(text: str, value: Any) -> bool:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            return bool(np.isclose(float(text), value, rtol=1e-9))
-        except ValueError:
-            return False
-    return text == (value if isinstance(value, str) else str(value).lower().replace("none", "null"))

@@ -149,10 +149,11 @@ def _conditions(record: RunRecord, made_from: Mapping[str, Any]) -> dict[str, st
         recipe = {**recipe, "devices": config.get("devices", 1)}
         recipe.pop("precision", None)  # stands above, as it was settled
         conditions.update(recipe)
-    return {name: _text(value) for name, value in conditions.items()}
+    return {name: as_text(value) for name, value in conditions.items()}
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """Return the value of a condition as it is compared and shown."""
     return value if isinstance(value, str) else json.dumps(value)
 
 

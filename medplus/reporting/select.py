@@ -11,20 +11,13 @@ import pandas as pd
 
 from medplus.errors import UsageError, nearest
 from medplus.reporting.cells import KEYS, order_protocols, sort_cells
+from medplus.reporting.paper import paper_conditions
 from medplus.reporting.runs import ANY, SHARED, TUNED, describe
-from medplus.vocabulary import PAPER_K
 
 UNLIKE_COLUMNS = ["reason", *KEYS, "acc_mean", "n_seeds", "conditions", "runs"]
 
 ON_VAL = "chosen on val"
 """The value of a condition that was chosen for each cell and seed by its val score."""
-
-_PAPER = {
-    "data": "official", "weights": "trained", "fit": "pad", "k": str(PAPER_K), "metric": "l2",
-    "vote": "majority", "lr": "0.0001", "weight_decay": "0.01", "epochs": "100",
-    "feature": "prelogits", "batch_size": "64", "patience": "5", "schedule": "paper",
-}  # fmt: skip
-
 
 _NAMES = ("dataset", "protocol", "backbone")
 
@@ -266,7 +259,8 @@ def _names(runs: pd.DataFrame) -> tuple[str, ...]:
 
 def _merit(value: tuple[str, ...], names: tuple[str, ...], rows: pd.DataFrame) -> tuple[Any, ...]:
     """Return what conditions are chosen by: their cells, their likeness to the paper, their age."""
-    likeness = sum(_PAPER.get(name) == text for name, text in zip(names, value, strict=True))
+    paper = paper_conditions(rows["protocol"].iloc[0])  # what is asked of all is the same for all
+    likeness = sum(paper.get(name) == text for name, text in zip(names, value, strict=True))
     return len(rows[KEYS].drop_duplicates()), likeness, rows["created"].max(), value
 
 
