@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install quickstart test test-all test-gpu test-slurm lint format bench clean
+.PHONY: install quickstart test test-all test-gpu test-slurm test-faults lint format bench clean
 
 install: $(INSTALLED)
 
@@ -30,6 +30,10 @@ test-gpu: install
 # Needs root, and: apt-get install slurmctld slurmd slurm-client munge
 test-slurm: install
 	$(BIN)/python tests/slurm/cluster.py $(BIN)/python -m pytest -m slurm tests/slurm
+
+# Every fault of docs/reliability.md: half an hour on two cores.
+test-faults: install
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/faults
 
 lint: install
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -33,6 +34,24 @@ class Result:
     def median(self) -> float:
         """The ratio to quote."""
         return statistics.median(self.ratios)
+
+    @property
+    def sense(self) -> str | None:
+        """``≤`` or ``≥``, as the goal has it; None if it sets no bound on the ratio."""
+        return self._bound[0] if self._bound else None
+
+    @property
+    def is_reached(self) -> bool | None:
+        """Whether the median reaches the goal; None without one."""
+        if self._bound is None:
+            return None
+        sense, bound = self._bound
+        return self.median <= bound if sense == "≤" else self.median >= bound
+
+    @property
+    def _bound(self) -> tuple[str, float] | None:
+        found = re.fullmatch(r"([≤≥]) ([\d.]+)", self.goal)
+        return (found[1], float(found[2])) if found else None
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from medplus.errors import UsageError, nearest
+from medplus.errors import UsageError, nearest, short
 from medplus.vocabulary import (
     PAPER_K,
     PAPER_SEEDS,
@@ -198,7 +198,7 @@ def make_recipe(kind: type[RecipeT], values: dict[str, Any]) -> RecipeT:
             raise UsageError(
                 f"unknown field '{field}'{nearest(field, kind.model_fields)}"
             ) from None
-        raise UsageError(f"{field} = {first['input']!r}: {first['msg'].lower()}") from None
+        raise UsageError(f"{field} = {short(first['input'])}: {first['msg'].lower()}") from None
 
 
 def finetune_recipe(name: str = "paper", /, **changes: Any) -> FinetuneRecipe:

@@ -7,6 +7,7 @@ remedy. The command line prints it without a traceback and ends with `exit_code`
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 
@@ -51,6 +52,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     by_lowered = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(name.lower(), by_lowered, n=1, cutoff=0.5)
     return f"; did you mean '{by_lowered[close[0]]}'?" if close else ""
+
+
+def short(value: object) -> str:
+    """Return a value as Python writes it, cut where it is long or nested: YAML can mean a lot."""
+    writer = reprlib.Repr()
+    writer.maxstring = writer.maxother = 100
+    writer.maxlevel = 2
+    return writer.repr(value)
 
 
 def first_line(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import socket
 import threading
@@ -19,10 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medplus.errors import MedplusError
+from medplus.jsonfile import parse_json
+
+log = logging.getLogger(__name__)
 
 _HEARTBEAT_S = 30.0
 _FOREIGN_LOCK_EXPIRES_S = 300.0
 _POLL_S = 0.2
+_SILENT_S = 2.0
+"""Who waits for longer says so."""
 _GLANCE_S = 0.05
 """`owner` holds a lock for less than this to find out whether it is held."""
 
@@ -62,7 +68,8 @@ def hold(path: Path, what: str, timeout_s: float = 0.0) -> Iterator[None]:
     MedplusError
         If the lock file cannot be written.
     """
-    deadline = time.monotonic() + max(timeout_s, _GLANCE_S)
+    started = time.monotonic()
+    deadline, told = started + max(timeout_s, _GLANCE_S), False
     while (descriptor := _try_lock(path, what)) is None:
         if not path.exists():
             continue  # its owner let go between our look and our grasp
@@ -71,6 +78,12 @@ def hold(path: Path, what: str, timeout_s: float = 0.0) -> Iterator[None]:
                 f"{what} is in use by {_describe_owner(path)}; wait for it to end, or, if that "
                 f"process is certainly dead, delete {path}"
             )
+        if not told and time.monotonic() >= started + _SILENT_S:
+            log.warning(
+                "%s is in use by %s; waiting for it to end (if that process is certainly dead, "
+                "delete %s)", what, _describe_owner(path), path,
+            )  # fmt: skip
+            told = True
         time.sleep(min(_POLL_S, max(deadline - time.monotonic(), 0)))
     try:
         with _heartbeat(descriptor):
@@ -98,6 +111,13 @@ def _heartbeat(descriptor: int) -> Iterator[None]:
     finally:
         over.set()
         heart.join()
+
+
+def remove_stale(path: Path) -> None:
+    """Delete a lock file that a killed process left; one that is held stays."""
+    if path.exists():
+        with suppress(MedplusError), hold(path, str(path)):
+            pass  # to let go of it deletes it
 
 
 def owner(path: Path) -> Owner | None:
@@ -158,7 +178,7 @@ def _write_owner(path: Path, descriptor: int) -> None:
 
 def _read_owner(path: Path) -> Owner:
     try:
-        owner = json.loads(path.read_text())
+        owner = parse_json(path.read_bytes())
         return Owner(str(owner["host"]), int(owner["pid"]))
     except (OSError, ValueError, TypeError, KeyError):
         return Owner("", 0)

@@ -1,4 +1,4 @@
-"""Names of datasets and backbones as names of files and folders."""
+"""Names of datasets and backbones as names of files and folders, and on a terminal."""
 
 from __future__ import annotations
 
@@ -7,3 +7,18 @@ def safe_name(name: str) -> str:
     """Return the name with everything replaced that could leave its folder or confuse a shell."""
     safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
     return safe.lstrip(".") or "_"
+
+
+def printable(text: str, keep: str = "\n") -> str:
+    r"""Return a text with what steers a terminal, or turns its direction, shown as ``\x1b``.
+
+    Names come from files of others: none may move the cursor, or pass for a line of ours.
+
+    Parameters
+    ----------
+    keep : str
+        Characters that stay as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 PAPER_CANVAS = 224
+_LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class PreprocessSpec:
     canvas : int or None
         Height and width of the result in pixels; None for ``native``.
     rgb : bool
-        Whether grey images are repeated to three channels.
+        Whether grey images are repeated to three channels. Otherwise, with one mean, colour images
+        are made grey (ITU-R BT.601, as Pillow does); with none, images stay as they are.
     """
 
     mean: tuple[float, ...]
@@ -64,7 +66,7 @@ def preprocess(images: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
     -------
     Tensor of float32, shape (n, channels, height, width)
         On the same device; height and width are the canvas, or the images' own for ``native``;
-        `channels` is 3, or as stored if not ``spec.rgb``.
+        `channels` is 3, or if not ``spec.rgb`` 1, or as stored where there is no mean.
 
     Raises
     ------
@@ -97,8 +99,11 @@ def normalise(images: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
         ).clamp_(0, 255)
     # A tensor on the device: CUDA multiplies by the reciprocal of a plain number, off by one bit.
     pixels = pixels.div_(torch.full((), 255.0, device=images.device))
-    if not spec.rgb:
+    if not spec.mean:
         return pixels
+    if not spec.rgb and pixels.shape[1] == 3:
+        weights = torch.tensor(_LUMA, device=images.device).view(1, 3, 1, 1)
+        pixels = (pixels * weights).sum(1, keepdim=True)
     # Normalising a grey plane with three means repeats it to RGB on the way.
     mean, std = _mean_and_std(spec, images.device)
     return (pixels - mean).div_(std)

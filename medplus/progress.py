@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from medplus.naming import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 Advance = Callable[[int], None]
 """Reports that so many more items are done."""
@@ -27,9 +30,18 @@ def silent(description: str, total: int, unit: str) -> Iterator[Advance]:
 
 def stderr_console() -> Console:
     """Return rich's console on stderr, which prints names as they are."""
+    return new_console(stderr=True)
+
+
+def new_console(**options: Any) -> Console:
+    """Return rich's console, in which names are no markup and cannot steer the terminal."""
     from rich.console import Console
 
-    return Console(stderr=True, markup=False, emoji=False)
+    class Plain(Console):
+        def render_str(self, text: str, **how: Any) -> Text:
+            return super().render_str(printable(text), **how)
+
+    return Plain(markup=False, emoji=False, **options)
 
 
 def on_console(console: Console) -> Progress:
@@ -56,7 +68,7 @@ def _bar(console: Console) -> Progress:
         )
         start = time.monotonic()
         with progress.Progress(*columns, console=console, transient=True) as bar:
-            handle = bar.add_task(description, total=total, rate="")
+            handle = bar.add_task(printable(description), total=total, rate="")
             done = 0
 
             def advance(n: int) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from medplus.errors import UsageError, nearest
+from medplus.errors import UsageError, nearest, short
 from medplus.progress import Progress, silent
 from medplus.vocabulary import PAPER_K, PAPER_SEEDS, SIZES
 from medplus.yamlfile import read_yaml
@@ -144,7 +144,9 @@ def _validated(
                 "put it in quotes"
             )
         if isinstance(value, list | dict):
-            raise UsageError(f"{places[key]} takes one value, not {value!r}; do one run for each")
+            raise UsageError(
+                f"{places[key]} takes one value, not {short(value)}; do one run for each"
+            )
     try:
         return ReferenceConfig.model_validate(values)
     except ValidationError as error:
@@ -157,7 +159,7 @@ def _validated(
         words = get_args(TrainingProcedure) if faults[0]["type"] == "literal_error" else ()
         reason = faults[0]["msg"][0].lower() + faults[0]["msg"][1:]
         raise UsageError(
-            f"{places[key]} = {value!r}: {reason}{nearest(str(value), words)}"
+            f"{places[key]} = {short(value)}: {reason}{nearest(str(value), words)}"
         ) from None
 
 
@@ -173,6 +175,7 @@ def _check_names(
 ) -> None:
     """Refuse names and sizes that nobody knows, saying where they stand."""
     from medplus.backbones.catalog import resolve
+    from medplus.backbones.pythonfile import is_python_file
     from medplus.datasets import catalog
     from medplus.datasets.load import is_path
 
@@ -184,6 +187,11 @@ def _check_names(
             raise UsageError(
                 f"{places['img_size']} = {config.img_size}: MedMNIST+ has 28, 64, 128 and 224"
             )
+    if is_python_file(config.architecture):
+        raise UsageError(
+            f"{places['architecture']} = {config.architecture} is code, which medplus run does not "
+            "take; medplus finetune and medplus extract do"
+        )
     _look_up(config.architecture, resolve, places["architecture"])
 
 

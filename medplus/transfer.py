@@ -180,7 +180,8 @@ class _Fetch:
 
     def _pause(self) -> float:
         bound = self._patience.first_wait_s * 2.0 ** min(self._failures, 30)
-        return random.uniform(0, min(bound, self._patience.longest_wait_s))
+        longest = min(bound, self._patience.longest_wait_s)
+        return random.uniform(0, longest)  # noqa: S311 - a pause, no secret
 
     def _attempt(self) -> None:
         before = self._have()

@@ -7,6 +7,10 @@ from typing import Any
 
 from medplus.errors import UsageError
 
+_MOST_COPIED = 10_000
+_MOST_DIGITS = 100
+_MERGE, _INTEGER = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:int"
+
 Place = tuple[str | int, ...]
 """Where a value stands in a document: the keys and positions that lead to it."""
 
@@ -38,9 +42,11 @@ def read_yaml_with_lines(path: Path, what: str) -> tuple[dict[str, Any], dict[Pl
     import yaml
 
     try:
-        text = path.read_text(encoding="utf-8")
-        document = yaml.safe_load(text)
-        lines = _lines(yaml.compose(text, Loader=yaml.SafeLoader))
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        root = loader.get_single_node()
+        _check(root)
+        lines = _lines(root)
+        document = None if root is None else loader.construct_document(root)
     except FileNotFoundError:
         raise UsageError(f"the {what} file {path} does not exist") from None
     except OSError as error:
@@ -49,7 +55,10 @@ def read_yaml_with_lines(path: Path, what: str) -> tuple[dict[str, Any], dict[Pl
         raise UsageError(
             f"the {what} file {path} gives '{error.key}' twice (line {error.line}); keep one"
         ) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (
+        yaml.YAMLError, RecursionError,
+        ValueError, LookupError, AttributeError,  # of a value that is not what its tag says
+    ) as error:  # fmt: skip
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         raise UsageError(f"the {what} file {path} is not valid YAML{where}") from None
@@ -58,6 +67,58 @@ def read_yaml_with_lines(path: Path, what: str) -> tuple[dict[str, Any], dict[Pl
     if not isinstance(document, dict):
         raise UsageError(f"the {what} file {path} must map options to values")
     return {str(key): value for key, value in document.items()}, lines
+
+
+def _check(root: Any) -> None:
+    """Refuse what would grow beyond all bounds when Python makes values of it.
+
+    Aliases stand for one value, however often; but merges (``<<``) copy keys, so that a few lines
+    can mean billions. A number of many digits is read, but can never be printed again.
+    """
+    import yaml
+
+    sizes: dict[int, int] = {}  # keys of every mapping, with those that it merges
+    copied = 0
+
+    def size(node: Any) -> int:
+        nonlocal copied
+        if isinstance(node, yaml.ScalarNode):
+            _check_scalar(node)
+            return 0
+        if id(node) in sizes:
+            return sizes[id(node)]
+        sizes[id(node)] = 0  # a node may hold itself
+        if isinstance(node, yaml.SequenceNode):  # as the value of a merge: all that it lists
+            sizes[id(node)] = sum([size(child) for child in node.value])
+            return sizes[id(node)]
+        keys = len(node.value)
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _invalid(key, "a key that is no text")
+            size(key)
+            inner = size(value)
+            if key.tag == _MERGE:
+                keys += inner
+                copied += inner
+        if copied > _MOST_COPIED:
+            raise _invalid(node, "merges of too many keys")
+        sizes[id(node)] = keys
+        return keys
+
+    if root is not None:
+        size(root)
+
+
+def _check_scalar(node: Any) -> None:
+    if node.tag == _INTEGER and len(node.value) > _MOST_DIGITS:
+        raise _invalid(node, "a number of too many digits")
+    node.value.encode()  # half of a surrogate pair, which no file can hold, is a ValueError
+
+
+def _invalid(node: Any, problem: str) -> Exception:
+    import yaml
+
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
 
 class _RepeatedKeyError(Exception):

@@ -291,3 +291,13 @@ class TestOwner:
     def test_unreadable_note_without_a_holder_is_nobody(self, path, content):
         path.write_text(content)
         assert lock.owner(path) is None
+
+
+def test_stale_file_is_removed_and_a_held_one_stays(path, owner):
+    lock.remove_stale(path)
+    assert path.exists()
+    owner.kill()
+    owner.wait()
+    lock.remove_stale(path)
+    assert not path.exists()
+    lock.remove_stale(path)  # there is none

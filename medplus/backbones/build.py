@@ -1,27 +1,16 @@
-"""Building the network that turns preprocessed images into embeddings, with its weights."""
+"""Backbones: a name becomes a network with its weights, ready to embed or to learn."""
 
 from __future__ import annotations
 
-import sys
-from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
+from medplus.backbones import pythonfile
 from medplus.backbones import weights as weights_io
-from medplus.backbones.catalog import (
-    ALEXNET,
-    HUB_PREFIXES,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    PAPER,
-    PIXELS,
-    PRELOGITS,
-    resolve,
-)
+from medplus.backbones.catalog import PIXELS, PRELOGITS, resolve
 from medplus.backbones.features import with_feature
 from medplus.backbones.finetuned import (
     NetworkDescription,
@@ -31,16 +20,20 @@ from medplus.backbones.finetuned import (
     network_file,
     read_network,
 )
-from medplus.backbones.folder import find_weights, is_weights_folder, read_folder_weights
-from medplus.backbones.modules import AlexNetFeatures, Pixels, PreLogits
+from medplus.backbones.folder import find_weights
+from medplus.backbones.modules import PreLogits
+from medplus.backbones.networks import (
+    RANDOM_INIT_SEED,
+    create_network,
+    details,
+    is_from_folder,
+    misfit,
+)
+from medplus.backbones.pythonfile import is_python_file
 from medplus.backbones.sam import bake_sam_tables
-from medplus.errors import BackboneError, first_line
+from medplus.errors import BackboneError, UsageError
 from medplus.preprocess import PAPER_CANVAS, PreprocessSpec
 from medplus.vocabulary import Fit
-
-RANDOM_INIT_SEED = 0
-_Built = tuple[nn.Module, tuple[float, ...], tuple[float, ...]]
-"""A network, and the mean and std that its input is normalised with."""
 
 
 @dataclass(frozen=True)
@@ -91,17 +84,19 @@ def load_backbone(
     *,
     frozen: bool = True,
     feature: str = PRELOGITS,
+    code: str | None = None,
 ) -> Backbone:
     """Build a backbone with its weights, in eval mode, on the CPU.
 
     Parameters
     ----------
     name : str
-        One of the paper's ten, ``pixels``, any timm name, or the folder of a fine-tuned run.
+        One of the paper's ten, ``pixels``, any timm name, the folder of a fine-tuned run, or a
+        Python file (``my_backbone.py``, ``my_backbone.py:function``), which is run.
     weights : str
         ``pretrained``, ``none`` (random, from a fixed seed), the path of a ``.safetensors`` or
         ``.pth`` file, or a folder of pretrained weights that `medplus.backbones.fetch` wrote. A run
-        has its own.
+        has its own; so has a Python file, which takes only a file.
     size : int
         Size of the images in pixels; matters only for ``fit="native"``.
     fit : {"pad", "resize", "native"}, optional
@@ -112,6 +107,8 @@ def load_backbone(
     feature : str
         What of the network is its embedding: ``prelogits``, ``cls``, ``avg``, ``cls+avg`` or
         ``layer:NAME``; see `medplus.backbones.features`. It means nothing for ``pixels``.
+    code : str, optional
+        The Python file of a fine-tuned run's network: no run ever names code to be run.
 
     Raises
     ------
@@ -123,13 +120,16 @@ def load_backbone(
     """
     check_weights(name, weights_io.weights_label(weights))
     if is_finetuned(name):
-        run = _load_finetuned(network_file(Path(name)), size, fit, frozen)
+        run = _load_finetuned(network_file(Path(name)), size, fit, frozen, code)
         return _featured(run, feature, size)
+    if is_python_file(name):
+        return _featured(_load_python(name, weights, size, fit, frozen), feature, size)
     short, tag = resolve(name)
     fit = "native" if short == PIXELS else fit or "pad"
     canvas = None if fit == "native" else PAPER_CANVAS
-    module, mean, std = _build(tag, weights, canvas or size)
-    spec = PreprocessSpec(mean, std, fit, canvas, rgb=short != PIXELS)
+    network = create_network(tag, weights, canvas or size)
+    module = network.module
+    spec = PreprocessSpec(network.mean, network.std, fit, canvas, rgb=short != PIXELS)
     label = weights_io.NONE if short == PIXELS else weights_io.weights_label(weights)
     digest = _settle(module, canvas or size, frozen)
     own = PIXELS if short == PIXELS else PRELOGITS
@@ -140,7 +140,8 @@ def _featured(backbone: Backbone, feature: str, size: int) -> Backbone:
     if feature == PRELOGITS or not backbone.is_network:
         return backbone
     canvas = backbone.preprocess.canvas or size
-    module = with_feature(backbone.module, feature, backbone.tag, canvas)
+    channels = 3 if backbone.preprocess.rgb else 1
+    module = with_feature(backbone.module, feature, backbone.tag, canvas, channels)
     return replace(backbone, module=module, feature=feature)
 
 
@@ -156,22 +157,24 @@ def check_backbone(name: str, weights: str) -> None:
     """
     _, tag = resolve(name)
     check_weights(name, weights_io.weights_label(weights))
-    if _is_from_folder(weights) and tag != PIXELS and not is_finetuned(name):
+    if is_python_file(name):
+        _check_python_weights(name, weights)
+    elif is_from_folder(weights) and tag != PIXELS and not is_finetuned(name):
         find_weights(Path(weights), tag)
 
 
-def _is_from_folder(weights: str) -> bool:
-    return weights not in (weights_io.PRETRAINED, weights_io.NONE) and is_weights_folder(weights)
-
-
-def _load_finetuned(file: Path, size: int, fit: Fit | None, frozen: bool) -> Backbone:
+def _load_finetuned(
+    file: Path, size: int, fit: Fit | None, frozen: bool, code: str | None
+) -> Backbone:
     run, state = read_network(file)
     spec = run.spec
     if fit not in (None, spec.fit) and run.feature != PIXELS:
         spec = replace(spec, fit=fit, canvas=None if fit == "native" else PAPER_CANVAS)
     canvas = spec.canvas or size
+    defined = _code_of(file, run, code) if is_python_file(run.backbone) else None
     try:
-        module, _, _ = _build(run.tag, weights_io.NONE, canvas)
+        made = defined or create_network(run.tag, weights_io.NONE, canvas)
+        module: nn.Module = made.module
         module.load_state_dict(backbone_state(state), strict=True)
     except (BackboneError, RuntimeError) as error:
         raise _unsuitable(file, run, spec, canvas, error) from error
@@ -181,17 +184,69 @@ def _load_finetuned(file: Path, size: int, fit: Fit | None, frozen: bool) -> Bac
     )
 
 
+def _code_of(file: Path, run: NetworkDescription, code: str | None) -> pythonfile.Definition:
+    """Run the Python file that defines the network of a run, if the user named it."""
+    if code is None:
+        raise BackboneError(
+            f"the network in {file} is code of {run.backbone}, which runs only when you name it: "
+            f"evaluate with --backbone {run.backbone}, extract with --backbone {run.backbone} "
+            f"--weights {file}"
+        )
+    named = pythonfile.find(code)
+    if named.tag != run.tag:
+        raise BackboneError(
+            f"the network in {file} was trained with {run.tag}, but {code} now is {named.tag}; "
+            "name the file as it was"
+        )
+    return _define(named)
+
+
+def _load_python(name: str, weights: str, size: int, fit: Fit | None, frozen: bool) -> Backbone:
+    """Run the Python file that the user named."""
+    _check_python_weights(name, weights)
+    file = pythonfile.find(name)
+    defined = _define(file)
+    if weights != weights_io.PRETRAINED:
+        state = weights_io.read_weights_file(Path(weights))
+        state = backbone_state(state) or state  # of a fine-tuned run, without its head
+        try:
+            defined.module.load_state_dict(state, strict=True)
+        except RuntimeError as error:
+            raise misfit(file.name, weights, error) from error
+    canvas = None if fit == "native" else defined.input_size
+    digest = _settle(defined.module, canvas or size, frozen)
+    spec = PreprocessSpec(
+        defined.mean, defined.std, fit or "pad", canvas, rgb=len(defined.mean) == 3
+    )
+    label = weights_io.weights_label(weights)
+    return Backbone(file.name, file.tag, defined.module, spec, label, digest, PRELOGITS)
+
+
+def _define(file: pythonfile.PythonFile) -> pythonfile.Definition:
+    with torch.random.fork_rng(devices=[]):  # what it draws at random is always the same
+        torch.manual_seed(RANDOM_INIT_SEED)
+        return pythonfile.run(file)
+
+
+def _check_python_weights(name: str, weights: str) -> None:
+    if weights == weights_io.NONE or is_from_folder(weights):
+        raise UsageError(
+            f"--weights {weights} cannot go with {name}, which makes its own network; leave "
+            "--weights out, or name a file of weights for it"
+        )
+
+
 def _unsuitable(
     file: Path, run: NetworkDescription, spec: PreprocessSpec, canvas: int, error: Exception
 ) -> BackboneError:
     if canvas == run.canvas:
         if isinstance(error, BackboneError):
             return error
-        return _misfit(run.tag, str(file), error)
+        return misfit(run.tag, str(file), error)
     remedy = "leave --fit out" if spec.fit != run.spec.fit else f"use images of {run.canvas} px"
     return BackboneError(
         f"{run.name} takes an input of {run.canvas} px, as it was trained, not of {canvas} px "
-        f"({_details(error)}); {remedy}"
+        f"({details(error)}); {remedy}"
     )
 
 
@@ -204,143 +259,3 @@ def _settle(module: nn.Module, canvas: int, frozen: bool) -> str:
         if isinstance(module, PreLogits):
             bake_sam_tables(module.network, canvas)  # training needs the tables as they are
     return digest
-
-
-def _build(tag: str, weights: str, canvas: int) -> _Built:
-    """Build the network of a full tag for an input of `canvas` pixels."""
-    if tag == PIXELS:
-        return Pixels(), (), ()
-    if tag == PAPER[ALEXNET]:
-        return _build_alexnet(tag, weights), IMAGENET_MEAN, IMAGENET_STD
-    network = _build_timm(tag, weights, canvas)
-    config = network.pretrained_cfg
-    return PreLogits(network), tuple(config["mean"]), tuple(config["std"])
-
-
-def _build_alexnet(tag: str, weights: str) -> nn.Module:
-    from torchvision.models import alexnet
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(RANDOM_INIT_SEED)
-        network = alexnet(weights=None)
-    if weights == weights_io.NONE:
-        return AlexNetFeatures(network)
-    if weights == weights_io.PRETRAINED:
-        state = alexnet_state(tag)
-    elif _is_from_folder(weights):
-        state = read_folder_weights(Path(weights), tag)
-    else:
-        state = weights_io.read_weights_file(Path(weights))
-    module = AlexNetFeatures(network)
-    state = {key: value for key, value in state.items() if not key.startswith("classifier.6.")}
-    try:
-        module.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise _misfit(tag, weights, error) from error
-    return module
-
-
-def alexnet_state(tag: str) -> dict[str, torch.Tensor]:
-    """Return torchvision's weights of AlexNet, from torch.hub's cache or else its server.
-
-    Raises
-    ------
-    BackboneError
-        If they cannot be had.
-    """
-    from torchvision.models import AlexNet_Weights
-
-    pretrained = AlexNet_Weights.IMAGENET1K_V1
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / pretrained.url.rpartition("/")[2]
-    try:
-        if not cached.is_file():
-            weights_io.check_reachable(pretrained.url)
-        with redirect_stdout(sys.stderr):  # torch.hub announces downloads on stdout
-            state: dict[str, torch.Tensor] = pretrained.get_state_dict(
-                progress=False, check_hash=True, weights_only=True
-            )
-    except Exception as error:
-        raise weights_io.fetch_error(tag, error) from error
-    return state
-
-
-def _build_timm(tag: str, weights: str, canvas: int) -> Any:
-    import timm
-
-    if weights == weights_io.PRETRAINED or tag.startswith(HUB_PREFIXES):
-        weights_io.go_offline_if_unreachable()
-    arguments = _size_arguments(tag, canvas)
-    state = None
-    if _is_from_folder(weights):
-        # Nothing but the source differs from the hub's, so timm makes the same network of it.
-        state = read_folder_weights(Path(weights), tag)
-        arguments["pretrained_cfg_overlay"] = {"state_dict": state}
-    elif weights not in (weights_io.PRETRAINED, weights_io.NONE):
-        state = weights_io.read_weights_file(Path(weights))
-        classes = _classes_in(state, tag)
-        arguments["num_classes"] = classes
-        # The overlay's class count makes timm load strictly: every key must fit.
-        arguments["pretrained_cfg_overlay"] = {"state_dict": state, "num_classes": classes}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(RANDOM_INIT_SEED)
-        try:
-            with redirect_stdout(sys.stderr):
-                network = timm.create_model(tag, pretrained=weights != weights_io.NONE, **arguments)
-        except Exception as error:
-            if state is not None:
-                raise _misfit(tag, weights, error) from error
-            if weights == weights_io.PRETRAINED and not isinstance(error, AssertionError):
-                raise weights_io.fetch_error(tag, error) from error
-            raise BackboneError(f"timm cannot build {tag}: {first_line(error)}") from error
-    network.reset_classifier(0)
-    _check_patches(network, tag, canvas)
-    return network
-
-
-def _check_patches(network: Any, tag: str, canvas: int) -> None:
-    """Refuse a canvas that patches do not tile: timm would silently cut off what is left over."""
-    from timm.layers import PatchEmbed
-
-    embed = getattr(network, "patch_embed", None)
-    if not isinstance(embed, PatchEmbed) or embed.dynamic_img_pad:
-        return
-    side = max(embed.patch_size)
-    if canvas % side:
-        raise BackboneError(
-            f"{tag} cuts images into patches of {side} px, which do not tile {canvas} px; "
-            "--fit pad or --fit resize may suit it"
-        )
-
-
-def _size_arguments(tag: str, canvas: int) -> dict[str, Any]:
-    """Networks built for one input size are built for the canvas; SAM's takes any size."""
-    import timm
-
-    config = timm.models.get_pretrained_cfg(tag) if ":" not in tag else None
-    if config is None or not config.fixed_input_size or tag.startswith("samvit"):
-        return {}
-    return {} if config.input_size[-1] == canvas else {"img_size": canvas}
-
-
-def _classes_in(state: dict[str, torch.Tensor], tag: str) -> int:
-    import timm
-
-    config = timm.models.get_pretrained_cfg(tag) if ":" not in tag else None
-    classifiers = (config.classifier if config is not None else None) or ()
-    if isinstance(classifiers, str):
-        classifiers = (classifiers,)  # distilled networks have two
-    counts = [state[key].shape[0] for c in classifiers if (key := f"{c}.weight") in state]
-    return int(counts[0]) if counts else 0
-
-
-def _misfit(tag: str, weights: str, error: Exception) -> BackboneError:
-    return BackboneError(
-        f"the weights {weights} do not fit {tag}: {_details(error)}; "
-        "check that file and backbone belong together"
-    )
-
-
-def _details(error: Exception) -> str:
-    """Return what torch says of keys and shapes, which stands below its first line."""
-    below = " ".join(line.strip() for line in str(error).splitlines()[1:])
-    return below[:240] or first_line(error)

@@ -1,4 +1,4 @@
-"""Names of backbones: the paper's ten, any timm name, the raw-pixel baseline, and runs."""
+"""Names of backbones: the paper's ten, any timm name, raw pixels, runs, and Python files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from medplus.backbones import pythonfile
 from medplus.backbones.finetuned import is_finetuned, is_path, no_network, read_description
+from medplus.backbones.pythonfile import is_python_file
 from medplus.errors import BackboneError, UsageError, first_line, nearest
 
 PIXELS = "pixels"
@@ -32,7 +34,8 @@ is pinned here, so that a new default in timm cannot change what a name means.""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-HUB_PREFIXES = ("hf-hub:", "hf_hub:", "local-dir:")
+LOCAL_PREFIX = "local-dir:"
+HUB_PREFIXES = ("hf-hub:", "hf_hub:", LOCAL_PREFIX)
 
 
 @dataclass(frozen=True)
@@ -74,18 +77,22 @@ def resolve(name: str) -> tuple[str, str]:
     A timm name without a tag stands for timm's default tag; a full tag that is the default of its
     architecture is shortened to it, so that both spellings name the same thing. A fine-tuned run,
     named by its folder or its network file, is called after its backbone and its id:
-    ``resnet18@<run_id>``.
+    ``resnet18@<run_id>``; a local folder in timm's format after the folder; a Python file, which is
+    not run for this, after its name, and in full after its digest.
 
     Raises
     ------
     UsageError
         If no such backbone is known; names the nearest.
     BackboneError
-        If the network file of a run is damaged.
+        If the network file of a run is damaged, or a Python file is no Python.
     """
     if is_finetuned(name):
         description = read_description(Path(name))
         return description.name, description.full_tag
+    if is_python_file(name):
+        file = pythonfile.find(name)
+        return file.name, file.tag
     if name == PIXELS:
         return PIXELS, PIXELS
     if name in PAPER:
@@ -93,19 +100,28 @@ def resolve(name: str) -> tuple[str, str]:
     for short, tag in PAPER.items():
         if name == tag:
             return short, tag
+    if name.startswith(LOCAL_PREFIX):
+        return _resolve_local(Path(name.removeprefix(LOCAL_PREFIX)))
     if name.startswith(HUB_PREFIXES):
-        return name, name
+        hub = f"hf-hub:{name.partition(':')[2]}"  # timm takes two spellings
+        return hub, hub
+    return _resolve_timm(name)
+
+
+def _resolve_timm(name: str) -> tuple[str, str]:
     import timm
 
     architecture, dot, tag = name.partition(".")
     if not timm.is_model(architecture):
+        if _has_model(Path(name)):
+            return _resolve_local(Path(name))
         if is_path(name):
             raise no_network(Path(name))
         known = [PIXELS, *PAPER, *timm.list_models()]
         raise UsageError(
             f"unknown backbone '{name}'{nearest(name, known)} "
-            "(the paper's ten, pixels, any name that timm.list_models() gives, or the folder of a "
-            "fine-tuned run)"
+            "(the paper's ten, pixels, any name that timm.list_models() gives, the folder of a "
+            "fine-tuned run, or a Python file)"
         )
     if not dot:
         config = timm.models.get_pretrained_cfg(architecture)
@@ -119,6 +135,24 @@ def resolve(name: str) -> tuple[str, str]:
     default = timm.models.get_pretrained_cfg(architecture)
     is_default = default is not None and default.tag == tag
     return (architecture if is_default and architecture not in PAPER else name), name
+
+
+def _has_model(folder: Path) -> bool:
+    """Tell a folder in timm's format, as `timm.models.save_for_hf` writes it."""
+    try:
+        return (folder / "config.json").is_file()
+    except (OSError, ValueError):  # no file has such a name
+        return False
+
+
+def _resolve_local(folder: Path) -> tuple[str, str]:
+    if not _has_model(folder):
+        raise UsageError(
+            f"{folder} is no model in timm's format: a folder with config.json and "
+            "model.safetensors, as timm.models.save_for_hf writes it"
+        )
+    absolute = folder.resolve()
+    return f"{LOCAL_PREFIX}{absolute.name}", f"{LOCAL_PREFIX}{absolute}"
 
 
 def is_pattern(name: str) -> bool:
@@ -163,6 +197,8 @@ def describe(name: str) -> BackboneInfo:
     if is_finetuned(name):
         return _describe_run(Path(name))
     short, tag = resolve(name)
+    if is_python_file(name):
+        return _describe_python(name)
     if short == PIXELS:
         return BackboneInfo(PIXELS, PIXELS, 28 * 28, 0, None, (0.0,), (1.0,), False, "")
     import torch
@@ -197,6 +233,11 @@ def describe(name: str) -> BackboneInfo:
 
 def _describe_run(path: Path) -> BackboneInfo:
     run = read_description(path)
+    if is_python_file(run.backbone):
+        raise BackboneError(
+            f"the network in {path} is code of {run.backbone}; medplus backbones {run.backbone} "
+            "runs it and tells of it"
+        )
     return replace(
         describe(run.tag),
         name=run.name,
@@ -205,6 +246,27 @@ def _describe_run(path: Path) -> BackboneInfo:
         native_size=run.canvas,
         mean=run.spec.mean,
         std=run.spec.std,
+    )
+
+
+def _describe_python(name: str) -> BackboneInfo:
+    """Run a Python file, as only it knows what it makes."""
+    import torch
+
+    file = pythonfile.find(name)
+    made = pythonfile.run(file)
+    try:
+        with torch.no_grad():
+            image = torch.zeros(1, len(made.mean), made.input_size, made.input_size)
+            dim = made.module.eval()(image).shape[1]
+    except Exception as error:
+        raise BackboneError(
+            f"the network of {file.path} does not take images of {made.input_size} px: "
+            f"{first_line(error)}"
+        ) from error
+    n_parameters = sum(parameter.numel() for parameter in made.module.parameters())
+    return BackboneInfo(
+        file.name, file.tag, int(dim), n_parameters, made.input_size, made.mean, made.std, False, ""
     )
 
 

@@ -30,12 +30,14 @@ def check_feature(feature: str) -> None:
     if feature in FEATURES or (feature.startswith(LAYER) and len(feature) > len(LAYER)):
         return
     raise UsageError(
-        f"unknown --feature '{feature}'{nearest(feature, FEATURES)} (prelogits, cls, avg, cls+avg, "
+        f"unknown feature '{feature}'{nearest(feature, FEATURES)} (prelogits, cls, avg, cls+avg, "
         "or layer:NAME with the name of a module, such as layer:layer3 or layer:blocks.5)"
     )
 
 
-def with_feature(module: nn.Module, feature: str, tag: str, canvas: int) -> nn.Module:
+def with_feature(
+    module: nn.Module, feature: str, tag: str, canvas: int, channels: int = 3
+) -> nn.Module:
     """Return what maps images to a feature of a network.
 
     Parameters
@@ -45,8 +47,8 @@ def with_feature(module: nn.Module, feature: str, tag: str, canvas: int) -> nn.M
     feature : str
     tag : str
         The backbone, for messages.
-    canvas : int
-        Height and width in pixels of the images, to try a module inside on.
+    canvas, channels : int
+        Height and width in pixels of the images, and their channels, to try a module inside on.
 
     Raises
     ------
@@ -60,6 +62,11 @@ def with_feature(module: nn.Module, feature: str, tag: str, canvas: int) -> nn.M
         return module
     network = module.network if isinstance(module, PreLogits) else module
     if not feature.startswith(LAYER):
+        if not isinstance(network, AlexNetFeatures) and not hasattr(network, "forward_features"):
+            raise UsageError(
+                f"{tag} has no forward_features to take --feature {feature} from; use prelogits or "
+                "layer:NAME"
+            )
         if feature != AVG and not _has_class_token(network):
             raise UsageError(
                 f"{tag} has no class token, so --feature {feature} is nothing of it; use avg, "
@@ -74,7 +81,7 @@ def with_feature(module: nn.Module, feature: str, tag: str, canvas: int) -> nn.M
     inside = Layer(module, name).eval()
     try:
         with torch.no_grad():
-            inside(torch.zeros(1, 3, canvas, canvas))
+            inside(torch.zeros(1, channels, canvas, canvas))
     except ValueError as error:
         raise BackboneError(f"--feature {feature} of {tag} is no embedding: {error}") from None
     return inside

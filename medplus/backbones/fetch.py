@@ -15,10 +15,13 @@ from pathlib import Path
 import torch
 
 from medplus.backbones import weights as weights_io
-from medplus.backbones.build import alexnet_state, load_backbone
-from medplus.backbones.catalog import ALEXNET, HUB_PREFIXES, PAPER, PIXELS, resolve
+from medplus.backbones.build import load_backbone
+from medplus.backbones.catalog import ALEXNET, HUB_PREFIXES, LOCAL_PREFIX, PAPER, PIXELS, resolve
 from medplus.backbones.finetuned import is_finetuned
 from medplus.backbones.folder import write_folder_weights
+from medplus.backbones.networks import alexnet_state
+from medplus.backbones.pythonfile import is_python_file
+from medplus.backbones.ratelimit import no_waiting_for_rate_limits
 from medplus.errors import BackboneError, UsageError
 
 
@@ -69,7 +72,7 @@ def fetch_weights(
     """
     names = list(dict.fromkeys(names))
     for name in names:  # all of them before the first gigabyte
-        _check(name, to)
+        _check(name)
     done = []
     for name in names:
         done.append(_fetch(name, None if to is None else Path(to)))
@@ -77,18 +80,18 @@ def fetch_weights(
     return done
 
 
-def _check(name: str, to: str | Path | None) -> None:
-    if name == PIXELS or is_finetuned(name):
-        kind = "is no network" if name == PIXELS else "is a run, which has its own weights"
-        raise UsageError(f"'{name}' {kind}: there is nothing to fetch; leave it out")
+def _check(name: str) -> None:
     _, tag = resolve(name)
-    if tag.startswith(HUB_PREFIXES):
-        if to is not None:
-            raise UsageError(
-                f"--to cannot carry {name}, whose configuration lies on the hub too; fetch it "
-                "without --to and carry the hub's cache (HF_HOME)"
-            )
-    elif tag != PAPER[ALEXNET] and not _has_weights(tag):
+    own = {
+        "is no network": name == PIXELS,
+        "is a run, which has its own weights": is_finetuned(name),
+        "is code, which makes its own network": is_python_file(name),
+        "is a folder of this machine": tag.startswith(LOCAL_PREFIX),
+    }
+    for kind, is_it in own.items():
+        if is_it:
+            raise UsageError(f"'{name}' {kind}: there is nothing to fetch; leave it out")
+    if not tag.startswith(HUB_PREFIXES) and tag != PAPER[ALEXNET] and not _has_weights(tag):
         raise UsageError(f"timm has no pretrained weights of '{name}'; leave it out")
 
 
@@ -104,7 +107,7 @@ def _fetch(name: str, to: Path | None) -> Fetched:
     found = Fetched(loaded.name, loaded.tag, loaded.weights_sha256)
     if to is None:
         return found
-    path, entry = write_folder_weights(to, found.tag, _as_on_the_hub(found.tag))
+    path, entry = write_folder_weights(to, found.tag, *_as_on_the_hub(found.tag))
     again = load_backbone(name, str(to))
     if again.weights_sha256 != found.weights_sha256:
         raise BackboneError(
@@ -116,29 +119,44 @@ def _fetch(name: str, to: Path | None) -> Fetched:
     )
 
 
-def _as_on_the_hub(tag: str) -> dict[str, torch.Tensor]:
-    """Return the tensors of the hub's file, which the cache has by now, before timm adapts them."""
+def _as_on_the_hub(tag: str) -> tuple[dict[str, torch.Tensor], bytes | None]:
+    """Return what the cache has by now: the tensors, before timm adapts them, and ``config.json``.
+
+    The latter only of a model that timm knows by it alone.
+    """
     if tag == PAPER[ALEXNET]:
-        return alexnet_state(tag)
+        return alexnet_state(tag), None
     import timm
 
-    config = timm.models.get_pretrained_cfg(tag)
+    document = None
     try:
-        with redirect_stdout(sys.stderr):
-            if config.hf_hub_id:
-                file = [config.hf_hub_filename] if config.hf_hub_filename else []
-                state = timm.models.load_state_dict_from_hf(config.hf_hub_id, *file)
-            elif not config.custom_load:
+        with redirect_stdout(sys.stderr), no_waiting_for_rate_limits():
+            if tag.startswith(HUB_PREFIXES):
+                model = tag.partition(":")[2]
+                config, document = timm.models.load_model_config_from_hf(model)[0], _config(model)
+            else:
+                config = timm.models.get_pretrained_cfg(tag).to_dict()
+            if config.get("hf_hub_id") and config.get("custom_load") != "hf":
+                file = [config["hf_hub_filename"]] if config.get("hf_hub_filename") else []
+                state = timm.models.load_state_dict_from_hf(config["hf_hub_id"], *file)
+            elif not config.get("custom_load"):
                 state = torch.hub.load_state_dict_from_url(
-                    config.url, map_location="cpu", progress=False, weights_only=True
+                    config["url"], map_location="cpu", progress=False, weights_only=True
                 )
             else:
                 raise UsageError(
                     f"--to cannot carry {tag}, whose weights are in a format of their own; fetch "
-                    "it without --to and carry TORCH_HOME"
+                    "it without --to and carry HF_HOME and TORCH_HOME"
                 )
     except Exception as error:
         if isinstance(error, UsageError):
             raise
         raise weights_io.fetch_error(tag, error) from error
-    return weights_io.plain_state(state, Path(tag))
+    return weights_io.plain_state(state, Path(tag)), document
+
+
+def _config(model: str) -> bytes:
+    from huggingface_hub import hf_hub_download
+
+    repository, _, revision = model.partition("@")
+    return Path(hf_hub_download(repository, "config.json", revision=revision or None)).read_bytes()

@@ -6,7 +6,6 @@ nothing heavy before a file is read.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medplus.backbones.weights import PRETRAINED, state_sha256
 from medplus.errors import BackboneError, UsageError
+from medplus.jsonfile import parse_json
 from medplus.preprocess import PreprocessSpec
 from medplus.vocabulary import Precision, Task
 
@@ -275,6 +275,6 @@ def _moved(path: Path) -> str:
 def _protocol(folder: Path) -> str | None:
     """Return the protocol of the finished run in a folder, if there is one."""
     try:
-        return str(json.loads((folder / "record.json").read_bytes())["protocol"])
+        return str(parse_json((folder / "record.json").read_bytes())["protocol"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

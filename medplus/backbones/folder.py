@@ -5,12 +5,15 @@ built from it is the network that the hub's own file gives. ``manifest.json`` sa
 file is whose, with its SHA-256 and its size in bytes:
 
 ``{"format": 1, "weights": {"resnet18.a1_in1k": {"file": "…", "sha256": "…", "bytes": 46807446}}}``
+
+A model of the hub that timm does not know (``hf-hub:org/name``) is built after the ``config.json``
+that lies with it. That is carried, too, in a folder beside its weights, as timm reads it from
+folders; the entry then has its SHA-256 as ``config_sha256``.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -18,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medplus import atomic
 from medplus.errors import BackboneError
+from medplus.jsonfile import parse_json
 from medplus.lock import hold
 from medplus.naming import safe_name
 
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
 MANIFEST = "manifest.json"
+CONFIG = "config.json"
 FORMAT: Final = 1
 _LOCK_WAIT_S = 60.0
 
@@ -42,6 +47,8 @@ class WeightsFile(BaseModel):
         Of its bytes, in hex.
     bytes : int
         Its size.
+    config_sha256 : str or None
+        Of the model's configuration, where timm has none of its own.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -50,6 +57,11 @@ class WeightsFile(BaseModel):
     file: Annotated[str, Field(pattern=r"^[^/\\\x00]+\.safetensors$")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     bytes: Annotated[int, Field(ge=0)]
+    config_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+    def config_in(self, folder: Path) -> Path:
+        """Return where the model's configuration lies, if it has one."""
+        return folder / f"{self.file.removesuffix('.safetensors')}-config" / CONFIG
 
 
 class Manifest(BaseModel):
@@ -80,14 +92,14 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     remedy = f"write it again with: medplus backbones --fetch … --to {folder}"
     try:
-        document = json.loads(path.read_bytes())
+        document = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise BackboneError(
             f"the folder {folder} has no {MANIFEST}, so it is no folder of weights; {remedy}"
         ) from None
     except OSError as error:
         raise BackboneError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise BackboneError(f"{path} is damaged: it is not JSON; {remedy}") from None
     if isinstance(document, dict) and document.get("format") not in (None, FORMAT):
         raise BackboneError(
@@ -106,7 +118,7 @@ def find_weights(folder: Path, tag: str) -> WeightsFile:
     Raises
     ------
     BackboneError
-        If the folder has no weights for it, or the file is missing or cut short.
+        If the folder has no weights for it, or a file is missing or cut short.
     """
     manifest = read_manifest(folder)
     entry = manifest.weights.get(tag)
@@ -131,6 +143,11 @@ def find_weights(folder: Path, tag: str) -> WeightsFile:
             f"{path} has {size:,} bytes, not the {entry.bytes:,} that {MANIFEST} names; copy it "
             f"again, or write it again with: {again}"
         )
+    if entry.config_sha256 is not None and not entry.config_in(folder).is_file():
+        raise BackboneError(
+            f"{entry.config_in(folder)}, which {tag} is built after, is missing; carry it over, or "
+            f"write it again with: {again}"
+        )
     return entry
 
 
@@ -148,23 +165,51 @@ def read_folder_weights(folder: Path, tag: str) -> dict[str, torch.Tensor]:
     entry = find_weights(folder, tag)
     path = folder / entry.file
     try:
-        found = _sha256(path)
-        if found != entry.sha256:
-            raise BackboneError(
-                f"{path} is not the file that {MANIFEST} names for {tag}: its SHA-256 is "
-                f"{found[:12]}…, not {entry.sha256[:12]}…; copy it again, or write it again with: "
-                f"medplus backbones --fetch {tag} --to {folder}"
-            )
+        _verify(path, entry.sha256, folder, tag)
         state: dict[str, torch.Tensor] = load_file(path, device="cpu")
     except (SafetensorError, OSError) as error:
         raise BackboneError(f"the weights file {path} cannot be read: {error}") from None
     return state
 
 
+def find_config(folder: Path, tag: str) -> Path | None:
+    """Return the folder with the verified ``config.json`` of a backbone, if it is carried.
+
+    Raises
+    ------
+    BackboneError
+        As `read_folder_weights`.
+    """
+    entry = find_weights(folder, tag)
+    if entry.config_sha256 is None:
+        return None
+    path = entry.config_in(folder)
+    try:
+        _verify(path, entry.config_sha256, folder, tag)
+    except OSError as error:
+        raise BackboneError(f"{path} cannot be read: {error.strerror}") from None
+    return path.parent
+
+
+def _verify(path: Path, sha256: str, folder: Path, tag: str) -> None:
+    found = _sha256(path)
+    if found != sha256:
+        raise BackboneError(
+            f"{path} is not the file that {MANIFEST} names for {tag}: its SHA-256 is "
+            f"{found[:12]}…, not {sha256[:12]}…; copy it again, or write it again with: "
+            f"medplus backbones --fetch {tag} --to {folder}"
+        )
+
+
 def write_folder_weights(
-    folder: Path, tag: str, state: Mapping[str, torch.Tensor]
+    folder: Path, tag: str, state: Mapping[str, torch.Tensor], config: bytes | None = None
 ) -> tuple[Path, WeightsFile]:
     """Add the weights of a backbone to a folder, or replace them; return the file and its entry.
+
+    Parameters
+    ----------
+    config : bytes, optional
+        The ``config.json`` that the network is built after, where timm has none of its own.
 
     Raises
     ------
@@ -179,11 +224,20 @@ def write_folder_weights(
         with hold(folder / ".manifest.lock", f"the folder {folder} of weights", _LOCK_WAIT_S):
             known = read_manifest(folder) if (folder / MANIFEST).exists() else Manifest()
             write_tensors(path, state, {"tag": tag})
-            entry = WeightsFile(file=path.name, sha256=_sha256(path), bytes=path.stat().st_size)
+            digest = None if config is None else hashlib.sha256(config).hexdigest()
+            entry = WeightsFile(
+                file=path.name, sha256=_sha256(path), bytes=path.stat().st_size,
+                config_sha256=digest,
+            )  # fmt: skip
+            if config is not None:
+                entry.config_in(folder).parent.mkdir(exist_ok=True)
+                atomic.write_bytes(entry.config_in(folder), config)
             weights = dict(sorted({**known.weights, tag: entry}.items()))
             # Last: a manifest names only files that are whole.
             manifest = Manifest(weights=weights)
-            atomic.write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+            atomic.write_json(
+                folder / MANIFEST, manifest.model_dump(mode="json", exclude_none=True)
+            )
     except OSError as error:
         raise BackboneError(
             f"the weights of {tag} cannot be written to {folder}: {error.strerror or error}; make "

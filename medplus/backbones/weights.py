@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import socket
+import zipfile
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 PRETRAINED = "pretrained"
 NONE = "none"
+_LOCAL_PREFIX = "local-dir:"
 _CONNECT_TIMEOUT_S = 3.0
 _NESTED_KEYS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema")
 _LOCAL_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
@@ -59,7 +61,10 @@ def read_weights_file(path: Path) -> dict[str, torch.Tensor]:
 
             state: object = load_file(path, device="cpu")
         else:
+            _refuse_compressed(path)
             state = torch.load(path, map_location="cpu", weights_only=True)
+    except BackboneError:
+        raise
     except Exception as error:
         kind = "unsafe or damaged" if "weights_only" in str(error).lower() else "damaged"
         raise BackboneError(
@@ -67,6 +72,18 @@ def read_weights_file(path: Path) -> dict[str, torch.Tensor]:
             "only; save it with safetensors.torch.save_file, or torch.save of a plain state_dict"
         ) from error
     return plain_state(state, path)
+
+
+def _refuse_compressed(path: Path) -> None:
+    """Refuse a torch file that inflates: torch stores tensors plain, and a bomb does not."""
+    if not zipfile.is_zipfile(path):
+        return  # torch's older format, or no torch file
+    with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise BackboneError(
+                f"the weights file {path} is compressed, which torch's own files are not; save it "
+                "again with torch.save or safetensors.torch.save_file"
+            )
 
 
 def plain_state(state: object, path: Path) -> dict[str, torch.Tensor]:
@@ -79,7 +96,9 @@ def plain_state(state: object, path: Path) -> dict[str, torch.Tensor]:
     """
     import torch
 
-    while isinstance(state, Mapping):
+    seen: set[int] = set()  # a forged file may hold a mapping that holds itself
+    while isinstance(state, Mapping) and id(state) not in seen:
+        seen.add(id(state))
         nested = next((key for key in _NESTED_KEYS if isinstance(state.get(key), Mapping)), None)
         if nested is None:
             break
@@ -89,6 +108,12 @@ def plain_state(state: object, path: Path) -> dict[str, torch.Tensor]:
     odd = [str(key) for key, value in state.items() if not isinstance(value, torch.Tensor)]
     if odd:
         raise BackboneError(f"the weights file {path} holds '{odd[0]}', which is not a tensor")
+    forged = [str(key) for key, value in state.items() if not _is_plain(value)]
+    if forged:
+        raise BackboneError(
+            f"the weights file {path} holds '{forged[0]}', which is sparse, quantised, or larger "
+            "than its own numbers; save a plain state_dict of dense tensors"
+        )
     # Data-parallel and compiled training leave prefixes on every key.
     prefixes = ("module.", "_orig_mod.")
     cleaned = {str(key): value for key, value in state.items()}
@@ -96,6 +121,15 @@ def plain_state(state: object, path: Path) -> dict[str, torch.Tensor]:
         if all(key.startswith(prefix) for key in cleaned):
             cleaned = {key.removeprefix(prefix): value for key, value in cleaned.items()}
     return cleaned
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Tell a dense tensor whose elements are all there from one that would grow when copied."""
+    import torch
+
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        return False
+    return tensor.nbytes <= tensor.untyped_storage().nbytes()
 
 
 def weights_sha256(network: torch.nn.Module) -> str:
@@ -164,6 +198,12 @@ def _asked_to_stay_offline() -> bool:
 
 def fetch_error(tag: str, error: BaseException) -> BackboneError:
     """Return the error for pretrained weights that cannot be fetched, with the ways out."""
+    if tag.startswith(_LOCAL_PREFIX):
+        return BackboneError(
+            f"the model in {tag.removeprefix(_LOCAL_PREFIX)} cannot be used "
+            f"({type(error).__name__}: {first_line(error)[:120]}); medplus reads config.json and "
+            "tensors, as timm.models.save_for_hf(…, safe_serialization=True) writes them"
+        )
     cache = "TORCH_HOME" if tag.startswith("alexnet.") else "HF_HOME"
     return BackboneError(
         f"the pretrained weights of {tag} cannot be had ({_reason(error)}); fill the cache with "

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from medplus.errors import UsageError, nearest
+from medplus.errors import UsageError, nearest, short
 from medplus.yamlfile import read_yaml
 
 
@@ -55,7 +55,7 @@ def _checked(
             raise UsageError(f"{path}: '{key}' has no value; give one, or leave the key out")
         if isinstance(item, list | dict):
             number = "one value or a list of values" if repeats else "one value"
-            raise UsageError(f"{path}: '{key}' takes {number}, not {item!r}")
+            raise UsageError(f"{path}: '{key}' takes {number}, not {short(item)}")
         if isinstance(item, bool) and not (option is not None and option.is_flag):
             raise UsageError(
                 f"{path}: '{key}' takes text or a number, but YAML reads its value as {item}; "

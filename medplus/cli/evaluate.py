@@ -38,6 +38,13 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     "--batch-size", type=click.IntRange(min=1), help="Images per forward.  [default: automatic]"
 )
 @click.option(
+    "--backbone",
+    "code",
+    metavar="FILE.py[:FUNCTION]",
+    callback=options.named_code,
+    help="The Python file that defines the network of a RUN: it runs only when you name it.",
+)
+@click.option(
     "--csv", type=_FOLDER, help="Also write predictions there, as MedMNIST's evaluator reads them."
 )
 @options.device

@@ -48,6 +48,7 @@ from medplus.cli.options import Output
     help="What of the network is stored: what its classifier would see; class token, mean of the "
     "patch tokens, or both; or the averaged output of a module inside.",
 )
+@options.group_column
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Images per forward.  [default: automatic]"
 )

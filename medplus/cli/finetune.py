@@ -57,6 +57,7 @@ class BatchSize(click.ParamType):  # type: ignore[type-arg]  # not generic befor
     type=click.Choice(["pad", "resize", "native"]),
     help="How images are brought to the network's input size.  [default: pad]",
 )
+@options.group_column
 @click.option(
     "--batch-size",
     type=BatchSize(),
@@ -122,6 +123,7 @@ def finetune(
         options.expand_backbones(backbones),
         seeds or PAPER_SEEDS[:1],
         watch=output.watch,
+        progress=output.progress,
         **settings,
     )
 

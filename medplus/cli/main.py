@@ -14,6 +14,7 @@ import click
 from medplus._version import __version__
 from medplus.cli.threads import share_busy_machine
 from medplus.errors import MedplusError, UsageError, nearest
+from medplus.naming import printable
 
 _COMMANDS = {
     "quickstart": "The whole way on synthetic data: extract, knn, probe, finetune; no download.",
@@ -30,6 +31,7 @@ _COMMANDS = {
     "run": "The reference code's config file and flags, one run: train and evaluate.",
     "report": "Tables, figures, tests and one page, beside the paper's numbers.",
     "store": "Look after stores: ls, info, verify, export, rm.",
+    "doctor": "Tell what is wrong with an installation, its data, stores and runs.",
 }
 """Name and one-line help of every command, in the order of use; `--help` imports none of them."""
 
@@ -147,7 +149,7 @@ class _Failure:
     def __call__(
         self, message: str, code: int, kind: str, hint: str = "", word: str = "Error"
     ) -> int:
-        click.echo(f"{word}: {message}", err=True)
+        click.echo(printable(f"{word}: {message}"), err=True)
         if hint:
             click.echo(hint, err=True)
         if self._as_json:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from medplus.errors import UsageError
+from medplus.naming import printable
 
 _LIBRARIES = r"(torch|torchvision|timm|huggingface_hub|safetensors|zarr|medmnist)(\.|$)"
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -47,11 +49,28 @@ def _flatten(
     return tuple(flat) or None
 
 
+def named_code(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """Take backbones, and a Python file among them only where the command line itself names it."""
+    from medplus.backbones.pythonfile import is_python_file
+
+    value = _flatten(ctx, param, value) if isinstance(value, tuple) else value
+    named = () if value is None else value if isinstance(value, tuple) else (value,)
+    code = next((name for name in named if is_python_file(name)), None)
+    source = ctx.get_parameter_source(str(param.name))
+    if code is not None and source is not ParameterSource.COMMANDLINE:
+        raise UsageError(
+            f"{code} is code, which runs only where the command line names it: leave it out of "
+            f"the config file, and say --backbone {code}"
+        )
+    return value
+
+
 def several(
     *names: str, of: click.ParamType[Any] = click.STRING, **settings: Any
 ) -> Callable[[Command], Command]:
     """Return an option that repeats or takes commas; its value is a tuple, or None if not given."""
-    return click.option(*names, type=Comma(of), multiple=True, callback=_flatten, **settings)
+    settings.setdefault("callback", _flatten)
+    return click.option(*names, type=Comma(of), multiple=True, **settings)
 
 
 def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
@@ -94,6 +113,11 @@ def reporting(command: Command) -> Command:
     return wrapped  # type: ignore[return-value]
 
 
+class _PrintableFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def _set_up_logging(verbose: int, quiet: bool, debug: bool) -> None:
     level = logging.ERROR if quiet else logging.WARNING
     level = {0: level, 1: logging.INFO}.get(verbose, logging.DEBUG)
@@ -102,6 +126,8 @@ def _set_up_logging(verbose: int, quiet: bool, debug: bool) -> None:
         format="%(levelname)s: %(message)s",
         force=True,
     )
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_PrintableFormatter("%(levelname)s: %(message)s"))
     logging.getLogger("medplus").setLevel(level)
     if not (verbose or debug):  # our own messages say what matters
         warnings.filterwarnings("ignore", module=_LIBRARIES)
@@ -138,7 +164,7 @@ class Output:
     def note(self, text: str) -> None:
         """Say something on stderr."""
         if not self._quiet:
-            click.echo(text, err=True)
+            click.echo(printable(text), err=True)
 
     @property
     def console(self) -> Any:
@@ -188,6 +214,16 @@ def device(command: Command) -> Command:
     )(command)
 
 
+def group_column(command: Command) -> Command:
+    """Add ``--group-column``."""
+    return click.option(
+        "--group-column",
+        metavar="NAME",
+        help="Of a folder of images: the column of its table whose groups, such as patients, stay "
+        "in one split. The split remembers it.  [default: dataset.yaml's]",
+    )(command)
+
+
 def names(default_size: str) -> Callable[[Command], Command]:
     """Add the selectors ``--dataset``, ``--size`` and ``--backbone``."""
 
@@ -196,8 +232,9 @@ def names(default_size: str) -> Callable[[Command], Command]:
             "--backbone",
             "backbones",
             required=True,
-            help="timm name, alexnet, pixels, the folder of a fine-tuned run, or all (the paper's "
-            "ten); repeat or use commas.",
+            callback=named_code,
+            help="timm name, alexnet, pixels, the folder of a fine-tuned run, a Python file "
+            "(FILE.py[:FUNCTION]), or all (the paper's ten); repeat or use commas.",
         )(command)
         command = several(
             "--size", "sizes", help=f"28, 64, 128, 224 or all.  [default: {default_size}]"

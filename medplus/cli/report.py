@@ -10,6 +10,7 @@ import click
 from medplus.cli import options
 from medplus.cli.options import Output
 from medplus.errors import UsageError
+from medplus.naming import printable
 
 if TYPE_CHECKING:
     from medplus.reporting.report import Report
@@ -132,7 +133,7 @@ def _report(
         document["strict"] = {"passed": failure is None, "failure": failure}
     output.result(document, lambda: _show(written))
     if failure is not None:
-        click.echo(f"Error: {failure}", err=True)
+        click.echo(printable(f"Error: {failure}"), err=True)
     return 0 if failure is None else 1
 
 
@@ -181,6 +182,7 @@ def _document(written: Report) -> dict[str, Any]:
         "findings": list(analysis.findings),
         "notes": [{"where": note.where, "text": note.text} for note in analysis.notes],
         "conditions": dict(analysis.conditions),
+        "datasets": analysis.datasets.to_dict("records"),
         "cells": len(analysis.cells),
         "skipped": [{"path": path, "reason": reason} for path, reason in analysis.skipped],
         "left_out": len(analysis.unlike),
@@ -197,18 +199,18 @@ def _document(written: Report) -> dict[str, Any]:
 def _show(written: Report) -> None:
     analysis = written.analysis
     for finding in analysis.findings:
-        click.echo(finding)
+        click.echo(printable(finding))
     for note in analysis.notes:
-        click.echo(f"Note ({note.where}): {note.text}")
+        click.echo(printable(f"Note ({note.where}): {note.text}"))
     for path, reason in analysis.skipped:
-        click.echo(f"Skipped {path}: {reason}", err=True)
+        click.echo(printable(f"Skipped {path}: {reason}"), err=True)
     figures = {path.stem for path in written.files if path.suffix == ".png"}
     tables = {path.stem for path in written.files if path.suffix == ".csv"}
     click.echo(f"{len(tables)} tables, {len(figures)} figures, one page: {written.files[0]}")
 
 
 def _show_comparison(first: Path, second: Path, result: PairedResult) -> None:
-    click.echo(f"{first}\n  less {second}, on {result.n_images} test images")
+    click.echo(printable(f"{first}\n  less {second}, on {result.n_images} test images"))
     for name, one in (("ACC", result.acc), ("AUC", result.auc)):
         if one.value == one.value:
             click.echo(

@@ -10,6 +10,7 @@ import click
 
 from medplus.cli import options
 from medplus.cli.options import Output
+from medplus.naming import printable
 
 if TYPE_CHECKING:
     from medplus.embeddings.store import StoreInfo
@@ -87,7 +88,7 @@ def _show_list(rows: list[dict[str, Any]], root: Path) -> None:
         print_table(columns, cells)
     for row in rows:
         if row["status"] == "damaged":
-            click.echo(row["reason"])
+            click.echo(printable(row["reason"]))
 
 
 @store.command("info")
@@ -130,12 +131,12 @@ def verify(output: Output, paths: tuple[Path, ...], store_root: Path) -> None:
 
     def show() -> None:
         for result in results:
-            click.echo(f"{result['status']:10} {result['path']}")
+            click.echo(printable(f"{result['status']:10} {result['path']}"))
             for part in result["damage"]:
                 chunk = "metadata" if part["chunk"] is None else f"chunk {part['chunk']}"
                 click.echo(f"           {part['array']}: {chunk}")
             if result["remedy"]:
-                click.echo(f"           {result['remedy']}")
+                click.echo(printable(f"           {result['remedy']}"))
 
     output.result({"stores": results}, show)
     bad = sum(result["status"] != "intact" for result in results)

@@ -13,6 +13,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from medplus.naming import printable
+from medplus.progress import new_console
 from medplus.vocabulary import SPLITS, Split
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class Column:
 def make_console() -> Console:
     """Return a console for stdout; in a pipe it is so wide that nothing is cut."""
     # Names may hold [brackets] and :colons:, which are no markup here.
-    console = Console(markup=False, emoji=False, highlight=False)
+    console = new_console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _PIPE_WIDTH
     return console
@@ -56,6 +58,7 @@ def make_console() -> Console:
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     """Print a table, made to fit the terminal, and say what of it did not fit."""
     console = make_console()
+    rows = [[printable(cell, keep="") for cell in row] for row in rows]
     same, kept = fit_columns(columns, rows, console.width)
     if same:
         shared = (f"{columns[i].name} {rows[0][i]}" for i in same)

@@ -7,10 +7,12 @@ that folder cannot be written, the user's cache folder takes its place (`$MEDPLU
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
 import os
+import shutil
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,14 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from medplus import atomic, lock
 from medplus.datasets import npz
 from medplus.errors import DatasetError, first_line
+from medplus.seal import seal, unseal
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = 1
+_SCHEMA = 2
+_META = "meta.json"
 FOLDER = ".medplus-cache"
 LOCK_TIMEOUT_S = 3600
 _HASH_BLOCK = 1 << 22
@@ -65,13 +70,14 @@ def open_cached(path: Path) -> CachedArrays:
     beside = path.parent / FOLDER / path.stem
     cached = _open_if_current(beside, path)  # also where others have filled it and we cannot write
     if cached is not None:
+        lock.remove_stale(_lock_file(beside))
         return cached
     folder = _cache_folder(path)
     if folder != beside:
         cached = _open_if_current(folder, path)
         if cached is not None:
             return cached
-    with lock.hold(folder.with_name(f"{folder.name}.lock"), f"the cache of {path}", LOCK_TIMEOUT_S):
+    with lock.hold(_lock_file(folder), f"the cache of {path}", LOCK_TIMEOUT_S):
         cached = _open_if_current(folder, path)  # another process may have filled it meanwhile
         if cached is not None:
             return cached
@@ -81,6 +87,25 @@ def open_cached(path: Path) -> CachedArrays:
     if cached is None:
         raise DatasetError(f"{path} was changed while it was read; run the command again")
     return cached
+
+
+def remembered(path: Path) -> dict[str, Any] | None:
+    """Return ``digest``, ``md5`` and ``phantom`` of a file as its cache knows them.
+
+    None if the file has not been read as it is now. Nothing is computed or written, and of the
+    file nothing is read.
+    """
+    path = _existing(path)
+    for folder in (path.parent / FOLDER / path.stem, _elsewhere(path)):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            meta = read_meta(folder)
+            if meta["schema"] == _SCHEMA and meta["signature"] == _signature(path):
+                return {name: meta[name] for name in ("digest", "md5", "phantom")}
+    return None
+
+
+def _lock_file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def _existing(path: Path) -> Path:
@@ -107,8 +132,12 @@ def _cache_folder(path: Path) -> Path:
             f"neither {beside} nor {root} can be written ({error.strerror}); "
             "set MEDPLUS_CACHE to a folder for the dataset cache"
         ) from None
+    return _elsewhere(path)
+
+
+def _elsewhere(path: Path) -> Path:
     place = hashlib.sha256(str(path).encode()).hexdigest()[:8]
-    return root / f"{path.stem}-{place}"
+    return user_cache() / f"{path.stem}-{place}"
 
 
 def is_writable(beside: Path) -> bool:
@@ -134,7 +163,7 @@ def _signature(path: Path) -> list[int]:
 
 def _open_if_current(folder: Path, path: Path) -> CachedArrays | None:
     try:
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = read_meta(folder)
         if meta["schema"] != _SCHEMA:
             return None
         signature = _signature(path)
@@ -142,14 +171,98 @@ def _open_if_current(folder: Path, path: Path) -> CachedArrays | None:
             if meta["signature"][0] != signature[0] or meta["md5"] != file_md5(path):
                 return None
             with suppress(OSError):  # in a folder of others, the MD5 is computed every time
-                atomic.write_json(folder / "meta.json", {**meta, "signature": signature})
-        arrays = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in npz.ARRAYS
-        }
+                atomic.remove_leftovers_in(folder)
+                write_meta(folder, {**meta, "signature": signature})
+        arrays = map_arrays(folder, meta["arrays"])
         return CachedArrays(arrays, meta["digest"], meta["md5"], meta["phantom"])
     except Exception:
         return None  # absent, or damaged in whatever way: it is filled again
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """Read what a cache says of itself.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it is not there, or not what was written.
+    """
+    meta, intact = unseal(json.loads((folder / _META).read_bytes()), required=True)
+    if not intact:
+        raise ValueError(f"{folder / _META} is damaged")
+    return meta
+
+
+def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
+    """Write what a cache says of itself, atomically."""
+    atomic.write_json(folder / _META, seal(meta))
+
+
+def checksum_arrays(folder: Path) -> dict[str, list[str]]:
+    """Return, per array of a cache, the XXH3 hashes of its header and of its whole file."""
+    return {name: _checksums(folder / f"{name}.npy") for name in npz.ARRAYS}
+
+
+def map_arrays(folder: Path, checksums: Mapping[str, list[str]]) -> dict[str, np.ndarray]:
+    """Map a cache's arrays into memory, and check all of them but the pixels.
+
+    To hash the pixels would take as long as reading them; `damaged_arrays` does it.
+
+    Raises
+    ------
+    Exception
+        If an array is missing or damaged, in as many ways as numpy tells of it.
+    """
+    arrays = {}
+    for name in npz.ARRAYS:
+        path = folder / f"{name}.npy"
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        header, whole = checksums[name]
+        labels = name.endswith("_labels")
+        if _checksums(path)[1] != whole if labels else _header_checksum(path) != header:
+            raise ValueError(f"{path} is damaged")
+        arrays[name] = array
+    return arrays
+
+
+def damaged_arrays(folder: Path) -> list[Path]:
+    """Read a cache to the last byte and return the files that are not what was written.
+
+    Parameters
+    ----------
+    folder : Path
+        A folder with a ``meta.json``, of an npz file or of a folder of images.
+    """
+    try:
+        checksums = read_meta(folder)["arrays"]
+    except (OSError, ValueError, KeyError, AttributeError):
+        return [folder / _META]
+    files = {name: folder / f"{name}.npy" for name in npz.ARRAYS}
+    return [file for name, file in files.items() if not _is_whole(file, checksums[name])]
+
+
+def _is_whole(path: Path, checksums: list[str]) -> bool:
+    try:
+        return _checksums(path) == checksums
+    except (OSError, ValueError):
+        return False
+
+
+def _checksums(path: Path) -> list[str]:
+    digest = xxhash.xxh3_64()
+    with path.open("rb") as file:
+        while block := file.read(_HASH_BLOCK):
+            digest.update(block)
+    return [_header_checksum(path), digest.hexdigest()]
+
+
+def _header_checksum(path: Path) -> str:
+    """Return the hash of all that stands before an array's data: magic, dtype, order, shape."""
+    with path.open("rb") as file:
+        npz.skip_header(file)
+        length = file.tell()
+        file.seek(0)
+        return xxhash.xxh3_64_hexdigest(file.read(length))
 
 
 def _fill(folder: Path, path: Path) -> None:
@@ -161,6 +274,8 @@ def _fill(folder: Path, path: Path) -> None:
         try:
             if folder.exists():
                 atomic.remove_folder(folder)
+            if needed > shutil.disk_usage(folder.parent).free:  # a zip of 1 MB may hold 1 GB
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             with atomic.new_folder(folder) as temporary:
                 meta: dict[str, Any] = {
                     "schema": _SCHEMA,
@@ -168,8 +283,9 @@ def _fill(folder: Path, path: Path) -> None:
                     "md5": file_md5(path),
                     "digest": _copy_arrays(archive, path, headers, temporary),
                     "phantom": npz.read_phantom_note(archive, path),
+                    "arrays": checksum_arrays(temporary),
                 }
-                atomic.write_json(temporary / "meta.json", meta)
+                write_meta(temporary, meta)
         except OSError as error:
             raise DatasetError(
                 f"the cache of {path} cannot be written to {folder.parent}: "

@@ -28,6 +28,12 @@ FLAGS: tuple[str, ...] = (
 )
 """The paper's datasets, in the paper's order."""
 
+CITATION = (
+    "Yang et al., MedMNIST v2: a large-scale lightweight benchmark for 2D and 3D biomedical image "
+    "classification. Scientific Data 10, 41 (2023), doi:10.1038/s41597-022-01721-8"
+)
+"""What MedMNIST asks to be cited, beside the paper that each collection's images come from."""
+
 _KNOWN_FLAWS: dict[str, str] = {
     "breastmnist": "class 1 is 'normal or benign': a positive is a healthy finding",
     "dermamnist": (

@@ -49,8 +49,8 @@ class ImageDataset:
         SHA-256 over the bytes of all arrays, in hex: the identity of the data.
     path : str
         The file or folder the data were read from.
-    citation : str
-        What the owner of a folder asks to be cited.
+    licence, citation : str
+        Under what the data may be used, and what their owner asks to be cited; may be empty.
     """
 
     name: str

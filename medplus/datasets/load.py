@@ -13,6 +13,7 @@ from medplus.datasets.cache import CachedArrays, open_cached
 from medplus.datasets.dataset import ImageDataset, ImageSplit, Source
 from medplus.datasets.folder.load import cached_sizes, folder_name, load_folder
 from medplus.errors import DatasetError, UsageError
+from medplus.progress import Progress, silent
 from medplus.vocabulary import MULTI_LABEL, SIZES, SPLITS, Split, Task
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,12 @@ _MOST_CLASSES = 1 << 16
 
 
 def load_dataset(
-    name: str, size: int | None = None, data_root: str | Path = "data"
+    name: str,
+    size: int | None = None,
+    data_root: str | Path = "data",
+    *,
+    group_column: str | None = None,
+    progress: Progress = silent,
 ) -> ImageDataset:
     """Load a dataset at a size, memory-mapped.
 
@@ -35,6 +41,11 @@ def load_dataset(
         folder's default is what its ``dataset.yaml`` says, else 224.
     data_root : str or Path
         The folder that holds the official npz files.
+    group_column : str, optional
+        Of a folder of images: the column of its table whose groups, such as patients, stay in one
+        split, where ``dataset.yaml`` names none. The split that is made remembers it.
+    progress : Progress
+        Where to report the images of a folder that are read.
 
     Returns
     -------
@@ -43,12 +54,13 @@ def load_dataset(
     Raises
     ------
     UsageError
-        If the name or the size is unknown.
+        If the name or the size is unknown, or a group column is named that cannot be.
     DatasetError
         If the file is missing, damaged, or holds something else than it should.
     """
+    check_name(name, group_column)
     if is_folder(name):
-        return load_folder(Path(name), size)
+        return load_folder(Path(name), size, group_column=group_column, progress=progress)
     if is_path(name):
         return _load_file(Path(name), size)
     info = catalog.info(name)
@@ -82,6 +94,7 @@ def load_dataset(
         channels=channels,
         source=source,
         licence=info.licence,
+        citation="" if source == "phantom" else catalog.CITATION,
         digest=cached.digest,
         path=str(path),
         splits={
@@ -91,6 +104,23 @@ def load_dataset(
             for split in SPLITS
         },
     )
+
+
+def check_name(name: str, group_column: str | None = None) -> None:
+    """Refuse a name that is neither a flag nor a path, before anything is read.
+
+    Raises
+    ------
+    UsageError
+        Also if a group column is named for what is no folder of images.
+    """
+    if not is_path(name):
+        catalog.info(name)
+    if group_column is not None and not is_folder(name):
+        raise UsageError(
+            f"--group-column {group_column} is for folders of images, whose splits are still to be "
+            f"made or checked; {name} is none"
+        )
 
 
 def dataset_path(name: str, size: int | None, data_root: str | Path) -> Path:

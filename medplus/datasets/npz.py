@@ -22,6 +22,7 @@ from medplus.vocabulary import SPLITS
 ARRAYS: tuple[str, ...] = tuple(f"{s}_{kind}" for s in SPLITS for kind in ("images", "labels"))
 PHANTOM_KEY = "phantom"
 _BLOCK = 1 << 22
+_LONGEST_NOTE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,9 @@ def read_headers(archive: zipfile.ZipFile, path: Path) -> dict[str, Header]:
             f"{path} lacks {', '.join(missing)} (it holds {found}); an npz in MedMNIST's layout "
             "has images and labels for train, val and test"
         )
+    twice = [name for name in ARRAYS if present.count(f"{name}.npy") > 1]
+    if twice:  # readers differ in which one they take
+        raise DatasetError(f"{path} holds {', '.join(twice)} twice; fetch or build the file again")
     headers = {name: _read_header(archive, path, name) for name in ARRAYS}
     for split in SPLITS:
         _check_pair(path, headers[f"{split}_images"], headers[f"{split}_labels"])
@@ -166,7 +170,7 @@ def read_blocks(archive: zipfile.ZipFile, path: Path, header: Header) -> Iterato
     """
     try:
         with archive.open(f"{header.name}.npy") as stream:
-            _skip_header(stream)
+            skip_header(stream)
             while block := stream.read(_BLOCK):
                 yield block
     except Exception as error:
@@ -177,7 +181,8 @@ def _damaged(path: Path, name: str, error: Exception) -> DatasetError:
     return DatasetError(f"{path}: {name} is damaged ({first_line(error)}); fetch the file again")
 
 
-def _skip_header(stream: IO[bytes]) -> None:
+def skip_header(stream: IO[bytes]) -> None:
+    """Move from the beginning of an npy file to its data."""
     major, _ = np.lib.format.read_magic(cast(BinaryIO, stream))
     width = 2 if major == 1 else 4
     stream.read(int.from_bytes(stream.read(width), "little"))
@@ -188,6 +193,6 @@ def read_phantom_note(archive: zipfile.ZipFile, path: Path) -> str | None:
     if f"{PHANTOM_KEY}.npy" not in archive.namelist():
         return None
     header = _read_header(archive, path, PHANTOM_KEY)
-    if header.dtype.kind != "U" or header.shape != ():
+    if header.dtype.kind != "U" or header.shape != () or header.nbytes > _LONGEST_NOTE:
         return None
     return str(read_array(archive, path, header)[()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -55,14 +56,56 @@ def read_rows(
 
     def read(chunk: int) -> bool:
         place = raw[chunk * layout.chunk_nbytes : (chunk + 1) * layout.chunk_nbytes]
-        try:
-            with layout.chunk_file(root, chunk).open("rb", buffering=0) as file:
-                complete = file.readinto(place) == len(place) and not file.read(1)
-        except OSError:
-            return False
-        return complete and checksums.get(str(chunk)) == checksum(place)
+        return _fill(place, layout.chunk_file(root, chunk), checksums.get(str(chunk)))
 
     return values[: layout.shape[0]], _failures(range(layout.n_chunks), read)
+
+
+def visit_rows(
+    root: Path,
+    layout: ArrayLayout,
+    checksums: Mapping[str, str],
+    numbers: Iterable[int],
+    visit: Callable[[slice, np.ndarray], None],
+) -> list[int]:
+    """Read some chunks of an array, check each, and show its rows to `visit`.
+
+    Memory holds a few chunks at a time, however long the array.
+
+    Parameters
+    ----------
+    visit : callable
+        Called with the rows' place in the array and their values, from several threads at once
+        and in any order; the values are overwritten after the call.
+
+    Returns
+    -------
+    list of int
+        The chunks that are missing or do not have their recorded checksum; they are not shown.
+    """
+    own = threading.local()
+
+    def read(chunk: int) -> bool:
+        if not hasattr(own, "values"):
+            own.values = np.empty(layout.chunk_shape, layout.dtype)
+        place = own.values.reshape(-1).view(np.uint8).data
+        if not _fill(place, layout.chunk_file(root, chunk), checksums.get(str(chunk))):
+            return False
+        rows = layout.rows(chunk)
+        visit(rows, own.values[: rows.stop - rows.start])
+        return True
+
+    return _failures(numbers, read)
+
+
+def _fill(place: memoryview, file: Path, recorded: str | None) -> bool:
+    """Read a whole chunk file to its place, and tell whether it is what was recorded."""
+    try:
+        with file.open("rb", buffering=0) as stream:
+            complete = stream.readinto(place) == len(place) and not stream.read(1)
+    except OSError:
+        return False
+    return complete and recorded == checksum(place)
 
 
 def find_damaged(root: Path, layout: ArrayLayout, checksums: Mapping[str, str]) -> list[int]:

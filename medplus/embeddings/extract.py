@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +16,8 @@ from medplus.backbones.catalog import PRELOGITS
 from medplus.backbones.features import check_feature
 from medplus.backbones.inference import Embedder
 from medplus.cost import add_costs, measure_cost
-from medplus.datasets import catalog as dataset_catalog
 from medplus.datasets.dataset import ImageDataset
-from medplus.datasets.load import is_path, load_dataset
+from medplus.datasets.load import check_name, load_dataset
 from medplus.device import resolve_device, resolve_precision
 from medplus.embeddings.key import StoreKey
 from medplus.embeddings.pipeline import as_tensor, fill_store
@@ -83,6 +83,7 @@ def extract(
     dtype: StoreDtype = "float32",
     fit: Fit | None = None,
     feature: str = PRELOGITS,
+    group_column: str | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     data_root: str | Path = "data",
@@ -115,6 +116,9 @@ def extract(
         class token), ``avg`` (the mean of the patch tokens; elsewhere of the last maps) or
         ``cls+avg`` (both); or ``layer:NAME``, the globally averaged output of a module inside. It
         means nothing for ``pixels``.
+    group_column : str, optional
+        Of a folder of images: the column of its table whose groups stay in one split; as for
+        `medplus.load_dataset`.
     batch_size : int, optional
         Images per forward; found automatically by default. Halved when memory runs out.
     device : str
@@ -136,6 +140,7 @@ def extract(
         dtype=dtype,
         fit=fit,
         feature=feature,
+        group_column=group_column,
         batch_size=batch_size,
         device=device,
         data_root=data_root,
@@ -154,23 +159,25 @@ def extract_all(
     dtype: StoreDtype = "float32",
     fit: Fit | None = None,
     feature: str = PRELOGITS,
+    group_column: str | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     data_root: str | Path = "data",
     store: str | Path = "embeddings",
+    patience_s: float = math.inf,
     progress: Progress = silent,
 ) -> list[Extraction]:
     """Embed every dataset at every size with every backbone; parameters as for `extract`.
 
     All names are checked before any work starts, and each dataset and size is loaded once for all
-    backbones.
+    backbones. Where another process fills the same store it waits, `patience_s` seconds at most,
+    and then finds the work done.
     """
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, not {batch_size}")
     check_feature(feature)
     for name in datasets:
-        if not is_path(name):
-            dataset_catalog.info(name)
+        check_name(name, group_column)
     for name in backbones:
         check_backbone(name, weights)
     target = resolve_device(device)
@@ -179,18 +186,27 @@ def extract_all(
     results = []
     for name in datasets:
         for size in sizes:
-            images = load_dataset(name, size, data_root)
+            images = load_dataset(
+                name, size, data_root, group_column=group_column, progress=progress
+            )
             for backbone_name in backbones:
                 backbone = load_backbone(backbone_name, weights, images.size, fit, feature=feature)
                 embedder = Embedder(
                     backbone, target, compute if backbone.is_network else "fp32", batch
                 )
-                results.append(_extract_one(images, embedder, dtype, Path(store), progress))
+                results.append(
+                    _extract_one(images, embedder, dtype, Path(store), patience_s, progress)
+                )
     return results
 
 
 def _extract_one(
-    images: ImageDataset, embedder: Embedder, dtype: StoreDtype, root: Path, progress: Progress
+    images: ImageDataset,
+    embedder: Embedder,
+    dtype: StoreDtype,
+    root: Path,
+    patience_s: float,
+    progress: Progress,
 ) -> Extraction:
     embedder.backbone.preprocess.check(images.size)
     dim = embedder(as_tensor(images, "train", slice(0, 1))).shape[1]
@@ -209,7 +225,7 @@ def _extract_one(
     folder = safe_name(embedder.backbone.name)
     path = root / safe_name(images.name) / str(images.size) / f"{folder}-{key.key8}.zarr"
     labels = {split: images.splits[split].labels for split in SPLITS}
-    with open_writer(path, info, labels) as writer:
+    with open_writer(path, info, labels, patience_s) as writer:
         missing = writer.n_missing
         reused = writer.n_chunks - missing
         status = writer.status

@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from medplus.backbones import pythonfile
 from medplus.backbones.catalog import resolve
 from medplus.backbones.finetuned import check_weights, is_finetuned, trained_sha256
 from medplus.backbones.weights import PRETRAINED, weights_label
@@ -89,18 +90,20 @@ class StoreQuery:
         return label == info.weights or (label == PRETRAINED and info.run_id is not None)
 
     def identified(self) -> StoreQuery:
-        """Return the query with a fine-tuned run named as its stores name it.
+        """Return the query with a fine-tuned run or a Python file named as its stores name it.
 
         Only stores of the weights that the run has now will match: it may have trained on since
-        others were made.
+        others were made. So will only those of the file as it reads now.
 
         Raises
         ------
         UsageError
             If the run is to have other weights than its own.
         BackboneError
-            If its network file is damaged.
+            If its network file is damaged, or a Python file is no Python.
         """
+        if pythonfile.exists(self.backbone):
+            return replace(self, backbone=resolve(self.backbone)[1])
         if not is_finetuned(self.backbone):
             return self
         check_weights(self.backbone, weights_label(self.weights or PRETRAINED))
@@ -192,7 +195,7 @@ def _none(
             f"no store of {query.describe()} under {root} has these options (there: {have}); "
             f"{remedy}"
         )
-    _check_names(root, query, [info for _, info in infos])
+    _check_names(root, asked, [info for _, info in infos])
     have = ", ".join(
         sorted({f"{info.dataset}/{info.size}/{info.backbone}" for _, info in infos})[:6]
     )
@@ -222,7 +225,7 @@ def _check_names(root: Path, query: StoreQuery, infos: list[StoreInfo]) -> None:
             f"unknown dataset '{query.dataset}'{near} (medplus store ls lists what has a store)"
         )
     names = {name for info in infos for name in (info.backbone, info.key["backbone"])}
-    if query.weights_sha256 is None and query.backbone not in names:
+    if query.backbone not in names:
         resolve(query.backbone)
 
 

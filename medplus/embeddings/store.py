@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ from medplus.embeddings import chunks
 from medplus.embeddings.key import KEY_LENGTH, SCHEMA, digest_of
 from medplus.embeddings.schema import ATTRIBUTE, ArrayLayout, group_metadata, split_layout
 from medplus.errors import StoreError
+from medplus.jsonfile import parse_json
+from medplus.seal import seal, unseal
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split, StoreDtype, Task
 
 
@@ -156,6 +157,33 @@ class EmbeddingStore:
         """
         return self._read(self.info.layouts(split)[0])
 
+    def visit(
+        self,
+        split: Split,
+        visit: Callable[[slice, np.ndarray], None],
+        rows: slice = slice(None),
+    ) -> None:
+        """Show a split's embeddings chunk by chunk, so that they need not fit into memory.
+
+        Parameters
+        ----------
+        visit : callable
+            Called with the place of a chunk's rows in the split and their values, shape (n, dim);
+            from several threads at once and in any order. The values are overwritten afterwards.
+        rows : slice
+            Show only the chunks with one of these rows; by default all.
+
+        Raises
+        ------
+        StoreError
+            If a chunk is missing or damaged.
+        """
+        layout = self.info.layouts(split)[0]
+        start, stop, _ = rows.indices(layout.shape[0])
+        numbers = range(start // layout.chunk_rows, -(-stop // layout.chunk_rows))
+        recorded = self.info.checksums.get(layout.path, {})
+        self._refuse(layout, chunks.visit_rows(self.path, layout, recorded, numbers, visit))
+
     def labels(self, split: Split) -> np.ndarray:
         """Return a split's labels, integer, shape (n_samples, n_labels)."""
         return self._read(self.info.layouts(split)[1])
@@ -171,13 +199,16 @@ class EmbeddingStore:
     def _read(self, layout: ArrayLayout) -> np.ndarray:
         recorded = self.info.checksums.get(layout.path, {})
         values, damaged = chunks.read_rows(self.path, layout, recorded)
+        self._refuse(layout, damaged)
+        return values
+
+    def _refuse(self, layout: ArrayLayout, damaged: list[int]) -> None:
         if damaged:
             raise StoreError(
                 f"{self.path}: {len(damaged)} of {layout.n_chunks} chunks of {layout.path} damaged "
                 f"or missing (first: {damaged[0]}); this repairs it: "
                 f"{self.info.resume_command(root_of(self.path))}"
             )
-        return values
 
 
 def root_of(path: Path) -> Path:
@@ -204,7 +235,7 @@ def find_damage(path: Path, info: StoreInfo) -> list[Damage]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(path.read_bytes())
     except (OSError, ValueError):
         return None
 
@@ -238,7 +269,7 @@ def read_info(path: Path) -> StoreInfo:
         If there is no store, its attributes are damaged, or it is of another schema.
     """
     try:
-        document = json.loads((path / "zarr.json").read_bytes())
+        document = parse_json((path / "zarr.json").read_bytes())
         attributes = document["attributes"][ATTRIBUTE]
         schema = attributes["schema_version"]
     except (FileNotFoundError, NotADirectoryError):
@@ -255,6 +286,7 @@ def read_info(path: Path) -> StoreInfo:
             "use the version that wrote it, or extract again"
         )
     try:
+        attributes, intact = unseal(attributes)
         info = StoreInfo.model_validate(attributes)
     except ValidationError as error:
         place = ".".join(str(part) for part in error.errors()[0]["loc"])
@@ -262,6 +294,8 @@ def read_info(path: Path) -> StoreInfo:
     digest = digest_of(info.key)
     if digest != info.key_digest or not path.stem.endswith(digest[:KEY_LENGTH]):
         raise _damaged(path, "its key does not belong to it")
+    if not intact:
+        raise _damaged(path, "its attributes are not those that were written")
     return info
 
 
@@ -274,7 +308,7 @@ def _damaged(path: Path, what: str) -> DamagedStoreError:
 
 def write_info(path: Path, info: StoreInfo) -> None:
     """Write a store's attributes atomically: the moment at which a chunk counts as committed."""
-    attributes = {ATTRIBUTE: info.model_dump(mode="json")}
+    attributes = {ATTRIBUTE: seal(info.model_dump(mode="json"))}
     atomic.write_json(path / "zarr.json", group_metadata(attributes))
 
 

@@ -90,7 +90,7 @@ class StoreWriter:
 
 @contextmanager
 def open_writer(
-    path: Path, info: StoreInfo, labels: Mapping[Split, np.ndarray]
+    path: Path, info: StoreInfo, labels: Mapping[Split, np.ndarray], patience_s: float = 0.0
 ) -> Iterator[StoreWriter]:
     """Hold a store for writing: create it, or find out what is left to do.
 
@@ -101,15 +101,17 @@ def open_writer(
     info : StoreInfo
         What the store is to hold; an existing store's own attributes take its place.
     labels : mapping of split to ndarray, shape (n_samples, n_labels)
+    patience_s : float
+        How long to wait for another process that writes this store, in seconds.
 
     Raises
     ------
     StoreError
-        If another process writes this store, or the folder cannot be written.
+        If another process still writes this store, or the folder cannot be written.
     """
     with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with _held(path):
+    with _held(path, patience_s):
         with _disk_errors(path):
             atomic.remove_leftovers(path)
             existing, status = _inspect(path)
@@ -122,9 +124,9 @@ def open_writer(
 
 
 @contextmanager
-def _held(path: Path) -> Iterator[None]:
+def _held(path: Path, patience_s: float = 0.0) -> Iterator[None]:
     try:
-        with lock.hold(path.with_name(f"{path.name}.lock"), f"the store {path}"):
+        with lock.hold(path.with_name(f"{path.name}.lock"), f"the store {path}", patience_s):
             yield
     except lock.LockHeldError as error:
         raise StoreInUseError(str(error)) from None

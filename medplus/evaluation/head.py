@@ -18,7 +18,7 @@ from medplus.embeddings.store import EmbeddingStore, StoreInfo, list_stores, ope
 from medplus.errors import DatasetError, RunError, StoreError, UsageError
 from medplus.evaluation.trial import Labelling, Request, Trial, check_labelling
 from medplus.heads.evaluation import read_split, store_facts
-from medplus.runs.ledger import HEAD_FILE
+from medplus.runs.ledger import HEAD_FILE, read_head
 from medplus.runs.record import RunRecord
 from medplus.vocabulary import Split, Task
 
@@ -55,8 +55,8 @@ def head_trial(run: Path, record: RunRecord, request: Request) -> Trial:
     def predict() -> Mapping[Split, torch.Tensor]:
         w, b = weight.to(request.device), bias.to(request.device)
         return {
-            split: F.linear(torch.from_numpy(data.embeddings).to(request.device), w, b).cpu()
-            for split, data in splits.items()
+            split: F.linear(torch.from_numpy(rows.whole()).to(request.device), w, b).cpu()
+            for split, rows in ((s, data.embeddings) for s, data in splits.items())
         }
 
     return Trial(
@@ -67,6 +67,7 @@ def head_trial(run: Path, record: RunRecord, request: Request) -> Trial:
         digest=info.key["dataset_digest"],
         data_source=info.data_source,
         licence=info.licence,
+        citation=info.citation,
         truth={split: data.labels for split, data in splits.items()},
         index={split: data.index for split, data in splits.items()},
         predict=predict,
@@ -75,15 +76,11 @@ def head_trial(run: Path, record: RunRecord, request: Request) -> Trial:
 
 
 def _read_head(run: Path, record: RunRecord) -> tuple[torch.Tensor, torch.Tensor]:
-    from safetensors.torch import load_file
-
     path = run / HEAD_FILE
-    try:
-        tensors = load_file(path)
-        weight, bias = tensors["weight"], tensors["bias"]
-    except Exception as error:  # a damaged file fails in many ways
-        what = "is missing" if not path.exists() else "is damaged"
-        raise RunError(f"{path} {what}; run medplus probe again with --overwrite") from error
+    tensors = read_head(run)
+    if not {"weight", "bias"} <= tensors.keys():
+        raise RunError(f"{path} is damaged; run medplus probe again with --overwrite")
+    weight, bias = tensors["weight"], tensors["bias"]
     shape = tuple(weight.shape)
     if len(shape) != 2 or shape[0] != record.n_classes or tuple(bias.shape) != shape[:1]:
         raise RunError(

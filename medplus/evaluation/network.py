@@ -20,6 +20,7 @@ from medplus.backbones.finetuned import (
     read_network,
 )
 from medplus.backbones.inference import Embedder
+from medplus.backbones.pythonfile import is_python_file
 from medplus.datasets import catalog
 from medplus.datasets.dataset import ImageDataset
 from medplus.datasets.load import is_folder, is_path, load_dataset
@@ -47,6 +48,11 @@ def network_trial(run: Path, request: Request) -> Trial:
         If network or record are damaged, or there are no such images.
     """
     description = read_description(run)
+    if request.code is not None and not is_python_file(description.backbone):
+        raise UsageError(
+            f"--backbone {request.code} is for networks that a Python file defines; the one in "
+            f"{run} is {description.backbone}, so leave it out"
+        )
     record = find_run(run) or _provisional_record(run, description)
     if record.run_id != description.run_id:
         raise RunError(
@@ -75,6 +81,7 @@ def network_trial(run: Path, request: Request) -> Trial:
         digest=images.digest,
         data_source=images.source,
         licence=images.licence,
+        citation=images.citation,
         truth={split: images.splits[split].labels for split in request.splits},
         index={split: np.arange(len(images.splits[split])) for split in request.splits},
         predict=predict,
@@ -86,7 +93,7 @@ def _load_images(run: Path, description: NetworkDescription, request: Request) -
     if request.dataset is not None:
         own_size = is_path(request.dataset) and not is_folder(request.dataset)
         size = request.size or (None if own_size else description.size)
-        return load_dataset(request.dataset, size, request.data_root)
+        return load_dataset(request.dataset, size, request.data_root, progress=request.progress)
     if description.dataset not in catalog.FLAGS:
         raise UsageError(
             f"{run} was trained on a file of the name '{description.dataset}', and does not know "
@@ -142,7 +149,7 @@ def _load(
     channels_last: bool,
 ) -> Embedder:
     """Return the whole network, backbone and head, ready to map images to logits."""
-    backbone = load_backbone(str(network_file(run)), size=images.size)
+    backbone = load_backbone(str(network_file(run)), size=images.size, code=request.code)
     description, state = read_network(run)
     _check_images(run, backbone, description, images)
     weight, bias = state.get("head.weight"), state.get("head.bias")

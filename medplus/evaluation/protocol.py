@@ -19,7 +19,14 @@ from medplus.evaluation.medmnist_csv import check_exportable, write_csv
 from medplus.evaluation.network import network_trial
 from medplus.evaluation.trial import Request, Trial, check_labelling
 from medplus.progress import Progress, silent
-from medplus.runs.ledger import HEAD_FILE, RECORD_FILE, evaluation_folder, find_run, save_run
+from medplus.runs.ledger import (
+    HEAD_FILE,
+    RECORD_FILE,
+    claim_runs,
+    evaluation_folder,
+    find_run,
+    save_run,
+)
 from medplus.runs.record import RunRecord, environment
 from medplus.runs.scoring import EVALUATED, score_splits
 from medplus.training.loss import make_targets, probabilities, sample_losses
@@ -39,6 +46,7 @@ def evaluate(
     device: str = "auto",
     precision: str | None = None,
     batch_size: int | None = None,
+    code: str | None = None,
     csv: str | Path | None = None,
     bootstrap: int | None = None,
     progress: Progress = silent,
@@ -69,6 +77,8 @@ def evaluate(
         Of the network; by default what it was trained at.
     batch_size : int, optional
         Images per forward; automatic by default, and halved when memory runs out.
+    code : str, optional
+        The Python file that defines the network, where one did: no run names code to be run.
     csv : str or Path, optional
         A folder that also gets the predictions as MedMNIST's evaluator reads them.
     bootstrap : int, optional
@@ -98,6 +108,7 @@ def evaluate(
         device=resolve_device(device),
         precision=precision,
         batch_size=batch_size,
+        code=code,
         progress=progress,
     )
     folder = _folder_of(Path(run))
@@ -109,12 +120,13 @@ def evaluate(
         logits = trial.predict()
     metrics, predictions = _score(trial, logits, bootstrap)
     record = _record(trial, folder, request, metrics, meter)
-    save_run(
-        record,
-        predictions,
-        overwrite=True,
-        remedy="free space, or make the run's folder writable",
-    )
+    with claim_runs([Path(record.path)]):
+        save_run(
+            record,
+            predictions,
+            overwrite=True,
+            remedy="free space, or make the run's folder writable",
+        )
     if csv is not None:
         write_csv(record, predictions, Path(csv))
     return record
@@ -139,6 +151,8 @@ def _open(folder: Path, request: Request) -> Trial:
     """Return the trial of what a run saved."""
     if is_finetuned(str(folder)):
         return network_trial(folder, request)
+    if request.code is not None:
+        raise UsageError(f"--backbone {request.code} is for runs of medplus finetune; leave it out")
     record = find_run(folder) if folder.is_dir() else None
     if record is None and folder.suffix == ".partial":
         raise UsageError(f"{folder} has no {NETWORK_FILE} yet; let it train an epoch first")
@@ -191,6 +205,7 @@ def _record(
             "size": trial.size,
             "data_source": trial.data_source,
             "licence": trial.licence,
+            "citation": trial.citation,
             "metrics": metrics,
             "seconds": meter.seconds,
             "cost": {**meter.cost(n_images), "images": n_images},

@@ -32,6 +32,8 @@ class Request:
         None for the precision that the run was made at.
     batch_size : int or None
         Images per forward; None for a default.
+    code : str or None
+        The Python file that defines the run's network.
     """
 
     dataset: str | None
@@ -42,6 +44,7 @@ class Request:
     device: torch.device
     precision: str | None
     batch_size: int | None
+    code: str | None
     progress: Progress
 
 
@@ -113,7 +116,7 @@ class Trial:
         Of the images in pixels.
     digest : str
         SHA-256 of the dataset's arrays.
-    data_source, licence : str
+    data_source, licence, citation : str
         As a record has them.
     truth, index : mapping of split to ndarray
         Labels (n_samples, n_labels), and positions in the source split (n_samples,).
@@ -132,6 +135,7 @@ class Trial:
     digest: str
     data_source: str
     licence: str
+    citation: str
     truth: Mapping[Split, np.ndarray]
     index: Mapping[Split, np.ndarray]
     predict: Callable[[], Mapping[Split, torch.Tensor]]

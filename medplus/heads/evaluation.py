@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import numpy as np
 
 from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.errors import RunError
-from medplus.runs.ledger import find_run, run_folder
+from medplus.heads.features import Features, read_features
+from medplus.runs.ledger import claim_runs, find_run, run_folder, tidy_run
 from medplus.runs.record import Protocol, RunRecord, config_hash, environment
 from medplus.runs.scoring import EVALUATED, score_splits
 from medplus.vocabulary import MULTI_LABEL, Split, Task
@@ -30,22 +32,28 @@ def open_stores(stores: Stores) -> list[EmbeddingStore]:
 
 @dataclass(frozen=True)
 class StoredSplit:
-    """One split of a store, in memory.
+    """One split of a store.
 
     Attributes
     ----------
-    embeddings : ndarray of float32, shape (n_samples, dim)
+    embeddings : Features
+        float32, shape (n_samples, dim).
     labels : ndarray of int, shape (n_samples, n_labels)
     index : ndarray of int64, shape (n_samples,)
     """
 
-    embeddings: np.ndarray
+    embeddings: Features
     labels: np.ndarray
     index: np.ndarray
 
 
-def read_split(store: EmbeddingStore, split: Split) -> StoredSplit:
+def read_split(store: EmbeddingStore, split: Split, *, hold: bool = True) -> StoredSplit:
     """Read a split and refuse embeddings that no head can use.
+
+    Parameters
+    ----------
+    hold : bool
+        Hold the embeddings in memory; otherwise they are read again wherever they are used.
 
     Raises
     ------
@@ -54,13 +62,7 @@ def read_split(store: EmbeddingStore, split: Split) -> StoredSplit:
     RunError
         If embeddings are not finite.
     """
-    embeddings = store.embeddings(split).astype(np.float32, copy=False)
-    bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
-    if len(bad):
-        raise RunError(
-            f"{store.path}: {len(bad)} embeddings of {split} are not finite (first in row "
-            f"{bad[0]}); delete the store and extract it with --precision fp32"
-        )
+    embeddings = read_features(store, split, hold=hold)
     return StoredSplit(embeddings, store.labels(split), store.index(split))
 
 
@@ -105,6 +107,7 @@ class RunPlan:
             n_classes=len(info.classes),
             data_source=info.data_source,
             licence=info.licence,
+            citation=info.citation,
             weights=info.weights,
             metrics=metrics,
             seconds=seconds,
@@ -148,6 +151,31 @@ def plan_run(
     run_id = f"{name}-{config_hash(full)}"
     folder = run_folder(Path(runs), protocol, info.dataset, info.size, info.backbone, run_id)
     return RunPlan(store, protocol, folder, full, fields)
+
+
+@contextmanager
+def claim_missing(plans: Sequence[RunPlan], overwrite: bool) -> Iterator[list[RunRecord | None]]:
+    """Hold the runs that are still to be made, and give the records of the others.
+
+    So processes that plan the same runs make each of them once.
+
+    Parameters
+    ----------
+    overwrite : bool
+        Make all of them.
+    """
+
+    def look(plan: RunPlan) -> RunRecord | None:
+        return None if overwrite else plan.existing()
+
+    found = [look(plan) for plan in plans]
+    missing = [plan for plan, record in zip(plans, found, strict=True) if record is None]
+    for plan, record in zip(plans, found, strict=True):
+        if record is not None:
+            tidy_run(plan.folder)
+    with claim_runs(plan.folder for plan in missing):
+        # Another process may have made some of them while we waited for it.
+        yield [record or look(plan) for plan, record in zip(plans, found, strict=True)]
 
 
 def score_stored(

@@ -19,6 +19,7 @@ from medplus.reporting.cells import KEYS, Note, comparable
 from medplus.reporting.palette import PROTOCOL_LABELS
 from medplus.reporting.runs import Runs
 from medplus.reporting.select import UNLIKE_COLUMNS, select_alike
+from medplus.reporting.sources import published_sources, sources_of
 from medplus.reporting.statistics.averages import with_averages
 from medplus.reporting.statistics.friedman import Friedman, friedman
 from medplus.reporting.statistics.gains import resolution_gains
@@ -43,8 +44,10 @@ PAIRED_COLUMNS = [
 
 def analyse_baseline() -> Analysis:
     """Return the analysis of the paper's published numbers."""
+    cells = load_baseline()
     return _analyse(
-        load_baseline(),
+        cells,
+        datasets=published_sources(sorted(cells["dataset"].unique())),
         title="The MedMNIST+ benchmark as published",
         baseline=True,
         source=f"Doerrich et al., Scientific Reports 15, 7669 (2025), doi:{DOI}; means over three "
@@ -95,6 +98,7 @@ def analyse_runs(
         baseline=False,
         source=source,
         conditions=selection.conditions,
+        datasets=sources_of(selection.runs),
         runs=selection.runs,
         paired=paired,
         unreadable=unreadable,

@@ -45,6 +45,8 @@ class Analysis:
         Cells that stand in no other table, since they were made under other conditions.
     conditions : mapping of str to str
         Per protocol, the conditions of the runs in the tables.
+    datasets : pandas.DataFrame
+        Columns dataset, data, licence, citation: whose data the numbers were made on.
     skipped : tuple of (str, str)
         Records that could not be read, and why.
     notes : tuple of Note
@@ -74,6 +76,7 @@ class Analysis:
     newcomers: pd.DataFrame | None
     unlike: pd.DataFrame
     conditions: Mapping[str, str]
+    datasets: pd.DataFrame
     skipped: tuple[tuple[str, str], ...]
     notes: tuple[Note, ...]
     findings: tuple[str, ...]

@@ -10,6 +10,7 @@ from pathlib import Path
 from medplus import atomic
 from medplus._version import __version__
 from medplus.errors import RunError
+from medplus.jsonfile import parse_json
 from medplus.reporting.analysis import Analysis
 from medplus.reporting.figures import write_figures
 from medplus.reporting.page.links import PageLinks
@@ -100,7 +101,7 @@ def check_folder(out: Path) -> None:
 
 def _manifest(out: Path) -> set[str]:
     try:
-        document = json.loads((out / MANIFEST).read_bytes())
+        document = parse_json((out / MANIFEST).read_bytes())
         return {MANIFEST, *map(str, document["files"])}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return set()

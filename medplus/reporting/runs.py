@@ -29,7 +29,7 @@ ANY = "any"
 
 RUN_COLUMNS = [
     *KEYS, "seed", "acc", "auc", "acc_low", "acc_high", "val_acc", "val_auc", "device_seconds",
-    "device", "run", "run_id", "created", "conditions", "digests", "task",
+    "device", "run", "run_id", "created", "conditions", "digests", "task", "licence", "citation",
 ]  # fmt: skip
 """Columns of a table of runs. Scores are of test (but `val_acc`, `val_auc`), in percent; `seed` is
 a nullable integer, as seeds have up to 63 bits and k-NN has none; `device_seconds` is the full cost
@@ -121,6 +121,8 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "conditions": _conditions(record, made_from),
         "digests": (made_from.get("dataset_digest"), made_from.get("weights_sha256")),
         "task": record.task,
+        "licence": record.licence,
+        "citation": record.citation,
     }
 
 

@@ -80,6 +80,7 @@ KINDS: Mapping[str, Mapping[str, Kind]] = {
         "size": "size", "acc_mean": "percent", "n_seeds": "count", "conditions": "text",
         "runs": "text",
     },
+    "datasets": {"dataset": "text", "data": "text", "licence": "text", "citation": "text"},
 }  # fmt: skip
 """Tables by name, and what their columns hold; the columns of the CSV files, in their order."""
 
@@ -104,6 +105,7 @@ CAPTIONS: Mapping[str, str] = {
     "against": "Runs beside the paper's results, ACC in percent",
     "newcomers": "Ranks that new backbones take among the paper's ten, by mean ACC over datasets",
     "unlike": "Results that stand in no other table, since they were made under other conditions",
+    "datasets": "The data, their licences, and what is to be cited",
 }
 
 _ALWAYS = ("benchmark", "ranking", "resolution_gains", "percentiles", "pairwise")
@@ -174,6 +176,7 @@ def _frames(analysis: Analysis) -> dict[str, pd.DataFrame]:
         "against": empty if analysis.against is None else analysis.against,
         "newcomers": empty if analysis.newcomers is None else analysis.newcomers,
         "unlike": analysis.unlike,
+        "datasets": analysis.datasets,
     }
     return {name: frame.reindex(columns=list(KINDS[name])) for name, frame in frames.items()}
 

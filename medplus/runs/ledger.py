@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import io
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import xxhash
 from pydantic import ValidationError
 
-from medplus import atomic
-from medplus.errors import RunError
+from medplus import atomic, lock
+from medplus.errors import MedplusError, RunError
+from medplus.jsonfile import parse_json
 from medplus.naming import safe_name
 from medplus.runs.record import RECORD_SCHEMA, RunRecord
+from medplus.seal import seal, unseal
+
+if TYPE_CHECKING:
+    import torch
 
 RECORD_FILE = "record.json"
 PREDICTIONS_FILE = "predictions.npz"
@@ -25,6 +33,10 @@ EVALUATIONS = "evaluations"
 """The folder within a run that holds what it scored later, on these or other data."""
 
 _DIGEST_LENGTH = 8
+_FILES = "files"
+"""The key of the checksums of a run's other files; a zip's own miss damage to its directory."""
+
+_CLAIM_TIMEOUT_S = 3600.0
 _REMEDY = (
     "free space or choose another folder with --runs, then run the same command again: finished "
     "runs are kept"
@@ -54,6 +66,77 @@ def find_run(folder: Path) -> RunRecord | None:
     return read_record(folder) if (folder / RECORD_FILE).exists() else None
 
 
+@contextmanager
+def claim_runs(folders: Iterable[Path]) -> Iterator[None]:
+    """Hold runs for the duration of the block, and remove what killed writers of them left.
+
+    It waits for others who make one of them; look again then what is left to do.
+
+    Parameters
+    ----------
+    folders : iterable of Path
+        The runs' folders, which need not exist.
+
+    Raises
+    ------
+    LockHeldError
+        If another process has held one of them for an hour.
+    MedplusError
+        If a folder cannot be written.
+    """
+    # In one order, or two processes that want the same runs would wait for one another.
+    claimed = sorted(set(folders))
+    new = {parent for folder in claimed for parent in folder.parents if not parent.exists()}
+    with ExitStack() as claims:
+        for parent in sorted(new):
+            claims.callback(_remove_if_empty, parent)  # the innermost first
+        for folder in claimed:
+            _claim(folder, claims)
+        yield
+
+
+def _claim(folder: Path, claims: ExitStack) -> None:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        claims.enter_context(hold_run(folder, _CLAIM_TIMEOUT_S))
+    except OSError as error:
+        raise _unwritable(folder, error, _REMEDY) from error
+    except MedplusError:
+        if folder.parent.exists():
+            raise
+        _claim(folder, claims)  # another process has just removed the folder that it left empty
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
+
+
+@contextmanager
+def hold_run(folder: Path, timeout_s: float = 0.0) -> Iterator[None]:
+    """Hold one run, whose parent folder exists, and remove what killed writers of it left."""
+    with lock.hold(_lock_file(folder), f"the run {folder}", timeout_s):
+        atomic.remove_leftovers(folder)
+        yield
+
+
+def tidy_run(folder: Path) -> None:
+    """Remove what the writer of a finished run left if it was killed right after it finished."""
+    if _lock_file(folder).exists():
+        with suppress(MedplusError), hold_run(folder):
+            pass
+
+
+def tidy_runs(root: Path) -> None:
+    """Remove what killed writers left of the runs under a root; what is held stays."""
+    for path in root.glob("[!.]*/*/*/*/.*.lock"):
+        tidy_run(path.with_name(path.name.removeprefix(".").removesuffix(".lock")))
+
+
+def _lock_file(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
+
+
 def save_run(
     record: RunRecord,
     predictions: Mapping[str, np.ndarray],
@@ -62,7 +145,7 @@ def save_run(
     overwrite: bool = False,
     remedy: str = _REMEDY,
 ) -> None:
-    """Write a run's folder under a temporary name, then rename it.
+    """Write a run's folder under a temporary name, then rename it; the run must be claimed.
 
     Parameters
     ----------
@@ -87,10 +170,7 @@ def save_run(
     try:
         with _explained(folder, remedy), atomic.new_folder(folder) as temporary:
             if head is not None:
-                from safetensors.numpy import save
-
-                # Not by `save_file`, whose errors do not say that a disk is full.
-                (temporary / HEAD_FILE).write_bytes(save(dict(head)))
+                _write_head(temporary / HEAD_FILE, head)
             _write_results(temporary, record, predictions)
             if overwrite and folder.exists():
                 atomic.remove_folder(folder)  # only now: a failure above costs nothing
@@ -98,7 +178,17 @@ def save_run(
         return  # another process finished the same run; its result is as good
 
 
-def finish_run(partial: Path, record: RunRecord, predictions: Mapping[str, np.ndarray]) -> None:
+def _write_head(path: Path, head: Mapping[str, np.ndarray]) -> None:
+    import torch
+
+    from medplus.tensorfile import write_tensors
+
+    write_tensors(path, {name: torch.from_numpy(values) for name, values in head.items()}, {})
+
+
+def finish_run(
+    partial: Path, record: RunRecord, predictions: Mapping[str, np.ndarray], drop: str | None = None
+) -> None:
     """Turn the folder of a run under way into that of a finished run.
 
     Parameters
@@ -107,28 +197,71 @@ def finish_run(partial: Path, record: RunRecord, predictions: Mapping[str, np.nd
         Holds what the run has written so far; its writer's lock must be held.
     record, predictions
         As for `save_run`; an existing run is replaced.
+    drop : str, optional
+        A file that a finished run does not keep.
 
     Raises
     ------
     RunError
         If the folder cannot be written.
     """
-    folder = Path(record.path)
-    with _explained(folder):
+    with _explained(Path(record.path)):
         _write_results(partial, record, predictions)
-        for file in partial.iterdir():
-            atomic.sync(file)
-        if folder.exists():
-            atomic.remove_folder(folder)
-        partial.rename(folder)
-        atomic.sync_folder(folder.parent)
+        _take_name(partial, Path(record.path), drop)
+
+
+def adopt_run(partial: Path, folder: Path, drop: str | None = None) -> RunRecord | None:
+    """Finish a run whose writer was killed between writing its record and giving it its name.
+
+    Parameters
+    ----------
+    partial, drop
+        As for `finish_run`.
+    folder : Path
+        Where the finished run lies.
+
+    Returns
+    -------
+    RunRecord or None
+        None if there is no such run: it has to be trained to its end.
+
+    Raises
+    ------
+    RunError
+        If the folder cannot be written.
+    """
+    try:
+        if find_run(partial) is None:
+            return None
+    except RunError:
+        return None
+    with _explained(folder):
+        _take_name(partial, folder, drop)
+    return read_record(folder)
+
+
+def _take_name(partial: Path, folder: Path, drop: str | None) -> None:
+    if drop is not None:
+        (partial / drop).unlink(missing_ok=True)
+    for file in partial.iterdir():
+        atomic.sync(file)
+    if folder.exists():
+        atomic.remove_folder(folder)
+    partial.rename(folder)
+    atomic.sync_folder(folder.parent)
 
 
 def _write_results(folder: Path, record: RunRecord, predictions: Mapping[str, np.ndarray]) -> None:
     """Write predictions and record into a folder; the record last, since it says that all is."""
-    np.savez(folder / PREDICTIONS_FILE, allow_pickle=False, **predictions)
-    stored = record.model_copy(update={"selected": None})
-    atomic.write_json(folder / RECORD_FILE, stored.to_dict())
+    path = folder / PREDICTIONS_FILE
+    np.savez(path, allow_pickle=False, **predictions)
+    stored = record.model_copy(update={"selected": None}).to_dict()
+    files = {PREDICTIONS_FILE: _checksum(path.read_bytes())}
+    atomic.write_json(folder / RECORD_FILE, seal({**stored, _FILES: files}))
+
+
+def _checksum(content: bytes) -> str:
+    return xxhash.xxh3_128_hexdigest(content)
 
 
 @contextmanager
@@ -138,9 +271,11 @@ def _explained(folder: Path, remedy: str = _REMEDY) -> Iterator[None]:
     except FileExistsError:
         raise
     except OSError as error:
-        raise RunError(
-            f"the run {folder} cannot be written: {error.strerror or error}; {remedy}"
-        ) from error
+        raise _unwritable(folder, error, remedy) from error
+
+
+def _unwritable(folder: Path, error: OSError, remedy: str) -> RunError:
+    return RunError(f"the run {folder} cannot be written: {error.strerror or error}; {remedy}")
 
 
 def read_record(folder: Path) -> RunRecord:
@@ -151,10 +286,15 @@ def read_record(folder: Path) -> RunRecord:
     RunError
         If it is missing, damaged or of another schema.
     """
+    return _read_record(folder)[0]
+
+
+def _read_record(folder: Path) -> tuple[RunRecord, Mapping[str, str]]:
+    """Return a run's record, and the checksums of its other files."""
     path = folder / RECORD_FILE
     remedy = f"delete {folder} and run the command again"
     try:
-        document = json.loads(path.read_bytes())
+        document = parse_json(path.read_bytes())
         schema = document["schema_version"]
     except FileNotFoundError:
         raise RunError(f"there is no run at {folder}") from None
@@ -164,12 +304,17 @@ def read_record(folder: Path) -> RunRecord:
         raise RunError(f"{path} is damaged; {remedy}") from None
     if schema != RECORD_SCHEMA:
         raise RunError(f"{path} has schema {schema}, this medplus reads {RECORD_SCHEMA}; {remedy}")
+    content, intact = unseal(document)
+    files = content.pop(_FILES, {})  # earlier versions noted none
     try:
-        record = RunRecord.model_validate(document)
+        record = RunRecord.model_validate(content)
     except ValidationError as error:
         place = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise RunError(f"{path} is damaged ('{place}' is invalid); {remedy}") from None
-    return record.model_copy(update={"path": str(folder)})  # the folder may have been moved
+    if not intact:
+        raise RunError(f"{path} is damaged (it is not what was written); {remedy}")
+    # The folder may have been moved.
+    return record.model_copy(update={"path": str(folder)}), files
 
 
 def read_predictions(folder: Path) -> dict[str, np.ndarray]:
@@ -181,11 +326,45 @@ def read_predictions(folder: Path) -> dict[str, np.ndarray]:
         If they are missing or damaged.
     """
     path = folder / PREDICTIONS_FILE
+    has_record = (folder / RECORD_FILE).exists()
+    noted = _read_record(folder)[1].get(PREDICTIONS_FILE) if has_record else None
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        content = path.read_bytes()
+        if noted not in (None, _checksum(content)):
+            raise ValueError("it is not what was written")
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            _refuse_bombs(archive.zip)
             return {name: archive[name] for name in archive.files}
     except Exception as error:  # a damaged npz fails in many ways
         raise RunError(f"{path} is missing or damaged ({type(error).__name__})") from error
+
+
+def _refuse_bombs(archive: zipfile.ZipFile) -> None:
+    """Refuse what would become more than the file: predictions are stored, not compressed."""
+    for member in archive.infolist():
+        if member.compress_type != zipfile.ZIP_STORED or not member.filename.endswith(".npy"):
+            raise ValueError(f"medplus writes no member such as {member.filename}")
+
+
+def read_head(folder: Path) -> dict[str, torch.Tensor]:
+    """Read the trained head of a probe.
+
+    Raises
+    ------
+    RunError
+        If it is missing or damaged.
+    """
+    from safetensors.torch import load_file
+
+    from medplus.tensorfile import is_sealed, read_tensors
+
+    path = folder / HEAD_FILE
+    try:
+        # Earlier versions wrote heads that nothing protects.
+        return read_tensors(path)[0] if is_sealed(path) else load_file(path)
+    except Exception as error:  # an unprotected file fails in many ways
+        what = "is missing" if not path.exists() else "is damaged"
+        raise RunError(f"{path} {what}; run medplus probe again with --overwrite") from error
 
 
 def list_runs(root: Path) -> Iterator[Path]:

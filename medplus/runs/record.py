@@ -6,9 +6,9 @@ import hashlib
 import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from medplus._version import __version__
 from medplus.vocabulary import Split
@@ -28,6 +28,8 @@ class RunRecord(BaseModel):
         same run.
     path : str
         The run's folder.
+    licence, citation : str
+        Of the data; empty where they are not known.
     config : dict
         All that determines the result: protocol, store key or data and weights, recipe, seed.
     store : dict or None
@@ -59,14 +61,15 @@ class RunRecord(BaseModel):
     path: str
     protocol: Protocol
     dataset: str
-    size: int
+    size: Annotated[int, Field(ge=1, lt=2**31)]
     backbone: str
     task: str
     n_classes: int
     data_source: str
     licence: str
+    citation: str = ""
     weights: str
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     k: int | None = None
     metric: str | None = None
     vote: str | None = None

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medplus.errors import SweepError
+from medplus.runs.ledger import tidy_runs
 from medplus.sweep.desk import Desk
 from medplus.sweep.engines import Engine
 from medplus.sweep.events import Ended, Event
@@ -80,6 +81,8 @@ class Sweep:
         MedplusError
             If data are missing, files cannot be written, or the engine cannot run.
         """
+        self.desk.tidy()
+        tidy_runs(Path(self.place.runs))
         plan = self.plan()
         if retry_failed:
             for planned in plan.jobs:

@@ -79,6 +79,11 @@ class Desk:
                 f"{self.folder} cannot be made: {error.strerror}; choose another --runs"
             ) from None
 
+    def tidy(self) -> None:
+        """Remove the claims of killed workers on jobs that they had just finished."""
+        for path in self.folder.glob("claims/*.lock"):
+            lock.remove_stale(path)
+
     def log(self, job: Job) -> Path:
         """Return the path of a job's log."""
         return self.folder / "logs" / f"{job.id}.log"

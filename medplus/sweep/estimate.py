@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from medplus.backbones.catalog import PIXELS
+from medplus.backbones.catalog import HUB_PREFIXES, PIXELS, PRELOGITS
+from medplus.backbones.weights import go_offline_if_unreachable
 from medplus.datasets import catalog, npz
 from medplus.datasets.folder.load import count_samples
 from medplus.datasets.load import dataset_path, is_folder, is_path
@@ -47,6 +48,8 @@ _PER_CORE: dict[Kind, float] = {"extract": 40e9, "knn": 20e9, "probe": 5e9, "fin
 _PER_GPU: dict[Kind, float] = {"extract": 20e12, "knn": 5e12, "probe": 0.5e12, "finetune": 10e12}
 _OVERHEAD_S: dict[Kind, float] = {"extract": 2.0, "knn": 0.5, "probe": 0.5, "finetune": 4.0}
 _RECORD_BYTES = 6000
+_BOTH = "cls+avg"
+"""The feature that is twice as wide; its module needs torch."""
 _TELLING_S = 1.0
 """Jobs shorter than this tell of overheads, not of rates."""
 
@@ -149,9 +152,8 @@ class Estimator:
     def cost(self, job: Job) -> tuple[float, int]:
         """Return a job's wall time in seconds and its disk space in bytes."""
         counts = count_images(job.cell, self._data_root)
-        network = network_of(job.cell.backbone)
-        options = job.options
-        work = work_of(job.kind, counts, network, options, _epochs(job))
+        network = network_of(job.cell.backbone, job.feature)
+        work = work_of(job.kind, counts, network, job.options, _epochs(job))
         seconds = work * _heads(job) / self._rate(job.kind, job.cell.backbone)
         return _OVERHEAD_S[job.kind] + seconds, _nbytes(job, counts, network)
 
@@ -206,14 +208,22 @@ def _nbytes(job: Job, counts: Counts, network: Network) -> int:
     return scores + head + 4 * network.n_parameters
 
 
+def network_of(backbone: str, feature: str = PRELOGITS) -> Network:
+    """Return what a backbone costs; a feature inside of it counts as wide as the pre-logits."""
+    network = _network_of(backbone)
+    return replace(network, dim=2 * network.dim) if feature == _BOTH else network
+
+
 @cache
-def network_of(backbone: str) -> Network:
-    """Return what a backbone costs; those beyond the paper's are built without memory."""
+def _network_of(backbone: str) -> Network:
+    """Build those beyond the paper's without memory."""
     if backbone in PAPER_COSTS:
         return Network(*PAPER_COSTS[backbone])
     from medplus.backbones.catalog import describe
     from medplus.backbones.flops import count_flops
 
+    if backbone.startswith(HUB_PREFIXES):
+        go_offline_if_unreachable()
     try:
         info = describe(backbone)
     except MedplusError:

@@ -79,10 +79,11 @@ Seeds = Annotated[
 
 
 class ExtractOptions(Recipe):
-    """How embeddings are computed and stored; see `medplus.extract`."""
+    """How embeddings are computed and stored; see `medplus.extract`. Fine-tunings need none."""
 
     precision: Precision | Literal["auto"] = "auto"
     dtype: StoreDtype = "float32"
+    feature: str = backbone_catalog.PRELOGITS
     batch_size: Annotated[int, Field(ge=1)] | None = None
 
 
@@ -125,7 +126,10 @@ class Finetune(BaseModel):
 
 
 class Exclusion(BaseModel):
-    """Cells that are left out: those that match all that is given."""
+    """Cells that are left out: those that match all that is given.
+
+    In a grid's file, ``all`` is everything of that grid.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

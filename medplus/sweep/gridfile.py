@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from medplus.backbones import catalog as backbone_catalog
 from medplus.backbones.finetuned import is_finetuned
 from medplus.backbones.folder import find_weights, is_weights_folder
+from medplus.backbones.pythonfile import is_python_file
 from medplus.config import (
     FINETUNE_RECIPES,
     finetune_recipe,
@@ -20,7 +27,7 @@ from medplus.config import (
 )
 from medplus.datasets import catalog as dataset_catalog
 from medplus.datasets.load import is_path
-from medplus.errors import BackboneError, UsageError, nearest
+from medplus.errors import BackboneError, UsageError, nearest, short
 from medplus.runs.record import Protocol
 from medplus.sweep.grid import (
     ALL,
@@ -60,6 +67,35 @@ class _File(BaseModel):
     protocols: dict[Protocol, dict[str, Any] | None] = Field(min_length=1)
     exclude: tuple[Exclusion, ...] = ()
 
+    @field_validator("exclude", mode="before")
+    @classmethod
+    def _spell_out(cls, entries: Any, info: ValidationInfo) -> Any:
+        """Put everything of the grid for ``all``."""
+
+        def spelled_out(key: str, value: Any) -> Any:
+            return tuple(info.data[key]) if key in info.data and ALL in several(value) else value
+
+        if not isinstance(entries, list):
+            return entries
+        return [
+            {key: spelled_out(key, value) for key, value in entry.items()}
+            if isinstance(entry, dict)
+            else entry
+            for entry in entries
+        ]
+
+
+_NO_FEATURE_TO_TRAIN = (
+    "fine-tuning has no choice of feature, since it trains the network as it is, up to a head on "
+    "its pre-logits"
+)
+_TO_BE_EXTRACTED = "the feature stands under 'extract', for knn and probe alike"
+_NO_FEATURE: dict[Protocol, str] = {
+    "knn": _TO_BE_EXTRACTED,
+    "probe": _TO_BE_EXTRACTED,
+    "finetune": _NO_FEATURE_TO_TRAIN,
+}
+
 
 def read_grid(path: Path) -> Grid:
     """Read and check a grid.
@@ -89,7 +125,9 @@ class _GridReader:
             self._checked(("datasets", position), _check_dataset, name)
         for position, name in enumerate(several(values["backbones"])):
             self._checked(("backbones", position), _check_backbone, name)
-        self._checked(("sizes",), _check_sizes, file)
+        for position, size in enumerate(several(values.get("sizes", ()))):
+            self._checked(("sizes", position), _check_size, size, file.datasets)
+        self._checked(("extract", "feature"), _check_feature, file)
         self._checked(("weights",), _check_weights, file)
         self._check_exclusions(file)
         sections = {
@@ -122,6 +160,8 @@ class _GridReader:
                 ("protocols", name, "seeds" if "seeds" in options else "seed"),
                 "seeds stand at the top of a grid, for all protocols",
             )
+        if "feature" in options:
+            raise self._at(("protocols", name, "feature"), _NO_FEATURE[name])
         try:
             return make(options)
         except UsageError as error:
@@ -171,6 +211,8 @@ class _GridReader:
         place: Place = tuple(p for p in first["loc"] if p != "[key]")
         name = place[-1]
         if first["type"] == "extra_forbidden":
+            if len(place) == 1 and name in ExtractOptions.model_fields:
+                return self._at(place, f"'{name}' stands under 'extract'")
             known = _known(place[:-1])
             return self._at(place, f"unknown key '{name}'{nearest(str(name), known)}")
         if first["type"] == "missing":
@@ -178,9 +220,7 @@ class _GridReader:
         if place[0] == "protocols" and first["type"] == "literal_error":
             return self._at(place, f"unknown protocol '{name}'{nearest(str(name), PROTOCOLS)}")
         where = ".".join(str(part) for part in place)
-        return self._at(
-            place, f"{where} = {reprlib.repr(first['input'])[:100]}: {first['msg'].lower()}"
-        )
+        return self._at(place, f"{where} = {short(first['input'])}: {first['msg'].lower()}")
 
     def _at(self, place: Place, message: str) -> UsageError:
         while place and place not in self._lines:
@@ -200,14 +240,29 @@ def _check_dataset(name: str) -> None:
         dataset_catalog.info(name)
 
 
-def _check_sizes(file: _File) -> None:
-    odd = [size for size in file.sizes if size not in SIZES]
-    if odd and not all(is_path(name) for name in file.datasets):
-        raise UsageError(f"MedMNIST+ has no images of {odd[0]} px; use 28, 64, 128 or 224")
+def _check_size(size: int | str, datasets: Sequence[str]) -> None:
+    if size not in (ALL, *SIZES) and not all(is_path(name) for name in datasets):
+        raise UsageError(f"MedMNIST+ has no images of {size} px; use 28, 64, 128 or 224")
+
+
+def _check_feature(file: _File) -> None:
+    feature = file.extract.feature
+    if feature == backbone_catalog.PRELOGITS:
+        return
+    from medplus.backbones.features import check_feature  # which needs torch
+
+    check_feature(feature)
+    if not {"knn", "probe"} & file.protocols.keys():
+        raise UsageError(f"feature = '{feature}' is of no use to this grid: {_NO_FEATURE_TO_TRAIN}")
 
 
 def _check_backbone(name: str) -> None:
     """Refuse what cannot be a backbone; timm is asked only where there is a doubt."""
+    if is_python_file(name):
+        raise UsageError(
+            f"{name} is code, which medplus runs only where a command line names it; extract with "
+            f"--backbone {name}, then run knn and probe on the store"
+        )
     known = (ALL, *backbone_catalog.PAPER, *SHORT_NAMES, backbone_catalog.PIXELS)
     if name not in known and not is_finetuned(name):
         backbone_catalog.resolve(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,21 @@ class Inventory:
     ----------
     grid : Grid
     data_root, store, runs : Path
+    digest_of : callable, optional
+        Identifies the data at a path and a size, or returns None to go by their name; if not
+        given, they are read, and cached, where that is needed.
     """
 
-    def __init__(self, grid: Grid, data_root: Path, store: Path, runs: Path) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        data_root: Path,
+        store: Path,
+        runs: Path,
+        digest_of: Callable[[Path, int | None], str | None] | None = None,
+    ) -> None:
         self._grid = grid
+        self._digest_of = digest_of or _digest
         self._data_root, self._store, self._runs = data_root, store, runs
         self._digests: dict[tuple[str, int | None], str | None] = {}
         self._weights = weights_label(grid.weights)
@@ -110,7 +121,7 @@ class Inventory:
                 if info.dataset not in datasets:
                     continue  # its name differs in what no folder's name can hold
                 cell = Cell(datasets[info.dataset], info.size, info.backbone)
-                options = {"fit": info.key["preprocess"]["fit"]}
+                options = {"fit": info.key["preprocess"]["fit"], "feature": info.key["feature"]}
                 yield from self._past("extract", cell, options, 1, info.cost)
         for records in self._records.values():
             for record in records:
@@ -118,7 +129,8 @@ class Inventory:
                     continue
                 cell = Cell(datasets[record.dataset], record.size, record.backbone)
                 made_from = record.store or record.network or {}
-                options = {**record.config.get("recipe", {}), "fit": made_from.get("fit")}
+                settings = {name: made_from.get(name) for name in ("fit", "feature")}
+                options = {**record.config.get("recipe", {}), **settings}
                 cost = {"seconds": record.seconds, **record.cost}
                 epochs = (record.epochs_run or 1) * record.cost.get("shared_by", 1)
                 yield from self._past(record.protocol, cell, options, epochs, cost)
@@ -129,7 +141,8 @@ class Inventory:
         if cell.backbone not in PAPER_COSTS and cell.backbone not in self._grid.backbones:
             return
         counts = count_images(cell, self._data_root)
-        work = work_of(kind, counts, network_of(cell.backbone), options, epochs)
+        network = network_of(cell.backbone, options.get("feature") or PRELOGITS)
+        work = work_of(kind, counts, network, options, epochs)
         on_gpu = not str(cost.get("device", "")).endswith("threads)")
         yield PastJob(kind, cell.backbone, work, float(cost.get("seconds", 0)), on_gpu)
 
@@ -140,7 +153,7 @@ class Inventory:
         return (
             self._is_backbone(cell.backbone, info.backbone, key["backbone"], info.weights)
             and self._has_weights(cell.backbone, key["weights_sha256"])
-            and key["feature"] in (PRELOGITS, PIXELS)  # a grid asks for no other
+            and self._has_feature(key["feature"])
             and info.dtype == extract.dtype
             and self._has_fit(cell.backbone, key["preprocess"]["fit"])
             and self._has_precision(cell.backbone, extract.precision, key["precision"])
@@ -153,7 +166,7 @@ class Inventory:
         return (
             self._is_backbone(cell.backbone, record.backbone, store.get("backbone"), record.weights)
             and self._has_weights(cell.backbone, store.get("weights_sha256"))
-            and store.get("feature", PRELOGITS) in (PRELOGITS, PIXELS)
+            and self._has_feature(store.get("feature", PRELOGITS))
             and store.get("dtype") == extract.dtype
             and self._has_fit(cell.backbone, store.get("fit"))
             and self._has_precision(cell.backbone, extract.precision, store.get("precision"))
@@ -186,6 +199,9 @@ class Inventory:
             return True
         return bool(fit == (self._grid.fit or "pad"))
 
+    def _has_feature(self, feature: str) -> bool:
+        return feature in (PIXELS, self._grid.extract.feature)  # raw pixels have no other
+
     def _has_precision(self, asked: str, wanted: str, precision: Any) -> bool:
         return asked == PIXELS or wanted in (AUTO, precision)
 
@@ -194,7 +210,7 @@ class Inventory:
         images = (cell.dataset, cell.size)
         if images not in self._digests:
             path = dataset_path(*images, self._data_root)
-            self._digests[images] = _digest(path, cell.size)
+            self._digests[images] = self._digest_of(path, cell.size)
         return self._digests[images] in (None, digest)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
+from medplus.backbones.catalog import PIXELS, PRELOGITS
 from medplus.naming import safe_name
 from medplus.runs.record import config_hash
 from medplus.sweep.grid import Cell, Grid
@@ -43,12 +44,20 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The job in words: kind, dataset, size, backbone and seed."""
+        """The job in words: kind, dataset, size, backbone, and feature or seed."""
         dataset, size, backbone = self.cell
         words = [self.kind, _short(dataset), *([str(size)] if size else []), _short(backbone)]
         if self.kind == "finetune":
             words.append(f"seed{self.options['seed']}")
+        elif self.feature != PRELOGITS and backbone != PIXELS:
+            words.append(self.feature)
         return " ".join(words)
+
+    @property
+    def feature(self) -> str:
+        """What of the network the job's embeddings are; a fine-tuning has no choice."""
+        options = self.options.get("extract", self.options)  # those of a head's extraction
+        return str(options.get("feature", PRELOGITS))
 
 
 def _short(name: str) -> str:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from medplus.naming import printable
 from medplus.sweep.events import Doing, Ended, Event, Started
 from medplus.sweep.job import Job
 from medplus.sweep.plan import Plan
@@ -178,7 +179,10 @@ class View:
         table = Table.grid(padding=(0, 2))
         for worker, (job, text, since) in sorted(standing.busy.items()):
             table.add_row(
-                Text(worker), Text(job.name), Text(text), duration(time.monotonic() - since)
+                Text(worker),
+                Text(printable(job.name)),
+                Text(printable(text)),
+                duration(time.monotonic() - since),
             )
         if not standing.busy:
             table.add_row("workers are starting")

@@ -91,7 +91,9 @@ def _extract(job: Job, place: Place, options: dict[str, Any], progress: Progress
     dataset, size, backbone = job.cell
     [extraction] = extract_all(
         [dataset], [size], [backbone], weights=job.weights, device=place.device,
-        data_root=place.data_root, store=place.store, progress=progress, **options,
+        data_root=place.data_root, store=place.store, progress=progress,
+        patience_s=0.0,  # there is other work meanwhile
+        **options,
     )  # fmt: skip
     return str(extraction.store.path)
 

@@ -15,8 +15,7 @@ from medplus.backbones.finetuned import NetworkDescription
 from medplus.cost import describe_cost
 from medplus.datasets.dataset import ImageDataset
 from medplus.errors import RunError
-from medplus.lock import hold
-from medplus.runs.ledger import find_run, finish_run
+from medplus.runs.ledger import adopt_run, find_run, finish_run, hold_run
 from medplus.runs.record import RunRecord, environment
 from medplus.runs.scoring import EVALUATED, score_splits
 from medplus.training.folder import STATE_FILE, partial_folder
@@ -51,14 +50,16 @@ def execute(
         raise RunError(
             f"the run {folder} cannot be written: {error.strerror}; choose another --runs"
         ) from error
-    with hold(folder.with_name(f".{plan.run_id}.lock"), f"the run {folder}"):
+    drop = STATE_FILE if settings.keep == "best" else None
+    with hold_run(folder):
         if not settings.overwrite and (record := find_run(folder)):
             return record  # another process has finished it in the meantime
         if not settings.resume and job.folder.exists():
             atomic.remove_folder(job.folder)
-        for place in (folder, job.folder):
-            atomic.remove_leftovers(place)
+        atomic.remove_leftovers(job.folder)
         atomic.remove_leftovers_in(job.folder)
+        if record := adopt_run(job.folder, folder, drop):
+            return record
         n_parameters = sum(p.numel() for p in backbone.module.parameters())
         try:
             outcome = _run(job, images, backbone, settings)
@@ -83,9 +84,7 @@ def execute(
             "precision": plan.precision,
         }
         record = _record(plan, images, backbone, settings, outcome, metrics, network)
-        finish_run(job.folder, record, predictions)
-        if settings.keep == "best":
-            (folder / STATE_FILE).unlink(missing_ok=True)
+        finish_run(job.folder, record, predictions, drop)
     return record
 
 
@@ -153,6 +152,7 @@ def _record(
         n_classes=images.n_classes,
         data_source=images.source,
         licence=images.licence,
+        citation=images.citation,
         weights=backbone.weights,
         seed=plan.seed,
         lr=plan.recipe.lr,

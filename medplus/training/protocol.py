@@ -13,12 +13,12 @@ import torch
 
 from medplus.backbones.build import Backbone, check_backbone
 from medplus.config import FinetuneRecipe, finetune_recipe
-from medplus.datasets import catalog as dataset_catalog
 from medplus.datasets.dataset import ImageDataset
-from medplus.datasets.load import is_path, load_dataset
+from medplus.datasets.load import check_name, load_dataset
 from medplus.device import check_devices, resolve_device, resolve_training_precision
 from medplus.errors import RunError
-from medplus.runs.ledger import find_run
+from medplus.progress import Progress, silent
+from medplus.runs.ledger import find_run, tidy_run
 from medplus.runs.record import RunRecord
 from medplus.training.memory import largest_batch
 from medplus.training.network import build_network, embedding_dim
@@ -84,6 +84,7 @@ def finetune_all(
     recipe: str = "paper",
     weights: str = "pretrained",
     fit: Fit | None = None,
+    group_column: str | None = None,
     batch_size: int | Literal["auto"] | None = None,
     device: str = "auto",
     devices: int = 1,
@@ -96,6 +97,7 @@ def finetune_all(
     track: str | None = None,
     bootstrap: int | None = None,
     watch: Watch | None = None,
+    progress: Progress = silent,
     **changes: Any,
 ) -> list[RunRecord]:
     """Fine-tune every backbone on every dataset at every size with every seed.
@@ -104,7 +106,7 @@ def finetune_all(
     ----------
     recipe : str
         ``paper``, ``modern``, or the path of a YAML file.
-    weights, fit, data_root
+    weights, fit, group_column, data_root
         As for `medplus.extract`.
     batch_size : int or "auto", optional
         Images per step; ``auto`` is the recipe's, halved until a step fits into memory.
@@ -128,6 +130,8 @@ def finetune_all(
         As for `medplus.knn`.
     watch : Watch, optional
         Told of every step and epoch.
+    progress : Progress
+        Where to report the images of a folder that are read.
     **changes
         Fields of `medplus.config.FinetuneRecipe` to change.
 
@@ -145,13 +149,12 @@ def finetune_all(
     precision = resolve_training_precision(full.precision, settings.device)
     full = full.model_copy(update={"precision": precision})
     for name in datasets:
-        if not is_path(name):
-            dataset_catalog.info(name)
+        check_name(name, group_column)
     for name in backbones:
         check_backbone(name, weights)
     records = []
     for name, size in product(datasets, sizes):
-        images = load_dataset(name, size, data_root)
+        images = load_dataset(name, size, data_root, group_column=group_column, progress=progress)
         _check_classes(images)
         for backbone_name in backbones:
             source = Source(name, size, str(data_root), backbone_name, weights, fit)
@@ -165,6 +168,8 @@ def finetune_all(
                     Path(recipe).stem, Path(runs),
                 )  # fmt: skip
                 record = None if overwrite else find_run(plan.folder)
+                if record is not None:
+                    tidy_run(plan.folder)
                 records.append(record or _execute(plan, images, backbone, settings))
     return records
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from medplus.naming import printable
 from medplus.progress import stderr_console
 from medplus.training.history import EpochRow
 
@@ -109,7 +110,7 @@ class OnConsole(Watch):
         from rich.text import Text
 
         if self._console:
-            self._console.print(Text(line, style), soft_wrap=True)
+            self._console.print(Text(printable(line), style), soft_wrap=True)
 
 
 class _Pace:

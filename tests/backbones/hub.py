@@ -19,7 +19,10 @@ COMMIT = "0" * 40
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves `files`, by path; all else is missing. With `status` it only ever answers that."""
+    """Serves `files`, by path; all else is missing. With `status` it only ever answers that.
+
+    What stands in `faults` it answers first, once each.
+    """
 
     daemon_threads = True
 
@@ -27,6 +30,7 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files = files
         self.status = status
+        self.faults: list[int] = []
         self.asked: list[str] = []
 
     @property
@@ -47,7 +51,8 @@ class _Handler(BaseHTTPRequestHandler):
         hub: Hub = self.server
         hub.asked.append(f"{self.command} {self.path}")
         body = hub.files.get(self.path.partition("?")[0], b"")
-        status = hub.status or (200 if body else 404)
+        fault = hub.faults.pop(0) if hub.faults else hub.status
+        status = fault or (200 if body else 404)
         self.send_response(status)
         if status == 200:
             self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
+import zipfile
 
 import pytest
 import timm
@@ -14,8 +16,9 @@ from hypothesis import strategies as st
 from torchvision.models import alexnet
 
 from medplus.backbones import catalog
+from medplus.backbones.build import load_backbone
 from medplus.backbones.catalog import PAPER, describe, resolve
-from medplus.errors import UsageError
+from medplus.errors import BackboneError, UsageError
 
 DIMS = {
     "vgg16": 4096,
@@ -73,9 +76,47 @@ def test_pixels_is_its_own_tag():
     assert resolve("pixels") == ("pixels", "pixels")
 
 
-@pytest.mark.parametrize("name", ["hf-hub:timm/resnet18.a1_in1k", "local-dir:/tmp/x"])
-def test_hub_names_are_left_to_timm(name):
-    assert resolve(name) == (name, name)
+@pytest.mark.parametrize("prefix", ["hf-hub:", "hf_hub:"])
+def test_hub_names_are_left_to_timm(prefix):
+    name = "hf-hub:timm/resnet18.a1_in1k"
+    assert resolve(prefix + "timm/resnet18.a1_in1k") == (name, name)
+
+
+def test_local_folders_in_timms_format(tmp_path, monkeypatch):
+    folder = tmp_path / "tiny"
+    torch.manual_seed(3)
+    network = timm.create_model("test_resnet", num_classes=4).eval()
+    timm.models.save_for_hf(network, folder, safe_serialization=True)
+    monkeypatch.chdir(tmp_path)
+    expected = ("local-dir:tiny", f"local-dir:{folder}")
+    for name in ("tiny", "./tiny", f"{folder}", "local-dir:tiny", f"local-dir:{folder}"):
+        assert resolve(name) == expected
+
+    backbone = load_backbone("./tiny", size=32, fit="native")
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        own = network.forward_head(network.forward_features(x), pre_logits=True)
+        torch.testing.assert_close(backbone.module(x), own)
+    with pytest.raises(UsageError, match=r"nothing is no model in timm's format"):
+        resolve("local-dir:nothing")
+
+
+def test_code_in_a_local_folder_is_not_run(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return open, (str(tmp_path / "trace"), "w")
+
+    folder = tmp_path / "tiny"
+    timm.models.save_for_hf(timm.create_model("test_resnet"), folder, safe_serialization=True)
+    (folder / "model.safetensors").unlink()
+    with zipfile.ZipFile(folder / "pytorch_model.bin", "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(Payload()))
+        archive.writestr("archive/version", "3")
+    for protocol in (2, 4):
+        with pytest.raises(BackboneError, match=r"the model in .*tiny cannot be used"):
+            load_backbone(str(folder))
+        (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Payload(), protocol))
+    assert not (tmp_path / "trace").exists()
 
 
 @pytest.mark.parametrize(

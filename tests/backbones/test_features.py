@@ -127,8 +127,8 @@ def test_run_has_features_too(write_run):
 @pytest.mark.parametrize(
     ("name", "feature", "reason"),
     [
-        ("test_vit", "clss", "unknown --feature 'clss'; did you mean 'cls'?"),
-        ("test_vit", "layer:", "unknown --feature 'layer:'"),
+        ("test_vit", "clss", "unknown feature 'clss'; did you mean 'cls'?"),
+        ("test_vit", "layer:", "unknown feature 'layer:'"),
         ("test_vit", "layer:block.1", "has no module 'block.1'; did you mean 'blocks.1'?"),
         ("test_resnet", "cls", "test_resnet.r160_in1k has no class token"),
         ("test_vit2", "cls+avg", "test_vit2.r160_in1k has no class token"),

@@ -10,13 +10,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save
 
-from medplus.backbones.build import load_backbone
+from medplus.backbones.build import check_backbone, load_backbone
 from medplus.backbones.fetch import fetch_weights
 from medplus.backbones.weights import state_sha256
 from medplus.embeddings.extract import extract
@@ -141,15 +142,134 @@ def assert_names_the_ways_out(message: str, tag: str) -> None:
     assert "\n" not in message.strip()
 
 
-def test_rate_limit_is_told_with_the_ways_out(tmp_path, monkeypatch):
-    # The hub's client asks again for most of a minute: here without the pauses.
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+# --- models that only the hub knows -----------------------------------------------------------
+
+MODEL = "acme/tiny-eyes"
+HUB_NAME = f"hf-hub:{MODEL}"
+MEAN, STD = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+
+
+def published(folder: Path, architecture: str, revision: str = "main") -> tuple[Any, dict]:
+    """Return a network of three classes, and the files of its model on the hub."""
+    torch.manual_seed(9)
+    network = timm.create_model(architecture, num_classes=3)
+    network.pretrained_cfg.update(mean=MEAN, std=STD)
+    timm.models.save_for_hf(network, folder, safe_serialization=True)
+    names = ("config.json", "model.safetensors")
+    root = f"/{MODEL}/resolve/{revision}"
+    return network, {f"{root}/{name}": (folder / name).read_bytes() for name in names}
+
+
+@pytest.mark.parametrize("revision", ["main", "v2"])
+def test_model_of_the_hub_is_carried_with_its_configuration(revision, tmp_path, monkeypatch):
+    name = HUB_NAME if revision == "main" else f"{HUB_NAME}@{revision}"
+    network, files = published(tmp_path / "published", "test_resnet", revision)
+    with serve(files) as hub:
+        use_hub(hub, tmp_path / "cache", monkeypatch)
+        [fetched] = fetch_weights([name], tmp_path / "carry")
+    assert sorted(line for line in hub.asked if line.startswith(f"GET /{MODEL}")) == [
+        f"GET {path}" for path in sorted(files)
+    ]
+    with serve({}) as elsewhere:
+        use_hub(elsewhere, tmp_path / "other cache", monkeypatch)
+        loaded = load_backbone(name, str(tmp_path / "carry"))
+    assert elsewhere.asked == []
+    state = {k: v for k, v in network.state_dict().items() if not k.startswith("fc.")}
+    expected = state_sha256({f"network.{k}": v for k, v in state.items()})
+    assert loaded.weights_sha256 == fetched.weights_sha256 == expected
+    assert (loaded.tag, loaded.weights) == (name, "pretrained")
+    assert (loaded.preprocess.mean, loaded.preprocess.std) == (MEAN, STD)
+
+
+@pytest.fixture
+def carried_model(tmp_path, monkeypatch) -> Path:
+    """Return a folder with a vision transformer of the hub, which cannot be asked any more."""
+    _, files = published(tmp_path / "published", "test_vit")
+    with serve(files) as hub:
+        use_hub(hub, tmp_path / "cache", monkeypatch)
+        fetch_weights([HUB_NAME], tmp_path / "carry")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "nothing"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return tmp_path / "carry"
+
+
+def test_carried_model_of_the_hub_serves_every_command(
+    carried_model, write_npz: Callable, cli: Callable
+):
+    data = write_npz("toy", size=32, n=(6, 4, 4))
+    chosen = ("--dataset", data, "--backbone", HUB_NAME, "--weights", carried_model)
+    for command in (("extract", "--fit", "native", "--feature", "cls+avg"), ("knn", "--k", "1")):
+        ran = cli(*command, *chosen)
+        assert ran.code == 0, ran.err
+
+
+@pytest.mark.parametrize("size", [64, 160])
+def test_carried_model_takes_images_of_other_sizes(carried_model, size):
+    module = load_backbone(HUB_NAME, str(carried_model), size=size, fit="native").module
+    assert module(torch.rand(1, 3, size, size)).shape == (1, 64)
+
+
+def test_configuration_that_is_missing_or_changed_is_told(carried_model):
+    [config] = carried_model.rglob("config.json")
+    config.write_bytes(config.read_bytes().replace(b"0.4", b"0.9"))
+    with pytest.raises(BackboneError, match=r"config\.json is not the file that manifest\.json"):
+        load_backbone(HUB_NAME, str(carried_model))
+    config.unlink()
+    with pytest.raises(BackboneError, match=r"config\.json, which hf-hub:.* is missing"):
+        check_backbone(HUB_NAME, str(carried_model))
+
+
+def test_weights_file_for_a_model_of_the_hub_is_what_is_loaded(tmp_path, monkeypatch):
+    network, files = published(tmp_path / "published", "test_resnet")
+    other = {key: value + 1 for key, value in network.state_dict().items()}
+    (tmp_path / "other.safetensors").write_bytes(save(other))
+    with serve(files) as hub:
+        use_hub(hub, tmp_path / "cache", monkeypatch)
+        loaded = load_backbone(HUB_NAME, str(tmp_path / "other.safetensors"))
+    kept = {f"network.{k}": v for k, v in other.items() if not k.startswith("fc.")}
+    assert loaded.weights_sha256 == state_sha256(kept)
+
+
+# --- a hub that does not answer as it should --------------------------------------------------
+
+
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let nothing sleep; return the list of what would have been slept."""
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    return slept
+
+
+@pytest.mark.parametrize("name", ["test_resnet", HUB_NAME])
+def test_rate_limit_is_told_at_once_with_the_ways_out(name, tmp_path, monkeypatch):
+    slept = waits(monkeypatch)
     with serve({}, status=429) as hub:
         use_hub(hub, tmp_path, monkeypatch)
         with pytest.raises(BackboneError) as caught:
-            fetch_weights(["test_resnet"])
+            fetch_weights([name])
     assert "the hub answers 429" in str(caught.value)
-    assert_names_the_ways_out(str(caught.value), TAGS["test_resnet"])
+    assert_names_the_ways_out(str(caught.value), TAGS.get(name, name))
+    assert slept == []
+
+
+def test_what_the_cache_has_is_used_at_the_rate_limit(tmp_path, monkeypatch):
+    state = timm.create_model("test_resnet").state_dict()
+    with serve({address("test_resnet"): save(state)}) as hub:
+        use_hub(hub, tmp_path, monkeypatch)
+        [fetched] = fetch_weights(["test_resnet"])
+        hub.status = 429
+        assert load_backbone("test_resnet").weights_sha256 == fetched.weights_sha256
+
+
+def test_fault_that_passes_is_tried_again(tmp_path, monkeypatch):
+    slept = waits(monkeypatch)
+    state = timm.create_model("test_resnet").state_dict()
+    with serve({address("test_resnet"): save(state)}) as hub:
+        hub.faults = [503, 503, 502]
+        use_hub(hub, tmp_path, monkeypatch)
+        fetch_weights(["test_resnet"])
+    assert hub.faults == []
+    assert slept
 
 
 # --- torchvision's AlexNet --------------------------------------------------------------------
@@ -236,12 +356,18 @@ def test_alexnet_is_not_asked_for_when_the_hub_is_to_stay_offline(alexnet, monke
         ("pixels", None, "'pixels' is no network"),
         ("resnet19", None, "unknown backbone 'resnet19'"),
         ("test_vit4", None, "no pretrained weights of 'test_vit4'"),
-        ("hf-hub:timm/resnet18.a1_in1k", "carry", "--to cannot carry hf-hub:"),
+        ("local-dir:weights", "carry", "'local-dir:weights' is a folder of this machine"),
+        ("my.py", None, "'my.py' is code"),
     ],
 )
 def test_what_has_no_weights_to_fetch_is_refused_before_anything_is_fetched(
     name, to, reason, tmp_path, monkeypatch
 ):
+    monkeypatch.chdir(tmp_path)
+    Path("my.py").write_text("def backbone(): ...")
+    Path("weights").mkdir()
+    for file in ("config.json", "model.safetensors"):
+        Path("weights", file).touch()
     monkeypatch.setattr("medplus.backbones.fetch.load_backbone", lambda *_: pytest.fail("fetched"))
     with pytest.raises(UsageError, match=reason):
         fetch_weights(["resnet18", name], to and tmp_path / to)

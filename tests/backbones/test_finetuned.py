@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from medplus.backbones import build
+from medplus.backbones import networks
 from medplus.backbones.build import load_backbone
 from medplus.backbones.catalog import PAPER, describe, resolve
 from medplus.backbones.finetuned import (
@@ -166,9 +166,9 @@ def test_any_text_is_a_run_or_not(name):
 def test_small_networks_are_loaded_with_the_weights_of_the_run(name, write_run, monkeypatch):
     if name == "hf-hub":  # a name with a slash, as if the hub had this network
         name = "hf-hub:some/net@v1"
-        build_timm = build._build_timm
+        build_timm = networks._build_timm
         monkeypatch.setattr(
-            build, "_build_timm", lambda tag, *rest: build_timm("test_resnet.r160_in1k", *rest)
+            networks, "_build_timm", lambda tag, *rest: build_timm("test_resnet.r160_in1k", *rest)
         )
     folder, network = write_run(name)
     found = load_backbone(str(folder))
@@ -222,7 +222,7 @@ def test_run_is_frozen_and_in_eval_mode_unless_it_is_to_be_trained_on(run):
 
 
 def test_run_of_sam_has_its_tables_baked_only_when_frozen(write_run, monkeypatch, small_sam):
-    monkeypatch.setattr(build, "_build_timm", lambda *_: small_sam())
+    monkeypatch.setattr(networks, "_build_timm", lambda *_: small_sam())
     folder, network = write_run("samvit_base_patch16")
     frozen, trainable = (load_backbone(str(folder), frozen=flag) for flag in (True, False))
     assert_equal_states(trainable.module.state_dict(), network.backbone.state_dict())
@@ -466,5 +466,5 @@ def test_a_folder_of_the_name_of_a_network_does_not_hide_it(tmp_path, monkeypatc
 
 
 def test_the_name_of_a_run_alone_is_not_enough_to_load_it(run):
-    with pytest.raises(MedplusError, match="or the folder of a fine-tuned run"):
+    with pytest.raises(MedplusError, match="the folder of a fine-tuned run"):
         load_backbone(f"{NAME}@seed1-00000001")

@@ -358,7 +358,9 @@ def load_without_network(
     return text, float(seconds)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vit_base_patch16_224.dino"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", pytest.param("vit_base_patch16_224.dino", marks=pytest.mark.extensive)]
+)
 def test_pretrained_without_network_names_the_ways_out_quickly(name, tmp_path):
     text, seconds = load_without_network(name, "pretrained", tmp_path)
     assert text.startswith("BackboneError the pretrained weights of ")
@@ -398,6 +400,7 @@ def test_pretrained_weights_in_the_local_cache_need_no_network(tmp_path):
     assert seconds < 10
 
 
+@pytest.mark.extensive
 def test_random_weights_need_no_network(tmp_path):
     text, _ = load_without_network("test_resnet", "none", tmp_path)
     assert text == load_backbone("test_resnet", "none").weights_sha256

@@ -45,6 +45,7 @@ def test_defaults(asked: Callable) -> None:
 
     assert call.pop("names") == (["toy.npz"], [None], ["pixels"], PAPER_SEEDS[:1])
     assert isinstance(call.pop("watch"), OnConsole)
+    assert callable(call.pop("progress"))
     given = {name: value for name, value in call.items() if value is not None}
     assert given == {
         "recipe": "paper", "weights": "pretrained", "compiled": False, "device": "auto",

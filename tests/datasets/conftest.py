@@ -1,4 +1,4 @@
-"""Small npz files in MedMNIST's layout."""
+"""Small npz files in MedMNIST's layout, and a count of what is read of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medplus.datasets import npz
 from medplus.vocabulary import SPLITS
 
 COUNTS = {"train": 7, "val": 3, "test": 5}
@@ -55,3 +56,17 @@ def write_npz(
         return path
 
     return write
+
+
+@pytest.fixture
+def inflations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the arrays that were inflated, in order."""
+    names: list[str] = []
+    read_blocks = npz.read_blocks
+
+    def counting(archive: Any, path: Path, header: npz.Header) -> Any:
+        names.append(header.name)
+        return read_blocks(archive, path, header)
+
+    monkeypatch.setattr(npz, "read_blocks", counting)
+    return names

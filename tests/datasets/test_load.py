@@ -30,6 +30,7 @@ def test_flag_and_size_name_the_official_file(write_npz, make_arrays, size):
     assert (data.task, data.channels, data.n_classes) == ("binary-class", 1, 2)
     assert data.classes == ("malignant", "normal, benign")
     assert data.licence == catalog.info("breastmnist").licence
+    assert "doi:10.1038/s41597-022-01721-8" in data.citation
     for split in SPLITS:
         assert len(data.splits[split]) == len(arrays[f"{split}_images"])
         np.testing.assert_array_equal(data.splits[split].images, arrays[f"{split}_images"])

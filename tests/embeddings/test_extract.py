@@ -17,6 +17,7 @@ import pytest
 import timm
 import torch
 
+from medplus import lock
 from medplus.backbones.build import Backbone
 from medplus.backbones.inference import Embedder
 from medplus.cli.main import main
@@ -223,9 +224,9 @@ def test_each_dataset_is_loaded_once_for_all_backbones(write_npz, tmp_path, monk
     loaded = []
     load = extraction.load_dataset
 
-    def watch(name, size, root):
+    def watch(name, *arguments, **options):
         loaded.append(name)
-        return load(name, size, root)
+        return load(name, *arguments, **options)
 
     monkeypatch.setattr(extraction, "load_dataset", watch)
     files = [str(write_npz(name, n=(3, 2, 2), size=32)) for name in ("a", "b")]
@@ -422,14 +423,30 @@ def test_embeddings_beyond_float16_are_refused_naming_the_remedy(npz, tmp_path, 
     assert full.store.embeddings("train").max() == pytest.approx(1e6, rel=1e-6)
 
 
-def test_a_store_that_is_being_written_is_refused(npz, tmp_path):
+def test_a_store_that_is_being_written_is_waited_for_as_long_as_patience_lasts(npz, tmp_path):
     [found] = run(npz, tmp_path)
     labels = {split: found.store.labels(split) for split in SPLITS}
     with (
         open_writer(found.store.path, found.store.info, labels),
         pytest.raises(StoreError, match=f"in use by process {os.getpid()}"),
     ):
-        run(npz, tmp_path)
+        run(npz, tmp_path, patience_s=0.1)
+
+
+def test_who_has_waited_finds_the_work_done(npz, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(lock, "_SILENT_S", 0.1)
+    [found] = run(npz, tmp_path)
+    labels = {split: found.store.labels(split) for split in SPLITS}
+    waited = []
+    waiting = threading.Thread(target=lambda: waited.extend(run(npz, tmp_path)))
+    with open_writer(found.store.path, found.store.info, labels):
+        waiting.start()
+        while "waiting for it to end" not in caplog.text:
+            time.sleep(0.01)
+        assert not waited
+    waiting.join()
+    assert [one.status for one in waited] == ["skipped"]
+    assert f"process {os.getpid()}" in caplog.text
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -486,7 +503,7 @@ def n_committed(root):
 
 
 @linux
-@pytest.mark.parametrize("backbone", ["pixels", NETWORK])
+@pytest.mark.parametrize("backbone", ["pixels", pytest.param(NETWORK, marks=pytest.mark.extensive)])
 def test_the_same_command_completes_a_store_after_kill_9_at_any_moment(
     backbone, start, many, new_folder
 ):

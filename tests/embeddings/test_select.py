@@ -27,6 +27,7 @@ def make_incomplete(store):
     file = store.path / "zarr.json"
     document = json.loads(file.read_text())
     document["attributes"]["medplus"]["complete"] = False
+    del document["attributes"]["medplus"]["seal"]  # or the change would be damage
     file.write_text(json.dumps(document))
 
 

@@ -48,6 +48,7 @@ def edit_attributes(store, **changes):
     """Change a store's attributes behind medplus's back."""
     file = store.path / "zarr.json"
     document = json.loads(file.read_text())
+    del document["attributes"]["medplus"]["seal"]  # or every change would be damage
     for name, value in changes.items():
         if value is None:
             del document["attributes"]["medplus"][name]

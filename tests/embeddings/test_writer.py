@@ -397,17 +397,22 @@ def kill_at_change(count):
     sys.addaudithook(audit)
 
 
+every = pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.extensive)])
+"""At every fifth change, or at each."""
+
+
+@every
 def test_a_store_completes_after_a_kill_at_any_change_of_the_file_system(
-    new_folder, store_info, store_path, monkeypatch
+    step, new_folder, store_info, store_path, monkeypatch
 ):
     sizes = (1025, 2, 3)
     monkeypatch.setattr(sys.modules[__name__], "SIZES", sizes)
     whole = Job(new_folder(), lambda: store_info(sizes, DIM), store_path)
     whole.run()
     n_chunks = len([name for name in whole.files() if "embeddings/c/" in name])
-    kept, count, status = [], 0, -1
+    kept, count, status = [], 1 - step, -1
     while status != 0:
-        count += 1
+        count += step
         job = Job(new_folder(), lambda: store_info(sizes, DIM), store_path)
 
         def killed(job=job, count=count):
@@ -429,17 +434,18 @@ def test_a_store_completes_after_a_kill_at_any_change_of_the_file_system(
     assert set(kept) == set(range(n_chunks + 1))
 
 
+@every
 def test_a_repair_survives_a_kill_at_any_change_of_the_file_system(
-    new_folder, store_info, store_path, monkeypatch
+    step, new_folder, store_info, store_path, monkeypatch
 ):
     monkeypatch.setattr(sys.modules[__name__], "SIZES", (1025, 2, 3))
     whole = Job(new_folder(), lambda: store_info((1025, 2, 3), DIM), store_path)
     whole.run()
     expected = whole.files()
     job = Job(new_folder(), lambda: store_info((1025, 2, 3), DIM), store_path)
-    count, status = 0, -1
+    count, status = 1 - step, -1
     while status != 0:
-        count += 1
+        count += step
         job.run()
         truncate(job.path / "train/embeddings/c/1/0")
         flip(job.path / "val/labels/c/0/0")

@@ -300,7 +300,7 @@ def test_a_record_without_a_store_is_damaged(store_of, probed):
     run = probed(store_of())
     path = Path(run.path) / "record.json"
     document = json.loads(path.read_text())
-    del document["store"]
+    del document["store"], document["seal"]
     path.write_text(json.dumps(document))
     with pytest.raises(RunError, match="it tells of no embeddings"):
         medplus.evaluate(run.path, **CPU)

@@ -258,7 +258,9 @@ def test_weights_that_cannot_be_used(fault: str, ending: str, fails: Callable, t
     assert not Path("evil").exists()
 
 
-@pytest.mark.parametrize("backbone", [NETWORK, "hf-hub:nobody/nothing"])
+@pytest.mark.parametrize(
+    "backbone", [pytest.param(NETWORK, marks=pytest.mark.extensive), "hf-hub:nobody/nothing"]
+)
 def test_no_network(backbone: str, toy: Path, tmp_path: Path) -> None:
     offline = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_CACHE": str(tmp_path / "hub")}
     keep = {name: v for name, v in os.environ.items() if not name.lower().endswith("_proxy")}
@@ -424,13 +426,9 @@ def test_store_of_another_schema(fails: Callable, cli: Callable, store: Path) ->
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "command", ["extract --dataset toy.npz --backbone pixels", "store rm {store} --yes"]
-)
-def test_store_in_use_is_left_alone(command: str, cli: Callable, store: Path) -> None:
-    (store / "val/embeddings/c/0/0").unlink()
+def test_store_in_use_is_left_alone(cli: Callable, store: Path) -> None:
     with lock.hold(store.with_name(f"{store.name}.lock"), "the store"):
-        ran = cli(*command.format(store=store).split())
+        ran = cli("store", "rm", store, "--yes")
 
     assert ran.code == 1
     assert ran.err.startswith("Error: ")

@@ -104,7 +104,7 @@ def test_networks_and_heads_are_scored_on_other_data(
         assert Path(record["path"]).parent == Path(run["path"]) / "evaluations"
         assert record["metrics"]["test"] != run["metrics"]["test"]
         written = json.loads((Path(record["path"]) / "record.json").read_text())
-        assert written == record
+        assert {key: written[key] for key in written.keys() - {"files", "seal"}} == record
 
 
 def test_the_command_that_makes_missing_embeddings_works(

@@ -72,6 +72,7 @@ def rows_of(ran: Any) -> list[EpochRow]:
 
 
 @pytest.mark.slow
+@pytest.mark.extensive
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
 def test_two_interrupted_processes_find_what_one_process_finds(
     cli: Callable,

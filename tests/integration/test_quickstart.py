@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,22 @@ DATASETS = ("breastmnist", "bloodmnist", "chestmnist")
 def few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quickstart, "EPOCHS", 5)
     monkeypatch.setitem(quickstart.FINETUNING, "epochs", 1)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Refuse every connection and every name: nothing here is to be downloaded."""
+    tried = []
+
+    def refuse(*arguments: object, **_: object) -> Any:
+        tried.append(arguments)
+        raise OSError("the network is refused")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    yield
+    assert tried == []
 
 
 @pytest.fixture
@@ -100,6 +117,7 @@ def test_second_call_uses_what_is_there(cli: Callable, small: None) -> None:
     assert second["results"] == first["results"]
 
 
+@pytest.mark.extensive
 def test_another_number_of_samples_gives_other_stores(cli: Callable, small: None) -> None:
     first = run(cli, "--json").document
     ran = cli("quickstart", "--samples", "240", "--json")

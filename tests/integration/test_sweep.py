@@ -58,7 +58,7 @@ def records(runs: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for path in runs.rglob("record.json"):
         record = json.loads(path.read_text())
-        for name in ("seconds", "cost", "created", "path", "training", "environment"):
+        for name in ("seconds", "cost", "created", "path", "training", "environment", "seal"):
             record.pop(name, None)
         record.get("store", {}).pop("path", None)
         found[str(path.parent.relative_to(runs))] = record
@@ -93,6 +93,24 @@ def test_plan_run_and_plan_again(cli: Callable, grid: Path, here: None, leftover
     assert again.code == 0 and "2 stores and 10 runs are finished" in again.out
     assert again.err == ""
     assert "nothing is left to do" in cli("sweep", grid, "--status").out
+
+
+def test_feature_of_a_grid_is_what_is_extracted(cli: Callable, grid: Path, here: None):
+    document = GRID.replace("pixels", "[test_vit, test_resnet]").replace("k: [1, 3]", "k: 1")
+    document = document.replace("[toy.npz, other.npz]", "toy.npz").partition("  probe")[0]
+    grid.write_text(document + "weights: none\nextract: {feature: cls+avg}\n")
+
+    ran = cli("sweep", grid, "--json").document
+
+    [failure] = ran["failed"]
+    assert failure["name"] == "extract toy test_resnet cls+avg"
+    assert "has no class token" in failure["message"]
+    [record] = records(grid.parent / "runs").values()
+    assert (record["backbone"], record["store"]["feature"]) == ("test_vit", "cls+avg")
+    [store] = (grid.parent / "embeddings").rglob("test_vit-*.zarr")
+    assert json.loads((store / "test/embeddings/zarr.json").read_text())["shape"][1] == 2 * 64
+    rows = {row["kind"]: row for row in cli("sweep", grid, "--dry-run", "--json").document["work"]}
+    assert (rows["extract"]["finished"], rows["knn"]["finished"]) == (1, 1)
 
 
 def test_a_failure_is_told_at_the_end_and_can_be_repeated(

@@ -54,6 +54,7 @@ def analysis_of(cells: pd.DataFrame, **changes: object) -> Analysis:
         newcomers=None,
         unlike=pd.DataFrame(),
         conditions={},
+        datasets=pd.DataFrame(),
         skipped=(),
         notes=(),
         findings=(),

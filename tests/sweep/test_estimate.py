@@ -194,6 +194,12 @@ def test_larger_jobs_cost_more(toy):
     assert costs == sorted(costs)
 
 
+def test_two_features_in_one_take_twice_the_width():
+    both, one = (network_of("resnet18", feature) for feature in ("cls+avg", "avg"))
+    assert (both.dim, one.dim) == (1024, 512)
+    assert (both.flops, both.n_parameters) == (one.flops, one.n_parameters)
+
+
 def test_past_is_asked_once_and_only_when_needed(toy):
     asked = []
 

@@ -77,6 +77,7 @@ def test_short_grid_has_the_papers_defaults(read):
     assert grid.extract.model_dump() == {
         "precision": "auto",
         "dtype": "float32",
+        "feature": "prelogits",
         "batch_size": None,
     }
     assert grid.knn is not None
@@ -222,6 +223,27 @@ FAULTS = {
         BASE + "exclude:\n- backbones: pixels\n- sizes: 28\n  protocol: knn\n",
         7,
         "unknown key 'protocol'; did you mean 'protocols'?",
+    ),
+    "unknown feature": (
+        BASE + "extract:\n  dtype: float16\n  feature: clss\n",
+        6,
+        "unknown feature 'clss'; did you mean 'cls'?",
+    ),
+    "feature at the top": (BASE + "feature: cls\n", 4, "'feature' stands under 'extract'"),
+    "feature of a protocol": (
+        BASE.replace("{knn: }", "\n  knn:\n    feature: cls"),
+        5,
+        "the feature stands under 'extract', for knn and probe alike",
+    ),
+    "feature of a fine-tuning": (
+        BASE.replace("{knn: }", "\n  finetune:\n    feature: cls"),
+        5,
+        "fine-tuning has no choice of feature",
+    ),
+    "feature that nothing uses": (
+        BASE.replace("{knn: }", "{finetune: }") + "extract: {feature: cls}\n",
+        4,
+        "feature = 'cls' is of no use to this grid",
     ),
     "unknown dataset": (
         "backbones: pixels\nprotocols: {knn: }\ndatasets:\n- bloodmnist\n- breastmnst\n",
@@ -455,10 +477,48 @@ def test_empty_field_of_probe_is_the_default(field, read):
     assert grid.probe == read(BASE.replace("{knn: }", "{probe: }")).probe
 
 
-def test_size_that_medmnist_does_not_have_is_refused(refusal):
-    line, said = refusal(BASE + "sizes: [28,\n 32]\n")
-    assert line == 4
-    assert "32" in said
+@pytest.mark.parametrize(
+    ("sizes", "line"),
+    [("[28,\n 32]", 5), ("\n- all\n- 28\n- 32", 7), ("\n- 28\n- 28\n- 32", 7), ("32", 4)],
+)
+def test_size_that_medmnist_does_not_have_is_refused_with_its_own_line(sizes, line, refusal):
+    assert refusal(BASE + f"sizes: {sizes}\n") == (
+        line,
+        "MedMNIST+ has no images of 32 px; use 28, 64, 128 or 224",
+    )
+
+
+@pytest.mark.parametrize("feature", ["cls", "avg", "cls+avg", "layer:layer3", "layer:blocks.5"])
+def test_feature_is_one_of_the_extraction(feature, read):
+    assert read(BASE + f"extract: {{feature: {feature}}}\n").extract.feature == feature
+
+
+@pytest.mark.parametrize(
+    ("exclusion", "excluded"),
+    [
+        ({"datasets": "all", "protocols": "finetune"}, {"finetune"}),
+        ({"sizes": "all", "backbones": ["all"], "protocols": "knn"}, {"knn"}),
+        ({"seeds": "all"}, {"probe", "finetune"}),
+        ({"protocols": "all", "seeds": 1}, {"probe", "finetune"}),
+    ],
+    ids=str,
+)
+def test_all_in_an_exclusion_is_everything_of_the_grid(exclusion, excluded, read):
+    document = {
+        "datasets": ["breastmnist", "own.npz"], "backbones": ["pixels", "resnet18"], "seeds": 1,
+        "sizes": [28, 64], "protocols": {"knn": None, "probe": None, "finetune": None},
+        "exclude": [exclusion],
+    }  # fmt: skip
+    grid = read(yaml.safe_dump(document))
+    for cell in grid.cells():
+        if cell.size is None and "sizes" in exclusion:
+            continue  # a file's own size is none of the grid's
+        for protocol, seed in (("knn", None), ("probe", 1), ("finetune", 1)):
+            assert grid.includes(cell, protocol, seed) == (protocol not in excluded), cell
+
+
+def test_exclusion_of_all_leaves_nothing(refusal):
+    assert "leave nothing" in refusal(BASE + "exclude: [{datasets: all}]\n")[1]
 
 
 def test_value_of_a_million_parts_is_not_quoted_whole(write):

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from medplus.datasets.load import load_dataset
-from medplus.embeddings.store import StoreInfo, write_info
+from medplus.embeddings.store import StoreInfo, read_info, write_info
 from medplus.errors import DatasetError
 from medplus.runs.record import RunRecord
 from medplus.sweep.conduct import Sweep
@@ -271,6 +271,8 @@ OTHERWISE: list[tuple[dict[str, Any], set[str]]] = [
     ({"backbones": "resnet18.tv_in1k"}, {"extract", "knn", "probe", "finetune"}),
     ({"extract": {"precision": "bf16"}}, {"extract", "knn", "probe"}),
     ({"extract": {"dtype": "float16"}}, {"extract", "knn", "probe"}),
+    ({"extract": {"feature": "cls"}}, {"extract", "knn", "probe"}),
+    ({"extract": {"feature": "prelogits"}}, set()),
     ({"seeds": [1, 3]}, {"probe", "finetune"}),
     ({"seeds": [2]}, set()),
     ({"protocols": {"knn": {"k": [1, 3, 1]}}}, set()),
@@ -366,11 +368,44 @@ def test_store_of_something_else_is_not_finished(fact, world):
     assert "extract" not in left(world.plan(world.grid(extract={"precision": "fp32"})))
 
 
+def test_what_was_made_of_the_feature_that_is_asked_for_is_finished(world):
+    world.store()
+    world.store(feature="cls")
+    for feature in ("prelogits", "cls"):
+        world.run("knn", k=1, feature=feature)
+    world.run("knn", k=3)
+    world.run("probe", seed=1, feature="cls")
+    plan = world.plan(world.grid(extract={"feature": "cls"}))
+    assert standing(plan) == {
+        "extract": [("finished", 0, 0)],
+        "knn": [("left", 1, 2)],
+        "probe": [("left", 1, 2)],
+        "finetune": [("left", 0, 1)] * 2,
+    }
+    assert [info.key["feature"] for info in plan.stores] == ["cls"]
+    assert {(record.store or {})["feature"] for record in plan.records} == {"cls"}
+
+
+def test_feature_is_told_by_the_jobs_that_have_it(world):
+    plan = world.plan(world.grid(backbones=["resnet18", "pixels"], extract={"feature": "avg"}))
+    names = {planned.job.name for planned in plan.jobs}
+    assert {"extract toy resnet18 avg", "knn toy resnet18 avg", "probe toy resnet18 avg"} < names
+    assert {"extract toy pixels", "knn toy pixels", "finetune toy resnet18 seed1"} < names
+    assert not any("avg" in name for name in names if "finetune" in name)
+
+
+def test_raw_pixels_have_no_feature_to_choose(world):
+    world.store(backbone="pixels", feature="pixels")
+    world.run("knn", backbone="pixels", feature="pixels")
+    grid = world.grid(backbones="pixels", extract={"feature": "cls"}, protocols={"knn": {"k": 1}})
+    assert left(world.plan(grid)) == set()
+
+
 @pytest.mark.parametrize("last", ["fp32", "bf16"])
 def test_of_several_stores_the_last_is_used(last, world):
     paths = {precision: world.store(precision=precision) for precision in ("fp32", "bf16")}
-    file = paths[last] / "zarr.json"
-    file.write_text(file.read_text().replace("2024-01-01T00:00:00Z", "2024-01-01T00:00:01Z"))
+    info = read_info(paths[last])
+    write_info(paths[last], info.model_copy(update={"created": "2024-01-01T00:00:01Z"}))
     plan = world.plan(world.grid())
     stores = {task.store for task in plan.tasks if task.jobs[0].kind != "finetune"}
     assert stores == {str(paths[last])}

@@ -221,6 +221,7 @@ class Play:
 
     def __init__(self, told: Sequence[Event | Element], states: Sequence[str]) -> None:
         self.done: list[str] = []
+        self.leaves: tuple[str, ...] = ("7_0_result.pkl",)
         self._told = told
         self._states = iter(states)
 
@@ -228,7 +229,12 @@ class Play:
         folder.mkdir(parents=True)
         [performance] = performances
         performance.events.write_bytes(b"".join(map(to_line, self._told)))
-        return [SimpleNamespace(job_id="7", paths=SimpleNamespace(stderr=folder / "7_0_log.err"))]
+        for name in ("7_submission.sh", "7_submitted.pkl", "7_0_log.err", *self.leaves):
+            (folder / name).touch()
+        paths = SimpleNamespace(
+            stderr=folder / "7_0_log.err", result_pickle=folder / "7_0_result.pkl"
+        )
+        return [SimpleNamespace(job_id="7", paths=paths)]
 
     def states(self) -> dict[str, str]:
         return {"7": next(self._states)}
@@ -246,6 +252,7 @@ def played(place: Place, monkeypatch: pytest.MonkeyPatch) -> Callable[[Play], It
     monkeypatch.setattr(slurm_array, "_READ_EVERY_S", 0.0)
     monkeypatch.setattr(slurm_array, "_ASK_EVERY_S", (0.0, 0.0))
     monkeypatch.setattr(slurm_array, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(slurm_array, "_LAST_WORDS_S", 0.0)
 
     def run(play: Play) -> Iterator[Event]:
         engine = SlurmEngine(
@@ -341,6 +348,36 @@ class TestFollowing:
         next(run)
         run.close()
         assert play.done == ["interrupted", "cancelled"]
+
+
+class TestFilesOfAnArray:
+    OVER = Element(W, "node", 123, "over")
+
+    def told(self, *outcomes: Any) -> list[Event | Element]:
+        ends = [Ended(W, HEADS.jobs[i], outcome) for i, outcome in enumerate(outcomes)]
+        return [BEGUN, *ends, self.OVER]
+
+    def files(self, place: Place) -> set[str]:
+        root = Desk(Path(place.runs)).folder / "slurm"
+        return {path.name for path in root.rglob("*") if path.is_file()}
+
+    def test_are_gone_once_all_has_ended_well(self, played: Any, place: Place) -> None:
+        list(played(Play(self.told("finished", "skipped", "held"), [])))
+        assert list((Desk(Path(place.runs)).folder / "slurm").iterdir()) == []
+
+    def test_stay_where_a_job_has_failed(self, played: Any, place: Place) -> None:
+        list(played(Play(self.told("finished", "failed", "finished"), [])))
+        assert {"0.events", "7_0_log.err", "7_submission.sh"} < self.files(place)
+
+    def test_stay_where_an_element_has_died(self, played: Any, place: Place) -> None:
+        list(played(Play([BEGUN, Started(W, HEADS.jobs[0])], ["FAILED"] * 2)))
+        assert {"0.events", "7_0_log.err"} < self.files(place)
+
+    def test_stay_where_the_process_has_not_ended(self, played: Any, place: Place) -> None:
+        play = Play(self.told("finished"), [])
+        play.leaves = ()
+        list(played(play))
+        assert {"0.events", "7_0_log.err"} < self.files(place)
 
 
 class TestPerformance:
@@ -469,10 +506,12 @@ def sweep(write_npz: Callable[..., Path], tmp_path: Path) -> Callable[[str], Swe
 def test_grid_through_submitit(sweep: Callable[[str], Sweep], local_engine: SlurmEngine) -> None:
     events: list[Event] = []
     grid = "backbones: pixels\nprotocols: {knn: {k: [1, 3]}, probe: {epochs: 2}}"
-    plan = sweep(grid).run(local_engine, events.append)
+    swept = sweep(grid)
+    plan = swept.run(local_engine, events.append)
 
     assert (plan.count("finished"), plan.count("left")) == (3, 0)
     assert outcomes(events) == [(kind, "finished") for kind in ("extract", "knn", "probe")]
+    assert list((swept.desk.folder / "slurm").iterdir()) == []
 
 
 TRAIN = """

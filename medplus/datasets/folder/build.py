@@ -20,6 +20,7 @@ from medplus.datasets.folder.find import DICOM, Sample
 from medplus.datasets.folder.wording import count, quoted, some
 from medplus.datasets.folder.workers import in_workers, worker_count
 from medplus.errors import DatasetError
+from medplus.progress import Advance
 from medplus.vocabulary import SPLITS, Split
 
 log = logging.getLogger(__name__)
@@ -51,10 +52,12 @@ def fill_arrays(
     labels: npt.NDArray[np.integer],
     reading: Reading,
     folder: Path,
+    advance: Advance,
 ) -> tuple[int, str]:
     """Write images and labels of every split into `folder`; return channels and digest.
 
-    The digest is a SHA-256 over the arrays and over how they were read.
+    The digest is a SHA-256 over the arrays and over how they were read. `advance` is told of the
+    images that have been decoded.
 
     Raises
     ------
@@ -83,6 +86,7 @@ def fill_arrays(
     for seen in in_workers(read, shares, workers):
         contents.update({path: str(content) for path, content in seen.results.items()})
         faults.update(seen.faults)
+        advance(len(seen.results) + len(seen.faults))
     _refuse(root, faults)
     _warn_of_copies(root, samples, contents)
     return (1 if grey else 3), _digest(folder, reading)

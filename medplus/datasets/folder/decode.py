@@ -149,13 +149,32 @@ def _open(path: Path) -> Image.Image:
         limit = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         raise ImageFaultError(f"it has more than {limit:.0f} million pixels") from None
     except UnidentifiedImageError:
-        raise ImageFaultError("it is no PNG, JPEG, TIFF or BMP image, or damaged") from None
+        raise ImageFaultError(_why_unidentified(path)) from None
     except Exception as error:  # decoders fail in many ways on damaged files
         raise ImageFaultError(first_line(error)) from None
     if frames > 1:
         image.close()
         raise ImageFaultError(f"it holds {frames} images (animated or multi-page)")
     return image
+
+
+def _why_unidentified(path: Path) -> str:
+    """Return what is wrong with a file that Pillow does not open: some TIFFs are only unusual."""
+    try:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("error")  # which is how Pillow tells of tags cut short
+            tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+            file.seek(tags.next)
+            tags.load(file)
+            if tags.next:
+                return "it holds several images (multi-page)"
+            bits = tags[TiffImagePlugin.BITSPERSAMPLE]
+            return (
+                f"its pixels of {' + '.join(map(str, bits))} bits cannot be read; save it as grey "
+                "or RGB with 8 or 16 bits"
+            )
+    except Exception:  # no TIFF, or a damaged one
+        return "it is no PNG, JPEG, TIFF or BMP image, or damaged"
 
 
 def _has_colour(image: Image.Image) -> bool:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from medplus.errors import UsageError, nearest
 from medplus.vocabulary import MULTI_LABEL, Task
@@ -14,6 +23,7 @@ from medplus.yamlfile import read_yaml_with_lines
 DESCRIPTION_FILE = "dataset.yaml"
 DEFAULT_SIZE = 224
 LARGEST_SIZE = 4096
+_LONGEST_NAME = 80
 
 Policy = Literal["squash", "crop", "pad"]
 Channels = Literal["auto", "grey", "rgb"]
@@ -24,6 +34,12 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _plain(value: str) -> str:
+    if len(value) > _LONGEST_NAME or not value.isprintable():
+        raise ValueError(f"a name takes at most {_LONGEST_NAME} characters, all of them printable")
+    return value
+
+
 def _several(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
@@ -32,7 +48,7 @@ def _task(value: Any) -> Any:
     return MULTI_LABEL if value == "multi-label" else value
 
 
-Name = Annotated[str, BeforeValidator(_text), Field(min_length=1)]
+Name = Annotated[str, BeforeValidator(_text), Field(min_length=1), AfterValidator(_plain)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(_several)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
@@ -105,13 +121,33 @@ class Description(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Description:
-        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
-            raise ValueError("value_range must be [low, high] with low < high")
+        if self.value_range is not None:
+            low, high = self.value_range
+            if not (low < high and math.isfinite(high - low)):
+                raise ValueError("value_range must be [low, high] with low < high, both finite")
         for field in ("classes", "label_columns"):
             names = getattr(self, field)
             if len(set(names)) < len(names):
                 raise ValueError(f"{field} names something twice")
         return self
+
+
+def with_group_column(description: Description, root: Path, asked: str | None) -> Description:
+    """Return the description of a folder with the group column that a command asks for.
+
+    Raises
+    ------
+    UsageError
+        If `dataset.yaml` names another: commands without the flag would disagree on the split.
+    """
+    if asked is None or asked == description.group_column:
+        return description
+    if description.group_column is not None:
+        raise UsageError(
+            f"--group-column {asked}: {root / DESCRIPTION_FILE} says group_column: "
+            f"{description.group_column}; leave the flag out, or change it there"
+        )
+    return description.model_copy(update={"group_column": asked})
 
 
 def read_description(root: Path) -> Description:

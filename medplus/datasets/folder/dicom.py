@@ -89,6 +89,8 @@ def read(path: Path, value_range: tuple[float, float] | None) -> npt.NDArray[np.
             if kind not in _GREY:
                 return scale_to_bytes(values, 0, 2 ** int(dataset.BitsStored) - 1)
             grey = _windowed(apply_modality_lut(values, dataset), dataset, value_range)
+        except ImageFaultError:
+            raise
         except Exception as error:  # its decoders fail in many ways, and list them on many lines
             raise ImageFaultError(" ".join(str(error).split())[:_LONGEST_REASON]) from None
     return 255 - grey if kind == _INVERTED else grey
@@ -96,15 +98,21 @@ def read(path: Path, value_range: tuple[float, float] | None) -> npt.NDArray[np.
 
 def _read(path: Path, **options: Any) -> Dataset:
     from pydicom import dcmread
+    from pydicom.filereader import read_file_meta_info
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            syntax = read_file_meta_info(path).get("TransferSyntaxUID")
+            if syntax == DeflatedExplicitVRLittleEndian:  # pydicom would inflate without limit
+                raise ImageFaultError("it is deflated as a whole; save it with plain data elements")
             return dcmread(path, **options)
+    except ImageFaultError:
+        raise
     except Exception as error:
-        raise ImageFaultError(
-            f"it is no DICOM file that can be read ({first_line(error)})"
-        ) from None
+        reason = first_line(error).removesuffix(" Use force=True to force reading.")
+        raise ImageFaultError(f"it is no DICOM file that can be read ({reason})") from None
 
 
 def _windowed(
@@ -112,6 +120,8 @@ def _windowed(
 ) -> npt.NDArray[np.uint8]:
     from pydicom.pixels import apply_voi_lut
 
+    if not np.isfinite(values).all():
+        raise ImageFaultError("it has pixels that are not finite")
     if value_range is not None:
         return scale_to_bytes(values, *value_range)
     if dataset.get("VOILUTSequence"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from medplus import atomic, lock
-from medplus.datasets import cache, npz
+from medplus.datasets import cache
 from medplus.datasets.dataset import ImageDataset, ImageSplit
 from medplus.datasets.folder import splitfile
 from medplus.datasets.folder.build import fill_arrays
@@ -24,6 +23,7 @@ from medplus.datasets.folder.describe import (
     LARGEST_SIZE,
     Description,
     read_description,
+    with_group_column,
 )
 from medplus.datasets.folder.find import File, Sample, find_files, from_places
 from medplus.datasets.folder.labels import Labels, encode
@@ -32,6 +32,7 @@ from medplus.datasets.folder.table import read_table, table_path
 from medplus.datasets.folder.wording import count
 from medplus.datasets.folder.workers import refuse_while_starting
 from medplus.errors import DatasetError, MedplusError, UsageError, first_line
+from medplus.progress import Progress, silent
 from medplus.vocabulary import SPLITS, Split, Task
 
 log = logging.getLogger(__name__)
@@ -85,17 +86,26 @@ class Content:
     samples: list[Sample]
     labels: Labels
     split_file: SplitFile | None
+    group_column: str | None
 
 
-def load_folder(path: Path, size: int | None = None) -> ImageDataset:
+def load_folder(
+    path: Path,
+    size: int | None = None,
+    *,
+    group_column: str | None = None,
+    progress: Progress = silent,
+) -> ImageDataset:
     """Load a folder of images at a size, memory-mapped; decode it first where that is needed.
+
+    `group_column` is as in ``dataset.yaml``, for folders where that names none.
 
     Raises
     ------
     UsageError, DatasetError
         If the folder, its description, its table or an image cannot be used.
     """
-    source = read_source(path)
+    source = read_source(path, group_column)
     if size is None:
         size = source.description.size or DEFAULT_SIZE
     if not 1 <= size <= LARGEST_SIZE:
@@ -103,25 +113,26 @@ def load_folder(path: Path, size: int | None = None) -> ImageDataset:
     for root in (source.beside, source.elsewhere):
         found = _open_if_current(root / str(size), source, size)
         if found is not None:
+            lock.remove_stale(root / f"{size}.lock")
             return found
     refuse_while_starting()
     home = source.beside if cache.is_writable(source.beside) else source.elsewhere
     _make_folder(home)
     folder = home / str(size)
     with lock.hold(home / f"{size}.lock", f"the cache of {source.root}", cache.LOCK_TIMEOUT_S):
-        source = read_source(path)
+        source = read_source(path, group_column)
         found = _open_if_current(folder, source, size)  # filled by another process meanwhile
         if found is not None:
             return found
         atomic.remove_leftovers(folder)
-        _fill(folder, source, size)
-    found = _open_if_current(folder, read_source(path), size)
+        _fill(folder, source, size, progress)
+    found = _open_if_current(folder, read_source(path, group_column), size)
     if found is None:
         raise DatasetError(f"{path} was changed while it was read; run the command again")
     return found
 
 
-def read_source(path: Path) -> Source:
+def read_source(path: Path, group_column: str | None = None) -> Source:
     """Look at a folder: its description, its table, its files.
 
     Raises
@@ -142,7 +153,7 @@ def read_source(path: Path) -> Source:
             f"{path} is {what} of medplus, not a dataset: it holds {runs[0]} (a fine-tuned run is "
             "a --backbone)"
         )
-    description = read_description(root)
+    description = with_group_column(read_description(root), root, group_column)
     table = table_path(root, description)
     place = hashlib.sha256(str(root).encode()).hexdigest()[:8]
     return Source(
@@ -187,17 +198,17 @@ def read_content(source: Source) -> Content:
     UsageError, DatasetError
     """
     names: tuple[str, ...] = ()
+    said = source.description
     if source.table is not None:
-        table = read_table(source.root, source.table, source.description, source.files)
+        said = splitfile.with_written_groups(said, source.root, source.elsewhere)
+        table = read_table(source.root, source.table, said, source.files)
         samples, names = table.samples, table.labels
     else:
         _check_no_columns(source)
         samples = from_places(source.root, source.files)
-    labels = encode(source.root, samples, names, source.description)
-    settled, split_file = splitfile.settle(
-        source.root, source.elsewhere, samples, labels, source.description
-    )
-    return Content(settled, labels, split_file)
+    labels = encode(source.root, samples, names, said)
+    settled, split_file = splitfile.settle(source.root, source.elsewhere, samples, labels, said)
+    return Content(settled, labels, split_file, said.group_column)
 
 
 def _check_no_columns(source: Source) -> None:
@@ -205,12 +216,12 @@ def _check_no_columns(source: Source) -> None:
     if said.label_columns or said.group_column:
         key = "group_column" if said.group_column else "label_columns"
         raise UsageError(
-            f"{source.root / DESCRIPTION_FILE} names {key}, but there is no table; put a "
-            "labels.csv beside it, or name one as 'table'"
+            f"{source.root} has no table whose {key} could be meant; put a labels.csv there, or "
+            f"name one as 'table' in {DESCRIPTION_FILE}"
         )
 
 
-def _fill(folder: Path, source: Source, size: int) -> None:
+def _fill(folder: Path, source: Source, size: int, progress: Progress) -> None:
     content = read_content(source)
     log.info("reading %s of %s at %d px", count(len(content.samples), "image"), source.root, size)
     try:
@@ -218,9 +229,12 @@ def _fill(folder: Path, source: Source, size: int) -> None:
             atomic.remove_folder(folder)
         with atomic.new_folder(folder) as temporary:
             reading = source.reading(size)
-            channels, digest = fill_arrays(
-                source.root, content.samples, content.labels.values, reading, temporary
-            )
+            with progress(
+                f"{source.name} {size} px · reading", len(content.samples), "img"
+            ) as tell:
+                channels, digest = fill_arrays(
+                    source.root, content.samples, content.labels.values, reading, temporary, tell
+                )
             meta = {
                 "schema": _SCHEMA,
                 "signature": source.signature(content.split_file),
@@ -229,8 +243,10 @@ def _fill(folder: Path, source: Source, size: int) -> None:
                 "task": content.labels.task,
                 "classes": list(content.labels.classes),
                 "channels": channels,
+                "group_column": content.group_column,
+                "arrays": cache.checksum_arrays(temporary),
             }
-            atomic.write_json(temporary / "meta.json", meta)
+            cache.write_meta(temporary, meta)
             if content.split_file is not None:
                 content.split_file.write()
     except OSError as error:
@@ -252,17 +268,16 @@ def _make_folder(folder: Path) -> None:
 
 def _open_if_current(folder: Path, source: Source, size: int) -> ImageDataset | None:
     try:
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = cache.read_meta(folder)
         split_file = splitfile.find_split_file(source.root, source.elsewhere)
         signatures = [source.signature(None), source.signature(split_file)]
         if meta["schema"] != _SCHEMA or meta["signature"] not in signatures:
             return None
         if meta["reading"] != source.reading(size).to_dict():
             return None
-        arrays = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in npz.ARRAYS
-        }
+        if source.description.group_column not in (None, meta.get("group_column")):
+            return None  # asked for by a flag, of which the signature knows nothing
+        arrays = cache.map_arrays(folder, meta["arrays"])
         return _dataset(source, size, meta, arrays)
     except MedplusError:
         raise

@@ -6,6 +6,7 @@ import csv
 import io
 import logging
 import os
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 SPLITS_FILE = "splits.csv"
 _COLUMNS = ("path", "split", "made_by")
+_GROUPS = re.compile(r" group_column=(.+) \([^()]*\)$")
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,19 @@ def find_split_file(root: Path, fallback: Path) -> SplitFile | None:
         except OSError as error:
             raise DatasetError(f"{path} cannot be read: {error.strerror}") from None
     return None
+
+
+def with_written_groups(description: Description, root: Path, fallback: Path) -> Description:
+    """Return the description with the groups of the split that was written down, if it has none.
+
+    A command that names the group column is followed by others that do not.
+    """
+    known = find_split_file(root, fallback)
+    if known is None or description.group_column is not None:
+        return description
+    found = (_GROUPS.search(row.get("made_by") or "") for row in _rows(known))
+    columns = {match[1] for match in found if match}
+    return description.model_copy(update={"group_column": min(columns)}) if columns else description
 
 
 def settle(
@@ -162,21 +177,28 @@ def _text(samples: list[Sample], made_by: str) -> bytes:
     return buffer.getvalue().encode()
 
 
+def _rows(file: SplitFile) -> list[dict[str, str]]:
+    try:
+        rows = list(csv.DictReader(io.StringIO(file.text.decode("utf-8-sig"), newline="")))
+        if all("path" in row and "split" in row for row in rows):
+            return rows
+    except (ValueError, csv.Error):
+        pass
+    raise UsageError(
+        f"{file.path} has no columns path and split; mend it, or delete it to split anew"
+    )
+
+
 def _reused(
     file: SplitFile, samples: list[Sample], names: list[Split], made_by: str
 ) -> list[Sample]:
-    try:
-        rows = list(csv.DictReader(io.StringIO(file.text.decode("utf-8-sig"), newline="")))
-        written = {row["path"]: row["split"] for row in rows}
-        settings = {row.get("made_by") or made_by for row in rows}
-    except (KeyError, ValueError, csv.Error):
-        raise UsageError(
-            f"{file.path} has no columns path and split; mend it, or delete it to split anew"
-        ) from None
+    rows = _rows(file)
+    written = {row["path"]: row["split"] for row in rows}
+    settings = {row.get("made_by") or made_by for row in rows}
     if settings - {made_by}:
         raise UsageError(
             f"{file.path} was made with {min(settings - {made_by})}, but {made_by} is asked for "
-            "now; delete it to split anew, or change dataset.yaml back"
+            "now; delete it to split anew, or ask as before (dataset.yaml, --group-column)"
         )
     new = [sample.path for sample in samples if sample.path not in written]
     if new:

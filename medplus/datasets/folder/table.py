@@ -41,6 +41,9 @@ def table_path(root: Path, description: Description) -> Path | None:
     """
     if description.table is not None:
         path = root / description.table
+        if not path.resolve().is_relative_to(root.resolve()):
+            raise UsageError(f"{path}, which dataset.yaml names as the table, lies outside {root}; "
+                             "put it into the folder")  # fmt: skip
         if not path.is_file():
             raise UsageError(f"{path} does not exist, but dataset.yaml names it as the table")
         return path

@@ -16,7 +16,7 @@ from medplus.device import resolve_device
 from medplus.errors import UsageError
 from medplus.vocabulary import SearchBackend
 
-_TORCH_BLOCK = 1024
+_TORCH_QUERIES, _TORCH_DISTANCES = 1024, 1 << 26
 GPU_MAX_K = 2048
 """The most neighbours that faiss finds on a GPU."""
 
@@ -73,12 +73,13 @@ def _search_torch(
     train: np.ndarray, queries: np.ndarray, width: int, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
     x = torch.from_numpy(train).to(device)
-    norms = x.square().sum(1)
+    norms = torch.linalg.vector_norm(x, dim=1).square()  # without a copy
     distances, indices = [], []
-    for start in range(0, len(queries), _TORCH_BLOCK):
-        q = torch.from_numpy(queries[start : start + _TORCH_BLOCK]).to(device)
-        block = torch.addmm(norms, q, x.T, alpha=-2).add_(q.square().sum(1, keepdim=True))
-        nearest = block.topk(width, dim=1, largest=False)
+    block = max(1, min(_TORCH_QUERIES, _TORCH_DISTANCES // len(train)))
+    for start in range(0, len(queries), block):
+        q = torch.from_numpy(queries[start : start + block]).to(device)
+        squared = torch.addmm(norms, q, x.T, alpha=-2).add_(q.square().sum(1, keepdim=True))
+        nearest = squared.topk(width, dim=1, largest=False)
         distances.append(nearest.values.clamp_(min=0).cpu())
         indices.append(nearest.indices.cpu())
     return torch.cat(distances).numpy(), torch.cat(indices).numpy()

@@ -16,12 +16,14 @@ from medplus.heads.evaluation import (
     RunPlan,
     Stores,
     check_trainable,
+    claim_missing,
     open_stores,
     plan_run,
     read_split,
     score_stored,
     select_best,
 )
+from medplus.heads.features import JoinedRows, fit_memory
 from medplus.heads.knn.backends import resolve_backend
 from medplus.heads.knn.search import search
 from medplus.heads.knn.vote import vote_shares
@@ -82,9 +84,9 @@ def knn(
     records = []
     for store in open_stores(stores):
         plans = [_plan(store, recipe, number, chosen, runs) for number in dict.fromkeys(recipe.k)]
-        found = [None if overwrite else plan.existing() for plan in plans]
-        todo = [plan for plan, record in zip(plans, found, strict=True) if record is None]
-        done = iter(_run(store, recipe, todo, chosen, device, bootstrap, overwrite))
+        with claim_missing(plans, overwrite) as found:
+            todo = [plan for plan, record in zip(plans, found, strict=True) if record is None]
+            done = iter(_run(store, recipe, todo, chosen, device, bootstrap, overwrite))
         records += [record or next(done) for record in found]
     return select_best(records)
 
@@ -109,7 +111,8 @@ def _run(
     if not plans:
         return []
     info = store.info
-    train = read_split(store, "train")
+    hold = fit_memory(store)
+    train = read_split(store, "train", hold=hold)
     check_trainable(store, train)
     largest = max(plan.fields["k"] for plan in plans)
     if largest > len(train.labels):
@@ -117,12 +120,12 @@ def _run(
             f"{store.path}: k = {largest} exceeds the {len(train.labels)} rows of its train split; "
             "use a smaller k"
         )
-    splits = {split: read_split(store, split) for split in EVALUATED}
+    splits = {split: read_split(store, split, hold=hold) for split in EVALUATED}
     with measure_cost(resolve_device(device)) as meter:
         # Val and test in one search; neighbours come nearest first, so the largest k serves all.
         found = search(
             train.embeddings,
-            np.concatenate([splits[split].embeddings for split in EVALUATED]),
+            JoinedRows(tuple(splits[split].embeddings for split in EVALUATED)),
             largest,
             metric=recipe.metric,
             backend=backend,

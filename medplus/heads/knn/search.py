@@ -4,6 +4,9 @@ A matrix product finds candidates fast but knows distances only to rounding, and
 equals open. Wherever that could matter, the candidates' distances are computed again from the
 differences in float64; wherever equal distances run past the last candidate, more are fetched.
 The result therefore does not depend on backend, device or number of threads.
+
+Train rows that are too many for the memory at hand are searched block by block: exact neighbours
+in each block are exact neighbours of the whole once they are merged.
 """
 
 from __future__ import annotations
@@ -15,13 +18,17 @@ import torch
 
 from medplus.device import resolve_device
 from medplus.errors import RunError, UsageError
+from medplus.heads.features import HeldFeatures, Rows
 from medplus.heads.knn.backends import nearest_candidates, resolve_backend
+from medplus.memory import spare_memory
 from medplus.vocabulary import Metric, SearchBackend
 
 _EXTRA = 5
 _WIDEN = 8
 _WIDEST = 2048
 _BLOCK_BYTES = 1 << 21  # stays in the processor's cache
+_COPIES = 6  # of a block: read, scaled, centred, and three more where thousands are equally far
+_LARGEST_BLOCK = 1 << 30
 _LARGEST = 2.0**124
 """Squared norms below this have squared distances that float32 can hold."""
 
@@ -46,8 +53,8 @@ class Neighbours:
 
 
 def search(
-    train: np.ndarray,
-    queries: np.ndarray,
+    train: np.ndarray | Rows,
+    queries: np.ndarray | Rows,
     k: int,
     *,
     metric: Metric = "l2",
@@ -59,8 +66,10 @@ def search(
 
     Parameters
     ----------
-    train : ndarray of float, shape (n_train, dim)
-    queries : ndarray of float, shape (n_queries, dim)
+    train : ndarray of float, shape (n_train, dim), or Rows
+        Searched in blocks where it, with the copies that a search takes, exceeds the memory to
+        spare on host or GPU, and on a CPU from 1 GiB on.
+    queries : ndarray of float, shape (n_queries, dim), or Rows
     k : int
         Number of neighbours.
     metric : {"l2", "cosine"}
@@ -77,44 +86,93 @@ def search(
     RunError
         If embeddings are not finite, or `k` exceeds the number of training rows.
     """
-    _check(train, k)
-    chosen = resolve_backend(backend, resolve_device(device))
-    x, q = _Points.of(train, metric), _Points.of(queries, metric)
-    x_centred, q_centred, rounding = _centre(x.rounded(), q.rounded())
-    squared = np.empty((len(q), k))
-    indices = np.empty((len(q), k), np.int64)
-    pending = np.arange(len(q))
-    width = min(k + _EXTRA, len(x))
-    while len(pending):
-        found, rows = nearest_candidates(x_centred, q_centred[pending], width, chosen, device)
-        settled = _settle(
-            x, q, pending, found, rows, rounding[pending], exact_distances, squared, indices,
-            complete=width == len(x),
-        )  # fmt: skip
-        pending = pending[~settled]
-        if len(pending) and width >= min(_WIDEST, len(x)):
-            squared[pending], indices[pending] = _search_distinct(x, q.at(pending), k)
-            break
-        width = min(width * _WIDEN, len(x), _WIDEST)
+    everything, targets = _rows(train), _rows(queries)
+    _check(len(everything), k)
+    target = resolve_device(device)
+    chosen = resolve_backend(backend, target)
+    most = _most_rows(everything.shape[1], target)
+    # Blocks of equal length; merging needs their exact distances.
+    length = -(-len(everything) // -(-len(everything) // most))
+    exact = exact_distances or length < len(everything)
+    squared = np.empty((len(targets), k))
+    indices = np.empty((len(targets), k), np.int64)
+    for at, some in targets.blocks(most):
+        q = _Points.of(some, metric, at)
+        merged = np.empty((len(q), 0)), np.empty((len(q), 0), np.int64)
+        for start, rows in everything.blocks(length):
+            x = _Points.of(rows, metric, start)
+            found = _search_block(x, q, min(k, len(x)), chosen, device, exact)
+            merged = _merge(merged, (found[0], found[1] + start), k)
+        squared[at : at + len(q)], indices[at : at + len(q)] = merged
     # For unit vectors ‖x − q‖² = 2 (1 − cos).
     distances = squared / 2 if metric == "cosine" else np.sqrt(squared)
     return Neighbours(distances, indices, chosen)
 
 
-def _check(train: np.ndarray, k: int) -> None:
+def _most_rows(dim: int, device: torch.device) -> int:
+    """Return how many rows of a split may be searched as one block."""
+    nbytes = spare_memory(device) // _COPIES
+    if device.type == "cpu":  # where more blocks cost nothing, so that large copies are not needed
+        nbytes = min(nbytes, _LARGEST_BLOCK)
+    return max(1, nbytes // (4 * max(1, dim)))
+
+
+def _rows(rows: np.ndarray | Rows) -> Rows:
+    return HeldFeatures(rows) if isinstance(rows, np.ndarray) else rows
+
+
+_Found = tuple[np.ndarray, np.ndarray]
+"""Squared distances, float64, and rows, int64, both of shape (n_queries, k) and in order."""
+
+
+def _merge(a: _Found, b: _Found, k: int) -> _Found:
+    """Return the `k` nearest of both, or all if they are fewer; rows of `a` come before `b`'s."""
+    if not a[0].shape[1]:
+        return b
+    squared, rows = (np.concatenate(pair, axis=1) for pair in zip(a, b, strict=True))
+    # Stable: equal distances stay in the order of rows.
+    order = np.argsort(squared, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(squared, order, 1), np.take_along_axis(rows, order, 1)
+
+
+def _search_block(
+    x: _Points, q: _Points, k: int, backend: SearchBackend, device: str, exact: bool
+) -> _Found:
+    x_centred, q_centred, rounding = _centre(x, q)
+    squared = np.empty((len(q), k))
+    indices = np.empty((len(q), k), np.int64)
+    pending = np.arange(len(q))
+    width = min(k + _EXTRA, len(x))
+    while len(pending):
+        some = q_centred if len(pending) == len(q) else q_centred[pending]
+        found, rows = nearest_candidates(x_centred, some, width, backend, device)
+        settled = _settle(
+            x, q, pending, found, rows, rounding[pending], exact, squared, indices,
+            complete=width == len(x),
+        )  # fmt: skip
+        pending = pending[~settled]
+        if len(pending) and width >= min(_WIDEST, len(x)):
+            del x_centred
+            squared[pending], indices[pending] = _search_distinct(x, q.at(pending), k)
+            break
+        width = min(width * _WIDEN, len(x), _WIDEST)
+    return squared, indices
+
+
+def _check(n_train: int, k: int) -> None:
     if k < 1:
         raise UsageError(f"k must be at least 1, not {k}")
-    if k > len(train):
-        raise RunError(f"k = {k} exceeds the {len(train)} rows of the train split; use a smaller k")
+    if k > n_train:
+        raise RunError(f"k = {k} exceeds the {n_train} rows of the train split; use a smaller k")
 
 
-def _unusable(name: str, rows: np.ndarray) -> RunError:
-    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+def _unusable(name: str, points: _Points) -> RunError:
+    bad = np.flatnonzero(~np.isfinite(points.rows).all(axis=1))
     if not len(bad):
         return RunError(f"the {name} embeddings are too large to be compared; scale them down")
     return RunError(
-        f"the {name} embeddings are not finite (first in row {bad[0]}); extract them again with "
-        "--precision fp32"
+        f"the {name} embeddings are not finite (first in row {points.first + bad[0]}); extract "
+        "them again with --precision fp32"
     )
 
 
@@ -127,18 +185,21 @@ class _Points:
     rows : ndarray of float32, shape (n, dim)
     scale : ndarray of float64, shape (n, 1), or None
         What each row is to be multiplied by: 1 / norm for the cosine metric.
+    first : int
+        Number of the first row in its split.
     """
 
     rows: np.ndarray
     scale: np.ndarray | None = None
+    first: int = 0
 
     @classmethod
-    def of(cls, rows: np.ndarray, metric: Metric) -> _Points:
+    def of(cls, rows: np.ndarray, metric: Metric, first: int) -> _Points:
         rows = np.ascontiguousarray(rows, dtype=np.float32)
         if metric == "l2":
-            return cls(rows)
+            return cls(rows, first=first)
         norms = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))[:, None]
-        return cls(rows, 1 / np.where(norms == 0, 1, norms))
+        return cls(rows, 1 / np.where(norms == 0, 1, norms), first)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -164,7 +225,7 @@ class _Points:
         return coordinates
 
 
-def _centre(x: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _centre(x: _Points, q: _Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Shift both by the train mean where that helps, and bound the error of squared distances.
 
     Distances do not change under a shift, but a common offset larger than the spread costs a
@@ -175,7 +236,7 @@ def _centre(x: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nd
     x, q : ndarray of float32
     rounding : ndarray of float64, shape (n_queries,)
     """
-    points, targets = torch.from_numpy(x), torch.from_numpy(q)  # torch uses every core
+    points, targets = (torch.from_numpy(p.rounded()) for p in (x, q))  # torch uses every core
     centre = points.mean(0)
     x_norms = torch.linalg.vector_norm(points, dim=1).double().square()
     if 2 * centre.double().square().sum() > x_norms.mean():
@@ -188,7 +249,7 @@ def _centre(x: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nd
     if not bool((q_norms < _LARGEST).all()):
         raise _unusable("query", q)
     # At least five times the largest error seen for 16 to 4096 dimensions with either backend.
-    units = 0.25 * x.shape[1] ** 0.5 + 6
+    units = 0.25 * x.rows.shape[1] ** 0.5 + 6
     bound = units * float(np.finfo(np.float32).eps) * (q_norms + x_norms.max())
     return points.numpy(), targets.numpy(), bound.numpy()
 
@@ -228,6 +289,13 @@ def _settle(
 
 def _rank_exactly(x: _Points, q: _Points, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Order candidates by exact squared distance, then by row."""
+    distances = _exact_distances(x, q, rows)
+    order = np.lexsort((rows, distances), axis=1)
+    return np.take_along_axis(distances, order, 1), np.take_along_axis(rows, order, 1)
+
+
+def _exact_distances(x: _Points, q: _Points, rows: np.ndarray) -> np.ndarray:
+    """Return squared distances in float64 of every query to its candidates, shape as `rows`."""
     distances = np.empty(rows.shape)
     block = max(1, _BLOCK_BYTES // (rows.shape[1] * x.rows.shape[1] * 8))
     for start in range(0, len(q), block):
@@ -235,8 +303,7 @@ def _rank_exactly(x: _Points, q: _Points, rows: np.ndarray) -> tuple[np.ndarray,
         difference = x.exact(rows[part])
         difference -= q.exact(part)[:, None]
         np.einsum("qcd,qcd->qc", difference, difference, out=distances[part])
-    order = np.lexsort((rows, distances), axis=1)
-    return np.take_along_axis(distances, order, 1), np.take_along_axis(rows, order, 1)
+    return distances
 
 
 def _search_distinct(x: _Points, q: _Points, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -244,16 +311,15 @@ def _search_distinct(x: _Points, q: _Points, k: int) -> tuple[np.ndarray, np.nda
 
     Equal rows are compared once, so that even a constant embedding takes no time.
     """
-    _, first, member = np.unique(x.rows, axis=0, return_index=True, return_inverse=True)
-    distinct = x.at(first)
-    everything = np.arange(len(distinct))[None]
+    values, first, member = np.unique(x.rows, axis=0, return_index=True, return_inverse=True)
+    distinct = _Points(values, None if x.scale is None else x.scale[first])
+    parts = np.array_split(np.arange(len(distinct)), -(-len(distinct) // _WIDEST))
     squared = np.empty((len(q), k))
     indices = np.empty((len(q), k), np.int64)
     for i in range(len(q)):
-        distances, order = _rank_exactly(distinct, q.at(np.array([i])), everything)
-        of_distinct = np.empty(len(distinct))
-        of_distinct[order[0]] = distances[0]
-        of_row = of_distinct[member.reshape(-1)]
+        query = q.at(np.array([i]))
+        found = [_exact_distances(distinct, query, part[None])[0] for part in parts]
+        of_row = np.concatenate(found)[member.reshape(-1)]
         indices[i] = np.argsort(of_row, kind="stable")[:k]
         squared[i] = of_row[indices[i]]
     return squared, indices

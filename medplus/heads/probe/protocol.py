@@ -19,12 +19,15 @@ from medplus.heads.evaluation import (
     StoredSplit,
     Stores,
     check_trainable,
+    claim_missing,
     open_stores,
     plan_run,
     read_split,
     score_stored,
     select_best,
 )
+from medplus.heads.features import fit_memory
+from medplus.heads.probe.feed import make_feeds
 from medplus.heads.probe.stack import HeadGrid, TrainedHeads, train_heads
 from medplus.progress import Progress, silent
 from medplus.runs.ledger import save_run
@@ -94,9 +97,10 @@ def probe(
     records = []
     for store in open_stores(stores):
         plans = {head: _plan(store, full, head, runs) for head in _heads(full)}
-        found = {head: None if overwrite else plan.existing() for head, plan in plans.items()}
-        todo = [head for head, record in found.items() if record is None]
-        done = _run(store, full, todo, plans, target, bootstrap, overwrite, progress)
+        with claim_missing(list(plans.values()), overwrite) as records_found:
+            found = dict(zip(plans, records_found, strict=True))
+            todo = [head for head, record in found.items() if record is None]
+            done = _run(store, full, todo, plans, target, bootstrap, overwrite, progress)
         records += [record or done[head] for head, record in found.items()]
     return select_best(records)
 
@@ -138,22 +142,21 @@ def _run(
         return {}
     info = store.info
     multi_label = info.task == MULTI_LABEL
-    splits: dict[Split, StoredSplit] = {"train": read_split(store, "train")}
+    hold = fit_memory(store)
+    splits: dict[Split, StoredSplit] = {"train": read_split(store, "train", hold=hold)}
     check_trainable(store, splits["train"])
-    splits |= {split: read_split(store, split) for split in EVALUATED}
+    splits |= {split: read_split(store, split, hold=hold) for split in EVALUATED}
     # The smallest grid that spans what is left to do; its heads beyond that are not recorded.
     seeds = tuple(dict.fromkeys(seed for seed, _, _ in todo))
     settings = tuple(dict.fromkeys((lr, wd) for _, lr, wd in todo))
     with measure_cost(device) as meter:
-        on_device = {
-            split: tuple(torch.from_numpy(a).to(device) for a in (data.embeddings, data.labels))
-            for split, data in splits.items()
-        }
+        feeds = make_feeds({split: data.embeddings for split, data in splits.items()}, device)
+        labels = {split: torch.from_numpy(splits[split].labels).to(device) for split in splits}
         what = f"{info.dataset} {info.size} px · {info.backbone} · {len(todo)} heads"
         with progress(what, recipe.epochs, "epoch") as advance:
             heads = train_heads(
-                on_device["train"],  # type: ignore[arg-type]
-                on_device["val"],  # type: ignore[arg-type]
+                (feeds["train"], labels["train"]),
+                (feeds["val"], labels["val"]),
                 len(info.classes),
                 recipe,
                 multi_label=multi_label,
@@ -165,7 +168,7 @@ def _run(
                 f"{store.path}: the val loss is not finite from the first epoch on; use a smaller "
                 "--lr"
             )
-        scores = {s: heads.scores(on_device[s][0], multi_label).cpu().numpy() for s in EVALUATED}
+        scores = {s: heads.scores(feeds[s], multi_label).cpu().numpy() for s in EVALUATED}
     cost = {**meter.cost(), "shared_by": len(todo)}
     records = {}
     for seed, lr, wd in todo:

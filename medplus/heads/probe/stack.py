@@ -27,10 +27,12 @@ from torch.optim.adam import adam
 
 from medplus.backbones.head import initial_head
 from medplus.config import ProbeRecipe
+from medplus.heads.probe.feed import Feed, Resident
 from medplus.progress import Advance
 
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8  # torch.optim.AdamW's defaults
 _BLOCK_LOGITS = 1 << 24
+_BLOCK_ROWS = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,15 @@ class TrainedHeads:
     epochs_run: torch.Tensor
     best_epoch: torch.Tensor
 
-    def scores(self, embeddings: torch.Tensor, multi_label: bool) -> torch.Tensor:
+    def scores(self, embeddings: torch.Tensor | Feed, multi_label: bool) -> torch.Tensor:
         """Return probabilities, float32, shape (n_seeds, n_settings, n_samples, n_classes)."""
-        logits = torch.einsum("nd,srcd->srnc", embeddings, self.weight) + self.bias.unsqueeze(2)
-        return logits.sigmoid() if multi_label else logits.softmax(-1)
+        feed = _feed(embeddings)
+        n_seeds, n_settings, n_classes, _ = self.weight.shape
+        found = torch.empty(n_seeds, n_settings, feed.shape[0], n_classes, device=feed.device)
+        for part, x in feed.blocks(_block_rows(self.bias.numel())):
+            logits = torch.einsum("nd,srcd->srnc", x, self.weight) + self.bias.unsqueeze(2)
+            found[:, :, part] = logits.sigmoid() if multi_label else logits.softmax(-1)
+        return found
 
 
 def learning_rate_factor(epoch: int, epochs: int) -> float:
@@ -90,8 +97,8 @@ def learning_rate_factor(epoch: int, epochs: int) -> float:
 
 
 def train_heads(
-    train: tuple[torch.Tensor, torch.Tensor],
-    val: tuple[torch.Tensor, torch.Tensor],
+    train: tuple[torch.Tensor | Feed, torch.Tensor],
+    val: tuple[torch.Tensor | Feed, torch.Tensor],
     n_classes: int,
     recipe: ProbeRecipe,
     *,
@@ -104,7 +111,8 @@ def train_heads(
     Parameters
     ----------
     train, val : (embeddings, labels)
-        float32 (n_samples, dim) and integer (n_samples, n_labels), on one device.
+        float32 (n_samples, dim), or what feeds them to the device, and integer
+        (n_samples, n_labels), on that device.
     n_classes : int
         Classes, or labels if `multi_label`.
     recipe : ProbeRecipe
@@ -119,20 +127,29 @@ def train_heads(
     -------
     TrainedHeads
     """
-    stack = _Stack(train[0], grid or HeadGrid.of(recipe), n_classes)
+    train_feed, val_feed = _feed(train[0]), _feed(val[0])
+    stack = _Stack(train_feed, grid or HeadGrid.of(recipe), n_classes)
     targets = _targets(train[1], n_classes, multi_label)
     val_targets = _targets(val[1], n_classes, multi_label)
     for epoch in range(recipe.epochs):
         stack.start_epoch(learning_rate_factor(epoch, recipe.epochs))
-        orders = stack.shuffle()
-        for start in range(0, orders.shape[1], recipe.batch_size):
-            rows = orders[:, start : start + recipe.batch_size]
-            stack.step(rows, targets, multi_label)
-        stack.judge(stack.losses(val[0], val_targets, multi_label), epoch, recipe.patience)
+        for rows, x in train_feed.batches(stack.shuffle(), recipe.batch_size):
+            y = targets.index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
+            stack.step(x, y, multi_label)
+        stack.judge(stack.losses(val_feed, val_targets, multi_label), epoch, recipe.patience)
         advance(1)
         if stack.finished:
             break
     return stack.best()
+
+
+def _feed(embeddings: torch.Tensor | Feed) -> Feed:
+    return Resident(embeddings) if isinstance(embeddings, torch.Tensor) else embeddings
+
+
+def _block_rows(outputs: int) -> int:
+    """Return how many rows are evaluated at once: their logits and their features stay small."""
+    return max(1, min(_BLOCK_ROWS, _BLOCK_LOGITS // outputs))
 
 
 def _targets(labels: torch.Tensor, n_classes: int, multi_label: bool) -> torch.Tensor:
@@ -152,10 +169,10 @@ class _Stack:
     when a whole seed or a whole setting has.
     """
 
-    def __init__(self, embeddings: torch.Tensor, grid: HeadGrid, n_classes: int) -> None:
-        self._x = embeddings
+    def __init__(self, train: Feed, grid: HeadGrid, n_classes: int) -> None:
+        self._n_rows, dim = train.shape
         self._n_classes = n_classes
-        device, dim = embeddings.device, embeddings.shape[1]
+        self._device = device = train.device
         n_seeds, n_settings = len(grid.seeds), len(grid.settings)
         self._generators = [torch.Generator().manual_seed(seed) for seed in grid.seeds]
         lr, decay = torch.tensor(grid.settings, dtype=torch.float64, device=device).T
@@ -186,9 +203,8 @@ class _Stack:
 
     def shuffle(self) -> torch.Tensor:
         """Return this epoch's order of the training rows per seed, shape (n_seeds, n_train)."""
-        n = len(self._x)
-        orders = [torch.randperm(n, generator=self._generators[i]) for i in self._seeds.tolist()]
-        return torch.stack(orders).to(self._x.device)
+        generators = [self._generators[seed] for seed in self._seeds.tolist()]
+        return torch.stack([torch.randperm(self._n_rows, generator=g) for g in generators])
 
     def start_epoch(self, factor: float) -> None:
         """Set the schedule's factor for the steps to come."""
@@ -196,21 +212,25 @@ class _Stack:
         self._scale = self._lr.float()
         self._shrink = (1 - factor * self._lr * self._decay).float()
 
-    def step(self, rows: torch.Tensor, targets: torch.Tensor, multi_label: bool) -> None:
-        """Make one AdamW step for all heads, each seed on its own batch of `rows`.
+    def step(self, x: torch.Tensor, y: torch.Tensor, multi_label: bool) -> None:
+        """Make one AdamW step for all heads, each seed on its own batch.
 
         Decoupled weight decay comes first, then Adam (Loshchilov & Hutter, ICLR 2019, algorithm 2,
         in the order of `torch.optim.AdamW`).
+
+        Parameters
+        ----------
+        x : Tensor of float32, shape (n_seeds, batch, dim)
+        y : Tensor of float32, shape (n_seeds, batch, n_classes)
+            The targets, as `_targets` makes them.
         """
-        n_seeds, batch = rows.shape
+        n_seeds, batch, _ = x.shape
         weight, bias = self._parameters
-        x = self._x.index_select(0, rows.reshape(-1)).view(n_seeds, batch, -1)
-        y = targets.index_select(0, rows.reshape(-1)).view(n_seeds, batch, -1, 1)
         logits = torch.baddbmm(bias.mT, x, weight.mT).mul_(self._scale.T)
         grouped = logits.view(n_seeds, batch, self._n_classes, -1)
         # The gradient of both losses by the logits is probability minus target.
         error = grouped.sigmoid() if multi_label else grouped.softmax(2)
-        error.sub_(y).div_(batch * (self._n_classes if multi_label else 1))
+        error.sub_(y.unsqueeze(3)).div_(batch * (self._n_classes if multi_label else 1))
         flat = error.view(n_seeds, batch, -1)
         torch.bmm(flat.mT, x, out=self._gradients[0])
         torch.sum(flat.mT, 2, keepdim=True, out=self._gradients[1])
@@ -233,23 +253,21 @@ class _Stack:
             maximize=False,
         )
 
-    def losses(self, x: torch.Tensor, targets: torch.Tensor, multi_label: bool) -> torch.Tensor:
+    def losses(self, val: Feed, targets: torch.Tensor, multi_label: bool) -> torch.Tensor:
         """Return every head's mean loss over samples (and labels), shape (n_seeds, n_settings)."""
         n_seeds, n_rows = self._parameters[0].shape[:2]
-        total = torch.zeros(n_seeds, len(self._settings), device=x.device, dtype=torch.float64)
+        total = torch.zeros(n_seeds, len(self._settings), device=val.device, dtype=torch.float64)
         weight, bias = ((p * self._scale).flatten(0, 1) for p in self._parameters)
-        block = max(1, _BLOCK_LOGITS // (n_seeds * n_rows))
-        for start in range(0, len(x), block):
-            part, y = x[start : start + block], targets[start : start + block]
-            logits = torch.addmm(bias[:, 0], part, weight.T)
-            logits = logits.view(len(part), n_seeds, self._n_classes, -1)
-            y = y.view(len(part), 1, -1, 1)
+        for part, x in val.blocks(_block_rows(n_seeds * n_rows)):
+            logits = torch.addmm(bias[:, 0], x, weight.T)
+            logits = logits.view(len(x), n_seeds, self._n_classes, -1)
+            y = targets[part].view(len(x), 1, -1, 1)
             if multi_label:
                 loss = F.softplus(logits).sub_(logits * y).mean(2)
             else:
                 loss = torch.logsumexp(logits, 2).sub_((logits * y).sum(2))
             total += loss.sum(0, dtype=torch.float64)
-        return (total / len(x)).float()
+        return (total / val.shape[0]).float()
 
     def judge(self, losses: torch.Tensor, epoch: int, patience: int) -> None:
         """Keep the weights of heads that improved, stop those that have not for too long."""
@@ -274,7 +292,7 @@ class _Stack:
         if bool(seeds.all()) and bool(settings.all()):
             return
         self._seeds, self._settings = self._seeds[seeds], self._settings[settings]
-        device = self._x.device
+        device = self._device
         seeds, rows = seeds.to(device), settings.to(device).repeat(self._n_classes)
         self._parameters, self._gradients, self._mean, self._square = (
             [tensor[seeds][:, rows] for tensor in tensors]

@@ -46,6 +46,7 @@ _SHORT = {
     "costs": "Cost",
     "transfers": "Cheap predicts",
     "unlike": "Left out",
+    "datasets": "Data",
 }
 """What the contents call a section."""
 

@@ -282,6 +282,23 @@ def _means_table(means: pd.DataFrame) -> Table:
     )  # fmt: skip
 
 
+def datasets_section(analysis: Analysis) -> Section | None:
+    """Return the section, or None where there is nothing to say."""
+    frame = analysis.datasets
+    if frame.empty:
+        return None
+    rows = [[text or MISSING for text in row] for row in frame.itertuples(index=False)]
+    columns = text_columns("Dataset", "Data", "Licence", "Citation")
+    return Section(
+        "datasets",
+        "Data, licences and citations",
+        ("What the owners of the data ask for; each MedMNIST collection also has a source of its "
+         "own, which medmnist.com names.",),
+        tables=(table("Whose data the numbers were made on", columns, rows, folded=False),),
+        files=("datasets",),
+    )  # fmt: skip
+
+
 def unlike_section(analysis: Analysis, links: PageLinks) -> Section | None:
     """Return the section, or None where there is nothing to say."""
     frame = analysis.unlike

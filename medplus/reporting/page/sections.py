@@ -19,6 +19,7 @@ from medplus.reporting.page.parts import Section
 from medplus.reporting.page.results import (
     against_section,
     benchmark_section,
+    datasets_section,
     gains_section,
     newcomers_section,
     ranking_section,
@@ -33,6 +34,6 @@ def sections(analysis: Analysis, links: PageLinks) -> list[Section]:
         against_section, newcomers_section, benchmark_section, ranking_section, gains_section,
         spread_section, pairwise_section, comparisons_section, friedman_section,
         intervals_section, paired_section, costs_section, transfers_section,
-        partial(unlike_section, links=links),
+        partial(unlike_section, links=links), datasets_section,
     )  # fmt: skip
     return [section for build in builders if (section := build(analysis)) is not None]

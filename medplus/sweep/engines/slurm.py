@@ -7,6 +7,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,9 @@ class SlurmEngine:
         except BaseException:
             array.stop()
             raise
+        finally:
+            with suppress(OSError):  # a network file system keeps files that are still open
+                array.tidy()
 
     def _submit(self, performances: Sequence[Performance], folder: Path) -> Sequence[Submission]:
         try:

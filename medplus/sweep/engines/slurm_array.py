@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from medplus.atomic import remove_folder
 from medplus.errors import SweepError
 from medplus.sweep.desk import Desk
 from medplus.sweep.engines.slurm_bundles import Bundle
@@ -18,13 +19,14 @@ from medplus.sweep.job import Job
 _READ_EVERY_S = 1.0
 _ASK_EVERY_S = 2.0, 30.0  # at first and at last: a controller has other users, too
 _PATIENCE_S = 60.0
+_LAST_WORDS_S = 10.0
 _TAKEN_AWAY = ("NODE_FAIL", "PREEMPTED")
 _OUT_OF_MEMORY = ("exceeded job memory limit", "oom_kill event", "oom-kill event")
 
 
 @dataclass
 class Followed:
-    """An element of the array, and what it has told so far; has_begun: of any job."""
+    """An element of the array, and what it has told so far; has_begun, has_failed: of any job."""
 
     submission: Submission
     bundle: Bundle
@@ -34,6 +36,7 @@ class Followed:
     doing: Job | None = None
     ended: set[str] = field(default_factory=set)
     has_begun: bool = False
+    has_failed: bool = False
     settled: bool = False
     seen_dead: bool = False
 
@@ -69,7 +72,18 @@ class Followed:
                 if event.job.id in self.ended:
                     continue
                 self.ended.add(event.job.id)
+                self.has_failed |= event.outcome == "failed"
             yield event
+
+    @property
+    def has_ended_well(self) -> bool:
+        """Whether it has done all that it was to do."""
+        return self.state == "over" and not self.has_failed
+
+    def remove_files(self) -> None:
+        """Remove what it has told, and what submitit has kept of it."""
+        for path in (self.file, *self.file.parent.glob(f"{self.submission.job_id}_*")):
+            path.unlink(missing_ok=True)
 
     def left(self) -> list[Job]:
         """Return the jobs that have not ended."""
@@ -161,6 +175,24 @@ class Array:
         element.settled = True
         for job in element.left():
             yield Ended(element.name, job, "held", message=message)
+
+    def tidy(self) -> None:
+        """Remove the files of the elements that have ended well; those of others may say why not.
+
+        submitit writes a result once an element is over. Where that does not come, the files stay.
+        """
+        waited_for = [element for element in self._elements if element.has_ended_well]
+        deadline = time.monotonic() + _LAST_WORDS_S
+        while waited_for:
+            late = [e for e in waited_for if not e.submission.paths.result_pickle.is_file()]
+            for element in waited_for:
+                if element not in late:
+                    element.remove_files()
+            waited_for = late if time.monotonic() < deadline else []
+            time.sleep(_READ_EVERY_S if waited_for else 0)
+        folder = self._elements[0].file.parent
+        if all(path.suffix == ".sh" for path in folder.iterdir()):  # how they were submitted
+            remove_folder(folder)
 
     def stop(self) -> None:
         """Interrupt the elements, wait until they have saved what they can, and cancel the rest."""

@@ -37,18 +37,18 @@ def test_commands_run_and_score_as_scikit_learn_does(cli, digits):
         ran[words[0]] = cli(*words, "--json")
         assert ran[words[0]].code == 0, ran[words[0]].err
     [store] = ran["extract"].document["stores"]
-    assert sum(store["splits"].values()) == 1797 and store["dim"] == 28 * 28
+    assert sum(store["splits"].values()) == 1797 and store["dim"] == 8 * 8
 
-    data = load_dataset(str(digits), 28)
+    data = load_dataset(str(digits), 8)
     flat = {s: (np.reshape(p.images, (len(p), -1)), p.labels[:, 0]) for s, p in data.splits.items()}
     for run in ran["knn"].document["runs"]:
         if run["k"] == 1:
             oracle = KNeighborsClassifier(1).fit(*flat["train"]).score(*flat["test"])
             assert run["metrics"]["test"]["acc"] == pytest.approx(oracle, abs=1e-6)
         assert run["metrics"]["test"]["acc"] > 0.95
-    heads = [run["metrics"]["test"]["acc"] for run in ran["probe"].document["runs"]]
-    # A linear model reaches 94 to 96 %: scikit-learn's logistic regression 94.5 % on this split.
-    assert min(heads) > 0.93 and max(heads) > 0.95
+    heads = [r["metrics"]["test"]["acc"] for r in ran["probe"].document["runs"] if r["selected"]]
+    # What a linear model can: scikit-learn's logistic regression has 93.9 to 95.0 % on this split.
+    assert len(heads) == 3 and np.mean(heads) > 0.95
 
 
 def test_selection_without_a_size_finds_what_was_read(cli, digits):

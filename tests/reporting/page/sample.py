@@ -7,6 +7,7 @@ import pandas as pd
 from medplus.reporting.analysis import Analysis
 from medplus.reporting.baseline import load_baseline
 from medplus.reporting.cells import Note
+from medplus.reporting.sources import SOURCE_COLUMNS
 from medplus.reporting.statistics import (
     averages,
     friedman,
@@ -58,6 +59,7 @@ def analyse(cells: pd.DataFrame, **changes) -> Analysis:
         "newcomers": None,
         "unlike": pd.DataFrame(columns=UNLIKE),
         "conditions": {},
+        "datasets": pd.DataFrame(columns=SOURCE_COLUMNS),
         "skipped": (),
         "notes": (),
         "findings": (),
@@ -168,6 +170,7 @@ def of_runs(
         unlike=unlike,
         paired=paired,
         conditions={"probe": f"lr 0.0001, {words}", "knn": f"k 11, {words}"},
+        datasets=pd.DataFrame([(dataset, "custom", "", f"{words} (2025)")], columns=SOURCE_COLUMNS),
         skipped=((f"runs/{words}/broken", f"record.json is damaged: {words}"),),
         notes=(
             Note("pairwise", f"Three datasets cannot support a claim {words}"),

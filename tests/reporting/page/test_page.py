@@ -277,6 +277,7 @@ def test_names_never_become_elements(attacked, document):
         "costs",
         "transfers",
         "unlike",
+        "datasets",
         "basis",
     ],
 )

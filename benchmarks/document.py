@@ -1,0 +1,88 @@
+"""docs/performance.md: the recorded ratios as tables, and how far they are from their goals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks import record
+from benchmarks.measure import Result
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "performance.md"
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+
+def write_page() -> None:
+    """Replace what stands between the marks of the page by what is recorded; redraw its figures."""
+    text = PAGE.read_text()
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    sections = [_section(path) for path in sorted(record.FOLDER.glob("*.json"))]
+    PAGE.write_text(before + "\n\n".join([BEGIN, *sections, END]) + after)
+
+
+def _section(path: Path) -> str:
+    document = record.read(path)
+    results = [
+        (benchmark, kept["measured"], Result(**entry))
+        for benchmark, kept in document["results"].items()
+        for entry in kept["ratios"]
+    ]
+    figure = DOCS / "performance" / f"{path.stem}.svg"
+    _draw(figure, [result for _, _, result in results if result.sense is not None])
+    lines = [
+        f"### {_title(document['machine'])}",
+        "",
+        _versions(document["machine"]),
+        "",
+        f"![How the ratios stand to their goals](performance/{figure.name})",
+        "",
+        "| benchmark | what | median | range | goal | reached | medians | measured |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for benchmark, day, result in results:
+        reached = {True: "yes", False: "**no**", None: ""}[result.is_reached]
+        spread = f"{min(result.ratios):.3g}–{max(result.ratios):.3g}"
+        lines.append(
+            f"| {benchmark} | {result.name} | {result.median:.3g} | {spread} | {result.goal} | "
+            f"{reached} | {result.detail} | {day} |"
+        )
+    return "\n".join(lines)
+
+
+def _title(machine: dict[str, Any]) -> str:
+    names = dict.fromkeys((machine["cpu"], machine["device"]))
+    return " · ".join(names)
+
+
+def _versions(machine: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {value}" for name, value in machine["versions"].items())
+    bf16 = "with" if machine["native_bf16_cpu"] else "without"
+    return f"{versions}; CPU {bf16} native bf16, {machine['threads']} threads."
+
+
+def _draw(path: Path, results: list[Result]) -> None:
+    """Draw each ratio as a share of its goal, on a log scale: right of 1 is better."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 0.9 + 0.32 * len(results)), layout="constrained")
+    axes = figure.add_subplot()
+    for row, result in enumerate(reversed(results)):
+        bound = float(result.goal.split()[1])
+        shares = [r / bound if result.sense == "≥" else bound / r for r in result.ratios]
+        middle = result.median / bound if result.sense == "≥" else bound / result.median
+        colour = "#2a78d6" if middle >= 1 else "#c4442c"
+        axes.plot([min(shares), max(shares)], [row, row], color=colour, linewidth=1.5)
+        axes.plot(middle, row, "o", color=colour, markersize=5)
+    axes.axvline(1, color="0.4", linewidth=0.8)
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(results)), [_short(r.name) for r in reversed(results)], fontsize=7)
+    axes.set_xlabel("how far the goal is reached (1: just reached, right: better)", fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 80 else f"{name[:79]}…"

@@ -1,0 +1,123 @@
+"""`medplus doctor`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from medplus.cli import options
+from medplus.cli.options import Output
+from medplus.doctor.finding import counted
+
+if TYPE_CHECKING:
+    from medplus.doctor.finding import Finding, Mark
+
+_MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", "red")}
+_SHOWN = 3
+"""Findings of one kind that are shown in full, so that all fits on a screen."""
+
+_MARGIN = " " * 15
+_PIPE_WIDTH = 1000
+
+
+@click.command()
+@click.argument("grid", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@options.data_root
+@options.store_root
+@options.runs_root
+@click.option("--deep", is_flag=True, help="Read every byte of data, stores and runs.")
+@click.option("--fix", is_flag=True, help="Remove leftovers and locks of processes that died.")
+@options.common
+def doctor(
+    output: Output,
+    grid: Path | None,
+    data_root: Path,
+    store_root: Path,
+    runs: Path,
+    deep: bool,
+    fix: bool,
+) -> int:
+    """Tell what is wrong with this installation, its data, stores and runs.
+
+    GRID is the YAML file of a sweep: what is left of it is compared with the free disk. Nothing is
+    written without --fix, and nothing is asked of the network. Ends with exit code 1 if anything
+    is wrong; warnings (!) are worth knowing, and leave it at 0.
+    """
+    from medplus.doctor import Places, examine
+
+    places = Places(data_root, store_root, runs)
+    removed: list[Path] = []
+    kept: list[Finding] = []
+    if fix:
+        from medplus.doctor.leftovers import remove_leftovers
+
+        removed, kept = remove_leftovers(places)
+    findings = [*examine(places, grid, deep), *kept]
+    count = Counter(finding.mark for finding in findings)
+    document = {
+        "healthy": not count["problem"],
+        "problems": count["problem"],
+        "warnings": count["warning"],
+        "findings": [asdict(finding) for finding in findings],
+        "removed": [str(path) for path in removed],
+    }
+    output.result(document, lambda: _show(findings, removed, count))
+    return 1 if count["problem"] else 0
+
+
+def _show(findings: Sequence[Finding], removed: Sequence[Path], count: Counter[Mark]) -> None:
+    # Without rich, which may be what is broken.
+    for group, members in groupby(findings, lambda finding: finding.group):
+        head: str = group
+        chosen = [*_chosen(list(members)), ("", "", "")]
+        for (mark, text, remedy), (_, _, following) in pairwise(chosen):
+            sign, colour = _MARKS[mark]
+            first, *rest = _wrapped(text, f"{head:13}{sign} ")
+            click.echo(first.replace(sign, click.style(sign, fg=colour, bold=True), 1))
+            for line in rest + (_wrapped(remedy, f"{_MARGIN}→ ") if remedy != following else []):
+                click.echo(line)
+            head = ""
+    for path in removed:
+        click.echo(f"removed      {path}")
+    parts = [(count["problem"], "problem"), (count["warning"], "warning")]
+    told = " and ".join(counted(n, noun) for n, noun in parts if n)
+    click.echo(f"\n{told or 'nothing is wrong'}")
+
+
+def _wrapped(text: str, start: str) -> list[str]:
+    """Return lines that fit the terminal; a path or a word of a command stays in one piece."""
+    rest = _MARGIN + "  " * start.endswith("→ ")
+    return textwrap.wrap(
+        text, _width(), initial_indent=start, subsequent_indent=rest, break_on_hyphens=False,
+        break_long_words=False,
+    )  # fmt: skip
+
+
+def _chosen(findings: Sequence[Finding]) -> Iterator[tuple[str, str, str]]:
+    """Yield mark, text and remedy of what is shown: of many alike the first, and how many more."""
+    total = Counter(finding.mark for finding in findings)
+    seen: Counter[str] = Counter()
+    for finding in findings:
+        seen[finding.mark] += 1
+        if seen[finding.mark] <= _SHOWN or total[finding.mark] == _SHOWN + 1:
+            text = ": ".join(filter(None, (finding.subject, finding.text)))
+            yield finding.mark, text, finding.remedy
+        elif seen[finding.mark] == _SHOWN + 1:
+            more = total[finding.mark] - _SHOWN
+            yield finding.mark, f"and {more} more of these (--json lists all)", finding.remedy
+
+
+def _width() -> int:
+    if sys.stdout.isatty() or "COLUMNS" in os.environ:
+        return shutil.get_terminal_size().columns
+    return _PIPE_WIDTH

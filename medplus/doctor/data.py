@@ -1,0 +1,103 @@
+"""Dataset files: official, phantoms, own, damaged; and what their caches still need."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from medplus.datasets import cache, catalog, npz
+from medplus.doctor.finding import Finding, counted, from_error
+from medplus.doctor.leftovers import official_names
+from medplus.errors import DatasetError
+
+_WORDS = {
+    "official": "official",
+    "phantom": "synthetic (phantoms)",
+    "own": "not of MedMNIST+",
+    "unread": "not read yet, so not known to be official (--deep reads them)",
+}
+
+
+def examine_data(root: Path, deep: bool) -> Iterator[Finding]:
+    """Yield what there is to say of the npz files in a folder.
+
+    Parameters
+    ----------
+    deep : bool
+        Read every file to tell whether it is official, and every cache; else say what the caches
+        know.
+    """
+    if not root.is_dir():
+        yield Finding("data", "ok", "", f"no folder {root}")
+        return
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(root.glob("*.npz")):
+        try:
+            kind = _kind(path, deep)
+        except (DatasetError, OSError) as error:
+            yield from_error("data", path, error)
+            continue
+        kinds[kind].append(path.name)
+        if kind == "unofficial":
+            flag, size = official_names()[path.name]
+            again = f"medplus download {flag} --size {size} --data-root {root}"
+            yield Finding(
+                "data",
+                "warning",
+                str(path),
+                "is not the official file; results record it as unofficial",
+                f"move it away and fetch it again: {again}",
+            )
+        if deep:
+            yield from _damaged_cache(path)
+    for kind, words in _WORDS.items():
+        if kinds[kind]:
+            yield Finding("data", "ok", "", f"{counted(len(kinds[kind]), 'file')} {words}")
+    if not any(kinds.values()):
+        yield Finding("data", "ok", "", f"no dataset file in {root}")
+
+
+def _kind(path: Path, deep: bool) -> str:
+    """Say what a file is, after a look at its headers.
+
+    Raises
+    ------
+    DatasetError
+        If it is damaged.
+    """
+    with npz.open_npz(path) as archive:
+        npz.read_headers(archive, path)
+        if npz.read_phantom_note(archive, path) is not None:
+            return "phantom"
+    if path.name not in official_names():
+        return "own"
+    known = cache.remembered(path)
+    if known is None and not deep:
+        return "unread"
+    flag, size = official_names()[path.name]
+    md5 = cache.file_md5(path) if deep or known is None else known["md5"]
+    return "official" if md5 == catalog.info(flag).md5[size] else "unofficial"
+
+
+def _damaged_cache(path: Path) -> Iterator[Finding]:
+    folder = path.parent / cache.FOLDER / path.stem
+    if folder.is_dir() and (damaged := cache.damaged_arrays(folder)):
+        yield Finding(
+            "data",
+            "problem",
+            str(folder),
+            f"the cache is damaged: {damaged[0].name}",
+            "delete this folder; it is filled again from the file",
+        )
+
+
+def cache_need(path: Path) -> int:
+    """Return how many bytes the cache of a file will still take; 0 where that cannot be told."""
+    try:
+        if cache.remembered(path) is not None:
+            return 0
+        with npz.open_npz(path) as archive:
+            return sum(header.nbytes for header in npz.read_headers(archive, path).values())
+    except (DatasetError, OSError):
+        return 0

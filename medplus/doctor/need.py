@@ -1,0 +1,53 @@
+"""What a grid will still need of the disk, planned without writing anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medplus.datasets import cache, catalog
+from medplus.datasets.download import official_files
+from medplus.datasets.load import dataset_path
+from medplus.doctor.data import cache_need
+from medplus.doctor.finding import Places
+from medplus.doctor.folders import Need
+from medplus.sweep.estimate import Estimator
+from medplus.sweep.gridfile import read_grid
+from medplus.sweep.inventory import Inventory
+from medplus.sweep.plan import make_plan
+
+
+def need_of_grid(file: Path, places: Places) -> Need:
+    """Return what is left to do of a grid needs: downloads, caches, stores and runs.
+
+    Raises
+    ------
+    MedplusError
+        If the grid's file cannot be used.
+    """
+    grid = read_grid(file)
+    inventory = Inventory(grid, places.data, places.stores, places.runs, _known_digest)
+    plan = make_plan(grid, inventory, Estimator(places.data, list), failed=())
+    left = [planned for planned in plan.jobs if planned.state == "left"]
+    stores = sum(planned.nbytes for planned in left if planned.job.kind == "extract")
+    need = Need(
+        stores={"stores": stores},
+        runs={"runs": sum(planned.nbytes for planned in left) - stores},
+    )
+    caches = downloads = 0
+    for name, size in dict.fromkeys(task.group for task in plan.tasks):
+        path = dataset_path(name, size, places.data)
+        if path.exists():
+            caches += cache_need(path)
+        else:
+            need.missing.append(path)
+            if name in catalog.FLAGS:
+                [file_] = official_files([name], [size or 28], places.data)
+                downloads += file_.bytes_left
+                caches += file_.most_bytes
+    need.data = {"downloads": downloads, "caches": caches}
+    return need
+
+
+def _known_digest(path: Path, size: int | None) -> str | None:
+    known = cache.remembered(path) if path.is_file() else None
+    return None if known is None else str(known["digest"])

@@ -1,0 +1,264 @@
+"""Filling that goes wrong: crashes, processes at once, bad files; nothing stays half-filled."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from medplus.datasets import cache, npz
+from medplus.datasets.cache import open_cached
+from medplus.errors import DatasetError, MedplusError
+from medplus.vocabulary import SPLITS
+from tests.datasets.caches import leftovers, place
+
+# --- crashes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left")])
+def test_interrupted_filling_leaves_nothing(write_npz, monkeypatch, error):
+    path = write_npz()
+    read_blocks = npz.read_blocks
+
+    def interrupted(archive, path, header):
+        yield from read_blocks(archive, path, header)
+        if header.name == "val_labels":
+            raise error
+
+    monkeypatch.setattr(npz, "read_blocks", interrupted)
+    with pytest.raises((KeyboardInterrupt, DatasetError)) as caught:
+        open_cached(path)
+    assert leftovers(path) == []
+    if caught.type is DatasetError:
+        assert str(path) in str(caught.value)
+        assert "No space left" in str(caught.value)
+    monkeypatch.undo()
+    open_cached(path)
+
+
+def test_full_disk_at_the_lock_is_told(write_npz, monkeypatch):
+    path = write_npz()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(MedplusError, match="No space left") as caught:
+        open_cached(path)
+    assert str(path) in str(caught.value)
+
+
+def test_full_disk_at_the_sync_leaves_nothing(write_npz, monkeypatch):
+    path = write_npz()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DatasetError, match="No space left"):
+        open_cached(path)
+    assert leftovers(path) == []
+
+
+def test_failed_refill_is_not_taken_for_the_new_content(write_npz, make_arrays, monkeypatch):
+    path = write_npz(compressed=False)
+    open_cached(path)
+    images = make_arrays()["train_images"][::-1]
+    write_npz(train_images=images, compressed=False)
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(5, "I/O error")))
+        with pytest.raises(DatasetError, match="I/O error"):
+            open_cached(path)
+    np.testing.assert_array_equal(open_cached(path).arrays["train_images"], images)
+
+
+_STALL = """
+import sys, time
+from pathlib import Path
+from medplus.datasets import cache, npz
+read_blocks = npz.read_blocks
+def stalling(archive, path, header):
+    yield from read_blocks(archive, path, header)
+    if header.name == "val_images":
+        print("half-way", flush=True)
+        time.sleep(600)
+npz.read_blocks = stalling
+cache.open_cached(Path(sys.argv[1]))
+"""
+
+
+def test_killed_filling_is_cleaned_up_and_done_again(write_npz, make_arrays):
+    path = write_npz()
+    with subprocess.Popen(
+        [sys.executable, "-c", _STALL, str(path)], stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "half-way\n"
+        child.send_signal(signal.SIGKILL)
+    assert not (place(path) / "breastmnist").exists()
+    assert len(leftovers(path)) == 2  # the lock and the half-filled temporary folder
+    found = open_cached(path).arrays
+    assert leftovers(path) == ["breastmnist"]
+    np.testing.assert_array_equal(found["test_images"], make_arrays()["test_images"])
+
+
+_FILL = """
+import logging, sys, time
+from pathlib import Path
+from medplus.datasets import cache, npz
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+read_blocks = npz.read_blocks
+def slow(archive, path, header):
+    time.sleep(0.2)
+    yield from read_blocks(archive, path, header)
+npz.read_blocks = slow
+go = Path(sys.argv[2])
+print("ready", flush=True)
+while not go.exists():
+    time.sleep(0.005)
+print("digest", cache.open_cached(Path(sys.argv[1])).digest)
+"""
+
+
+def test_two_processes_filling_at_once_inflate_once(write_npz, tmp_path):
+    path = write_npz()
+    go = tmp_path / "go"
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", _FILL, str(path), str(go)], stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    for child in children:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+    go.touch()
+    outputs = [child.communicate(timeout=120)[0] for child in children]
+    assert [child.returncode for child in children] == [0, 0]
+    assert sum(output.count("caching") for output in outputs) == 1
+    digests = {line for output in outputs for line in output.splitlines() if "digest" in line}
+    assert digests == {f"digest {open_cached(path).digest}"}
+    assert leftovers(path) == ["breastmnist"]
+
+
+def test_filling_that_is_waited_for_is_not_repeated(write_npz, inflations, monkeypatch):
+    path = write_npz()
+    real = cache._open_if_current
+    filled = []
+
+    def late(folder, file):
+        if filled:
+            return real(folder, file)
+        # Another process fills the cache between the first look and the lock.
+        filled.append(True)
+        open_cached(path)
+        inflations.clear()
+        return None
+
+    monkeypatch.setattr(cache, "_open_if_current", late)
+    open_cached(path)
+    assert inflations == []
+
+
+def test_file_changed_while_read_is_told(write_npz, make_arrays, monkeypatch):
+    path = write_npz()
+    read_blocks = npz.read_blocks
+
+    def replacing(archive, file, header):
+        yield from read_blocks(archive, file, header)
+        if header.name == "test_labels":
+            fresh = path.with_name("fresh.npz")
+            np.savez(fresh, **make_arrays(size=8))
+            fresh.replace(path)
+
+    monkeypatch.setattr(npz, "read_blocks", replacing)
+    with pytest.raises(DatasetError, match="changed while it was read"):
+        open_cached(path)
+    monkeypatch.undo()
+    assert open_cached(path).arrays["train_images"].shape[1] == 8
+
+
+# --- bad files --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compressed", [True, False], ids=["deflated", "stored"])
+def test_damage_deep_in_a_file_leaves_no_cache(write_npz, compressed):
+    path = write_npz(compressed=compressed)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match="damaged") as caught:
+        open_cached(path)
+    assert str(path) in str(caught.value)
+    assert leftovers(path) == []
+
+
+@pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_truncated_file_leaves_no_cache(write_npz, part):
+    path = write_npz()
+    content = path.read_bytes()
+    path.write_bytes(content[: int(part * len(content))])
+    with pytest.raises(DatasetError) as caught:
+        open_cached(path)
+    assert str(path) in str(caught.value)
+    assert leftovers(path) == []
+
+
+def test_file_that_was_good_and_is_now_damaged_is_refused(write_npz):
+    path = write_npz()
+    open_cached(path)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(DatasetError, match="not a readable npz"):
+        open_cached(path)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(DatasetError, match=r"none\.npz does not exist"):
+        open_cached(tmp_path / "none.npz")
+
+
+def test_folder_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match="is a folder"):
+        open_cached(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".npz", "nul\0.npz"], ids=["long", "null byte"])
+def test_impossible_file_name_is_refused(tmp_path, name):
+    with pytest.raises(DatasetError):
+        open_cached(tmp_path / name)
+
+
+def test_loop_of_links_is_refused(tmp_path):
+    (tmp_path / "a.npz").symlink_to(tmp_path / "b.npz")
+    (tmp_path / "b.npz").symlink_to(tmp_path / "a.npz")
+    with pytest.raises(DatasetError):
+        open_cached(tmp_path / "a.npz")
+
+
+def test_name_with_wildcards_is_cleaned_up_too(write_npz, make_arrays):
+    path = write_npz("data[1].npz")
+    abandoned = place(path) / ".data[1].tmp-123-abc"
+    abandoned.mkdir(parents=True)
+    open_cached(path)
+    assert leftovers(path) == ["data[1]"]
+    shutil.rmtree(place(path))
+
+
+def test_filling_is_logged_with_its_size(write_npz, caplog):
+    path = write_npz()
+    with caplog.at_level(logging.INFO):
+        open_cached(path)
+    needed = sum(15 * n for n in (28 * 28, 1)) / 1e6
+    assert f"caching breastmnist.npz ({needed:.1f} MB)" in caplog.text
+
+
+def test_all_splits_are_cached(write_npz):
+    arrays = open_cached(write_npz()).arrays
+    assert [len(arrays[f"{split}_images"]) for split in SPLITS] == [7, 3, 5]

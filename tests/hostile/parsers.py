@@ -1,0 +1,191 @@
+"""Every parser of files that others may have written: a valid example of each, and its reader."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from medplus.backbones.finetuned import read_network
+from medplus.backbones.folder import read_manifest
+from medplus.backbones.weights import read_weights_file, state_sha256
+from medplus.config import finetune_recipe
+from medplus.datasets import npz
+from medplus.datasets.folder import decode
+from medplus.datasets.folder.decode import Reading
+from medplus.datasets.folder.describe import read_description
+from medplus.datasets.folder.load import read_content, read_source
+from medplus.embeddings.store import find_damage, read_info
+from medplus.reference import read_reference
+from medplus.runs.ledger import read_predictions, read_record
+from medplus.sweep.gridfile import read_grid
+from medplus.tensorfile import read_tensors, write_tensors
+from medplus.yamlfile import read_yaml
+from tests.hostile.makers import write_npz
+
+_READING = Reading(8, "squash", "auto", None)
+_PATHS = [f"{word}/{i}.png" for word in "ab" for i in range(4)]
+_SPLITS = ("train", "train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Parser:
+    """A reader of one file, called ``name`` in a folder, with valid content to begin from."""
+
+    name: str
+    content: Callable[[], bytes]
+    read: Callable[[Path], Any]
+
+    def try_on(self, folder: Path, data: bytes) -> Any:
+        """Put the data where the file belongs, and read it."""
+        path = folder / self.name
+        path.write_bytes(data)
+        return self.read(path)
+
+
+def _read_npz(path: Path) -> None:
+    with npz.open_npz(path) as archive:
+        headers = npz.read_headers(archive, path)
+        npz.read_phantom_note(archive, path)
+        for header in headers.values():
+            npz.read_array(archive, path, header)
+
+
+def _read_image(path: Path) -> None:
+    decode.glance(path)
+    decode.read(path, _READING, grey=False)
+
+
+def _read_folder(path: Path) -> None:
+    """Read a table or a split file beside images, whose content plays no part yet."""
+    for name in _PATHS:
+        (path.parent / name).parent.mkdir(exist_ok=True)
+        (path.parent / name).touch()
+    read_content(read_source(path.parent))
+
+
+def _read_store(path: Path) -> None:
+    find_damage(path.parent, read_info(path.parent))
+
+
+def _saved(save: Callable[[Any], None]) -> bytes:
+    buffer = io.BytesIO()
+    save(buffer)
+    return buffer.getvalue()
+
+
+def _image(ending: str) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    return _saved(lambda file: Image.fromarray(pixels).save(file, ending))
+
+
+def _table() -> bytes:
+    rows = [f"{path},{_SPLITS[i % 4]},{path[0]}" for i, path in enumerate(_PATHS)]
+    return "\n".join(["path,split,label", *rows, ""]).encode()
+
+
+def _parquet() -> bytes:
+    import pandas as pd
+
+    frame = pd.read_csv(io.BytesIO(_table()))
+    return _saved(lambda file: frame.to_parquet(file))
+
+
+def _written(write: Callable[[Path], object]) -> bytes:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        write(path)
+        return path.read_bytes()
+
+
+def _state() -> dict[str, torch.Tensor]:
+    return {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.zeros(2)}
+
+
+def _safetensors() -> bytes:
+    from safetensors.torch import save
+
+    return save(_state())
+
+
+def _record() -> bytes:
+    record = {
+        "schema_version": 1, "run_id": "knn-0", "path": "runs/x", "protocol": "knn",
+        "dataset": "toy", "size": 8, "backbone": "pixels", "task": "binary-class", "n_classes": 2,
+        "data_source": "custom", "licence": "", "weights": "none", "k": 5,
+        "metrics": {"test": {"acc": 0.5, "auc": 0.5}}, "seconds": 1.0, "cost": {"device": "cpu"},
+        "config": {"k": 5}, "environment": {"python": "3.11"}, "created": "2026-01-01T00:00:00Z",
+    }  # fmt: skip
+    return json.dumps(record).encode()
+
+
+def _store() -> bytes:
+    info = {
+        "schema_version": 1, "key": {"size": 8}, "key_digest": "0" * 64, "dataset": "toy",
+        "dataset_path": "toy.npz", "data_source": "custom", "licence": "", "task": "binary-class",
+        "classes": ["a", "b"], "size": 8, "backbone": "pixels", "weights": "none", "dim": 4,
+        "dtype": "float32", "n_samples": {"train": 2, "val": 1, "test": 1}, "versions": {},
+        "created": "2026-01-01T00:00:00Z", "cost": {}, "checksums": {}, "complete": True,
+    }  # fmt: skip
+    from medplus.embeddings.key import digest_of
+
+    info["key_digest"] = digest_of(info["key"])  # type: ignore[arg-type]
+    document = {"zarr_format": 3, "node_type": "group", "attributes": {"medplus": info}}
+    return json.dumps(document).encode()
+
+
+@cache
+def parsers() -> dict[str, Parser]:
+    """Return all parsers, by what they read."""
+    weights = {"file": "w.safetensors", "sha256": "0" * 64, "bytes": 3}
+    manifest = json.dumps({"format": 1, "weights": {"resnet18.a1_in1k": weights}}).encode()
+    grid = b"datasets: breastmnist\nsizes: [28]\nbackbones: pixels\nseeds: [1, 2]\nprotocols:\n" \
+        b"  knn: {k: [1, 3]}\n  probe: {lr: [0.1]}\n"  # fmt: skip
+    reference = b"dataset: breastmnist\nimg_size: 28\ntraining_procedure: kNN\n" \
+        b"architecture: pixels\nseed: 3\nlearning_rate: 0.1\n"  # fmt: skip
+    described = b"name: toy\ntask: binary-class\nclasses: [a, b]\nsize: 8\nseed: 3\n" \
+        b"fractions: {train: 0.6, val: 0.2, test: 0.2}\nvalue_range: [0, 1]\n"  # fmt: skip
+    split = "".join(f"{p},{_SPLITS[i % 4]}\n" for i, p in enumerate(_PATHS))
+    scores = {"test_score": np.ones((3, 2), np.float32), "test_true": np.zeros((3, 1), np.uint8)}
+    images = {
+        f"image.{ending}": Parser(f"image.{ending}", lambda kind=kind: _image(kind), _read_image)
+        for ending, kind in (("png", "PNG"), ("jpg", "JPEG"), ("tif", "TIFF"), ("bmp", "BMP"))
+    }
+    sealed = Parser(
+        "network.safetensors",
+        lambda: _written(lambda path: write_tensors(path, _state(), {"network": {"format": 1}})),
+        lambda path: (read_tensors(path), read_network(path)),
+    )
+    listed = [
+        Parser("toy.npz", lambda: _written(write_npz), _read_npz),
+        Parser("labels.csv", _table, _read_folder),
+        Parser("labels.parquet", _parquet, _read_folder),
+        Parser("splits.csv", lambda: b"path,split\n" + split.encode(), _read_folder),
+        Parser("dataset.yaml", lambda: described, lambda path: read_description(path.parent)),
+        Parser("grid.yaml", lambda: grid, read_grid),
+        Parser("recipe.yaml", lambda: b"lr: 0.1\nepochs: 3\nflip: none\n",
+               lambda path: finetune_recipe(str(path))),
+        Parser("reference.yaml", lambda: reference, read_reference),
+        Parser("any.yaml", lambda: b"a: &a {b: [1, 2.5, null]}\nc: {<<: *a}\nd: |\n  text\n",
+               lambda path: read_yaml(path, "config")),
+        Parser("zarr.json", _store, _read_store),
+        Parser("record.json", _record, lambda path: read_record(path.parent)),
+        Parser("predictions.npz", lambda: _saved(lambda file: np.savez(file, **scores)),
+               lambda path: read_predictions(path.parent)),
+        Parser("w.safetensors", _safetensors, lambda path: state_sha256(read_weights_file(path))),
+        Parser("w.pth", lambda: _saved(lambda file: torch.save(_state(), file)),
+               lambda path: state_sha256(read_weights_file(path))),
+        Parser("manifest.json", lambda: manifest, lambda path: read_manifest(path.parent)),
+        sealed,
+    ]  # fmt: skip
+    return images | {parser.name: parser for parser in listed}

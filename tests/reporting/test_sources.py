@@ -1,0 +1,37 @@
+"""Whose data a report is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medplus.datasets import catalog
+from medplus.reporting.analyse import analyse_baseline, analyse_runs
+from medplus.reporting.page.links import PageLinks
+from medplus.reporting.page.render import render_page
+from medplus.reporting.runs import read_runs
+from medplus.runs.ledger import save_run
+from tests.reporting.ledgers import make_record
+
+
+def test_licence_and_citation_of_each_dataset_reach_page_and_frame_escaped(tmp_path: Path) -> None:
+    said = {"one": ("CC BY", "Me & <b>you</b> (2025)"), "two": ("", "")}
+    for dataset, (licence, citation) in said.items():
+        for seed in (1, 2):
+            record = make_record(tmp_path, dataset=dataset, seed=seed, data="custom")
+            # The first run is from before citations were recorded.
+            about = {"licence": licence, "citation": citation if seed == 2 else ""}
+            save_run(record.model_copy(update=about), {})
+    analysis = analyse_runs(read_runs(tmp_path), source="here")
+    assert analysis.datasets.values.tolist() == [
+        ["one", "custom", "CC BY", "Me & <b>you</b> (2025)"], ["two", "custom", "", ""],
+    ]  # fmt: skip
+    page = render_page(analysis, PageLinks())
+    assert "Me &amp; &lt;b&gt;you&lt;/b&gt; (2025)</td>" in page
+    assert "<b>you" not in page
+
+
+def test_the_papers_data_are_medmnists() -> None:
+    rows = analyse_baseline().datasets
+    assert list(rows["dataset"]) == list(catalog.FLAGS)
+    assert list(rows["licence"]) == [catalog.info(name).licence for name in catalog.FLAGS]
+    assert set(rows["citation"]) == {catalog.CITATION}
