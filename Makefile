@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install quickstart test test-all test-gpu test-slurm test-faults lint format bench clean
+.PHONY: install quickstart test test-all test-gpu test-slurm test-faults lint format bench bench-check clean
 
 install: $(INSTALLED)
 
@@ -47,6 +47,9 @@ format: install
 
 bench: install
 	$(BIN)/python -m benchmarks
+
+bench-check: install
+	$(BIN)/python -m benchmarks --check
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -6,13 +6,13 @@ import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from benchmarks.measure import Result, compare, seconds
+from benchmarks.work import PilImages, write_images
 from medplus.backbones.build import load_backbone
 from medplus.config import finetune_recipe
 from medplus.device import compute_precision, resolve_device, resolve_training_precision
@@ -43,7 +43,7 @@ def _compare(backbone: str, device: torch.device, compiled: bool) -> list[Result
     plain = []
     peak = 0
     with tempfile.TemporaryDirectory() as folder:
-        npz = _write_images(Path(folder), n)
+        npz = write_images(Path(folder) / "random.npz", (n, 8, 8), classes=CLASSES)
         loops = {
             "paper": _bare_steps(backbone, device, batch, "fp32", channels_last=False),
             "modern": _bare_steps(backbone, device, batch, native, channels_last=True),
@@ -72,17 +72,6 @@ def _compare(backbone: str, device: torch.device, compiled: bool) -> list[Result
         compare(f"finetune modern ({native} here) ÷ plain fp32 loop with DataLoader, {how}",
                 ours["modern"], plain, goal, "img/s"),
     ]  # fmt: skip
-
-
-def _write_images(folder: Path, n: int) -> Path:
-    rng = np.random.default_rng(0)
-    path = folder / "random.npz"
-    arrays = {}
-    for split, count in (("train", n), ("val", 8), ("test", 8)):
-        arrays[f"{split}_images"] = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-        arrays[f"{split}_labels"] = np.arange(count, dtype=np.uint8).reshape(-1, 1) % CLASSES
-    np.savez(path, **arrays)
-    return path
 
 
 def _finetune(
@@ -134,36 +123,11 @@ def _bare_steps(backbone, device, batch, precision, channels_last):
     return steps
 
 
-class _Images(Dataset):
-    """Images as most scripts read them: PIL, then torchvision's transforms, one by one."""
-
-    def __init__(self, npz: Path, spec) -> None:
-        from torchvision import transforms
-
-        with np.load(npz) as arrays:
-            self.images, self.labels = arrays["train_images"], arrays["train_labels"]
-        margin = (spec.canvas - 28) // 2
-        self.transform = transforms.Compose([
-            transforms.ToTensor(),
-            transforms.Normalize(spec.mean, spec.std),
-            transforms.Pad(margin),
-        ])  # fmt: skip
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i):
-        from PIL import Image
-
-        image = Image.fromarray(self.images[i]).convert("RGB")
-        return self.transform(image), torch.as_tensor(self.labels[i].astype(np.int64))
-
-
 def _plain_loop(backbone, device, batch, npz):
     """Train as the paper's code does: fp32, DataLoader, outputs copied to the host every batch."""
     network = _network(backbone, device)
     loader = DataLoader(
-        _Images(npz, load_backbone(backbone, "none").preprocess), batch, shuffle=True,
+        PilImages(npz, load_backbone(backbone, "none").preprocess), batch, shuffle=True,
         num_workers=4 if device.type == "cuda" else 0,
     )  # fmt: skip
     optimizer = torch.optim.AdamW(network.parameters(), 1e-4)

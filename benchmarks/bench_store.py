@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -36,13 +37,43 @@ def run() -> list[Result]:
             },
             ROUNDS,
         )
+        archive, plain = root / "a.npz", root / "plain"
+        np.savez_compressed(archive, values)
+        written = interleave(
+            {
+                "ours": lambda: _write(root, layout, values),
+                "raw": lambda: _write_raw(plain, values),
+                "npz": lambda: np.savez_compressed(root / "b.npz", values),
+                "load": lambda: np.load(archive)["arr_0"],
+                "read": lambda: chunks.read_rows(root, layout, sums),
+            },
+            ROUNDS // 2,
+        )
     size = f"{N:,} × {DIM} float32"
     return [
         compare(f"raw read of the same files ÷ store read with checksums, {size}",
                 times["raw"], times["ours"], "≥ 0.5"),
         compare(f"zarr's own read ÷ store read with checksums, {size}",
                 times["zarr"], times["ours"], "≥ 1"),
+        compare(f"np.load of a compressed npz ÷ store read with checksums, {size}",
+                written["load"], written["read"], ""),
+        compare(f"raw synced write ÷ store write with checksums, {size}",
+                written["raw"], written["ours"], ""),
+        compare(f"np.savez_compressed ÷ store write with checksums, {size}",
+                written["npz"], written["ours"], ""),
     ]  # fmt: skip
+
+
+def _write(root, layout, values) -> None:
+    for chunk in range(layout.n_chunks):
+        chunks.write_chunk(root, layout, chunk, values[layout.rows(chunk)])
+
+
+def _write_raw(path, values) -> None:
+    """Write the bytes into one file and sync it once: the limit."""
+    with path.open("wb", buffering=0) as file:
+        file.write(values.data)
+        os.fsync(file.fileno())
 
 
 def _read_raw(root, layout) -> None:

@@ -30,7 +30,11 @@ def _section(path: Path) -> str:
         for entry in kept["ratios"]
     ]
     figure = DOCS / "performance" / f"{path.stem}.svg"
-    _draw(figure, [result for _, _, result in results if result.sense is not None])
+    _draw(figure, [r for _, _, r in results if r.sense is not None and not r.points])
+    growths = [result for _, _, result in results if result.points]
+    curves = figure.with_name(f"{path.stem}-growth.svg")
+    if growths:
+        _draw_growth(curves, growths)
     lines = [
         f"### {_title(document['machine'])}",
         "",
@@ -38,6 +42,7 @@ def _section(path: Path) -> str:
         "",
         f"![How the ratios stand to their goals](performance/{figure.name})",
         "",
+        *([f"![How times grow](performance/{curves.name})", ""] if growths else []),
         "| benchmark | what | median | range | goal | reached | medians | measured |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -80,6 +85,30 @@ def _draw(path: Path, results: list[Result]) -> None:
     axes.set_yticks(range(len(results)), [_short(r.name) for r in reversed(results)], fontsize=7)
     axes.set_xlabel("how far the goal is reached (1: just reached, right: better)", fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def _draw_growth(path: Path, growths: list[Result]) -> None:
+    """Draw times over sizes, log-log, each beside a line of slope 1 through its last point."""
+    from matplotlib.figure import Figure
+
+    columns = 3
+    rows = -(-len(growths) // columns)
+    figure = Figure(figsize=(9, 2.6 * rows), layout="constrained")
+    for axes, result in zip(
+        figure.subplots(rows, columns, squeeze=False).flat, growths, strict=False
+    ):
+        x, y = zip(*result.points, strict=True)
+        axes.loglog(x, [y[-1] * size / x[-1] for size in x], color="0.75", linewidth=1)
+        axes.loglog(x, y, "o-", color="#2a78d6", markersize=4, linewidth=1.5)
+        axes.set_title(f"{_short(result.name)}: {result.median:.2f}", fontsize=7)
+        axes.tick_params(labelsize=6)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in figure.axes[len(growths) :]:
+        axes.remove()
+    figure.supxlabel("size (grey: slope 1)", fontsize=7)
+    figure.supylabel("seconds", fontsize=7)
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,15 @@ class Result:
         What the ratio should be, for example ``≥ 0.95``, or an empty string.
     detail : str
         The absolute medians, for orientation only.
+    points : list of [float, float]
+        For a growth: size and median seconds, of which `ratios` are the slopes.
     """
 
     name: str
     ratios: list[float]
     goal: str
     detail: str
+    points: list[list[float]] = field(default_factory=list)
 
     @property
     def median(self) -> float:
@@ -70,6 +74,25 @@ def interleave(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[st
             if number > 0:
                 times[name].append(taken)
     return times
+
+
+def growth(name: str, series: Mapping[int, list[float]], goal: str = "≤ 1.1") -> Result:
+    """Return how times grow with a size: the slopes of log time over log size, round by round.
+
+    Parameters
+    ----------
+    series : mapping
+        From each size to its seconds, one per round.
+    """
+    sizes = sorted(series)
+    x = [math.log(size) for size in sizes]
+    slopes = [
+        statistics.linear_regression(x, [math.log(y) for y in round_]).slope
+        for round_ in zip(*(series[size] for size in sizes), strict=True)
+    ]
+    points = [[float(size), statistics.median(series[size])] for size in sizes]
+    detail = f"{points[0][1]:.3g} s at {sizes[0]:,}, {points[-1][1]:.3g} s at {sizes[-1]:,}"
+    return Result(name, slopes, goal, detail, points)
 
 
 def compare(

@@ -60,6 +60,7 @@ def as_document(result: Result) -> dict[str, Any]:
         "ratios": [float(f"{ratio:.4g}") for ratio in result.ratios],
         "goal": result.goal,
         "detail": result.detail,
+        **({"points": result.points} if result.points else {}),
     }
 
 

@@ -496,10 +496,10 @@ def test_feature_is_one_of_the_extraction(feature, read):
 @pytest.mark.parametrize(
     ("exclusion", "excluded"),
     [
-        ({"datasets": "all", "protocols": "finetune"}, {"finetune"}),
-        ({"sizes": "all", "backbones": ["all"], "protocols": "knn"}, {"knn"}),
-        ({"seeds": "all"}, {"probe", "finetune"}),
-        ({"protocols": "all", "seeds": 1}, {"probe", "finetune"}),
+        ({"datasets": "all", "protocols": "finetune"}, ["finetune"]),
+        ({"sizes": "all", "backbones": ["all"], "protocols": "knn"}, ["knn"]),
+        ({"seeds": "all"}, ["finetune", "probe"]),
+        ({"protocols": "all", "seeds": 1}, ["finetune", "probe"]),
     ],
     ids=str,
 )
