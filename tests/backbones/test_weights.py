@@ -379,6 +379,7 @@ def test_pretrained_alexnet_without_network_names_the_ways_out(tmp_path):
     assert seconds < 10
 
 
+@pytest.mark.extensive
 def test_hub_name_without_network_fails_quickly_even_for_random_weights(tmp_path):
     text, seconds = load_without_network("hf-hub:timm/resnet18.a1_in1k", "none", tmp_path)
     assert text.startswith("BackboneError")

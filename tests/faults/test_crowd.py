@@ -104,6 +104,7 @@ def _fetch(url: str, path: Path, digest: str, outcomes: multiprocessing.SimpleQu
         outcomes.put(fetch(client, RemoteFile(url, path, digest), Patience()))
 
 
+@pytest.mark.extensive
 def test_eight_downloads_fetch_a_file_once(tmp_path: Path, tell: Callable[[object], None]) -> None:
     content = np.random.default_rng(0).bytes(20_000_000)
     (tmp_path / "server").mkdir()

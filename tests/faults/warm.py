@@ -110,9 +110,8 @@ class Warm:
 
     def close(self) -> None:
         """End the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        with self._process:  # closes its pipes, and waits
+            pass
 
 
 # --- in the process ------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ def test_these_are_all_ten() -> None:
     assert {*LIGHT, *HEAVY} == set(PAPER)
 
 
+@pytest.mark.extensive
 def test_light_backbones_train_from_the_command_line(
     cli: Callable, write_npz: Callable[..., Path], quick_picture: None, tmp_path: Path
 ) -> None:

@@ -109,6 +109,7 @@ def test_baseline_is_the_most_frequent_answer(cli: Callable, small: None) -> Non
         assert results[dataset]["baseline"] == pytest.approx(expected)
 
 
+@pytest.mark.extensive
 def test_second_call_uses_what_is_there(cli: Callable, small: None) -> None:
     first = run(cli, "--json").document
     second = run(cli, "--json").document

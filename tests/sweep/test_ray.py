@@ -199,6 +199,7 @@ def test_tasks_are_done_one_at_a_time_in_one_process_in_order(
     assert {e.text for e in events if isinstance(e, Doing)} == {f"1 thread in {Path.cwd()}"}
 
 
+@pytest.mark.extensive
 def test_the_loss_of_all_nodes_that_fit_is_told(
     cluster: Cluster, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
