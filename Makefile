@@ -31,7 +31,7 @@ test-gpu: install
 test-slurm: install
 	$(BIN)/python tests/slurm/cluster.py $(BIN)/python -m pytest -m slurm tests/slurm
 
-# Every fault of docs/reliability.md: half an hour on two cores.
+# Every fault of docs/reliability.md: about twenty minutes on two cores.
 test-faults: install
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/faults
 

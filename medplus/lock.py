@@ -89,8 +89,17 @@ def hold(path: Path, what: str, timeout_s: float = 0.0) -> Iterator[None]:
         with _heartbeat(descriptor):
             yield
     finally:
+        _release(path, descriptor)
+
+
+def _release(path: Path, descriptor: int) -> None:
+    try:
         with suppress(OSError):
             path.unlink()
+    except KeyboardInterrupt:  # in this very moment: it must not leave the file
+        path.unlink(missing_ok=True)
+        raise
+    finally:
         os.close(descriptor)
 
 

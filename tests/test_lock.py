@@ -301,3 +301,18 @@ def test_stale_file_is_removed_and_a_held_one_stays(path, owner):
     lock.remove_stale(path)
     assert not path.exists()
     lock.remove_stale(path)  # there is none
+
+
+def test_ctrl_c_while_letting_go_leaves_no_file(path, monkeypatch):
+    unlink, pressed = Path.unlink, []
+
+    def interrupted(self, *arguments, **options):
+        if not pressed:
+            pressed.append(self)
+            raise KeyboardInterrupt
+        unlink(self, *arguments, **options)
+
+    with pytest.raises(KeyboardInterrupt), lock.hold(path, "the store"):
+        monkeypatch.setattr(Path, "unlink", interrupted)
+    assert pressed == [path] and not path.exists()
+    assert_can_be_held(path)

@@ -150,10 +150,17 @@ class _ChunkSink:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         # Also after an error or Ctrl-C: chunks that are computed are worth keeping.
-        self._queue.put(None)
-        self._thread.join()
+        try:
+            self._end()
+        except KeyboardInterrupt:
+            self._end()  # or it would write on when the store is let go
+            raise
         if self._error is not None and error is None:
             raise self._error
+
+    def _end(self) -> None:
+        self._queue.put(None)
+        self._thread.join()
 
     def put(self, split: Split, chunk: int, rows: torch.Tensor) -> None:
         if self._error is not None:

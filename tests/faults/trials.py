@@ -130,7 +130,7 @@ class Trials:
         if ended.code == 130 and fault.group:
             # A run under way keeps its state; nothing else may stay.
             stray = [name for name in leftovers(folder) if ".partial" not in name]
-            assert stray == [], where
+            assert stray == [], f"{stray}\n{where}"
         self.counts.kills[signal.Signals(number).name] += 1
         moment = self._moment(folder)
         self.counts.moments[moment] += 1
