@@ -196,9 +196,13 @@ def describe(name: str) -> BackboneInfo:
     """Return what is known of a backbone, without allocating or fetching its weights."""
     if is_finetuned(name):
         return _describe_run(Path(name))
-    short, tag = resolve(name)
     if is_python_file(name):
         return _describe_python(name)
+    return _describe_network(*resolve(name))
+
+
+def _describe_network(short: str, tag: str) -> BackboneInfo:
+    """Describe what timm or torchvision builds; whatever the tag says, no file is run for it."""
     if short == PIXELS:
         return BackboneInfo(PIXELS, PIXELS, 28 * 28, 0, None, (0.0,), (1.0,), False, "")
     import torch
@@ -215,7 +219,7 @@ def describe(name: str) -> BackboneInfo:
             network = timm.create_model(tag, pretrained=False, num_classes=0)
     except Exception as error:
         raise BackboneError(
-            f"timm cannot build the backbone '{name}': {first_line(error)}"
+            f"timm cannot build the backbone '{tag}': {first_line(error)}"
         ) from error
     config: dict[str, Any] = network.pretrained_cfg
     return BackboneInfo(
@@ -239,7 +243,7 @@ def _describe_run(path: Path) -> BackboneInfo:
             "runs it and tells of it"
         )
     return replace(
-        describe(run.tag),
+        _describe_network(run.backbone, run.tag),
         name=run.name,
         tag=run.full_tag,
         dim=run.dim,

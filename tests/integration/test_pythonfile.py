@@ -73,6 +73,23 @@ def test_a_fine_tuned_network_needs_its_file_named(
     fails("evaluate", run, "--dataset", toy, "--backbone", "other.py", code=2, says=("other.py",))
 
 
+@pytest.mark.parametrize("backbone", ["mobilenetv3_small_050", "mine.py"])
+def test_a_run_of_a_stranger_has_no_code_run(
+    backbone: str, cli: Callable, write_run: Callable, write_npz: Callable[..., Path], file: Path
+) -> None:
+    """The network of a run says what it is; it may say the path of a file."""
+    folder, _ = write_run(backbone=backbone, tag=str(file))
+
+    toy = write_npz("toy")
+    for words in (
+        ("backbones", folder), ("extract", "--dataset", toy, "--backbone", folder),
+        ("evaluate", folder, "--dataset", toy),
+    ):  # fmt: skip
+        ran = cli(*words)
+        assert ran.code in (1, 2) and "Traceback" not in ran.err and "a bug" not in ran.err
+    assert not file.with_suffix(".trace").exists()
+
+
 def test_no_file_of_settings_has_code_run(
     fails: Callable, write_npz: Callable[..., Path], file: Path, tmp_path: Path
 ) -> None:
