@@ -17,8 +17,9 @@ from medplus.config import probe_recipe
 from medplus.embeddings import chunks
 from medplus.embeddings.extract import extract
 from medplus.embeddings.schema import split_layout
-from medplus.heads.knn import knn, search
-from medplus.heads.probe import train_heads
+from medplus.heads.knn import knn
+from medplus.heads.knn.search import search
+from medplus.heads.probe.stack import train_heads
 from medplus.reporting.runs import read_runs
 
 ROUNDS = 3

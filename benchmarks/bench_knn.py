@@ -7,8 +7,9 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from benchmarks.measure import Result, compare, interleave, seconds
-from medplus.heads.knn import search, vote_shares
-from medplus.heads.knn.backends import faiss
+from medplus.heads.knn.backends import import_faiss
+from medplus.heads.knn.search import search
+from medplus.heads.knn.vote import vote_shares
 
 SIZES = {2_000: 9, 20_000: 7, 200_000: 3}
 """Train rows, and rounds."""
@@ -36,7 +37,7 @@ def _at(n: int, rounds: int) -> list[Result]:
     times = interleave(
         {
             "ours": lambda: ours((K,)),
-            "faiss": lambda: faiss.knn(queries, train, K),
+            "faiss": lambda: import_faiss().knn(queries, train, K),
             "torch": lambda: _plain_torch(x, q),
             "product": lambda: q @ x.T,
             "ours, torch": lambda: ours((K,), "torch"),

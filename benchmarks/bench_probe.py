@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.measure import Result, compare, interleave, seconds
 from medplus.config import probe_recipe
-from medplus.heads.probe import train_heads
+from medplus.heads.probe.stack import train_heads
 
 SHAPES = ((546, 512, 2, 10), (7007, 768, 7, 2))  # BreastMNIST with resnet18, DermaMNIST with a ViT
 LARGE = (165_466, 768, 8, 1)  # TissueMNIST with a ViT

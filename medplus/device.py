@@ -23,12 +23,11 @@ def resolve_device(name: str = "auto") -> torch.device:
     UsageError
         If the name is unknown or the machine has no such device.
     """
+    check_device_name(name)
     import torch
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu(:0)?|cuda(:(0|[1-9][0-9]{0,3}))?", name):
-        raise UsageError(f"unknown device '{name}'; use auto, cpu, cuda or cuda:0, cuda:1, …")
     kind, _, index = name.partition(":")
     if kind == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -38,6 +37,17 @@ def resolve_device(name: str = "auto") -> torch.device:
                 "use --device cpu, or check the driver with nvidia-smi"
             )
     return torch.device(name)
+
+
+def check_device_name(name: str) -> None:
+    """Refuse a word that names no device, wherever it runs.
+
+    Raises
+    ------
+    UsageError
+    """
+    if not re.fullmatch(r"auto|cpu(:0)?|cuda(:(0|[1-9][0-9]{0,3}))?", name):
+        raise UsageError(f"unknown device '{name}'; use auto, cpu, cuda or cuda:0, cuda:1, …")
 
 
 def resolve_precision(name: str, device: torch.device) -> Precision:

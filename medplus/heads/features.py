@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from medplus.embeddings.store import EmbeddingStore
 from medplus.errors import RunError
@@ -143,6 +142,8 @@ def empty_rows(n: int, dim: int) -> np.ndarray:
 
     The last bit of a matrix product may depend on where its factors lie.
     """
+    import torch
+
     values: np.ndarray = torch.empty(n, dim).numpy()
     return values
 

@@ -183,9 +183,7 @@ class _Planner:
             votes = {
                 record.k: record
                 for record in self._inventory.records_of("knn", cell)
-                if record.k in numbers
-                and (record.metric, record.vote) == (knn.metric, knn.vote)
-                and knn.backend in (AUTO, record.config.get("backend"))
+                if record.k in numbers and (record.metric, record.vote) == (knn.metric, knn.vote)
             }
             yield self._found(job, votes)
         seeds = self._grid.seeds_of(cell, "probe")

@@ -188,11 +188,11 @@ def test_ctrl_c_in_a_probe_keeps_finished_stores(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from medplus.heads.probe import protocol
+    from medplus.heads.probe import stack
 
     expected = cli(*PROBE, "--dataset", "a,b", "--runs", "whole").document["runs"]
     with monkeypatch.context() as patch:
-        patch.setattr(protocol, "train_heads", interrupt_call(call, protocol.train_heads))
+        patch.setattr(stack, "train_heads", interrupt_call(call, stack.train_heads))
         interrupted(cli, *PROBE, "--dataset", "a,b")
     assert len(list(Path().glob("runs/*/*/*/*/*/record.json"))) == 2 * (call - 1)
     assert leftovers(tmp_path) == []

@@ -142,7 +142,7 @@ def test_ctrl_c_ends_with_130_and_keeps_what_is_finished(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("medplus.heads.knn.protocol.search", interrupted)
+        patch.setattr("medplus.heads.knn.search.search", interrupted)
         ran = cli("sweep", grid)
 
     assert ran.code == 130

@@ -529,3 +529,22 @@ except SystemExit:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
 
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", [["knn"], ["probe", "--seed", "1", "--epochs", "2"]])
+def test_what_is_done_is_told_without_torch(store: Path, cli: Callable, command: list[str]) -> None:
+    arguments = [*command, "--dataset", "toy", "--backbone", "pixels", "--json"]
+    first = cli(*arguments).document
+    program = f"""
+import sys
+from medplus.cli import main
+try:
+    main({arguments!r})
+except SystemExit as end:
+    loaded = [name for name in ("torch", "faiss", "timm", "zarr") if name in sys.modules]
+    sys.exit(f"imported {{loaded}}" if loaded else end.code)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == first

@@ -108,7 +108,7 @@ class World:
         if protocol == "knn":
             own = {"k": 1, "metric": "l2", "vote": "majority"}
             document |= own
-            config = {**own, "backend": "faiss"}
+            config = own
         elif protocol == "probe":
             own = {"seed": 1, "lr": 1e-4, "weight_decay": 0.01}
             document |= own
@@ -280,7 +280,7 @@ OTHERWISE: list[tuple[dict[str, Any], set[str]]] = [
     ({"protocols": {"knn": {"k": 3, "metric": "cosine"}}}, {"knn"}),
     ({"protocols": {"knn": {"k": 3, "vote": "distance"}}}, {"knn"}),
     ({"protocols": {"knn": {"k": 3, "backend": "faiss"}}}, set()),
-    ({"protocols": {"knn": {"k": 3, "backend": "torch"}}}, {"knn"}),
+    ({"protocols": {"knn": {"k": 3, "backend": "torch"}}}, set()),
     ({"protocols": {"probe": {"epochs": 3}}}, {"probe"}),
     ({"protocols": {"probe": {"epochs": 2, "lr": 1e-3}}}, {"probe"}),
     ({"protocols": {"probe": {"epochs": 2, "weight_decay": 0.1}}}, {"probe"}),
@@ -325,7 +325,6 @@ FACTS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"k": 4}, ("knn",)),
     ({"metric": "cosine"}, ("knn",)),
     ({"vote": "distance"}, ("knn",)),
-    ({"backend": "torch"}, ("knn",)),
 ]
 
 
@@ -337,7 +336,7 @@ def test_record_of_something_else_is_not_finished(protocol, fact, world):
         seeds=[1],
         extract={"precision": "fp32"},
         protocols={
-            "knn": {"k": 1, "backend": "faiss"},
+            "knn": {"k": 1},
             "probe": {"epochs": 2},
             "finetune": {"epochs": 1},
         },

@@ -146,7 +146,7 @@ def test_whatever_a_job_raises_the_rest_goes_on(
     def broken(*arguments: Any, **named: Any) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("medplus.heads.knn.protocol.search", broken)
+    monkeypatch.setattr("medplus.heads.knn.search.search", broken)
     sweep = new_sweep(1)
     events: list[Event] = []
 
@@ -167,7 +167,7 @@ def test_an_interrupt_leaves_the_rest_to_do_and_blames_nobody(
 
     sweep = new_sweep(1)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("medplus.heads.knn.protocol.search", interrupted)
+        patch.setattr("medplus.heads.knn.search.search", interrupted)
         sweep.run(Here())
 
     assert sweep.desk.failures() == {}

@@ -1,7 +1,9 @@
-"""k-nearest neighbours on stored embeddings: search, vote, score."""
+"""k-nearest neighbours on stored embeddings: search, vote, score.
+
+To find that all is done takes no torch, which takes seconds to import; hence only the protocol is
+exported here, and it imports the search when there is something to search.
+"""
 
 from medplus.heads.knn.protocol import knn
-from medplus.heads.knn.search import Neighbours, search
-from medplus.heads.knn.vote import vote_shares
 
-__all__ = ["Neighbours", "knn", "search", "vote_shares"]
+__all__ = ["knn"]

@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-
-# torch comes first: faiss-gpu and torch bring different CUDA runtimes, and the other order has
-# crashed. This is the only module that imports faiss.
-import torch
-
-import faiss  # isort: skip
 
 from medplus.device import resolve_device
 from medplus.errors import UsageError
 from medplus.vocabulary import SearchBackend
 
+if TYPE_CHECKING:
+    import torch
+
 _TORCH_QUERIES, _TORCH_DISTANCES = 1024, 1 << 26
 GPU_MAX_K = 2048
 """The most neighbours that faiss finds on a GPU."""
+
+
+def import_faiss() -> Any:
+    """Return faiss: the only place that imports it.
+
+    torch comes first: faiss-gpu and torch bring different CUDA runtimes, and the other order has
+    crashed.
+    """
+    import torch  # noqa: F401
+
+    import faiss  # isort: skip
+
+    return faiss
+
+
+def check_backend(name: str) -> None:
+    """Refuse a word that names no backend.
+
+    Raises
+    ------
+    UsageError
+    """
+    if name not in ("auto", *get_args(SearchBackend)):
+        raise UsageError(f"unknown backend '{name}'; use auto, faiss or torch")
 
 
 def resolve_backend(name: str, device: torch.device) -> SearchBackend:
@@ -26,13 +47,12 @@ def resolve_backend(name: str, device: torch.device) -> SearchBackend:
 
     ``auto`` is faiss, except for a CUDA device that this build of faiss cannot use.
     """
-    if name == "auto":
-        return "torch" if device.type == "cuda" and faiss.get_num_gpus() == 0 else "faiss"
+    check_backend(name)
     if name == "faiss":
         return "faiss"
     if name == "torch":
         return "torch"
-    raise UsageError(f"unknown backend '{name}'; use auto, faiss or torch")
+    return "torch" if device.type == "cuda" and import_faiss().get_num_gpus() == 0 else "faiss"
 
 
 def nearest_candidates(
@@ -58,6 +78,7 @@ def nearest_candidates(
     target = resolve_device(device)
     if backend == "torch":
         return _search_torch(train, queries, width, target)
+    faiss = import_faiss()
     on_gpu = target.type == "cuda" and faiss.get_num_gpus() > 0 and width <= GPU_MAX_K
     if on_gpu:
         resources = faiss.StandardGpuResources()
@@ -72,6 +93,8 @@ def nearest_candidates(
 def _search_torch(
     train: np.ndarray, queries: np.ndarray, width: int, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
+    import torch
+
     x = torch.from_numpy(train).to(device)
     norms = torch.linalg.vector_norm(x, dim=1).square()  # without a copy
     distances, indices = [], []

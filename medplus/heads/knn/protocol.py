@@ -9,7 +9,7 @@ import numpy as np
 
 from medplus.config import KnnRecipe, make_recipe
 from medplus.cost import measure_cost
-from medplus.device import resolve_device
+from medplus.device import check_device_name, resolve_device
 from medplus.embeddings.store import EmbeddingStore
 from medplus.errors import RunError
 from medplus.heads.evaluation import (
@@ -24,13 +24,12 @@ from medplus.heads.evaluation import (
     select_best,
 )
 from medplus.heads.features import JoinedRows, fit_memory
-from medplus.heads.knn.backends import resolve_backend
-from medplus.heads.knn.search import search
+from medplus.heads.knn.backends import check_backend
 from medplus.heads.knn.vote import vote_shares
 from medplus.runs.ledger import save_run
 from medplus.runs.record import RunRecord
 from medplus.runs.scoring import EVALUATED
-from medplus.vocabulary import MULTI_LABEL, PAPER_K, SearchBackend, Split
+from medplus.vocabulary import MULTI_LABEL, PAPER_K, Split
 
 
 def knn(
@@ -59,6 +58,7 @@ def knn(
     metric : {"l2", "cosine"}
     vote : {"majority", "distance"}
     backend : {"auto", "faiss", "torch"}
+        What searches. It decides the speed and nothing else: results are equal, and so is the run.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
     runs : str or Path
@@ -80,36 +80,37 @@ def knn(
     """
     numbers = (k,) if isinstance(k, int) else tuple(k)
     recipe = make_recipe(KnnRecipe, {"k": numbers, "metric": metric, "vote": vote})
-    chosen = resolve_backend(backend, resolve_device(device))
+    check_backend(backend)
+    check_device_name(device)
     records = []
     for store in open_stores(stores):
-        plans = [_plan(store, recipe, number, chosen, runs) for number in dict.fromkeys(recipe.k)]
+        plans = [_plan(store, recipe, number, runs) for number in dict.fromkeys(recipe.k)]
         with claim_missing(plans, overwrite) as found:
             todo = [plan for plan, record in zip(plans, found, strict=True) if record is None]
-            done = iter(_run(store, recipe, todo, chosen, device, bootstrap, overwrite))
+            done = iter(_run(store, recipe, todo, backend, device, bootstrap, overwrite))
         records += [record or next(done) for record in found]
     return select_best(records)
 
 
-def _plan(
-    store: EmbeddingStore, recipe: KnnRecipe, k: int, backend: SearchBackend, runs: str | Path
-) -> RunPlan:
+def _plan(store: EmbeddingStore, recipe: KnnRecipe, k: int, runs: str | Path) -> RunPlan:
     fields = {"k": k, "metric": recipe.metric, "vote": recipe.vote}
     name = f"k{k}-{recipe.metric}-{recipe.vote}"
-    return plan_run(store, "knn", name, {**fields, "backend": backend}, fields, runs)
+    return plan_run(store, "knn", name, fields, fields, runs)
 
 
 def _run(
     store: EmbeddingStore,
     recipe: KnnRecipe,
     plans: list[RunPlan],
-    backend: SearchBackend,
+    backend: str,
     device: str,
     bootstrap: int | None,
     overwrite: bool,
 ) -> list[RunRecord]:
     if not plans:
         return []
+    from medplus.heads.knn.search import search
+
     info = store.info
     hold = fit_memory(store)
     train = read_split(store, "train", hold=hold)

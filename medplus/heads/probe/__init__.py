@@ -1,6 +1,8 @@
-"""Linear probes on stored embeddings: all heads of a grid trained as one."""
+"""Linear probes on stored embeddings: all heads of a grid trained as one.
+
+As for kNN, the protocol imports torch when there is something to train.
+"""
 
 from medplus.heads.probe.protocol import probe
-from medplus.heads.probe.stack import HeadGrid, TrainedHeads, train_heads
 
-__all__ = ["HeadGrid", "TrainedHeads", "probe", "train_heads"]
+__all__ = ["probe"]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from medplus.config import ProbeRecipe, probe_recipe
 from medplus.cost import measure_cost
-from medplus.device import resolve_device
+from medplus.device import check_device_name, resolve_device
 from medplus.embeddings.store import EmbeddingStore
 from medplus.errors import RunError
 from medplus.heads.evaluation import (
@@ -27,13 +26,15 @@ from medplus.heads.evaluation import (
     select_best,
 )
 from medplus.heads.features import fit_memory
-from medplus.heads.probe.feed import make_feeds
-from medplus.heads.probe.stack import HeadGrid, TrainedHeads, train_heads
+from medplus.heads.probe.grid import HeadGrid
 from medplus.progress import Progress, silent
 from medplus.runs.ledger import save_run
 from medplus.runs.record import RunRecord
 from medplus.runs.scoring import EVALUATED
 from medplus.vocabulary import MULTI_LABEL, Split
+
+if TYPE_CHECKING:
+    from medplus.heads.probe.stack import TrainedHeads
 
 
 def probe(
@@ -93,14 +94,14 @@ def probe(
         batch_size=batch_size,
         patience=patience,
     )
-    target = resolve_device(device)
+    check_device_name(device)
     records = []
     for store in open_stores(stores):
         plans = {head: _plan(store, full, head, runs) for head in _heads(full)}
         with claim_missing(list(plans.values()), overwrite) as records_found:
             found = dict(zip(plans, records_found, strict=True))
             todo = [head for head, record in found.items() if record is None]
-            done = _run(store, full, todo, plans, target, bootstrap, overwrite, progress)
+            done = _run(store, full, todo, plans, device, bootstrap, overwrite, progress)
         records += [record or done[head] for head, record in found.items()]
     return select_best(records)
 
@@ -133,13 +134,19 @@ def _run(
     recipe: ProbeRecipe,
     todo: list[_Head],
     plans: dict[_Head, RunPlan],
-    device: torch.device,
+    device: str,
     bootstrap: int | None,
     overwrite: bool,
     progress: Progress,
 ) -> dict[_Head, RunRecord]:
     if not todo:
         return {}
+    import torch
+
+    from medplus.heads.probe.feed import make_feeds
+    from medplus.heads.probe.stack import train_heads
+
+    target = resolve_device(device)
     info = store.info
     multi_label = info.task == MULTI_LABEL
     hold = fit_memory(store)
@@ -149,9 +156,9 @@ def _run(
     # The smallest grid that spans what is left to do; its heads beyond that are not recorded.
     seeds = tuple(dict.fromkeys(seed for seed, _, _ in todo))
     settings = tuple(dict.fromkeys((lr, wd) for _, lr, wd in todo))
-    with measure_cost(device) as meter:
-        feeds = make_feeds({split: data.embeddings for split, data in splits.items()}, device)
-        labels = {split: torch.from_numpy(splits[split].labels).to(device) for split in splits}
+    with measure_cost(target) as meter:
+        feeds = make_feeds({split: data.embeddings for split, data in splits.items()}, target)
+        labels = {split: torch.from_numpy(splits[split].labels).to(target) for split in splits}
         what = f"{info.dataset} {info.size} px · {info.backbone} · {len(todo)} heads"
         with progress(what, recipe.epochs, "epoch") as advance:
             heads = train_heads(

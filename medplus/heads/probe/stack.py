@@ -28,32 +28,12 @@ from torch.optim.adam import adam
 from medplus.backbones.head import initial_head
 from medplus.config import ProbeRecipe
 from medplus.heads.probe.feed import Feed, Resident
+from medplus.heads.probe.grid import HeadGrid
 from medplus.progress import Advance
 
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8  # torch.optim.AdamW's defaults
 _BLOCK_LOGITS = 1 << 24
 _BLOCK_ROWS = 1 << 14
-
-
-@dataclass(frozen=True)
-class HeadGrid:
-    """The grid of heads: every seed with every setting of learning rate and weight decay.
-
-    Attributes
-    ----------
-    seeds : tuple of int
-    settings : tuple of (float, float)
-        Learning rate and weight decay.
-    """
-
-    seeds: tuple[int, ...]
-    settings: tuple[tuple[float, float], ...]
-
-    @classmethod
-    def of(cls, recipe: ProbeRecipe) -> HeadGrid:
-        """Return the grid that a recipe spans."""
-        settings = tuple((lr, wd) for lr in recipe.lr for wd in recipe.weight_decay)
-        return cls(recipe.seeds, settings)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from medplus.embeddings import schema
 from medplus.errors import RunError
 from medplus.heads import features
 from medplus.heads.features import StoredFeatures
-from medplus.heads.knn import knn, search
+from medplus.heads.knn import knn
+from medplus.heads.knn.search import search
 from medplus.runs.ledger import read_predictions
 
 module = sys.modules[search.__module__]

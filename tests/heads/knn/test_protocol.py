@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from medplus.errors import MedplusError, RunError, UsageError
 from medplus.heads.knn import knn
-from medplus.heads.knn import protocol as knn_protocol
+from medplus.heads.knn import search as knn_search
 from medplus.runs.ledger import read_predictions
 from medplus.vocabulary import MULTI_LABEL, SPLITS
 
@@ -122,13 +122,13 @@ def test_cost_is_that_of_the_search_which_the_runs_share(task_store, tmp_path):
 
 def test_one_search_serves_every_k(task_store, tmp_path, monkeypatch):
     searches = []
-    search = knn_protocol.search
+    search = knn_search.search
 
     def watch(train, queries, k, **more):
         searches.append((len(queries), k))
         return search(train, queries, k, **more)
 
-    monkeypatch.setattr(knn_protocol, "search", watch)
+    monkeypatch.setattr(knn_search, "search", watch)
     knn(task_store(), [1, 3, 11], runs=tmp_path)
     assert searches == [(60 + 80, 11)]
 
@@ -195,7 +195,7 @@ def test_runs_that_exist_are_not_computed_again(task_store, tmp_path, monkeypatc
     kept = [p for p in before if p.is_file()]
     assert len(kept) == 4
     assert all(p.stat().st_mtime_ns == before[p] for p in kept)
-    monkeypatch.setattr(knn_protocol, "search", None)  # not even called
+    monkeypatch.setattr(knn_search, "search", None)  # not even called
     knn(store, [1, 5, 7], runs=tmp_path)
 
 
@@ -213,9 +213,19 @@ def test_overwrite_computes_again(task_store, tmp_path):
 
 def test_every_setting_is_another_run(task_store, tmp_path):
     store = task_store()
-    settings = [{}, {"metric": "cosine"}, {"vote": "distance"}, {"backend": "torch"}]
+    settings = [{}, {"metric": "cosine"}, {"vote": "distance"}]
     ids = [knn(store, 5, runs=tmp_path, **setting)[0].run_id for setting in settings]
     assert len(set(ids)) == len(ids)
+
+
+def test_the_backend_makes_no_other_run_as_it_makes_no_other_result(task_store, tmp_path):
+    store = task_store()
+    [found] = knn(store, 5, runs=tmp_path, backend="faiss")
+    [again] = knn(store, 5, runs=tmp_path, backend="torch")
+    [other] = knn(store, 5, runs=tmp_path / "other", backend="torch")
+    assert again == found
+    assert (other.run_id, other.metrics) == (found.run_id, found.metrics)
+    assert other.cost["backend"] == "torch"
 
 
 def test_several_stores_are_scored_in_order(task_store, tmp_path):

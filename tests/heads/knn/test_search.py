@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.neighbors import NearestNeighbors
 
 from medplus.errors import RunError, UsageError
-from medplus.heads.knn.backends import faiss, resolve_backend
+from medplus.heads.knn.backends import import_faiss, resolve_backend
 from medplus.heads.knn.search import search
 
 BACKENDS = ("faiss", "torch")
@@ -281,6 +281,7 @@ def test_an_unknown_backend_is_refused():
 def test_auto_is_faiss_unless_the_device_is_a_gpu_that_faiss_cannot_use(monkeypatch):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert resolve_backend("auto", cpu) == "faiss"
+    faiss = import_faiss()
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
     assert resolve_backend("auto", cuda) == "torch"
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)

@@ -13,8 +13,9 @@ from medplus.config import ProbeRecipe
 from medplus.embeddings import schema
 from medplus.heads import features
 from medplus.heads.features import HeldFeatures, StoredFeatures
-from medplus.heads.probe import feed, probe, stack, train_heads
+from medplus.heads.probe import feed, probe, stack
 from medplus.heads.probe.feed import Resident, Windowed, make_feeds
+from medplus.heads.probe.stack import train_heads
 from medplus.runs.ledger import read_predictions
 from medplus.vocabulary import MULTI_LABEL
 

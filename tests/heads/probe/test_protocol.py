@@ -11,8 +11,7 @@ from medmnist.evaluator import getACC, getAUC
 from safetensors.torch import load_file
 
 from medplus.errors import RunError, UsageError
-from medplus.heads.probe import probe
-from medplus.heads.probe import protocol as probe_protocol
+from medplus.heads.probe import probe, stack
 from medplus.runs.ledger import read_predictions, read_record
 from medplus.vocabulary import MULTI_LABEL, PAPER_SEEDS, SPLITS
 
@@ -182,13 +181,13 @@ def test_heads_that_exist_are_not_trained_again_and_new_ones_do_not_change_them(
     first = probe(store, [1, 2], lr=0.01, epochs=4, runs=tmp_path, bootstrap=0)
     before = modified(tmp_path)
     trained = []
-    train_heads = probe_protocol.train_heads
+    train_heads = stack.train_heads
 
     def watch(*arguments, grid, **more):
         trained.append(grid)
         return train_heads(*arguments, grid=grid, **more)
 
-    monkeypatch.setattr(probe_protocol, "train_heads", watch)
+    monkeypatch.setattr(stack, "train_heads", watch)
     again = probe(store, [2, 3, 1], lr=[0.01, 0.1], epochs=4, runs=tmp_path, bootstrap=0)
     after = modified(tmp_path)
     assert {p: after[p] for p in before} == before
