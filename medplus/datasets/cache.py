@@ -21,16 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xxhash
 
 from medplus import atomic, lock
-from medplus.datasets import npz
+from medplus.datasets import arrays, npz
 from medplus.errors import DatasetError, first_line
 from medplus.seal import seal, unseal
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = 2
+_SCHEMA = 3
 _META = "meta.json"
 FOLDER = ".medplus-cache"
 LOCK_TIMEOUT_S = 3600
@@ -173,8 +172,8 @@ def _open_if_current(folder: Path, path: Path) -> CachedArrays | None:
             with suppress(OSError):  # in a folder of others, the MD5 is computed every time
                 atomic.remove_leftovers_in(folder)
                 write_meta(folder, {**meta, "signature": signature})
-        arrays = map_arrays(folder, meta["arrays"])
-        return CachedArrays(arrays, meta["digest"], meta["md5"], meta["phantom"])
+        mapped = arrays.map_arrays(folder, meta["arrays"])
+        return CachedArrays(mapped, meta["digest"], meta["md5"], meta["phantom"])
     except Exception:
         return None  # absent, or damaged in whatever way: it is filled again
 
@@ -198,33 +197,6 @@ def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
     atomic.write_json(folder / _META, seal(meta))
 
 
-def checksum_arrays(folder: Path) -> dict[str, list[str]]:
-    """Return, per array of a cache, the XXH3 hashes of its header and of its whole file."""
-    return {name: _checksums(folder / f"{name}.npy") for name in npz.ARRAYS}
-
-
-def map_arrays(folder: Path, checksums: Mapping[str, list[str]]) -> dict[str, np.ndarray]:
-    """Map a cache's arrays into memory, and check all of them but the pixels.
-
-    To hash the pixels would take as long as reading them; `damaged_arrays` does it.
-
-    Raises
-    ------
-    Exception
-        If an array is missing or damaged, in as many ways as numpy tells of it.
-    """
-    arrays = {}
-    for name in npz.ARRAYS:
-        path = folder / f"{name}.npy"
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        header, whole = checksums[name]
-        labels = name.endswith("_labels")
-        if _checksums(path)[1] != whole if labels else _header_checksum(path) != header:
-            raise ValueError(f"{path} is damaged")
-        arrays[name] = array
-    return arrays
-
-
 def damaged_arrays(folder: Path) -> list[Path]:
     """Read a cache to the last byte and return the files that are not what was written.
 
@@ -234,35 +206,9 @@ def damaged_arrays(folder: Path) -> list[Path]:
         A folder with a ``meta.json``, of an npz file or of a folder of images.
     """
     try:
-        checksums = read_meta(folder)["arrays"]
-    except (OSError, ValueError, KeyError, AttributeError):
+        return arrays.damaged_arrays(folder, read_meta(folder)["arrays"])
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return [folder / _META]
-    files = {name: folder / f"{name}.npy" for name in npz.ARRAYS}
-    return [file for name, file in files.items() if not _is_whole(file, checksums[name])]
-
-
-def _is_whole(path: Path, checksums: list[str]) -> bool:
-    try:
-        return _checksums(path) == checksums
-    except (OSError, ValueError):
-        return False
-
-
-def _checksums(path: Path) -> list[str]:
-    digest = xxhash.xxh3_64()
-    with path.open("rb") as file:
-        while block := file.read(_HASH_BLOCK):
-            digest.update(block)
-    return [_header_checksum(path), digest.hexdigest()]
-
-
-def _header_checksum(path: Path) -> str:
-    """Return the hash of all that stands before an array's data: magic, dtype, order, shape."""
-    with path.open("rb") as file:
-        npz.skip_header(file)
-        length = file.tell()
-        file.seek(0)
-        return xxhash.xxh3_64_hexdigest(file.read(length))
 
 
 def _fill(folder: Path, path: Path) -> None:
@@ -283,7 +229,7 @@ def _fill(folder: Path, path: Path) -> None:
                     "md5": file_md5(path),
                     "digest": _copy_arrays(archive, path, headers, temporary),
                     "phantom": npz.read_phantom_note(archive, path),
-                    "arrays": checksum_arrays(temporary),
+                    "arrays": arrays.describe_arrays(temporary),
                 }
                 write_meta(temporary, meta)
         except OSError as error:

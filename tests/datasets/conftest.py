@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,3 +71,16 @@ def inflations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(npz, "read_blocks", counting)
     return names
+
+
+@pytest.fixture
+def is_mapped() -> Callable[[np.ndarray], bool]:
+    """Tell whether an array is a view of a file that is mapped into memory."""
+
+    def look(array: np.ndarray) -> bool:
+        base: Any = array
+        while isinstance(base, np.ndarray):
+            base = base.base
+        return isinstance(base, mmap.mmap)
+
+    return look

@@ -33,9 +33,9 @@ def test_cached_arrays_equal_the_files(write_npz, make_arrays, compressed, order
         np.testing.assert_array_equal(cached.arrays[name], expected)
 
 
-def test_arrays_are_memory_mapped_and_read_only(write_npz):
+def test_arrays_are_memory_mapped_and_read_only(write_npz, is_mapped):
     images = open_cached(write_npz()).arrays["train_images"]
-    assert isinstance(images, np.memmap)
+    assert is_mapped(images)
     with pytest.raises(ValueError, match="read-only"):
         images[0] = 0
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from medplus import atomic, lock
-from medplus.datasets import cache
+from medplus.datasets import arrays, cache
 from medplus.datasets.dataset import ImageDataset, ImageSplit
 from medplus.datasets.folder import splitfile
 from medplus.datasets.folder.build import fill_arrays
@@ -37,7 +37,7 @@ from medplus.vocabulary import SPLITS, Split, Task
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = 1
+_SCHEMA = 2
 _RUN_FILES = ("record.json", "network.safetensors", "zarr.json")
 
 
@@ -244,7 +244,7 @@ def _fill(folder: Path, source: Source, size: int, progress: Progress) -> None:
                 "classes": list(content.labels.classes),
                 "channels": channels,
                 "group_column": content.group_column,
-                "arrays": cache.checksum_arrays(temporary),
+                "arrays": arrays.describe_arrays(temporary),
             }
             cache.write_meta(temporary, meta)
             if content.split_file is not None:
@@ -277,8 +277,8 @@ def _open_if_current(folder: Path, source: Source, size: int) -> ImageDataset | 
             return None
         if source.description.group_column not in (None, meta.get("group_column")):
             return None  # asked for by a flag, of which the signature knows nothing
-        arrays = cache.map_arrays(folder, meta["arrays"])
-        return _dataset(source, size, meta, arrays)
+        mapped = arrays.map_arrays(folder, meta["arrays"])
+        return _dataset(source, size, meta, mapped)
     except MedplusError:
         raise
     except Exception:
@@ -286,7 +286,7 @@ def _open_if_current(folder: Path, source: Source, size: int) -> ImageDataset | 
 
 
 def _dataset(
-    source: Source, size: int, meta: dict[str, Any], arrays: dict[str, np.ndarray]
+    source: Source, size: int, meta: dict[str, Any], mapped: dict[str, np.ndarray]
 ) -> ImageDataset:
     task: Task = meta["task"]
     classes: Sequence[str] = meta["classes"]
@@ -302,7 +302,7 @@ def _dataset(
         digest=meta["digest"],
         path=str(source.root),
         splits={
-            split: ImageSplit(arrays[f"{split}_images"], np.array(arrays[f"{split}_labels"]))
+            split: ImageSplit(mapped[f"{split}_images"], np.array(mapped[f"{split}_labels"]))
             for split in SPLITS
         },
     )

@@ -25,14 +25,14 @@ pytestmark = pytest.mark.usefixtures("fast_disk")
 # --- layouts -------------------------------------------------------------------------------------
 
 
-def test_split_folders_hold_class_folders(fill):
+def test_split_folders_hold_class_folders(fill, is_mapped):
     root = fill(SPLIT_FOLDERS)
     data = load(root)
     assert (data.name, data.size, data.channels, data.source) == ("data", 6, 1, "custom")
     assert (data.task, data.classes, data.path) == ("binary-class", ("a", "b"), str(root))
     for split, n in (("train", 4), ("val", 2), ("test", 3)):
         images = data.splits[split].images
-        assert isinstance(images, np.memmap)
+        assert is_mapped(images)
         expected = [np.asarray(Image.open(root / split / c / f"{i}.png"))
                     for c in "ab" for i in range(n)]  # fmt: skip
         np.testing.assert_array_equal(images, expected)
