@@ -34,6 +34,7 @@ def search_by_blocks(rows, train, queries, k, **more):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_search_block", watch)
+        patch.setattr(module, "_SMALLEST_BLOCK", 0)
         patch.setattr(
             module, "spare_memory", lambda device: rows * module._COPIES * 4 * train.shape[1]
         )
@@ -118,6 +119,7 @@ def test_a_store_that_does_not_fit_is_searched_alike(
 
     monkeypatch.setattr(StoredFeatures, "read", watch)
     monkeypatch.setattr(features, "spare_memory", lambda: 170 * 6 * 4 - 1)
+    monkeypatch.setattr(module, "_SMALLEST_BLOCK", 0)
     monkeypatch.setattr(module, "spare_memory", lambda device: 50 * module._COPIES * 4 * 6)
     stored = knn(store, [1, 5, 40], runs=tmp_path / "stored", **options)
     # Val and test are one row of queries, in blocks of 50.
