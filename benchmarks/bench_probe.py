@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.measure import Result, compare, interleave, seconds
 from medplus.config import probe_recipe
+from medplus.heads.probe.feed import Resident
 from medplus.heads.probe.stack import train_heads
 
 SHAPES = ((546, 512, 2, 10), (7007, 768, 7, 2))  # BreastMNIST with resnet18, DermaMNIST with a ViT
@@ -30,6 +31,7 @@ def _small(n: int, dim: int, n_classes: int, epochs: int) -> list[Result]:
     ways |= {
         "plain": lambda: _plain_loop(x, y[:, 0], val, n_classes, epochs),
         "loader": lambda: _plain_loop(x, y[:, 0], val, n_classes, epochs, loader=True),
+        "products": _products(n, dim, n_classes, 39, epochs),
     }
     times = interleave({str(name): way for name, way in ways.items()}, ROUNDS)
     regression = [
@@ -46,6 +48,8 @@ def _small(n: int, dim: int, n_classes: int, epochs: int) -> list[Result]:
     results += [
         compare(f"one head with a DataLoader ÷ 39 stacked, {what}", times["loader"],
                 times["39"], ""),
+        compare(f"39 heads stacked ÷ their matrix products alone, {what}", times["39"],
+                times["products"], ""),
         compare(f"scikit-learn's LogisticRegression ÷ one head stacked, {what}", regression,
                 times["1"][:3], ""),
     ]  # fmt: skip
@@ -62,6 +66,9 @@ def _large(n: int, dim: int, n_classes: int, epochs: int) -> list[Result]:
             "three": lambda: _stack(x, y, val, n_classes, 3, epochs),
             "read": x.sum,
             "gather": lambda: [x[rows] for rows in order.split(64)],
+            "windows": lambda: [None for _ in Resident(x).windows(order.unsqueeze(0), 64)],
+            "many": lambda: _stack(x, y, val, n_classes, 39, epochs),
+            "products": _products(n, dim, n_classes, 39, epochs),
             "plain": lambda: _plain_loop(x, y[:, 0], val, n_classes, epochs),
         },
         2,
@@ -69,11 +76,28 @@ def _large(n: int, dim: int, n_classes: int, epochs: int) -> list[Result]:
     what = f"{n:,} × {dim}, {n_classes} classes, an epoch"
     return [
         compare(f"one head ÷ reading the features once, {what}", times["one"], times["read"], ""),
-        compare(f"one head ÷ gathering the batches alone, {what}", times["one"], times["gather"],
-                ""),
+        compare(f"one head ÷ gathering its batches alone, {what}", times["one"],
+                times["windows"], ""),
+        compare(f"gathering batch by batch ÷ in windows, {what}", times["gather"],
+                times["windows"], ""),
+        compare(f"39 heads stacked ÷ their matrix products alone, {what}", times["many"],
+                times["products"], ""),
         compare(f"3 heads stacked ÷ one in a plain loop, {what}", times["three"],
                 times["plain"], "≤ 0.7"),
     ]  # fmt: skip
+
+
+def _products(n, dim, n_classes, heads, epochs):
+    """Return the matrix products of all steps alone, on one batch: logits, and gradients."""
+    seeds, n_rates = HEADS[heads]
+    x = torch.randn(len(seeds), 64, dim)
+    weight = torch.randn(len(seeds), n_rates * n_classes, dim)
+
+    def work() -> None:
+        for _ in range(epochs * -(-n // 64)):
+            torch.bmm(torch.bmm(weight, x.mT), x)
+
+    return work
 
 
 def _data(n, dim, n_classes):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Protocol
 
 import torch
 
@@ -11,9 +11,15 @@ from medplus.heads.features import Features, HeldFeatures, empty_rows
 from medplus.memory import spare_memory
 from medplus.vocabulary import Split
 
+_WINDOW_CPU, _WINDOW_GPU = 1 << 21, 1 << 26  # bytes: what a processor's cache holds; few launches
+_ALIGNMENT = 64
 
-class Feed(Protocol):
+
+class Feed(ABC):
     """Rows of one split, in batches for training and in blocks for evaluation.
+
+    Rows are gathered for many batches at once, which costs half of what single batches do: see
+    ``benchmarks/bench_probe.py``.
 
     Attributes
     ----------
@@ -23,50 +29,97 @@ class Feed(Protocol):
         Where the rows are given.
     """
 
-    @property
-    def shape(self) -> tuple[int, int]: ...  # noqa: D102
+    shape: tuple[int, int]
+    device: torch.device
 
-    @property
-    def device(self) -> torch.device: ...  # noqa: D102
-
-    def batches(
+    def windows(
         self, orders: torch.Tensor, size: int
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield every batch's row numbers (n_seeds, size) and rows (n_seeds, size, dim).
+        """Yield, for some batches at a time, row numbers and rows; the next window overwrites them.
 
         Parameters
         ----------
         orders : Tensor of int64, shape (n_seeds, n_samples), on the CPU
             The order in which each seed sees the rows.
-        """
+        size : int
+            Rows in a batch; the last one of an epoch may be smaller, and is a window of its own.
 
+        Yields
+        ------
+        numbers : Tensor of int64, shape (n_batches, n_seeds, size)
+        rows : Tensor of float32, shape (n_batches, n_seeds, size, dim)
+        """
+        (n_seeds, n), dim = orders.shape, self.shape[1]
+        length = max(1, self._window_bytes() // (n_seeds * size * dim * 4)) * size
+        orders = self._prepare(orders)
+        for start in range(0, n, length):
+            parts = _by_batch(orders[:, start : start + length], size)
+            numbers = torch.cat([part.reshape(-1) for part in parts])
+            rows = self._gather(numbers)
+            numbers, first = numbers.to(self.device), 0
+            for part in parts:
+                last = first + part.numel()
+                yield numbers[first:last].view(part.shape), rows[first:last].view(*part.shape, dim)
+                first = last
+
+    @abstractmethod
     def blocks(self, rows: int) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yield all rows in order, a block at a time, each with its place."""
 
+    @abstractmethod
+    def _window_bytes(self) -> int: ...
 
-class Resident:
+    def _prepare(self, orders: torch.Tensor) -> torch.Tensor:
+        return orders
+
+    @abstractmethod
+    def _gather(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Return the rows of these numbers, float32 (len(numbers), dim), on the device."""
+
+
+def _by_batch(orders: torch.Tensor, size: int) -> list[torch.Tensor]:
+    """Return (n_batches, n_seeds, size) of whole batches, and (1, n_seeds, rest) if any remain."""
+    whole = orders.shape[1] // size
+    full = orders[:, : whole * size].reshape(len(orders), whole, size).transpose(0, 1)
+    rest = orders[:, whole * size :].unsqueeze(0)
+    return [part for part in (full, rest) if part.numel()]
+
+
+def aligned(batch: torch.Tensor) -> torch.Tensor:
+    """Return a batch at an address like every other's.
+
+    The last bit of a matrix product may depend on where its factors lie, but not on how many
+    batches were gathered together.
+    """
+    return batch if batch.data_ptr() % _ALIGNMENT == 0 else batch.clone()
+
+
+class Resident(Feed):
     """Features that lie on the device."""
 
     def __init__(self, rows: torch.Tensor) -> None:
         self._rows = rows
         self.shape = (rows.shape[0], rows.shape[1])
         self.device = rows.device
-
-    def batches(  # noqa: D102
-        self, orders: torch.Tensor, size: int
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        orders = orders.to(self.device)
-        for start in range(0, orders.shape[1], size):
-            numbers = orders[:, start : start + size]
-            rows = self._rows.index_select(0, numbers.reshape(-1))
-            yield numbers, rows.view(*numbers.shape, -1)
+        self._place = rows.new_empty(0, rows.shape[1])
 
     def blocks(self, rows: int) -> Iterator[tuple[slice, torch.Tensor]]:  # noqa: D102
         for start in range(0, len(self._rows), rows):
             yield slice(start, start + rows), self._rows[start : start + rows]
 
+    def _window_bytes(self) -> int:
+        return _WINDOW_CPU if self.device.type == "cpu" else _WINDOW_GPU
 
-class Windowed:
+    def _prepare(self, orders: torch.Tensor) -> torch.Tensor:
+        return orders.to(self.device)
+
+    def _gather(self, numbers: torch.Tensor) -> torch.Tensor:
+        if len(self._place) < len(numbers):  # new memory for every window would cost as much again
+            self._place = self._rows.new_empty(len(numbers), self.shape[1])
+        return torch.index_select(self._rows, 0, numbers, out=self._place[: len(numbers)])
+
+
+class Windowed(Feed):
     """Features that are too large for the device, or for the whole machine.
 
     Shuffled rows lie anywhere, and fetching each by itself would be slow on a disk. The orders are
@@ -87,31 +140,24 @@ class Windowed:
         self._window = window
         self.shape = features.shape
         self.device = device
-
-    def batches(  # noqa: D102
-        self, orders: torch.Tensor, size: int
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        (n_seeds, n), dim = orders.shape, self.shape[1]
-        if self._window is None:
-            self._window = spare_memory(self.device)
-        # Whole batches, and at least one.
-        length = max(1, self._window // (n_seeds * size * dim * 4)) * size
-        place = empty_rows(n_seeds * min(length, n), dim)
-        for start in range(0, n, length):
-            numbers = orders[:, start : start + length]
-            filled = place[: numbers.numel()]
-            self._features.gather(numbers.reshape(-1).numpy(), out=filled)
-            window = torch.from_numpy(filled).to(self.device).view(*numbers.shape, dim)
-            numbers = numbers.to(self.device)
-            for first in range(0, numbers.shape[1], size):
-                part = slice(first, first + size)
-                rows = window[:, part].clone(memory_format=torch.contiguous_format)
-                yield numbers[:, part], rows
-            del window  # before the next one takes its place on the device
+        self._place = empty_rows(0, self.shape[1])
 
     def blocks(self, rows: int) -> Iterator[tuple[slice, torch.Tensor]]:  # noqa: D102
         for start, block in self._features.blocks(rows):
             yield slice(start, start + len(block)), torch.from_numpy(block).to(self.device)
+
+    def _window_bytes(self) -> int:
+        if self._window is None:
+            self._window = spare_memory(self.device)
+        return self._window
+
+    def _gather(self, numbers: torch.Tensor) -> torch.Tensor:
+        if len(self._place) < len(numbers):
+            self._place = empty_rows(0, self.shape[1])  # the old goes before the new one comes
+            self._place = empty_rows(len(numbers), self.shape[1])
+        filled = self._place[: len(numbers)]
+        self._features.gather(numbers.numpy(), out=filled)
+        return torch.from_numpy(filled).to(self.device)
 
 
 def make_feeds(features: Mapping[Split, Features], device: torch.device) -> dict[Split, Feed]:

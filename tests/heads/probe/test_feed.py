@@ -95,10 +95,12 @@ def test_every_batch_is_the_rows_of_its_numbers_and_every_row_comes_once_a_seed(
     x, _ = draw("multi-class", 50)
     orders = torch.stack([torch.randperm(50), torch.randperm(50)])
     for source in (Resident(torch.from_numpy(x)), Windowed(HeldFeatures(x), CPU, 2 * 24 * 13 * 4)):
-        batches = list(source.batches(orders, 8))
-        assert torch.equal(torch.cat([numbers for numbers, _ in batches], 1), orders)
-        for numbers, rows in batches:
+        seen = []
+        for numbers, rows in source.windows(orders, 8):
             np.testing.assert_array_equal(rows, x[numbers])
+            seen += numbers.transpose(0, 1).flatten(1).unbind(1)
+            assert numbers.shape[2] == 8 or len(seen) == 50
+        assert torch.equal(torch.stack(seen, 1), orders)
 
 
 def test_features_held_in_memory_are_resident_on_the_cpu(monkeypatch):
