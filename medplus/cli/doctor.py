@@ -17,7 +17,6 @@ import click
 
 from medplus.cli import options
 from medplus.cli.options import Output
-from medplus.doctor.finding import counted
 
 if TYPE_CHECKING:
     from medplus.doctor.finding import Finding, Mark
@@ -90,6 +89,8 @@ def _show(findings: Sequence[Finding], removed: Sequence[Path], count: Counter[M
     for path in removed:
         click.echo(f"removed      {path}")
     parts = [(count["problem"], "problem"), (count["warning"], "warning")]
+    from medplus.doctor.finding import counted
+
     told = " and ".join(counted(n, noun) for n, noun in parts if n)
     click.echo(f"\n{told or 'nothing is wrong'}")
 
