@@ -21,6 +21,7 @@ from medplus.heads.knn import knn
 from medplus.heads.knn.search import search
 from medplus.heads.probe.stack import train_heads
 from medplus.reporting.runs import read_runs
+from medplus.seal import seal
 
 ROUNDS = 3
 DIM = 256
@@ -111,5 +112,5 @@ def _records(n: int, folder: Path) -> Callable[[], object]:
         run = folder / "runs" / "knn" / "noise" / "28" / f"backbone{number}" / record.run_id
         run.mkdir(parents=True)
         copy = {**document, "backbone": f"backbone{number}"}
-        (run / "record.json").write_text(json.dumps(copy))
+        (run / "record.json").write_text(json.dumps(seal(copy)))
     return lambda: read_runs(folder / "runs")

@@ -17,6 +17,7 @@ from medplus.backbones.catalog import PAPER
 from medplus.datasets.catalog import FLAGS
 from medplus.reporting.runs import read_runs
 from medplus.runs.record import RunRecord
+from medplus.seal import seal
 from medplus.vocabulary import PAPER_SEEDS, SIZES
 
 ROUNDS = 3
@@ -118,5 +119,5 @@ def _write_records(root: Path) -> list[Path]:
                 network={"fit": "pad", "precision": "fp32"}, **own,
             )  # fmt: skip
             paths.append(folder / "record.json")
-            paths[-1].write_text(json.dumps(record.to_dict()))
+            paths[-1].write_text(json.dumps(seal(record.to_dict())))
     return paths

@@ -15,6 +15,7 @@ import yaml
 
 import medplus
 from benchmarks.measure import Result, compare, interleave, seconds
+from medplus.seal import seal
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.engines.local import LocalEngine
 from medplus.sweep.events import Event
@@ -154,7 +155,7 @@ def _write_finished(grid_file: Path, root: Path, npz: Path) -> None:
                 folder = root / "runs" / protocol / cell.dataset / str(cell.size)
                 folder = folder / cell.backbone / name
                 folder.mkdir(parents=True)
-                (folder / "record.json").write_text(json.dumps(written))
+                (folder / "record.json").write_text(json.dumps(seal(written)))
 
 
 def _write_store(root: Path, cell: Cell, document: dict) -> None:
@@ -162,11 +163,13 @@ def _write_store(root: Path, cell: Cell, document: dict) -> None:
 
     document = json.loads(json.dumps(document))
     info = document["attributes"]["medplus"]
+    info.pop("seal")
     key = {**info["key"], "backbone": cell.backbone, "size": cell.size}
     key["preprocess"] = {**key["preprocess"], "fit": "pad"}
     digest = digest_of(key)
     info.update(dataset=cell.dataset, size=cell.size, backbone=cell.backbone, key=key,
                 key_digest=digest, weights="pretrained")  # fmt: skip
+    document["attributes"]["medplus"] = seal(info)
     name = f"{cell.backbone}-{digest[:8]}.zarr"
     path = root / "stores" / cell.dataset / str(cell.size) / name
     path.mkdir(parents=True)

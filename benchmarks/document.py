@@ -24,14 +24,10 @@ def write_page() -> None:
 
 def _section(path: Path) -> str:
     document = record.read(path)
-    results = [
-        (benchmark, kept["measured"], Result(**entry))
-        for benchmark, kept in document["results"].items()
-        for entry in kept["ratios"]
-    ]
+    results = [Result(**entry) for kept in document["results"].values() for entry in kept["ratios"]]
     figure = DOCS / "performance" / f"{path.stem}.svg"
-    _draw(figure, [r for _, _, r in results if r.sense is not None and not r.points])
-    growths = [result for _, _, result in results if result.points]
+    _draw(figure, [r for r in results if r.sense is not None and not r.points])
+    growths = [result for result in results if result.points]
     curves = figure.with_name(f"{path.stem}-growth.svg")
     if growths:
         _draw_growth(curves, growths)
@@ -43,17 +39,26 @@ def _section(path: Path) -> str:
         f"![How the ratios stand to their goals](performance/{figure.name})",
         "",
         *([f"![How times grow](performance/{curves.name})", ""] if growths else []),
-        "| benchmark | what | median | range | goal | reached | medians | measured |",
-        "|---|---|---|---|---|---|---|---|",
     ]
-    for benchmark, day, result in results:
-        reached = {True: "yes", False: "**no**", None: ""}[result.is_reached]
-        spread = f"{min(result.ratios):.3g}–{max(result.ratios):.3g}"
-        lines.append(
-            f"| {benchmark} | {result.name} | {result.median:.3g} | {spread} | {result.goal} | "
-            f"{reached} | {result.detail} | {day} |"
-        )
+    for benchmark, kept in document["results"].items():
+        lines += [
+            f"#### {benchmark} ({kept['measured']})",
+            "",
+            "| what | median | range | goal | reached | medians |",
+            "|---|---|---|---|---|---|",
+            *(_row(Result(**entry)) for entry in kept["ratios"]),
+            "",
+        ]
     return "\n".join(lines)
+
+
+def _row(result: Result) -> str:
+    reached = {True: "yes", False: "**no**", None: ""}[result.is_reached]
+    spread = f"{min(result.ratios):.3g}–{max(result.ratios):.3g}"
+    return (
+        f"| {result.name} | {result.median:.3g} | {spread} | {result.goal} | {reached} | "
+        f"{result.detail} |"
+    )
 
 
 def _title(machine: dict[str, Any]) -> str:
@@ -103,6 +108,8 @@ def _draw_growth(path: Path, growths: list[Result]) -> None:
         axes.loglog(x, [y[-1] * size / x[-1] for size in x], color="0.75", linewidth=1)
         axes.loglog(x, y, "o-", color="#2a78d6", markersize=4, linewidth=1.5)
         axes.set_title(f"{_short(result.name)}: {result.median:.2f}", fontsize=7)
+        axes.set_xticks(x, [f"{size:,.0f}" for size in x])
+        axes.minorticks_off()
         axes.tick_params(labelsize=6)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in figure.axes[len(growths) :]:
