@@ -50,12 +50,13 @@ class Feed(ABC):
         rows : Tensor of float32, shape (n_batches, n_seeds, size, dim)
         """
         (n_seeds, n), dim = orders.shape, self.shape[1]
-        length = max(1, self._window_bytes() // (n_seeds * size * dim * 4)) * size
+        room = max(n_seeds * size, min(self._window_bytes() // (4 * dim), n_seeds * n))
+        length = room // (n_seeds * size) * size
         orders = self._prepare(orders)
         for start in range(0, n, length):
             parts = _by_batch(orders[:, start : start + length], size)
             numbers = torch.cat([part.reshape(-1) for part in parts])
-            rows = self._gather(numbers)
+            rows = self._gather(numbers, room)
             numbers, first = numbers.to(self.device), 0
             for part in parts:
                 last = first + part.numel()
@@ -73,8 +74,13 @@ class Feed(ABC):
         return orders
 
     @abstractmethod
-    def _gather(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Return the rows of these numbers, float32 (len(numbers), dim), on the device."""
+    def _gather(self, numbers: torch.Tensor, room: int) -> torch.Tensor:
+        """Return the rows of these numbers, float32 (len(numbers), dim), on the device.
+
+        They lie where the last ones did. New memory for every window would cost as much time
+        again, and twice the memory while the last batch is still held. `room` is how many rows
+        there may be at most, from now on.
+        """
 
 
 def _by_batch(orders: torch.Tensor, size: int) -> list[torch.Tensor]:
@@ -101,7 +107,7 @@ class Resident(Feed):
         self._rows = rows
         self.shape = (rows.shape[0], rows.shape[1])
         self.device = rows.device
-        self._place = rows.new_empty(0, rows.shape[1])
+        self._place: torch.Tensor | None = None
 
     def blocks(self, rows: int) -> Iterator[tuple[slice, torch.Tensor]]:  # noqa: D102
         for start in range(0, len(self._rows), rows):
@@ -113,9 +119,9 @@ class Resident(Feed):
     def _prepare(self, orders: torch.Tensor) -> torch.Tensor:
         return orders.to(self.device)
 
-    def _gather(self, numbers: torch.Tensor) -> torch.Tensor:
-        if len(self._place) < len(numbers):  # new memory for every window would cost as much again
-            self._place = self._rows.new_empty(len(numbers), self.shape[1])
+    def _gather(self, numbers: torch.Tensor, room: int) -> torch.Tensor:
+        if self._place is None or len(self._place) < room:
+            self._place = self._rows.new_empty(room, self.shape[1])
         return torch.index_select(self._rows, 0, numbers, out=self._place[: len(numbers)])
 
 
@@ -140,7 +146,8 @@ class Windowed(Feed):
         self._window = window
         self.shape = features.shape
         self.device = device
-        self._place = empty_rows(0, self.shape[1])
+        self._host = empty_rows(0, self.shape[1])
+        self._place: torch.Tensor | None = None
 
     def blocks(self, rows: int) -> Iterator[tuple[slice, torch.Tensor]]:  # noqa: D102
         for start, block in self._features.blocks(rows):
@@ -151,13 +158,16 @@ class Windowed(Feed):
             self._window = spare_memory(self.device)
         return self._window
 
-    def _gather(self, numbers: torch.Tensor) -> torch.Tensor:
-        if len(self._place) < len(numbers):
-            self._place = empty_rows(0, self.shape[1])  # the old goes before the new one comes
-            self._place = empty_rows(len(numbers), self.shape[1])
-        filled = self._place[: len(numbers)]
-        self._features.gather(numbers.numpy(), out=filled)
-        return torch.from_numpy(filled).to(self.device)
+    def _gather(self, numbers: torch.Tensor, room: int) -> torch.Tensor:
+        n, on_host = len(numbers), self.device.type == "cpu"
+        if self._place is None or len(self._place) < room:
+            self._host = host = empty_rows(room, self.shape[1])
+            self._place = (
+                torch.from_numpy(host) if on_host else torch.empty(host.shape, device=self.device)
+            )
+        self._features.gather(numbers.numpy(), out=self._host[:n])
+        rows = self._place[:n]
+        return rows if on_host else rows.copy_(torch.from_numpy(self._host[:n]))
 
 
 def make_feeds(features: Mapping[Split, Features], device: torch.device) -> dict[Split, Feed]:

@@ -41,17 +41,19 @@ def assert_same(a, b):
 
 # One batch at a time, a window that ends within the epoch, and one larger than the epoch.
 @pytest.mark.parametrize("window", [0, 3 * 40 * 13 * 4, 1 << 20])
+@pytest.mark.parametrize("batch_size", [16, 9])  # batches of 9 rows begin at odd addresses
 @pytest.mark.parametrize("task", ["multi-class", MULTI_LABEL])
-def test_windowed_features_train_the_same_heads(task, window, monkeypatch):
+def test_windowed_features_train_the_same_heads(task, batch_size, window, monkeypatch):
     monkeypatch.setattr(stack, "_BLOCK_ROWS", 10)
     (x, y), (val_x, val_y) = draw(task, 105), draw(task, 35, seed=1)
     labels, val_labels = torch.from_numpy(y), torch.from_numpy(val_y)
     multi_label = task == MULTI_LABEL
+    recipe = RECIPE.model_copy(update={"batch_size": batch_size})
 
     def train(make):
         rows, val_rows = make(x), make(val_x)
         heads = train_heads(
-            (rows, labels), (val_rows, val_labels), 4, RECIPE, multi_label=multi_label
+            (rows, labels), (val_rows, val_labels), 4, recipe, multi_label=multi_label
         )
         return heads, heads.scores(val_rows, multi_label)
 
