@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import record
 from benchmarks.measure import Result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "performance.md"
@@ -49,7 +52,7 @@ def _section(path: Path) -> str:
             *(_row(Result(**entry)) for entry in kept["ratios"]),
             "",
         ]
-    return "\n".join(lines)
+    return "\n".join(lines).rstrip()
 
 
 def _row(result: Result) -> str:
@@ -90,8 +93,7 @@ def _draw(path: Path, results: list[Result]) -> None:
     axes.set_yticks(range(len(results)), [_short(r.name) for r in reversed(results)], fontsize=7)
     axes.set_xlabel("how far the goal is reached (1: just reached, right: better)", fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
+    _save(figure, path)
 
 
 def _draw_growth(path: Path, growths: list[Result]) -> None:
@@ -116,9 +118,17 @@ def _draw_growth(path: Path, growths: list[Result]) -> None:
         axes.remove()
     figure.supxlabel("size (grey: slope 1)", fontsize=7)
     figure.supylabel("seconds", fontsize=7)
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
+    _save(figure, path)
 
 
 def _short(name: str) -> str:
     return name if len(name) <= 80 else f"{name[:79]}…"
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write the same bytes for the same figure: no date, and no random ids."""
+    import matplotlib
+
+    path.parent.mkdir(exist_ok=True)
+    with matplotlib.rc_context({"svg.hashsalt": "medplus"}):
+        figure.savefig(path, metadata={"Date": None})
