@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measure import Result, compare
+from benchmarks.measure import Result, compare, growth
 
 SIZES = (50_000, 200_000, 1_000_000)
 DIM, N_CLASSES, QUERIES = 768, 10, 500
@@ -29,14 +29,21 @@ ROUNDS = 2
 
 def run() -> list[Result]:
     results = []
+    peaks: dict[str, dict[int, list[float]]] = {"knn": {}, "probe": {}}
     for n in SIZES:
         with tempfile.TemporaryDirectory() as folder:
             store = write_store(Path(folder), n)
-            results += _heads(store, n, limited=n == SIZES[-1])
-    return [*results, _extract(), _report()]
+            results += _heads(store, n, peaks, limited=n == SIZES[-1])
+    grown = [
+        growth(f"peak memory of {work}: rows (D = {DIM})", of, unit="GB")
+        for work, of in peaks.items()
+    ]
+    return [*results, *grown, _extract(), _report()]
 
 
-def _heads(store: Path, n: int, limited: bool) -> list[Result]:
+def _heads(
+    store: Path, n: int, peaks_of: dict[str, dict[int, list[float]]], limited: bool
+) -> list[Result]:
     """Set the peak against the features' bytes and, for the largest store, the limited run's."""
     results = []
     features = (n + 2 * QUERIES) * DIM * 4 / 1e9
@@ -44,6 +51,7 @@ def _heads(store: Path, n: int, limited: bool) -> list[Result]:
         free = [_child(work, str(store)) for _ in range(ROUNDS if limited else 1)]
         name = f"{work} on {n:,} × {DIM}"
         peaks = [run["peak"] / 1e9 for run in free]
+        peaks_of[work][n] = peaks[:1]
         results.append(
             compare(f"{name}: peak memory ÷ its features", peaks, [features] * len(peaks), "", "GB")
         )

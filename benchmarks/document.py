@@ -41,7 +41,7 @@ def _section(path: Path) -> str:
         "",
         f"![How the ratios stand to their goals](performance/{figure.name})",
         "",
-        *([f"![How times grow](performance/{curves.name})", ""] if growths else []),
+        *([f"![How costs grow](performance/{curves.name})", ""] if growths else []),
     ]
     for benchmark, kept in document["results"].items():
         lines += [
@@ -97,7 +97,7 @@ def _draw(path: Path, results: list[Result]) -> None:
 
 
 def _draw_growth(path: Path, growths: list[Result]) -> None:
-    """Draw times over sizes, log-log, each beside a line of slope 1 through its last point."""
+    """Draw costs over sizes, log-log, each beside a line of slope 1 through its last point."""
     from matplotlib.figure import Figure
 
     columns = 3
@@ -117,7 +117,7 @@ def _draw_growth(path: Path, growths: list[Result]) -> None:
     for axes in figure.axes[len(growths) :]:
         axes.remove()
     figure.supxlabel("size (grey: slope 1)", fontsize=7)
-    figure.supylabel("seconds", fontsize=7)
+    figure.supylabel("seconds, or GB of memory", fontsize=7)
     _save(figure, path)
 
 

@@ -25,7 +25,7 @@ class Result:
     detail : str
         The absolute medians, for orientation only.
     points : list of [float, float]
-        For a growth: size and median seconds, of which `ratios` are the slopes.
+        For a growth: size and median cost, of which `ratios` are the slopes.
     """
 
     name: str
@@ -76,13 +76,15 @@ def interleave(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[st
     return times
 
 
-def growth(name: str, series: Mapping[int, list[float]], goal: str = "≤ 1.1") -> Result:
-    """Return how times grow with a size: the slopes of log time over log size, round by round.
+def growth(
+    name: str, series: Mapping[int, list[float]], goal: str = "≤ 1.1", unit: str = "s"
+) -> Result:
+    """Return how costs grow with a size: the slopes of log cost over log size, round by round.
 
     Parameters
     ----------
     series : mapping
-        From each size to its seconds, one per round.
+        From each size to its costs, one per round: seconds, or what `unit` says.
     """
     sizes = sorted(series)
     x = [math.log(size) for size in sizes]
@@ -91,7 +93,8 @@ def growth(name: str, series: Mapping[int, list[float]], goal: str = "≤ 1.1") 
         for round_ in zip(*(series[size] for size in sizes), strict=True)
     ]
     points = [[float(size), statistics.median(series[size])] for size in sizes]
-    detail = f"{points[0][1]:.3g} s at {sizes[0]:,}, {points[-1][1]:.3g} s at {sizes[-1]:,}"
+    first, last = (f"{cost:.3g} {unit} at {size:,.0f}" for size, cost in (points[0], points[-1]))
+    detail = f"{first}, {last}"
     return Result(name, slopes, goal, detail, points)
 
 
