@@ -76,6 +76,8 @@ def doctor(
 
 def _show(findings: Sequence[Finding], removed: Sequence[Path], count: Counter[Mark]) -> None:
     # Without rich, which may be what is broken.
+    from medplus.doctor.finding import counted
+
     for group, members in groupby(findings, lambda finding: finding.group):
         head: str = group
         chosen = [*_chosen(list(members)), ("", "", "")]
@@ -89,8 +91,6 @@ def _show(findings: Sequence[Finding], removed: Sequence[Path], count: Counter[M
     for path in removed:
         click.echo(f"removed      {path}")
     parts = [(count["problem"], "problem"), (count["warning"], "warning")]
-    from medplus.doctor.finding import counted
-
     told = " and ".join(counted(n, noun) for n, noun in parts if n)
     click.echo(f"\n{told or 'nothing is wrong'}")
 

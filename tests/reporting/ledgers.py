@@ -21,7 +21,7 @@ PROBE: dict[str, Any] = {
     "batch_size": 64,
     "patience": 5,
 }
-KNN: dict[str, Any] = {"k": 11, "metric": "l2", "vote": "majority", "backend": "faiss"}
+KNN: dict[str, Any] = {"k": 11, "metric": "l2", "vote": "majority"}
 EMPTY: Mapping[str, np.ndarray] = {}
 
 
