@@ -1,9 +1,10 @@
-"""Parsing JSON that a stranger may have written."""
+"""JSON: parsing what a stranger may have written, and the one canonical form that is hashed."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _DEEPEST = 100
@@ -39,3 +40,17 @@ def parse_json(data: bytes) -> Any:
 
 def _containers(values: Iterable[Any]) -> list[Any]:
     return [value for value in values if isinstance(value, dict | list)]
+
+
+def digest_of(document: Mapping[str, Any]) -> str:
+    """Return the SHA-256, in hex, of a JSON object in canonical form.
+
+    Indentation and the order of keys do not count; lists and tuples are alike.
+
+    Examples
+    --------
+    >>> digest_of({"b": 1, "a": (2,)}) == digest_of({"a": [2], "b": 1})
+    True
+    """
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

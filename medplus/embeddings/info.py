@@ -1,0 +1,104 @@
+"""What a store says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from medplus.datasets import catalog
+from medplus.spec import ExtractSpec
+from medplus.vocabulary import MULTI_LABEL, Split, Task
+
+
+class StoreInfo(BaseModel):
+    """A store's attributes: what it holds, how it came about, and whether it is complete.
+
+    Attributes
+    ----------
+    schema_version : int
+        `medplus.spec.SCHEMA`.
+    key : str
+        The identity of the embeddings, SHA-256 in hex: ``spec.key(dataset_digest,
+        backbone_digest)``.
+    spec : ExtractSpec
+        Settled: the choices that made these embeddings, spelled so that they can be made again.
+    dataset, dataset_path, dataset_digest : str
+        The dataset's name, where its file or folder lies, and the SHA-256 of its arrays and labels'
+        meaning.
+    task, classes
+        What the labels mean; class names in order.
+    backbone, tag : str
+        The backbone's short name, and its full name.
+    weights : str
+        ``pretrained``, ``none``, or the absolute path of the file.
+    weights_sha256, backbone_digest : str
+        Of the weights that were in memory; and of the whole backbone: full name, weights,
+        normalisation.
+    preprocess : dict
+        The fields of `medplus.preprocess.PreprocessSpec`.
+    run_id : str or None
+        The fine-tuned run that the backbone is.
+    dim : int
+        Number of embedding dimensions D.
+    cost : dict
+        ``seconds``, ``images_per_second`` and ``device`` of the extraction, over all its sessions.
+    complete : bool
+        Set last; readers refuse a store without it.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int
+    key: str
+    spec: ExtractSpec
+    dataset: str
+    dataset_path: str
+    dataset_digest: str
+    data_source: str
+    licence: str
+    citation: str = ""
+    task: Task
+    classes: list[str]
+    backbone: str
+    tag: str
+    weights: str
+    weights_sha256: str
+    backbone_digest: str
+    preprocess: dict[str, Any]
+    run_id: str | None = None
+    dim: int
+    n_samples: dict[Split, int]
+    versions: dict[str, str]
+    created: str
+    cost: dict[str, Any] = {}
+    complete: bool = False
+
+    @property
+    def size(self) -> int:
+        """Height and width of the images in pixels."""
+        assert self.spec.size is not None
+        return self.spec.size
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of the stored embeddings, little-endian float32 or float16."""
+        return np.dtype(self.spec.dtype or "float32").newbyteorder("<")
+
+    @property
+    def label_dtype(self) -> np.dtype:
+        """uint8, or int64 where there are more than 256 classes."""
+        return np.dtype("u1") if len(self.classes) <= 256 else np.dtype("<i8")
+
+    @property
+    def n_labels(self) -> int:
+        """Columns of the labels: one, or one per label where several may hold."""
+        return len(self.classes) if self.task == MULTI_LABEL else 1
+
+    def resume_command(self, root: Path) -> str:
+        """Return the command that completes or repairs this store under a root."""
+        by_flag = self.spec.dataset in catalog.FLAGS
+        data_root = str(Path(self.dataset_path).parent) if by_flag else None
+        return self.spec.command(data_root, str(root))

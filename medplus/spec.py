@@ -1,0 +1,204 @@
+"""What identifies embeddings: one frozen object, carried from the command line to the report."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from typing import Any, Literal, Protocol
+
+from medplus.jsonfile import digest_of
+from medplus.vocabulary import Fit, Precision, StoreDtype
+
+PRELOGITS = "prelogits"
+"""The feature that is a network's embedding where no other is asked for."""
+PIXELS = "pixels"
+"""The backbone that is none: an image's own values."""
+PRETRAINED = "pretrained"
+NONE = "none"
+AUTO = "auto"
+SCHEMA = 2
+"""The version of what a store holds; it is part of every key."""
+
+
+class Made(Protocol):
+    """What a spec is compared with: embeddings, or a run on them, that exist.
+
+    Attributes
+    ----------
+    spec : ExtractSpec
+        Settled.
+    dataset, backbone, tag : str
+        The dataset's name, the backbone's short name, and its full name.
+    """
+
+    @property
+    def spec(self) -> ExtractSpec: ...  # noqa: D102
+    @property
+    def dataset(self) -> str: ...  # noqa: D102
+    @property
+    def backbone(self) -> str: ...  # noqa: D102
+    @property
+    def tag(self) -> str: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class ExtractSpec:
+    """Every choice that determines embeddings.
+
+    None is a choice that was not made: an extraction takes its default, a search any. A spec is
+    *settled* where all are made, as stores and records carry it; what means nothing for raw pixels
+    stays None.
+
+    Attributes
+    ----------
+    dataset : str
+        A MedMNIST flag, or the path of an npz file or of a folder of images; settled, absolute.
+    size : int or None
+        Height and width of the images in pixels; by default the dataset's own.
+    backbone : str
+        As `medplus.backbones.sources.resolve` takes it; settled, so that it can be named again
+        from any folder.
+    weights : str or None
+        ``pretrained``, ``none`` (random), or a file; by default ``pretrained``.
+    fit : {"pad", "resize", "native"} or None
+        How images are brought to the backbone's input; by default ``pad``, or as a fine-tuned run
+        was trained.
+    feature : str or None
+        What of the network is its embedding; by default ``prelogits``.
+    precision : {"auto", "fp32", "bf16", "fp16"} or None
+        Of the computation; by default ``auto``, what the hardware runs natively.
+    dtype : {"float32", "float16"} or None
+        How embeddings are stored; by default ``float32``.
+    group_column : str or None
+        Of a folder of images: the column of its table whose groups stay in one split. It changes
+        the data, and so their digest.
+
+    Examples
+    --------
+    >>> spec = ExtractSpec("breastmnist", 28, "resnet18", feature="avg")
+    >>> spec.command()
+    'medplus extract --dataset breastmnist --size 28 --backbone resnet18 --feature avg'
+    """
+
+    dataset: str
+    size: int | None = None
+    backbone: str = "resnet18"
+    weights: str | None = None
+    fit: Fit | None = None
+    feature: str | None = None
+    precision: Precision | Literal["auto"] | None = None
+    dtype: StoreDtype | None = None
+    group_column: str | None = None
+
+    def key(self, data_digest: str, weights_digest: str) -> str:
+        """Return the identity of a settled spec's embeddings: equal keys, equal embeddings.
+
+        Names take no part, so that data and weights may be moved.
+
+        Parameters
+        ----------
+        data_digest : str
+            SHA-256 of the dataset: its arrays and what its labels mean.
+        weights_digest : str
+            SHA-256 of the backbone: its architecture, its weights in memory, and what images are
+            normalised with.
+
+        Returns
+        -------
+        str
+            SHA-256 in hex.
+        """
+        choices = {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in ("dataset", "backbone", "weights", "group_column")
+        }
+        return digest_of(
+            {"schema": SCHEMA, "data": data_digest, "weights": weights_digest, **choices}
+        )
+
+    def matches(self, made: Made) -> bool:
+        """Tell whether embeddings that exist have every choice that this spec makes.
+
+        Dataset and backbone match by any of their names.
+        """
+        have = made.spec
+        if self.dataset not in (made.dataset, have.dataset) or self.backbone not in (
+            made.backbone,
+            made.tag,
+            have.backbone,
+        ):
+            return False
+        # A settled None means nothing for raw pixels, so that whatever is asked for is met.
+        return all(
+            asked is None or found is None or asked == found
+            for asked, found in (
+                (self.size, have.size),
+                (self.weights, have.weights),
+                (self.fit, have.fit),
+                (self.feature, have.feature),
+                (self.precision, None if have.backbone == PIXELS else have.precision),
+                (self.dtype, have.dtype),
+            )
+        )
+
+    def command(self, data_root: str | None = None, store: str | None = None) -> str:
+        """Return the command that makes, completes or repairs these embeddings.
+
+        Parameters
+        ----------
+        data_root, store : str, optional
+            Folder of the datasets and root of the stores, where they are not the default.
+        """
+        options: dict[str, Any] = {
+            "dataset": self.dataset,
+            "size": self.size,
+            "backbone": self.backbone,
+            **{name: getattr(self, name) for name in CHOICES},
+            "data_root": data_root,
+            "store": store,
+        }
+        words = ["medplus", "extract"]
+        for name, value in options.items():
+            if value is not None:
+                words += [f"--{name.replace('_', '-')}", str(value)]
+        return shlex.join(words)
+
+    def describe(self) -> str:
+        """Return dataset, size and backbone in words."""
+        size = "" if self.size is None else f" at {self.size} px"
+        return f"{self.dataset}{size} with {self.backbone}"
+
+    def with_choices(self, **choices: Any) -> ExtractSpec:
+        """Return the spec with some choices changed."""
+        return replace(self, **choices)
+
+
+CHOICES = ("weights", "fit", "feature", "precision", "dtype", "group_column")
+"""The fields of a spec besides dataset, size and backbone."""
+
+
+def specs(
+    datasets: Iterable[str],
+    sizes: Iterable[int | None] = (None,),
+    backbones: Iterable[str] = ("resnet18",),
+    **choices: Any,
+) -> list[ExtractSpec]:
+    """Return a spec for every dataset, size and backbone, in this order.
+
+    Parameters
+    ----------
+    **choices
+        Further fields of `ExtractSpec`, the same for all.
+
+    Examples
+    --------
+    >>> [spec.describe() for spec in specs(["breastmnist"], [28, 64], ["pixels"])]
+    ['breastmnist at 28 px with pixels', 'breastmnist at 64 px with pixels']
+    """
+    return [
+        ExtractSpec(dataset, size, backbone, **choices)
+        for dataset, size, backbone in product(datasets, sizes, backbones)
+    ]
