@@ -17,18 +17,19 @@ if TYPE_CHECKING:
     from medplus.datasets.load import load_dataset
     from medplus.datasets.phantom import write_phantom
     from medplus.embeddings.extract import extract, extract_all
-    from medplus.embeddings.select import StoreQuery, find_store
+    from medplus.embeddings.select import find_store
     from medplus.embeddings.store import open_store
     from medplus.errors import MedplusError
     from medplus.evaluation import evaluate
     from medplus.heads.knn import knn
     from medplus.heads.probe import probe
     from medplus.reporting.report import report
+    from medplus.spec import ExtractSpec
     from medplus.training import finetune, finetune_all
 
 _HOMES = {
     "MedplusError": "medplus.errors",
-    "StoreQuery": "medplus.embeddings.select",
+    "ExtractSpec": "medplus.spec",
     "evaluate": "medplus.evaluation",
     "extract": "medplus.embeddings.extract",
     "extract_all": "medplus.embeddings.extract",
@@ -45,8 +46,8 @@ _HOMES = {
 """Public names and their modules, imported on first use: `import medplus` stays instant."""
 
 __all__ = [
+    "ExtractSpec",
     "MedplusError",
-    "StoreQuery",
     "__version__",
     "evaluate",
     "extract",

@@ -19,6 +19,7 @@ from medplus.metrics import accuracy
 from medplus.progress import Progress, silent
 from medplus.reporting.report import Report, report
 from medplus.runs.record import RunRecord
+from medplus.spec import specs
 from medplus.training import finetune
 from medplus.training.watch import Watch
 
@@ -124,11 +125,7 @@ def run_quickstart(
         ) from error
     tell(f"2. Embeddings of {', '.join(BACKBONES)} (random weights) → {root / 'embeddings'}")
     extractions = extract_all(
-        DATASETS,
-        SIZES,
-        BACKBONES,
-        weights="none",
-        fit="native",
+        specs(DATASETS, SIZES, BACKBONES, weights="none", fit="native"),
         device=device,
         data_root=data,
         store=root / "embeddings",
@@ -159,7 +156,7 @@ def run_quickstart(
 
 def _summarise(extraction: Extraction, records: list[RunRecord], data: Path) -> Summary:
     info = extraction.store.info
-    own = [r for r in records if r.store_key == info.key_digest and r.selected]
+    own = [r for r in records if r.store_key == info.key and r.selected]
     [neighbours] = [r for r in own if r.protocol == "knn"]
     probes = [r for r in own if r.protocol == "probe"]
     accuracies = [r.metrics["test"]["acc"] for r in probes]

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medplus.errors import UsageError, nearest, short
 from medplus.progress import Progress, silent
+from medplus.spec import ExtractSpec
 from medplus.vocabulary import PAPER_K, PAPER_SEEDS, SIZES
 from medplus.yamlfile import read_yaml
 
@@ -232,14 +233,11 @@ def _extract(
 ) -> EmbeddingStore:
     from medplus.embeddings.extract import extract_all
 
+    spec = ExtractSpec(
+        config.dataset, config.img_size, config.architecture, weights, "pad", precision="fp32"
+    )
     [extraction] = extract_all(
-        [config.dataset],
-        [config.img_size],
-        [config.architecture],
-        weights=weights,
-        precision="fp32",
-        dtype="float32",
-        fit="pad",
+        [spec],
         batch_size=config.batch_size_eval,
         device=config.device,
         data_root=config.data_path,

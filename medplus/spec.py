@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import product
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
+from medplus.errors import UsageError, nearest
 from medplus.jsonfile import digest_of
 from medplus.vocabulary import Fit, Precision, StoreDtype
 
@@ -171,13 +172,34 @@ class ExtractSpec:
         size = "" if self.size is None else f" at {self.size} px"
         return f"{self.dataset}{size} with {self.backbone}"
 
-    def with_choices(self, **choices: Any) -> ExtractSpec:
-        """Return the spec with some choices changed."""
-        return replace(self, **choices)
-
 
 CHOICES = ("weights", "fit", "feature", "precision", "dtype", "group_column")
 """The fields of a spec besides dataset, size and backbone."""
+
+_WORDS: dict[str, tuple[str, ...]] = {
+    "fit": get_args(Fit),
+    "precision": (AUTO, *get_args(Precision)),
+    "dtype": get_args(StoreDtype),
+}
+
+
+def make_spec(
+    dataset: str, size: int | None = None, backbone: str = "resnet18", **choices: Any
+) -> ExtractSpec:
+    """Return a spec, and refuse a word that none of its choices knows.
+
+    Raises
+    ------
+    UsageError
+        Names the field, and what it may be.
+    """
+    for name, value in choices.items():
+        if name not in CHOICES:
+            raise UsageError(f"unknown choice '{name}'{nearest(name, CHOICES)}")
+        words = _WORDS.get(name, ())
+        if words and value is not None and value not in words:
+            raise UsageError(f"{name} '{value}' is none of {', '.join(words)}")
+    return ExtractSpec(dataset, size, backbone, **choices)
 
 
 def specs(
@@ -199,6 +221,6 @@ def specs(
     ['breastmnist at 28 px with pixels', 'breastmnist at 64 px with pixels']
     """
     return [
-        ExtractSpec(dataset, size, backbone, **choices)
+        make_spec(dataset, size, backbone, **choices)
         for dataset, size, backbone in product(datasets, sizes, backbones)
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,6 +33,7 @@ from medplus.backbones.networks import (
 from medplus.backbones.pythonfile import is_python_file
 from medplus.backbones.sam import bake_sam_tables
 from medplus.errors import BackboneError, UsageError
+from medplus.jsonfile import digest_of
 from medplus.preprocess import PAPER_CANVAS, PreprocessSpec
 from medplus.vocabulary import Fit
 
@@ -63,6 +65,18 @@ class Backbone:
     weights_sha256: str
     feature: str
     run_id: str | None = None
+    ref: Any = None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that makes the backbone, in hex: full name, weights, normalisation."""
+        return digest_of(
+            {
+                "tag": self.tag,
+                "weights": self.weights_sha256,
+                "preprocess": vars(self.preprocess),
+            }
+        )
 
     @property
     def is_network(self) -> bool:

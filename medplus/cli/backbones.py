@@ -46,8 +46,9 @@ def backbones(output: Output, names: tuple[str, ...], fetch: bool, to: Path | No
 
 def _list(output: Output, given: Sequence[str]) -> None:
     from medplus.backbones.catalog import PAPER, PIXELS, describe, is_pattern, matching
+    from medplus.backbones.sources import expand
 
-    asked = options.expand_backbones(given) or [*PAPER, PIXELS]
+    asked = expand(given) or [*PAPER, PIXELS]
     found = [match for name in asked for match in (matching(name) if is_pattern(name) else [name])]
     found = list(dict.fromkeys(found))
     if len(found) > MOST_DESCRIBED and any(is_pattern(name) for name in asked):
@@ -65,6 +66,7 @@ def _list(output: Output, given: Sequence[str]) -> None:
 def _fetch(output: Output, given: Sequence[str], to: Path | None) -> None:
     from medplus.backbones.catalog import is_pattern
     from medplus.backbones.fetch import fetch_weights
+    from medplus.backbones.sources import expand
 
     if not given:
         raise UsageError("--fetch needs the names of backbones, or all: the paper's ten")
@@ -74,9 +76,7 @@ def _fetch(output: Output, given: Sequence[str], to: Path | None) -> None:
             f"--fetch takes names, not '{patterns[0]}', which may mean many gigabytes; "
             f"medplus backbones '{patterns[0]}' lists what matches"
         )
-    fetched = fetch_weights(
-        options.expand_backbones(given), to, lambda one: output.note(f"{one.tag} is at hand")
-    )
+    fetched = fetch_weights(expand(given), to, lambda one: output.note(f"{one.tag} is at hand"))
     document = {"fetched": [asdict(one) for one in fetched]}
     output.result(document, lambda: _show_fetched(fetched, to))
 

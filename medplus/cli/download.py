@@ -74,10 +74,11 @@ def download(
     An interrupted download goes on where it stopped. Files that are there are left as they are.
     """
     from medplus.datasets.download import official_files
+    from medplus.datasets.sources import expand
 
     if as_list and verify:
         raise click.UsageError("--list and --verify do different things; give one of them")
-    names = options.expand_datasets([part for name in datasets for part in name.split(",")])
+    names = expand([part for name in datasets for part in name.split(",")])
     wanted = [size for size in options.expand_sizes(sizes) if size is not None]
     files = official_files(names, wanted, data_root, base_url)
     if as_list:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from medplus.cli import options
+from medplus.cli import options, specs
 from medplus.cli.options import Output
 from medplus.cli.recipes import recipe_options
 from medplus.config import FINETUNE_RECIPES, finetune_recipe
@@ -46,18 +46,7 @@ class BatchSize(click.ParamType):  # type: ignore[type-arg]  # not generic befor
     show_default=True,
     help="paper, modern, or a YAML file; configs/recipes/ holds both as files to start from.",
 )
-@click.option(
-    "--weights",
-    default="pretrained",
-    show_default=True,
-    help="pretrained, none, a file, or a folder that medplus backbones --fetch … --to wrote.",
-)
-@click.option(
-    "--fit",
-    type=click.Choice(["pad", "resize", "native"]),
-    help="How images are brought to the network's input size.  [default: pad]",
-)
-@options.group_column
+@specs.choices(*specs.TRAIN)
 @click.option(
     "--batch-size",
     type=BatchSize(),
@@ -117,10 +106,9 @@ def finetune(
     from medplus.training import finetune_all
     from medplus.vocabulary import PAPER_SEEDS
 
+    chosen = {name: settings.pop(name) for name in specs.TRAIN}
     records = finetune_all(
-        options.expand_datasets(datasets),
-        options.expand_sizes(sizes),
-        options.expand_backbones(backbones),
+        specs.to_specs(datasets, sizes, backbones, **chosen),
         seeds or PAPER_SEEDS[:1],
         watch=output.watch,
         progress=output.progress,

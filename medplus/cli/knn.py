@@ -9,11 +9,11 @@ import click
 
 from medplus.cli import options
 from medplus.cli.options import Output
-from medplus.cli.selection import find_stores, selectors
+from medplus.cli.specs import select_stores, selecting
 
 
 @click.command()
-@selectors
+@selecting
 @options.several(
     "--k",
     "k",
@@ -43,7 +43,6 @@ from medplus.cli.selection import find_stores, selectors
     show_default=True,
     help="What searches; auto is faiss, wherever it can use the device.",
 )
-@options.device
 @options.runs_root
 @click.option("--overwrite", is_flag=True, help="Compute runs again that exist.")
 @options.common
@@ -63,7 +62,7 @@ def knn(
     The defaults are the paper's: k = 11, Euclidean distance, majority vote. ★ marks the k with the
     best val accuracy.
     """
-    stores = find_stores(**selection)
+    stores = select_stores(device=device, **selection)
     from medplus.heads.knn import knn as run_knn
 
     records = run_knn(

@@ -51,11 +51,11 @@ def _flatten(
 
 def named_code(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
     """Take backbones, and a Python file among them only where the command line itself names it."""
-    from medplus.backbones.pythonfile import is_python_file
+    from medplus.backbones.sources import is_code
 
     value = _flatten(ctx, param, value) if isinstance(value, tuple) else value
     named = () if value is None else value if isinstance(value, tuple) else (value,)
-    code = next((name for name in named if is_python_file(name)), None)
+    code = next((name for name in named if is_code(name)), None)
     source = ctx.get_parameter_source(str(param.name))
     if code is not None and source is not ParameterSource.COMMANDLINE:
         raise UsageError(
@@ -214,16 +214,6 @@ def device(command: Command) -> Command:
     )(command)
 
 
-def group_column(command: Command) -> Command:
-    """Add ``--group-column``."""
-    return click.option(
-        "--group-column",
-        metavar="NAME",
-        help="Of a folder of images: the column of its table whose groups, such as patients, stay "
-        "in one split. The split remembers it.  [default: dataset.yaml's]",
-    )(command)
-
-
 def names(default_size: str) -> Callable[[Command], Command]:
     """Add the selectors ``--dataset``, ``--size`` and ``--backbone``."""
 
@@ -250,34 +240,22 @@ def names(default_size: str) -> Callable[[Command], Command]:
     return add
 
 
-def expand_datasets(given: Sequence[str]) -> list[str]:
-    """Replace ``all`` by the paper's twelve, in the paper's order."""
-    from medplus.datasets.catalog import FLAGS
-
-    return _expand(given, FLAGS)
-
-
-def expand_backbones(given: Sequence[str]) -> list[str]:
-    """Replace ``all`` by the paper's ten, in the paper's order."""
-    from medplus.backbones.catalog import PAPER
-
-    return _expand(given, tuple(PAPER))
-
-
 def expand_sizes(given: Sequence[str] | None) -> list[int | None]:
-    """Turn sizes into numbers; ``all`` is MedMNIST+'s four, nothing is the dataset's default."""
+    """Turn sizes into numbers; ``all`` is MedMNIST+'s four, nothing is the dataset's own.
+
+    Raises
+    ------
+    UsageError
+        If one is no size.
+    """
     from medplus.vocabulary import SIZES
 
-    if given is None:
-        return [None]
-    sizes: list[int | None] = []
-    for text in _expand(given, tuple(str(size) for size in SIZES)):
-        if not text.isdecimal() or int(text) < 1:
+    sizes: dict[int | None, None] = {}
+    for text in given or ():
+        if text == "all":
+            sizes |= dict.fromkeys(SIZES)
+        elif text.isdecimal() and int(text) > 0:
+            sizes[int(text)] = None
+        else:
             raise UsageError(f"--size {text} is not a size; use 28, 64, 128, 224 or all")
-        sizes.append(int(text))
-    return sizes
-
-
-def _expand(given: Sequence[str], everything: Sequence[str]) -> list[str]:
-    expanded = [name for item in given for name in (everything if item == "all" else (item,))]
-    return list(dict.fromkeys(expanded))
+    return list(sizes) or [None]

@@ -65,9 +65,10 @@ def phantom(
     The same scenes are rendered at every size. Scores on them say nothing about medicine.
     """
     from medplus.datasets.phantom import contact_sheet, split_counts, write_phantoms
+    from medplus.datasets.sources import expand
     from medplus.errors import DatasetError
 
-    flags = options.expand_datasets(datasets)
+    flags = expand(datasets)
     pixels = [size for size in options.expand_sizes(sizes) if size is not None]
     # Every name is checked before the first file is written.
     splits = {flag: split_counts(flag, samples) for flag in flags}

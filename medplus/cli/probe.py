@@ -9,11 +9,11 @@ import click
 
 from medplus.cli import options
 from medplus.cli.options import Output
-from medplus.cli.selection import find_stores, selectors
+from medplus.cli.specs import select_stores, selecting
 
 
 @click.command()
-@selectors
+@selecting
 @click.option(
     "--recipe",
     type=click.Choice(["paper", "grid"]),
@@ -40,7 +40,6 @@ from medplus.cli.selection import find_stores, selectors
     type=click.IntRange(min=1),
     help="Stop after so many epochs without a better val loss.  [default: 5]",
 )
-@options.device
 @options.runs_root
 @click.option("--overwrite", is_flag=True, help="Compute runs again that exist.")
 @options.common
@@ -63,7 +62,7 @@ def probe(
     All seeds, learning rates and weight decays train at once. ★ marks each seed's best setting by
     val accuracy.
     """
-    stores = find_stores(**selection)
+    stores = select_stores(device=device, **selection)
     from medplus.heads.probe import probe as run_probe
 
     records = run_probe(

@@ -13,7 +13,7 @@ from medplus.cli.options import Output
 from medplus.naming import printable
 
 if TYPE_CHECKING:
-    from medplus.embeddings.store import StoreInfo
+    from medplus.embeddings.info import StoreInfo
 
 _PATH = click.Path(path_type=Path)
 
@@ -45,15 +45,15 @@ def _summary(path: Path, info: StoreInfo) -> dict[str, Any]:
     return {
         "path": str(path),
         "status": "complete" if info.complete else "incomplete",
-        "key": info.key_digest,
+        "key": info.key,
         "dataset": info.dataset,
         "size": info.size,
         "backbone": info.backbone,
         "weights": info.weights,
-        "precision": info.key["precision"],
-        "dtype": info.dtype,
-        "fit": info.key["preprocess"]["fit"],
-        "feature": info.key["feature"],
+        "precision": info.spec.precision or "fp32",
+        "dtype": info.spec.dtype,
+        "fit": info.preprocess["fit"],
+        "feature": info.spec.feature or info.backbone,
         "dim": info.dim,
         "splits": dict(info.n_samples),
         "data_source": info.data_source,

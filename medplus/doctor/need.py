@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medplus.datasets import cache, catalog
+from medplus.datasets import catalog, sources
 from medplus.datasets.download import official_files
-from medplus.datasets.load import dataset_path
 from medplus.doctor.data import cache_need
 from medplus.doctor.finding import Places
 from medplus.doctor.folders import Need
@@ -25,7 +24,7 @@ def need_of_grid(file: Path, places: Places) -> Need:
         If the grid's file cannot be used.
     """
     grid = read_grid(file)
-    inventory = Inventory(grid, places.data, places.stores, places.runs, _known_digest)
+    inventory = Inventory(grid, places.data, places.stores, places.runs, _by_name)
     plan = make_plan(grid, inventory, Estimator(places.data, list), failed=())
     left = [planned for planned in plan.jobs if planned.state == "left"]
     stores = sum(planned.nbytes for planned in left if planned.job.kind == "extract")
@@ -35,7 +34,7 @@ def need_of_grid(file: Path, places: Places) -> Need:
     )
     caches = downloads = 0
     for name, size in dict.fromkeys(task.group for task in plan.tasks):
-        path = dataset_path(name, size, places.data)
+        path = sources.path(sources.resolve(name), size, places.data)
         if path.exists():
             caches += cache_need(path)
         else:
@@ -48,6 +47,5 @@ def need_of_grid(file: Path, places: Places) -> Need:
     return need
 
 
-def _known_digest(path: Path, size: int | None) -> str | None:
-    known = cache.remembered(path) if path.is_file() else None
-    return None if known is None else str(known["digest"])
+def _by_name(name: str, size: int | None) -> None:
+    """Let data go by their name: to look at them would fill their cache."""

@@ -9,8 +9,9 @@ from typing import Any
 
 from medplus import lock
 from medplus.doctor.finding import Finding, counted, from_error
+from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.schema import ArrayLayout, group_metadata
-from medplus.embeddings.store import StoreInfo, find_damage, list_stores, read_info
+from medplus.embeddings.store import find_damage, list_stores, read_info
 from medplus.errors import StoreError
 from medplus.vocabulary import SPLITS
 

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from medplus._version import __version__
-from medplus.backbones.build import Backbone, check_backbone, load_backbone
-from medplus.backbones.catalog import PRELOGITS
+from medplus.backbones import sources as backbones
+from medplus.backbones.build import Backbone
 from medplus.backbones.features import check_feature
 from medplus.backbones.inference import Embedder
 from medplus.cost import add_costs, measure_cost
+from medplus.datasets import sources as datasets
 from medplus.datasets.dataset import ImageDataset
-from medplus.datasets.load import check_name, load_dataset
 from medplus.device import resolve_device, resolve_precision
-from medplus.embeddings.key import StoreKey
+from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.pipeline import as_tensor, fill_store
-from medplus.embeddings.store import EmbeddingStore, StoreInfo, open_store
+from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.writer import WriteStatus, open_writer
 from medplus.errors import UsageError
 from medplus.naming import safe_name
 from medplus.progress import Progress, silent
-from medplus.vocabulary import SPLITS, Fit, StoreDtype
+from medplus.spec import AUTO, PRELOGITS, SCHEMA, ExtractSpec, make_spec
+from medplus.vocabulary import SPLITS
 
+KEY_LENGTH = 8
+"""How much of its key stands in a store's name."""
 _CPU_BATCH = 32
 _CUDA_BATCH = 512
 
@@ -59,7 +63,7 @@ class Extraction:
         info = self.store.info
         return {
             "path": str(self.store.path),
-            "key": info.key_digest,
+            "key": info.key,
             "dataset": info.dataset,
             "size": info.size,
             "backbone": info.backbone,
@@ -78,16 +82,11 @@ def extract(
     size: int | None = None,
     backbone: str = "resnet18",
     *,
-    weights: str = "pretrained",
-    precision: str = "auto",
-    dtype: StoreDtype = "float32",
-    fit: Fit | None = None,
-    feature: str = PRELOGITS,
-    group_column: str | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     data_root: str | Path = "data",
     store: str | Path = "embeddings",
+    **choices: Any,
 ) -> EmbeddingStore:
     """Embed one dataset at one size with one backbone, and return the store.
 
@@ -100,31 +99,17 @@ def extract(
     size : int, optional
         Size of the images in pixels; as for `medplus.load_dataset`.
     backbone : str
-        One of the paper's ten, ``pixels``, any timm name, or the folder of a fine-tuned run.
-    weights : str
-        ``pretrained``, ``none`` (random), the path of a weights file, or a folder of pretrained
-        weights (``medplus backbones --fetch NAME --to DIR``). A run has its own.
-    precision : {"auto", "fp32", "bf16", "fp16"}
-        Precision of the computation; ``auto`` is what the hardware runs natively.
-    dtype : {"float32", "float16"}
-        How embeddings are stored.
-    fit : {"pad", "resize", "native"}, optional
-        How images are brought to the backbone's input size; by default ``pad``, or as a
-        fine-tuned run was trained.
-    feature : str
-        What of the network is its embedding: ``prelogits``; for vision transformers ``cls`` (the
-        class token), ``avg`` (the mean of the patch tokens; elsewhere of the last maps) or
-        ``cls+avg`` (both); or ``layer:NAME``, the globally averaged output of a module inside. It
-        means nothing for ``pixels``.
-    group_column : str, optional
-        Of a folder of images: the column of its table whose groups stay in one split; as for
-        `medplus.load_dataset`.
+        One of the paper's ten, ``pixels``, any timm name, the folder of a fine-tuned run, or a
+        Python file.
     batch_size : int, optional
         Images per forward; found automatically by default. Halved when memory runs out.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
     data_root, store : str or Path
         Folder of the datasets, and root of the stores.
+    **choices
+        Further fields of `medplus.ExtractSpec`: `weights`, `fit`, `feature`, `precision`, `dtype`,
+        `group_column`.
 
     Raises
     ------
@@ -132,15 +117,7 @@ def extract(
         UsageError, DatasetError, BackboneError or StoreError, saying what is wrong and what to do.
     """
     [extraction] = extract_all(
-        [dataset],
-        [size],
-        [backbone],
-        weights=weights,
-        precision=precision,
-        dtype=dtype,
-        fit=fit,
-        feature=feature,
-        group_column=group_column,
+        [make_spec(dataset, size, backbone, **choices)],
         batch_size=batch_size,
         device=device,
         data_root=data_root,
@@ -150,16 +127,8 @@ def extract(
 
 
 def extract_all(
-    datasets: Sequence[str],
-    sizes: Sequence[int | None],
-    backbones: Sequence[str],
+    specs: Iterable[ExtractSpec],
     *,
-    weights: str = "pretrained",
-    precision: str = "auto",
-    dtype: StoreDtype = "float32",
-    fit: Fit | None = None,
-    feature: str = PRELOGITS,
-    group_column: str | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     data_root: str | Path = "data",
@@ -167,63 +136,78 @@ def extract_all(
     patience_s: float = math.inf,
     progress: Progress = silent,
 ) -> list[Extraction]:
-    """Embed every dataset at every size with every backbone; parameters as for `extract`.
+    """Make the embeddings of every spec; parameters as for `extract`.
 
-    All names are checked before any work starts, and each dataset and size is loaded once for all
-    backbones. Where another process fills the same store it waits, `patience_s` seconds at most,
-    and then finds the work done.
+    All names are checked before any work starts, and specs that follow one another on the same
+    images share them. Where another process fills the same store it waits, `patience_s` seconds at
+    most, and then finds the work done.
     """
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, not {batch_size}")
-    check_feature(feature)
-    for name in datasets:
-        check_name(name, group_column)
-    for name in backbones:
-        check_backbone(name, weights)
+    asked = list(specs)
+    for spec in asked:
+        check_feature(spec.feature or PRELOGITS)
+        datasets.check(spec.dataset, spec.group_column)
+    refs = [backbones.resolve(spec.backbone, spec.weights) for spec in asked]
     target = resolve_device(device)
-    compute = resolve_precision(precision, target)
+    precisions = [resolve_precision(spec.precision or AUTO, target) for spec in asked]
     batch = batch_size or (_CUDA_BATCH if target.type == "cuda" else _CPU_BATCH)
     results = []
-    for name in datasets:
-        for size in sizes:
-            images = load_dataset(
-                name, size, data_root, group_column=group_column, progress=progress
+    jobs = zip(asked, refs, precisions, strict=True)
+    for (name, size, column), group in groupby(jobs, key=lambda job: _images_of(job[0])):
+        images = datasets.load_dataset(
+            name, size, data_root, group_column=column, progress=progress
+        )
+        for spec, ref, precision in group:
+            feature = spec.feature or PRELOGITS
+            backbone = backbones.load(ref, images.size, spec.fit, feature=feature)
+            compute = precision if backbone.is_network else "fp32"
+            embedder = Embedder(backbone, target, compute, batch)
+            settled = _settle(spec, images, embedder)
+            results.append(
+                _extract_one(settled, images, embedder, Path(store), patience_s, progress)
             )
-            for backbone_name in backbones:
-                backbone = load_backbone(backbone_name, weights, images.size, fit, feature=feature)
-                embedder = Embedder(
-                    backbone, target, compute if backbone.is_network else "fp32", batch
-                )
-                results.append(
-                    _extract_one(images, embedder, dtype, Path(store), patience_s, progress)
-                )
     return results
 
 
+def _images_of(spec: ExtractSpec) -> tuple[str, int | None, str | None]:
+    return spec.dataset, spec.size, spec.group_column
+
+
+def _settle(spec: ExtractSpec, images: ImageDataset, embedder: Embedder) -> ExtractSpec:
+    """Return the spec with every choice made, as the store is to carry it."""
+    backbone = embedder.backbone
+    made = replace(
+        spec,
+        dataset=datasets.resolve(spec.dataset).spelling,
+        size=images.size,
+        backbone=backbone.ref.spelling,
+        dtype=spec.dtype or "float32",
+    )
+    if not backbone.is_network:
+        return replace(made, weights=None, fit=None, feature=None, precision=None)
+    return replace(
+        made,
+        weights=backbone.ref.weights,
+        fit=backbone.preprocess.fit,
+        feature=backbone.feature,
+        precision=embedder.precision,
+    )
+
+
 def _extract_one(
+    spec: ExtractSpec,
     images: ImageDataset,
     embedder: Embedder,
-    dtype: StoreDtype,
     root: Path,
     patience_s: float,
     progress: Progress,
 ) -> Extraction:
     embedder.backbone.preprocess.check(images.size)
     dim = embedder(as_tensor(images, "train", slice(0, 1))).shape[1]
-    key = StoreKey(
-        dataset_digest=images.digest,
-        size=images.size,
-        backbone=embedder.backbone.tag,
-        weights_sha256=embedder.backbone.weights_sha256,
-        preprocess=vars(embedder.backbone.preprocess).copy(),
-        feature=embedder.backbone.feature,
-        precision=embedder.precision,
-        dtype=dtype,
-        task=images.task,
-    )
-    info = _new_info(images, embedder.backbone, key, dim)
-    folder = safe_name(embedder.backbone.name)
-    path = root / safe_name(images.name) / str(images.size) / f"{folder}-{key.key8}.zarr"
+    info = _new_info(spec, images, embedder.backbone, dim)
+    folder = root / safe_name(images.name) / str(images.size)
+    path = folder / f"{safe_name(info.backbone)}-{info.key[:KEY_LENGTH]}.zarr"
     labels = {split: images.splits[split].labels for split in SPLITS}
     with open_writer(path, info, labels, patience_s) as writer:
         missing = writer.n_missing
@@ -239,29 +223,29 @@ def _extract_one(
     return Extraction(open_store(path), status, missing, reused, meter.seconds, rate)
 
 
-def _new_info(images: ImageDataset, backbone: Backbone, key: StoreKey, dim: int) -> StoreInfo:
+def _new_info(spec: ExtractSpec, images: ImageDataset, backbone: Backbone, dim: int) -> StoreInfo:
     packages = ("torch", "timm", "zarr", "numpy")
     return StoreInfo(
-        schema_version=key.schema,
-        key=key.to_dict(),
-        key_digest=key.digest,
+        schema_version=SCHEMA,
+        key=spec.key(images.digest, backbone.digest),
+        spec=spec,
         dataset=images.name,
         dataset_path=str(Path(images.path).resolve()),
+        dataset_digest=images.digest,
         data_source=images.source,
         licence=images.licence,
         citation=images.citation,
         task=images.task,
         classes=list(images.classes),
-        size=images.size,
         backbone=backbone.name,
+        tag=backbone.tag,
         weights=backbone.weights,
+        weights_sha256=backbone.weights_sha256,
+        backbone_digest=backbone.digest,
+        preprocess=vars(backbone.preprocess).copy(),
         run_id=backbone.run_id,
         dim=dim,
-        dtype=key.dtype,
         n_samples={split: len(images.splits[split]) for split in SPLITS},
         versions={"medplus": __version__, **{name: version(name) for name in packages}},
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        cost={},
-        checksums={},
-        complete=False,
     )

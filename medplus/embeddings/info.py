@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from medplus.datasets import catalog
+from medplus.embeddings.schema import ArrayLayout, split_layout
 from medplus.spec import ExtractSpec
-from medplus.vocabulary import MULTI_LABEL, Split, Task
+from medplus.vocabulary import MULTI_LABEL, SPLITS, Split, Task
 
 
 class StoreInfo(BaseModel):
@@ -75,6 +77,7 @@ class StoreInfo(BaseModel):
     created: str
     cost: dict[str, Any] = {}
     complete: bool = False
+    checksums: dict[str, dict[str, str]] = {}
 
     @property
     def size(self) -> int:
@@ -102,3 +105,14 @@ class StoreInfo(BaseModel):
         by_flag = self.spec.dataset in catalog.FLAGS
         data_root = str(Path(self.dataset_path).parent) if by_flag else None
         return self.spec.command(data_root, str(root))
+
+    def layouts(self, split: Split) -> tuple[ArrayLayout, ArrayLayout, ArrayLayout]:
+        """Return the layouts of a split's embeddings, labels and index."""
+        n = self.n_samples[split]
+        dtype = self.spec.dtype or "float32"
+        return split_layout(split, n, self.dim, self.n_labels, dtype, self.label_dtype)
+
+    def all_layouts(self) -> Iterator[ArrayLayout]:
+        """Yield the layouts of every array of the store."""
+        for split in SPLITS:
+            yield from self.layouts(split)

@@ -1,123 +1,135 @@
-"""Finding the one store that a request means."""
+"""Finding the store that a spec means."""
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from shlex import quote
+from typing import Protocol
 
-from medplus.backbones import pythonfile
-from medplus.backbones.catalog import resolve
-from medplus.backbones.finetuned import check_weights, is_finetuned, trained_sha256
-from medplus.backbones.weights import PRETRAINED, weights_label
+from medplus.backbones import sources as backbones
 from medplus.datasets import catalog
-from medplus.datasets.load import dataset_name, is_path
-from medplus.embeddings.store import EmbeddingStore, StoreInfo, list_stores, open_store, read_info
+from medplus.datasets import sources as datasets
+from medplus.embeddings.info import StoreInfo
+from medplus.embeddings.store import EmbeddingStore, list_stores, open_store, read_info
 from medplus.errors import StoreError, UsageError, nearest
+from medplus.spec import AUTO, CHOICES, ExtractSpec, Made
 
-PIXELS = "pixels"
+Found = tuple[Path, StoreInfo]
+
+
+class Identified(Made, Protocol):
+    """Embeddings, or a run, with the digests of the data and weights behind its names."""
+
+    @property
+    def dataset_digest(self) -> str: ...  # noqa: D102
+    @property
+    def weights_sha256(self) -> str: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
-class StoreQuery:
-    """What a store must match; None matches everything.
+class Sought:
+    """A spec, and what is known here of the data and weights that its names stand for.
 
     Attributes
     ----------
-    dataset : str
-        A MedMNIST flag, or the path or name of the user's file or folder.
-    backbone : str
-        The canonical name, the full tag, or the path of a fine-tuned run.
-    weights : str or None
-        ``pretrained``, ``none`` or the file; a run's own count as pretrained, and so do those of a
-        folder.
-    key : str or None
-        The start of the key's digest.
-    dataset_digests : frozenset of str, or None
-        SHA-256 of the dataset's arrays, where two datasets share a name; one per size.
+    spec : ExtractSpec
+        With dataset and backbone named as stores name them.
+    asked : ExtractSpec
+        As the user named them.
+    data_digests : frozenset of str, or None
+        Of the dataset, where its data are at hand; one per size.
     weights_sha256 : str or None
-        Digest of the backbone's weights, where two backbones share a name.
+        Of a fine-tuned run, as it is now.
+    key : str or None
+        The start of the store's key.
     """
 
-    dataset: str
-    size: int | None
-    backbone: str
-    weights: str | None = None
-    precision: str | None = None
-    dtype: str | None = None
-    fit: str | None = None
-    feature: str | None = None
-    key: str | None = None
-    dataset_digests: frozenset[str] | None = None
+    spec: ExtractSpec
+    asked: ExtractSpec
+    data_digests: frozenset[str] | None = None
     weights_sha256: str | None = None
+    key: str | None = None
 
-    @property
-    def dataset_name(self) -> str:
-        """The dataset's name as stores record it."""
-        return dataset_name(self.dataset)
+    def matches(self, made: Identified) -> bool:
+        """Tell whether embeddings, or a run, are of what is sought."""
+        digests = self.data_digests
+        return (
+            self.spec.matches(made)
+            and (digests is None or made.dataset_digest in digests)
+            and self.weights_sha256 in (None, made.weights_sha256)
+        )
+
+    def means(self, info: StoreInfo) -> bool:
+        """Tell whether a store matches, by its key too."""
+        return self.matches(info) and (self.key is None or info.key.startswith(self.key))
 
     def names(self, info: StoreInfo) -> bool:
         """Tell whether dataset, size and backbone are those of a store."""
-        return (
-            info.dataset == self.dataset_name
-            and self.size in (None, info.size)
-            and self.backbone in (info.backbone, info.key["backbone"])
-        )
-
-    def matches(self, info: StoreInfo) -> bool:
-        """Tell whether a store is one that this query means."""
-        digests = self.dataset_digests
-        wanted = [
-            self.names(info),
-            self.dtype in (None, info.dtype),
-            self.key is None or info.key_digest.startswith(self.key),
-            digests is None or info.key["dataset_digest"] in digests,
-            self.weights_sha256 in (None, info.key["weights_sha256"]),
-        ]
-        if info.backbone != PIXELS:  # weights, precision, … mean nothing for raw pixels
-            wanted += [
-                self.feature in (None, info.key["feature"]),
-                self._means_weights(info),
-                self.precision in (None, "auto", info.key["precision"]),
-                self.fit in (None, info.key["preprocess"]["fit"]),
-            ]
-        return all(wanted)
-
-    def _means_weights(self, info: StoreInfo) -> bool:
-        if self.weights is None:
-            return True
-        label = weights_label(self.weights)
-        return label == info.weights or (label == PRETRAINED and info.run_id is not None)
-
-    def identified(self) -> StoreQuery:
-        """Return the query with a fine-tuned run or a Python file named as its stores name it.
-
-        Only stores of the weights that the run has now will match: it may have trained on since
-        others were made. So will only those of the file as it reads now.
-
-        Raises
-        ------
-        UsageError
-            If the run is to have other weights than its own.
-        BackboneError
-            If its network file is damaged, or a Python file is no Python.
-        """
-        if pythonfile.exists(self.backbone):
-            return replace(self, backbone=resolve(self.backbone)[1])
-        if not is_finetuned(self.backbone):
-            return self
-        check_weights(self.backbone, weights_label(self.weights or PRETRAINED))
-        digest = trained_sha256(Path(self.backbone))
-        return replace(self, backbone=resolve(self.backbone)[0], weights_sha256=digest)
-
-    def describe(self) -> str:
-        """Return the query in words."""
-        size = "" if self.size is None else f" at {self.size} px"
-        return f"{self.dataset_name}{size} with {self.backbone}"
+        return ExtractSpec(self.spec.dataset, self.spec.size, self.spec.backbone).matches(info)
 
 
-def find_store(root: str | Path, query: StoreQuery) -> EmbeddingStore:
-    """Return the one complete store that matches a query.
+def identify(spec: ExtractSpec, data_root: str | Path | None = None) -> Sought:
+    """Look up what the names of a spec stand for here.
+
+    Parameters
+    ----------
+    spec : ExtractSpec
+    data_root : str or Path, optional
+        Go by the data in this folder also for a flag; a path is always looked at. What is no
+        longer there goes by its name.
+
+    Raises
+    ------
+    MedplusError
+        If data or weights that are there are damaged, or a run is to have other weights than its
+        own.
+    """
+    name = datasets.name_of(spec.dataset)
+    digests = None
+    if spec.dataset not in catalog.FLAGS or data_root is not None:
+        try:
+            ref = datasets.resolve(spec.dataset)
+        except UsageError:  # the mere name of a store's dataset
+            pass
+        else:
+            digests = datasets.digests(ref, spec.size, data_root or "")
+    named = replace(spec, dataset=name)
+    if not backbones.is_at_hand(spec.backbone):  # a name, which stores know as well
+        return Sought(_labelled(named), spec, digests)
+    backbone = backbones.resolve(spec.backbone, spec.weights)
+    weights = None if spec.weights is None else backbone.weights
+    named = replace(named, backbone=backbone.tag, weights=weights)
+    return Sought(named, spec, digests, backbone.weights_sha256)
+
+
+def _labelled(spec: ExtractSpec) -> ExtractSpec:
+    label = None if spec.weights is None else backbones.weights_label(spec.weights)
+    return replace(spec, weights=label)
+
+
+def find_store(
+    root: str | Path,
+    spec: ExtractSpec,
+    *,
+    key: str | None = None,
+    data_root: str | Path | None = None,
+    device: str = "auto",
+) -> EmbeddingStore:
+    """Find the one complete store that a spec means.
+
+    Parameters
+    ----------
+    root : str or Path
+        Root of the stores, or one store.
+    spec : ExtractSpec
+        A choice that it leaves open matches any; precision ``auto`` is what an extraction on
+        `device` takes.
+    key : str, optional
+        The start of the store's key.
+    data_root : str or Path, optional
+        Only stores of the data in this folder.
 
     Raises
     ------
@@ -125,116 +137,126 @@ def find_store(root: str | Path, query: StoreQuery) -> EmbeddingStore:
         If no store matches, several do, or the only one that does is incomplete; the message
         names what is there and what to do.
     """
+    return find_stores(root, [spec], key=key, data_root=data_root, device=device)[0]
+
+
+def find_stores(
+    root: str | Path,
+    specs: Iterable[ExtractSpec],
+    *,
+    key: str | None = None,
+    data_root: str | Path | None = None,
+    device: str = "auto",
+) -> list[EmbeddingStore]:
+    """Find the one complete store of every spec; as `find_store`, with the root read once."""
     root = Path(root)
-    if not root.is_dir():
-        raise StoreError(
-            f"there is no folder {root} of embedding stores; name it with --store, or fill it "
-            f"with: {_extract_command(root, query)}"
-        )
-    infos = list(_readable(root))
-    asked, query = query, query.identified()
-    matching = [(path, info) for path, info in infos if query.matches(info)]
-    complete = [(path, info) for path, info in matching if info.complete]
-    if len(complete) == 1:
-        return EmbeddingStore(*complete[0])
-    if complete:
-        raise StoreError(_several(query, complete))
-    if matching:
-        return open_store(matching[0][0])  # raises, naming the command that completes it
-    raise StoreError(_none(root, asked, query, infos))
-
-
-def _readable(root: Path) -> list[tuple[Path, StoreInfo]]:
+    infos = list(readable(root)) if root.is_dir() else None
     found = []
-    for path in list_stores(root):
-        try:
-            found.append((path, read_info(path)))
-        except StoreError:
-            continue  # a damaged store matches nothing; `medplus store verify` names it
+    for spec in specs:
+        if infos is None:
+            raise StoreError(
+                f"there is no folder {root} of embedding stores; name it with --store, or fill it "
+                f"with: {_command(root, spec)}"
+            )
+        sought = identify(_settled(spec, device), data_root)
+        found.append(_choose(root, replace(sought, asked=spec, key=key), infos))
     return found
 
 
-def _several(query: StoreQuery, stores: list[tuple[Path, StoreInfo]]) -> str:
+def _settled(spec: ExtractSpec, device: str) -> ExtractSpec:
+    if spec.precision != AUTO:
+        return spec
+    from medplus.device import resolve_device, resolve_precision
+
+    return replace(spec, precision=resolve_precision(AUTO, resolve_device(device)))
+
+
+def readable(root: Path) -> Iterator[Found]:
+    """Yield the stores under a root that can be read; `medplus store verify` names the others."""
+    for path in list_stores(root):
+        try:
+            yield path, read_info(path)
+        except StoreError:
+            continue
+
+
+def _choose(root: Path, sought: Sought, infos: list[Found]) -> EmbeddingStore:
+    matching = [(path, info) for path, info in infos if sought.means(info)]
+    complete = [found for found in matching if found[1].complete]
+    if len(complete) == 1:
+        return EmbeddingStore(*complete[0])
+    if complete:
+        raise StoreError(_several(sought, complete))
+    if matching:
+        return open_store(matching[0][0])  # raises, naming the command that completes it
+    raise StoreError(_none(root, sought, infos))
+
+
+def _several(sought: Sought, stores: list[Found]) -> str:
     options = [_options(info) for _, info in stores]
-    telling = [flag for flag in options[0] if len({option[flag] for option in options}) > 1]
-    lines = [f"{len(stores)} stores match {query.describe()}; say which one is meant:"]
+    telling = [flag for flag in options[0] if len({option.get(flag) for option in options}) > 1]
+    lines = [f"{len(stores)} stores match {sought.spec.describe()}; say which one is meant:"]
     for (path, info), option in zip(stores, options, strict=True):
-        flags = " ".join(f"{flag} {shlex.quote(option[flag])}" for flag in telling)
+        flags = " ".join(f"{flag} {quote(option[flag])}" for flag in telling if flag in option)
         lines.append(f"  {flags}   ({info.data_source} data, {path})")
     return "\n".join(lines)
 
 
 def _options(info: StoreInfo) -> dict[str, str]:
-    return {
-        "--size": str(info.size),
-        "--weights": info.weights,
-        "--precision": str(info.key["precision"]),
-        "--dtype": info.dtype,
-        "--fit": str(info.key["preprocess"]["fit"]),
-        "--feature": str(info.key["feature"]),
-        "--key": info.key_digest[:8],
-    }
+    """Return the flags that tell a store from others."""
+    choices = {name: value for name, value in asdict(info.spec).items() if name in CHOICES}
+    flags = {"size": info.size, **choices, "key": info.key[:8]}
+    return {f"--{name}": str(value) for name, value in flags.items() if value is not None}
 
 
-def _none(
-    root: Path, asked: StoreQuery, query: StoreQuery, infos: list[tuple[Path, StoreInfo]]
-) -> str:
-    source = replace(asked, backbone=_path_of_run(asked, infos))
-    remedy = f"make it with: {_extract_command(root, source)}"
-    named = [info for _, info in infos if query.names(info)]
-    if any(replace(query, weights_sha256=None).matches(info) for info in named):
+def _none(root: Path, sought: Sought, infos: list[Found]) -> str:
+    what = sought.spec.describe()
+    remedy = f"make it with: {_command(root, _makeable(sought.asked, infos))}"
+    named = [info for _, info in infos if sought.names(info)]
+    if any(replace(sought, weights_sha256=None).means(info) for info in named):
         return (
-            f"the stores of {query.describe()} under {root} are of other weights than the run has "
-            f"now: it has trained on, or is another of the same name; {remedy}"
+            f"the stores of {what} under {root} are of other weights than the run has now: it has "
+            f"trained on, or is another of the same name; {remedy}"
         )
     if named:
         have = "; ".join(
             " ".join(f"{flag} {value}" for flag, value in _options(info).items()) for info in named
         )
-        return (
-            f"no store of {query.describe()} under {root} has these options (there: {have}); "
-            f"{remedy}"
-        )
-    _check_names(root, asked, [info for _, info in infos])
-    have = ", ".join(
-        sorted({f"{info.dataset}/{info.size}/{info.backbone}" for _, info in infos})[:6]
-    )
-    there = f" (there: {have})" if have else ""
+        return f"no store of {what} under {root} has these options (there: {have}); {remedy}"
+    _check_names(root, sought, [info for _, info in infos])
+    names = sorted({f"{info.dataset}/{info.size}/{info.backbone}" for _, info in infos})
+    there = f" (there: {', '.join(names[:6])})" if names else ""
     unreadable = len(list(list_stores(root))) - len(infos)
     if unreadable:
         noun = "store" if unreadable == 1 else "stores"
         there += f" ({unreadable} {noun} there cannot be read: medplus store verify says why)"
-    return f"no store of {query.describe()} under {root}{there}; {remedy}"
+    return f"no store of {what} under {root}{there}; {remedy}"
 
 
-def _path_of_run(query: StoreQuery, infos: list[tuple[Path, StoreInfo]]) -> str:
-    """Return what `extract` knows a backbone by: for the name of a run, its network file."""
+def _makeable(asked: ExtractSpec, infos: list[Found]) -> ExtractSpec:
+    """Return what `extract` knows a backbone by: for the mere name of a run, its network file."""
     for _, info in infos:
-        if info.run_id is not None and query.backbone in (info.backbone, info.key["backbone"]):
-            return info.weights
-    return query.backbone
+        if info.run_id is not None and asked.backbone in (info.backbone, info.tag):
+            return replace(asked, backbone=info.spec.backbone)
+    return asked
 
 
-def _check_names(root: Path, query: StoreQuery, infos: list[StoreInfo]) -> None:
+def _check_names(root: Path, sought: Sought, infos: list[StoreInfo]) -> None:
     """Raise `UsageError` for a name that neither a store nor a catalogue knows."""
-    datasets = {info.dataset for info in infos}
-    datasets |= {path.parents[1].name for path in list_stores(root)}  # also those unreadable
-    if query.dataset_name not in {*datasets, *catalog.FLAGS} and not is_path(query.dataset):
-        near = nearest(query.dataset, {*datasets, *catalog.FLAGS})
-        raise UsageError(
-            f"unknown dataset '{query.dataset}'{near} (medplus store ls lists what has a store)"
-        )
-    names = {name for info in infos for name in (info.backbone, info.key["backbone"])}
-    if query.backbone not in names:
-        resolve(query.backbone)
+    known = {info.dataset for info in infos} | set(catalog.FLAGS)
+    known |= {path.parents[1].name for path in list_stores(root)}  # also those unreadable
+    if sought.spec.dataset not in known:
+        try:
+            datasets.resolve(sought.asked.dataset)
+        except UsageError:
+            near = nearest(sought.asked.dataset, known)
+            raise UsageError(
+                f"unknown dataset '{sought.asked.dataset}'{near} (medplus store ls lists what "
+                "has a store)"
+            ) from None
+    if sought.asked.backbone not in {n for info in infos for n in (info.backbone, info.tag)}:
+        backbones.resolve(sought.asked.backbone)
 
 
-def _extract_command(root: Path, query: StoreQuery) -> str:
-    words = ["medplus", "extract", "--dataset", query.dataset]
-    words += ["--size", str(query.size)] if query.size is not None else []
-    words += ["--backbone", query.backbone]
-    for option in ("weights", "precision", "dtype", "fit", "feature"):
-        value = getattr(query, option)
-        words += [f"--{option}", value] if value else []
-    words += ["--store", str(root)] if str(root) != "embeddings" else []
-    return shlex.join(words)
+def _command(root: Path, spec: ExtractSpec) -> str:
+    return spec.command(store=None if str(root) == "embeddings" else str(root))

@@ -8,101 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from medplus import atomic
-from medplus.datasets import catalog
 from medplus.embeddings import chunks
-from medplus.embeddings.key import KEY_LENGTH, SCHEMA, digest_of
-from medplus.embeddings.schema import ATTRIBUTE, ArrayLayout, group_metadata, split_layout
+from medplus.embeddings.info import StoreInfo
+from medplus.embeddings.schema import ATTRIBUTE, ArrayLayout, group_metadata
 from medplus.errors import StoreError
 from medplus.jsonfile import parse_json
 from medplus.seal import seal, unseal
-from medplus.vocabulary import MULTI_LABEL, SPLITS, Split, StoreDtype, Task
+from medplus.spec import SCHEMA
+from medplus.vocabulary import SPLITS, Split
 
 
 class DamagedStoreError(StoreError):
     """A store's own description is damaged, so that nothing in it can be trusted."""
-
-
-class StoreInfo(BaseModel):
-    """A store's attributes: what it holds, how it came about, and whether it is complete.
-
-    Attributes
-    ----------
-    key : dict
-        The fields of `medplus.embeddings.key.StoreKey`, in clear.
-    checksums : dict
-        XXH3 (64 bits) of every committed chunk, by array path and chunk number.
-    cost : dict
-        ``seconds``, ``images_per_second`` and ``device`` of the extraction, over all its sessions.
-    run_id : str or None
-        The fine-tuned run that the backbone is; `weights` is its network file.
-    complete : bool
-        Set last; readers refuse a store without it.
-    """
-
-    model_config = ConfigDict(extra="allow")
-
-    schema_version: int
-    key: dict[str, Any]
-    key_digest: str
-    dataset: str
-    dataset_path: str
-    data_source: str
-    licence: str
-    citation: str = ""
-    task: Task
-    classes: list[str]
-    size: int
-    backbone: str
-    weights: str
-    run_id: str | None = None
-    dim: int
-    dtype: StoreDtype
-    n_samples: dict[Split, int]
-    versions: dict[str, str]
-    created: str
-    cost: dict[str, Any]
-    checksums: dict[str, dict[str, str]]
-    complete: bool
-
-    @property
-    def label_dtype(self) -> np.dtype:
-        """uint8, or int64 where there are more than 256 classes."""
-        return np.dtype("u1") if len(self.classes) <= 256 else np.dtype("<i8")
-
-    def layouts(self, split: Split) -> tuple[ArrayLayout, ArrayLayout, ArrayLayout]:
-        """Return the layouts of a split's embeddings, labels and index."""
-        n_labels = len(self.classes) if self.task == MULTI_LABEL else 1
-        n = self.n_samples[split]
-        return split_layout(split, n, self.dim, n_labels, self.dtype, self.label_dtype)
-
-    def all_layouts(self) -> Iterator[ArrayLayout]:
-        """Yield the layouts of every array of the store."""
-        for split in SPLITS:
-            yield from self.layouts(split)
-
-    def resume_command(self, root: Path) -> str:
-        """Return the command that completes or repairs this store."""
-        by_flag = self._was_named_by_flag()
-        words = ["medplus", "extract", "--dataset", self.dataset if by_flag else self.dataset_path]
-        words += ["--size", str(self.size)]
-        if self.run_id is None:
-            words += ["--backbone", self.backbone, "--weights", self.weights]
-        else:
-            words += ["--backbone", self.weights]
-        words += ["--precision", self.key["precision"], "--dtype", self.dtype]
-        words += ["--fit", self.key["preprocess"]["fit"], "--store", str(root)]
-        if by_flag:
-            words += ["--data-root", str(Path(self.dataset_path).parent)]
-        return shlex.join(words)
-
-    def _was_named_by_flag(self) -> bool:
-        """Tell a dataset named by its MedMNIST flag from a file named by its path."""
-        if self.data_source == "custom" or self.dataset not in catalog.FLAGS:
-            return False
-        return Path(self.dataset_path).name == catalog.info(self.dataset).filename(self.size)
 
 
 class Damage(BaseModel):
@@ -140,7 +60,7 @@ class EmbeddingStore:
     @property
     def key(self) -> str:
         """The full digest of the store's key, in hex."""
-        return self.info.key_digest
+        return self.info.key
 
     @property
     def nbytes(self) -> int:
@@ -291,8 +211,8 @@ def read_info(path: Path) -> StoreInfo:
     except ValidationError as error:
         place = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise _damaged(path, f"attribute '{place}' is invalid") from None
-    digest = digest_of(info.key)
-    if digest != info.key_digest or not path.stem.endswith(digest[:KEY_LENGTH]):
+    digest = info.spec.key(info.dataset_digest, info.backbone_digest)
+    if digest != info.key or not path.stem.endswith(digest[:8]):
         raise _damaged(path, "its key does not belong to it")
     if not intact:
         raise _damaged(path, "its attributes are not those that were written")

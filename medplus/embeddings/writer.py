@@ -13,10 +13,10 @@ import numpy as np
 
 from medplus import atomic, lock
 from medplus.embeddings import chunks
+from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.schema import ArrayLayout, group_metadata
 from medplus.embeddings.store import (
     DamagedStoreError,
-    StoreInfo,
     find_damage,
     read_info,
     write_info,

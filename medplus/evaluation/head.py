@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from medplus.backbones.catalog import PIXELS, PRELOGITS
-from medplus.datasets import catalog
+from medplus.datasets import catalog, sources
 from medplus.datasets.load import dataset_name, digests_of, is_folder, is_path, load_dataset
-from medplus.embeddings.key import digest_of
-from medplus.embeddings.store import EmbeddingStore, StoreInfo, list_stores, open_store, read_info
+from medplus.embeddings.info import StoreInfo
+from medplus.embeddings.store import EmbeddingStore, list_stores, open_store, read_info
 from medplus.errors import DatasetError, RunError, StoreError, UsageError
 from medplus.evaluation.trial import Labelling, Request, Trial, check_labelling
 from medplus.heads.evaluation import read_split, store_facts
@@ -64,7 +63,7 @@ def head_trial(run: Path, record: RunRecord, request: Request) -> Trial:
         learned=learned,
         found=Labelling(info.dataset, info.task, tuple(info.classes)),
         size=info.size,
-        digest=info.key["dataset_digest"],
+        digest=info.dataset_digest,
         data_source=info.data_source,
         licence=info.licence,
         citation=info.citation,
@@ -123,7 +122,7 @@ def _find_store(run: Path, record: RunRecord, request: Request) -> EmbeddingStor
             f"no store of {name} under {request.store_root} is made as the embeddings that the "
             f"head of {run} was made on; make it with: {_extract_command(record, request)}"
         )
-    digests = {info.key["dataset_digest"] for _, info in found}
+    digests = {info.dataset_digest for _, info in found}
     if len(digests) > 1:
         paths = ", ".join(str(path) for path, _ in found)
         raise StoreError(
@@ -132,20 +131,20 @@ def _find_store(run: Path, record: RunRecord, request: Request) -> EmbeddingStor
         )
     # A store of the head's own dtype is preferred, and one that is complete.
     dtype = _store(record)["dtype"]
-    best = min(found, key=lambda it: (not it[1].complete, it[1].dtype != dtype))
+    best = min(found, key=lambda it: (not it[1].complete, it[1].spec.dtype != dtype))
     return open_store(best[0])
 
 
 def _own_store(run: Path, record: RunRecord, root: Path) -> EmbeddingStore:
     recorded = Path(_store(record)["path"])
     try:
-        if read_info(recorded).key_digest == record.store_key:
+        if read_info(recorded).key == record.store_key:
             return open_store(recorded)
     except StoreError:
         if recorded.exists():
             raise  # it is damaged or incomplete, and the message says how to mend it
     for path, info in _readable(root):
-        if info.key_digest == record.store_key:
+        if info.key == record.store_key:
             return open_store(path)
     raise StoreError(
         f"the embeddings of {run} (key {str(record.store_key)[:8]}) lie neither at {recorded} nor "
@@ -174,14 +173,11 @@ def _same_embedder(info: StoreInfo, record: RunRecord) -> bool:
     The record holds the digest of its store's key, so a key with the other data put back in must
     have that digest: backbone, weights, preprocessing, feature and precision are then the same.
     """
-    store = _store(record)
-    own = {
-        "dataset_digest": store["dataset_digest"],
-        "size": record.size,
-        "task": record.task,
-        "dtype": store["dtype"],
-    }
-    return digest_of({**info.key, **own}) == record.store_key
+    store, own = _store(record), record.spec
+    return info.backbone_digest == store["backbone_digest"] and (
+        (info.spec.fit, info.spec.feature, info.spec.precision)
+        == (own.fit, own.feature, own.precision)
+    )
 
 
 def _of_these_data(
@@ -190,14 +186,14 @@ def _of_these_data(
     """Keep the stores of the data that are meant, where stores of several share the name."""
     if is_path(dataset):
         digests = digests_of(dataset, size, data_root)
-    elif len({info.key["dataset_digest"] for _, info in found}) > 1:
+    elif len({info.dataset_digest for _, info in found}) > 1:
         try:
             digests = digests_of(dataset, size, data_root)
         except DatasetError:  # no such file there: the caller tells them apart or gives up
             digests = None
     else:
         digests = None
-    return [it for it in found if digests is None or it[1].key["dataset_digest"] in digests]
+    return [it for it in found if digests is None or it[1].dataset_digest in digests]
 
 
 def _check_dataset(dataset: str, size: int | None) -> None:
@@ -209,20 +205,10 @@ def _check_dataset(dataset: str, size: int | None) -> None:
 
 
 def _extract_command(record: RunRecord, request: Request) -> str:
-    store = _store(record)
-    dataset = request.dataset or record.dataset
-    words = ["medplus", "extract", "--dataset", dataset]
-    if not is_path(dataset) or is_folder(dataset):
-        words += ["--size", str(request.size or record.size)]
-    if not is_path(dataset):
-        words += ["--data-root", str(request.data_root)] if str(request.data_root) != "data" else []
-    if "@" in record.backbone:  # a fine-tuned run, which has its own weights
-        words += ["--backbone", record.weights]
-    else:
-        words += ["--backbone", store["backbone"], "--weights", record.weights]
-    words += ["--precision", store["precision"], "--dtype", store["dtype"], "--fit", store["fit"]]
-    feature = store.get("feature", PRELOGITS)
-    words += ["--feature", feature] if feature not in (PRELOGITS, PIXELS) else []
+    ref = sources.resolve(request.dataset or record.spec.dataset)
+    size = request.size or record.size
+    spec = replace(record.spec, dataset=ref.spelling, size=size if ref.any_size else None)
+    given = str(request.data_root)
+    data_root = given if ref.source == "medmnist" and given != "data" else None
     root = str(request.store_root)
-    words += ["--store", root] if root != "embeddings" else []
-    return shlex.join(words)
+    return spec.command(data_root, None if root == "embeddings" else root)

@@ -30,6 +30,7 @@ from medplus.errors import BackboneError, RunError, UsageError, first_line
 from medplus.evaluation.trial import Labelling, Request, Trial
 from medplus.runs.ledger import find_run
 from medplus.runs.record import RunRecord, environment
+from medplus.spec import ExtractSpec
 from medplus.training.network import Network, embedding_dim
 from medplus.vocabulary import Precision, Split
 
@@ -210,5 +211,6 @@ def _provisional_record(run: Path, description: NetworkDescription) -> RunRecord
         cost={},
         config={},
         environment=environment(),
+        spec=ExtractSpec(description.dataset, description.size, str(run)),
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )

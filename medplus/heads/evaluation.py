@@ -114,6 +114,7 @@ class RunPlan:
             cost=cost,
             config=self.config,
             store=store_facts(self.store),
+            spec=info.spec,
             environment=environment(),
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             **self.fields,
@@ -123,17 +124,18 @@ class RunPlan:
 
 def store_facts(store: EmbeddingStore) -> dict[str, Any]:
     """Return what a record tells of the embeddings that it was made on."""
-    key = store.info.key
+    info = store.info
     return {
         "path": str(store.path),
         "key": store.key,
-        "backbone": key["backbone"],
-        "weights_sha256": key["weights_sha256"],
-        "precision": key["precision"],
-        "dtype": key["dtype"],
-        "fit": key["preprocess"]["fit"],
-        "feature": key["feature"],
-        "dataset_digest": key["dataset_digest"],
+        "backbone": info.tag,
+        "backbone_digest": info.backbone_digest,
+        "weights_sha256": info.weights_sha256,
+        "precision": info.spec.precision or "fp32",
+        "dtype": info.spec.dtype,
+        "fit": info.preprocess["fit"],
+        "feature": info.spec.feature or "pixels",
+        "dataset_digest": info.dataset_digest,
     }
 
 

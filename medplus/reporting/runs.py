@@ -178,4 +178,4 @@ def _extraction_seconds(path: str, key: str) -> float:
     except MedplusError:
         return float("nan")
     cost = info.cost.get("device_seconds", info.cost.get("seconds"))
-    return float("nan") if cost is None or info.key_digest != key else float(cost)
+    return float("nan") if cost is None or info.key != key else float(cost)

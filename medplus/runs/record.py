@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from medplus._version import __version__
+from medplus.spec import ExtractSpec
 from medplus.vocabulary import Split
 
 Protocol = Literal["knn", "probe", "finetune"]
@@ -86,7 +87,23 @@ class RunRecord(BaseModel):
     training: dict[str, Any] | None = None
     environment: dict[str, str]
     created: str
+    spec: ExtractSpec
     selected: bool | None = None
+
+    @property
+    def tag(self) -> str:
+        """The backbone's full name."""
+        return str((self.store or self.network or {}).get("backbone", ""))
+
+    @property
+    def dataset_digest(self) -> str:
+        """Of the data."""
+        return str((self.store or self.network or {}).get("dataset_digest", ""))
+
+    @property
+    def weights_sha256(self) -> str:
+        """Of the weights at the start."""
+        return str((self.store or self.network or {}).get("weights_sha256", ""))
 
     @property
     def store_key(self) -> str | None:

@@ -22,7 +22,6 @@ from medplus.datasets.folder.load import count_samples
 from medplus.datasets.load import dataset_path, is_folder, is_path
 from medplus.errors import MedplusError
 from medplus.preprocess import PAPER_CANVAS
-from medplus.sweep.grid import Cell
 from medplus.sweep.job import Job, Kind
 from medplus.vocabulary import MULTI_LABEL, SPLITS
 
@@ -151,10 +150,12 @@ class Estimator:
 
     def cost(self, job: Job) -> tuple[float, int]:
         """Return a job's wall time in seconds and its disk space in bytes."""
-        counts = count_images(job.cell, self._data_root)
-        network = network_of(job.cell.backbone, job.feature)
-        work = work_of(job.kind, counts, network, job.options, _epochs(job))
-        seconds = work * _heads(job) / self._rate(job.kind, job.cell.backbone)
+        counts = count_images(job.spec.dataset, job.spec.size, self._data_root)
+        network = network_of(job.spec.backbone, job.feature)
+        work = work_of(
+            job.kind, counts, network, {**job.options, "fit": job.spec.fit}, _epochs(job)
+        )
+        seconds = work * _heads(job) / self._rate(job.kind, job.spec.backbone)
         return _OVERHEAD_S[job.kind] + seconds, _nbytes(job, counts, network)
 
     def _rate(self, kind: Kind, backbone: str) -> float:
@@ -197,7 +198,7 @@ def _heads(job: Job) -> int:
 def _nbytes(job: Job, counts: Counts, network: Network) -> int:
     labels = counts.n_labels + 8
     if job.kind == "extract":
-        width = 2 if job.options["dtype"] == "float16" else 4
+        width = 2 if job.spec.dtype == "float16" else 4
         return counts.total * (network.dim * width + labels)
     scores = (counts.val + counts.test) * (4 * counts.n_classes + labels) + _RECORD_BYTES
     head = 4 * network.dim * counts.n_classes
@@ -232,11 +233,10 @@ def _network_of(backbone: str) -> Network:
 
 
 @cache
-def count_images(cell: Cell, data_root: Path) -> Counts:
+def count_images(name: str, size: int | None, data_root: Path) -> Counts:
     """Return the counts of a dataset: from its file, or from the catalogue where it is absent."""
-    name = cell.dataset
     if is_folder(name):
-        return _count_folder(Path(name), cell.size or PAPER_CANVAS)
+        return _count_folder(Path(name), size or PAPER_CANVAS)
     if is_path(name):
         n_classes, n_labels = 2, 1
     else:
@@ -244,13 +244,13 @@ def count_images(cell: Cell, data_root: Path) -> Counts:
         n_classes, n_labels = len(info.classes), info.n_labels
         if info.task == MULTI_LABEL:
             n_labels = n_classes
-    path = dataset_path(name, cell.size, data_root)
+    path = dataset_path(name, size, data_root)
     try:
         with npz.open_npz(path) as archive:
             headers = npz.read_headers(archive, path)
     except (MedplusError, OSError):
         found = dict.fromkeys(SPLITS, 0) if is_path(name) else info.n_samples
-        side = cell.size or PAPER_CANVAS
+        side = size or PAPER_CANVAS
     else:
         found = {split: headers[f"{split}_images"].shape[0] for split in SPLITS}
         side = headers["train_images"].shape[1]

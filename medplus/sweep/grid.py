@@ -5,27 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from medplus.backbones import catalog as backbone_catalog
-from medplus.backbones.finetuned import is_finetuned
-from medplus.backbones.weights import NONE, PRETRAINED
+from medplus.backbones import sources as backbone_sources
 from medplus.config import (
     FinetuneRecipe,
     KnnRecipe,
     ProbeRecipe,
     Recipe,
 )
-from medplus.datasets import catalog as dataset_catalog
-from medplus.datasets.load import is_folder, is_path
+from medplus.datasets import sources as dataset_sources
 from medplus.runs.record import Protocol
+from medplus.spec import AUTO, NONE, PIXELS, PRELOGITS, PRETRAINED, ExtractSpec
 from medplus.vocabulary import PAPER_SEEDS, SIZES, Fit, Precision, StoreDtype
 
 ALL = "all"
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
-AUTO = "auto"
 WORDS = (PRETRAINED, NONE)
 """What weights may be besides a file."""
 
@@ -35,17 +32,15 @@ def several(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
-def _expanded(
-    everything: Sequence[Any], canonical: Callable[[str], str] = lambda name: name
-) -> BeforeValidator:
-    """Replace ``all``, name things by one name each, and drop repetitions."""
+def _once(expand: Callable[[Sequence[Any]], Sequence[Any]]) -> BeforeValidator:
+    """Let one value stand for a list, spell out what stands for several, drop repetitions."""
+    return BeforeValidator(lambda value: [*dict.fromkeys(expand(several(value)))])
 
-    def expand(value: Any) -> Any:
-        items = [i for item in several(value) for i in (everything if item == ALL else [item])]
-        named = [canonical(i) if isinstance(i, str) else i for i in items]
-        return [item for i, item in enumerate(named) if item not in named[:i]]
 
-    return BeforeValidator(expand)
+def _or_all(everything: Sequence[Any]) -> BeforeValidator:
+    return _once(
+        lambda items: [i for item in items for i in (everything if item == ALL else [item])]
+    )
 
 
 def in_full(path: str) -> str:
@@ -53,28 +48,19 @@ def in_full(path: str) -> str:
     return str(Path(path).absolute())
 
 
-def _dataset_name(name: str) -> str:
-    return in_full(name) if is_path(name) else name
+def _datasets(names: Sequence[Any]) -> list[Any]:
+    return [dataset_sources.portable(name) for name in dataset_sources.expand(names)]
 
 
-def _backbone_name(name: str) -> str:
-    if is_finetuned(name):
-        return in_full(name)
-    return SHORT_NAMES.get(name, name)
+def _backbones(names: Sequence[Any]) -> list[Any]:
+    return [backbone_sources.portable(name) for name in backbone_sources.expand(names)]
 
 
-SHORT_NAMES = {tag: name for name, tag in backbone_catalog.PAPER.items()}
-Datasets = Annotated[
-    tuple[Annotated[str, Field(min_length=1)], ...],
-    _expanded(dataset_catalog.FLAGS, _dataset_name),
-]
-Sizes = Annotated[tuple[Annotated[int, Field(ge=1, strict=True)], ...], _expanded(SIZES)]
-Backbones = Annotated[
-    tuple[Annotated[str, Field(min_length=1)], ...],
-    _expanded(tuple(backbone_catalog.PAPER), _backbone_name),
-]
+Datasets = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], _once(_datasets)]
+Sizes = Annotated[tuple[Annotated[int, Field(ge=1, strict=True)], ...], _or_all(SIZES)]
+Backbones = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], _once(_backbones)]
 Seeds = Annotated[
-    tuple[Annotated[int, Field(ge=0, lt=2**63, strict=True)], ...], _expanded(PAPER_SEEDS)
+    tuple[Annotated[int, Field(ge=0, lt=2**63, strict=True)], ...], _or_all(PAPER_SEEDS)
 ]
 
 
@@ -83,7 +69,7 @@ class ExtractOptions(Recipe):
 
     precision: Precision | Literal["auto"] = "auto"
     dtype: StoreDtype = "float32"
-    feature: str = backbone_catalog.PRELOGITS
+    feature: str = PRELOGITS
     batch_size: Annotated[int, Field(ge=1)] | None = None
 
 
@@ -139,24 +125,16 @@ class Exclusion(BaseModel):
     protocols: Annotated[tuple[Protocol, ...], BeforeValidator(several)] = ()
     seeds: Seeds = ()
 
-    def covers(self, cell: Cell, protocol: Protocol, seed: int | None) -> bool:
+    def covers(self, spec: ExtractSpec, protocol: Protocol, seed: int | None) -> bool:
         """Tell whether a run is left out; one that has no seed is not, where seeds are given."""
         asked: list[tuple[Sequence[Any], Any]] = [
-            (self.datasets, cell.dataset),
-            (self.sizes, cell.size),
-            (self.backbones, cell.backbone),
+            (self.datasets, spec.dataset),
+            (self.sizes, spec.size),
+            (self.backbones, spec.backbone),
             (self.protocols, protocol),
             (self.seeds, seed),
         ]
         return all(value in wanted for wanted, value in asked if wanted)
-
-
-class Cell(NamedTuple):
-    """One dataset at one size with one backbone; size None is a file's own."""
-
-    dataset: str
-    size: int | None
-    backbone: str
 
 
 class Grid(BaseModel):
@@ -194,33 +172,52 @@ class Grid(BaseModel):
     finetune: Finetune | None
     exclude: tuple[Exclusion, ...]
 
-    def cells(self) -> Iterator[Cell]:
-        """Yield every dataset, size and backbone, in the order of the file."""
-        for dataset in self.datasets:
-            own_size = is_path(dataset) and not is_folder(dataset)
-            sizes: Sequence[int | None] = (None,) if own_size else self.sizes
-            for size, backbone in product(sizes, self.backbones):
-                yield Cell(dataset, size, backbone)
+    def specs(self) -> Iterator[ExtractSpec]:
+        """Yield the embeddings of every dataset, size and backbone, in the order of the file.
 
-    def only(self, cell: Cell) -> Grid:
-        """Return the part of the grid that is one cell."""
-        sizes = self.sizes if cell.size is None else (cell.size,)
-        part = {"datasets": (cell.dataset,), "sizes": sizes, "backbones": (cell.backbone,)}
+        A size is None where a file has its own; precision is None where each machine has its own.
+        """
+        for dataset in self.datasets:
+            any_size = dataset_sources.resolve(dataset).any_size
+            sizes: Sequence[int | None] = self.sizes if any_size else (None,)
+            for size, backbone in product(sizes, self.backbones):
+                yield self._spec(dataset, size, backbone)
+
+    def _spec(self, dataset: str, size: int | None, backbone: str) -> ExtractSpec:
+        extract = self.extract
+        trained = backbone_sources.is_trained(backbone)
+        if backbone == PIXELS:
+            return ExtractSpec(dataset, size, backbone, dtype=extract.dtype)
+        return ExtractSpec(
+            dataset,
+            size,
+            backbone,
+            weights=PRETRAINED if trained else self.weights,
+            fit=self.fit or (None if trained else "pad"),
+            feature=extract.feature,
+            precision=None if extract.precision == AUTO else extract.precision,
+            dtype=extract.dtype,
+        )
+
+    def only(self, spec: ExtractSpec) -> Grid:
+        """Return the part of the grid that is one dataset, size and backbone."""
+        sizes = self.sizes if spec.size is None else (spec.size,)
+        part = {"datasets": (spec.dataset,), "sizes": sizes, "backbones": (spec.backbone,)}
         return self.model_copy(update=part)
 
-    def includes(self, cell: Cell, protocol: Protocol, seed: int | None = None) -> bool:
+    def includes(self, spec: ExtractSpec, protocol: Protocol, seed: int | None = None) -> bool:
         """Tell whether a run belongs to the grid."""
-        return not any(exclusion.covers(cell, protocol, seed) for exclusion in self.exclude)
+        return not any(exclusion.covers(spec, protocol, seed) for exclusion in self.exclude)
 
-    def seeds_of(self, cell: Cell, protocol: Protocol) -> tuple[int, ...]:
-        """Return the seeds that a cell's runs of a protocol have."""
-        return tuple(seed for seed in self.seeds if self.includes(cell, protocol, seed))
+    def seeds_of(self, spec: ExtractSpec, protocol: Protocol) -> tuple[int, ...]:
+        """Return the seeds that the runs of a protocol have."""
+        return tuple(seed for seed in self.seeds if self.includes(spec, protocol, seed))
 
     def is_empty(self) -> bool:
         """Tell whether the exclusions leave nothing."""
         return not any(
-            (self.knn is not None and self.includes(cell, "knn"))
-            or (self.probe is not None and self.seeds_of(cell, "probe"))
-            or (self.finetune is not None and self.seeds_of(cell, "finetune"))
-            for cell in self.cells()
+            (self.knn is not None and self.includes(spec, "knn"))
+            or (self.probe is not None and self.seeds_of(spec, "probe"))
+            or (self.finetune is not None and self.seeds_of(spec, "finetune"))
+            for spec in self.specs()
         )

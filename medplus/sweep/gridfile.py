@@ -15,25 +15,21 @@ from pydantic import (
     field_validator,
 )
 
-from medplus.backbones import catalog as backbone_catalog
-from medplus.backbones.finetuned import is_finetuned
-from medplus.backbones.folder import find_weights, is_weights_folder
-from medplus.backbones.pythonfile import is_python_file
+from medplus.backbones import sources as backbone_sources
+from medplus.backbones.folder import is_weights_folder
 from medplus.config import (
     FINETUNE_RECIPES,
     finetune_recipe,
     make_recipe,
     probe_recipe,
 )
-from medplus.datasets import catalog as dataset_catalog
-from medplus.datasets.load import is_path
+from medplus.datasets import sources as dataset_sources
 from medplus.errors import BackboneError, UsageError, nearest, short
 from medplus.runs.record import Protocol
+from medplus.spec import AUTO, PIXELS, PRELOGITS
 from medplus.sweep.grid import (
     ALL,
-    AUTO,
     PROTOCOLS,
-    SHORT_NAMES,
     WORDS,
     Backbones,
     Datasets,
@@ -236,18 +232,19 @@ def _known(place: Place) -> Sequence[str]:
 
 
 def _check_dataset(name: str) -> None:
-    if name != ALL and not is_path(name):
-        dataset_catalog.info(name)
+    if name != ALL:
+        dataset_sources.resolve(name)
 
 
 def _check_size(size: int | str, datasets: Sequence[str]) -> None:
-    if size not in (ALL, *SIZES) and not all(is_path(name) for name in datasets):
+    flags = any(dataset_sources.resolve(name).source == "medmnist" for name in datasets)
+    if flags and size not in (ALL, *SIZES):
         raise UsageError(f"MedMNIST+ has no images of {size} px; use 28, 64, 128 or 224")
 
 
 def _check_feature(file: _File) -> None:
     feature = file.extract.feature
-    if feature == backbone_catalog.PRELOGITS:
+    if feature == PRELOGITS:
         return
     from medplus.backbones.features import check_feature  # which needs torch
 
@@ -258,14 +255,14 @@ def _check_feature(file: _File) -> None:
 
 def _check_backbone(name: str) -> None:
     """Refuse what cannot be a backbone; timm is asked only where there is a doubt."""
-    if is_python_file(name):
+    if backbone_sources.is_code(name):
         raise UsageError(
             f"{name} is code, which medplus runs only where a command line names it; extract with "
             f"--backbone {name}, then run knn and probe on the store"
         )
-    known = (ALL, *backbone_catalog.PAPER, *SHORT_NAMES, backbone_catalog.PIXELS)
-    if name not in known and not is_finetuned(name):
-        backbone_catalog.resolve(name)
+    if name not in (ALL, PIXELS, *backbone_sources.PAPER, *backbone_sources.PAPER.values()):
+        backbone_sources.expand([name])
+        backbone_sources.is_pattern(name) or backbone_sources.resolve(name)
 
 
 def _check_weights(file: _File) -> None:
@@ -278,9 +275,9 @@ def _check_weights(file: _File) -> None:
             "or a folder that medplus backbones --fetch … --to wrote"
         )
     for name in file.backbones:
-        if name != backbone_catalog.PIXELS and not is_finetuned(name):
+        if name != PIXELS and not backbone_sources.is_trained(name):
             try:
-                find_weights(Path(weights), backbone_catalog.resolve(name)[1])
+                backbone_sources.resolve(name, weights)
             except BackboneError as error:
                 raise UsageError(f"weights = '{weights}': {error}") from None
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from medplus.backbones.catalog import PIXELS, PRELOGITS
+from medplus.jsonfile import digest_of
 from medplus.naming import safe_name
-from medplus.runs.record import config_hash
-from medplus.sweep.grid import Cell, Grid
+from medplus.spec import PIXELS, PRELOGITS, ExtractSpec
+from medplus.sweep.grid import Grid
 
 Kind = Literal["extract", "knn", "probe", "finetune"]
 _LONGEST_NAME = 150  # file systems take 255 bytes, and a character may have several
@@ -21,8 +21,8 @@ class Job:
 
     Attributes
     ----------
-    weights : str
-        As for `medplus.extract`.
+    spec : ExtractSpec
+        The embeddings that it makes or works on; of a fine-tuning, its images and backbone.
     options : dict
         All else that determines what the job makes, as JSON can hold it.
     n_runs : int
@@ -30,34 +30,33 @@ class Job:
     """
 
     kind: Kind
-    cell: Cell
-    weights: str
+    spec: ExtractSpec
     options: dict[str, Any]
     n_runs: int
 
     @cached_property
     def id(self) -> str:
         """A readable name that ends in 8 hex digits of the hash of what determines the job."""
-        fields = {"kind": self.kind, "weights": self.weights, **self.cell._asdict(), **self.options}
+        fields = {"kind": self.kind, **asdict(self.spec), **self.options}
         readable = safe_name(self.name.replace(" ", "-"))[:_LONGEST_NAME]
-        return f"{readable}-{config_hash(fields)}"
+        return f"{readable}-{digest_of(fields)[:8]}"
 
     @property
     def name(self) -> str:
         """The job in words: kind, dataset, size, backbone, and feature or seed."""
-        dataset, size, backbone = self.cell
-        words = [self.kind, _short(dataset), *([str(size)] if size else []), _short(backbone)]
+        spec = self.spec
+        size = [str(spec.size)] if spec.size else []
+        words = [self.kind, _short(spec.dataset), *size, _short(spec.backbone)]
         if self.kind == "finetune":
             words.append(f"seed{self.options['seed']}")
-        elif self.feature != PRELOGITS and backbone != PIXELS:
+        elif self.feature != PRELOGITS and spec.backbone != PIXELS:
             words.append(self.feature)
         return " ".join(words)
 
     @property
     def feature(self) -> str:
         """What of the network the job's embeddings are; a fine-tuning has no choice."""
-        options = self.options.get("extract", self.options)  # those of a head's extraction
-        return str(options.get("feature", PRELOGITS))
+        return self.spec.feature or PRELOGITS
 
 
 def _short(name: str) -> str:
@@ -84,8 +83,8 @@ class Task:
     @property
     def group(self) -> tuple[str, int | None]:
         """The images that the task reads: a worker that has read them had better go on with it."""
-        cell = self.jobs[0].cell
-        return cell.dataset, cell.size
+        spec = self.jobs[0].spec
+        return spec.dataset, spec.size
 
     def after(self, job: Job) -> Task | None:
         """Return what is left once a job has failed: nothing, where all else needs it."""

@@ -11,14 +11,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from medplus.backbones.finetuned import is_finetuned
-from medplus.backbones.weights import PRETRAINED
-from medplus.datasets.load import dataset_path
-from medplus.embeddings.store import StoreInfo
+from medplus.datasets import sources as datasets
+from medplus.embeddings.info import StoreInfo
 from medplus.errors import DatasetError
 from medplus.runs.record import RunRecord
+from medplus.spec import AUTO, ExtractSpec
 from medplus.sweep.estimate import Estimator
-from medplus.sweep.grid import AUTO, Cell, Grid
+from medplus.sweep.grid import Grid
 from medplus.sweep.inventory import Inventory
 from medplus.sweep.job import Job, Place, Task
 from medplus.sweep.resources import cores, gpus
@@ -73,8 +72,9 @@ class Plan:
 
     def missing_files(self, data_root: Path) -> list[Path]:
         """Return the files and folders of data that are missing, but that something left needs."""
-        paths = {dataset_path(*task.group, data_root): None for task in self.tasks}
-        return [path for path in paths if not path.exists()]
+        images = dict.fromkeys(task.group for task in self.tasks)
+        paths = [datasets.path(datasets.resolve(name), size, data_root) for name, size in images]
+        return [path for path in dict.fromkeys(paths) if not path.exists()]
 
     def check_data(self, data_root: Path) -> None:
         """Refuse to start without the data.
@@ -120,8 +120,8 @@ def make_plan(
     planner = _Planner(grid, inventory, estimator, failed)
     jobs: list[PlannedJob] = []
     tasks: list[Task] = []
-    for cell in grid.cells():
-        for group, store in planner.groups(cell):
+    for spec in grid.specs():
+        for group, store in planner.groups(spec):
             jobs += group
             left = [planned for planned in group if planned.state == "left"]
             if left and not (group[0].job.kind == "extract" and group[0].state == "failed"):
@@ -146,18 +146,18 @@ class _Planner:
         self.records: list[RunRecord] = []
         self.stores: list[StoreInfo] = []
 
-    def groups(self, cell: Cell) -> Iterator[tuple[list[PlannedJob], str | None]]:
-        """Yield the jobs of a cell that depend on one another, and the store they work on."""
-        heads = list(self._heads(cell))
+    def groups(self, spec: ExtractSpec) -> Iterator[tuple[list[PlannedJob], str | None]]:
+        """Yield the jobs of a spec that depend on one another, and the store they work on."""
+        heads = list(self._heads(spec))
         if heads:
-            found = self._inventory.store_of(cell)
+            found = self._inventory.store_of(spec)
             self.stores += [found[1]] if found else []
             finished = found is not None or all(head.state == "finished" for head in heads)
-            extraction = self._planned(self._extraction(cell), 0 if finished else None)
+            extraction = self._planned(self._extraction(spec), 0 if finished else None)
             yield [extraction, *heads], str(found[0]) if found else None
         if self._grid.finetune is not None:
-            for seed in self._grid.seeds_of(cell, "finetune"):
-                yield [self._finetuning(cell, seed)], None
+            for seed in self._grid.seeds_of(spec, "finetune"):
+                yield [self._finetuning(spec, seed)], None
 
     def _planned(self, job: Job, done: int | None) -> PlannedJob:
         """Return how a job stands; `done` of its runs are finished, None where it has none."""
@@ -168,40 +168,34 @@ class _Planner:
         seconds, nbytes = self._estimator.cost(job)
         return PlannedJob(job, state, done or 0, seconds * share, int(nbytes * share))
 
-    def _job(self, kind: Any, cell: Cell, options: dict[str, Any], n_runs: int) -> Job:
-        weights = PRETRAINED if is_finetuned(cell.backbone) else self._grid.weights
-        return Job(kind, cell, weights, {**options, "fit": self._grid.fit}, n_runs)
+    def _extraction(self, spec: ExtractSpec) -> Job:
+        return Job("extract", spec, {"batch_size": self._grid.extract.batch_size}, 0)
 
-    def _extraction(self, cell: Cell) -> Job:
-        return self._job("extract", cell, self._grid.extract.model_dump(mode="json"), 0)
-
-    def _heads(self, cell: Cell) -> Iterator[PlannedJob]:
-        extract = {"extract": self._grid.extract.model_dump(mode="json")}
-        if (knn := self._grid.knn) is not None and self._grid.includes(cell, "knn"):
+    def _heads(self, spec: ExtractSpec) -> Iterator[PlannedJob]:
+        if (knn := self._grid.knn) is not None and self._grid.includes(spec, "knn"):
             numbers = tuple(dict.fromkeys(knn.k))
-            job = self._job("knn", cell, {**knn.model_dump(mode="json"), **extract}, len(numbers))
+            job = Job("knn", spec, knn.model_dump(mode="json"), len(numbers))
             votes = {
                 record.k: record
-                for record in self._inventory.records_of("knn", cell)
+                for record in self._inventory.records_of("knn", spec)
                 if record.k in numbers and (record.metric, record.vote) == (knn.metric, knn.vote)
             }
             yield self._found(job, votes)
-        seeds = self._grid.seeds_of(cell, "probe")
+        seeds = self._grid.seeds_of(spec, "probe")
         if (probe := self._grid.probe) is not None and seeds:
             recipe = probe.recipe.model_copy(update={"seeds": seeds})
             heads = set(product(recipe.seeds, recipe.lr, recipe.weight_decay))
-            options = {**recipe.model_dump(mode="json"), **extract}
-            job = self._job("probe", cell, options, len(heads))
+            job = Job("probe", spec, recipe.model_dump(mode="json"), len(heads))
             shared = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "patience")}
             records = {
                 head: record
-                for record in self._inventory.records_of("probe", cell)
+                for record in self._inventory.records_of("probe", spec)
                 if (head := (record.seed, record.lr, record.weight_decay)) in heads
                 and shared.items() <= record.config.items()
             }
             yield self._found(job, records)
 
-    def _finetuning(self, cell: Cell, seed: int) -> PlannedJob:
+    def _finetuning(self, spec: ExtractSpec, seed: int) -> PlannedJob:
         finetune = self._grid.finetune
         assert finetune is not None
         wanted = finetune.recipe.model_dump(mode="json")
@@ -215,10 +209,11 @@ class _Planner:
             "batch_size": finetune.batch_size,
             "seed": seed,
         }
-        job = self._job("finetune", cell, options, 1)
+        trained = ExtractSpec(spec.dataset, spec.size, spec.backbone, spec.weights, spec.fit)
+        job = Job("finetune", trained, options, 1)
         records = {
             record.seed: record
-            for record in self._inventory.records_of("finetune", cell)
+            for record in self._inventory.records_of("finetune", trained)
             if record.seed == seed
             and record.config.get("devices") == 1
             and fixed.items() <= record.config.get("recipe", {}).items()

@@ -66,7 +66,7 @@ def _look_again(task: Task, place: Place) -> Task:
     """Return what is left of a task now: another sweep may have done some of it."""
     if place.grid is None:
         return task
-    plan = plan_from_disk(place.grid.only(task.jobs[0].cell), place)
+    plan = plan_from_disk(place.grid.only(task.jobs[0].spec), place)
     now = {job.id: found.store for found in plan.tasks for job in found.jobs}
     left = tuple(job for job in task.jobs if job.id in now)
     return replace(task, jobs=left, store=now[left[0].id] if left else None)
@@ -75,7 +75,7 @@ def _look_again(task: Task, place: Place) -> Task:
 def _do(job: Job, place: Place, store: str | None, reporter: _Reporter) -> str | None:
     """Do one job, and return the path of the store that the next ones work on."""
     if job.kind == "extract":
-        return _extract(job, place, job.options, reporter.progress)
+        return _extract(job, place, reporter.progress)
     if job.kind == "finetune":
         _finetune(job, place, reporter)
         return None
@@ -85,44 +85,39 @@ def _do(job: Job, place: Place, store: str | None, reporter: _Reporter) -> str |
     return store
 
 
-def _extract(job: Job, place: Place, options: dict[str, Any], progress: Progress) -> str:
+def _extract(job: Job, place: Place, progress: Progress) -> str:
     from medplus.embeddings.extract import extract_all
 
-    dataset, size, backbone = job.cell
     [extraction] = extract_all(
-        [dataset], [size], [backbone], weights=job.weights, device=place.device,
-        data_root=place.data_root, store=place.store, progress=progress,
+        [job.spec], **job.options, device=place.device, data_root=place.data_root,
+        store=place.store, progress=progress,
         patience_s=0.0,  # there is other work meanwhile
-        **options,
     )  # fmt: skip
     return str(extraction.store.path)
 
 
 def _head(job: Job, place: Place, store: str, reporter: _Reporter) -> None:
-    options = {k: v for k, v in job.options.items() if k not in ("extract", "fit")}
     where: dict[str, Any] = {
         "device": place.device, "runs": place.runs, "bootstrap": place.bootstrap,
     }  # fmt: skip
     if job.kind == "knn":
         from medplus.heads.knn import knn
 
-        knn(store, **options, **where)
+        knn(store, **job.options, **where)
     else:
         from medplus.heads.probe import probe
 
-        probe(store, **options, **where, progress=reporter.progress)
+        probe(store, **job.options, **where, progress=reporter.progress)
 
 
 def _finetune(job: Job, place: Place, reporter: _Reporter) -> None:
-    from medplus.training import finetune
+    from medplus.training import finetune_all
 
-    dataset, size, backbone = job.cell
     options = job.options
-    finetune(
-        dataset, size, backbone, options["seed"], recipe=options["recipe"], weights=job.weights,
-        fit=options["fit"], batch_size=options["batch_size"], device=place.device,
-        data_root=place.data_root, runs=place.runs, bootstrap=place.bootstrap,
-        watch=reporter, **options["changes"],
+    finetune_all(
+        [job.spec], [options["seed"]], recipe=options["recipe"], batch_size=options["batch_size"],
+        device=place.device, data_root=place.data_root, runs=place.runs,
+        bootstrap=place.bootstrap, watch=reporter, **options["changes"],
     )  # fmt: skip
 
 

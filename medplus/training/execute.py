@@ -22,7 +22,7 @@ from medplus.training.folder import STATE_FILE, partial_folder
 from medplus.training.job import Job, Outcome, run_job
 from medplus.training.launch import launch, make_fabric
 from medplus.training.network import embedding_dim
-from medplus.training.plan import FinetunePlan, Settings
+from medplus.training.plan import FinetunePlan, Settings, settled
 
 
 def execute(
@@ -173,5 +173,6 @@ def _record(
         network=network,
         training=outcome.training,
         environment=environment(),
+        spec=settled(plan.source.spec, images, backbone),
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )

@@ -8,45 +8,49 @@ from typing import Any, Literal
 
 import torch
 
-from medplus.backbones.build import Backbone, load_backbone
+from medplus.backbones import sources
+from medplus.backbones.build import Backbone
 from medplus.config import FinetuneRecipe
+from medplus.datasets import sources as dataset_sources
 from medplus.datasets.dataset import ImageDataset
 from medplus.datasets.load import load_dataset
 from medplus.naming import safe_name
 from medplus.runs.ledger import run_folder
 from medplus.runs.record import config_hash
+from medplus.spec import ExtractSpec
 from medplus.training.watch import Watch
-from medplus.vocabulary import Fit, Precision
+from medplus.vocabulary import Precision
 
 Keep = Literal["best", "all"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where images and backbone come from, small enough to be sent to another process.
+    """Where images and backbone come from, small enough to be sent to another process."""
 
-    Attributes
-    ----------
-    dataset, data_root : str
-        As for `medplus.load_dataset`.
-    backbone, weights, fit : str
-        As for `medplus.extract`.
-    """
-
-    dataset: str
-    size: int | None
+    spec: ExtractSpec
     data_root: str
-    backbone: str
-    weights: str
-    fit: Fit | None
 
     def load_images(self) -> ImageDataset:
         """Load the dataset."""
-        return load_dataset(self.dataset, self.size, self.data_root)
+        return load_dataset(self.spec.dataset, self.spec.size, self.data_root)
 
     def load_backbone(self, images: ImageDataset) -> Backbone:
         """Load the backbone, ready to learn."""
-        return load_backbone(self.backbone, self.weights, images.size, self.fit, frozen=False)
+        ref = sources.resolve(self.spec.backbone, self.spec.weights)
+        return sources.load(ref, images.size, self.spec.fit, frozen=False)
+
+
+def settled(spec: ExtractSpec, images: ImageDataset, backbone: Backbone) -> ExtractSpec:
+    """Return the spec with every choice made."""
+    return ExtractSpec(
+        dataset_sources.resolve(spec.dataset).spelling,
+        images.size,
+        backbone.ref.spelling,
+        backbone.ref.weights,
+        backbone.preprocess.fit,
+        backbone.feature,
+    )
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from medplus.backbones.build import Backbone, check_backbone
+from medplus.backbones import sources
+from medplus.backbones.build import Backbone
 from medplus.config import FinetuneRecipe, finetune_recipe
 from medplus.datasets.dataset import ImageDataset
 from medplus.datasets.load import check_name, load_dataset
@@ -20,15 +20,14 @@ from medplus.errors import RunError
 from medplus.progress import Progress, silent
 from medplus.runs.ledger import find_run, tidy_run
 from medplus.runs.record import RunRecord
+from medplus.spec import AUTO, CHOICES, ExtractSpec, make_spec
 from medplus.training.memory import largest_batch
 from medplus.training.network import build_network, embedding_dim
 from medplus.training.plan import FinetunePlan, Keep, Settings, Source, plan_finetune
 from medplus.training.watch import Watch
-from medplus.vocabulary import MULTI_LABEL, PAPER_SEEDS, Fit, Precision
+from medplus.vocabulary import MULTI_LABEL, PAPER_SEEDS, Precision
 
 log = logging.getLogger(__name__)
-
-AUTO = "auto"
 
 
 def finetune(
@@ -72,19 +71,15 @@ def finetune(
         UsageError, DatasetError, BackboneError or RunError, saying what is wrong and what to do.
     """
     many = seeds if isinstance(seeds, Sequence) else [seeds]
-    return finetune_all([dataset], [size], [backbone], many, **options)
+    chosen = {name: options.pop(name) for name in CHOICES if name in options}
+    return finetune_all([make_spec(dataset, size, backbone, **chosen)], many, **options)
 
 
 def finetune_all(
-    datasets: Sequence[str],
-    sizes: Sequence[int | None],
-    backbones: Sequence[str],
+    specs: Sequence[ExtractSpec],
     seeds: Sequence[int] = PAPER_SEEDS[:1],
     *,
     recipe: str = "paper",
-    weights: str = "pretrained",
-    fit: Fit | None = None,
-    group_column: str | None = None,
     batch_size: int | Literal["auto"] | None = None,
     device: str = "auto",
     devices: int = 1,
@@ -148,29 +143,29 @@ def finetune_all(
     check_devices(settings.device, devices)
     precision = resolve_training_precision(full.precision, settings.device)
     full = full.model_copy(update={"precision": precision})
-    for name in datasets:
-        check_name(name, group_column)
-    for name in backbones:
-        check_backbone(name, weights)
+    for spec in specs:
+        check_name(spec.dataset, spec.group_column)
+        sources.resolve(spec.backbone, spec.weights)
     records = []
-    for name, size in product(datasets, sizes):
-        images = load_dataset(name, size, data_root, group_column=group_column, progress=progress)
+    for spec in specs:
+        images = load_dataset(
+            spec.dataset, spec.size, data_root, group_column=spec.group_column, progress=progress
+        )
         _check_classes(images)
-        for backbone_name in backbones:
-            source = Source(name, size, str(data_root), backbone_name, weights, fit)
-            settled = full
-            if batch_size == AUTO:
-                settled = _with_fitting_batch(source, images, full, precision, settings.device)
-            for seed in seeds:
-                backbone = source.load_backbone(images)
-                plan = plan_finetune(
-                    source, images, backbone, settled, precision, seed, devices,
-                    Path(recipe).stem, Path(runs),
-                )  # fmt: skip
-                record = None if overwrite else find_run(plan.folder)
-                if record is not None:
-                    tidy_run(plan.folder)
-                records.append(record or _execute(plan, images, backbone, settings))
+        source = Source(spec, str(data_root))
+        settled = full
+        if batch_size == AUTO:
+            settled = _with_fitting_batch(source, images, full, precision, settings.device)
+        for seed in seeds:
+            backbone = source.load_backbone(images)
+            plan = plan_finetune(
+                source, images, backbone, settled, precision, seed, devices,
+                Path(recipe).stem, Path(runs),
+            )  # fmt: skip
+            record = None if overwrite else find_run(plan.folder)
+            if record is not None:
+                tidy_run(plan.folder)
+            records.append(record or _execute(plan, images, backbone, settings))
     return records
 
 

@@ -1,0 +1,141 @@
+"""The options that make an `ExtractSpec`, for the commands that extract, select or train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
+
+import click
+
+from medplus.cli import options
+from medplus.spec import AUTO, ExtractSpec, specs
+from medplus.vocabulary import Fit, Precision, StoreDtype
+
+if TYPE_CHECKING:
+    from medplus.embeddings.store import EmbeddingStore
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_ANY = "any"
+_CHOICES: dict[str, tuple[dict[str, Any], str, str]] = {
+    "weights": (
+        {},
+        "pretrained, none (random), a .safetensors or .pth file, or a folder that medplus "
+        "backbones --fetch … --to wrote; a fine-tuned run has its own.",
+        "pretrained",
+    ),
+    "precision": (
+        {"type": click.Choice([AUTO, *get_args(Precision)])},
+        "Precision of the computation; auto is what the hardware runs natively.",
+        AUTO,
+    ),
+    "dtype": (
+        {"type": click.Choice(get_args(StoreDtype))},
+        "How embeddings are stored.",
+        "float32",
+    ),
+    "fit": (
+        {"type": click.Choice(get_args(Fit))},
+        "Zero-pad to the backbone's input (the paper's way), resize to it, or neither.",
+        "pad, or as a fine-tuned run was trained",
+    ),
+    "feature": (
+        {"metavar": "prelogits|cls|avg|cls+avg|layer:NAME"},
+        "What of the network is stored: what its classifier would see; class token, mean of the "
+        "patch tokens, or both; or the averaged output of a module inside.",
+        "prelogits",
+    ),
+    "group_column": (
+        {"metavar": "NAME"},
+        "Of a folder of images: the column of its table whose groups, such as patients, stay in "
+        "one split. The split remembers it.",
+        "dataset.yaml's",
+    ),
+}
+"""Per choice of a spec: settings of its option, what it does, and what an extraction takes."""
+
+EXTRACT = tuple(_CHOICES)
+TRAIN = ("weights", "fit", "group_column")
+SELECT = ("weights", "precision", "dtype", "fit", "feature")
+
+
+def choices(*names: str, default: str | None = None) -> Callable[[Command], Command]:
+    """Add the options of some choices; what is not given stays None.
+
+    Parameters
+    ----------
+    default : str, optional
+        What the help says of a choice that is not made; by default what an extraction takes.
+    """
+
+    def add(command: Command) -> Command:
+        for name in reversed(names):
+            settings, text, own = _CHOICES[name]
+            flag = f"--{name.replace('_', '-')}"
+            help_text = f"{text}  [default: {default or own}]"
+            command = click.option(flag, name, help=help_text, **settings)(command)
+        return command
+
+    return add
+
+
+def selecting(command: Command) -> Command:
+    """Add the options that select stores; what is not given matches any."""
+    for option in reversed(
+        (
+            options.names(default_size=_ANY),
+            choices(*SELECT, default=_ANY),
+            click.option(
+                "--key", help="The start of a store's key, as `medplus store ls` shows it."
+            ),
+            click.option(
+                "--data-root",
+                type=click.Path(path_type=Path, file_okay=False),
+                help="Only stores of the datasets in this folder.  [default: any]",
+            ),
+            options.store_root,
+            options.device,
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def to_specs(
+    datasets: Sequence[str],
+    sizes: Sequence[str] | None,
+    backbones: Sequence[str],
+    **chosen: Any,
+) -> list[ExtractSpec]:
+    """Return a spec for every dataset, size and backbone that the options name.
+
+    Raises
+    ------
+    UsageError
+        If a size is none, or a pattern matches no backbone, or too many.
+    """
+    from medplus.backbones.sources import expand as expand_backbones
+    from medplus.datasets.sources import expand as expand_datasets
+
+    return specs(
+        expand_datasets(datasets),
+        options.expand_sizes(sizes),
+        expand_backbones(backbones),
+        **chosen,
+    )
+
+
+def select_stores(
+    *,
+    store_root: Path,
+    data_root: Path | None,
+    key: str | None,
+    device: str,
+    **selection: Any,
+) -> list[EmbeddingStore]:
+    """Return one store for every spec that the options of `selecting` name."""
+    from medplus.embeddings.select import find_stores
+
+    asked = to_specs(**selection)
+    return find_stores(store_root, asked, key=key, data_root=data_root, device=device)
