@@ -186,7 +186,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     OSError, ValueError
         If it is not there, or not what was written.
     """
-    meta, intact = unseal(json.loads((folder / _META).read_bytes()), required=True)
+    meta, intact = unseal(json.loads((folder / _META).read_bytes()))
     if not intact:
         raise ValueError(f"{folder / _META} is damaged")
     return meta
