@@ -180,9 +180,10 @@ def _prepare(folder: Path, options: EvaluationOptions) -> Prepared:
 def _plan(prepared: Prepared, run: Path) -> RunPlan:
     """Return the plan of the evaluation: the run's own, on these data and beside them."""
     own, on = prepared.record, prepared.provenance
-    kept = own.model_dump(include=set(_KEPT), exclude_none=True)
+    kept = {name: getattr(own, name) for name in _KEPT}
     return RunPlan(
-        on,
+        # A file may know less of what its labels mean: not their names, nor that they are ordered.
+        on.model_copy(update={"task": own.task, "classes": own.classes}),
         own.protocol,
         own.run_id,
         evaluation_folder(run, on.dataset, on.size, on.dataset_digest),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from medplus.training.job import share_batch_norms
 from torch import nn
 
 from medplus import finetune
 from medplus.backbones.build import load_backbone
 from medplus.errors import RunError
 from medplus.training import job
-from medplus.training.job import share_batch_norms
 from medplus.training.network import Network
 
 pytestmark = pytest.mark.usefixtures("fast_disk", "no_picture")
