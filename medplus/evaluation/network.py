@@ -20,7 +20,7 @@ from medplus.backbones.finetuned import (
     read_network,
 )
 from medplus.backbones.inference import Embedder
-from medplus.backbones.pythonfile import is_python_file
+from medplus.backbones.sources import is_code
 from medplus.datasets import catalog
 from medplus.datasets.dataset import ImageDataset
 from medplus.datasets.load import is_folder, is_path, load_dataset
@@ -49,7 +49,7 @@ def network_trial(run: Path, request: Request) -> Trial:
         If network or record are damaged, or there are no such images.
     """
     description = read_description(run)
-    if request.code is not None and not is_python_file(description.backbone):
+    if request.code is not None and not is_code(description.backbone):
         raise UsageError(
             f"--backbone {request.code} is for networks that a Python file defines; the one in "
             f"{run} is {description.backbone}, so leave it out"

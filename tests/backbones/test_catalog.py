@@ -17,7 +17,7 @@ from torchvision.models import alexnet
 
 from medplus.backbones import catalog
 from medplus.backbones.build import load_backbone
-from medplus.backbones.catalog import PAPER, describe, resolve
+from medplus.backbones.sources import PAPER, describe, resolve
 from medplus.errors import BackboneError, UsageError
 
 DIMS = {

@@ -9,7 +9,7 @@ import pytest
 import timm
 
 from medplus.backbones.build import Backbone, load_backbone
-from medplus.backbones.folder import write_folder_weights
+from medplus.backbones.weights_folder import write_folder_weights
 
 PAPER_DIMS = {
     "vgg16": 4096, "alexnet": 4096, "resnet18": 512, "densenet121": 1024, "efficientnet_b4": 1792,

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from medplus.backbones.finetuned import read_network
-from medplus.backbones.folder import read_manifest
 from medplus.backbones.weights import read_weights_file, state_sha256
+from medplus.backbones.weights_folder import read_manifest
 from medplus.config import finetune_recipe
 from medplus.datasets import npz
 from medplus.datasets.folder import decode

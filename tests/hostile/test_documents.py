@@ -8,7 +8,7 @@ import click
 import pytest
 
 from medplus.backbones.finetuned import no_network
-from medplus.backbones.folder import read_manifest
+from medplus.backbones.weights_folder import read_manifest
 from medplus.cli.configfile import read_config
 from medplus.cli.knn import knn
 from medplus.config import finetune_recipe

@@ -80,7 +80,7 @@ class World:
         if backbone in TAGS:
             info.key["backbone"] = TAGS[backbone]
             info = _with_digest(info)
-        name = f"{backbone}-{info.key_digest[:8]}.zarr"
+        name = f"{backbone}-{info.key[:8]}.zarr"
         path = self.root / "store" / dataset / str(size) / name
         path.mkdir(parents=True, exist_ok=True)
         write_info(path, info)
