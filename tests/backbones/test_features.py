@@ -163,7 +163,7 @@ def test_feature_is_in_the_key_and_selects_the_store(write_npz, tmp_path):
     dims = {feature: store.info.dim for feature, store in made.items()}
     assert dims == {"prelogits": 64, "cls": 64, "cls+avg": 128}
     for feature, store in made.items():
-        assert store.info.key["feature"] == feature
+        assert store.info.spec.feature == feature
         query = ExtractSpec(data, 32, "test_vit", feature=feature)
         assert find_store(tmp_path, query).path == store.path
     with pytest.raises(StoreError, match=r"3 stores match.*(?s:.)*--feature cls\+avg"):

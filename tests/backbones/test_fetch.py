@@ -369,6 +369,6 @@ def test_what_has_no_weights_to_fetch_is_refused_before_anything_is_fetched(
     Path("weights").mkdir()
     for file in ("config.json", "model.safetensors"):
         Path("weights", file).touch()
-    monkeypatch.setattr("medplus.backbones.fetch.load_backbone", lambda *_: pytest.fail("fetched"))
+    monkeypatch.setattr("medplus.backbones.fetch.load", lambda *_: pytest.fail("fetched"))
     with pytest.raises(UsageError, match=reason):
         fetch_weights(["resnet18", name], to and tmp_path / to)

@@ -177,8 +177,8 @@ def test_sweep_from_the_folder_finds_what_was_made_from_the_hub(
     )  # fmt: skip
     grid = read_grid(grid_file(folder, "test_resnet", data))
     inventory = Inventory(grid, data.parent, store.path.parents[2], folder.parent / "runs")
-    [cell] = grid.cells()
-    found = inventory.store_of(cell)
+    [spec] = grid.specs()
+    found = inventory.store_of(spec)
     assert found is not None
     assert found[0] == store.path
 

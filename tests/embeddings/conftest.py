@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from medplus.backbones.build import Backbone
+from medplus.backbones.sources import BackboneRef
 from medplus.embeddings import extract as extraction
 from medplus.preprocess import PreprocessSpec
 
@@ -21,7 +22,13 @@ def use_backbone(monkeypatch):
 
     def use(module, tag="own.tag"):
         spec = PreprocessSpec(mean=(), std=(), fit="native", canvas=None, rgb=False)
-        backbone = Backbone("own", tag, module.eval(), spec, "none", "0" * 64, "prelogits")
-        monkeypatch.setattr(extraction, "load_backbone", lambda *rest, **more: backbone)
+        backbone = Backbone(
+            BackboneRef("timm", "own", "own", tag, "none", "none"),
+            module.eval(),
+            spec,
+            "0" * 64,
+            "prelogits",
+        )
+        monkeypatch.setattr(extraction.backbones, "load", lambda *rest, **more: backbone)
 
     return use
