@@ -20,9 +20,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from medplus.embeddings.key import StoreKey
-from medplus.embeddings.store import EmbeddingStore, StoreInfo, open_store
+from medplus.embeddings.info import StoreInfo
+from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.writer import open_writer
+from medplus.spec import SCHEMA, ExtractSpec
 from medplus.vocabulary import MULTI_LABEL, SPLITS
 
 settings.register_profile(
@@ -116,8 +117,8 @@ def write_npz(new_folder: Callable[[], Path]) -> Callable[..., Path]:
 def store_info() -> Callable[..., StoreInfo]:
     """Return a function that describes a store still to be written.
 
-    ``store_info((3, 2, 2), dim=4, dtype="float32", task="multi-class", classes=3, …)``; keywords
-    that `StoreKey` knows go into the key, the others into the info.
+    ``store_info((3, 2, 2), dim=4, dtype="float32", task="multi-class", classes=3, …)``; further
+    keywords are fields of the info.
     """
 
     def describe(
@@ -125,52 +126,48 @@ def store_info() -> Callable[..., StoreInfo]:
         dim: int,
         *,
         dtype: str = "float32",
-        task: str = "multi-class",
         classes: int = 3,
         dataset: str = "toy",
         size: int = 28,
         backbone: str = "toynet",
-        weights: str = "none",
-        fit: str = "pad",
-        data_source: str = "custom",
+        weights: str | None = "none",
+        fit: str | None = "pad",
+        feature: str | None = "prelogits",
+        precision: str | None = "fp32",
         dataset_path: str = "/data/toy.npz",
-        **key_fields: object,
+        **fields: object,
     ) -> StoreInfo:
-        preprocess = {"mean": [0.5], "std": [0.5], "fit": fit, "canvas": 224, "rgb": True}
-        fields: dict[str, object] = {
+        spec = ExtractSpec(dataset_path, size, backbone, weights, fit, feature, precision, dtype)  # type: ignore[arg-type]
+        known: dict[str, Any] = {
+            "schema_version": SCHEMA,
+            "spec": spec,
+            "dataset": dataset,
+            "dataset_path": dataset_path,
             "dataset_digest": "d" * 64,
-            "size": size,
-            "backbone": f"{backbone}.tag",
+            "data_source": "custom",
+            "licence": "CC0",
+            "task": "multi-class",
+            "classes": [f"class {i}" for i in range(classes)],
+            "backbone": backbone,
+            "tag": f"{backbone}.tag",
+            "weights": weights or "none",
             "weights_sha256": "w" * 64,
-            "preprocess": preprocess,
-            "feature": "prelogits",
-            "precision": "fp32",
-            "dtype": dtype,
-            "task": task,
+            "backbone_digest": "b" * 64,
+            "preprocess": {
+                "mean": [0.5],
+                "std": [0.5],
+                "fit": fit or "native",
+                "canvas": 224,
+                "rgb": True,
+            },
+            "dim": dim,
+            "n_samples": dict(zip(SPLITS, n_samples, strict=True)),
+            "versions": {"medplus": "0"},
+            "created": "2024-01-01T00:00:00Z",
+            **fields,
         }
-        key = StoreKey(**(fields | key_fields))  # type: ignore[arg-type]
-        return StoreInfo(
-            schema_version=key.schema,
-            key=key.to_dict(),
-            key_digest=key.digest,
-            dataset=dataset,
-            dataset_path=dataset_path,
-            data_source=data_source,
-            licence="CC0",
-            task=task,
-            classes=[f"class {i}" for i in range(classes)],
-            size=size,
-            backbone=backbone,
-            weights=weights,
-            dim=dim,
-            dtype=dtype,
-            n_samples=dict(zip(SPLITS, n_samples, strict=True)),
-            versions={"medplus": "0"},
-            created="2024-01-01T00:00:00Z",
-            cost={},
-            checksums={},
-            complete=False,
-        )
+        key = spec.key(known["dataset_digest"], known["backbone_digest"])
+        return StoreInfo(key=key, **known)
 
     return describe
 
@@ -180,7 +177,7 @@ def store_path() -> Callable[[Path, StoreInfo], Path]:
     """Return a function that says where a store lies under a root: DESIGN's layout."""
 
     def place(root: Path, info: StoreInfo) -> Path:
-        name = f"{info.backbone}-{info.key_digest[:8]}.zarr"
+        name = f"{info.backbone}-{info.key[:8]}.zarr"
         return root / info.dataset / str(info.size) / name
 
     return place
