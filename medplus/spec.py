@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import product
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, TypedDict, Unpack, get_args
 
 from medplus.errors import UsageError, nearest
 from medplus.jsonfile import digest_of
@@ -173,8 +173,18 @@ class ExtractSpec:
         return f"{self.dataset}{size} with {self.backbone}"
 
 
-CHOICES = ("weights", "fit", "feature", "precision", "dtype", "group_column")
-"""The fields of a spec besides dataset, size and backbone."""
+class Choices(TypedDict, total=False):
+    """The fields of a spec besides dataset, size and backbone, as keywords."""
+
+    weights: str | None
+    fit: Fit | None
+    feature: str | None
+    precision: Precision | Literal["auto"] | None
+    dtype: StoreDtype | None
+    group_column: str | None
+
+
+CHOICES = tuple(Choices.__annotations__)
 
 _WORDS: dict[str, tuple[str, ...]] = {
     "fit": get_args(Fit),
@@ -184,7 +194,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
 
 
 def make_spec(
-    dataset: str, size: int | None = None, backbone: str = "resnet18", **choices: Any
+    dataset: str, size: int | None = None, backbone: str = "resnet18", **choices: Unpack[Choices]
 ) -> ExtractSpec:
     """Return a spec, and refuse a word that none of its choices knows.
 
@@ -206,7 +216,7 @@ def specs(
     datasets: Iterable[str],
     sizes: Iterable[int | None] = (None,),
     backbones: Iterable[str] = ("resnet18",),
-    **choices: Any,
+    **choices: Unpack[Choices],
 ) -> list[ExtractSpec]:
     """Return a spec for every dataset, size and backbone, in this order.
 

@@ -97,8 +97,8 @@ def test_extract_knn_probe_from_images_to_scores(write_npz, tmp_path):
 def test_stores_are_opened_and_found_again(write_npz, tmp_path):
     npz = learnable_npz(write_npz, tmp_path)
     store = medplus.extract(str(npz), backbone="pixels", store=tmp_path / "embeddings")
-    query = medplus.StoreQuery(str(npz), 8, "pixels")
-    found = medplus.find_store(tmp_path / "embeddings", query)
+    spec = medplus.ExtractSpec(str(npz), 8, "pixels")
+    found = medplus.find_store(tmp_path / "embeddings", spec)
     assert medplus.open_store(store.path).key == found.key == store.key
 
 

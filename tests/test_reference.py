@@ -13,6 +13,7 @@ import pytest
 from medplus.config import FinetuneRecipe, KnnRecipe, ProbeRecipe
 from medplus.errors import UsageError
 from medplus.reference import ReferenceConfig, read_reference, run_reference
+from medplus.spec import ExtractSpec
 
 README = """
 # Fixed Parameters
@@ -251,11 +252,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...], d
 
 EXTRACTED = (
     "extract_all",
-    (["toy.npz"], [None], ["pixels"]),
-    {
-        "weights": "none", "precision": "fp32", "dtype": "float32", "fit": "pad", "batch_size": 7,
-        "device": "cpu", "data_root": Path("d"), "store": "s",
-    },
+    ([ExtractSpec("toy.npz", None, "pixels", "none", "pad", precision="fp32")],),
+    {"batch_size": 7, "device": "cpu", "data_root": Path("d"), "store": "s"},
 )  # fmt: skip
 WHERE = {"device": "cpu", "runs": Path("r"), "overwrite": True}
 RECIPE = {"recipe": "paper", "epochs": 3, "lr": 0.5, "batch_size": 9}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from medplus._version import __version__
 from medplus.backbones import sources as backbones
@@ -27,7 +27,7 @@ from medplus.embeddings.writer import WriteStatus, open_writer
 from medplus.errors import UsageError
 from medplus.naming import safe_name
 from medplus.progress import Progress, silent
-from medplus.spec import AUTO, PRELOGITS, SCHEMA, ExtractSpec, make_spec
+from medplus.spec import AUTO, PRELOGITS, SCHEMA, Choices, ExtractSpec, make_spec
 from medplus.vocabulary import SPLITS
 
 KEY_LENGTH = 8
@@ -86,7 +86,7 @@ def extract(
     device: str = "auto",
     data_root: str | Path = "data",
     store: str | Path = "embeddings",
-    **choices: Any,
+    **choices: Unpack[Choices],
 ) -> EmbeddingStore:
     """Embed one dataset at one size with one backbone, and return the store.
 

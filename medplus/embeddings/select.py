@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shlex import quote
@@ -13,7 +14,7 @@ from medplus.datasets import catalog
 from medplus.datasets import sources as datasets
 from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.store import EmbeddingStore, list_stores, open_store, read_info
-from medplus.errors import StoreError, UsageError, nearest
+from medplus.errors import DatasetError, StoreError, UsageError, nearest
 from medplus.spec import AUTO, CHOICES, ExtractSpec, Made
 
 Found = tuple[Path, StoreInfo]
@@ -83,24 +84,24 @@ def identify(spec: ExtractSpec, data_root: str | Path | None = None) -> Sought:
     Raises
     ------
     MedplusError
-        If data or weights that are there are damaged, or a run is to have other weights than its
-        own.
+        If the data in `data_root` or a run's weights are damaged or missing, or a run is to have
+        other weights than its own.
     """
     name = datasets.name_of(spec.dataset)
     digests = None
-    if spec.dataset not in catalog.FLAGS or data_root is not None:
-        try:
-            ref = datasets.resolve(spec.dataset)
-        except UsageError:  # the mere name of a store's dataset
-            pass
-        else:
-            digests = datasets.digests(ref, spec.size, data_root or "")
+    if data_root is not None:
+        digests = datasets.digests(datasets.resolve(spec.dataset), spec.size, data_root)
+    elif spec.dataset not in catalog.FLAGS:
+        with suppress(UsageError, DatasetError):  # the mere name of a store's dataset
+            digests = datasets.digests(datasets.resolve(spec.dataset), spec.size, "")
     named = replace(spec, dataset=name)
     if not backbones.is_at_hand(spec.backbone):  # a name, which stores know as well
         return Sought(_labelled(named), spec, digests)
     backbone = backbones.resolve(spec.backbone, spec.weights)
     weights = None if spec.weights is None else backbone.weights
-    named = replace(named, backbone=backbone.tag, weights=weights)
+    # A Python file's full name has the digest of its code, which its short name has not.
+    name = backbone.tag if backbone.source == "python" else backbone.name
+    named = replace(named, backbone=name, weights=weights)
     return Sought(named, spec, digests, backbone.weights_sha256)
 
 

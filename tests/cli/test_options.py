@@ -78,22 +78,6 @@ def test_help_shows_that_commas_are_taken() -> None:
     assert Comma(click.IntRange(min=1)).name == "integer[,…]"
 
 
-def test_all_datasets_are_the_papers_twelve() -> None:
-    expanded = options.expand_datasets(["all"])
-
-    assert len(expanded) == 12
-    assert options.expand_datasets(["my.npz", "all", "my.npz"]) == ["my.npz", *expanded]
-    assert options.expand_datasets(["pathmnist", "all"])[0] == "pathmnist"
-
-
-def test_all_backbones_are_the_papers_ten() -> None:
-    expanded = options.expand_backbones(["all"])
-
-    assert len(expanded) == 10
-    assert "pixels" not in expanded
-    assert options.expand_backbones(["pixels", "all"]) == ["pixels", *expanded]
-
-
 def test_sizes() -> None:
     assert options.expand_sizes(None) == [None]
     assert options.expand_sizes(["all"]) == [28, 64, 128, 224]

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from medplus.embeddings.extract import extract_all
+from medplus.spec import CHOICES, specs
 from medplus.vocabulary import SPLITS
 
 NETWORK = "lcnet_035"
@@ -18,7 +19,9 @@ def images_of(npz):
 
 
 def run(npz, root, backbones=("pixels",), **options):
-    return extract_all([str(npz)], [None], backbones, weights="none", store=root, **options)
+    choices = {name: options.pop(name) for name in CHOICES if name in options}
+    asked = specs([str(npz)], backbones=backbones, weights="none", **choices)
+    return extract_all(asked, store=root, **options)
 
 
 def chunk_files(path):

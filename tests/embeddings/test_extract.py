@@ -11,6 +11,7 @@ from medplus.embeddings import extract as extraction
 from medplus.embeddings.extract import extract, extract_all
 from medplus.embeddings.store import open_store, write_info
 from medplus.errors import UsageError
+from medplus.spec import specs
 from medplus.vocabulary import SPLITS
 from tests.embeddings.extractions import (
     N_CHUNKS,
@@ -91,9 +92,9 @@ def test_float16_stores_hold_the_rounded_embeddings(npz, tmp_path):
 def test_store_lies_where_the_design_says_and_tells_what_it_is(npz, tmp_path):
     [found] = run(npz, tmp_path)
     info = found.store.info
-    assert found.store.path == tmp_path / "toy/8" / f"pixels-{info.key_digest[:8]}.zarr"
+    assert found.store.path == tmp_path / "toy/8" / f"pixels-{info.key[:8]}.zarr"
     assert (info.task, info.classes, info.dim) == ("multi-class", ["0", "1", "2"], 64)
-    assert info.key["precision"] == "fp32"
+    assert info.spec.precision is None  # which means nothing for pixels
     assert info.cost.keys() >= {"seconds", "device_seconds", "device", "peak_memory_bytes"}
     assert info.cost["images_per_second"] == found.images_per_second > 0
     assert leftovers(tmp_path) == []
@@ -158,17 +159,16 @@ def test_energy_of_some_sessions_is_not_told_as_that_of_all(npz, tmp_path):
 
 def test_each_dataset_is_loaded_once_for_all_backbones(write_npz, tmp_path, monkeypatch):
     loaded = []
-    load = extraction.load_dataset
+    load = extraction.datasets.load_dataset
 
     def watch(name, *arguments, **options):
         loaded.append(name)
         return load(name, *arguments, **options)
 
-    monkeypatch.setattr(extraction, "load_dataset", watch)
+    monkeypatch.setattr(extraction.datasets, "load_dataset", watch)
     files = [str(write_npz(name, n=(3, 2, 2), size=32)) for name in ("a", "b")]
-    found = extract_all(
-        files, [None], ["pixels", NETWORK], weights="none", fit="native", store=tmp_path
-    )
+    asked = specs(files, backbones=["pixels", NETWORK], weights="none", fit="native")
+    found = extract_all(asked, store=tmp_path)
     assert loaded == files
     assert [(f.store.info.dataset, f.store.info.backbone) for f in found] == [
         ("a", "pixels"), ("a", NETWORK), ("b", "pixels"), ("b", NETWORK),
@@ -204,7 +204,6 @@ def test_progress_reports_every_image_once(npz, tmp_path):
         (["toy.npz", "brestmnist"], ["pixels"], {}),
         (["toy.npz"], ["pixels", "resnet81"], {}),
         (["toy.npz"], ["pixels"], {"batch_size": 0}),
-        (["toy.npz"], ["pixels"], {"precision": "fp17"}),
         (["toy.npz"], ["pixels"], {"device": "abacus"}),
     ],
 )
@@ -212,7 +211,8 @@ def test_every_name_is_checked_before_any_work(datasets, backbones, options, wri
     folder = write_npz(n=(3, 2, 2)).parent
     datasets = [str(folder / name) if name == "toy.npz" else name for name in datasets]
     with pytest.raises(UsageError):
-        extract_all(datasets, [None], backbones, weights="none", store=tmp_path / "s", **options)
+        asked = specs(datasets, backbones=backbones, weights="none")
+        extract_all(asked, store=tmp_path / "s", **options)
     assert not (tmp_path / "s").exists()
 
 

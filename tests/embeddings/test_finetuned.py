@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 
 import numpy as np
@@ -11,9 +10,10 @@ import torch
 
 from medplus.backbones.finetuned import NETWORK_FILE
 from medplus.embeddings.extract import extract, extract_all
-from medplus.embeddings.select import StoreQuery, find_store
+from medplus.embeddings.select import find_store
 from medplus.embeddings.store import open_store
 from medplus.errors import BackboneError, StoreError, UsageError
+from medplus.spec import ExtractSpec, specs
 from medplus.vocabulary import SPLITS
 
 pytestmark = pytest.mark.usefixtures("fast_disk")
@@ -38,13 +38,13 @@ def embed(npz, run, root, **options):
     return extract(str(npz), backbone=str(run), precision="fp32", store=root, **options)
 
 
-def query(run, **filters):
-    return StoreQuery("toy", 28, str(run), **filters)
+def spec_of(run, **choices):
+    return ExtractSpec("toy", 28, str(run), **choices)
 
 
-def message_of(root, *rest, kind=StoreError, **filters):
+def message_of(root, *rest, kind=StoreError, **choices):
     with pytest.raises(kind) as caught:
-        find_store(root, query(*rest, **filters))
+        find_store(root, spec_of(*rest, **choices))
     return str(caught.value)
 
 
@@ -74,7 +74,7 @@ def test_store_tells_which_run_it_is_of(npz, run, tmp_path):
     name = f"{SMALL}@seed1-00000001"
     assert (store.info.backbone, store.info.run_id) == (name, "seed1-00000001")
     assert store.info.weights == str((run / NETWORK_FILE).resolve())
-    assert store.info.key["backbone"].endswith("@seed1-00000001")
+    assert store.info.tag.endswith("@seed1-00000001")
     folder = f"{SMALL}_seed1-00000001-{store.key[:8]}.zarr"
     assert store.path == tmp_path / "toy" / "28" / folder
 
@@ -86,23 +86,24 @@ def test_a_run_and_the_network_it_began_as_have_stores_of_their_own(npz, run, tm
     tuned = embed(npz, run, tmp_path)
     assert plain.info.run_id is None
     assert not np.allclose(plain.embeddings("val"), tuned.embeddings("val"))
-    assert find_store(tmp_path, query(SMALL)).path == plain.path
-    assert find_store(tmp_path, query(plain.info.key["backbone"])).path == plain.path
-    assert find_store(tmp_path, query(run)).path == tuned.path
+    assert find_store(tmp_path, spec_of(SMALL)).path == plain.path
+    assert find_store(tmp_path, spec_of(plain.info.tag)).path == plain.path
+    assert find_store(tmp_path, spec_of(run)).path == tuned.path
 
 
 @pytest.mark.parametrize("fit", ["pad", "native"])
 def test_images_are_fitted_as_the_run_was_trained(fit, npz, write_run, tmp_path):
     folder, _ = write_run(SMALL, size=28, fit=fit)
     by_default, explicit = embed(npz, folder, tmp_path), embed(npz, folder, tmp_path, fit=fit)
-    assert by_default.info.key["preprocess"]["fit"] == fit
+    assert by_default.info.spec.fit == fit
     assert by_default.path == explicit.path
 
 
 def test_the_same_run_is_extracted_once_by_whatever_path(npz, run, tmp_path):
-    arguments = {"precision": "fp32", "store": tmp_path}
     statuses = [
-        extract_all([str(npz)], [None], [str(path)], **arguments)[0].status
+        extract_all([ExtractSpec(str(npz), backbone=str(path), precision="fp32")], store=tmp_path)[
+            0
+        ].status
         for path in (run, run / NETWORK_FILE)
     ]
     assert statuses == ["extracted", "skipped"]
@@ -111,7 +112,9 @@ def test_the_same_run_is_extracted_once_by_whatever_path(npz, run, tmp_path):
 @pytest.mark.parametrize("weights", ["none", "w.pth"])
 def test_a_run_with_other_weights_is_refused_before_any_work(weights, npz, run, tmp_path):
     with pytest.raises(UsageError, match="has its own weights; leave --weights out"):
-        extract_all([str(npz)], [None], ["pixels", str(run)], weights=weights, store=tmp_path)
+        extract_all(
+            specs([str(npz)], backbones=["pixels", str(run)], weights=weights), store=tmp_path
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -119,7 +122,8 @@ def test_what_is_no_run_is_refused_before_any_work(npz, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "record.json").write_text('{"protocol": "probe"}')
     with pytest.raises(UsageError, match="is a run of probe"):
-        extract_all([str(npz)], [None], ["pixels", str(tmp_path / "run")], store=tmp_path / "s")
+        asked = specs([str(npz)], backbones=["pixels", str(tmp_path / "run")])
+        extract_all(asked, store=tmp_path / "s")
     assert not (tmp_path / "s").exists()
 
 
@@ -135,18 +139,18 @@ def test_a_truncated_network_is_refused(npz, run, tmp_path):
 
 def test_the_store_is_found_by_folder_file_name_and_tag(npz, run, tmp_path):
     store = embed(npz, run, tmp_path)
-    tag = store.info.key["backbone"]
+    tag = store.info.tag
     for spelling in (run, f"{run}/", run / NETWORK_FILE, store.info.backbone, tag):
-        assert find_store(tmp_path, query(spelling)).path == store.path
+        assert find_store(tmp_path, spec_of(spelling)).path == store.path
 
 
 def test_the_store_of_a_run_under_way_is_found_once_it_is_finished(npz, write_run, tmp_path):
     partial = tmp_path / "r.partial"
     write_run(SMALL, fit="native", folder=partial)
     store = embed(npz, partial, tmp_path / "stores")
-    assert find_store(tmp_path / "stores", query(partial)).path == store.path
+    assert find_store(tmp_path / "stores", spec_of(partial)).path == store.path
     finished = partial.rename(tmp_path / "r")
-    assert find_store(tmp_path / "stores", query(finished)).path == store.path
+    assert find_store(tmp_path / "stores", spec_of(finished)).path == store.path
 
 
 def test_a_run_that_has_trained_on_is_extracted_again(npz, write_run, tmp_path):
@@ -160,18 +164,18 @@ def test_a_run_that_has_trained_on_is_extracted_again(npz, write_run, tmp_path):
     late = embed(npz, folder, root)
     assert late.path != early.path
     assert late.info.backbone == early.info.backbone
-    assert find_store(root, query(folder)).path == late.path
+    assert find_store(root, spec_of(folder)).path == late.path
     assert "2 stores match" in message_of(root, late.info.backbone)
-    assert find_store(root, query(late.info.backbone, key=early.key[:8])).path == early.path
+    assert find_store(root, spec_of(late.info.backbone), key=early.key[:8]).path == early.path
 
 
-def test_a_runs_own_weights_may_be_called_pretrained_or_by_their_file(npz, run, tmp_path):
+def test_a_runs_own_weights_may_be_called_pretrained(npz, run, tmp_path):
     store = embed(npz, run, tmp_path)
     name = store.info.backbone
     for backbone, weights in [
-        (run, "pretrained"), (name, "pretrained"), (name, str(run / NETWORK_FILE)),
+        (run, "pretrained"), (name, "pretrained"),
     ]:  # fmt: skip
-        assert find_store(tmp_path, query(backbone, weights=weights)).path == store.path
+        assert find_store(tmp_path, spec_of(backbone, weights=weights)).path == store.path
     assert "has its own weights" in message_of(tmp_path, run, weights="none", kind=UsageError)
     assert "has these options" in message_of(tmp_path, name, weights="none")
 
@@ -182,7 +186,7 @@ def test_a_runs_own_weights_may_be_called_pretrained_or_by_their_file(npz, run, 
 )
 def test_other_options_tell_the_stores_of_a_run_apart(option, own, other, npz, run, tmp_path):
     store = embed(npz, run, tmp_path)
-    assert find_store(tmp_path, query(run, **{option: own})).path == store.path
+    assert find_store(tmp_path, spec_of(run, **{option: own})).path == store.path
     assert "has these options" in message_of(tmp_path, run, **{option: other})
 
 
@@ -193,7 +197,7 @@ def command_in(message):
 
 def test_without_a_store_the_command_that_makes_it_is_named(npz, run, tmp_path, cli):
     (tmp_path / "stores").mkdir()
-    asked = StoreQuery(str(npz), 28, str(run), precision="fp32")
+    asked = ExtractSpec(str(npz), 28, str(run), precision="fp32")
     with pytest.raises(StoreError) as caught:
         find_store(tmp_path / "stores", asked)
     assert f"with {SMALL}@seed1-00000001" in str(caught.value)
@@ -202,11 +206,11 @@ def test_without_a_store_the_command_that_makes_it_is_named(npz, run, tmp_path, 
 
 
 def test_the_name_of_a_run_gives_a_command_with_its_path(npz, run, tmp_path, cli):
-    asked = StoreQuery(str(npz), 28, embed(npz, run, tmp_path).info.backbone, dtype="float16")
+    asked = ExtractSpec(str(npz), 28, embed(npz, run, tmp_path).info.backbone, dtype="float16")
     with pytest.raises(StoreError) as caught:
         find_store(tmp_path, asked)
     assert cli(*command_in(str(caught.value))).code == 0
-    assert find_store(tmp_path, asked).info.dtype == "float16"
+    assert find_store(tmp_path, asked).info.spec.dtype == "float16"
 
 
 def test_a_damaged_store_of_a_run_is_repaired_by_the_command_that_is_named(npz, run, tmp_path, cli):
@@ -232,12 +236,3 @@ def test_an_unknown_run_id_is_told(npz, run, tmp_path):
     assert "unknown backbone" in message
     assert f"did you mean '{SMALL}'" in message
     assert "the folder of a fine-tuned run" in message
-
-
-def test_a_store_from_before_there_were_runs_is_read(npz, tmp_path):
-    store = extract(str(npz), backbone="pixels", store=tmp_path)
-    file = store.path / "zarr.json"
-    document = json.loads(file.read_text())
-    del document["attributes"]["medplus"]["run_id"], document["attributes"]["medplus"]["seal"]
-    file.write_text(json.dumps(document))
-    assert open_store(store.path).info.run_id is None

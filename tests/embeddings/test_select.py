@@ -7,9 +7,12 @@ import shlex
 
 import numpy as np
 import pytest
+import torch
 
-from medplus.embeddings.select import StoreQuery, find_store
+from medplus.device import resolve_precision
+from medplus.embeddings.select import find_store
 from medplus.errors import StoreError
+from medplus.spec import ExtractSpec
 
 pytestmark = pytest.mark.usefixtures("fast_disk")
 
@@ -31,41 +34,41 @@ def make_incomplete(store):
     file.write_text(json.dumps(document))
 
 
-def message_of(root, *query, **filters):
+def message_of(root, *names, **choices):
     with pytest.raises(StoreError) as error:
-        find_store(root, StoreQuery(*query, **filters))
+        find_store(root, ExtractSpec(*names, **choices))
     return str(error.value)
 
 
 def test_dataset_size_and_backbone_are_enough_where_they_match_one_store(add, tmp_path):
     add(dataset="a"), add(size=64), add(backbone="other")
     meant = add()
-    assert find_store(tmp_path, StoreQuery("toy", 28, "toynet")).path == meant.path
+    assert find_store(tmp_path, ExtractSpec("toy", 28, "toynet")).path == meant.path
 
 
 def test_no_size_matches_any_size(add, tmp_path):
     meant = add(size=64)
-    assert find_store(tmp_path, StoreQuery("toy", None, "toynet")).path == meant.path
+    assert find_store(tmp_path, ExtractSpec("toy", None, "toynet")).path == meant.path
 
 
 def test_a_backbone_is_found_by_its_full_tag(add, tmp_path):
     meant = add()
-    assert find_store(tmp_path, StoreQuery("toy", 28, "toynet.tag")).path == meant.path
+    assert find_store(tmp_path, ExtractSpec("toy", 28, "toynet.tag")).path == meant.path
 
 
 def test_an_npz_file_is_found_by_its_stem(add, tmp_path):
     meant = add(dataset="my.images")
-    query = StoreQuery("some/where/my.images.npz", 28, "toynet")
+    query = ExtractSpec("some/where/my.images.npz", 28, "toynet")
     assert find_store(tmp_path, query).path == meant.path
 
 
 def test_a_file_without_the_usual_ending_is_found_by_its_stem(add, tmp_path):
     meant = add(dataset="images")
-    assert find_store(tmp_path, StoreQuery("some/where/images", 28, "toynet")).path == meant.path
+    assert find_store(tmp_path, ExtractSpec("some/where/images", 28, "toynet")).path == meant.path
 
 
 VARIANTS = {
-    "weights": ({"weights": "pretrained", "weights_sha256": "p" * 64}, "none", "pretrained"),
+    "weights": ({"weights": "pretrained", "backbone_digest": "p" * 64}, "none", "pretrained"),
     "precision": ({"precision": "bf16"}, "fp32", "bf16"),
     "dtype": ({"dtype": "float16"}, "float32", "float16"),
     "fit": ({"fit": "native"}, "pad", "native"),
@@ -77,7 +80,7 @@ def test_each_option_tells_stores_apart(option, add, tmp_path):
     properties, first, second = VARIANTS[option]
     plain, varied = add(), add(**properties)
     for value, meant in [(first, plain), (second, varied)]:
-        query = StoreQuery("toy", 28, "toynet", **{option: value})
+        query = ExtractSpec("toy", 28, "toynet", **{option: value})
         assert find_store(tmp_path, query).path == meant.path
 
 
@@ -102,8 +105,10 @@ def test_the_flags_of_the_list_find_the_store(add, tmp_path):
     for store in stores:
         [line] = [line for line in message.splitlines() if str(store.path) in line]
         words = shlex.split(line.partition("(")[0])
-        filters = {flag[2:]: value for flag, value in zip(words[::2], words[1::2], strict=True)}
-        assert find_store(tmp_path, StoreQuery("toy", 28, "toynet", **filters)).path == store.path
+        choices = {flag[2:]: value for flag, value in zip(words[::2], words[1::2], strict=True)}
+        key = choices.pop("key")
+        found = find_store(tmp_path, ExtractSpec("toy", 28, "toynet", **choices), key=key)
+        assert found.path == store.path
 
 
 def test_a_size_left_open_is_listed_when_sizes_differ(add, tmp_path):
@@ -116,23 +121,20 @@ def test_a_size_left_open_is_listed_when_sizes_differ(add, tmp_path):
 def test_a_key_may_be_abbreviated(add, tmp_path):
     stores = [add(), add(precision="bf16")]
     for store in stores:
-        query = StoreQuery("toy", 28, "toynet", key=store.key[:6])
-        assert find_store(tmp_path, query).path == store.path
+        found = find_store(tmp_path, ExtractSpec("toy", 28, "toynet"), key=store.key[:6])
+        assert found.path == store.path
 
 
-def test_datasets_of_one_name_are_told_apart_by_their_digest(add, tmp_path):
-    stores = {digit * 64: add(dataset_digest=digit * 64) for digit in "12"}
-    for digest, store in stores.items():
-        query = StoreQuery("toy", 28, "toynet", dataset_digests=frozenset([digest]))
-        assert find_store(tmp_path, query).path == store.path
-    assert "no store of toy" in message_of(
-        tmp_path, "toy", 28, "toynet", dataset_digests=frozenset(["3" * 64])
-    )
+def test_auto_is_the_precision_that_an_extraction_takes_here(add, tmp_path):
+    stores = {precision: add(precision=precision) for precision in ("fp32", "bf16", "fp16")}
+    here = resolve_precision("auto", torch.device("cpu"))
+    found = find_store(tmp_path, ExtractSpec("toy", 28, "toynet", precision="auto"), device="cpu")
+    assert found.path == stores[here].path
 
 
 def test_weights_precision_and_fit_mean_nothing_for_pixels(add, tmp_path):
-    meant = add(backbone="pixels", weights="none", fit="native")
-    query = StoreQuery("toy", 28, "pixels", weights="pretrained", precision="bf16", fit="pad")
+    meant = add(backbone="pixels", weights=None, fit=None, feature=None, precision=None)
+    query = ExtractSpec("toy", 28, "pixels", weights="pretrained", precision="bf16", fit="pad")
     assert find_store(tmp_path, query).path == meant.path
 
 
@@ -141,14 +143,14 @@ def test_a_weights_file_is_found_by_any_spelling_of_its_path(add, tmp_path, monk
     meant = add(weights=str(file.resolve()))
     monkeypatch.chdir(tmp_path)
     for spelling in ("w.pth", "./w.pth", str(file)):
-        query = StoreQuery("toy", 28, "toynet", weights=spelling)
+        query = ExtractSpec("toy", 28, "toynet", weights=spelling)
         assert find_store(tmp_path, query).path == meant.path
 
 
 def test_a_complete_store_is_preferred_to_an_incomplete_one(add, tmp_path):
     make_incomplete(add())
     meant = add(precision="bf16")
-    assert find_store(tmp_path, StoreQuery("toy", 28, "toynet")).path == meant.path
+    assert find_store(tmp_path, ExtractSpec("toy", 28, "toynet")).path == meant.path
 
 
 def test_if_only_an_incomplete_store_matches_the_command_that_resumes_it_is_named(add, tmp_path):
@@ -213,4 +215,4 @@ def test_damaged_stores_match_nothing(add, tmp_path):
     damaged = add()
     (damaged.path / "zarr.json").write_text("{}")
     meant = add(precision="bf16")
-    assert find_store(tmp_path, StoreQuery("toy", 28, "toynet")).path == meant.path
+    assert find_store(tmp_path, ExtractSpec("toy", 28, "toynet")).path == meant.path

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medplus.cli.selection import find_stores
+from medplus.cli.specs import select_stores
 from medplus.errors import MedplusError
 
-NO_FILTER = dict.fromkeys(("weights", "precision", "dtype", "fit", "key"))
+NO_FILTER = dict.fromkeys(("weights", "precision", "dtype", "fit", "feature", "key"))
 
 
 @pytest.fixture
@@ -20,10 +20,10 @@ def find(tmp_path: Path) -> Callable[..., list[Path]]:
     """Return a function that selects among the stores under the test's folder."""
 
     def select(dataset: str = "toy", size: str | None = None, **more: Any) -> list[Path]:
-        arguments: dict[str, Any] = {"data_root": None, **NO_FILTER, **more}
+        arguments: dict[str, Any] = {"data_root": None, "device": "cpu", **NO_FILTER, **more}
         sizes = None if size is None else tuple(size.split(","))
         backbones = tuple(arguments.pop("backbone", "toynet").split(","))
-        found = find_stores(
+        found = select_stores(
             datasets=tuple(dataset.split(",")), sizes=sizes, backbones=backbones,
             store_root=tmp_path / "embeddings", **arguments,
         )  # fmt: skip
@@ -61,21 +61,6 @@ def test_a_size_left_out_matches_any(add: Callable, find: Callable) -> None:
     meant = add(size=64)
 
     assert find() == [meant]
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [("precision", "bf16"), ("dtype", "float16"), ("fit", "native"), ("weights", "pretrained")],
-)
-def test_each_filter_tells_stores_apart(
-    option: str, value: str, add: Callable, find: Callable
-) -> None:
-    add()
-    meant = add(**{option: value}, weights_sha256="0" * 64)
-
-    with pytest.raises(MedplusError, match="2 stores match"):
-        find()
-    assert find(**{option: value}) == [meant]
 
 
 def test_a_file_selects_the_store_of_its_own_data(
