@@ -118,7 +118,8 @@ def info(output: Output, path: Place) -> None:
 def verify(output: Output, paths: tuple[Place, ...], store_root: Path) -> None:
     """Check every byte of the stores at PATHS, or of all under the root.
 
-    A path may be a folder, a .zarr.zip or the URL of an object store. Ends with exit code 1 if anything is damaged or incomplete, and says what repairs it.
+    A path may be a folder, a .zarr.zip or the URL of an object store. Ends with exit code 1 if
+    anything is damaged or incomplete, and says what repairs it.
     """
     from medplus.embeddings.store import list_stores
     from medplus.errors import StoreError, UsageError

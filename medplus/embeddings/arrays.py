@@ -66,15 +66,24 @@ class ArrayWriter:
 
 
 class ArrayReader:
-    """One array of a store, wherever it lies."""
+    """One array of a store, wherever it lies.
+
+    Raises
+    ------
+    ValueError
+        If the array is not as it is laid out.
+    """
 
     def __init__(self, container: Container, layout: ArrayLayout) -> None:
         self._container, self._layout = container, layout
-        array = zarr.open_array(container.to_zarr(), path=layout.path, mode="r", zarr_format=3)
-        if (array.shape, array.chunks) != (layout.shape, layout.chunk_shape) or (
-            array.dtype != layout.dtype
-        ):
-            raise StoreError(f"{layout.path} of an embedding store is not what the store says")
+        try:
+            array = zarr.open_array(container.to_zarr(), path=layout.path, mode="r", zarr_format=3)
+        except Exception as error:
+            self._check(error)
+            raise ValueError(f"{layout.path}: {error}") from None
+        found = (array.shape, array.chunks, array.dtype)
+        if found != (layout.shape, layout.chunk_shape, layout.dtype):
+            raise ValueError(f"{layout.path}: {found}")
         self._array = array
 
     def read(self) -> np.ndarray | None:

@@ -145,15 +145,14 @@ class EmbeddingStore:
         return values
 
     def _reader(self, layout: ArrayLayout) -> ArrayReader:
-        from medplus.embeddings.arrays import ArrayReader
-
         if layout.path not in self._readers:
-            if not has_metadata(self._container, self.info, layout.path):
+            reader = _open_array(self._container, self.info, layout)
+            if reader is None:
                 raise StoreError(
                     f"{self.path}: the Zarr metadata of {layout.path} damaged or missing; "
                     f"{remedy(self.path, self.info)}"
                 )
-            self._readers[layout.path] = ArrayReader(self._container, layout)
+            self._readers[layout.path] = reader
         return self._readers[layout.path]
 
     def _refuse(self, layout: ArrayLayout, damaged: list[int]) -> None:
@@ -164,13 +163,24 @@ class EmbeddingStore:
             )
 
 
-def has_metadata(container: Container, info: StoreInfo, path: str) -> bool:
+def _has_metadata(container: Container, info: StoreInfo, path: str) -> bool:
     """Tell whether the Zarr metadata of a group or an array are those that were written."""
     try:
         found = container.read(f"{path}/{METADATA}")
     except OSError:
         return False
     return hashlib.sha256(found).hexdigest() == info.metadata.get(path)
+
+
+def _open_array(container: Container, info: StoreInfo, layout: ArrayLayout) -> ArrayReader | None:
+    from medplus.embeddings.arrays import ArrayReader
+
+    if not _has_metadata(container, info, layout.path):
+        return None
+    try:
+        return ArrayReader(container, layout)
+    except ValueError:
+        return None
 
 
 def find_damage(path: Place, info: StoreInfo, *, deep: bool = True) -> list[Damage]:
@@ -182,25 +192,24 @@ def find_damage(path: Place, info: StoreInfo, *, deep: bool = True) -> list[Dama
         Read every byte; else look whether every chunk is there in full.
     """
     container = open_container(path)
-    damage: list[Damage] = []
-    for split in SPLITS:
-        if not has_metadata(container, info, split):
-            damage.append(Damage(array=split, chunk=None))
+    damage = [
+        Damage(array=split, chunk=None)
+        for split in SPLITS
+        if not _has_metadata(container, info, split)
+    ]
     for layout in info.all_layouts():
-        if not has_metadata(container, info, layout.path):
-            damage.append(Damage(array=layout.path, chunk=None))
-            continue
+        broken: list[int] | list[None] = [None]
         if deep:
-            from medplus.embeddings.arrays import ArrayReader
-
-            broken = ArrayReader(container, layout).visit(range(layout.n_chunks))
-        else:
-            broken = [n for n in range(layout.n_chunks) if not is_full(container, layout, n)]
+            reader = _open_array(container, info, layout)
+            if reader is not None:
+                broken = reader.visit(range(layout.n_chunks))
+        elif _has_metadata(container, info, layout.path):
+            broken = [n for n in range(layout.n_chunks) if not _is_full(container, layout, n)]
         damage += [Damage(array=layout.path, chunk=chunk) for chunk in broken]
     return damage
 
 
-def is_full(container: Container, layout: ArrayLayout, chunk: int) -> bool:
+def _is_full(container: Container, layout: ArrayLayout, chunk: int) -> bool:
     """Tell whether a chunk's file is there in its full size."""
     try:
         return container.size(layout.chunk_key(chunk)) == layout.chunk_nbytes
@@ -209,10 +218,10 @@ def is_full(container: Container, layout: ArrayLayout, chunk: int) -> bool:
 
 
 def count_chunks(path: Place, info: StoreInfo) -> tuple[int, int]:
-    """Return how many chunks of embeddings are there, by their sizes, and how many there must be."""
+    """Return how many chunks of embeddings are there in full, and how many there must be."""
     container = open_container(path)
     layouts = [info.layouts(split)[0] for split in SPLITS]
-    there = [is_full(container, it, chunk) for it in layouts for chunk in range(it.n_chunks)]
+    there = [_is_full(container, it, chunk) for it in layouts for chunk in range(it.n_chunks)]
     return sum(there), len(there)
 
 
