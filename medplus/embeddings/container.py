@@ -82,7 +82,7 @@ class _Archive:
                 self._sizes = {entry.filename: entry.file_size for entry in file.infolist()}
         except FileNotFoundError:
             self._sizes = {}
-        except (OSError, zipfile.BadZipFile, ValueError) as error:
+        except Exception as error:  # damage shows in many ways
             raise StoreError(
                 f"{place} is no archive that can be read ({error}); fetch or export it again"
             ) from None
@@ -94,7 +94,7 @@ class _Archive:
                 return file.read(key)
         except OSError:
             raise
-        except Exception as error:  # damage shows in many ways: zlib.error, RuntimeError, …
+        except Exception as error:
             raise OSError(0, f"{key}: {error}") from None
 
     def size(self, key: str) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from medplus.backbones import sources
 from medplus.backbones.build import Backbone
-from medplus.embeddings import extract as extraction
 from medplus.preprocess import PreprocessSpec
 
 
@@ -22,6 +24,6 @@ def use_backbone(monkeypatch):
     def use(module, tag="own.tag"):
         spec = PreprocessSpec(mean=(), std=(), fit="native", canvas=None, rgb=False)
         backbone = Backbone("own", tag, module.eval(), spec, "none", "0" * 64, "prelogits")
-        monkeypatch.setattr(extraction, "load_backbone", lambda *rest, **more: backbone)
+        monkeypatch.setattr(sources, "load", lambda ref, *rest, **more: replace(backbone, ref=ref))
 
     return use
