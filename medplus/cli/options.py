@@ -227,7 +227,7 @@ def store_or_root(command: Command) -> Command:
         envvar="MEDPLUS_STORE",
         show_envvar=True,
         help="Root of the embedding stores; or one store: a .zarr folder, a .zarr.zip file or a "
-        "URL such as s3://bucket/NAME.zarr. One store needs no --dataset and no --backbone.",
+        "URL such as s3://bucket/NAME.zarr.",
     )(command)
 
 
