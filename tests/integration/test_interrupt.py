@@ -22,7 +22,7 @@ PROBE = ("probe", "--backbone", "pixels", "--epochs", "3", "--seed", "1,2", "--j
 @pytest.fixture
 def chunks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Make chunks of 8 rows, so that a small dataset has many."""
-    monkeypatch.setattr("medplus.embeddings.schema.CHUNK_ROWS", 8)
+    monkeypatch.setattr("medplus.embeddings.layout.CHUNK_ROWS", 8)
     yield
 
 
