@@ -437,34 +437,6 @@ def test_state_and_best_network_match_wherever_saving_dies(make, new_folder, epo
     assert outcomes == {len(before), len(before) + len(since)}
 
 
-def test_state_and_best_network_match_wherever_restoring_dies(make, new_folder):
-    def saved_until(at):
-        training = make(new_folder() / "run.partial")
-        training.epoch(True)
-        training.save()
-        training.epoch(True)
-        return training.folder.path, dies(training.save, at)
-
-    epochs = []
-    for save_dies_at in range(1000):
-        path, died = saved_until(save_dies_at)
-        if not died:
-            break
-        if "best-2.safetensors" not in names(path):  # only then has restoring anything to do
-            continue
-        for at in range(1000):
-            path, _ = saved_until(save_dies_at)
-            died = dies(make(path).restore, at)
-            restored = make(path)
-            epochs.append(restored.restore().epoch)
-            assert_matches(restored, restored.progress)
-            assert not list(path.glob("best-*"))
-            if not died:
-                break
-        assert at >= 2
-    assert set(epochs) == {1, 2}
-
-
 @pytest.mark.parametrize("saved", [False, True])
 def test_best_network_can_be_read_wherever_keeping_only_it_dies(make, new_folder, saved):
     for at in range(1000):
