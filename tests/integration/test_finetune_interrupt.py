@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,24 +57,6 @@ def resumed(ran: Any) -> int:
     return int(ran.document["runs"][0]["training"]["resumed"])
 
 
-@contextmanager
-def signals_at(step: int, *numbers: int) -> Iterator[None]:
-    """Let this process receive signals just before a training step, counted from 1."""
-    from medplus.training.step import Stepper
-
-    call, calls = Stepper.__call__, iter(range(1, 10_000))
-
-    def signalled(self: Stepper, *arguments: Any) -> Any:
-        if next(calls) == step:
-            for number in numbers:
-                os.kill(os.getpid(), number)
-        return call(self, *arguments)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Stepper, "__call__", signalled)
-        yield
-
-
 def interrupted(ran: Any) -> None:
     assert ran.code == 130
     assert "Interrupted: finished work is kept; the same command goes on" in ran.err
@@ -104,6 +85,7 @@ def test_a_signal_at_any_step_saves_and_the_same_command_goes_on_identically(
     says: str,
     uninterrupted: Callable,
     cli: Callable,
+    signals_at: Callable,
     leftovers: Callable,
     tmp_path: Path,
 ) -> None:
@@ -123,7 +105,7 @@ def test_a_signal_at_any_step_saves_and_the_same_command_goes_on_identically(
 
 
 def test_second_signal_before_anything_was_saved_leaves_nothing(
-    cli: Callable, leftovers: Callable, tmp_path: Path
+    cli: Callable, signals_at: Callable, leftovers: Callable, tmp_path: Path
 ) -> None:
     with signals_at(3, signal.SIGINT, signal.SIGINT):
         interrupted(cli(*COMMAND))
@@ -154,7 +136,9 @@ def test_ctrl_c_while_val_is_judged_is_not_lost(
     assert results(Path("runs")) == whole
 
 
-def test_no_resume_begins_again(uninterrupted: Callable, cli: Callable) -> None:
+def test_no_resume_begins_again(
+    uninterrupted: Callable, cli: Callable, signals_at: Callable
+) -> None:
     whole = uninterrupted()
     with signals_at(6, signal.SIGINT):
         interrupted(cli(*COMMAND))
@@ -167,7 +151,7 @@ def test_no_resume_begins_again(uninterrupted: Callable, cli: Callable) -> None:
     assert results(Path("runs")) == whole
 
 
-def test_runs_finished_before_ctrl_c_are_kept(cli: Callable) -> None:
+def test_runs_finished_before_ctrl_c_are_kept(cli: Callable, signals_at: Callable) -> None:
     command = (*COMMAND, "--seed", "2,3", "--json")
     with signals_at(4 * STEPS + 2, signal.SIGINT):
         interrupted(cli(*command))
@@ -180,7 +164,9 @@ def test_runs_finished_before_ctrl_c_are_kept(cli: Callable) -> None:
     assert record.stat().st_mtime_ns == made
 
 
-def test_ctrl_c_during_overwrite_keeps_the_finished_run(cli: Callable) -> None:
+def test_ctrl_c_during_overwrite_keeps_the_finished_run(
+    cli: Callable, signals_at: Callable
+) -> None:
     first = cli(*COMMAND, "--json")
     before = results(Path("runs"))
     with signals_at(6, signal.SIGINT):
@@ -192,7 +178,7 @@ def test_ctrl_c_during_overwrite_keeps_the_finished_run(cli: Callable) -> None:
 
 
 def test_what_a_killed_writer_left_is_removed(
-    cli: Callable, leftovers: Callable, tmp_path: Path
+    cli: Callable, signals_at: Callable, leftovers: Callable, tmp_path: Path
 ) -> None:
     with signals_at(6, signal.SIGINT):
         interrupted(cli(*COMMAND))
