@@ -281,10 +281,3 @@ def test_tracker_that_is_not_installed(
     monkeypatch.setattr(choice, "find_spec", lambda name: None)
 
     fails(*TOY, "--track", tracker, code=2, says=(f"--track {tracker}", "'medplus[track]'"))
-
-
-def test_failure_as_json(cli: Callable) -> None:
-    ran = cli(*TOY, "--precision", "fp16", "--device", "cpu", "--json")
-
-    assert ran.code == 2
-    assert ran.document["error"]["type"] == "UsageError"

