@@ -85,21 +85,6 @@ def test_lock_of_another_process_is_refused_with_its_owner_named(path, owner):
     assert isinstance(caught.value, MedplusError)
 
 
-def test_refused_lock_stays_with_its_owner(path, owner):
-    with pytest.raises(lock.LockHeldError), lock.hold(path, "the store"):
-        pass
-    assert json.loads(path.read_text())["pid"] == owner.pid
-
-
-def test_second_lock_of_the_same_process_is_refused(path):
-    with (
-        lock.hold(path, "the store"),
-        pytest.raises(lock.LockHeldError),
-        lock.hold(path, "the store"),
-    ):
-        pass
-
-
 def test_waiting_ends_when_the_owner_ends(path, owner):
     def release():
         time.sleep(0.3)

@@ -85,12 +85,6 @@ def test_two_documents_are_refused(file):
     assert "is not valid YAML" in refusal(file("a: 1\n---\nb: 2\n"))
 
 
-def test_no_tag_runs_code(file, tmp_path):
-    path = file(f"a: !!python/object/apply:pathlib.Path.touch ['{tmp_path}/evil']")
-    assert "is not valid YAML" in refusal(path)
-    assert not (tmp_path / "evil").exists()
-
-
 @pytest.fixture(scope="module")
 def one_folder(new_folder):
     return new_folder()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import stat
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -512,70 +511,3 @@ def test_grid_through_submitit(sweep: Callable[[str], Sweep], local_engine: Slur
     assert (plan.count("finished"), plan.count("left")) == (3, 0)
     assert outcomes(events) == [(kind, "finished") for kind in ("extract", "knn", "probe")]
     assert list((swept.desk.folder / "slurm").iterdir()) == []
-
-
-TRAIN = """
-backbones: mobilenetv3_small_050
-protocols:
-  finetune: {epochs: EPOCHS, patience: EPOCHS, batch_size: 8}
-"""
-
-
-class Disturbance:
-    """Sends a signal to the first process that trains its second epoch."""
-
-    def __init__(self, sweep: Sweep, number: int) -> None:
-        self.events: list[Event] = []
-        self._sweep = sweep
-        self._number = number
-
-    def __call__(self, event: Event) -> None:
-        self.events.append(event)
-        if self._number and isinstance(event, Doing) and "epoch 1/" not in event.text:
-            started = next(e for e in self.events if isinstance(e, Started))
-            owner = self._sweep.desk.holder(started.job)
-            assert owner is not None
-            os.kill(owner.pid, self._number)
-            self._number = 0
-
-
-@pytest.mark.extensive
-def test_notice_of_the_end_lets_training_save_and_go_on(
-    sweep: Callable[[str], Sweep], local_engine: SlurmEngine
-) -> None:
-    trained = sweep(TRAIN.replace("EPOCHS", "8"))
-    listen = Disturbance(trained, signal.SIGUSR2)
-    plan = trained.run(local_engine, listen)
-
-    assert plan.count("finished") == 1
-    assert outcomes(listen.events) == [("finetune", "finished")]
-    assert sum(isinstance(event, Started) for event in listen.events) == 2
-    [record] = plan.records
-    assert record.training is not None
-
-
-@pytest.mark.extensive
-def test_interrupt_lets_training_save_and_leaves_no_process(
-    sweep: Callable[[str], Sweep], local_engine: SlurmEngine
-) -> None:
-    trained = sweep(TRAIN.replace("EPOCHS", "100000"))
-
-    def press_ctrl_c(event: Event) -> None:
-        if isinstance(event, Doing):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        trained.run(local_engine, press_ctrl_c)
-    runs = Path(trained.place.runs)
-    assert [event.state for event in told(runs)] == ["begun", "saved"]
-    assert len(list(runs.rglob("last.safetensors"))) == 1
-    begun = next(iter(told(runs)))
-    deadline = time.monotonic() + 20
-    while Path(f"/proc/{begun.pid}").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not Path(f"/proc/{begun.pid}").exists()
-
-
-def told(runs: Path) -> list[Element]:
-    [file] = runs.rglob("*.events")
-    return [event for event in from_lines(file.read_bytes(), {}) if isinstance(event, Element)]

@@ -159,24 +159,6 @@ def test_whatever_a_job_raises_the_rest_goes_on(
     assert (failure.error, failure.message) == ("ZeroDivisionError", "by zero")
 
 
-def test_an_interrupt_leaves_the_rest_to_do_and_blames_nobody(
-    new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
-):
-    def interrupted(*arguments: Any, **named: Any) -> None:
-        raise KeyboardInterrupt
-
-    sweep = new_sweep(1)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("medplus.heads.knn.search.search", interrupted)
-        sweep.run(Here())
-
-    assert sweep.desk.failures() == {}
-    plan = sweep.plan()
-    assert [job.kind for task in plan.tasks for job in task.jobs] == ["knn", "probe"]
-    assert all(sweep.desk.holder(planned.job) is None for planned in plan.jobs)
-    assert new_sweep(1).run(Here()).count("finished") == 3
-
-
 def test_what_others_have_done_meanwhile_is_skipped(new_sweep: Callable[..., Sweep]):
     sweep = new_sweep(2)
     first, second = sweep.plan().tasks
