@@ -137,9 +137,8 @@ def test_old_lock_of_another_host_is_taken_over(path):
     assert_can_be_held(path)
 
 
-def test_a_held_lock_stays_young(path, monkeypatch):
-    monkeypatch.setattr(lock, "_HEARTBEAT_S", 0.01)
-    with lock.hold(path, "the store"):
+def test_a_held_lock_stays_young(path):
+    with lock.hold(path, "the store", heartbeat_s=0.01):
         os.utime(path, (1, 1))
         deadline = time.monotonic() + 30
         while path.stat().st_mtime < 2 and time.monotonic() < deadline:
@@ -147,9 +146,8 @@ def test_a_held_lock_stays_young(path, monkeypatch):
         assert time.time() - path.stat().st_mtime < 60
 
 
-def test_lock_file_that_vanished_does_not_hurt_its_owner(path, monkeypatch):
-    monkeypatch.setattr(lock, "_HEARTBEAT_S", 0.01)
-    with lock.hold(path, "the store"):
+def test_lock_file_that_vanished_does_not_hurt_its_owner(path):
+    with lock.hold(path, "the store", heartbeat_s=0.01):
         path.unlink()
         time.sleep(0.1)
     assert_can_be_held(path)

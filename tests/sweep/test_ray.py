@@ -412,10 +412,7 @@ def test_an_address_that_does_not_answer_is_told_at_once(address: str, says: str
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
-def test_another_service_is_not_taken_for_ray(
-    answer: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("medplus.sweep.engines.ray_cluster._PROBE_TIMEOUT_S", 0.5)
+def test_another_service_is_not_taken_for_ray(answer: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as service:
 
         def serve() -> None:
@@ -428,7 +425,7 @@ def test_another_service_is_not_taken_for_ray(
         address = f"127.0.0.1:{service.getsockname()[1]}"
         says = "is no Ray cluster" if answer else "no Ray cluster answers .* \\(timed out"
         with pytest.raises(SweepError, match=says):
-            check_address(address)
+            check_address(address, timeout_s=0.5)
 
 
 def test_without_ray_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
