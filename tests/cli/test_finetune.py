@@ -65,14 +65,6 @@ def test_names_repeat_or_take_commas(asked: Callable) -> None:
     )  # fmt: skip
 
 
-def test_all_is_the_papers_list(asked: Callable) -> None:
-    datasets, sizes, backbones, _ = asked("--dataset", "all", "--size", "all", "--backbone", "all")[
-        "names"
-    ]
-
-    assert (len(datasets), sizes, len(backbones)) == (12, [28, 64, 128, 224], 10)
-
-
 def test_every_flag_arrives(asked: Callable) -> None:
     call = asked(
         *NAMES, "--recipe", "modern", "--weights", "w.pth", "--fit", "native", "--batch-size", "8",
@@ -185,12 +177,3 @@ def test_fault_in_the_file_is_told_as_the_files(
 
     assert ran.code == UsageError.exit_code
     assert ran.err.startswith(f"Error: {path}: {says}")
-
-
-def test_help_tells_of_both_recipes_and_hides_nothing(cli: Callable) -> None:
-    shown = " ".join(cli("finetune", "--help").out.split())
-
-    assert "paper, modern, or a YAML file" in shown
-    for flag in ("--batch-size", "--trainable", "--no-resume", "--devices", "--track", "--compile"):
-        assert flag in shown
-    assert "Factor on the learning rate per layer below the head. [paper: 1, modern: 0.8]" in shown

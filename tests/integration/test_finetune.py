@@ -131,22 +131,6 @@ def test_finished_run_is_left_alone_unless_overwritten(train: Callable) -> None:
     assert again["metrics"] == first["metrics"]
 
 
-def test_another_seed_flag_or_recipe_is_another_run(train: Callable) -> None:
-    changes: list[tuple[str, ...]] = [
-        (), ("--lr", "0.001"), ("--no-deterministic",), ("--trainable", "head"),
-        ("--norm-stats", "frozen"), ("--batch-size", "12"),
-        ("--recipe", "modern", "--precision", "fp32"),
-    ]  # fmt: skip
-    quick = {"backbone": "pixels"}
-
-    paths = [train("--epochs", "1", *change, **quick)["path"] for change in changes]
-    paths.append(train("--epochs", "1", seed=2, **quick)["path"])
-
-    assert len(set(paths)) == len(changes) + 1
-    assert all(Path(path, "record.json").exists() for path in paths)
-    assert [train("--epochs", "1", *change, **quick)["path"] for change in changes] == paths[:-1]
-
-
 # --- recipes and files --------------------------------------------------------------------------
 
 

@@ -42,15 +42,9 @@ def grid(write_npz: Callable, tmp_path: Path) -> Path:
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the local engine work in this process: processes of its own are tested elsewhere."""
     from medplus.sweep.engines.local import LocalEngine
-    from medplus.sweep.work import perform
+    from tests.sweep.here import Here
 
-    def run(self: object, tasks: Any, place: Any) -> Any:
-        for task in tasks:
-            events: list[Any] = []
-            perform(task, place, "here", events.append)
-            yield from events
-
-    monkeypatch.setattr(LocalEngine, "run", run)
+    monkeypatch.setattr(LocalEngine, "run", Here.run)
 
 
 def records(runs: Path) -> dict[str, dict[str, Any]]:

@@ -114,20 +114,6 @@ def test_runs_that_are_missing_are_added_to_those_that_exist(cli: Callable, toy:
     assert metrics(together)[1] == metrics(alone)[0]
 
 
-def test_commas_and_repeats_mean_the_same(
-    cli: Callable, toy: Path, write_npz: Callable[..., Path]
-) -> None:
-    write_npz("toy2", seed=2, folder=toy.parent)
-    commas = extract(cli, dataset="toy.npz,toy2.npz")
-    repeats = extract(cli, "--dataset", "toy2.npz, toy.npz")
-    arguments = ("knn", "--dataset", "toy,toy2", "--backbone", "pixels", "--json")
-
-    assert [s["key"] for s in repeats] == [s["key"] for s in commas]
-    assert metrics(cli(*arguments, "--k", "1,3", "--k", "5,1")) == metrics(
-        cli(*arguments, "--k", "1", "--k", "3", "--k", "5")
-    )
-
-
 def test_phantom_at_several_sizes_to_knn(cli: Callable) -> None:
     cli("phantom", "--dataset", "chestmnist", "--size", "28,64", "--samples", "60", "--out", "data")
     stored = extract(cli, "--size", "28,64", dataset="chestmnist")

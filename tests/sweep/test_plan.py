@@ -736,12 +736,6 @@ def planned_in_a_process(world: World, grid: Path) -> list[str]:
     return result.stdout.split()
 
 
-def test_planning_loads_no_torch(world):
-    world.finish()
-    world.grid(backbones=["resnet18", "pixels"])
-    assert planned_in_a_process(world, world.root / "grid.yaml") == ["10"]
-
-
 def test_planning_the_papers_grid_loads_no_torch(world):
     paper = Path(__file__).parents[2] / "configs" / "paper.yaml"
     # Per cell: an extraction, a kNN job, a job for all probes, and three fine-tunings.

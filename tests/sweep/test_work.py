@@ -17,18 +17,7 @@ from medplus.sweep import work
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.events import Doing, Ended, Event, Started
 from medplus.sweep.job import Job, Place, Task
-
-
-class Here:
-    """An engine that does the tasks in this process, one after the other."""
-
-    workers = 1
-
-    def run(self, tasks: Sequence[Task], place: Place) -> Iterator[Event]:
-        for task in tasks:
-            events: list[Event] = []
-            work.perform(task, place, "here", events.append)
-            yield from events
+from tests.sweep.here import Here
 
 
 class Telling:

@@ -582,35 +582,12 @@ def test_an_interrupt_between_epochs_is_not_lost(start, uninterrupted, tmp_path,
     assert_is_uninterrupted(tmp_path, trainer, uninterrupted["everything"])
 
 
-def test_sigterm_saves_too(start, uninterrupted, tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        start(tmp_path, Witness(after_step=7, act=send(signal.SIGTERM)))
-    resumed = Witness()
-    trainer = start(tmp_path, resumed)
-    assert resumed.steps == STEPS - 7
-    assert_is_uninterrupted(tmp_path, trainer, uninterrupted["everything"])
-
-
 def test_second_interrupt_does_not_wait_for_the_state(start, uninterrupted, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         start(tmp_path, Witness(after_step=7, act=send(signal.SIGINT, signal.SIGINT)))
     assert not (tmp_path / STATE_FILE).exists()
     trainer = start(tmp_path)
     assert_is_uninterrupted(tmp_path, trainer, uninterrupted["everything"])
-
-
-@pytest.mark.parametrize("ending", [KeyboardInterrupt, Killed, None])
-def test_others_signal_handlers_come_back(start, tmp_path, ending):
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    act = {KeyboardInterrupt: CTRL_C, Killed: die, None: lambda: None}[ending]
-    watch = Witness(after_step=2, act=act)
-    if ending is None:
-        start(tmp_path, watch)
-    else:
-        with pytest.raises(ending):
-            start(tmp_path, watch)
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-    assert watch.told[-1] == ("end",)
 
 
 def test_finished_training_makes_no_more_steps(start, uninterrupted, tmp_path):
