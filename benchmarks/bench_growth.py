@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from medplus.embeddings.schema import split_layout
 
 from benchmarks.measure import Result, growth, interleave
 from benchmarks.work import write_images
 from medplus.config import probe_recipe
 from medplus.embeddings import chunks
 from medplus.embeddings.extract import extract
-from medplus.embeddings.schema import split_layout
 from medplus.heads.knn import knn
 from medplus.heads.knn.search import search
 from medplus.heads.probe.stack import train_heads

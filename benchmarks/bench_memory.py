@@ -90,6 +90,7 @@ def _report() -> Result:
 def write_store(root: Path, n: int) -> Path:
     """Write a store of Gaussian clouds: `n` train rows, and some of val and test."""
     from medplus.embeddings.key import StoreKey
+
     from medplus.embeddings.store import StoreInfo
     from medplus.embeddings.writer import open_writer
     from medplus.vocabulary import SPLITS

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import zarr
+from medplus.embeddings.schema import split_layout
 
 from benchmarks.measure import Result, compare, interleave
 from medplus.embeddings import chunks
-from medplus.embeddings.schema import split_layout
 
 N, DIM = 40_000, 768
 ROUNDS = 5

@@ -175,8 +175,7 @@ def _check_names(
     config: ReferenceConfig, places: Mapping[str, str], path: str | Path | None
 ) -> None:
     """Refuse names and sizes that nobody knows, saying where they stand."""
-    from medplus.backbones.catalog import resolve
-    from medplus.backbones.pythonfile import is_python_file
+    from medplus.backbones.sources import is_code, resolve
     from medplus.datasets import catalog
     from medplus.datasets.load import is_path
 
@@ -188,7 +187,7 @@ def _check_names(
             raise UsageError(
                 f"{places['img_size']} = {config.img_size}: MedMNIST+ has 28, 64, 128 and 224"
             )
-    if is_python_file(config.architecture):
+    if is_code(config.architecture):
         raise UsageError(
             f"{places['architecture']} = {config.architecture} is code, which medplus run does not "
             "take; medplus finetune and medplus extract do"

@@ -209,7 +209,8 @@ def _extract_one(
     folder = root / safe_name(images.name) / str(images.size)
     path = folder / f"{safe_name(info.backbone)}-{info.key[:KEY_LENGTH]}.zarr"
     labels = {split: images.splits[split].labels for split in SPLITS}
-    with open_writer(path, info, labels, patience_s) as writer:
+    names = {s: getattr(part, "names", [""] * len(part)) for s, part in images.splits.items()}
+    with open_writer(path, info, labels, names, patience_s) as writer:
         missing = writer.n_missing
         reused = writer.n_chunks - missing
         status = writer.status

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 
 from medplus.datasets import catalog
-from medplus.embeddings.schema import ArrayLayout, split_layout
+from medplus.embeddings import layout
+from medplus.embeddings.layout import ArrayLayout
 from medplus.spec import ExtractSpec
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split, Task
 
@@ -45,6 +46,10 @@ class StoreInfo(BaseModel):
         The fine-tuned run that the backbone is.
     dim : int
         Number of embedding dimensions D.
+    name_nbytes : int
+        Bytes per row of the names: UTF-8, filled up with zeros.
+    metadata : dict
+        SHA-256 of the Zarr metadata of each group and array below the store's own.
     cost : dict
         ``seconds``, ``images_per_second`` and ``device`` of the extraction, over all its sessions.
     complete : bool
@@ -71,13 +76,20 @@ class StoreInfo(BaseModel):
     backbone_digest: str
     preprocess: dict[str, Any]
     run_id: str | None = None
-    dim: int
-    n_samples: dict[Split, int]
+    dim: PositiveInt
+    n_samples: dict[Split, PositiveInt]
+    name_nbytes: PositiveInt = 1
     versions: dict[str, str]
     created: str
     cost: dict[str, Any] = {}
     complete: bool = False
-    checksums: dict[str, dict[str, str]] = {}
+    metadata: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if set(self.n_samples) != set(SPLITS) or self.spec.size is None:
+            raise ValueError("a split or the size is missing")
+        return self
 
     @property
     def size(self) -> int:
@@ -106,11 +118,18 @@ class StoreInfo(BaseModel):
         data_root = str(Path(self.dataset_path).parent) if by_flag else None
         return self.spec.command(data_root, str(root))
 
-    def layouts(self, split: Split) -> tuple[ArrayLayout, ArrayLayout, ArrayLayout]:
-        """Return the layouts of a split's embeddings, labels and index."""
+    def layouts(self, split: Split) -> tuple[ArrayLayout, ArrayLayout, ArrayLayout, ArrayLayout]:
+        """Return the layouts of a split's embeddings, labels, index and names."""
         n = self.n_samples[split]
-        dtype = self.spec.dtype or "float32"
-        return split_layout(split, n, self.dim, self.n_labels, dtype, self.label_dtype)
+        byte = np.dtype("u1")
+        return (
+            ArrayLayout(
+                f"{split}/embeddings", (n, self.dim), self.dtype, min(n, layout.CHUNK_ROWS)
+            ),
+            ArrayLayout(f"{split}/labels", (n, self.n_labels), self.label_dtype, n),
+            ArrayLayout(f"{split}/index", (n,), np.dtype("<i8"), n),
+            ArrayLayout(f"{split}/names", (n, self.name_nbytes), byte, n),
+        )
 
     def all_layouts(self) -> Iterator[ArrayLayout]:
         """Yield the layouts of every array of the store."""

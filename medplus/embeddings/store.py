@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from medplus import atomic
-from medplus.embeddings import chunks
+from medplus.datasets import catalog
+from medplus.embeddings.container import Container, Place, is_store, open_container, to_place
 from medplus.embeddings.info import StoreInfo
-from medplus.embeddings.schema import ATTRIBUTE, ArrayLayout, group_metadata
+from medplus.embeddings.layout import ATTRIBUTE, METADATA, ArrayLayout
 from medplus.errors import StoreError
 from medplus.jsonfile import parse_json
 from medplus.seal import seal, unseal
-from medplus.spec import SCHEMA
+from medplus.spec import SCHEMA, ExtractSpec
 from medplus.vocabulary import SPLITS, Split
+
+if TYPE_CHECKING:
+    from medplus.embeddings.arrays import ArrayReader
+
+__all__ = ["EmbeddingStore", "Place", "is_store", "open_store", "read_info", "to_place"]
+
+_GROUP = {"zarr_format": 3, "node_type": "group"}
 
 
 class DamagedStoreError(StoreError):
@@ -31,13 +40,16 @@ class Damage(BaseModel):
     Attributes
     ----------
     array : str
-        Path of the array within the store.
+        Path of the array, or of the group, within the store.
     chunk : int or None
-        Number of the chunk, or None where the array's metadata are at fault.
+        Number of the chunk, or None where the Zarr metadata are at fault.
     """
 
     array: str
     chunk: int | None
+
+    def __str__(self) -> str:
+        return f"{self.array} {'metadata' if self.chunk is None else f'chunk {self.chunk}'}"
 
 
 class EmbeddingStore:
@@ -45,13 +57,16 @@ class EmbeddingStore:
 
     Attributes
     ----------
-    path : Path
+    path : Path or str
+        A folder or archive, or a URL.
     info : StoreInfo
     """
 
-    def __init__(self, path: Path, info: StoreInfo) -> None:
+    def __init__(self, path: Place, info: StoreInfo) -> None:
         self.path = path
         self.info = info
+        self._container = open_container(path)
+        self._readers: dict[str, ArrayReader] = {}
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{split} {n}" for split, n in self.info.n_samples.items())
@@ -64,8 +79,8 @@ class EmbeddingStore:
 
     @property
     def nbytes(self) -> int:
-        """Size of all chunk files in bytes."""
-        return sum(a.n_chunks * a.chunk_nbytes for a in self.info.all_layouts())
+        """Size of all chunks in bytes."""
+        return sum(layout.nbytes for layout in self.info.all_layouts())
 
     def embeddings(self, split: Split) -> np.ndarray:
         """Return a split's embeddings, float32 or float16, shape (n_samples, dim).
@@ -101,8 +116,7 @@ class EmbeddingStore:
         layout = self.info.layouts(split)[0]
         start, stop, _ = rows.indices(layout.shape[0])
         numbers = range(start // layout.chunk_rows, -(-stop // layout.chunk_rows))
-        recorded = self.info.checksums.get(layout.path, {})
-        self._refuse(layout, chunks.visit_rows(self.path, layout, recorded, numbers, visit))
+        self._refuse(layout, self._reader(layout).visit(numbers, visit))
 
     def labels(self, split: Split) -> np.ndarray:
         """Return a split's labels, integer, shape (n_samples, n_labels)."""
@@ -112,23 +126,103 @@ class EmbeddingStore:
         """Return each row's position in the source split, int64, shape (n_samples,)."""
         return self._read(self.info.layouts(split)[2])
 
+    def names(self, split: Split) -> list[str]:
+        """Return where each row came from, as a path within the dataset; unknown is empty."""
+        encoded = self._read(self.info.layouts(split)[3])
+        column = np.ascontiguousarray(encoded).view(f"S{encoded.shape[1]}")[:, 0]
+        return [name.decode(errors="surrogateescape") for name in column.tolist()]
+
     def verify(self) -> list[Damage]:
-        """Check every byte against the recorded checksums and return what is damaged."""
+        """Read every byte, check it against its checksum, and return what is damaged."""
         return find_damage(self.path, self.info)
 
     def _read(self, layout: ArrayLayout) -> np.ndarray:
-        recorded = self.info.checksums.get(layout.path, {})
-        values, damaged = chunks.read_rows(self.path, layout, recorded)
-        self._refuse(layout, damaged)
+        reader = self._reader(layout)
+        values = reader.read()
+        if values is None:
+            self._refuse(layout, reader.visit(range(layout.n_chunks)) or [0])
+        assert values is not None
         return values
+
+    def _reader(self, layout: ArrayLayout) -> ArrayReader:
+        if layout.path not in self._readers:
+            reader = _open_array(self._container, self.info, layout)
+            if reader is None:
+                raise StoreError(
+                    f"{self.path}: the Zarr metadata of {layout.path} damaged or missing; "
+                    f"{remedy(self.path, self.info)}"
+                )
+            self._readers[layout.path] = reader
+        return self._readers[layout.path]
 
     def _refuse(self, layout: ArrayLayout, damaged: list[int]) -> None:
         if damaged:
             raise StoreError(
                 f"{self.path}: {len(damaged)} of {layout.n_chunks} chunks of {layout.path} damaged "
-                f"or missing (first: {damaged[0]}); this repairs it: "
-                f"{self.info.resume_command(root_of(self.path))}"
+                f"or missing (first: {damaged[0]}); {remedy(self.path, self.info)}"
             )
+
+
+def _has_metadata(container: Container, info: StoreInfo, path: str) -> bool:
+    """Tell whether the Zarr metadata of a group or an array are those that were written."""
+    try:
+        found = container.read(f"{path}/{METADATA}")
+    except OSError:
+        return False
+    return hashlib.sha256(found).hexdigest() == info.metadata.get(path)
+
+
+def _open_array(container: Container, info: StoreInfo, layout: ArrayLayout) -> ArrayReader | None:
+    from medplus.embeddings.arrays import ArrayReader
+
+    if not _has_metadata(container, info, layout.path):
+        return None
+    try:
+        return ArrayReader(container, layout)
+    except ValueError:
+        return None
+
+
+def find_damage(path: Place, info: StoreInfo, *, deep: bool = True) -> list[Damage]:
+    """Check the metadata of every group and array, and every chunk of a store.
+
+    Parameters
+    ----------
+    deep : bool
+        Read every byte; else look whether every chunk is there in full.
+    """
+    container = open_container(path)
+    damage = [
+        Damage(array=split, chunk=None)
+        for split in SPLITS
+        if not _has_metadata(container, info, split)
+    ]
+    for layout in info.all_layouts():
+        broken: list[int] | list[None] = [None]
+        if deep:
+            reader = _open_array(container, info, layout)
+            if reader is not None:
+                broken = reader.visit(range(layout.n_chunks))
+        elif _has_metadata(container, info, layout.path):
+            broken = [n for n in range(layout.n_chunks) if not _is_full(container, layout, n)]
+        damage += [Damage(array=layout.path, chunk=chunk) for chunk in broken]
+    return damage
+
+
+def _is_full(container: Container, layout: ArrayLayout, chunk: int) -> bool:
+    """Tell whether a chunk's file is there in its full size."""
+    try:
+        return container.size(layout.chunk_key(chunk)) == layout.chunk_nbytes
+    except OSError:
+        return False
+
+
+def count_chunks(path: Place, info: StoreInfo) -> tuple[int, int]:
+    """Return how many chunks of embeddings are there in full, and how many there must be."""
+    container = open_container(path)
+    layouts = [info.layouts(split)[0] for split in SPLITS]
+    there = [_is_full(container, it, chunk) for it in layouts for chunk in range(it.n_chunks)]
+    return sum(there), len(there)
 
 
 def root_of(path: Path) -> Path:
@@ -138,49 +232,40 @@ def root_of(path: Path) -> Path:
     return path.parents[2]
 
 
-def find_damage(path: Path, info: StoreInfo) -> list[Damage]:
-    """Check every array's metadata and every chunk of a store."""
-    damage: list[Damage] = []
-    for split in SPLITS:
-        if _read_json(path / split / "zarr.json") != group_metadata({}):
-            damage.append(Damage(array=split, chunk=None))
-    for layout in info.all_layouts():
-        if _read_json(path / layout.path / "zarr.json") != layout.metadata():
-            damage.append(Damage(array=layout.path, chunk=None))
-        recorded = info.checksums.get(layout.path, {})
-        broken = chunks.find_damaged(path, layout, recorded)
-        damage += [Damage(array=layout.path, chunk=chunk) for chunk in broken]
-    return damage
+def remedy(path: Place, info: StoreInfo, what: str = "repairs") -> str:
+    """Return, in words, the command that completes or repairs a store."""
+    path = to_place(path)
+    if isinstance(path, Path) and path.is_dir():
+        return f"this {what} it: {info.resume_command(root_of(path))}"
+    return f"copy or export it again; the original is made by: {info.spec.command()}"
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return parse_json(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-
-
-def open_store(path: str | Path) -> EmbeddingStore:
+def open_store(path: Place) -> EmbeddingStore:
     """Open a complete store.
+
+    Parameters
+    ----------
+    path : Path or str
+        A folder, an archive that ends in ``.zarr.zip``, or the URL of an object store
+        (``s3://bucket/path``; needs ``medplus[remote]``, and finds endpoint and credentials in the
+        environment, AWS_ENDPOINT_URL and so on).
 
     Raises
     ------
     StoreError
         If there is no store, or it is incomplete, damaged or of another schema.
     """
-    path = Path(path)
+    path = to_place(path)
     info = read_info(path)
     if not info.complete:
-        done = sum(len(c) for name, c in info.checksums.items() if name.endswith("embeddings"))
-        total = sum(info.layouts(split)[0].n_chunks for split in SPLITS)
+        done, total = count_chunks(path, info)
         raise StoreError(
-            f"{path} is incomplete ({done} of {total} chunks); this completes it: "
-            f"{info.resume_command(root_of(path))}"
+            f"{path} is incomplete ({done} of {total} chunks); {remedy(path, info, 'completes')}"
         )
     return EmbeddingStore(path, info)
 
 
-def read_info(path: Path) -> StoreInfo:
+def read_info(path: Place) -> StoreInfo:
     """Read and check a store's attributes, complete or not.
 
     Raises
@@ -188,22 +273,23 @@ def read_info(path: Path) -> StoreInfo:
     StoreError
         If there is no store, its attributes are damaged, or it is of another schema.
     """
+    path = to_place(path)
     try:
-        document = parse_json((path / "zarr.json").read_bytes())
-        attributes = document["attributes"][ATTRIBUTE]
+        document = parse_json(open_container(path).read(METADATA))
+        attributes = document.pop("attributes")[ATTRIBUTE]
         schema = attributes["schema_version"]
     except (FileNotFoundError, NotADirectoryError):
-        if path.suffix == ".zarr" and path.is_dir():
-            raise _damaged(path, "its zarr.json is missing") from None
+        if isinstance(path, Path) and path.suffix == ".zarr" and path.is_dir():
+            raise _damaged(path, f"its {METADATA} is missing") from None
         raise StoreError(f"there is no embedding store at {path}") from None
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        raise _damaged(path, "zarr.json is not a medplus store's") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise _damaged(path, f"{METADATA} is not a medplus store's") from None
     if schema != SCHEMA:
         raise StoreError(
-            f"{path} has schema {schema}, this medplus reads schema {SCHEMA}; "
-            "use the version that wrote it, or extract again"
+            f"{path} has schema {schema}, this medplus reads schema {SCHEMA}; make it anew with: "
+            f"{_anew(attributes)}"
         )
     try:
         attributes, intact = unseal(attributes)
@@ -211,25 +297,48 @@ def read_info(path: Path) -> StoreInfo:
     except ValidationError as error:
         place = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise _damaged(path, f"attribute '{place}' is invalid") from None
-    digest = info.spec.key(info.dataset_digest, info.backbone_digest)
-    if digest != info.key or not path.stem.endswith(digest[:8]):
+    if info.spec.key(info.dataset_digest, info.backbone_digest) != info.key:
         raise _damaged(path, "its key does not belong to it")
-    if not intact:
+    if not intact or document != _GROUP:
         raise _damaged(path, "its attributes are not those that were written")
     return info
 
 
-def _damaged(path: Path, what: str) -> DamagedStoreError:
-    return DamagedStoreError(
-        f"{path} is damaged: {what}; run the medplus extract command that made it again, or "
-        f"delete it with: medplus store rm {shlex.quote(str(path))}"
-    )
+def _anew(attributes: dict[str, Any]) -> str:
+    """Return the command that makes a store of schema 1 anew, as far as its attributes tell."""
+    try:
+        name, key = attributes["dataset"], attributes["key"]
+        by_flag = name in catalog.FLAGS and attributes["data_source"] != "custom"
+        of_run = attributes.get("run_id") is not None
+        spec = ExtractSpec(
+            name if by_flag else attributes["dataset_path"],
+            attributes["size"],
+            attributes["weights" if of_run else "backbone"],
+            None if of_run else attributes["weights"],
+            key["preprocess"]["fit"],
+            key["feature"],
+            key["precision"],
+            attributes["dtype"],
+        )
+    except (KeyError, TypeError):
+        return "medplus extract --dataset … --size … --backbone …"
+    return spec.command()
+
+
+def _damaged(path: Place, what: str) -> DamagedStoreError:
+    remedy = "copy or export it again"
+    if isinstance(path, Path) and path.is_dir():
+        remedy = (
+            "run the medplus extract command that made it again, or delete it with: "
+            f"medplus store rm {shlex.quote(str(path))}"
+        )
+    return DamagedStoreError(f"{path} is damaged: {what}; {remedy}")
 
 
 def write_info(path: Path, info: StoreInfo) -> None:
-    """Write a store's attributes atomically: the moment at which a chunk counts as committed."""
+    """Write a store's attributes, synced, in one step: what says that it is complete."""
     attributes = {ATTRIBUTE: seal(info.model_dump(mode="json"))}
-    atomic.write_json(path / "zarr.json", group_metadata(attributes))
+    atomic.write_json(path / METADATA, {"attributes": attributes, **_GROUP})
 
 
 def list_stores(root: Path) -> Iterator[Path]:

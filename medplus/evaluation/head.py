@@ -13,7 +13,15 @@ import torch.nn.functional as F  # noqa: N812
 from medplus.datasets import catalog, sources
 from medplus.datasets.load import dataset_name, digests_of, is_folder, is_path, load_dataset
 from medplus.embeddings.info import StoreInfo
-from medplus.embeddings.store import EmbeddingStore, list_stores, open_store, read_info
+from medplus.embeddings.store import (
+    EmbeddingStore,
+    Place,
+    is_store,
+    list_stores,
+    open_store,
+    read_info,
+    to_place,
+)
 from medplus.errors import DatasetError, RunError, StoreError, UsageError
 from medplus.evaluation.prepared import EvaluationOptions, Labelling, Prepared, check_labelling
 from medplus.heads.stored import read_split, store_facts
@@ -21,7 +29,7 @@ from medplus.runs.ledger import HEAD_FILE, read_head
 from medplus.runs.record import Provenance, RunRecord
 from medplus.vocabulary import Split
 
-_Found = tuple[Path, StoreInfo]
+_Found = tuple[Place, StoreInfo]
 
 
 def prepare_head(run: Path, record: RunRecord, options: EvaluationOptions) -> Prepared:
@@ -121,16 +129,17 @@ def _find_store(run: Path, record: RunRecord, options: EvaluationOptions) -> Emb
     return open_store(best[0])
 
 
-def _own_store(run: Path, record: RunRecord, root: Path) -> EmbeddingStore:
+def _own_store(run: Path, record: RunRecord, root: Place) -> EmbeddingStore:
     if record.store is None:
         raise RunError(f"the record of {run} is damaged: it tells of no embeddings")
-    recorded = Path(record.store.path)
-    try:
-        if read_info(recorded).key == record.store_key:
-            return open_store(recorded)
-    except StoreError:
-        if recorded.exists():
-            raise  # it is damaged or incomplete, and the message says how to mend it
+    recorded = to_place(record.store.path)
+    if isinstance(recorded, Path):  # a URL in a stranger's record is not followed unasked
+        try:
+            if read_info(recorded).key == record.store_key:
+                return open_store(recorded)
+        except StoreError:
+            if recorded.exists():
+                raise  # it is damaged or incomplete, and the message says how to mend it
     for path, info in _readable(root):
         if info.key == record.store_key:
             return open_store(path)
@@ -140,8 +149,8 @@ def _own_store(run: Path, record: RunRecord, root: Path) -> EmbeddingStore:
     )
 
 
-def _readable(root: Path) -> Iterator[_Found]:
-    for path in list_stores(root):
+def _readable(root: Place) -> Iterator[_Found]:
+    for path in [root] if is_store(root) else list_stores(Path(root)):
         try:
             yield path, read_info(path)
         except StoreError:

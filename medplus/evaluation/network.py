@@ -19,7 +19,7 @@ from medplus.backbones.finetuned import (
     read_network,
 )
 from medplus.backbones.inference import Embedder
-from medplus.backbones.pythonfile import is_python_file
+from medplus.backbones.sources import is_code
 from medplus.datasets import catalog
 from medplus.datasets import sources as datasets
 from medplus.datasets.dataset import ImageDataset
@@ -52,7 +52,7 @@ def prepare_network(run: Path, options: EvaluationOptions) -> Prepared:
         If network or record are damaged, or there are no such images.
     """
     description = read_description(run)
-    if options.code is not None and not is_python_file(description.backbone):
+    if options.code is not None and not is_code(description.backbone):
         raise UsageError(
             f"--backbone {options.code} is for networks that a Python file defines; the one in "
             f"{run} is {description.backbone}, so leave it out"

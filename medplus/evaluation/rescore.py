@@ -12,6 +12,7 @@ import torch
 from medplus.backbones.finetuned import NETWORK_FILE, is_finetuned
 from medplus.cost import measure_cost
 from medplus.device import resolve_device
+from medplus.embeddings.store import to_place
 from medplus.errors import UsageError, nearest
 from medplus.evaluation.head import prepare_head
 from medplus.evaluation.medmnist_csv import check_exportable, write_csv
@@ -106,7 +107,7 @@ def evaluate(
         size=size,
         splits=_check_splits(splits),
         data_root=Path(data_root),
-        store_root=Path(store),
+        store_root=to_place(store),
         device=resolve_device(device),
         precision=precision,
         batch_size=batch_size,

@@ -15,13 +15,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from medplus.backbones.catalog import HUB_PREFIXES, PIXELS, PRELOGITS
+from medplus.backbones import sources
 from medplus.backbones.weights import go_offline_if_unreachable
 from medplus.datasets import catalog, npz
 from medplus.datasets.folder.load import count_samples
 from medplus.datasets.load import dataset_path, is_folder, is_path
 from medplus.errors import MedplusError
 from medplus.preprocess import PAPER_CANVAS
+from medplus.spec import PIXELS, PRELOGITS
 from medplus.sweep.job import Job, Kind
 from medplus.vocabulary import MULTI_LABEL, SPLITS
 
@@ -220,13 +221,13 @@ def _network_of(backbone: str) -> Network:
     """Build those beyond the paper's without memory."""
     if backbone in PAPER_COSTS:
         return Network(*PAPER_COSTS[backbone])
-    from medplus.backbones.catalog import describe
     from medplus.backbones.flops import count_flops
 
-    if backbone.startswith(HUB_PREFIXES):
-        go_offline_if_unreachable()
     try:
-        info = describe(backbone)
+        ref = sources.resolve(backbone)
+        if ":" in ref.tag:  # of the hub, which may have to be asked
+            go_offline_if_unreachable()
+        info = sources.describe(ref)
     except MedplusError:
         return Network(*PAPER_COSTS["resnet18"])  # the job itself will say what is wrong
     return Network(info.dim, info.n_parameters, count_flops(info))

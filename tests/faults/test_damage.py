@@ -47,7 +47,7 @@ def world(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def chunks_of_eight_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medplus.embeddings.schema.CHUNK_ROWS", 8)
+    monkeypatch.setattr("medplus.embeddings.layout.CHUNK_ROWS", 8)
 
 
 def plain(value: Any) -> Any:

@@ -20,7 +20,6 @@ from medplus.naming import printable
 from medplus.progress import new_console
 from medplus.reporting import build
 from medplus.reporting.runs import read_runs
-from tests.hostile.makers import write_npz
 from tests.reporting.ledgers import write_record
 
 STEERING = "\x1b]0;owned\x07\x1b[31mred\u202egnp"
@@ -178,13 +177,3 @@ def test_record_of_a_number_that_no_column_takes_is_skipped_and_told(field, valu
     assert list(runs.table["seed"]) == [kept.seed]
     [(_, reason)] = runs.skipped
     assert f"'{field}' is invalid" in reason
-
-
-def test_name_of_a_file_is_no_option_of_the_printed_command(cli, tmp_path):
-    """What medplus prints to be pasted into a shell is quoted."""
-    folder = tmp_path / "a; touch sprung #"
-    folder.mkdir()
-    path = write_npz(folder / "$(touch sprung).npz")
-    ran = cli("knn", "--dataset", path, "--backbone", "pixels")
-    assert ran.code == 1
-    assert f"'{path}'" in ran.err

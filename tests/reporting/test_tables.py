@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import re
 import shutil
 import subprocess
@@ -91,22 +90,6 @@ def test_seconds_have_three_digits_and_no_exponent(value, text):
 @pytest.mark.parametrize("name", CONTRACT)
 def test_columns_are_those_of_the_contract(tables, name):
     assert tables[name].csv().splitlines()[0] == CONTRACT[name]
-
-
-def test_benchmark_csv_has_every_number_as_printed(paper, tables):
-    rows, frame = read(tables["benchmark"]), paper.benchmark
-    assert len(rows) == len(frame) == 1440 + 120
-    for row, expected in zip(rows, frame.to_dict("records"), strict=True):
-        for key in ("dataset", "protocol", "backbone"):
-            assert row[key] == expected[key]
-        assert int(row["size"]) == expected["size"]
-        assert int(row["n_seeds"]) == expected["n_seeds"]
-        for score in ("acc_mean", "acc_std", "auc_mean", "auc_std"):
-            if math.isnan(expected[score]):
-                assert row[score] == ""
-            else:
-                assert re.fullmatch(r"\d+\.\d\d", row[score])
-                assert abs(float(row[score]) - expected[score]) <= 0.00500001
 
 
 def test_published_results_come_out_as_they_went_in(tables):

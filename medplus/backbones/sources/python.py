@@ -23,7 +23,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from medplus.errors import BackboneError, UsageError, nearest
+from medplus.backbones import weights as weights_io
+from medplus.backbones.catalog import BackboneInfo
+from medplus.backbones.finetuned import backbone_state
+from medplus.backbones.sources.ref import BackboneRef, Built
+from medplus.backbones.weights_folder import is_weights_folder
+from medplus.errors import BackboneError, UsageError, first_line, nearest
+from medplus.preprocess import PreprocessSpec
+from medplus.spec import NONE, PRETRAINED
+from medplus.vocabulary import Fit
 
 DEFAULT_FUNCTION = "backbone"
 _SUFFIX = ".py"
@@ -81,14 +89,78 @@ class Definition:
     input_size: int
 
 
-def is_python_file(name: str) -> bool:
+def claims(name: str) -> bool:
     """Tell a Python file, with or without a function, from other names; it need not exist."""
     return _parts(name)[0].endswith(_SUFFIX)
 
 
 def exists(name: str) -> bool:
     """Tell a Python file that is there from the mere name of one."""
-    return is_python_file(name) and Path(_parts(name)[0]).is_file()
+    return claims(name) and Path(_parts(name)[0]).is_file()
+
+
+def resolve(name: str, weights: str) -> BackboneRef:
+    """Return what the file is: called after its name, in full after its digest; it is not run.
+
+    Raises
+    ------
+    UsageError
+        If there is no such file or function, or it is to have weights that are no file.
+    BackboneError
+        If the file is no Python.
+    """
+    file = find(name)
+    if weights == NONE or is_weights_folder(weights):
+        raise UsageError(
+            f"--weights {weights} cannot go with {name}, which makes its own network; leave "
+            "--weights out, or name a file of weights for it"
+        )
+    function = "" if file.is_default else f":{file.function}"
+    spelling = f"{file.path.resolve()}{function}"
+    label = weights_io.weights_label(weights)
+    return BackboneRef("python", spelling, file.name, file.tag, label, weights)
+
+
+def describe(ref: BackboneRef) -> BackboneInfo:
+    """Run the file, as only it knows what it makes, and return the facts of its network."""
+    import torch
+
+    file = find(ref.spelling)
+    made = run(file)
+    try:
+        with torch.no_grad():
+            image = torch.zeros(1, len(made.mean), made.input_size, made.input_size)
+            dim = made.module.eval()(image).shape[1]
+    except Exception as error:
+        raise BackboneError(
+            f"the network of {file.path} does not take images of {made.input_size} px: "
+            f"{first_line(error)}"
+        ) from error
+    n_parameters = sum(parameter.numel() for parameter in made.module.parameters())
+    return BackboneInfo(
+        ref.name, ref.tag, int(dim), n_parameters, made.input_size, made.mean, made.std, False, ""
+    )
+
+
+def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Built:
+    """Run the file that the user named, and give its network the weights that are asked for."""
+    made = define(find(ref.spelling))
+    if ref.weights_from != PRETRAINED:
+        state = weights_io.read_weights_file(Path(ref.weights_from))
+        state = backbone_state(state) or state  # of a fine-tuned run, without its head
+        try:
+            made.module.load_state_dict(state, strict=True)
+        except RuntimeError as error:
+            raise weights_io.misfit(ref.name, ref.weights_from, error) from error
+    canvas = None if fit == "native" else made.input_size
+    rgb = len(made.mean) == 3
+    return Built(made.module, PreprocessSpec(made.mean, made.std, fit or "pad", canvas, rgb=rgb))
+
+
+def define(file: PythonFile) -> Definition:
+    """Run a file; what it draws at random is always the same."""
+    with weights_io.same_chance():
+        return run(file)
 
 
 def find(name: str) -> PythonFile:

@@ -1,0 +1,155 @@
+"""Arrays of a store through zarr: made, written and read. Imported where that happens only."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.buffer.cpu import NDBuffer
+from zarr.codecs import Crc32cCodec
+from zarr.storage import LocalStore
+
+from medplus.embeddings.container import Container
+from medplus.embeddings.layout import ArrayLayout
+from medplus.errors import StoreError
+from medplus.vocabulary import SPLITS
+
+_READERS = 4
+# By default zarr leaves chunks of nothing but the fill value out, and they would seem missing.
+_KEEP_ALL: Any = {"write_empty_chunks": True}
+
+
+def create_arrays(
+    folder: Path, layouts: Iterable[ArrayLayout], values: Mapping[str, np.ndarray]
+) -> None:
+    """Make a store's groups and arrays in an empty folder, and fill those whose values are given.
+
+    Parameters
+    ----------
+    values : mapping of str to ndarray
+        By the path of the array.
+    """
+    root = zarr.create_group(LocalStore(folder))
+    for split in SPLITS:
+        root.create_group(split)
+    for layout in layouts:
+        array = root.create_array(
+            layout.path,
+            shape=layout.shape,
+            chunks=layout.chunk_shape,
+            dtype=layout.dtype,
+            compressors=[Crc32cCodec()],
+            # A chunk that is not there reads as NaN, never as a plausible zero.
+            fill_value=np.nan if layout.dtype.kind == "f" else 0,
+            config=_KEEP_ALL,
+        )
+        if layout.path in values:
+            array[...] = values[layout.path]
+
+
+class ArrayWriter:
+    """One array of a store in a folder, to be written chunk by chunk."""
+
+    def __init__(self, folder: Path, layout: ArrayLayout) -> None:
+        array = zarr.open_array(LocalStore(folder), path=layout.path, mode="r+", zarr_format=3)
+        self._array = array.with_config(_KEEP_ALL)
+        self._layout = layout
+
+    def write(self, chunk: int, rows: np.ndarray) -> None:
+        """Write a whole chunk, which replaces its file at once."""
+        self._array[self._layout.rows(chunk)] = rows
+
+
+class ArrayReader:
+    """One array of a store, wherever it lies.
+
+    Raises
+    ------
+    ValueError
+        If the array is not as it is laid out.
+    """
+
+    def __init__(self, container: Container, layout: ArrayLayout) -> None:
+        self._container, self._layout = container, layout
+        try:
+            array = zarr.open_array(container.to_zarr(), path=layout.path, mode="r", zarr_format=3)
+        except Exception as error:
+            self._check(error)
+            raise ValueError(f"{layout.path}: {error}") from None
+        found = (array.shape, array.chunks, array.dtype)
+        if found != (layout.shape, layout.chunk_shape, layout.dtype):
+            raise ValueError(f"{layout.path}: {found}")
+        self._array = array
+
+    def read(self) -> np.ndarray | None:
+        """Return the whole array, or None if a chunk is missing or damaged."""
+        try:
+            if not all(self._is_full(chunk) for chunk in range(self._layout.n_chunks)):
+                return None
+            return np.asarray(self._array[...])
+        except Exception as error:
+            self._check(error)
+            return None
+
+    def visit(
+        self, chunks: Iterable[int], visit: Callable[[slice, np.ndarray], None] | None = None
+    ) -> list[int]:
+        """Read some chunks and show their rows to `visit`, in several threads and any order.
+
+        Memory holds a few chunks at a time, however long the array: rows are overwritten after
+        the call.
+
+        Returns
+        -------
+        list of int
+            The chunks that are missing or damaged; they are not shown.
+        """
+        own = threading.local()
+
+        def read(chunk: int) -> bool:
+            rows = self._layout.rows(chunk)
+            if not hasattr(own, "values"):
+                own.values = np.empty(self._layout.chunk_shape, self._layout.dtype)
+            place = own.values[: rows.stop - rows.start]
+            if not self._fill(chunk, rows, place):
+                return False
+            if visit is not None:
+                visit(rows, place)
+            return True
+
+        numbers = list(chunks)
+        if len(numbers) == 1:
+            return [] if read(numbers[0]) else numbers
+        with ThreadPoolExecutor(_READERS) as pool:
+            verdicts = list(pool.map(read, numbers))
+        return [chunk for chunk, ok in zip(numbers, verdicts, strict=True) if not ok]
+
+    def _fill(self, chunk: int, rows: slice, place: np.ndarray) -> bool:
+        try:
+            if not self._is_full(chunk):
+                return False
+            self._array.get_basic_selection(rows, out=NDBuffer.from_numpy_array(place))
+        except Exception as error:
+            self._check(error)
+            return False
+        return True
+
+    def _is_full(self, chunk: int) -> bool:
+        """Tell whether a chunk's file is there; zarr takes one that is not for the fill value."""
+        key = self._layout.chunk_key(chunk)
+        try:
+            return self._container.size(key) == self._layout.chunk_nbytes
+        except OSError:
+            return False
+
+    def _check(self, error: Exception) -> None:
+        """Let pass what damage makes decoders, files and archives raise, but no lost network."""
+        if isinstance(error, StoreError | MemoryError):
+            raise error
+        if type(error).__module__.startswith("obstore"):
+            raise StoreError(f"an embedding store cannot be read: {error}") from None
