@@ -104,7 +104,8 @@ def read_split(store: EmbeddingStore, split: Split, *, hold: bool = True) -> Sto
         If embeddings are not finite.
     """
     embeddings = read_features(store, split, hold=hold)
-    return StoredSplit(store.labels(split), store.index(split), embeddings)
+    names = store.names(split)
+    return StoredSplit(store.labels(split), store.index(split), embeddings, names=names)
 
 
 def read_splits(store: EmbeddingStore) -> dict[Split, StoredSplit]:
