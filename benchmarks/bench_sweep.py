@@ -179,15 +179,16 @@ def _write_store(root: Path, cell: Cell, document: dict) -> None:
 def _records(grid, protocol: str, cell: Cell, record: dict) -> Iterator[tuple[str, dict]]:
     common = {"dataset": cell.dataset, "size": cell.size, "backbone": cell.backbone,
               "weights": "pretrained"}  # fmt: skip
-    facts = {"backbone": cell.backbone, "fit": "pad"}
+    named = {"dataset": cell.dataset, "size": cell.size, "backbone": cell.backbone, "fit": "pad"}
+    common |= {"tag": cell.backbone, "spec": {**record["spec"], **named}}
     if protocol == "finetune":
-        record = {**record, **common, "network": {**record["network"], **facts}}
+        record = {**record, **common}
         recipe = grid.finetune.recipe.model_dump(mode="json")
         for seed in grid.seeds:
             yield f"run-{seed}", {**record, "seed": seed,
                                   "config": {**record["config"], "recipe": recipe}}  # fmt: skip
         return
-    record = {**record, **common, "store": {**record["store"], **facts}}
+    record = {**record, **common}
     if protocol == "knn":
         yield "run", record
         return

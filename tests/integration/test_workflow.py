@@ -188,9 +188,9 @@ def test_stores_of_two_precisions_are_told_apart_by_the_printed_flags(
     assert sorted(flags[1] for flags in choices) == ["bf16", "fp32"]
     for flags in choices:
         ran = cli("knn", "--dataset", "toy", "--backbone", NETWORK, *flags, "--json")
-        assert ran.document["runs"][0]["store"]["precision"] == flags[1]
+        assert ran.document["runs"][0]["spec"]["precision"] == flags[1]
         ran = cli("knn", "--dataset", "toy", "--backbone", NETWORK, *flags[:2], "--json")
-        assert ran.document["runs"][0]["store"]["precision"] == flags[1]
+        assert ran.document["runs"][0]["spec"]["precision"] == flags[1]
 
 
 def test_store_is_found_by_name_when_its_file_is_gone(cli: Callable, toy: Path) -> None:
