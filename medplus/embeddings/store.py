@@ -287,9 +287,10 @@ def read_info(path: Place) -> StoreInfo:
     except (ValueError, KeyError, TypeError, AttributeError):
         raise _damaged(path, f"{METADATA} is not a medplus store's") from None
     if schema != SCHEMA:
+        newer = isinstance(schema, int) and schema > SCHEMA
+        advice = "use the version that wrote it" if newer else _anew(attributes)
         raise StoreError(
-            f"{path} has schema {schema}, this medplus reads schema {SCHEMA}; make it anew with: "
-            f"{_anew(attributes)}"
+            f"{path} has schema {schema}, this medplus reads schema {SCHEMA}; {advice}"
         )
     try:
         attributes, intact = unseal(attributes, required=True)
@@ -305,7 +306,7 @@ def read_info(path: Place) -> StoreInfo:
 
 
 def _anew(attributes: dict[str, Any]) -> str:
-    """Return the command that makes a store of schema 1 anew, as far as its attributes tell."""
+    """Tell how to make a store of schema 1 anew, as far as its attributes say."""
     try:
         name, key = attributes["dataset"], attributes["key"]
         by_flag = name in catalog.FLAGS and attributes["data_source"] != "custom"
@@ -321,8 +322,10 @@ def _anew(attributes: dict[str, Any]) -> str:
             attributes["dtype"],
         )
     except (KeyError, TypeError):
-        return "medplus extract --dataset … --size … --backbone …"
-    return spec.command()
+        command = "medplus extract --dataset … --size … --backbone …"
+    else:
+        command = spec.command()
+    return f"make it anew with: {command}"
 
 
 def _damaged(path: Place, what: str) -> DamagedStoreError:

@@ -88,11 +88,12 @@ class StoreWriter:
             self._arrays[split].write(chunk, rows)
 
     def finish(self, cost: Mapping[str, Any]) -> None:
-        """Sync everything, and then mark the store complete, with its cost over all sessions."""
+        """Sync the embeddings, then mark the store complete, with its cost over all sessions."""
         self.info.cost = dict(cost)
         self.info.complete = True
         with _disk_errors(self.path):
-            atomic.sync_tree(self.path)
+            for split in SPLITS:
+                atomic.sync_tree(self.path / self.info.layouts(split)[0].path)
             write_info(self.path, self.info)
 
 
@@ -206,12 +207,16 @@ def _repair(path: Path, info: StoreInfo, labels: Labels, names: Names | None) ->
     with atomic.temporary_folder(path) as temporary:
         _write_skeleton(temporary, info, labels, names)
         atomic.sync_tree(temporary)
+        folders = []
         for file in sorted(temporary.rglob("*")):  # the store's own zarr.json is the last
             place = path / file.relative_to(temporary)
             if file.is_dir():
                 place.mkdir(exist_ok=True)
+                folders.append(place)
             else:
                 file.replace(place)
+        for folder in (*folders, path):
+            atomic.sync_folder(folder)
 
 
 def _write_skeleton(folder: Path, info: StoreInfo, labels: Labels, names: Names | None) -> None:
