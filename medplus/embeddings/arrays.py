@@ -14,7 +14,7 @@ from zarr.buffer.cpu import NDBuffer
 from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore
 
-from medplus.embeddings.container import Container
+from medplus.embeddings.container import Container, has_metadata, is_full
 from medplus.embeddings.layout import ArrayLayout
 from medplus.errors import StoreError
 from medplus.vocabulary import SPLITS
@@ -71,11 +71,15 @@ class ArrayReader:
     Raises
     ------
     ValueError
-        If the array is not as it is laid out.
+        If its metadata have another SHA-256 than in `digests`, or are not as it is laid out.
     """
 
-    def __init__(self, container: Container, layout: ArrayLayout) -> None:
+    def __init__(
+        self, container: Container, layout: ArrayLayout, digests: Mapping[str, str]
+    ) -> None:
         self._container, self._layout = container, layout
+        if not has_metadata(container, digests, layout.path):
+            raise ValueError(f"{layout.path}: the metadata are not those that were written")
         try:
             array = zarr.open_array(container.to_zarr(), path=layout.path, mode="r", zarr_format=3)
         except Exception as error:
@@ -89,7 +93,10 @@ class ArrayReader:
     def read(self) -> np.ndarray | None:
         """Return the whole array, or None if a chunk is missing or damaged."""
         try:
-            if not all(self._is_full(chunk) for chunk in range(self._layout.n_chunks)):
+            if not all(
+                is_full(self._container, self._layout, chunk)
+                for chunk in range(self._layout.n_chunks)
+            ):
                 return None
             return np.asarray(self._array[...])
         except Exception as error:
@@ -131,21 +138,13 @@ class ArrayReader:
 
     def _fill(self, chunk: int, rows: slice, place: np.ndarray) -> bool:
         try:
-            if not self._is_full(chunk):
+            if not is_full(self._container, self._layout, chunk):
                 return False
             self._array.get_basic_selection(rows, out=NDBuffer.from_numpy_array(place))
         except Exception as error:
             self._check(error)
             return False
         return True
-
-    def _is_full(self, chunk: int) -> bool:
-        """Tell whether a chunk's file is there; zarr takes one that is not for the fill value."""
-        key = self._layout.chunk_key(chunk)
-        try:
-            return self._container.size(key) == self._layout.chunk_nbytes
-        except OSError:
-            return False
 
     def _check(self, error: Exception) -> None:
         """Let pass what damage makes decoders, files and archives raise, but no lost network."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from medplus.embeddings.layout import METADATA, ArrayLayout
 from medplus.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -56,6 +59,23 @@ def open_container(place: Place) -> Container:
     if isinstance(place, str):
         return _Bucket(place)
     return _Archive(place) if place.name.endswith(ARCHIVE) else _Folder(place)
+
+
+def is_full(container: Container, layout: ArrayLayout, chunk: int) -> bool:
+    """Tell whether a chunk's file is there in its full size; zarr takes a missing one for empty."""
+    try:
+        return container.size(layout.chunk_key(chunk)) == layout.chunk_nbytes
+    except OSError:
+        return False
+
+
+def has_metadata(container: Container, digests: Mapping[str, str], path: str) -> bool:
+    """Tell whether the Zarr metadata of a group or an array have the SHA-256 that is recorded."""
+    try:
+        found = container.read(f"{path}/{METADATA}")
+    except OSError:
+        return False
+    return hashlib.sha256(found).hexdigest() == digests.get(path)
 
 
 class _Folder:

@@ -13,15 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from medplus import atomic, lock
-from medplus.embeddings.info import StoreInfo
+from medplus.embeddings.info import DamagedStoreError, StoreInfo, read_info, write_info
 from medplus.embeddings.layout import METADATA
-from medplus.embeddings.store import (
-    Damage,
-    DamagedStoreError,
-    find_damage,
-    read_info,
-    write_info,
-)
+from medplus.embeddings.store import Damage, find_damage
 from medplus.errors import StoreError
 from medplus.vocabulary import SPLITS, Split
 

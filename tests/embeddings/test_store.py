@@ -13,6 +13,7 @@ import zarr
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from medplus.embeddings.info import write_info
 from medplus.embeddings.store import (
     EmbeddingStore,
     find_damage,
@@ -22,7 +23,6 @@ from medplus.embeddings.store import (
     read_info,
     root_of,
     to_place,
-    write_info,
 )
 from medplus.embeddings.writer import open_writer
 from medplus.errors import StoreError
