@@ -24,6 +24,10 @@ _RETRY: Any = {"max_retries": 3}
 class Container(Protocol):
     """What holds a store's files, by keys such as ``train/embeddings/c/0/0``."""
 
+    @property
+    def place(self) -> Place:
+        """Where they lie."""
+
     def read(self, key: str) -> bytes:
         """Return a file's bytes; raise `FileNotFoundError`, or `OSError`."""
 
@@ -89,9 +93,9 @@ class _Folder:
         return (self.place / key).stat().st_size
 
     def to_zarr(self) -> Store:
-        from zarr.storage import LocalStore
+        from medplus.embeddings.files import FolderStore
 
-        return LocalStore(self.place, read_only=True)
+        return FolderStore(self.place, read_only=True)
 
 
 class _Archive:

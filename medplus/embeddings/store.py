@@ -109,7 +109,7 @@ class EmbeddingStore:
         ----------
         visit : callable
             Called with the place of a chunk's rows in the split and their values, shape (n, dim);
-            from several threads at once and in any order. The values are overwritten afterwards.
+            from several threads at once and in any order.
         rows : slice
             Show only the chunks with one of these rows; by default all.
 
@@ -142,11 +142,8 @@ class EmbeddingStore:
         return find_damage(self.path, self.info)
 
     def _read(self, layout: ArrayLayout) -> np.ndarray:
-        reader = self._reader(layout)
-        values = reader.read()
-        if values is None:
-            self._refuse(layout, reader.visit(range(layout.n_chunks)) or [0])
-        assert values is not None
+        values = np.empty(layout.shape, layout.dtype)
+        self._refuse(layout, self._reader(layout).visit(range(layout.n_chunks), values.__setitem__))
         return values
 
     def _reader(self, layout: ArrayLayout) -> ArrayReader:
