@@ -16,6 +16,7 @@ import yaml
 import medplus
 from benchmarks.measure import Result, compare, interleave, seconds
 from medplus.seal import seal
+from medplus.spec import ExtractSpec
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.engines.local import LocalEngine
 from medplus.sweep.events import Event
@@ -159,16 +160,14 @@ def _write_finished(grid_file: Path, root: Path, npz: Path) -> None:
 
 
 def _write_store(root: Path, cell: Cell, document: dict) -> None:
-    from medplus.embeddings.key import digest_of
-
     document = json.loads(json.dumps(document))
     info = document["attributes"]["medplus"]
     info.pop("seal")
-    key = {**info["key"], "backbone": cell.backbone, "size": cell.size}
-    key["preprocess"] = {**key["preprocess"], "fit": "pad"}
-    digest = digest_of(key)
-    info.update(dataset=cell.dataset, size=cell.size, backbone=cell.backbone, key=key,
-                key_digest=digest, weights="pretrained")  # fmt: skip
+    spec = ExtractSpec(cell.dataset, cell.size, cell.backbone, "pretrained", "pad",
+                       "prelogits", "fp32", "float32")  # fmt: skip
+    digest = spec.key(info["dataset_digest"], info["backbone_digest"])
+    info.update(dataset=cell.dataset, spec=vars(spec), backbone=cell.backbone, tag=cell.backbone,
+                key=digest, weights="pretrained")  # fmt: skip
     document["attributes"]["medplus"] = seal(info)
     name = f"{cell.backbone}-{digest[:8]}.zarr"
     path = root / "stores" / cell.dataset / str(cell.size) / name

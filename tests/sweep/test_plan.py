@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from medplus.config import FinetuneRecipe
 from medplus.datasets.load import load_dataset
-from medplus.embeddings.store import StoreInfo, read_info, write_info
+from medplus.embeddings.info import StoreInfo, read_info, write_info
 from medplus.errors import DatasetError
 from medplus.runs.record import RunRecord
 from medplus.sweep.conduct import Sweep
