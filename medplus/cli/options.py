@@ -252,9 +252,9 @@ def names(default_size: str) -> Callable[[Command], Command]:
 
 def expand_datasets(given: Sequence[str]) -> list[str]:
     """Replace ``all`` by the paper's twelve, in the paper's order."""
-    from medplus.datasets.catalog import FLAGS
+    from medplus.datasets.sources import expand
 
-    return _expand(given, FLAGS)
+    return expand(given)
 
 
 def expand_backbones(given: Sequence[str]) -> list[str]:

@@ -68,15 +68,16 @@ def find_stores(
     **filters: str | None,
 ) -> list[EmbeddingStore]:
     """Return one store for every dataset, size and backbone that is asked for."""
-    from medplus.datasets.load import digests_of, is_path
+    from medplus.datasets import sources
     from medplus.embeddings.select import StoreQuery, find_store
 
     stores = []
     for dataset in options.expand_datasets(datasets):
         for size in options.expand_sizes(sizes):
             # Files in different folders may share a name.
-            known = is_path(dataset) or data_root is not None
-            digests = digests_of(dataset, size, data_root or "") if known else None
+            ref = sources.find(dataset)
+            known = ref and (ref.source != "medmnist" or data_root is not None)
+            digests = sources.digests(ref, size, data_root or "") if ref and known else None
             for backbone in options.expand_backbones(backbones):
                 query = StoreQuery(dataset, size, backbone, dataset_digests=digests, **filters)
                 stores.append(find_store(store_root, query))

@@ -16,8 +16,8 @@ from medplus.backbones.catalog import PRELOGITS
 from medplus.backbones.features import check_feature
 from medplus.backbones.inference import Embedder
 from medplus.cost import add_costs, measure_cost
+from medplus.datasets import sources
 from medplus.datasets.dataset import ImageDataset
-from medplus.datasets.load import check_name, load_dataset
 from medplus.device import resolve_device, resolve_precision
 from medplus.embeddings.key import StoreKey
 from medplus.embeddings.pipeline import as_tensor, fill_store
@@ -176,18 +176,17 @@ def extract_all(
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, not {batch_size}")
     check_feature(feature)
-    for name in datasets:
-        check_name(name, group_column)
+    refs = [sources.resolve(name, group_column) for name in datasets]
     for name in backbones:
         check_backbone(name, weights)
     target = resolve_device(device)
     compute = resolve_precision(precision, target)
     batch = batch_size or (_CUDA_BATCH if target.type == "cuda" else _CPU_BATCH)
     results = []
-    for name in datasets:
+    for ref in refs:
         for size in sizes:
-            images = load_dataset(
-                name, size, data_root, group_column=group_column, progress=progress
+            images = sources.load(
+                ref, size, data_root, group_column=group_column, progress=progress
             )
             for backbone_name in backbones:
                 backbone = load_backbone(backbone_name, weights, images.size, fit, feature=feature)

@@ -10,8 +10,7 @@ from medplus.backbones import pythonfile
 from medplus.backbones.catalog import resolve
 from medplus.backbones.finetuned import check_weights, is_finetuned, trained_sha256
 from medplus.backbones.weights import PRETRAINED, weights_label
-from medplus.datasets import catalog
-from medplus.datasets.load import dataset_name, is_path
+from medplus.datasets import catalog, sources
 from medplus.embeddings.store import EmbeddingStore, StoreInfo, list_stores, open_store, read_info
 from medplus.errors import StoreError, UsageError, nearest
 
@@ -54,7 +53,7 @@ class StoreQuery:
     @property
     def dataset_name(self) -> str:
         """The dataset's name as stores record it."""
-        return dataset_name(self.dataset)
+        return sources.name_of(self.dataset)
 
     def names(self, info: StoreInfo) -> bool:
         """Tell whether dataset, size and backbone are those of a store."""
@@ -219,7 +218,7 @@ def _check_names(root: Path, query: StoreQuery, infos: list[StoreInfo]) -> None:
     """Raise `UsageError` for a name that neither a store nor a catalogue knows."""
     datasets = {info.dataset for info in infos}
     datasets |= {path.parents[1].name for path in list_stores(root)}  # also those unreadable
-    if query.dataset_name not in {*datasets, *catalog.FLAGS} and not is_path(query.dataset):
+    if query.dataset_name not in {*datasets, *catalog.FLAGS} and not sources.find(query.dataset):
         near = nearest(query.dataset, {*datasets, *catalog.FLAGS})
         raise UsageError(
             f"unknown dataset '{query.dataset}'{near} (medplus store ls lists what has a store)"

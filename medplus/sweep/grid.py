@@ -19,7 +19,7 @@ from medplus.config import (
     Recipe,
 )
 from medplus.datasets import catalog as dataset_catalog
-from medplus.datasets.load import is_folder, is_path
+from medplus.datasets import sources
 from medplus.runs.record import Protocol
 from medplus.vocabulary import PAPER_SEEDS, SIZES, Fit, Precision, StoreDtype
 
@@ -54,7 +54,8 @@ def in_full(path: str) -> str:
 
 
 def _dataset_name(name: str) -> str:
-    return in_full(name) if is_path(name) else name
+    ref = sources.find(name)
+    return name if ref is None else ref.spelling
 
 
 def _backbone_name(name: str) -> str:
@@ -197,8 +198,8 @@ class Grid(BaseModel):
     def cells(self) -> Iterator[Cell]:
         """Yield every dataset, size and backbone, in the order of the file."""
         for dataset in self.datasets:
-            own_size = is_path(dataset) and not is_folder(dataset)
-            sizes: Sequence[int | None] = (None,) if own_size else self.sizes
+            any_size = sources.resolve(dataset).any_size
+            sizes: Sequence[int | None] = self.sizes if any_size else (None,)
             for size, backbone in product(sizes, self.backbones):
                 yield Cell(dataset, size, backbone)
 

@@ -25,8 +25,7 @@ from medplus.config import (
     make_recipe,
     probe_recipe,
 )
-from medplus.datasets import catalog as dataset_catalog
-from medplus.datasets.load import is_path
+from medplus.datasets import sources
 from medplus.errors import BackboneError, UsageError, nearest, short
 from medplus.runs.record import Protocol
 from medplus.sweep.grid import (
@@ -236,12 +235,14 @@ def _known(place: Place) -> Sequence[str]:
 
 
 def _check_dataset(name: str) -> None:
-    if name != ALL and not is_path(name):
-        dataset_catalog.info(name)
+    if name != ALL:
+        sources.resolve(name)
 
 
 def _check_size(size: int | str, datasets: Sequence[str]) -> None:
-    if size not in (ALL, *SIZES) and not all(is_path(name) for name in datasets):
+    if size in (ALL, *SIZES):
+        return
+    if ALL in datasets or any(sources.resolve(name).source == "medmnist" for name in datasets):
         raise UsageError(f"MedMNIST+ has no images of {size} px; use 28, 64, 128 or 224")
 
 

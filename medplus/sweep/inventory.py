@@ -11,9 +11,8 @@ from typing import Any
 from medplus.backbones.catalog import PIXELS, PRELOGITS
 from medplus.backbones.finetuned import is_finetuned, read_description, trained_sha256
 from medplus.backbones.weights import weights_label
-from medplus.datasets.cache import open_cached
-from medplus.datasets.folder.load import load_folder
-from medplus.datasets.load import dataset_name, dataset_path
+from medplus.datasets import sources
+from medplus.datasets.dataset import DatasetRef
 from medplus.embeddings.store import StoreInfo, read_info
 from medplus.errors import MedplusError
 from medplus.naming import safe_name
@@ -39,8 +38,8 @@ class Inventory:
     grid : Grid
     data_root, store, runs : Path
     digest_of : callable, optional
-        Identifies the data at a path and a size, or returns None to go by their name; if not
-        given, they are read, and cached, where that is needed.
+        Identifies a dataset at a size under the data root, or returns None to go by its name; if
+        not given, the data are read, and cached, where that is needed.
     """
 
     def __init__(
@@ -49,10 +48,10 @@ class Inventory:
         data_root: Path,
         store: Path,
         runs: Path,
-        digest_of: Callable[[Path, int | None], str | None] | None = None,
+        digest_of: Callable[[DatasetRef, int | None, Path], str | None] = sources.digest,
     ) -> None:
         self._grid = grid
-        self._digest_of = digest_of or _digest
+        self._digest_of = digest_of
         self._data_root, self._store, self._runs = data_root, store, runs
         self._digests: dict[tuple[str, int | None], str | None] = {}
         self._weights = weights_label(grid.weights)
@@ -209,19 +208,13 @@ class Inventory:
         """Compare the data; those that are not at hand go by their name."""
         images = (cell.dataset, cell.size)
         if images not in self._digests:
-            path = dataset_path(*images, self._data_root)
-            self._digests[images] = self._digest_of(path, cell.size)
+            ref = sources.resolve(cell.dataset)
+            self._digests[images] = self._digest_of(ref, cell.size, self._data_root)
         return self._digests[images] in (None, digest)
 
 
 def _name(cell: Cell) -> str:
-    return dataset_name(cell.dataset)
-
-
-def _digest(path: Path, size: int | None) -> str | None:
-    if path.is_dir():
-        return load_folder(path, size).digest
-    return open_cached(path).digest if path.is_file() else None
+    return sources.name_of(cell.dataset)
 
 
 def _read(folder: Path) -> Iterator[RunRecord]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from medplus.backbones.finetuned import is_finetuned
 from medplus.backbones.weights import PRETRAINED
-from medplus.datasets.load import dataset_path
+from medplus.datasets import sources
 from medplus.embeddings.store import StoreInfo
 from medplus.errors import DatasetError
 from medplus.runs.record import RunRecord
@@ -73,8 +73,9 @@ class Plan:
 
     def missing_files(self, data_root: Path) -> list[Path]:
         """Return the files and folders of data that are missing, but that something left needs."""
-        paths = {dataset_path(*task.group, data_root): None for task in self.tasks}
-        return [path for path in paths if not path.exists()]
+        groups = dict.fromkeys(task.group for task in self.tasks)
+        paths = [sources.path(sources.resolve(name), size, data_root) for name, size in groups]
+        return [path for path in dict.fromkeys(paths) if not path.exists()]
 
     def check_data(self, data_root: Path) -> None:
         """Refuse to start without the data.

@@ -11,7 +11,7 @@ import torch
 from medplus.backbones.build import Backbone, load_backbone
 from medplus.config import FinetuneRecipe
 from medplus.datasets.dataset import ImageDataset
-from medplus.datasets.load import load_dataset
+from medplus.datasets.sources import load_dataset
 from medplus.naming import safe_name
 from medplus.runs.ledger import run_folder
 from medplus.runs.record import config_hash

@@ -14,7 +14,7 @@ import torch
 from medplus.backbones.build import Backbone, check_backbone
 from medplus.config import FinetuneRecipe, finetune_recipe
 from medplus.datasets.dataset import ImageDataset
-from medplus.datasets.load import check_name, load_dataset
+from medplus.datasets.sources import load_dataset, resolve
 from medplus.device import check_devices, resolve_device, resolve_training_precision
 from medplus.errors import RunError
 from medplus.progress import Progress, silent
@@ -149,7 +149,7 @@ def finetune_all(
     precision = resolve_training_precision(full.precision, settings.device)
     full = full.model_copy(update={"precision": precision})
     for name in datasets:
-        check_name(name, group_column)
+        resolve(name, group_column)
     for name in backbones:
         check_backbone(name, weights)
     records = []

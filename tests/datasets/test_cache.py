@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from medplus import atomic
-from medplus.datasets import cache, npz
-from medplus.datasets.cache import open_cached
+from medplus.datasets import npzfile
+from medplus.datasets.sources import npz
+from medplus.datasets.sources.npz import open_cached
 from medplus.errors import DatasetError
 from tests.datasets.caches import leftovers, place
 
@@ -45,19 +46,19 @@ def test_cache_lies_beside_the_file_and_leaves_no_lock(write_npz):
     open_cached(path)
     assert leftovers(path) == ["breastmnist"]
     assert sorted(entry.name for entry in (place(path) / "breastmnist").iterdir()) == sorted(
-        [f"{name}.npy" for name in npz.ARRAYS] + ["meta.json"]
+        [f"{name}.npy" for name in npzfile.ARRAYS] + ["meta.json"]
     )
 
 
 def test_md5_is_the_files(write_npz):
     path = write_npz()
-    assert open_cached(path).md5 == hashlib.md5(path.read_bytes()).hexdigest()
+    assert open_cached(path).facts["md5"] == hashlib.md5(path.read_bytes()).hexdigest()
 
 
 def test_phantom_note_survives_in_the_cache(write_npz):
     path = write_npz(phantom=np.array('{"seed": 4}'))
-    assert open_cached(path).phantom == '{"seed": 4}'
-    assert open_cached(path).phantom == '{"seed": 4}'
+    assert open_cached(path).facts["phantom"] == '{"seed": 4}'
+    assert open_cached(path).facts["phantom"] == '{"seed": 4}'
 
 
 # --- identity ---------------------------------------------------------------------------------
@@ -66,22 +67,22 @@ def test_phantom_note_survives_in_the_cache(write_npz):
 def test_digest_is_of_the_arrays_not_of_their_compression_or_name(write_npz):
     deflated = open_cached(write_npz("a.npz", compressed=True))
     stored = open_cached(write_npz("b.npz", compressed=False))
-    assert deflated.md5 != stored.md5
-    assert deflated.digest == stored.digest
+    assert deflated.facts["md5"] != stored.facts["md5"]
+    assert deflated.facts["digest"] == stored.facts["digest"]
 
 
 def test_digest_changes_with_one_pixel(write_npz, make_arrays):
     images = make_arrays()["val_images"]
-    before = open_cached(write_npz("a.npz")).digest
+    before = open_cached(write_npz("a.npz")).facts["digest"]
     images[2, 27, 27] ^= 1
-    assert open_cached(write_npz("b.npz", val_images=images)).digest != before
+    assert open_cached(write_npz("b.npz", val_images=images)).facts["digest"] != before
 
 
 def test_digest_changes_with_one_label(write_npz, make_arrays):
     labels = make_arrays()["test_labels"]
-    before = open_cached(write_npz("a.npz")).digest
+    before = open_cached(write_npz("a.npz")).facts["digest"]
     labels[0] ^= 1
-    assert open_cached(write_npz("b.npz", test_labels=labels)).digest != before
+    assert open_cached(write_npz("b.npz", test_labels=labels)).facts["digest"] != before
 
 
 def test_digest_changes_when_pixels_move_between_splits(write_npz, make_arrays):
@@ -90,8 +91,8 @@ def test_digest_changes_when_pixels_move_between_splits(write_npz, make_arrays):
     for part in ("images", "labels"):
         both = np.concatenate([arrays[f"train_{part}"], arrays[f"val_{part}"]])
         moved[f"train_{part}"], moved[f"val_{part}"] = both[:6], both[6:]
-    one = open_cached(write_npz("a.npz", arrays=arrays)).digest
-    assert open_cached(write_npz("b.npz", arrays=moved)).digest != one
+    one = open_cached(write_npz("a.npz", arrays=arrays)).facts["digest"]
+    assert open_cached(write_npz("b.npz", arrays=moved)).facts["digest"] != one
 
 
 def test_digest_tells_the_same_bytes_in_another_order_apart(write_npz, make_arrays):
@@ -100,8 +101,9 @@ def test_digest_tells_the_same_bytes_in_another_order_apart(write_npz, make_arra
     # The very same bytes, declared column-major: other images.
     turned = np.ndarray(images.shape, np.uint8, images.tobytes(), order="F")
     assert not np.array_equal(turned, images)
-    one = open_cached(write_npz("a.npz", arrays=arrays)).digest
-    assert open_cached(write_npz("b.npz", arrays={**arrays, "train_images": turned})).digest != one
+    one = open_cached(write_npz("a.npz", arrays=arrays)).facts["digest"]
+    other = open_cached(write_npz("b.npz", arrays={**arrays, "train_images": turned}))
+    assert other.facts["digest"] != one
 
 
 # --- inflated once ----------------------------------------------------------------------------
@@ -110,11 +112,11 @@ def test_digest_tells_the_same_bytes_in_another_order_apart(write_npz, make_arra
 def test_second_read_does_not_inflate_again(write_npz, inflations):
     path = write_npz()
     first = open_cached(path)
-    assert sorted(inflations) == sorted(npz.ARRAYS)
+    assert sorted(inflations) == sorted(npzfile.ARRAYS)
     inflations.clear()
     second = open_cached(path)
     assert inflations == []
-    assert second.digest == first.digest
+    assert second.facts["digest"] == first.facts["digest"]
 
 
 def test_touched_file_does_not_refill(write_npz, inflations):
@@ -131,7 +133,7 @@ def test_touched_file_is_hashed_once_only(write_npz, monkeypatch):
     open_cached(path)
     os.utime(path, (1, 1))
     open_cached(path)
-    monkeypatch.setattr(cache, "file_md5", lambda _: pytest.fail("hashed again"))
+    monkeypatch.setattr(npz, "file_md5", lambda _: pytest.fail("hashed again"))
     open_cached(path)
 
 
@@ -149,13 +151,13 @@ def test_copied_file_does_not_refill(write_npz, inflations):
 @pytest.mark.parametrize("compressed", [True, False], ids=["other size", "same size"])
 def test_changed_content_refills(write_npz, make_arrays, inflations, compressed):
     path = write_npz(compressed=False)
-    before = open_cached(path).digest
+    before = open_cached(path).facts["digest"]
     images = 255 - make_arrays()["train_images"]
     write_npz(train_images=images, compressed=compressed)
     inflations.clear()
     after = open_cached(path)
-    assert sorted(inflations) == sorted(npz.ARRAYS)
-    assert after.digest != before
+    assert sorted(inflations) == sorted(npzfile.ARRAYS)
+    assert after.facts["digest"] != before
     np.testing.assert_array_equal(after.arrays["train_images"], images)
 
 
@@ -180,10 +182,10 @@ def test_damaged_cache_is_filled_again(write_npz, make_arrays, harm, victim):
 @pytest.mark.parametrize("meta", ["[]", "{}", "3", "null", '{"schema": 1, "signature": []}'])
 def test_strange_meta_is_filled_again(write_npz, meta, inflations):
     path = write_npz()
-    digest = open_cached(path).digest
+    digest = open_cached(path).facts["digest"]
     (place(path) / "breastmnist" / "meta.json").write_text(meta)
     inflations.clear()
-    assert open_cached(path).digest == digest
+    assert open_cached(path).facts["digest"] == digest
     assert inflations
 
 

@@ -13,8 +13,8 @@ import sys
 import numpy as np
 import pytest
 
-from medplus.datasets import cache, npz
-from medplus.datasets.cache import open_cached
+from medplus.datasets import npzfile
+from medplus.datasets.sources.npz import open_cached
 from medplus.errors import DatasetError, MedplusError
 from medplus.vocabulary import SPLITS
 from tests.datasets.caches import leftovers, place
@@ -25,14 +25,14 @@ from tests.datasets.caches import leftovers, place
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left")])
 def test_interrupted_filling_leaves_nothing(write_npz, monkeypatch, error):
     path = write_npz()
-    read_blocks = npz.read_blocks
+    read_blocks = npzfile.read_blocks
 
     def interrupted(archive, path, header):
         yield from read_blocks(archive, path, header)
         if header.name == "val_labels":
             raise error
 
-    monkeypatch.setattr(npz, "read_blocks", interrupted)
+    monkeypatch.setattr(npzfile, "read_blocks", interrupted)
     with pytest.raises((KeyboardInterrupt, DatasetError)) as caught:
         open_cached(path)
     assert leftovers(path) == []
@@ -82,15 +82,16 @@ def test_failed_refill_is_not_taken_for_the_new_content(write_npz, make_arrays, 
 _STALL = """
 import sys, time
 from pathlib import Path
-from medplus.datasets import cache, npz
-read_blocks = npz.read_blocks
+from medplus.datasets import npzfile
+from medplus.datasets.sources import npz
+read_blocks = npzfile.read_blocks
 def stalling(archive, path, header):
     yield from read_blocks(archive, path, header)
     if header.name == "val_images":
         print("half-way", flush=True)
         time.sleep(600)
-npz.read_blocks = stalling
-cache.open_cached(Path(sys.argv[1]))
+npzfile.read_blocks = stalling
+npz.open_cached(Path(sys.argv[1]))
 """
 
 
@@ -112,18 +113,19 @@ def test_killed_filling_is_cleaned_up_and_done_again(write_npz, make_arrays):
 _FILL = """
 import logging, sys, time
 from pathlib import Path
-from medplus.datasets import cache, npz
+from medplus.datasets import npzfile
+from medplus.datasets.sources import npz
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
-read_blocks = npz.read_blocks
+read_blocks = npzfile.read_blocks
 def slow(archive, path, header):
     time.sleep(0.2)
     yield from read_blocks(archive, path, header)
-npz.read_blocks = slow
+npzfile.read_blocks = slow
 go = Path(sys.argv[2])
 print("ready", flush=True)
 while not go.exists():
     time.sleep(0.005)
-print("digest", cache.open_cached(Path(sys.argv[1])).digest)
+print("digest", npz.open_cached(Path(sys.argv[1])).facts["digest"])
 """
 
 
@@ -144,32 +146,14 @@ def test_two_processes_filling_at_once_inflate_once(write_npz, tmp_path):
     assert [child.returncode for child in children] == [0, 0]
     assert sum(output.count("caching") for output in outputs) == 1
     digests = {line for output in outputs for line in output.splitlines() if "digest" in line}
-    assert digests == {f"digest {open_cached(path).digest}"}
+    digest = open_cached(path).facts["digest"]
+    assert digests == {f"digest {digest}"}
     assert leftovers(path) == ["breastmnist"]
-
-
-def test_filling_that_is_waited_for_is_not_repeated(write_npz, inflations, monkeypatch):
-    path = write_npz()
-    real = cache._open_if_current
-    filled = []
-
-    def late(folder, file):
-        if filled:
-            return real(folder, file)
-        # Another process fills the cache between the first look and the lock.
-        filled.append(True)
-        open_cached(path)
-        inflations.clear()
-        return None
-
-    monkeypatch.setattr(cache, "_open_if_current", late)
-    open_cached(path)
-    assert inflations == []
 
 
 def test_file_changed_while_read_is_told(write_npz, make_arrays, monkeypatch):
     path = write_npz()
-    read_blocks = npz.read_blocks
+    read_blocks = npzfile.read_blocks
 
     def replacing(archive, file, header):
         yield from read_blocks(archive, file, header)
@@ -178,7 +162,7 @@ def test_file_changed_while_read_is_told(write_npz, make_arrays, monkeypatch):
             np.savez(fresh, **make_arrays(size=8))
             fresh.replace(path)
 
-    monkeypatch.setattr(npz, "read_blocks", replacing)
+    monkeypatch.setattr(npzfile, "read_blocks", replacing)
     with pytest.raises(DatasetError, match="changed while it was read"):
         open_cached(path)
     monkeypatch.undo()

@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 
-from medplus.embeddings import extract as extraction
+from medplus.datasets import sources
 from medplus.embeddings.extract import extract, extract_all
 from medplus.embeddings.store import open_store, write_info
 from medplus.errors import UsageError
@@ -158,13 +158,13 @@ def test_energy_of_some_sessions_is_not_told_as_that_of_all(npz, tmp_path):
 
 def test_each_dataset_is_loaded_once_for_all_backbones(write_npz, tmp_path, monkeypatch):
     loaded = []
-    load = extraction.load_dataset
+    load = sources.load
 
-    def watch(name, *arguments, **options):
-        loaded.append(name)
-        return load(name, *arguments, **options)
+    def watch(ref, *arguments, **options):
+        loaded.append(ref.spelling)
+        return load(ref, *arguments, **options)
 
-    monkeypatch.setattr(extraction, "load_dataset", watch)
+    monkeypatch.setattr(sources, "load", watch)
     files = [str(write_npz(name, n=(3, 2, 2), size=32)) for name in ("a", "b")]
     found = extract_all(
         files, [None], ["pixels", NETWORK], weights="none", fit="native", store=tmp_path

@@ -306,7 +306,7 @@ def test_full_disk_loses_nothing(
         arguments[2] = "fresh.npz"
         if what == "a store":
             cli("datasets")
-            from medplus.datasets.load import load_dataset
+            from medplus.datasets.sources import load_dataset
 
             load_dataset("fresh.npz")
 

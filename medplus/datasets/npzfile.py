@@ -16,10 +16,10 @@ from typing import IO, BinaryIO, Literal, cast
 
 import numpy as np
 
+from medplus.datasets.cache import ARRAYS
 from medplus.errors import DatasetError, first_line
 from medplus.vocabulary import SPLITS
 
-ARRAYS: tuple[str, ...] = tuple(f"{s}_{kind}" for s in SPLITS for kind in ("images", "labels"))
 PHANTOM_KEY = "phantom"
 _BLOCK = 1 << 22
 _LONGEST_NOTE = 1 << 20
@@ -41,6 +41,15 @@ class Header:
         for extent in self.shape:
             size *= extent
         return size
+
+    def write(self, file: IO[bytes]) -> None:
+        """Begin a `.npy` file of such an array."""
+        described = {
+            "shape": self.shape,
+            "fortran_order": self.fortran_order,
+            "descr": np.lib.format.dtype_to_descr(self.dtype),
+        }
+        np.lib.format.write_array_header_1_0(cast(BinaryIO, file), described)
 
 
 @contextmanager

@@ -13,17 +13,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from medplus.datasets import npz
+from medplus.datasets import npzfile
 from medplus.errors import DatasetError
 from medplus.vocabulary import SPLITS
 
 
 def read_all(path: Path) -> dict[str, np.ndarray]:
     """Read the six arrays by the functions under test."""
-    with npz.open_npz(path) as archive:
-        headers = npz.read_headers(archive, path)
-        npz.read_phantom_note(archive, path)
-        return {name: npz.read_array(archive, path, header) for name, header in headers.items()}
+    with npzfile.open_npz(path) as archive:
+        headers = npzfile.read_headers(archive, path)
+        npzfile.read_phantom_note(archive, path)
+        return {name: npzfile.read_array(archive, path, header) for name, header in headers.items()}
 
 
 def rewrite_member(path: Path, name: str, data: bytes) -> None:
@@ -71,11 +71,11 @@ def test_labels_of_any_integer_type_are_read(write_npz, make_arrays, dtype):
 
 
 def test_blocks_are_bounded_and_join_to_the_data(write_npz, monkeypatch):
-    monkeypatch.setattr(npz, "_BLOCK", 1000)
+    monkeypatch.setattr(npzfile, "_BLOCK", 1000)
     path = write_npz()
-    with npz.open_npz(path) as archive, np.load(path) as expected:
-        header = npz.read_headers(archive, path)["train_images"]
-        blocks = list(npz.read_blocks(archive, path, header))
+    with npzfile.open_npz(path) as archive, np.load(path) as expected:
+        header = npzfile.read_headers(archive, path)["train_images"]
+        blocks = list(npzfile.read_blocks(archive, path, header))
         assert max(map(len, blocks)) <= 1000
         assert b"".join(blocks) == expected["train_images"].tobytes()
 
@@ -86,8 +86,8 @@ def test_phantom_note_is_read_and_absent_elsewhere(write_npz):
     strange = write_npz("strange.npz", phantom=np.arange(3))
     notes = []
     for path in (noted, plain, strange):
-        with npz.open_npz(path) as archive:
-            notes.append(npz.read_phantom_note(archive, path))
+        with npzfile.open_npz(path) as archive:
+            notes.append(npzfile.read_phantom_note(archive, path))
     assert notes == ['{"seed": 1}', None, None]
 
 
@@ -119,7 +119,7 @@ def test_folder_in_place_of_a_file_is_refused(tmp_path):
     assert refusal(tmp_path)
 
 
-@pytest.mark.parametrize("name", npz.ARRAYS)
+@pytest.mark.parametrize("name", npzfile.ARRAYS)
 def test_missing_array_is_named(write_npz, name):
     assert f"lacks {name}" in refusal(write_npz(**{name: None}))
 

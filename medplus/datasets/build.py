@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from medplus.datasets.folder import decode
-from medplus.datasets.folder.decode import Glance, ImageFaultError, Reading
-from medplus.datasets.folder.find import DICOM, Sample
-from medplus.datasets.folder.wording import count, quoted, some
-from medplus.datasets.folder.workers import in_workers, worker_count
+from medplus.datasets import decode
+from medplus.datasets.decode import Glance, Reading
+from medplus.datasets.files import DICOM, Sample
+from medplus.datasets.intensity import ImageFaultError
+from medplus.datasets.wording import count, quoted, some
+from medplus.datasets.workers import in_workers, worker_count
 from medplus.errors import DatasetError
 from medplus.progress import Advance
 from medplus.vocabulary import SPLITS, Split
@@ -54,7 +55,7 @@ def fill_arrays(
     folder: Path,
     advance: Advance,
 ) -> tuple[int, str]:
-    """Write images and labels of every split into `folder`; return channels and digest.
+    """Write images, labels and names of every split into `folder`; return channels and digest.
 
     The digest is a SHA-256 over the arrays and over how they were read. `advance` is told of the
     images that have been decoded.
@@ -76,6 +77,7 @@ def fill_arrays(
         shape = (len(members), reading.size, reading.size, *pixel)
         np.lib.format.open_memmap(array, mode="w+", dtype=np.uint8, shape=shape).flush()
         paths = [samples[i].path for i in members]
+        (folder / f"{split}_names.json").write_text(json.dumps(paths), encoding="utf-8")
         shares += [
             Share(array, first, tuple(paths[first : first + _SHARE]))
             for first in range(0, len(paths), _SHARE)
@@ -96,7 +98,7 @@ def _look_at_all(root: Path, paths: Sequence[str], workers: int) -> dict[str, Gl
     """Look at the headers first: what is wrong there is told before anything is decoded."""
     n_dicom = sum(path.lower().endswith(DICOM) for path in paths)
     if n_dicom:
-        from medplus.datasets.folder.dicom import check_installed
+        from medplus.datasets.dicom import check_installed
 
         check_installed(root, n_dicom)
     shares = [tuple(paths[first : first + _SHARE]) for first in range(0, len(paths), _SHARE)]

@@ -12,10 +12,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
-from medplus.datasets.folder.describe import Description, read_description
-from medplus.datasets.load import load_dataset
+from medplus.datasets.description import Description, read_description
+from medplus.datasets.sources import load_dataset
 
-DOCS = (Path(__file__).parents[3] / "docs/data.md").read_text()
+DOCS = (Path(__file__).parents[2] / "docs/data.md").read_text()
 COMMANDS = re.findall(r"^\$ medplus (.*)$", DOCS, flags=re.MULTILINE)
 
 
