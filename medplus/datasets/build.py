@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from medplus.datasets import decode
+from medplus.datasets import decode, dicom
 from medplus.datasets.decode import Glance, Reading
 from medplus.datasets.files import DICOM, Sample
 from medplus.datasets.intensity import ImageFaultError
@@ -26,25 +26,17 @@ from medplus.vocabulary import SPLITS, Split
 
 log = logging.getLogger(__name__)
 
-_SHARE = 64
-_BLOCK_ROWS = 256
-
-
-@dataclass
-class Seen:
-    """What a worker saw of its images: results by path, and faults by path."""
-
-    results: dict[str, Glance | str] = field(default_factory=dict)
-    faults: dict[str, str] = field(default_factory=dict)
+Item = TypeVar("Item")
+Seen = TypeVar("Seen")
 
 
 @dataclass(frozen=True)
-class Share:
-    """Images of one split that lie in consecutive rows of its array."""
+class Row:
+    """An image, and where its pixels go: the file of an array, and the byte at which they begin."""
 
+    path: str
     array: Path
-    first_row: int
-    paths: tuple[str, ...]
+    offset: int
 
 
 def fill_arrays(
@@ -54,100 +46,90 @@ def fill_arrays(
     reading: Reading,
     folder: Path,
     advance: Advance,
-) -> tuple[int, str]:
-    """Write images, labels and names of every split into `folder`; return channels and digest.
+) -> int:
+    """Write images, labels and names of every split into `folder`; return the number of channels.
 
-    The digest is a SHA-256 over the arrays and over how they were read. `advance` is told of the
-    images that have been decoded.
+    `advance` is told of the images that have been decoded.
 
     Raises
     ------
     DatasetError
-        If images cannot be used; counts them, and names the first and what is wrong with it.
+        If images cannot be used; counts them, and names the first and what is wrong with it. What
+        a header tells is told before anything is decoded.
     """
-    workers = worker_count(len(samples))
-    glances = _look_at_all(root, [sample.path for sample in samples], workers)
-    grey = _are_grey(root, glances, reading)
-    rows = {name: [i for i, s in enumerate(samples) if s.split == name] for name in SPLITS}
-    shares = []
-    pixel = () if grey else (3,)
-    for split, members in rows.items():
-        np.save(folder / f"{split}_labels.npy", labels[members])
-        array = folder / f"{split}_images.npy"
-        shape = (len(members), reading.size, reading.size, *pixel)
-        np.lib.format.open_memmap(array, mode="w+", dtype=np.uint8, shape=shape).flush()
-        paths = [samples[i].path for i in members]
-        (folder / f"{split}_names.json").write_text(json.dumps(paths), encoding="utf-8")
-        shares += [
-            Share(array, first, tuple(paths[first : first + _SHARE]))
-            for first in range(0, len(paths), _SHARE)
-        ]
-    read = partial(_read_share, root, reading, grey)
-    contents: dict[str, str] = {}
-    faults: dict[str, str] = {}
-    for seen in in_workers(read, shares, workers):
-        contents.update({path: str(content) for path, content in seen.results.items()})
-        faults.update(seen.faults)
-        advance(len(seen.results) + len(seen.faults))
-    _refuse(root, faults)
-    _warn_of_copies(root, samples, contents)
-    return (1 if grey else 3), _digest(folder, reading)
-
-
-def _look_at_all(root: Path, paths: Sequence[str], workers: int) -> dict[str, Glance]:
-    """Look at the headers first: what is wrong there is told before anything is decoded."""
+    paths = [sample.path for sample in samples]
     n_dicom = sum(path.lower().endswith(DICOM) for path in paths)
     if n_dicom:
-        from medplus.datasets.dicom import check_installed
+        dicom.check_installed(root, n_dicom)
+    glances = _look_at_all(root, paths, partial(_glance, root), paths, lambda n: None)
+    grey = _are_grey(root, glances, reading)
+    rows: list[Row] = []
+    for split in SPLITS:
+        members = [i for i, sample in enumerate(samples) if sample.split == split]
+        rows += _lay_out(folder, split, [paths[i] for i in members], reading.size, grey)
+        np.save(folder / f"{split}_labels.npy", labels[members])
+    read = partial(_read, root, reading, grey)
+    contents = _look_at_all(root, [row.path for row in rows], read, rows, advance)
+    _warn_of_copies(root, samples, contents)
+    return 1 if grey else 3
 
-        check_installed(root, n_dicom)
-    shares = [tuple(paths[first : first + _SHARE]) for first in range(0, len(paths), _SHARE)]
-    glances: dict[str, Glance] = {}
+
+def _lay_out(folder: Path, split: Split, paths: list[str], size: int, grey: bool) -> list[Row]:
+    """Write a split's names, and an array for its images; return where each is to go."""
+    (folder / f"{split}_names.json").write_text(json.dumps(paths), encoding="utf-8")
+    path = folder / f"{split}_images.npy"
+    shape = (len(paths), size, size) if grey else (len(paths), size, size, 3)
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    return [Row(name, path, array.offset + i * array[0].nbytes) for i, name in enumerate(paths)]
+
+
+def _look_at_all(
+    root: Path,
+    paths: Sequence[str],
+    look: Callable[[Item], Seen],
+    items: Sequence[Item],
+    advance: Advance,
+) -> dict[str, Seen]:
+    """Return by path what was seen of every image, or refuse those that cannot be used."""
+    seen: dict[str, Seen] = {}
     faults: dict[str, str] = {}
-    for seen in in_workers(partial(_look_at_share, root), shares, workers):
-        glances.update({p: g for p, g in seen.results.items() if isinstance(g, Glance)})
-        faults.update(seen.faults)
-    _refuse(root, faults)
-    return glances
-
-
-def _look_at_share(root: Path, paths: Sequence[str]) -> Seen:
-    return _each(paths, lambda path: decode.glance(root / path))
-
-
-def _read_share(root: Path, reading: Reading, grey: bool, share: Share) -> Seen:
-    images = np.lib.format.open_memmap(share.array, mode="r+")
-    row = {path: share.first_row + i for i, path in enumerate(share.paths)}
-
-    def read(path: str) -> str:
-        images[row[path]], content = decode.read(root / path, reading, grey)
-        return content
-
-    return _each(share.paths, read)
-
-
-def _each(paths: Sequence[str], look: Callable[[str], Glance | str]) -> Seen:
-    seen = Seen()
-    for path in paths:
-        try:
-            seen.results[path] = look(path)
-        except ImageFaultError as error:
-            seen.faults[path] = str(error)
-        except MemoryError:
-            seen.faults[path] = "it does not fit into memory"
+    results = in_workers(partial(_attempt, look), items, worker_count(len(items)))
+    for path, result in zip(paths, results, strict=True):
+        if isinstance(result, ImageFaultError):
+            faults[path] = str(result)
+        else:
+            seen[path] = result
+        advance(1)
+    if faults:
+        first, *more = sorted(faults)
+        others = f"; the others: {some(more)}" if more else ""
+        raise DatasetError(
+            f"{root}: {count(len(faults), 'image')} cannot be used: {quoted(first)}: "
+            f"{faults[first]}{others}; mend or remove them"
+        )
     return seen
 
 
-def _refuse(root: Path, faults: Mapping[str, str]) -> None:
-    if not faults:
-        return
-    first = min(faults)
-    more = [path for path in sorted(faults) if path != first]
-    others = f"; the others: {some(more)}" if more else ""
-    raise DatasetError(
-        f"{root}: {count(len(faults), 'image')} cannot be used: {quoted(first)}: {faults[first]}"
-        f"{others}; mend or remove them"
-    )
+def _attempt(look: Callable[[Item], Seen], item: Item) -> Seen | ImageFaultError:
+    try:
+        return look(item)
+    except ImageFaultError as error:
+        return error
+    except MemoryError:
+        return ImageFaultError("it does not fit into memory")
+
+
+def _glance(root: Path, path: str) -> Glance:
+    return decode.glance(root / path)
+
+
+def _read(root: Path, reading: Reading, grey: bool, row: Row) -> str:
+    """Decode an image into its row, and return what identifies its content."""
+    pixels, content = decode.read(root / row.path, reading, grey)
+    with row.array.open("r+b") as file:
+        file.seek(row.offset)
+        file.write(np.ascontiguousarray(pixels).data)
+    return content
 
 
 def _are_grey(root: Path, glances: Mapping[str, Glance], reading: Reading) -> bool:
@@ -191,14 +173,3 @@ def _warn_of_copies(root: Path, samples: Sequence[Sample], contents: Mapping[str
                 "%s: %s of %s %s the same content as one of %s %s; scores will be too good",
                 root, count(n, "image"), other, "has" if n == 1 else "have", one, some(first),
             )  # fmt: skip
-
-
-def _digest(folder: Path, reading: Reading) -> str:
-    digest = hashlib.sha256(json.dumps(reading.to_dict(), sort_keys=True).encode())
-    for split in SPLITS:
-        for name in (f"{split}_images", f"{split}_labels"):
-            array = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            digest.update(f"{name}:{array.shape}:{array.dtype.str}".encode())
-            for first in range(0, len(array), _BLOCK_ROWS):
-                digest.update(np.ascontiguousarray(array[first : first + _BLOCK_ROWS]).data)
-    return digest.hexdigest()

@@ -55,6 +55,7 @@ class Cached:
     arrays : dict of ndarray
         The arrays by the names that MedMNIST gives them, mapped into memory, read-only.
     facts : dict
+        What was written, and ``digest``: SHA-256 over names, shapes, dtypes, bytes of the arrays.
     """
 
     folder: Path
@@ -111,8 +112,7 @@ class Cache:
                     atomic.remove_folder(folder)
                 with atomic.new_folder(folder) as temporary:
                     facts = write(temporary)
-                    files = {file.name: _describe(file) for file in sorted(temporary.iterdir())}
-                    _write_meta(temporary, {"schema": _SCHEMA, "files": files, "facts": facts})
+                    _write_meta(temporary, _describe(temporary, facts))
             except OSError as error:
                 raise DatasetError(
                     f"the cache of {self.data} cannot be written to {folder.parent}: "
@@ -221,16 +221,24 @@ def _write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
     atomic.write_json(folder / META, seal(meta))
 
 
-def _describe(path: Path) -> dict[str, Any]:
-    """Return what is to be known of a new file from now on."""
-    known: dict[str, Any] = {"xxh3": _hash(path)}
-    if path.suffix == ".npy":
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        known["shape"] = list(array.shape)
-        known["dtype"] = array.dtype.str
-        known["order"] = "C" if array.flags.c_contiguous else "F"
-        known["offset"] = path.stat().st_size - array.nbytes
-    return known
+def _describe(folder: Path, facts: Facts) -> dict[str, Any]:
+    """Return what is to be known of a new cache from now on."""
+    files: dict[str, dict[str, Any]] = {}
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        files[path.name] = {"xxh3": _hash(path)}
+        if path.suffix == ".npy":
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            order = "C" if array.flags.c_contiguous else "F"
+            files[path.name] |= {
+                "shape": list(array.shape),
+                "dtype": array.dtype.str,
+                "order": order,
+                "offset": path.stat().st_size - array.nbytes,
+            }
+            digest.update(f"{path.stem}:{array.shape}:{array.dtype.str}:{order}".encode())
+            digest.update(array.ravel("K").view(np.uint8).data)
+    return {"schema": _SCHEMA, "files": files, "facts": {**facts, "digest": digest.hexdigest()}}
 
 
 def _map(path: Path, files: Mapping[str, Any]) -> np.ndarray:

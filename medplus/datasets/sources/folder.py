@@ -19,6 +19,7 @@ from medplus.datasets.sources import npz
 from medplus.datasets.wording import count
 from medplus.datasets.workers import refuse_while_starting
 from medplus.errors import MedplusError, UsageError
+from medplus.jsonfile import digest_of
 from medplus.progress import Progress
 from medplus.vocabulary import SPLITS
 
@@ -158,14 +159,13 @@ def _decode(found: ImageFolder, size: int, folder: Path, progress: Progress) -> 
     log.info("reading %s of %s at %d px", count(n_images, "image"), found.root, size)
     reading = found.reading(size)
     with progress(f"{found.name} {size} px · reading", n_images, "img") as tell:
-        channels, digest = fill_arrays(
+        channels = fill_arrays(
             found.root, content.samples, content.labels.values, reading, folder, tell
         )
     if content.split_file is not None:
         content.split_file.write()
     return {
         "signature": found.signature(content.split_file),
-        "digest": digest,
         "reading": reading.to_dict(),
         "task": content.labels.task,
         "classes": list(content.labels.classes),
@@ -189,7 +189,11 @@ def _dataset(folder: ImageFolder, size: int, cached: Cached) -> ImageDataset:
         source="custom",
         licence=folder.description.licence,
         citation=folder.description.citation,
-        digest=data_digest(facts["digest"], facts["task"], facts["classes"]),
+        digest=data_digest(
+            digest_of({"arrays": facts["digest"], "reading": facts["reading"]}),
+            facts["task"],
+            facts["classes"],
+        ),
         path=str(folder.root),
         splits=splits,
     )

@@ -95,7 +95,7 @@ def describe(ref: DatasetRef, size: int | None, data_root: Path) -> Outline:
     """Return what MedMNIST states of a collection, with the counts of its file if that is there."""
     info = catalog.info(ref.spelling)
     try:
-        found = npz.describe_file(path(ref, size, data_root))
+        found = npz.describe(npz.resolve(str(path(ref, size, data_root))), size, data_root)
     except (DatasetError, OSError):
         found = Outline(info.n_samples, 0, 0, size or _DEFAULT_SIZE)
     return replace(found, n_classes=len(info.classes), n_labels=info.n_labels)

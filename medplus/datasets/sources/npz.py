@@ -92,35 +92,26 @@ def known_digest(ref: DatasetRef, size: int | None, data_root: Path) -> str | No
 
 
 def describe(ref: DatasetRef, size: int | None, data_root: Path) -> Outline:
-    """Return what the headers of the file tell; as `describe_file`."""
-    return describe_file(Path(ref.spelling))
-
-
-def describe_file(file: Path) -> Outline:
-    """Return what the headers of an npz file tell.
+    """Return what the headers of the file tell.
 
     Raises
     ------
     DatasetError
         If the file is missing, damaged, or in another layout.
     """
+    file = Path(ref.spelling)
     with npzfile.open_npz(file) as archive:
         headers = npzfile.read_headers(archive, file)
     n_labels = (*headers["train_labels"].shape, 1)[1]
-    return Outline(
-        {split: headers[f"{split}_images"].shape[0] for split in SPLITS},
-        max(2, n_labels),
-        n_labels,
-        headers["train_images"].shape[1],
-    )
+    n_samples = {split: headers[f"{split}_images"].shape[0] for split in SPLITS}
+    return Outline(n_samples, max(2, n_labels), n_labels, headers["train_images"].shape[1])
 
 
 def open_cached(file: Path) -> Cached:
     """Return the arrays of an npz file from its cache, filling the cache first where needed.
 
-    The cache's facts are ``digest``, SHA-256 over names, shapes, dtypes and bytes of the arrays,
-    not of the file, whose compression may differ; ``md5`` of the file itself; ``phantom``, what
-    the phantom generator noted, or None; and ``signature``, by which a change is noticed.
+    The cache's facts are ``md5`` of the file; ``phantom``, what the phantom generator noted, or
+    None; and ``signature``, by which a change is noticed.
 
     Raises
     ------
@@ -202,7 +193,6 @@ def _signature(file: Path) -> list[int]:
 
 def _copy(file: Path, folder: Path) -> Facts:
     """Inflate a file's arrays into the folder of a new cache."""
-    digest = hashlib.sha256()
     with npzfile.open_npz(file) as archive:
         headers = npzfile.read_headers(archive, file)
         signature = _signature(file)
@@ -210,20 +200,11 @@ def _copy(file: Path, folder: Path) -> Facts:
         log.info("caching %s (%.1f MB) for memory-mapped reading", file.name, nbytes / 1e6)
         check_room(folder, nbytes)
         for name, header in headers.items():
-            order = "F:" if header.fortran_order else ""  # the same bytes mean other pixels
-            digest.update(f"{name}:{header.shape}:{header.dtype.str}:{order}".encode())
             with (folder / f"{name}.npy").open("wb") as array:
                 header.write(array)
-                for block in npzfile.read_blocks(archive, file, header):
-                    digest.update(block)
-                    array.write(block)
+                array.writelines(npzfile.read_blocks(archive, file, header))
         phantom = npzfile.read_phantom_note(archive, file)
-    return {
-        "signature": signature,
-        "md5": file_md5(file),
-        "digest": digest.hexdigest(),
-        "phantom": phantom,
-    }
+    return {"signature": signature, "md5": file_md5(file), "phantom": phantom}
 
 
 def _infer_task(cached: Cached, file: Path) -> tuple[Task, tuple[str, ...]]:
