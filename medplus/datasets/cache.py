@@ -40,9 +40,8 @@ _HASH_BLOCK = 1 << 22
 
 Facts = dict[str, Any]
 """What a cache says of its data, beside its arrays; JSON."""
-Check = Callable[[Facts], Facts | None]
-"""Returns the facts, or those that are to take their place, where they are of the data as they are
-now; else None."""
+Check = Callable[[Facts], bool]
+"""Tells whether facts are of the data as they are now."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ class Cache:
                     atomic.remove_folder(folder)
                 with atomic.new_folder(folder) as temporary:
                     facts = write(temporary)
-                    _write_meta(temporary, _describe(temporary, facts))
+                    atomic.write_json(temporary / META, seal(_describe(temporary, facts)))
             except OSError as error:
                 raise DatasetError(
                     f"the cache of {self.data} cannot be written to {folder.parent}: "
@@ -191,15 +190,10 @@ def damaged_files(folder: Path) -> list[Path]:
 def _open(folder: Path, check: Check) -> Cached | None:
     try:
         meta = _read_meta(folder)
-        facts = check(meta["facts"])
-        if facts is None:
+        if not check(meta["facts"]):
             return None
-        if facts != meta["facts"]:
-            with suppress(OSError):  # in a folder of others, it is found out every time
-                atomic.remove_leftovers_in(folder)
-                _write_meta(folder, {**meta, "facts": facts})
         arrays = {name: _map(folder / f"{name}.npy", meta["files"]) for name in ARRAYS}
-        return Cached(folder, arrays, facts)
+        return Cached(folder, arrays, meta["facts"])
     except MedplusError:
         raise
     except Exception:
@@ -215,10 +209,6 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     if not intact or meta["schema"] != _SCHEMA:
         raise ValueError(f"{folder / META} is damaged, or of another version of medplus")
     return meta
-
-
-def _write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
-    atomic.write_json(folder / META, seal(meta))
 
 
 def _describe(folder: Path, facts: Facts) -> dict[str, Any]:

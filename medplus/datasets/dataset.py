@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, overload
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -60,31 +61,34 @@ class Outline:
     size: int
 
 
-@dataclass(frozen=True)
-class RowNames(Sequence[str]):
-    """The names of rows that have none of their own: split and number.
+class Names(Sequence[str]):
+    """The names of a split's rows, made or read when the first is asked for.
+
+    Parameters
+    ----------
+    n : int
+    read : callable
+        Returns all of them.
 
     Examples
     --------
-    >>> list(RowNames("val", 2))
-    ['val/0', 'val/1']
+    >>> Names(2, lambda: ["a.png", "b.png"])[1]
+    'b.png'
     """
 
-    split: str
-    n: int
+    def __init__(self, n: int, read: Callable[[], list[str]]) -> None:
+        self._n = n
+        self._read = read
+
+    @cached_property
+    def _all(self) -> list[str]:
+        return self._read()
 
     def __len__(self) -> int:
-        return self.n
+        return self._n
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: Any) -> Any:
-        rows = range(self.n)[index]
-        if isinstance(rows, int):
-            return f"{self.split}/{rows}"
-        return [f"{self.split}/{row}" for row in rows]
+        return self._all[index]
 
 
 @dataclass(frozen=True)

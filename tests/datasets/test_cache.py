@@ -11,9 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medplus import atomic
 from medplus.datasets import npzfile
-from medplus.datasets.sources import npz
 from medplus.datasets.sources.npz import open_cached
 from medplus.errors import DatasetError
 from tests.datasets.caches import leftovers, place
@@ -117,35 +115,6 @@ def test_second_read_does_not_inflate_again(write_npz, inflations):
     second = open_cached(path)
     assert inflations == []
     assert second.facts["digest"] == first.facts["digest"]
-
-
-def test_touched_file_does_not_refill(write_npz, inflations):
-    path = write_npz()
-    open_cached(path)
-    inflations.clear()
-    os.utime(path, (1, 1))
-    open_cached(path)
-    assert inflations == []
-
-
-def test_touched_file_is_hashed_once_only(write_npz, monkeypatch):
-    path = write_npz()
-    open_cached(path)
-    os.utime(path, (1, 1))
-    open_cached(path)
-    monkeypatch.setattr(npz, "file_md5", lambda _: pytest.fail("hashed again"))
-    open_cached(path)
-
-
-def test_copied_file_does_not_refill(write_npz, inflations):
-    path = write_npz()
-    open_cached(path)
-    inflations.clear()
-    content = path.read_bytes()
-    path.unlink()
-    path.write_bytes(content)
-    open_cached(path)
-    assert inflations == []
 
 
 @pytest.mark.parametrize("compressed", [True, False], ids=["other size", "same size"])
@@ -277,20 +246,6 @@ def test_cache_that_others_filled_is_used_from_a_read_only_folder(
     open_cached(path)
     assert inflations == []
     assert not (tmp_path / "mine").exists()
-
-
-def test_touched_file_is_used_where_the_cache_cannot_note_it(write_npz, monkeypatch, inflations):
-    path = write_npz()
-    open_cached(path)
-    inflations.clear()
-    os.utime(path, (1, 1))
-
-    def refuse(*_):
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    monkeypatch.setattr(atomic, "write_json", refuse)
-    open_cached(path)
-    assert inflations == []
 
 
 def test_no_writable_place_is_told(read_only_data, tmp_path, monkeypatch):

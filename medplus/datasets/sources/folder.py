@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from medplus.datasets.build import fill_arrays
 from medplus.datasets.cache import META, Cache, Cached, Facts, read_file
-from medplus.datasets.dataset import DatasetRef, ImageDataset, ImageSplit, Outline, data_digest
+from medplus.datasets.dataset import (
+    DatasetRef,
+    ImageDataset,
+    ImageSplit,
+    Names,
+    Outline,
+    data_digest,
+)
 from medplus.datasets.description import DEFAULT_SIZE, LARGEST_SIZE
 from medplus.datasets.imagefolder import ImageFolder, folder_name, read_content, read_folder
 from medplus.datasets.sources import npz
@@ -68,11 +72,11 @@ def load(
     if not 1 <= size <= LARGEST_SIZE:
         raise UsageError(f"--size {size}: folders are read at sizes from 1 to {LARGEST_SIZE} px")
     cache = _cache_of(found, size)
-    cached = cache.find(lambda facts: _check(found, size, facts))
+    cached = cache.find(lambda facts: _is_of(found, size, facts))
     if cached is None:
         refuse_while_starting()
         cached = cache.fill(
-            lambda facts: _check(read_folder(found.root, group_column), size, facts),
+            lambda facts: _is_of(read_folder(found.root, group_column), size, facts),
             lambda folder: _decode(read_folder(found.root, group_column), size, folder, progress),
         )
     return _dataset(found, size, cached)
@@ -83,7 +87,7 @@ def known_digest(ref: DatasetRef, size: int | None, data_root: Path) -> str | No
     try:
         found = read_folder(Path(ref.spelling))
         size = size or found.description.size or DEFAULT_SIZE
-        cached = _cache_of(found, size).find(lambda facts: _check(found, size, facts))
+        cached = _cache_of(found, size).find(lambda facts: _is_of(found, size, facts))
     except MedplusError:
         return None
     return None if cached is None else _dataset(found, size, cached).digest
@@ -119,37 +123,17 @@ def cached_sizes(ref: DatasetRef) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal())
 
 
-@dataclass(frozen=True)
-class _Paths(Sequence[str]):
-    """The paths of a split's images, read from the cache when they are used."""
-
-    cache: Path
-    split: str
-    n: int
-
-    @cached_property
-    def _all(self) -> list[str]:
-        names: list[str] = json.loads(read_file(self.cache, f"{self.split}_names.json"))
-        return names
-
-    def __len__(self) -> int:
-        return self.n
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._all[index]
-
-
 def _cache_of(folder: ImageFolder, size: int) -> Cache:
     return Cache(folder.root, folder.beside / str(size), folder.elsewhere / str(size))
 
 
-def _check(folder: ImageFolder, size: int, facts: Facts) -> Facts | None:
-    """Return the facts if they are of the folder as it is now."""
+def _is_of(folder: ImageFolder, size: int, facts: Facts) -> bool:
+    """Tell whether facts are of the folder as it is now."""
     signatures = [folder.signature(None), folder.signature(folder.split_file())]
     # The signature knows nothing of a column that is asked for by a flag.
     column = folder.description.group_column in (None, facts["group_column"])
     reading = facts["reading"] == folder.reading(size).to_dict()
-    return facts if facts["signature"] in signatures and column and reading else None
+    return facts["signature"] in signatures and column and reading
 
 
 def _decode(found: ImageFolder, size: int, folder: Path, progress: Progress) -> Facts:
@@ -178,8 +162,9 @@ def _dataset(folder: ImageFolder, size: int, cached: Cached) -> ImageDataset:
     facts, arrays = cached.facts, cached.arrays
     splits = {}
     for split in SPLITS:
-        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
-        splits[split] = ImageSplit(images, labels.copy(), _Paths(cached.folder, split, len(images)))
+        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"].copy()
+        names = Names(len(images), partial(_read_names, cached.folder, split))
+        splits[split] = ImageSplit(images, labels, names)
     return ImageDataset(
         name=folder.name,
         size=size,
@@ -197,3 +182,8 @@ def _dataset(folder: ImageFolder, size: int, cached: Cached) -> ImageDataset:
         path=str(folder.root),
         splits=splits,
     )
+
+
+def _read_names(cache: Path, split: str) -> list[str]:
+    names: list[str] = json.loads(read_file(cache, f"{split}_names.json"))
+    return names

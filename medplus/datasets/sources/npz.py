@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from medplus.datasets.dataset import (
     DatasetRef,
     ImageDataset,
     ImageSplit,
+    Names,
     Outline,
-    RowNames,
     data_digest,
 )
 from medplus.errors import DatasetError, UsageError, first_line
@@ -119,16 +120,8 @@ def open_cached(file: Path) -> Cached:
         If the file is missing, damaged or not in MedMNIST's layout, or the cache cannot be written.
     """
     file = _existing(file)
-
-    def check(facts: Facts) -> Facts | None:
-        signature = _signature(file)
-        if facts["signature"] == signature:
-            return facts
-        if facts["signature"][0] != signature[0] or facts["md5"] != file_md5(file):
-            return None
-        return {**facts, "signature": signature}
-
     cache = _cache_of(file)
+    check = partial(_is_of, file)
     return cache.find(check) or cache.fill(check, lambda folder: _copy(file, folder))
 
 
@@ -136,10 +129,9 @@ def find_cached(file: Path) -> Cached | None:
     """Return the arrays of a file if they have been read as they are now; nothing is computed."""
     try:
         file = _existing(file)
-        signature = _signature(file)
-    except (DatasetError, OSError):
+    except DatasetError:
         return None
-    return _cache_of(file).find(lambda facts: facts if facts["signature"] == signature else None)
+    return _cache_of(file).find(partial(_is_of, file))
 
 
 def splits_of(cached: Cached, file: Path, task: Task, n_classes: int) -> dict[Split, ImageSplit]:
@@ -150,14 +142,14 @@ def splits_of(cached: Cached, file: Path, task: Task, n_classes: int) -> dict[Sp
     DatasetError
         If the labels are not those of such a task.
     """
-    return {
-        split: ImageSplit(
-            _images(cached, split),
-            _labels(cached, split, file, task, n_classes),
-            RowNames(split, len(cached.arrays[f"{split}_images"])),
-        )
-        for split in SPLITS
-    }
+    splits = {}
+    for split in SPLITS:
+        images = cached.arrays[f"{split}_images"]
+        names = Names(len(images), partial(_number, split, len(images)))
+        images = images[..., 0] if images.ndim == 4 and images.shape[3] == 1 else images
+        labels = _labels(cached, split, file, task, n_classes)
+        splits[split] = ImageSplit(images, labels, names)
+    return splits
 
 
 def file_md5(file: Path) -> str:
@@ -185,10 +177,14 @@ def _cache_of(file: Path) -> Cache:
     return Cache(file, file.parent / FOLDER / file.stem, elsewhere(file))
 
 
+def _is_of(file: Path, facts: Facts) -> bool:
+    return bool(facts["signature"] == _signature(file))
+
+
 def _signature(file: Path) -> list[int]:
-    """Cheap sign that a file is unchanged; where it differs, the file's MD5 decides."""
+    """Cheap sign that a file is unchanged."""
     stat = file.stat()
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    return [stat.st_size, stat.st_mtime_ns]
 
 
 def _copy(file: Path, folder: Path) -> Facts:
@@ -221,9 +217,8 @@ def _infer_task(cached: Cached, file: Path) -> tuple[Task, tuple[str, ...]]:
     return task, tuple(map(str, range(max(highest, 1) + 1)))
 
 
-def _images(cached: Cached, split: Split) -> np.ndarray:
-    images = cached.arrays[f"{split}_images"]
-    return images[..., 0] if images.ndim == 4 and images.shape[3] == 1 else images
+def _number(split: Split, n: int) -> list[str]:
+    return [f"{split}/{row}" for row in range(n)]
 
 
 def _labels(cached: Cached, split: Split, file: Path, task: Task, n_classes: int) -> np.ndarray:
