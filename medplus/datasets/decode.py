@@ -10,15 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import (  # the plugins, since only those that were imported can read
-    BmpImagePlugin,
-    Image,
-    ImageOps,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-)
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from medplus.datasets import dicom
 from medplus.datasets.description import Channels, Policy
@@ -29,13 +21,7 @@ from medplus.errors import first_line
 RULES = 1
 """Version of the rules below: what changes a pixel raises it, and images are read anew."""
 
-FORMATS = (
-    BmpImagePlugin.BmpImageFile.format,
-    BmpImagePlugin.DibImageFile.format,
-    JpegImagePlugin.JpegImageFile.format,
-    PngImagePlugin.PngImageFile.format,
-    TiffImagePlugin.TiffImageFile.format,
-)
+FORMATS = ("BMP", "DIB", "JPEG", "PNG", "TIFF")
 _GREY = ("1", "L", "LA", "La", "I", "F")
 _WHITE_IS_ZERO = 0
 _PHOTOMETRIC_TAG = 262

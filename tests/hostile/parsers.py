@@ -55,7 +55,7 @@ def _read_npz(path: Path) -> None:
         headers = npzfile.read_headers(archive, path)
         npzfile.read_phantom_note(archive, path)
         for header in headers.values():
-            npzfile.read_array(archive, path, header)
+            list(npzfile.read_blocks(archive, path, header))
 
 
 def _read_image(path: Path) -> None:

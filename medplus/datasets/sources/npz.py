@@ -197,7 +197,6 @@ def _copy(file: Path, folder: Path) -> Facts:
         check_room(folder, nbytes)
         for name, header in headers.items():
             with (folder / f"{name}.npy").open("wb") as array:
-                header.write(array)
                 array.writelines(npzfile.read_blocks(archive, file, header))
         phantom = npzfile.read_phantom_note(archive, file)
     return {"signature": signature, "md5": file_md5(file), "phantom": phantom}
