@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import shutil
 import signal
@@ -16,7 +15,6 @@ import pytest
 from medplus.datasets import npzfile
 from medplus.datasets.sources.npz import open_cached
 from medplus.errors import DatasetError, MedplusError
-from medplus.vocabulary import SPLITS
 from tests.datasets.caches import leftovers, place
 
 # --- crashes ----------------------------------------------------------------------------------
@@ -203,27 +201,13 @@ def test_file_that_was_good_and_is_now_damaged_is_refused(write_npz):
         open_cached(path)
 
 
-def test_missing_file_is_named(tmp_path):
-    with pytest.raises(DatasetError, match=r"none\.npz does not exist"):
-        open_cached(tmp_path / "none.npz")
-
-
-def test_folder_is_refused(tmp_path):
-    with pytest.raises(DatasetError, match="is a folder"):
-        open_cached(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["x" * 300 + ".npz", "nul\0.npz"], ids=["long", "null byte"])
-def test_impossible_file_name_is_refused(tmp_path, name):
-    with pytest.raises(DatasetError):
+@pytest.mark.parametrize("name", ["none.npz", ".", "x" * 300 + ".npz", "nul\0.npz", "loop.npz"])
+def test_what_is_no_file_is_refused(tmp_path, name):
+    (tmp_path / "loop.npz").symlink_to(tmp_path / "pool.npz")
+    (tmp_path / "pool.npz").symlink_to(tmp_path / "loop.npz")
+    with pytest.raises(DatasetError) as caught:
         open_cached(tmp_path / name)
-
-
-def test_loop_of_links_is_refused(tmp_path):
-    (tmp_path / "a.npz").symlink_to(tmp_path / "b.npz")
-    (tmp_path / "b.npz").symlink_to(tmp_path / "a.npz")
-    with pytest.raises(DatasetError):
-        open_cached(tmp_path / "a.npz")
+    assert str(tmp_path) in str(caught.value)
 
 
 def test_name_with_wildcards_is_cleaned_up_too(write_npz, make_arrays):
@@ -233,16 +217,3 @@ def test_name_with_wildcards_is_cleaned_up_too(write_npz, make_arrays):
     open_cached(path)
     assert leftovers(path) == ["data[1]"]
     shutil.rmtree(place(path))
-
-
-def test_filling_is_logged_with_its_size(write_npz, caplog):
-    path = write_npz()
-    with caplog.at_level(logging.INFO):
-        open_cached(path)
-    needed = sum(15 * n for n in (28 * 28, 1)) / 1e6
-    assert f"caching breastmnist.npz ({needed:.1f} MB)" in caplog.text
-
-
-def test_all_splits_are_cached(write_npz):
-    arrays = open_cached(write_npz()).arrays
-    assert [len(arrays[f"{split}_images"]) for split in SPLITS] == [7, 3, 5]

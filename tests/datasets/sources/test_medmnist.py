@@ -36,35 +36,12 @@ def test_flag_and_size_name_the_official_file(write_npz, make_arrays, size):
         np.testing.assert_array_equal(data.splits[split].labels, arrays[f"{split}_labels"])
 
 
-def test_size_of_a_flag_defaults_to_28(write_npz):
-    assert load_dataset("breastmnist", data_root=write_npz().parent).size == 28
-
-
-def test_images_are_memory_mapped(write_npz, is_mapped):
-    images = load_dataset("breastmnist", data_root=write_npz().parent).splits["train"].images
-    assert is_mapped(images)
-
-
-def test_rgb_images_keep_their_channels(write_npz, make_arrays):
-    arrays = make_arrays(pixel_shape=(3,), n_classes=8)
-    data = load_dataset("bloodmnist", data_root=write_npz("bloodmnist.npz", arrays).parent)
-    assert data.channels == 3
-    np.testing.assert_array_equal(data.splits["val"].images, arrays["val_images"])
-
-
 def test_single_channel_axis_is_dropped(write_npz, make_arrays):
     arrays = make_arrays(pixel_shape=(1,))
     data = load_dataset("breastmnist", data_root=write_npz(arrays=arrays).parent)
     assert data.channels == 1
     assert data.splits["train"].images.shape == (7, 28, 28)
     np.testing.assert_array_equal(data.splits["train"].images, arrays["train_images"][..., 0])
-
-
-def test_column_major_images_are_the_same_images(write_npz, make_arrays):
-    arrays = make_arrays(pixel_shape=(3,), n_classes=8)
-    turned = {name: np.asfortranarray(array) for name, array in arrays.items()}
-    data = load_dataset("bloodmnist", data_root=write_npz("bloodmnist.npz", turned).parent)
-    np.testing.assert_array_equal(data.splits["test"].images[2], arrays["test_images"][2])
 
 
 @pytest.mark.parametrize("dtype", ["u1", ">i8", "<u8", "?"])
