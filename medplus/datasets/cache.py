@@ -69,26 +69,40 @@ class Cache:
     Attributes
     ----------
     data : Path
-        The file or folder; for messages.
-    beside, elsewhere : Path
-        The folder of the cache, and the one that takes its place where that cannot be written.
+        The file or folder, without links.
+    root : Path
+        The folder in which its caches may lie.
+    name : str
+        Of the cache's folder.
     """
 
     data: Path
-    beside: Path
-    elsewhere: Path
+    root: Path
+    name: str
+
+    @property
+    def beside(self) -> Path:
+        """Where the cache lies."""
+        return self.root / FOLDER / self.name
+
+    @property
+    def elsewhere(self) -> Path:
+        """Where it lies if that cannot be written."""
+        return elsewhere(self.data) / self.name
 
     def find(self, check: Check) -> Cached | None:
         """Return the content, if it is there and of the data as they are now.
 
         Also where others have filled it and we cannot write.
         """
-        for folder in (self.beside, self.elsewhere):
+        folder = self.beside
+        found = _open(folder, check)
+        if found is None:
+            folder = self.elsewhere
             found = _open(folder, check)
-            if found is not None:
-                lock.remove_stale(_lock_file(folder))
-                return found
-        return None
+        if found is not None:
+            lock.remove_stale(_lock_file(folder))
+        return found
 
     def fill(self, check: Check, write: Callable[[Path], Facts]) -> Cached:
         """Return the content, after `write` has put it into a new folder and returned its facts.
@@ -124,20 +138,21 @@ class Cache:
 
     def _writable(self) -> Path:
         """Return the folder that can be written, after making the one around it."""
+        beside, elsewhere = self.beside, self.elsewhere
         try:
-            self.beside.parent.mkdir(exist_ok=True)
-            if os.access(self.beside.parent, os.W_OK):
-                return self.beside
+            beside.parent.mkdir(exist_ok=True)
+            if os.access(beside.parent, os.W_OK):
+                return beside
         except OSError:
             pass
         try:
-            self.elsewhere.parent.mkdir(parents=True, exist_ok=True)
+            elsewhere.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DatasetError(
-                f"neither {self.beside.parent} nor {self.elsewhere.parent} can be written "
+                f"neither {beside.parent} nor {elsewhere.parent} can be written "
                 f"({error.strerror}); set MEDPLUS_CACHE to a folder for the dataset cache"
             ) from None
-        return self.elsewhere
+        return elsewhere
 
 
 def user_cache() -> Path:
@@ -192,7 +207,7 @@ def _open(folder: Path, check: Check) -> Cached | None:
         meta = _read_meta(folder)
         if not check(meta["facts"]):
             return None
-        arrays = {name: _map(folder / f"{name}.npy", meta["files"]) for name in ARRAYS}
+        arrays = {name: _map(folder, f"{name}.npy", meta["files"]) for name in ARRAYS}
         return Cached(folder, arrays, meta["facts"])
     except MedplusError:
         raise
@@ -231,18 +246,18 @@ def _describe(folder: Path, facts: Facts) -> dict[str, Any]:
     return {"schema": _SCHEMA, "files": files, "facts": {**facts, "digest": digest.hexdigest()}}
 
 
-def _map(path: Path, files: Mapping[str, Any]) -> np.ndarray:
+def _map(folder: Path, name: str, files: Mapping[str, Any]) -> np.ndarray:
     """Map an array; labels are checked, but to hash the pixels would take as long as reading."""
-    known = files[path.name]
-    with path.open("rb", buffering=0) as file:
+    known = files[name]
+    with (folder / name).open("rb", buffering=0) as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     array: np.ndarray = np.ndarray(
         tuple(known["shape"]), known["dtype"], mapped, known["offset"], order=known["order"]
     )
     if known["offset"] + array.nbytes != len(mapped):
-        raise ValueError(f"{path} is cut off, or longer than it was")
-    if path.stem.endswith("_labels") and xxhash.xxh3_64_hexdigest(mapped) != known["xxh3"]:
-        raise ValueError(f"{path} is damaged")
+        raise ValueError(f"{name} is cut off, or longer than it was")
+    if name.endswith("_labels.npy") and xxhash.xxh3_64_hexdigest(mapped) != known["xxh3"]:
+        raise ValueError(f"{name} is damaged")
     return array
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medplus.datasets import splitfile
-from medplus.datasets.cache import FOLDER, elsewhere
+from medplus.datasets.cache import elsewhere
 from medplus.datasets.decode import Reading
 from medplus.datasets.description import DESCRIPTION_FILE, Description, read_description
 from medplus.datasets.files import File, Sample, find_files, from_places
@@ -32,15 +32,14 @@ class ImageFolder:
         With the group column that a command asked for.
     files : list of File
     table : Path or None
-    beside, elsewhere : Path
-        Where caches and the split may lie: in the folder, or in the user's cache.
+    elsewhere : Path
+        Where caches and the split lie if the folder cannot be written.
     """
 
     root: Path
     description: Description
     files: list[File]
     table: Path | None
-    beside: Path
     elsewhere: Path
 
     @property
@@ -112,7 +111,7 @@ def read_folder(path: Path, group_column: str | None = None) -> ImageFolder:
         )
     description = with_group_column(read_description(root), root, group_column)
     table = table_path(root, description)
-    return ImageFolder(root, description, find_files(root), table, root / FOLDER, elsewhere(root))
+    return ImageFolder(root, description, find_files(root), table, elsewhere(root))
 
 
 def folder_name(path: Path) -> str:

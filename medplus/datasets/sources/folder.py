@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from medplus.datasets.build import fill_arrays
-from medplus.datasets.cache import META, Cache, Cached, Facts, read_file
+from medplus.datasets.cache import FOLDER, META, Cache, Cached, Facts, read_file
 from medplus.datasets.dataset import (
     DatasetRef,
     ImageDataset,
@@ -71,7 +71,7 @@ def load(
         size = found.description.size or DEFAULT_SIZE
     if not 1 <= size <= LARGEST_SIZE:
         raise UsageError(f"--size {size}: folders are read at sizes from 1 to {LARGEST_SIZE} px")
-    cache = _cache_of(found, size)
+    cache = Cache(found.root, found.root, str(size))
     cached = cache.find(lambda facts: _is_of(found, size, facts))
     if cached is None:
         refuse_while_starting()
@@ -87,7 +87,7 @@ def known_digest(ref: DatasetRef, size: int | None, data_root: Path) -> str | No
     try:
         found = read_folder(Path(ref.spelling))
         size = size or found.description.size or DEFAULT_SIZE
-        cached = _cache_of(found, size).find(lambda facts: _is_of(found, size, facts))
+        cached = Cache(found.root, found.root, str(size)).find(lambda facts: _is_of(found, size, facts))
     except MedplusError:
         return None
     return None if cached is None else _dataset(found, size, cached).digest
@@ -117,14 +117,10 @@ def cached_sizes(ref: DatasetRef) -> list[int]:
     found = read_folder(Path(ref.spelling))
     names = {
         meta.parent.name
-        for root in (found.beside, found.elsewhere)
+        for root in (found.root / FOLDER, found.elsewhere)
         for meta in root.glob(f"[1-9]*/{META}")
     }
     return sorted(int(name) for name in names if name.isdecimal())
-
-
-def _cache_of(folder: ImageFolder, size: int) -> Cache:
-    return Cache(folder.root, folder.beside / str(size), folder.elsewhere / str(size))
 
 
 def _is_of(folder: ImageFolder, size: int, facts: Facts) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from medplus.datasets import npzfile
-from medplus.datasets.cache import FOLDER, Cache, Cached, Facts, check_room, elsewhere
+from medplus.datasets.cache import Cache, Cached, Facts, check_room
 from medplus.datasets.dataset import (
     DatasetRef,
     ImageDataset,
@@ -120,7 +120,7 @@ def open_cached(file: Path) -> Cached:
         If the file is missing, damaged or not in MedMNIST's layout, or the cache cannot be written.
     """
     file = _existing(file)
-    cache = _cache_of(file)
+    cache = Cache(file, file.parent, file.stem)
     check = partial(_is_of, file)
     return cache.find(check) or cache.fill(check, lambda folder: _copy(file, folder))
 
@@ -131,7 +131,7 @@ def find_cached(file: Path) -> Cached | None:
         file = _existing(file)
     except DatasetError:
         return None
-    return _cache_of(file).find(partial(_is_of, file))
+    return Cache(file, file.parent, file.stem).find(partial(_is_of, file))
 
 
 def splits_of(cached: Cached, file: Path, task: Task, n_classes: int) -> dict[Split, ImageSplit]:
@@ -171,10 +171,6 @@ def _existing(file: Path) -> Path:
         reason = "is a folder; name the npz file in it" if file.is_dir() else "does not exist"
         raise DatasetError(f"{file} {reason}")
     return file
-
-
-def _cache_of(file: Path) -> Cache:
-    return Cache(file, file.parent / FOLDER / file.stem, elsewhere(file))
 
 
 def _is_of(file: Path, facts: Facts) -> bool:
