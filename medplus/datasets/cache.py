@@ -36,7 +36,6 @@ FOLDER = ".medplus-cache"
 META = "meta.json"
 _SCHEMA = 4
 _LOCK_TIMEOUT_S = 3600
-_HASH_BLOCK = 1 << 22
 
 Facts = dict[str, Any]
 """What a cache says of its data, beside its arrays; JSON."""
@@ -269,8 +268,5 @@ def _is_whole(path: Path, known: Mapping[str, Any]) -> bool:
 
 
 def _hash(path: Path) -> str:
-    digest = xxhash.xxh3_64()
     with path.open("rb") as file:
-        while block := file.read(_HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, xxhash.xxh3_64).hexdigest()

@@ -14,6 +14,7 @@ import pytest
 from medplus.datasets import npzfile
 from medplus.datasets.sources.npz import open_cached
 from medplus.errors import DatasetError
+from medplus.seal import seal
 from tests.datasets.caches import leftovers, place
 
 # --- what it holds ----------------------------------------------------------------------------
@@ -140,7 +141,9 @@ def test_cache_of_another_schema_is_filled_again(write_npz, inflations):
     path = write_npz()
     open_cached(path)
     meta_file = place(path) / "breastmnist" / "meta.json"
-    meta_file.write_text(json.dumps({**json.loads(meta_file.read_text()), "schema": 0}))
+    meta = json.loads(meta_file.read_text())
+    del meta["seal"]
+    meta_file.write_text(json.dumps(seal({**meta, "schema": meta["schema"] - 1})))
     inflations.clear()
     open_cached(path)
     assert inflations

@@ -87,7 +87,9 @@ def known_digest(ref: DatasetRef, size: int | None, data_root: Path) -> str | No
     try:
         found = read_folder(Path(ref.spelling))
         size = size or found.description.size or DEFAULT_SIZE
-        cached = Cache(found.root, found.root, str(size)).find(lambda facts: _is_of(found, size, facts))
+        cached = Cache(found.root, found.root, str(size)).find(
+            lambda facts: _is_of(found, size, facts)
+        )
     except MedplusError:
         return None
     return None if cached is None else _dataset(found, size, cached).digest

@@ -26,7 +26,6 @@ from medplus.vocabulary import MULTI_LABEL, SPLITS, Split, Task
 log = logging.getLogger(__name__)
 
 _MOST_CLASSES = 1 << 16
-_HASH_BLOCK = 1 << 22
 
 
 def claims(name: str) -> bool:
@@ -154,11 +153,8 @@ def splits_of(cached: Cached, file: Path, task: Task, n_classes: int) -> dict[Sp
 
 def file_md5(file: Path) -> str:
     """Return the MD5 of a file in hex: what MedMNIST publishes. It identifies, not secures."""
-    digest = hashlib.md5(usedforsecurity=False)
     with file.open("rb") as stream:
-        while block := stream.read(_HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
 
 
 def _existing(file: Path) -> Path:

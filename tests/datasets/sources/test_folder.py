@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medplus.datasets import build, workers
+from medplus.datasets import build
 from medplus.datasets.sources import digests, find, known_digest, name_of, resolve
 from medplus.datasets.sources.folder import cached_sizes
 from medplus.errors import DatasetError, UsageError
@@ -109,18 +109,6 @@ def test_several_label_columns_are_multi_label(fill, name):
     found = sorted(tuple(row) for s in SPLITS for row in data.splits[s].labels)
     assert found == sorted(tuple(row) for row in flags[:, order])
     assert [len(data.splits[s]) for s in SPLITS] == pytest.approx([28, 4, 8], abs=2)
-
-
-def test_groups_stay_whole(fill):
-    root = fill({"images": 60})
-    rows = [[f"images/{i}.png", i % 2, f"patient {i // 4}"] for i in range(60)]
-    write_table(root, [["path", "label", "patient"], *rows])
-    describe(root, "group_column: patient")
-    load(root)
-    split = {r["path"]: r["split"] for r in csv.DictReader((root / "splits.csv").open())}
-    for patient in range(15):
-        assert len({split[f"images/{i}.png"] for i in range(4 * patient, 4 * patient + 4)}) == 1
-    assert set(split.values()) == set(SPLITS)
 
 
 def test_description_says_what_cannot_be_seen(fill):
@@ -256,10 +244,6 @@ def test_script_without_a_main_guard_is_told_and_reads_by_itself(fill, tmp_path)
     assert ran.returncode == 0
     assert "if __name__ == '__main__':); this process reads the rest" in ran.stderr
     assert ran.stdout.strip() == load(root).digest
-
-
-def test_few_images_are_worth_no_workers():
-    assert workers.worker_count(10) == 0
 
 
 @pytest.mark.parametrize("size", [0, -1, 5000])
