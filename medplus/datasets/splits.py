@@ -11,6 +11,7 @@ import numpy.typing as npt
 Assignment = npt.NDArray[np.int64]
 
 _FREQUENT = 10
+_MANY_GROUPS = 3000
 _MOST_FOLDS = 20
 
 
@@ -42,7 +43,13 @@ def split(
     """
     rng = np.random.RandomState(np.random.MT19937(seed))
     strata = _strata(flags, len(fractions))
-    units = None if groups is None else np.unique(np.asarray(groups, str), return_inverse=True)[1]
+    units = None
+    if groups is not None:
+        names, units = np.unique(np.asarray(groups, str), return_inverse=True)
+        if len(names) > _MANY_GROUPS:  # so many that chance evens their sizes out
+            of_group = np.zeros((len(names), flags.shape[1]))
+            np.maximum.at(of_group, units, flags)
+            return split(of_group, None, fractions, seed)[units]
     parts = np.zeros(len(flags), np.int64)
     for part in range(len(fractions) - 1, 0, -1):  # what no part takes is the first's
         left = np.flatnonzero(parts == 0)

@@ -60,6 +60,17 @@ def test_small_groups_leave_fractions_and_classes_near_their_shares(seed, fracti
             assert abs(found - fraction * n) <= 2 * per_group
 
 
+def test_many_groups_are_whole_and_near_their_shares_too():
+    rng = np.random.default_rng(1)
+    groups = np.repeat(np.arange(4000), rng.integers(1, 6, 4000))
+    classes = rng.choice(3, 4000, p=(0.6, 0.3, 0.1))[groups]
+    parts = split(one_hot(classes.tolist()), groups.tolist(), FRACTIONS, 0)
+    assert len(np.unique(np.column_stack([groups, parts]), axis=0)) == 4000
+    for value in range(3):
+        found = np.bincount(parts[classes == value], minlength=3) / (classes == value).sum()
+        np.testing.assert_allclose(found, FRACTIONS, atol=0.03)
+
+
 @settings(deadline=None)
 @given(seed=seeds)
 def test_every_label_of_a_multi_label_task_is_near_its_share(seed):
