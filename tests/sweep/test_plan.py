@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from medplus.config import FinetuneRecipe
-from medplus.datasets.load import load_dataset
+from medplus.datasets.sources import load_dataset
 from medplus.embeddings.info import StoreInfo, read_info, write_info
 from medplus.errors import DatasetError
 from medplus.runs.record import RunRecord
