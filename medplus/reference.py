@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from medplus.runs.record import RunRecord
     from medplus.training.watch import Watch
 
+T = TypeVar("T")
 TrainingProcedure = Literal["endToEnd", "linearProbing", "kNN"]
 
 
@@ -176,11 +177,9 @@ def _check_names(
 ) -> None:
     """Refuse names and sizes that nobody knows, saying where they stand."""
     from medplus.backbones.sources import is_code, resolve
-    from medplus.datasets import catalog
-    from medplus.datasets.load import is_path
+    from medplus.datasets import sources
 
-    if not is_path(config.dataset):
-        _look_up(config.dataset, catalog.info, places["dataset"])
+    if _look_up(config.dataset, sources.resolve, places["dataset"]).source == "medmnist":
         if config.img_size is None:
             raise _lacking(["img_size"], path)
         if config.img_size not in SIZES:
@@ -195,9 +194,9 @@ def _check_names(
     _look_up(config.architecture, resolve, places["architecture"])
 
 
-def _look_up(name: str, find: Callable[[str], object], place: str) -> None:
+def _look_up(name: str, find: Callable[[str], T], place: str) -> T:
     try:
-        find(name)
+        return find(name)
     except UsageError as error:
         raise UsageError(f"{place}: {error}") from None
 

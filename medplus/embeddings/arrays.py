@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
+import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
-from zarr.buffer.cpu import NDBuffer
 from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore
 
-from medplus.embeddings.container import Container
+from medplus.embeddings.container import Container, has_metadata, is_full
 from medplus.embeddings.layout import ArrayLayout
 from medplus.errors import StoreError
 from medplus.vocabulary import SPLITS
 
-_READERS = 4
+_READERS = min(4, os.cpu_count() or 1)
+_FAR_READERS = 8
+"""Threads that read, each with an event loop of its own: zarr's one would be the bottleneck."""
 # By default zarr leaves chunks of nothing but the fill value out, and they would seem missing.
 _KEEP_ALL: Any = {"write_empty_chunks": True}
 
@@ -71,11 +74,16 @@ class ArrayReader:
     Raises
     ------
     ValueError
-        If the array is not as it is laid out.
+        If its metadata have another SHA-256 than in `digests`, or are not as it is laid out.
     """
 
-    def __init__(self, container: Container, layout: ArrayLayout) -> None:
+    def __init__(
+        self, container: Container, layout: ArrayLayout, digests: Mapping[str, str]
+    ) -> None:
         self._container, self._layout = container, layout
+        self._readers = _FAR_READERS if isinstance(container.place, str) else _READERS
+        if not has_metadata(container, digests, layout.path):
+            raise ValueError(f"{layout.path}: the metadata are not those that were written")
         try:
             array = zarr.open_array(container.to_zarr(), path=layout.path, mode="r", zarr_format=3)
         except Exception as error:
@@ -86,66 +94,43 @@ class ArrayReader:
             raise ValueError(f"{layout.path}: {found}")
         self._array = array
 
-    def read(self) -> np.ndarray | None:
-        """Return the whole array, or None if a chunk is missing or damaged."""
-        try:
-            if not all(self._is_full(chunk) for chunk in range(self._layout.n_chunks)):
-                return None
-            return np.asarray(self._array[...])
-        except Exception as error:
-            self._check(error)
-            return None
-
     def visit(
         self, chunks: Iterable[int], visit: Callable[[slice, np.ndarray], None] | None = None
     ) -> list[int]:
         """Read some chunks and show their rows to `visit`, in several threads and any order.
 
-        Memory holds a few chunks at a time, however long the array: rows are overwritten after
-        the call.
+        Memory holds a few chunks at a time, however long the array.
 
         Returns
         -------
         list of int
             The chunks that are missing or damaged; they are not shown.
         """
-        own = threading.local()
-
-        def read(chunk: int) -> bool:
-            rows = self._layout.rows(chunk)
-            if not hasattr(own, "values"):
-                own.values = np.empty(self._layout.chunk_shape, self._layout.dtype)
-            place = own.values[: rows.stop - rows.start]
-            if not self._fill(chunk, rows, place):
-                return False
-            if visit is not None:
-                visit(rows, place)
-            return True
-
         numbers = list(chunks)
-        if len(numbers) == 1:
-            return [] if read(numbers[0]) else numbers
-        with ThreadPoolExecutor(_READERS) as pool:
-            verdicts = list(pool.map(read, numbers))
-        return [chunk for chunk, ok in zip(numbers, verdicts, strict=True) if not ok]
+        n_threads = min(self._readers, len(numbers))
 
-    def _fill(self, chunk: int, rows: slice, place: np.ndarray) -> bool:
+        def read(first: int) -> list[int]:
+            damaged = []
+            with asyncio.Runner() as loop:
+                for chunk in numbers[first::n_threads]:
+                    rows = self._layout.rows(chunk)
+                    values = loop.run(self._read(chunk, rows))
+                    if values is None:
+                        damaged.append(chunk)
+                    elif visit is not None:
+                        visit(rows, values)
+            return damaged
+
+        with ThreadPoolExecutor(max(n_threads, 1)) as pool:
+            return sorted(chain.from_iterable(pool.map(read, range(n_threads))))
+
+    async def _read(self, chunk: int, rows: slice) -> np.ndarray | None:
         try:
-            if not self._is_full(chunk):
-                return False
-            self._array.get_basic_selection(rows, out=NDBuffer.from_numpy_array(place))
+            if is_full(self._container, self._layout, chunk):
+                return np.asarray(await self._array.async_array.getitem(rows))
         except Exception as error:
             self._check(error)
-            return False
-        return True
-
-    def _is_full(self, chunk: int) -> bool:
-        """Tell whether a chunk's file is there; zarr takes one that is not for the fill value."""
-        key = self._layout.chunk_key(chunk)
-        try:
-            return self._container.size(key) == self._layout.chunk_nbytes
-        except OSError:
-            return False
+        return None
 
     def _check(self, error: Exception) -> None:
         """Let pass what damage makes decoders, files and archives raise, but no lost network."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from medplus.embeddings.layout import METADATA, ArrayLayout
 from medplus.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +23,10 @@ _RETRY: Any = {"max_retries": 3}
 
 class Container(Protocol):
     """What holds a store's files, by keys such as ``train/embeddings/c/0/0``."""
+
+    @property
+    def place(self) -> Place:
+        """Where they lie."""
 
     def read(self, key: str) -> bytes:
         """Return a file's bytes; raise `FileNotFoundError`, or `OSError`."""
@@ -58,6 +65,23 @@ def open_container(place: Place) -> Container:
     return _Archive(place) if place.name.endswith(ARCHIVE) else _Folder(place)
 
 
+def is_full(container: Container, layout: ArrayLayout, chunk: int) -> bool:
+    """Tell whether a chunk's file is there in its full size; zarr takes a missing one for empty."""
+    try:
+        return container.size(layout.chunk_key(chunk)) == layout.chunk_nbytes
+    except OSError:
+        return False
+
+
+def has_metadata(container: Container, digests: Mapping[str, str], path: str) -> bool:
+    """Tell whether the Zarr metadata of a group or an array have the SHA-256 that is recorded."""
+    try:
+        found = container.read(f"{path}/{METADATA}")
+    except OSError:
+        return False
+    return hashlib.sha256(found).hexdigest() == digests.get(path)
+
+
 class _Folder:
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -69,9 +93,9 @@ class _Folder:
         return (self.place / key).stat().st_size
 
     def to_zarr(self) -> Store:
-        from zarr.storage import LocalStore
+        from medplus.embeddings.files import FolderStore
 
-        return LocalStore(self.place, read_only=True)
+        return FolderStore(self.place, read_only=True)
 
 
 class _Archive:

@@ -119,6 +119,6 @@ def _keys(info: StoreInfo) -> Iterator[str]:
     for split in SPLITS:
         yield f"{split}/{METADATA}"
     for layout in info.all_layouts():
-        yield layout.metadata_key
+        yield f"{layout.path}/{METADATA}"
         for chunk in range(layout.n_chunks):
             yield layout.chunk_key(chunk)

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError, model_validator
 
+from medplus import atomic
 from medplus.datasets import catalog
 from medplus.embeddings import layout
-from medplus.embeddings.layout import ArrayLayout
-from medplus.spec import ExtractSpec
+from medplus.embeddings.container import Place, open_container, to_place
+from medplus.embeddings.layout import ATTRIBUTE, METADATA, ArrayLayout
+from medplus.errors import StoreError
+from medplus.jsonfile import parse_json
+from medplus.seal import seal, unseal
+from medplus.spec import SCHEMA, ExtractSpec
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split, Task
+
+_GROUP = {"zarr_format": 3, "node_type": "group"}
+
+
+class DamagedStoreError(StoreError):
+    """A store's own description is damaged, so that nothing in it can be trusted."""
 
 
 class StoreInfo(BaseModel):
@@ -135,3 +147,82 @@ class StoreInfo(BaseModel):
         """Yield the layouts of every array of the store."""
         for split in SPLITS:
             yield from self.layouts(split)
+
+
+def read_info(path: Place) -> StoreInfo:
+    """Read and check a store's attributes, complete or not.
+
+    Raises
+    ------
+    StoreError
+        If there is no store, its attributes are damaged, or it is of another schema.
+    """
+    path = to_place(path)
+    try:
+        document = parse_json(open_container(path).read(METADATA))
+        attributes = document.pop("attributes")[ATTRIBUTE]
+        schema = attributes["schema_version"]
+    except (FileNotFoundError, NotADirectoryError):
+        if isinstance(path, Path) and path.suffix == ".zarr" and path.is_dir():
+            raise _damaged(path, f"its {METADATA} is missing") from None
+        raise StoreError(f"there is no embedding store at {path}") from None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise _damaged(path, f"{METADATA} is not a medplus store's") from None
+    if schema != SCHEMA:
+        newer = isinstance(schema, int) and schema > SCHEMA
+        advice = "use the version that wrote it" if newer else _anew(attributes)
+        raise StoreError(
+            f"{path} has schema {schema}, this medplus reads schema {SCHEMA}; {advice}"
+        )
+    try:
+        attributes, intact = unseal(attributes)
+        info = StoreInfo.model_validate(attributes)
+    except ValidationError as error:
+        place = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise _damaged(path, f"attribute '{place}' is invalid") from None
+    if info.spec.key(info.dataset_digest, info.backbone_digest) != info.key:
+        raise _damaged(path, "its key does not belong to it")
+    if not intact or document != _GROUP:
+        raise _damaged(path, "its attributes are not those that were written")
+    return info
+
+
+def _anew(attributes: dict[str, Any]) -> str:
+    """Tell how to make a store of schema 1 anew, as far as its attributes say."""
+    try:
+        name, key = attributes["dataset"], attributes["key"]
+        by_flag = name in catalog.FLAGS and attributes["data_source"] != "custom"
+        of_run = attributes.get("run_id") is not None
+        spec = ExtractSpec(
+            name if by_flag else attributes["dataset_path"],
+            attributes["size"],
+            attributes["weights" if of_run else "backbone"],
+            None if of_run else attributes["weights"],
+            key["preprocess"]["fit"],
+            key["feature"],
+            key["precision"],
+            attributes["dtype"],
+        )
+    except (KeyError, TypeError):
+        command = "medplus extract --dataset … --size … --backbone …"
+    else:
+        command = spec.command()
+    return f"make it anew with: {command}"
+
+
+def _damaged(path: Place, what: str) -> DamagedStoreError:
+    remedy = "copy or export it again"
+    if isinstance(path, Path) and path.is_dir():
+        remedy = (
+            "run the medplus extract command that made it again, or delete it with: "
+            f"medplus store rm {shlex.quote(str(path))}"
+        )
+    return DamagedStoreError(f"{path} is damaged: {what}; {remedy}")
+
+
+def write_info(path: Path, info: StoreInfo) -> None:
+    """Write a store's attributes, synced, in one step: what says that it is complete."""
+    attributes = {ATTRIBUTE: seal(info.model_dump(mode="json"))}
+    atomic.write_json(path / METADATA, {"attributes": attributes, **_GROUP})

@@ -51,11 +51,6 @@ class ArrayLayout:
         """Size of all chunks' files in bytes."""
         return self.n_chunks * self.chunk_nbytes
 
-    @property
-    def metadata_key(self) -> str:
-        """The file, within the store, of the array's Zarr metadata."""
-        return f"{self.path}/{METADATA}"
-
     def chunk_key(self, chunk: int) -> str:
         """Return the file, within the store, that holds a chunk."""
         return f"{self.path}/c/{chunk}" + "/0" * (len(self.shape) - 1)

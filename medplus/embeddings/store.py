@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
-import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from medplus import atomic
-from medplus.datasets import catalog
-from medplus.embeddings.container import Container, Place, is_store, open_container, to_place
-from medplus.embeddings.info import StoreInfo
-from medplus.embeddings.layout import ATTRIBUTE, METADATA, ArrayLayout
+from medplus.embeddings.container import (
+    Container,
+    Place,
+    has_metadata,
+    is_full,
+    is_store,
+    open_container,
+    to_place,
+)
+from medplus.embeddings.info import StoreInfo, read_info
+from medplus.embeddings.layout import ArrayLayout
 from medplus.errors import StoreError
-from medplus.jsonfile import parse_json
-from medplus.seal import seal, unseal
-from medplus.spec import SCHEMA, ExtractSpec
 from medplus.vocabulary import SPLITS, Split
 
 if TYPE_CHECKING:
     from medplus.embeddings.arrays import ArrayReader
 
-__all__ = ["EmbeddingStore", "Place", "is_store", "open_store", "read_info", "to_place"]
-
-_GROUP = {"zarr_format": 3, "node_type": "group"}
-
-
-class DamagedStoreError(StoreError):
-    """A store's own description is damaged, so that nothing in it can be trusted."""
+__all__ = [
+    "EmbeddingStore",
+    "Place",
+    "StoreInfo",
+    "find_damage",
+    "is_store",
+    "list_stores",
+    "open_store",
+    "read_info",
+    "to_place",
+]
 
 
 class Damage(BaseModel):
@@ -104,7 +109,7 @@ class EmbeddingStore:
         ----------
         visit : callable
             Called with the place of a chunk's rows in the split and their values, shape (n, dim);
-            from several threads at once and in any order. The values are overwritten afterwards.
+            from several threads at once and in any order.
         rows : slice
             Show only the chunks with one of these rows; by default all.
 
@@ -137,21 +142,21 @@ class EmbeddingStore:
         return find_damage(self.path, self.info)
 
     def _read(self, layout: ArrayLayout) -> np.ndarray:
-        reader = self._reader(layout)
-        values = reader.read()
-        if values is None:
-            self._refuse(layout, reader.visit(range(layout.n_chunks)) or [0])
-        assert values is not None
+        values = np.empty(layout.shape, layout.dtype)
+        self._refuse(layout, self._reader(layout).visit(range(layout.n_chunks), values.__setitem__))
         return values
 
     def _reader(self, layout: ArrayLayout) -> ArrayReader:
+        from medplus.embeddings.arrays import ArrayReader
+
         if layout.path not in self._readers:
-            reader = _open_array(self._container, self.info, layout)
-            if reader is None:
+            try:
+                reader = ArrayReader(self._container, layout, self.info.metadata)
+            except ValueError:
                 raise StoreError(
                     f"{self.path}: the Zarr metadata of {layout.path} damaged or missing; "
                     f"{remedy(self.path, self.info)}"
-                )
+                ) from None
             self._readers[layout.path] = reader
         return self._readers[layout.path]
 
@@ -161,26 +166,6 @@ class EmbeddingStore:
                 f"{self.path}: {len(damaged)} of {layout.n_chunks} chunks of {layout.path} damaged "
                 f"or missing (first: {damaged[0]}); {remedy(self.path, self.info)}"
             )
-
-
-def _has_metadata(container: Container, info: StoreInfo, path: str) -> bool:
-    """Tell whether the Zarr metadata of a group or an array are those that were written."""
-    try:
-        found = container.read(f"{path}/{METADATA}")
-    except OSError:
-        return False
-    return hashlib.sha256(found).hexdigest() == info.metadata.get(path)
-
-
-def _open_array(container: Container, info: StoreInfo, layout: ArrayLayout) -> ArrayReader | None:
-    from medplus.embeddings.arrays import ArrayReader
-
-    if not _has_metadata(container, info, layout.path):
-        return None
-    try:
-        return ArrayReader(container, layout)
-    except ValueError:
-        return None
 
 
 def find_damage(path: Place, info: StoreInfo, *, deep: bool = True) -> list[Damage]:
@@ -195,33 +180,35 @@ def find_damage(path: Place, info: StoreInfo, *, deep: bool = True) -> list[Dama
     damage = [
         Damage(array=split, chunk=None)
         for split in SPLITS
-        if not _has_metadata(container, info, split)
+        if not has_metadata(container, info.metadata, split)
     ]
     for layout in info.all_layouts():
-        broken: list[int] | list[None] = [None]
-        if deep:
-            reader = _open_array(container, info, layout)
-            if reader is not None:
-                broken = reader.visit(range(layout.n_chunks))
-        elif _has_metadata(container, info, layout.path):
-            broken = [n for n in range(layout.n_chunks) if not _is_full(container, layout, n)]
+        broken: Sequence[int | None]
+        try:
+            broken = (_read_chunks if deep else _look_for_chunks)(container, layout, info)
+        except ValueError:
+            broken = [None]
         damage += [Damage(array=layout.path, chunk=chunk) for chunk in broken]
     return damage
 
 
-def _is_full(container: Container, layout: ArrayLayout, chunk: int) -> bool:
-    """Tell whether a chunk's file is there in its full size."""
-    try:
-        return container.size(layout.chunk_key(chunk)) == layout.chunk_nbytes
-    except OSError:
-        return False
+def _read_chunks(container: Container, layout: ArrayLayout, info: StoreInfo) -> list[int]:
+    from medplus.embeddings.arrays import ArrayReader
+
+    return ArrayReader(container, layout, info.metadata).visit(range(layout.n_chunks))
+
+
+def _look_for_chunks(container: Container, layout: ArrayLayout, info: StoreInfo) -> list[int]:
+    if not has_metadata(container, info.metadata, layout.path):
+        raise ValueError(layout.path)
+    return [n for n in range(layout.n_chunks) if not is_full(container, layout, n)]
 
 
 def count_chunks(path: Place, info: StoreInfo) -> tuple[int, int]:
     """Return how many chunks of embeddings are there in full, and how many there must be."""
     container = open_container(path)
     layouts = [info.layouts(split)[0] for split in SPLITS]
-    there = [_is_full(container, it, chunk) for it in layouts for chunk in range(it.n_chunks)]
+    there = [is_full(container, it, chunk) for it in layouts for chunk in range(it.n_chunks)]
     return sum(there), len(there)
 
 
@@ -263,82 +250,6 @@ def open_store(path: Place) -> EmbeddingStore:
             f"{path} is incomplete ({done} of {total} chunks); {remedy(path, info, 'completes')}"
         )
     return EmbeddingStore(path, info)
-
-
-def read_info(path: Place) -> StoreInfo:
-    """Read and check a store's attributes, complete or not.
-
-    Raises
-    ------
-    StoreError
-        If there is no store, its attributes are damaged, or it is of another schema.
-    """
-    path = to_place(path)
-    try:
-        document = parse_json(open_container(path).read(METADATA))
-        attributes = document.pop("attributes")[ATTRIBUTE]
-        schema = attributes["schema_version"]
-    except (FileNotFoundError, NotADirectoryError):
-        if isinstance(path, Path) and path.suffix == ".zarr" and path.is_dir():
-            raise _damaged(path, f"its {METADATA} is missing") from None
-        raise StoreError(f"there is no embedding store at {path}") from None
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise _damaged(path, f"{METADATA} is not a medplus store's") from None
-    if schema != SCHEMA:
-        raise StoreError(
-            f"{path} has schema {schema}, this medplus reads schema {SCHEMA}; make it anew with: "
-            f"{_anew(attributes)}"
-        )
-    try:
-        attributes, intact = unseal(attributes)
-        info = StoreInfo.model_validate(attributes)
-    except ValidationError as error:
-        place = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise _damaged(path, f"attribute '{place}' is invalid") from None
-    if info.spec.key(info.dataset_digest, info.backbone_digest) != info.key:
-        raise _damaged(path, "its key does not belong to it")
-    if not intact or document != _GROUP:
-        raise _damaged(path, "its attributes are not those that were written")
-    return info
-
-
-def _anew(attributes: dict[str, Any]) -> str:
-    """Return the command that makes a store of schema 1 anew, as far as its attributes tell."""
-    try:
-        name, key = attributes["dataset"], attributes["key"]
-        by_flag = name in catalog.FLAGS and attributes["data_source"] != "custom"
-        of_run = attributes.get("run_id") is not None
-        spec = ExtractSpec(
-            name if by_flag else attributes["dataset_path"],
-            attributes["size"],
-            attributes["weights" if of_run else "backbone"],
-            None if of_run else attributes["weights"],
-            key["preprocess"]["fit"],
-            key["feature"],
-            key["precision"],
-            attributes["dtype"],
-        )
-    except (KeyError, TypeError):
-        return "medplus extract --dataset … --size … --backbone …"
-    return spec.command()
-
-
-def _damaged(path: Place, what: str) -> DamagedStoreError:
-    remedy = "copy or export it again"
-    if isinstance(path, Path) and path.is_dir():
-        remedy = (
-            "run the medplus extract command that made it again, or delete it with: "
-            f"medplus store rm {shlex.quote(str(path))}"
-        )
-    return DamagedStoreError(f"{path} is damaged: {what}; {remedy}")
-
-
-def write_info(path: Path, info: StoreInfo) -> None:
-    """Write a store's attributes, synced, in one step: what says that it is complete."""
-    attributes = {ATTRIBUTE: seal(info.model_dump(mode="json"))}
-    atomic.write_json(path / METADATA, {"attributes": attributes, **_GROUP})
 
 
 def list_stores(root: Path) -> Iterator[Path]:

@@ -13,15 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from medplus import atomic, lock
-from medplus.embeddings.info import StoreInfo
+from medplus.embeddings.info import DamagedStoreError, StoreInfo, read_info, write_info
 from medplus.embeddings.layout import METADATA
-from medplus.embeddings.store import (
-    Damage,
-    DamagedStoreError,
-    find_damage,
-    read_info,
-    write_info,
-)
+from medplus.embeddings.store import Damage, find_damage
 from medplus.errors import StoreError
 from medplus.vocabulary import SPLITS, Split
 
@@ -88,11 +82,12 @@ class StoreWriter:
             self._arrays[split].write(chunk, rows)
 
     def finish(self, cost: Mapping[str, Any]) -> None:
-        """Sync everything, and then mark the store complete, with its cost over all sessions."""
+        """Sync the embeddings, then mark the store complete, with its cost over all sessions."""
         self.info.cost = dict(cost)
         self.info.complete = True
         with _disk_errors(self.path):
-            atomic.sync_tree(self.path)
+            for split in SPLITS:
+                atomic.sync_tree(self.path / self.info.layouts(split)[0].path)
             write_info(self.path, self.info)
 
 
@@ -206,12 +201,16 @@ def _repair(path: Path, info: StoreInfo, labels: Labels, names: Names | None) ->
     with atomic.temporary_folder(path) as temporary:
         _write_skeleton(temporary, info, labels, names)
         atomic.sync_tree(temporary)
+        folders = []
         for file in sorted(temporary.rglob("*")):  # the store's own zarr.json is the last
             place = path / file.relative_to(temporary)
             if file.is_dir():
                 place.mkdir(exist_ok=True)
+                folders.append(place)
             else:
                 file.replace(place)
+        for folder in (*folders, path):
+            atomic.sync_folder(folder)
 
 
 def _write_skeleton(folder: Path, info: StoreInfo, labels: Labels, names: Names | None) -> None:

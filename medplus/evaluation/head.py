@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from medplus.datasets import catalog, sources
-from medplus.datasets.load import dataset_name, digests_of, is_folder, is_path, load_dataset
 from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.store import (
     EmbeddingStore,
@@ -101,9 +100,9 @@ def _find_store(run: Path, record: RunRecord, options: EvaluationOptions) -> Emb
         return _own_store(run, record, options.store_root)
     dataset = options.dataset or record.dataset
     # A file has a size of its own; a folder is read as the head's own images were.
-    own_size = is_path(dataset) and not is_folder(dataset)
-    size = options.size or (None if own_size else record.size)
-    name = dataset_name(dataset)
+    ref = sources.find(dataset)
+    size = options.size or (record.size if ref is None or ref.any_size else None)
+    name = sources.name_of(dataset)
     found = [
         (path, info)
         for path, info in _readable(options.store_root)
@@ -171,11 +170,14 @@ def _of_these_data(
     found: list[_Found], dataset: str, size: int | None, data_root: Path
 ) -> list[_Found]:
     """Keep the stores of the data that are meant, where stores of several share the name."""
-    if is_path(dataset):
-        digests = digests_of(dataset, size, data_root)
+    ref = sources.find(dataset)
+    if ref is None:
+        return found
+    if ref.source != "medmnist":
+        digests = sources.digests(ref, size, data_root)
     elif len({info.dataset_digest for _, info in found}) > 1:
         try:
-            digests = digests_of(dataset, size, data_root)
+            digests = sources.digests(ref, size, data_root)
         except DatasetError:  # no such file there: the caller tells them apart or gives up
             digests = None
     else:
@@ -185,10 +187,9 @@ def _of_these_data(
 
 def _check_dataset(dataset: str, size: int | None) -> None:
     """Raise for a name that is no dataset's, and for a file that is not there."""
-    if is_path(dataset):
-        load_dataset(dataset, size)
-    else:
-        catalog.info(dataset)
+    ref = sources.resolve(dataset)
+    if ref.source != "medmnist":
+        sources.load(ref, size)
 
 
 def _extract_command(record: RunRecord, options: EvaluationOptions) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -20,10 +19,9 @@ from medplus.backbones.finetuned import (
 )
 from medplus.backbones.inference import Embedder
 from medplus.backbones.sources import is_code
-from medplus.datasets import catalog
-from medplus.datasets import sources as datasets
+from medplus.datasets import catalog, sources
 from medplus.datasets.dataset import ImageDataset
-from medplus.datasets.load import is_folder, is_path, load_dataset
+from medplus.datasets.sources import load_dataset
 from medplus.device import resolve_precision
 from medplus.embeddings.pipeline import as_tensor
 from medplus.errors import BackboneError, RunError, UsageError, first_line
@@ -31,10 +29,9 @@ from medplus.evaluation.prepared import EvaluationOptions, Prepared
 from medplus.runs.ledger import find_run
 from medplus.runs.plan import RunPlan
 from medplus.runs.record import Provenance, RunRecord
-from medplus.runs.scoring import Samples
 from medplus.spec import ExtractSpec
 from medplus.training.network import Network, embedding_dim
-from medplus.training.plan import describe_data
+from medplus.training.plan import describe_data, samples_of
 from medplus.vocabulary import Precision, Split
 
 log = logging.getLogger(__name__)
@@ -77,16 +74,13 @@ def prepare_network(run: Path, options: EvaluationOptions) -> Prepared:
         layout = record.config.get("recipe", {}).get("channels_last", False)
         return _logits(run, images, options, precision, bool(layout))
 
-    named = options.dataset and datasets.resolve(options.dataset).spelling
+    named = options.dataset and sources.resolve(options.dataset).spelling
     spec = replace(record.spec, dataset=named or record.spec.dataset, size=images.size)
     on = Provenance.of(record).model_copy(update={"spec": spec, **describe_data(images)})
     return Prepared(
         record=record,
         provenance=on,
-        samples={
-            split: Samples(images.splits[split].labels, np.arange(len(images.splits[split])))
-            for split in options.splits
-        },
+        samples={split: samples_of(images.splits[split]) for split in options.splits},
         predict=predict,
         config={"precision": precision, "epoch": description.epoch},
     )
@@ -96,9 +90,9 @@ def _load_images(
     run: Path, description: NetworkDescription, options: EvaluationOptions
 ) -> ImageDataset:
     if options.dataset is not None:
-        own_size = is_path(options.dataset) and not is_folder(options.dataset)
-        size = options.size or (None if own_size else description.size)
-        return load_dataset(options.dataset, size, options.data_root, progress=options.progress)
+        ref = sources.resolve(options.dataset)
+        size = options.size or (description.size if ref.any_size else None)
+        return sources.load(ref, size, options.data_root, progress=options.progress)
     if description.dataset not in catalog.FLAGS:
         raise UsageError(
             f"{run} was trained on a file of the name '{description.dataset}', and does not know "

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medplus.datasets.dataset import Names
 from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.errors import RunError
 from medplus.heads.features import Features, fit_memory, read_features
@@ -104,7 +106,7 @@ def read_split(store: EmbeddingStore, split: Split, *, hold: bool = True) -> Sto
         If embeddings are not finite.
     """
     embeddings = read_features(store, split, hold=hold)
-    names = store.names(split)
+    names = Names(store.info.n_samples[split], partial(store.names, split))
     return StoredSplit(store.labels(split), store.index(split), embeddings, names=names)
 
 

@@ -24,13 +24,13 @@ class Samples:
     labels : ndarray of int, shape (n_samples, n_labels)
     index : ndarray of int64, shape (n_samples,)
         Their positions in the source split.
-    names : sequence of str, or None
-        Where each came from; None or empty where that is not known.
+    names : sequence of str
+        Where each came from; empty, or of empty names, where that is not known.
     """
 
     labels: np.ndarray
     index: np.ndarray
-    names: Sequence[str] | None = field(default=None, kw_only=True)
+    names: Sequence[str] = field(default=(), kw_only=True)
 
 
 def score_splits(
@@ -70,6 +70,7 @@ def score_splits(
         predictions[f"{split}_score"] = stored
         predictions[f"{split}_true"] = own.labels
         predictions[f"{split}_index"] = own.index
-        if own.names is not None and any(own.names):
-            predictions[f"{split}_name"] = np.asarray(own.names, dtype=np.str_)
+        if len(own.names) and own.names[0] not in ("", f"{split}/{own.index[0]}"):
+            # They tell more than the index does, since these data have files of their own.
+            predictions[f"{split}_name"] = np.asarray(list(own.names), dtype=np.str_)
     return metrics, predictions

@@ -160,7 +160,7 @@ def finetune_all(
     precision = resolve_training_precision(full.precision, settings.device)
     full = full.model_copy(update={"precision": precision})
     for spec in specs:
-        datasets.check(spec.dataset, spec.group_column)
+        datasets.resolve(spec.dataset, spec.group_column)
         backbones.resolve(spec.backbone, spec.weights)
     records = []
     for spec in specs:

@@ -6,17 +6,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 
 from medplus.backbones import sources as backbones
 from medplus.backbones.build import Backbone
 from medplus.config import FinetuneRecipe
 from medplus.datasets import sources as datasets
-from medplus.datasets.dataset import ImageDataset
+from medplus.datasets.dataset import ImageDataset, ImageSplit
 from medplus.naming import safe_name
 from medplus.progress import Progress, silent
 from medplus.runs.plan import RunPlan, plan_run
 from medplus.runs.record import Provenance
+from medplus.runs.scoring import Samples
 from medplus.spec import ExtractSpec
 from medplus.training.watch import Watch
 from medplus.vocabulary import Precision
@@ -135,6 +137,11 @@ def describe_data(images: ImageDataset) -> dict[str, Any]:
         "citation": images.citation,
         "dataset_digest": images.digest,
     }
+
+
+def samples_of(split: ImageSplit) -> Samples:
+    """Return what is known of a split's samples besides their pixels."""
+    return Samples(split.labels, np.arange(len(split)), names=split.names)
 
 
 def provenance_of(spec: ExtractSpec, images: ImageDataset, backbone: Backbone) -> Provenance:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-import numpy as np
-
 from medplus import atomic
 from medplus.backbones.build import Backbone
 from medplus.cost import describe_cost
@@ -14,11 +12,11 @@ from medplus.embeddings.pipeline import as_tensor
 from medplus.errors import RunError
 from medplus.runs.ledger import adopt_run, find_run, finish_run, hold_run
 from medplus.runs.record import NetworkFacts, RunRecord
-from medplus.runs.scoring import EVALUATED, Samples, score_splits
+from medplus.runs.scoring import EVALUATED, score_splits
 from medplus.training.folder import STATE_FILE, partial_folder
 from medplus.training.launch import launch, make_fabric
 from medplus.training.network import embedding_dim
-from medplus.training.plan import FinetunePlan
+from medplus.training.plan import FinetunePlan, samples_of
 from medplus.training.process import Trained, train
 
 
@@ -65,11 +63,7 @@ def make_run(plan: FinetunePlan, images: ImageDataset, backbone: Backbone) -> Ru
             with suppress(OSError):
                 partial.rmdir()  # if nothing has been saved
             raise
-        samples = {
-            split: Samples(own.labels, np.arange(len(own)))
-            for split, own in images.splits.items()
-            if split in EVALUATED
-        }
+        samples = {split: samples_of(images.splits[split]) for split in EVALUATED}
         metrics, predictions = score_splits(samples, found.scores, images.task, settings.bootstrap)
         progress = found.progress
         metrics["val"]["loss"] = progress.best_loss

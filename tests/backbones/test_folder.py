@@ -167,7 +167,7 @@ def grid_file(folder: Path, backbones: str, data: Path) -> Path:
 def test_sweep_from_the_folder_finds_what_was_made_from_the_hub(
     folder, write_store: Callable, write_npz: Callable
 ):
-    from medplus.datasets.load import load_dataset
+    from medplus.datasets.sources import load_dataset
 
     data = write_npz("toy", size=8)
     digest = load_dataset(str(data)).digest

@@ -7,7 +7,8 @@ from pathlib import Path
 from medplus import lock
 from medplus.doctor import Finding, Places
 from medplus.doctor.stores import examine_stores
-from medplus.embeddings.store import EmbeddingStore, read_info, write_info
+from medplus.embeddings.info import read_info, write_info
+from medplus.embeddings.store import EmbeddingStore
 
 
 def marks(root: Path, deep: bool = False) -> list[tuple[str, str]]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import random
-import signal
 import sys
 import time
 from pathlib import Path
@@ -14,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from medplus.cli.main import main
-from medplus.embeddings.store import open_store
 from tests.embeddings.extractions import (
     NETWORK,
     chunk_files,
@@ -99,25 +96,6 @@ def test_the_same_command_completes_a_store_after_kill_9_at_any_moment(
         assert found.store.verify() == []
         assert leftovers(root) == []
     assert kept[-1] > 0
-
-
-@linux
-def test_an_interrupted_command_exits_with_130_and_keeps_its_work(start, many, new_folder):
-    root = new_folder()
-    process = start(*command(many, root, NETWORK))
-    while n_committed(root) == 0:
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGINT)
-    process.join()
-    assert process.exitcode == 130
-    kept = n_committed(root)
-    assert 0 < kept < 5
-    assert leftovers(root) == []
-    again = start(*command(many, root, NETWORK))
-    again.join()
-    assert again.exitcode == 0
-    [path] = root.glob("*/*/*.zarr")
-    assert open_store(path).verify() == []
 
 
 def private_peak(process):

@@ -397,15 +397,12 @@ def test_everything_is_synced_before_a_store_says_that_it_is_complete(job, monke
     synced = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
     job.run(at_most=3)
-    with job.open() as writer:
-        for split, chunk in ALL[3:]:
-            job.commit(writer, split, chunk)
-        synced.clear()
-        writer.finish({"seconds": 1.0})
-    everything = {path.stat().st_ino for path in (job.path, *job.path.rglob("*"))}
-    attributes = (job.path / "zarr.json").stat().st_ino
-    assert everything <= set(synced)
-    assert synced.index(attributes) > max(synced.index(ino) for ino in everything - {attributes})
+    job.run()
+    parts = [path.stat().st_ino for path in job.path.rglob("*") if path.parent != job.path]
+    last = {ino: place for place, ino in enumerate(synced)}
+    told = last[(job.path / "zarr.json").stat().st_ino]
+    assert all(last[ino] < told for ino in parts)
+    assert last[job.path.stat().st_ino] > told  # and its own name in its folder
 
 
 def test_a_root_that_is_a_file_is_said(job, tmp_path):
@@ -476,7 +473,8 @@ def test_a_store_completes_after_a_kill_at_any_change_of_the_file_system(
         assert job.files() == whole.files(), f"change {count}"
         assert job.is_alone(), f"change {count}"
     assert sorted(kept) == kept  # the later the kill, the more is kept
-    assert set(kept) == set(range(n_chunks + 1))
+    assert kept[-1] == n_chunks
+    assert step > 1 or set(kept) == set(range(n_chunks + 1))
 
 
 @every

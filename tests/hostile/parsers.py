@@ -19,11 +19,10 @@ from medplus.backbones.finetuned import read_network
 from medplus.backbones.weights import read_weights_file, state_sha256
 from medplus.backbones.weights_folder import read_manifest
 from medplus.config import finetune_recipe
-from medplus.datasets import npz
-from medplus.datasets.folder import decode
-from medplus.datasets.folder.decode import Reading
-from medplus.datasets.folder.describe import read_description
-from medplus.datasets.folder.load import read_content, read_source
+from medplus.datasets import decode, npzfile
+from medplus.datasets.decode import Reading
+from medplus.datasets.description import read_description
+from medplus.datasets.imagefolder import read_content, read_folder
 from medplus.embeddings.store import find_damage, read_info
 from medplus.reference import read_reference
 from medplus.runs.ledger import read_predictions, read_record
@@ -55,11 +54,11 @@ class Parser:
 
 
 def _read_npz(path: Path) -> None:
-    with npz.open_npz(path) as archive:
-        headers = npz.read_headers(archive, path)
-        npz.read_phantom_note(archive, path)
+    with npzfile.open_npz(path) as archive:
+        headers = npzfile.read_headers(archive, path)
+        npzfile.read_phantom_note(archive, path)
         for header in headers.values():
-            npz.read_array(archive, path, header)
+            list(npzfile.read_blocks(archive, path, header))
 
 
 def _read_image(path: Path) -> None:
@@ -72,7 +71,7 @@ def _read_folder(path: Path) -> None:
     for name in _PATHS:
         (path.parent / name).parent.mkdir(exist_ok=True)
         (path.parent / name).touch()
-    read_content(read_source(path.parent))
+    read_content(read_folder(path.parent))
 
 
 def _read_store(path: Path) -> None:

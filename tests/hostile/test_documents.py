@@ -12,7 +12,7 @@ from medplus.backbones.weights_folder import read_manifest
 from medplus.cli.configfile import read_config
 from medplus.cli.knn import knn
 from medplus.config import finetune_recipe
-from medplus.datasets.folder.describe import read_description
+from medplus.datasets.description import read_description
 from medplus.embeddings.store import read_info
 from medplus.errors import MedplusError, UsageError
 from medplus.jsonfile import parse_json

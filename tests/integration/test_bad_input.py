@@ -366,7 +366,7 @@ def test_rm_leaves_other_folders_alone(fails: Callable, toy: Path) -> None:
 
 
 def test_export_to_another_ending_or_over_a_file(fails: Callable, store: Path, toy: Path) -> None:
-    fails("store", "export", store, "x.csv", code=2, says=("x.csv", ".npz or .parquet"))
+    fails("store", "export", store, "x.csv", code=2, says=("x.csv", ".npz, .parquet or .zarr.zip"))
     fails("store", "export", store, "toy.npz", code=2, says=("toy.npz exists",))
 
 

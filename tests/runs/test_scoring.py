@@ -65,9 +65,9 @@ def test_the_kept_predictions_give_the_same_metrics_again():
     assert again.to_dict() == metrics["test"]
 
 
-def test_names_are_kept_where_they_are_known():
+def test_names_are_kept_where_they_tell_more_than_the_index():
     samples, scores = predictions_of("multi-class")
-    names = {"val": ["a.png"] * 40, "test": [""] * 50}
+    names = {"val": ["a.png"] * 40, "test": [f"test/{i}" for i in samples["test"].index]}
     named = {s: Samples(samples[s].labels, samples[s].index, names=names[s]) for s in names}
     _, kept = score_splits(named, scores, "multi-class", 0)
     assert kept["val_name"].tolist() == names["val"]

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from medplus.config import FinetuneRecipe
-from medplus.datasets.load import load_dataset
-from medplus.embeddings.store import StoreInfo, read_info, write_info
+from medplus.datasets.sources import load_dataset
+from medplus.embeddings.info import StoreInfo, read_info, write_info
 from medplus.errors import DatasetError
 from medplus.jsonfile import digest_of
 from medplus.runs.ledger import save_run
@@ -73,15 +73,15 @@ class World:
         self, dataset: str = "toy", size: int = 8, backbone: str = "resnet18", *,
         complete: bool = True, weights: str = "none", fit: str = "pad", **key: Any,
     ) -> Path:  # fmt: skip
-        fields = {"dataset_digest": self.digest(dataset), "weights_sha256": WEIGHTS, **key}
+        fields = {
+            "dataset_digest": self.digest(dataset), "weights_sha256": WEIGHTS,
+            "tag": TAGS.get(backbone, backbone), **key,
+        }  # fmt: skip
         info = self._store_info(
             (12, 6, 7), 512, dataset=dataset, size=size, backbone=backbone, weights=weights,
             fit=fit, **fields,
         )  # fmt: skip
         info = info.model_copy(update={"complete": complete})
-        if backbone in TAGS:
-            info.key["backbone"] = TAGS[backbone]
-            info = _with_digest(info)
         name = f"{backbone}-{info.key[:8]}.zarr"
         path = self.root / "store" / dataset / str(size) / name
         path.mkdir(parents=True, exist_ok=True)
@@ -128,12 +128,6 @@ class World:
             self.run("knn", k=k)
         for protocol, seed in product(("probe", "finetune"), (1, 2)):
             self.run(protocol, seed=seed)
-
-
-def _with_digest(info: StoreInfo) -> StoreInfo:
-    from medplus.embeddings.key import digest_of
-
-    return info.model_copy(update={"key_digest": digest_of(info.key)})
 
 
 @pytest.fixture(scope="module")
@@ -355,7 +349,7 @@ def test_what_was_made_of_the_feature_that_is_asked_for_is_finished(world):
         "probe": [("left", 1, 2)],
         "finetune": [("left", 0, 1)] * 2,
     }
-    assert [info.key["feature"] for info in plan.stores] == ["cls"]
+    assert [info.spec.feature for info in plan.stores] == ["cls"]
     assert {record.spec.feature for record in plan.records} == {"cls"}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medplus.datasets.load import load_dataset
+from medplus.datasets.sources import load_dataset
 from medplus.errors import MedplusError
 
 SPLIT_FOLDERS = {f"{s}/{c}": n for s, n in (("train", 4), ("val", 2), ("test", 3)) for c in "ab"}

@@ -6,13 +6,12 @@ import logging
 import os
 import posixpath
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medplus.datasets.folder.describe import Description
-from medplus.datasets.folder.find import SPLIT_NAMES, File, Sample
-from medplus.datasets.folder.wording import count, some
+from medplus.datasets.description import Description
+from medplus.datasets.files import SPLIT_NAMES, File, Sample
+from medplus.datasets.wording import count, some
 from medplus.errors import UsageError, first_line, nearest
 from medplus.vocabulary import Split
 
@@ -21,14 +20,6 @@ log = logging.getLogger(__name__)
 _DEFAULT_TABLES = ("labels.csv", "labels.parquet")
 _PATH, _SPLIT, _LABEL = "path", "split", "label"
 _FLAGS = {"0": "0", "1": "1", "0.0": "0", "1.0": "1", "false": "0", "true": "1"}
-
-
-@dataclass(frozen=True)
-class Table:
-    """What a table says; `labels` are the names of its 0/1 columns, empty for a class column."""
-
-    samples: list[Sample]
-    labels: tuple[str, ...]
 
 
 def table_path(root: Path, description: Description) -> Path | None:
@@ -54,8 +45,12 @@ def table_path(root: Path, description: Description) -> Path | None:
     return found[0] if found else None
 
 
-def read_table(root: Path, path: Path, description: Description, files: list[File]) -> Table:
+def read_table(
+    root: Path, path: Path, description: Description, files: list[File]
+) -> tuple[list[Sample], tuple[str, ...]]:
     """Read a table and match its rows to the files.
+
+    Returns the samples, sorted by path, and the names of the 0/1 columns; none for a class column.
 
     Raises
     ------
@@ -74,7 +69,7 @@ def read_table(root: Path, path: Path, description: Description, files: list[Fil
     if description.group_column is not None:
         groups = list(_full(path, columns, description.group_column))
     samples = [Sample(*row) for row in zip(paths, splits, labels, groups, strict=True)]
-    return Table(sorted(samples, key=lambda sample: sample.path), names)
+    return sorted(samples, key=lambda sample: sample.path), names
 
 
 def _columns(path: Path) -> dict[str, list[str]]:

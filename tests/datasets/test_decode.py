@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medplus.datasets.folder.decode import ImageFaultError, Reading, fit, glance, read
+from medplus.datasets.decode import Reading, fit, glance, read
+from medplus.datasets.intensity import ImageFaultError
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (12, 12), dtype=np.uint8)

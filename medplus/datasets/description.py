@@ -132,24 +132,6 @@ class Description(BaseModel):
         return self
 
 
-def with_group_column(description: Description, root: Path, asked: str | None) -> Description:
-    """Return the description of a folder with the group column that a command asks for.
-
-    Raises
-    ------
-    UsageError
-        If `dataset.yaml` names another: commands without the flag would disagree on the split.
-    """
-    if asked is None or asked == description.group_column:
-        return description
-    if description.group_column is not None:
-        raise UsageError(
-            f"--group-column {asked}: {root / DESCRIPTION_FILE} says group_column: "
-            f"{description.group_column}; leave the flag out, or change it there"
-        )
-    return description.model_copy(update={"group_column": asked})
-
-
 def read_description(root: Path) -> Description:
     """Return what a folder's `dataset.yaml` says; without one, the defaults.
 

@@ -7,19 +7,20 @@ then copied in blocks.
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO, Literal, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 
+from medplus.datasets.cache import ARRAYS
 from medplus.errors import DatasetError, first_line
 from medplus.vocabulary import SPLITS
 
-ARRAYS: tuple[str, ...] = tuple(f"{s}_{kind}" for s in SPLITS for kind in ("images", "labels"))
 PHANTOM_KEY = "phantom"
 _BLOCK = 1 << 22
 _LONGEST_NOTE = 1 << 20
@@ -101,11 +102,8 @@ def _read_header(archive: zipfile.ZipFile, path: Path, name: str) -> Header:
     try:
         with archive.open(f"{name}.npy") as stream:
             version = np.lib.format.read_magic(cast(BinaryIO, stream))
-            read = (
-                np.lib.format.read_array_header_1_0
-                if version == (1, 0)
-                else np.lib.format.read_array_header_2_0
-            )
+            one = np.lib.format.read_array_header_1_0
+            read = one if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, fortran_order, dtype = read(cast(BinaryIO, stream))
             declared = archive.getinfo(f"{name}.npy").file_size - stream.tell()
     except Exception as error:  # numpy parses the header's text as Python
@@ -153,15 +151,8 @@ def _check_pair(path: Path, images: Header, labels: Header) -> None:
         raise DatasetError(f"{path}: {images.name} is empty; every split needs images")
 
 
-def read_array(archive: zipfile.ZipFile, path: Path, header: Header) -> np.ndarray:
-    """Read one small array into memory."""
-    data = b"".join(read_blocks(archive, path, header))
-    order: Literal["C", "F"] = "F" if header.fortran_order else "C"
-    return np.ndarray(header.shape, header.dtype, data, order=order)
-
-
 def read_blocks(archive: zipfile.ZipFile, path: Path, header: Header) -> Iterator[bytes]:
-    """Yield an array's raw data in blocks; the zip's own CRC is checked at the end.
+    """Yield an array's `.npy` file in blocks; the zip's own CRC is checked at the end.
 
     Raises
     ------
@@ -170,7 +161,6 @@ def read_blocks(archive: zipfile.ZipFile, path: Path, header: Header) -> Iterato
     """
     try:
         with archive.open(f"{header.name}.npy") as stream:
-            skip_header(stream)
             while block := stream.read(_BLOCK):
                 yield block
     except Exception as error:
@@ -181,13 +171,6 @@ def _damaged(path: Path, name: str, error: Exception) -> DatasetError:
     return DatasetError(f"{path}: {name} is damaged ({first_line(error)}); fetch the file again")
 
 
-def skip_header(stream: IO[bytes]) -> None:
-    """Move from the beginning of an npy file to its data."""
-    major, _ = np.lib.format.read_magic(cast(BinaryIO, stream))
-    width = 2 if major == 1 else 4
-    stream.read(int.from_bytes(stream.read(width), "little"))
-
-
 def read_phantom_note(archive: zipfile.ZipFile, path: Path) -> str | None:
     """Return the JSON that `medplus phantom` leaves in the files it writes, if it is there."""
     if f"{PHANTOM_KEY}.npy" not in archive.namelist():
@@ -195,4 +178,5 @@ def read_phantom_note(archive: zipfile.ZipFile, path: Path) -> str | None:
     header = _read_header(archive, path, PHANTOM_KEY)
     if header.dtype.kind != "U" or header.shape != () or header.nbytes > _LONGEST_NOTE:
         return None
-    return str(read_array(archive, path, header)[()])
+    content = b"".join(read_blocks(archive, path, header))
+    return str(np.load(io.BytesIO(content), allow_pickle=False)[()])

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medplus.datasets.folder import build, workers
-from medplus.datasets.folder.load import cached_sizes
-from medplus.datasets.load import dataset_name, digests_of, is_folder, is_path
+from medplus.datasets import build
+from medplus.datasets.sources import digests, find, known_digest, name_of, resolve
+from medplus.datasets.sources.folder import cached_sizes
 from medplus.errors import DatasetError, UsageError
 from medplus.vocabulary import MULTI_LABEL, SPLITS
-from tests.datasets.folder.folders import SPLIT_FOLDERS, describe, load, write_table
+from tests.datasets.folders import SPLIT_FOLDERS, describe, load, write_table
 
 pytestmark = pytest.mark.usefixtures("fast_disk")
 
@@ -111,18 +111,6 @@ def test_several_label_columns_are_multi_label(fill, name):
     assert [len(data.splits[s]) for s in SPLITS] == pytest.approx([28, 4, 8], abs=2)
 
 
-def test_groups_stay_whole(fill):
-    root = fill({"images": 60})
-    rows = [[f"images/{i}.png", i % 2, f"patient {i // 4}"] for i in range(60)]
-    write_table(root, [["path", "label", "patient"], *rows])
-    describe(root, "group_column: patient")
-    load(root)
-    split = {r["path"]: r["split"] for r in csv.DictReader((root / "splits.csv").open())}
-    for patient in range(15):
-        assert len({split[f"images/{i}.png"] for i in range(4 * patient, 4 * patient + 4)}) == 1
-    assert set(split.values()) == set(SPLITS)
-
-
 def test_description_says_what_cannot_be_seen(fill):
     root = fill({"low": 6, "high": 6, "middle": 6})
     describe(
@@ -136,7 +124,7 @@ def test_description_says_what_cannot_be_seen(fill):
     assert (data.task, data.classes) == ("ordinal-regression", ("low", "middle", "high"))
     assert (data.licence, data.citation) == ("CC BY 4.0", "Me (2025)")
     assert data.splits["train"].images.shape[1:] == (10, 10, 3)
-    assert dataset_name(str(root)) == "grades"
+    assert name_of(str(root)) == "grades"
 
 
 def test_licence_and_citation_travel_into_records(cli, fill):
@@ -183,9 +171,10 @@ def test_second_read_decodes_nothing(fill, monkeypatch):
 
 def test_sizes_are_separate_and_both_meant_where_none_is_named(fill):
     root = fill({"a": 5, "b": 5})
-    digests = {load(root, 6).digest, load(root, 8).digest}
-    assert cached_sizes(root) == [6, 8]
-    assert digests_of(str(root), None, "data") == digests
+    both = {load(root, 6).digest, load(root, 8).digest}
+    ref = resolve(str(root))
+    assert cached_sizes(ref) == [6, 8]
+    assert digests(ref) == both
 
 
 @pytest.mark.parametrize("what", ["pixels", "policy", "classes"])
@@ -246,7 +235,7 @@ def test_script_without_a_main_guard_is_told_and_reads_by_itself(fill, tmp_path)
     root = fill({"a": 70, "b": 70})
     script = tmp_path / "script.py"
     script.write_text(
-        "from medplus.datasets.folder import build\n"
+        "from medplus.datasets import build\n"
         "build.worker_count = lambda n: 2\n"
         "from medplus import load_dataset\n"
         f"print(load_dataset({str(root)!r}, 6).digest)\n"
@@ -255,10 +244,6 @@ def test_script_without_a_main_guard_is_told_and_reads_by_itself(fill, tmp_path)
     assert ran.returncode == 0
     assert "if __name__ == '__main__':); this process reads the rest" in ran.stderr
     assert ran.stdout.strip() == load(root).digest
-
-
-def test_few_images_are_worth_no_workers():
-    assert workers.worker_count(10) == 0
 
 
 @pytest.mark.parametrize("size", [0, -1, 5000])
@@ -274,9 +259,43 @@ def test_flag_stays_a_flag_where_a_folder_has_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("breastmnist").mkdir()
     Path("mine.v1").mkdir()
-    assert not is_path("breastmnist") and is_folder("./breastmnist")
-    assert is_folder("mine.v1") and dataset_name("mine.v1") == "mine.v1"
-    assert not is_path("other")
+    assert resolve("breastmnist").source == "medmnist"
+    for name in ("./breastmnist", "mine.v1"):
+        ref = resolve(name)
+        assert (ref.source, ref.name, ref.any_size) == ("folder", Path(name).name, True)
+        assert ref.spelling == str(tmp_path / name)
+    assert find("other") is None and name_of("other") == "other"
+
+
+def test_rows_are_named_by_the_paths_of_their_images(fill):
+    root = fill({"b/deep": 10, "a c": 10})
+    data = load(root)
+    for split, part in data.splits.items():
+        assert len(part.names) == len(part)
+        rows = csv.DictReader((root / "splits.csv").open(newline=""))
+        assert list(part.names) == sorted(r["path"] for r in rows if r["split"] == split)
+        for name, image in zip(part.names, part.images, strict=True):
+            np.testing.assert_array_equal(image, np.asarray(Image.open(root / name)))
+
+
+def test_damaged_names_are_told_when_they_are_used(fill):
+    root = fill({"a": 5, "b": 5})
+    load(root)
+    names = root / ".medplus-cache/6/val_names.json"
+    names.write_bytes(names.read_bytes().replace(b"a/", b"b/"))
+    part = load(root).splits["val"]
+    with pytest.raises(DatasetError, match=r"val_names.json is damaged; delete .*filled again"):
+        part.names[0]
+
+
+def test_digest_is_known_once_a_folder_was_read_as_it_is_now(fill, save):
+    ref = resolve(str(fill({"a": 5, "b": 5})))
+    assert known_digest(ref, 6) is None
+    assert not (Path(ref.spelling) / ".medplus-cache").exists()
+    digest = load(Path(ref.spelling)).digest
+    assert known_digest(ref, 6) == digest
+    save("a/0.png", np.zeros((6, 6), np.uint8))
+    assert known_digest(ref, 6) is None
 
 
 def test_run_is_no_dataset(tmp_path):
@@ -295,7 +314,7 @@ def test_folder_of_npz_files_is_told_from_one_of_images(tmp_path):
 _READ = """
 import logging, sys, time
 from pathlib import Path
-from medplus.datasets.load import load_dataset
+from medplus.datasets.sources import load_dataset
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 go = Path(sys.argv[2])
 print("ready", flush=True)

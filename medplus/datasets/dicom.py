@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from medplus.datasets.folder.decode import ImageFaultError, scale_to_bytes
+from medplus.datasets.intensity import ImageFaultError, scale_to_bytes
 from medplus.errors import DatasetError, first_line
 
 if TYPE_CHECKING:

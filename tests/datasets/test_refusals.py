@@ -10,7 +10,7 @@ from PIL import Image
 
 from medplus.errors import DatasetError, UsageError
 from medplus.vocabulary import SPLITS
-from tests.datasets.folder.folders import SPLIT_FOLDERS, describe, load, refusal, write_table
+from tests.datasets.folders import SPLIT_FOLDERS, describe, load, refusal, write_table
 
 pytestmark = pytest.mark.usefixtures("fast_disk")
 

@@ -10,9 +10,10 @@ import pytest
 
 pydicom = pytest.importorskip("pydicom")
 
-from medplus.datasets.folder import dicom  # noqa: E402
-from medplus.datasets.folder.decode import ImageFaultError, Reading, glance, read  # noqa: E402
-from medplus.datasets.load import load_dataset  # noqa: E402
+from medplus.datasets import dicom  # noqa: E402
+from medplus.datasets.decode import Reading, glance, read  # noqa: E402
+from medplus.datasets.intensity import ImageFaultError  # noqa: E402
+from medplus.datasets.sources import load_dataset  # noqa: E402
 from medplus.errors import DatasetError  # noqa: E402
 
 FILES = Path(pydicom.__file__).parent / "data" / "test_files"

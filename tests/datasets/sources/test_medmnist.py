@@ -1,4 +1,4 @@
-"""From a name and a size to images, labels and where they come from."""
+"""A flag and a size: which file, is it what it says, and what does it hold."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from medplus.datasets import catalog
-from medplus.datasets.load import find_file, is_path, load_dataset
 from medplus.datasets.phantom import write_phantom
+from medplus.datasets.sources import describe, digest, known_digest, load_dataset, resolve
+from medplus.datasets.sources.medmnist import find_file
 from medplus.errors import DatasetError, UsageError
 from medplus.vocabulary import MULTI_LABEL, SPLITS
 
@@ -37,35 +36,12 @@ def test_flag_and_size_name_the_official_file(write_npz, make_arrays, size):
         np.testing.assert_array_equal(data.splits[split].labels, arrays[f"{split}_labels"])
 
 
-def test_size_of_a_flag_defaults_to_28(write_npz):
-    assert load_dataset("breastmnist", data_root=write_npz().parent).size == 28
-
-
-def test_images_are_memory_mapped(write_npz, is_mapped):
-    images = load_dataset("breastmnist", data_root=write_npz().parent).splits["train"].images
-    assert is_mapped(images)
-
-
-def test_rgb_images_keep_their_channels(write_npz, make_arrays):
-    arrays = make_arrays(pixel_shape=(3,), n_classes=8)
-    data = load_dataset("bloodmnist", data_root=write_npz("bloodmnist.npz", arrays).parent)
-    assert data.channels == 3
-    np.testing.assert_array_equal(data.splits["val"].images, arrays["val_images"])
-
-
 def test_single_channel_axis_is_dropped(write_npz, make_arrays):
     arrays = make_arrays(pixel_shape=(1,))
     data = load_dataset("breastmnist", data_root=write_npz(arrays=arrays).parent)
     assert data.channels == 1
     assert data.splits["train"].images.shape == (7, 28, 28)
     np.testing.assert_array_equal(data.splits["train"].images, arrays["train_images"][..., 0])
-
-
-def test_column_major_images_are_the_same_images(write_npz, make_arrays):
-    arrays = make_arrays(pixel_shape=(3,), n_classes=8)
-    turned = {name: np.asfortranarray(array) for name, array in arrays.items()}
-    data = load_dataset("bloodmnist", data_root=write_npz("bloodmnist.npz", turned).parent)
-    np.testing.assert_array_equal(data.splits["test"].images[2], arrays["test_images"][2])
 
 
 @pytest.mark.parametrize("dtype", ["u1", ">i8", "<u8", "?"])
@@ -133,72 +109,33 @@ def test_phantom_is_recognised_without_a_warning(tmp_path, caplog):
     assert caplog.records == []
 
 
-def test_digest_is_the_same_by_flag_and_by_path(write_npz):
+def test_digest_tells_what_labels_mean_and_the_cache_knows_it(write_npz):
     path = write_npz()
-    by_flag = load_dataset("breastmnist", data_root=path.parent)
-    assert load_dataset(str(path)).digest == by_flag.digest
+    ref = resolve("breastmnist")
+    assert known_digest(ref, 28, path.parent) is None
+    assert digest(ref, 64, path.parent) is None
+    by_flag = load_dataset("breastmnist", data_root=path.parent).digest
+    assert digest(ref, 28, path.parent) == known_digest(ref, 28, path.parent) == by_flag
+    assert load_dataset(str(path)).digest != by_flag  # whose classes have no names
 
 
-# --- by path ----------------------------------------------------------------------------------
+def test_rows_are_numbered(write_npz):
+    names = load_dataset("breastmnist", data_root=write_npz().parent).splits["val"].names
+    assert (len(names), names[0], names[-1], names[1:]) == (3, "val/0", "val/2", ["val/1", "val/2"])
+    with pytest.raises(IndexError):
+        names[3]
 
 
-@pytest.mark.parametrize(
-    ("n_classes", "n_labels", "task", "found"),
-    [
-        (2, 1, "binary-class", 2),
-        (3, 1, "multi-class", 3),
-        (2, 4, MULTI_LABEL, 4),
-        (2, 2, MULTI_LABEL, 2),
-    ],
-)
-def test_task_of_a_file_is_inferred_from_its_labels(
-    write_npz, make_arrays, n_classes, n_labels, task, found
-):
-    path = write_npz("mine.npz", make_arrays(n_classes=n_classes, n_labels=n_labels))
-    data = load_dataset(str(path))
-    assert (data.name, data.source) == ("mine", "custom")
-    assert (data.task, data.n_classes) == (task, found)
-    assert data.splits["train"].labels.shape == (7, n_labels)
-
-
-def test_class_that_only_the_test_split_has_counts(write_npz, make_arrays):
-    arrays = make_arrays()
-    arrays["test_labels"][4] = 5
-    assert load_dataset(str(write_npz("mine.npz", arrays))).n_classes == 6
-
-
-def test_size_of_a_file_is_that_of_its_images(write_npz, make_arrays):
-    path = write_npz("mine.npz", make_arrays(size=17))
-    assert load_dataset(str(path)).size == 17
-    assert load_dataset(str(path), 17).size == 17
-    with pytest.raises(UsageError, match="images of 17 px") as caught:
-        load_dataset(str(path), 28)
-    assert str(path) in str(caught.value)
-
-
-@pytest.mark.parametrize(("n_classes", "dtype"), [(256, np.uint8), (257, np.int64)])
-def test_labels_are_int64_beyond_256_classes(write_npz, make_arrays, n_classes, dtype):
-    labels = np.zeros(7, np.int32)
-    labels[3] = n_classes - 1
-    data = load_dataset(str(write_npz("mine.npz", train_labels=labels)))
-    assert data.splits["train"].labels.dtype == dtype
-    assert data.splits["train"].labels[3, 0] == n_classes - 1
-
-
-def test_a_flag_names_the_collection_and_a_path_the_file(write_npz, monkeypatch):
-    path = write_npz()
-    assert not is_path("breastmnist")
-    assert is_path("breastmnist.npz")
-    assert is_path("./breastmnist")
-    assert is_path(str(path))
-    monkeypatch.chdir(path.parent)
-    path.rename("own")
-    assert is_path("own")
-
-
-@pytest.mark.parametrize("name", ["", "x" * 5000, "nul\0"])
-def test_impossible_name_is_no_path(name):
-    assert not is_path(name)
+def test_outline_is_the_files_or_what_medmnist_states(write_npz, make_arrays):
+    path = write_npz("chestmnist.npz", make_arrays(n_labels=14))
+    found = describe(resolve("chestmnist"), None, path.parent)
+    assert (found.n_samples, found.n_classes, found.n_labels, found.size) == (
+        {"train": 7, "val": 3, "test": 5}, 14, 14, 28,
+    )  # fmt: skip
+    stated = describe(resolve("breastmnist"), 64, path.parent)
+    assert (stated.n_samples, stated.n_classes, stated.n_labels, stated.size) == (
+        {"train": 546, "val": 78, "test": 156}, 2, 1, 64,
+    )  # fmt: skip
 
 
 # --- what is refused --------------------------------------------------------------------------
@@ -242,16 +179,6 @@ def test_data_folder_without_permission_is_told(tmp_path, monkeypatch):
         find_file(catalog.info("breastmnist"), 28, tmp_path)
 
 
-def test_missing_path_is_a_dataset_error(tmp_path):
-    with pytest.raises(DatasetError, match="does not exist"):
-        load_dataset(str(tmp_path / "none.npz"))
-
-
-def test_folder_without_images_is_a_dataset_error(tmp_path):
-    with pytest.raises(DatasetError, match="holds no images"):
-        load_dataset(f"{tmp_path}/")
-
-
 def test_misnamed_size_is_refused(write_npz, make_arrays):
     path = write_npz("breastmnist_64.npz", make_arrays(size=28))
     with pytest.raises(DatasetError, match="holds images of 28 px, not 64") as caught:
@@ -290,46 +217,3 @@ def test_multi_label_flag_beyond_1_is_refused(write_npz, make_arrays):
     path = write_npz("chestmnist.npz", make_arrays(n_labels=14, n_classes=3))
     with pytest.raises(DatasetError, match="has the value 2"):
         load_dataset("chestmnist", data_root=path.parent)
-
-
-def test_negative_label_of_a_file_is_refused(write_npz):
-    path = write_npz("mine.npz", train_labels=np.array([0, 1, 2, 0, -1, 1, 2]))
-    with pytest.raises(DatasetError, match="train_labels has the value -1") as caught:
-        load_dataset(str(path))
-    assert str(path) in str(caught.value)
-
-
-@pytest.mark.parametrize("value", [2**16, 10**12, 2**64 - 1])
-def test_absurd_class_index_of_a_file_is_refused_at_once(write_npz, value):
-    labels = np.zeros(3, np.uint64)
-    labels[0] = value
-    path = write_npz("mine.npz", val_labels=labels)
-    with pytest.raises(DatasetError, match=f"the labels reach {value}") as caught:
-        load_dataset(str(path))
-    assert str(path) in str(caught.value)
-
-
-def test_header_of_a_trillion_elements_costs_no_memory(write_npz):
-    import zipfile
-
-    path = write_npz("mine.npz", train_images=None)
-    header = "{'descr': '|u1', 'fortran_order': False, 'shape': (1275510204, 28, 28), }\n"
-    with zipfile.ZipFile(path, "a") as archive:
-        magic = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little")
-        archive.writestr("train_images.npy", magic + header.encode())
-    with pytest.raises(DatasetError, match="but holds 0 bytes"):
-        load_dataset(str(path))
-
-
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(part=st.floats(0, 1, exclude_max=True))
-def test_file_cut_anywhere_is_a_dataset_error(write_npz, part):
-    path = write_npz("cut.npz")
-    content = path.read_bytes()
-    path.write_bytes(content[: int(part * len(content))])
-    with pytest.raises(DatasetError) as caught:
-        load_dataset(str(path))
-    assert str(path) in str(caught.value)
-    assert list((path.parent / ".medplus-cache").iterdir()) == []

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from medplus.datasets.folder.describe import Description
-from medplus.datasets.folder.find import Sample
-from medplus.datasets.folder.wording import count, some
+from medplus.datasets.description import Description
+from medplus.datasets.files import Sample
+from medplus.datasets.wording import count, some
 from medplus.errors import UsageError, nearest
 from medplus.vocabulary import MULTI_LABEL, Task
 

@@ -10,37 +10,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import (  # the plugins, since only those that were imported can read
-    BmpImagePlugin,
-    Image,
-    ImageOps,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-)
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from medplus.datasets.folder.describe import Channels, Policy
-from medplus.datasets.folder.find import DICOM
-from medplus.errors import DatasetError, first_line
+from medplus.datasets import dicom
+from medplus.datasets.description import Channels, Policy
+from medplus.datasets.files import DICOM
+from medplus.datasets.intensity import ImageFaultError, scale_to_bytes
+from medplus.errors import first_line
 
 RULES = 1
 """Version of the rules below: what changes a pixel raises it, and images are read anew."""
 
-FORMATS = (
-    BmpImagePlugin.BmpImageFile.format,
-    BmpImagePlugin.DibImageFile.format,
-    JpegImagePlugin.JpegImageFile.format,
-    PngImagePlugin.PngImageFile.format,
-    TiffImagePlugin.TiffImageFile.format,
-)
+FORMATS = ("BMP", "DIB", "JPEG", "PNG", "TIFF")
 _GREY = ("1", "L", "LA", "La", "I", "F")
 _WHITE_IS_ZERO = 0
 _PHOTOMETRIC_TAG = 262
-
-
-class ImageFaultError(DatasetError):
-    """An image that cannot be used; the message is the reason, without the file's name."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +65,6 @@ def glance(path: Path) -> Glance:
     ImageFaultError
     """
     if path.suffix.lower() == DICOM:
-        from medplus.datasets.folder import dicom
-
         colour, shape = dicom.glance(path)
         return Glance(colour, shape, dicom=True)
     with _open(path) as image:
@@ -99,8 +81,6 @@ def read(path: Path, reading: Reading, grey: bool) -> tuple[npt.NDArray[np.uint8
     ImageFaultError
     """
     if path.suffix.lower() == DICOM:
-        from medplus.datasets.folder import dicom
-
         image = Image.fromarray(dicom.read(path, reading.value_range))
     else:
         image = _upright(path, reading.value_range)
@@ -129,12 +109,6 @@ def fit(image: Image.Image, size: int, policy: Policy) -> Image.Image:
     resized = image.resize(inner, Image.Resampling.BICUBIC)
     canvas.paste(resized, ((size - inner[0]) // 2, (size - inner[1]) // 2))
     return canvas
-
-
-def scale_to_bytes(values: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.uint8]:
-    """Map low..high to 0..255, linearly and rounded; what lies outside is clipped."""
-    scaled = (values.astype(np.float64) - low) * (255 / (high - low))
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
 def _open(path: Path) -> Image.Image:

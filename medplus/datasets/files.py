@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from medplus.datasets.folder.wording import count, quoted, some
+from medplus.datasets.wording import count, quoted, some
 from medplus.errors import DatasetError, UsageError
 from medplus.vocabulary import Split
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medplus.datasets.folder.split import split
+from medplus.datasets.splits import split
 
 FRACTIONS = (0.7, 0.1, 0.2)
 shares = st.sampled_from([FRACTIONS, (0.5, 0.25, 0.25), (0.8, 0.1, 0.1), (0.6, 0.4)])
@@ -18,6 +18,7 @@ def one_hot(classes: list[int]) -> np.ndarray:
     return np.eye(max(classes) + 1)[classes]
 
 
+@settings(deadline=None)
 @given(counts=st.lists(st.integers(3, 60), min_size=2, max_size=6), fractions=shares, seed=seeds)
 def test_every_class_has_its_share_in_every_part(counts, fractions, seed):
     classes = np.repeat(np.arange(len(counts)), counts)
@@ -29,6 +30,7 @@ def test_every_class_has_its_share_in_every_part(counts, fractions, seed):
         assert (np.abs(found - n * np.array(fractions)) <= 2).all()
 
 
+@settings(deadline=None)
 @given(data=st.data(), fractions=shares, seed=seeds)
 def test_groups_stay_whole_and_no_part_is_empty(data, fractions, seed):
     groups = data.draw(st.lists(st.integers(0, 12), min_size=len(fractions), max_size=120))
@@ -40,6 +42,7 @@ def test_groups_stay_whole_and_no_part_is_empty(data, fractions, seed):
     assert set(parts) == set(range(len(fractions)))
 
 
+@settings(deadline=None)
 @given(seed=seeds, fractions=shares, per_group=st.integers(1, 4))
 def test_small_groups_leave_fractions_and_classes_near_their_shares(seed, fractions, per_group):
     rng = np.random.default_rng(seed)
@@ -57,6 +60,18 @@ def test_small_groups_leave_fractions_and_classes_near_their_shares(seed, fracti
             assert abs(found - fraction * n) <= 2 * per_group
 
 
+def test_many_groups_are_whole_and_near_their_shares_too():
+    rng = np.random.default_rng(1)
+    groups = np.repeat(np.arange(4000), rng.integers(1, 6, 4000))
+    classes = rng.choice(3, 4000, p=(0.6, 0.3, 0.1))[groups]
+    parts = split(one_hot(classes.tolist()), groups.tolist(), FRACTIONS, 0)
+    assert len(np.unique(np.column_stack([groups, parts]), axis=0)) == 4000
+    for value in range(3):
+        found = np.bincount(parts[classes == value], minlength=3) / (classes == value).sum()
+        np.testing.assert_allclose(found, FRACTIONS, atol=0.03)
+
+
+@settings(deadline=None)
 @given(seed=seeds)
 def test_every_label_of_a_multi_label_task_is_near_its_share(seed):
     rng = np.random.default_rng(seed)
@@ -65,7 +80,7 @@ def test_every_label_of_a_multi_label_task_is_near_its_share(seed):
     for part, fraction in enumerate(FRACTIONS):
         here = flags[parts == part]
         assert abs(len(here) - 400 * fraction) <= 8
-        assert (np.abs(here.sum(0) - flags.sum(0) * fraction) <= 3).all()
+        assert (np.abs(here.sum(0) - flags.sum(0) * fraction) <= 5).all()
 
 
 @pytest.mark.parametrize("groups", [None, [i // 3 for i in range(90)]], ids=["images", "groups"])

@@ -25,6 +25,7 @@ Result = TypeVar("Result")
 
 _MOST_WORKERS = 16
 _IMAGES_PER_WORKER = 500
+_CHUNK = 64
 
 
 def worker_count(n_images: int) -> int:
@@ -55,7 +56,7 @@ def in_workers(
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, context, initializer=_leave_interrupts) as pool:
             try:
-                for result in pool.map(function, tasks):
+                for result in pool.map(function, tasks, chunksize=_CHUNK):
                     yield result
                     done += 1
             except BrokenProcessPool:

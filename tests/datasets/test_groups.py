@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medplus.datasets.load import load_dataset
+from medplus.datasets.sources import load_dataset
 from medplus.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("fast_disk")

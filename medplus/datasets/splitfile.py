@@ -7,7 +7,6 @@ import io
 import logging
 import os
 import re
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,11 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from medplus import atomic
-from medplus.datasets.folder.describe import Description
-from medplus.datasets.folder.find import Sample
-from medplus.datasets.folder.labels import Labels, check_class_sizes
-from medplus.datasets.folder.split import split
-from medplus.datasets.folder.wording import count, some
+from medplus.datasets.description import Description
+from medplus.datasets.files import Sample
+from medplus.datasets.groups import check_groups
+from medplus.datasets.labels import Labels, check_class_sizes
+from medplus.datasets.splits import split
+from medplus.datasets.wording import count, some
 from medplus.errors import DatasetError, UsageError
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split
 
@@ -69,12 +69,11 @@ def find_split_file(root: Path, fallback: Path) -> SplitFile | None:
     return None
 
 
-def with_written_groups(description: Description, root: Path, fallback: Path) -> Description:
+def with_written_groups(description: Description, known: SplitFile | None) -> Description:
     """Return the description with the groups of the split that was written down, if it has none.
 
     A command that names the group column is followed by others that do not.
     """
-    known = find_split_file(root, fallback)
     if known is None or description.group_column is not None:
         return description
     found = (_GROUPS.search(row.get("made_by") or "") for row in _rows(known))
@@ -101,7 +100,7 @@ def settle(
     present = {sample.split for sample in samples}
     missing = [name for name in SPLITS if name not in present]
     if not missing:
-        _check_groups(root, samples, description)
+        check_groups(root, samples, description)
         return samples, None
     if present != {None} and "train" in missing:
         raise UsageError(f"{root} has {some(sorted(map(str, present)))} but no train images; add a "
@@ -116,7 +115,7 @@ def settle(
         known = SplitFile(place / SPLITS_FILE, text, is_new=True)
     else:
         settled = _reused(known, samples, open_names, made_by)
-    _check_groups(root, settled, description)
+    check_groups(root, settled, description)
     return settled, known
 
 
@@ -227,24 +226,3 @@ def _reused(
         raise UsageError(f"{file.path} leaves {' and '.join(empty)} without an image; mend it, or "
                          "delete it to split anew")  # fmt: skip
     return settled
-
-
-def _check_groups(root: Path, samples: list[Sample], description: Description) -> None:
-    if description.group_column is None:
-        return
-    where: dict[str | None, set[Split | None]] = defaultdict(set)
-    for sample in samples:
-        where[sample.group].add(sample.split)
-    torn = sorted(str(group) for group, splits in where.items() if len(splits) > 1)
-    if not torn:
-        return
-    told = (
-        f"{count(len(torn), 'group')} of {len(where):,} in the column "
-        f"'{description.group_column}' {some(torn)}"
-    )
-    if not description.allow_shared_groups:
-        raise UsageError(
-            f"{root}: {told} stand in several splits, so test scores would be too good; split by "
-            "group, or say allow_shared_groups: true in dataset.yaml"
-        )
-    log.warning("%s: %s stand in several splits; test scores may be too good", root, told)
