@@ -99,6 +99,7 @@ class World:
             "precision": "fp32", "dtype": "float32", "fit": "pad", "feature": "prelogits",
             "dataset_digest": self.digest(dataset), "classes": 2, "seconds": 1.5,
             "cost": {"seconds": 1.5, "device": "CPU (1 threads)", "shared_by": 1},
+            "created": "2026-01-01T00:00:00Z",
         }  # fmt: skip
         recipe: dict[str, Any] = {}
         if protocol == "knn":
@@ -519,7 +520,7 @@ def test_flag_and_size_are_told_apart(world, new_folder):
         datasets=["breastmnist", "bloodmnist"], sizes=[28, 64], protocols={"knn": {"k": 3}}
     )
     states = {
-        (p.job.cell.dataset, p.job.cell.size, p.job.kind): p.state for p in world.plan(grid).jobs
+        (p.job.spec.dataset, p.job.spec.size, p.job.kind): p.state for p in world.plan(grid).jobs
     }
     done = {key for key, state in states.items() if state == "finished"}
     assert done == {
@@ -553,12 +554,12 @@ class TestFinetunedBackbone:
 
     def test_its_heads_and_networks_count(self, world, trained):
         name, digest = "resnet18@r", self.sha256(trained[1])
-        world.store(backbone=name, weights="/x", fit="native", weights_sha256=digest)
-        world.run("knn", backbone=name, weights="/x", fit="native", weights_sha256=digest)
-        world.run("finetune", backbone=name, weights="/x", fit="native", weights_sha256=digest)
+        world.store(backbone=name, weights="pretrained", fit="native", weights_sha256=digest)
+        world.run("knn", backbone=name, weights="pretrained", fit="native", weights_sha256=digest)
+        world.run("finetune", backbone=name, weights="pretrained", fit="native", weights_sha256=digest)
         plan = world.plan(self.grid(world, trained[1]))
         assert left(plan) == set()
-        assert {planned.job.weights for planned in plan.jobs} == {"pretrained"}
+        assert {planned.job.spec.weights for planned in plan.jobs} == {"pretrained"}
 
     def test_those_of_other_weights_of_its_name_do_not(self, world, trained):
         name, digest = "resnet18@r", self.sha256(trained[2])
@@ -634,7 +635,8 @@ def test_plan_of_any_grid_and_any_part_of_it_on_disk(sweep, new_world):
     assert len(set(everything)) == len(everything)
     jobs = {}
     for planned in plan.jobs:
-        dataset, size, backbone = planned.job.cell
+        spec = planned.job.spec
+        dataset, size, backbone = spec.dataset, spec.size, spec.backbone
         cell = (Path(dataset).stem, size or 8, backbone)
         seed = planned.job.options["seed"] if planned.job.kind == "finetune" else None
         jobs[cell, planned.job.kind, seed] = planned
@@ -672,7 +674,7 @@ def test_plan_of_any_grid_and_any_part_of_it_on_disk(sweep, new_world):
     estimates = {planned.job.id: planned.seconds for planned in plan.jobs}
     for task in plan.tasks:
         kinds = [job.kind for job in task.jobs]
-        assert len({job.cell for job in task.jobs}) == 1
+        assert len({job.spec for job in task.jobs}) == 1
         assert kinds == ["finetune"] or (kinds == sorted(kinds, key=KINDS.index))
         assert task.seconds == pytest.approx(sum(estimates[job.id] for job in task.jobs))
         # Heads either find their store, or make it first.
