@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.buffer.cpu import NDBuffer
 from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore
 
@@ -95,11 +96,20 @@ class ArrayReader:
         self._array = array
 
     def visit(
-        self, chunks: Iterable[int], visit: Callable[[slice, np.ndarray], None] | None = None
+        self,
+        chunks: Iterable[int],
+        visit: Callable[[slice, np.ndarray], None] | None = None,
+        into: np.ndarray | None = None,
     ) -> list[int]:
         """Read some chunks and show their rows to `visit`, in several threads and any order.
 
-        Memory holds a few chunks at a time, however long the array.
+        Memory holds a few chunks at a time, however long the array: rows are overwritten after
+        the call.
+
+        Parameters
+        ----------
+        into : ndarray, optional
+            Memory for the whole array, to read to instead.
 
         Returns
         -------
@@ -111,26 +121,30 @@ class ArrayReader:
 
         def read(first: int) -> list[int]:
             damaged = []
+            own = np.empty(self._layout.chunk_shape, self._layout.dtype) if into is None else into
             with asyncio.Runner() as loop:
                 for chunk in numbers[first::n_threads]:
                     rows = self._layout.rows(chunk)
-                    values = loop.run(self._read(chunk, rows))
-                    if values is None:
+                    place = own[: rows.stop - rows.start] if into is None else into[rows]
+                    if not loop.run(self._fill(place, chunk, rows)):
                         damaged.append(chunk)
                     elif visit is not None:
-                        visit(rows, values)
+                        visit(rows, place)
             return damaged
 
         with ThreadPoolExecutor(max(n_threads, 1)) as pool:
             return sorted(chain.from_iterable(pool.map(read, range(n_threads))))
 
-    async def _read(self, chunk: int, rows: slice) -> np.ndarray | None:
+    async def _fill(self, place: np.ndarray, chunk: int, rows: slice) -> bool:
+        if not is_full(self._container, self._layout, chunk):
+            return False
+        out = NDBuffer.from_numpy_array(place)
         try:
-            if is_full(self._container, self._layout, chunk):
-                return np.asarray(await self._array.async_array.getitem(rows))
+            await self._array.async_array.get_orthogonal_selection(rows, out=out)
         except Exception as error:
             self._check(error)
-        return None
+            return False
+        return True
 
     def _check(self, error: Exception) -> None:
         """Let pass what damage makes decoders, files and archives raise, but no lost network."""
