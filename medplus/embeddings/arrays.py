@@ -117,27 +117,39 @@ class ArrayReader:
             The chunks that are missing or damaged; they are not shown.
         """
         numbers = list(chunks)
-        n_threads = min(self._readers, len(numbers))
+        n_threads = max(1, min(self._readers, len(numbers)))
+        parts = [numbers[first::n_threads] for first in range(n_threads)]
+        with ThreadPoolExecutor(n_threads) as pool:
+            damaged = pool.map(lambda part: self._visit_some(part, visit, into), parts)
+            return sorted(chain.from_iterable(damaged))
 
-        def read(first: int) -> list[int]:
-            damaged = []
-            own = np.empty(self._layout.chunk_shape, self._layout.dtype) if into is None else into
-            with asyncio.Runner() as loop:
-                for chunk in numbers[first::n_threads]:
-                    rows = self._layout.rows(chunk)
-                    place = own[: rows.stop - rows.start] if into is None else into[rows]
-                    if not loop.run(self._fill(place, chunk, rows)):
-                        damaged.append(chunk)
-                    elif visit is not None:
-                        visit(rows, place)
-            return damaged
+    def _visit_some(
+        self,
+        chunks: list[int],
+        visit: Callable[[slice, np.ndarray], None] | None,
+        into: np.ndarray | None,
+    ) -> list[int]:
+        damaged = []
+        own: np.ndarray | None = None
+        with asyncio.Runner() as loop:
+            for chunk in chunks:
+                rows = self._layout.rows(chunk)
+                if not is_full(self._container, self._layout, chunk):
+                    damaged.append(chunk)
+                    continue
+                if into is not None:
+                    place = into[rows]
+                else:  # not before a chunk of this size is there
+                    if own is None:
+                        own = np.empty(self._layout.chunk_shape, self._layout.dtype)
+                    place = own[: rows.stop - rows.start]
+                if not loop.run(self._fill(place, rows)):
+                    damaged.append(chunk)
+                elif visit is not None:
+                    visit(rows, place)
+        return damaged
 
-        with ThreadPoolExecutor(max(n_threads, 1)) as pool:
-            return sorted(chain.from_iterable(pool.map(read, range(n_threads))))
-
-    async def _fill(self, place: np.ndarray, chunk: int, rows: slice) -> bool:
-        if not is_full(self._container, self._layout, chunk):
-            return False
+    async def _fill(self, place: np.ndarray, rows: slice) -> bool:
         out = NDBuffer.from_numpy_array(place)
         try:
             await self._array.async_array.get_orthogonal_selection(rows, out=out)

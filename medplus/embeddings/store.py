@@ -142,7 +142,13 @@ class EmbeddingStore:
         return find_damage(self.path, self.info)
 
     def _read(self, layout: ArrayLayout) -> np.ndarray:
-        values = np.empty(layout.shape, layout.dtype)
+        try:
+            values = np.empty(layout.shape, layout.dtype)
+        except (MemoryError, ValueError):
+            raise StoreError(
+                f"{self.path}: {layout.path} does not fit into memory "
+                f"({layout.nbytes / 1e9:.0f} GB); read it in parts, with visit"
+            ) from None
         self._refuse(layout, self._reader(layout).visit(range(layout.n_chunks), into=values))
         return values
 

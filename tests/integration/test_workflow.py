@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medplus.seal import seal
+
 NETWORK = "lcnet_035"
 SPLITS = ("train", "val", "test")
 
