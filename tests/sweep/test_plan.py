@@ -556,7 +556,9 @@ class TestFinetunedBackbone:
         name, digest = "resnet18@r", self.sha256(trained[1])
         world.store(backbone=name, weights="pretrained", fit="native", weights_sha256=digest)
         world.run("knn", backbone=name, weights="pretrained", fit="native", weights_sha256=digest)
-        world.run("finetune", backbone=name, weights="pretrained", fit="native", weights_sha256=digest)
+        world.run(
+            "finetune", backbone=name, weights="pretrained", fit="native", weights_sha256=digest
+        )
         plan = world.plan(self.grid(world, trained[1]))
         assert left(plan) == set()
         assert {planned.job.spec.weights for planned in plan.jobs} == {"pretrained"}
