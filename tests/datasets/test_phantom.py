@@ -30,8 +30,13 @@ from medplus.datasets.phantom import (
     write_phantom,
     write_phantoms,
 )
-from medplus.datasets.phantom.labels import draw_labels, least_per_split
-from medplus.datasets.phantom.prevalence import CHEST, CHEST_SICK, class_shares
+from medplus.datasets.phantom.labels import (
+    CHEST,
+    CHEST_SICK,
+    class_shares,
+    draw_labels,
+    least_per_split,
+)
 from medplus.errors import UsageError
 from medplus.vocabulary import MULTI_LABEL, SIZES, SPLITS
 
@@ -91,7 +96,7 @@ def test_file_says_that_it_is_a_phantom(tmp_path):
         stated = json.loads(str(file["phantom"]))
     assert stated == {
         "generator": "medplus phantom",
-        "version": 1,
+        "version": 2,
         "seed": 5,
         "difficulty": 0.25,
         "samples": 30,

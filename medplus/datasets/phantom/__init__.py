@@ -7,8 +7,8 @@ that look like the real ones from afar. Scores on a phantom say nothing about me
 from __future__ import annotations
 
 from medplus.datasets.phantom.labels import DEFAULT_SAMPLES, split_counts
+from medplus.datasets.phantom.painter import Scene, render, render_sizes, scenes
 from medplus.datasets.phantom.preview import contact_sheet
-from medplus.datasets.phantom.render import Scene, render, render_sizes, scenes
 from medplus.datasets.phantom.writer import PhantomMark, read_mark, write_phantom, write_phantoms
 
 __all__ = [

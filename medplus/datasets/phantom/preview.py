@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from medplus.datasets import catalog
 from medplus.datasets.phantom.labels import least_per_split
-from medplus.datasets.phantom.render import Scene, render, scenes
+from medplus.datasets.phantom.painter import Scene, render, scenes
 from medplus.vocabulary import MULTI_LABEL
 
 _LABEL_WIDTH = 190
 _HEADING = 26
 _GAP = 2
+_LETTERS = 27
 _INK, _QUIET, _PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 
 
@@ -48,44 +48,33 @@ def contact_sheet(
     PIL.Image.Image
         An RGB image; save it with ``.save("sheet.png")``.
     """
-    blocks = [
-        _block(flag, _rows(flag, size, per_class, seed, difficulty), tile, difficulty)
-        for flag in flags
-    ]
-    height = sum(block.height for block in blocks)
-    sheet = Image.new("RGB", (max(block.width for block in blocks), height), _PAPER)
-    top = 0
-    for block in blocks:
+    blocks = [_block(flag, size, per_class, seed, difficulty, tile) for flag in flags]
+    tops = np.cumsum([0, *(block.height for block in blocks)]).tolist()
+    sheet = Image.new("RGB", (blocks[0].width, tops[-1]), _PAPER)
+    for block, top in zip(blocks, tops[:-1], strict=True):
         sheet.paste(block, (0, top))
-        top += block.height
     return sheet
 
 
-def _rows(
-    flag: str, size: int, per_class: int, seed: int, difficulty: float
-) -> list[NDArray[np.uint8]]:
-    """Render the examples of each class, (per_class, size, size[, 3]) per row."""
-    return [
-        render(_examples(flag, label, per_class, seed, difficulty), size)
-        for label in range(len(catalog.info(flag).classes))
-    ]
-
-
-def _block(flag: str, rows: list[NDArray[np.uint8]], tile: int, difficulty: float) -> Image.Image:
+def _block(
+    flag: str, size: int, per_class: int, seed: int, difficulty: float, tile: int
+) -> Image.Image:
     """Draw one dataset: a heading, then a row per class."""
-    per_class, size = rows[0].shape[:2]
-    pitch = tile + _GAP
-    width, height = _LABEL_WIDTH + per_class * pitch, _HEADING + len(rows) * pitch
-    block = Image.new("RGB", (width, height), _PAPER)
+    classes, pitch = catalog.info(flag).classes, tile + _GAP
+    shape = (_LABEL_WIDTH + per_class * pitch, _HEADING + len(classes) * pitch)
+    block = Image.new("RGB", shape, _PAPER)
     draw = ImageDraw.Draw(block)
-    font = ImageFont.load_default(size=12)
     heading = f"{flag} (phantom, {size} px, difficulty {difficulty:g})"
     draw.text((4, 6), heading, fill=_INK, font=ImageFont.load_default(size=14))
-    for row, (name, images) in enumerate(zip(catalog.info(flag).classes, rows, strict=True)):
-        top = _HEADING + row * pitch
-        draw.text((4, top + tile // 2 - 8), _shortened(name, 27), fill=_QUIET, font=font)
+    resample = Image.Resampling.NEAREST if tile >= size else Image.Resampling.BOX
+    for label, name in enumerate(classes):
+        top = _HEADING + label * pitch
+        text = name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…"
+        font = ImageFont.load_default(size=12)
+        draw.text((4, top + tile // 2 - 8), text, fill=_QUIET, font=font)
+        images = render(_examples(flag, label, per_class, seed, difficulty), size)
         for column, image in enumerate(images):
-            shown = Image.fromarray(image).convert("RGB").resize((tile, tile), _filter(size, tile))
+            shown = Image.fromarray(image).convert("RGB").resize((tile, tile), resample)
             block.paste(shown, (_LABEL_WIDTH + column * pitch, top))
     return block
 
@@ -111,11 +100,3 @@ def _examples(flag: str, label: int, count: int, seed: int, difficulty: float) -
         if len(found) >= count:
             return found[:count]
         reach *= 2
-
-
-def _filter(size: int, tile: int) -> Image.Resampling:
-    return Image.Resampling.NEAREST if tile >= size else Image.Resampling.BOX
-
-
-def _shortened(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -16,12 +15,12 @@ from numpy.typing import NDArray
 
 from medplus.datasets import catalog
 from medplus.datasets.phantom.labels import draw_labels, split_counts
-from medplus.datasets.phantom.render import render_sizes, scenes
+from medplus.datasets.phantom.painter import render_sizes, scenes
 from medplus.errors import UsageError
 from medplus.vocabulary import SIZES, SPLITS
 
 GENERATOR = "medplus phantom"
-VERSION = 1
+VERSION = 2
 """Raised whenever the same arguments would give other pixels or labels."""
 
 
@@ -126,9 +125,7 @@ def _check(sizes: Sequence[int], seed: int, difficulty: float) -> None:
             known = ", ".join(map(str, SIZES))
             raise UsageError(f"size {size} is not one of MedMNIST's sizes: choose from {known}")
     if not 0.0 <= difficulty <= 1.0:
-        raise UsageError(
-            f"difficulty {difficulty} is out of range: choose from 0 (easy) to 1 (hard)"
-        )
+        raise UsageError(f"difficulty {difficulty} is out of range: choose from 0 to 1 (hard)")
     if seed < 0:
         raise UsageError(f"seed {seed} is negative: choose 0 or more")
 
@@ -144,12 +141,7 @@ def _refuse_real(path: Path) -> None:
 def _save(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     """Write an npz under a temporary name, then rename: readers never see half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
+        temporary = Path(folder) / path.name
+        np.savez_compressed(temporary, allow_pickle=False, **arrays)
+        temporary.replace(path)
