@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from medplus.embeddings.container import to_place
 from medplus.errors import UsageError
 from medplus.naming import printable
 
@@ -215,12 +214,18 @@ def device(command: Command) -> Command:
     )(command)
 
 
+def _place(text: str) -> Any:
+    from medplus.embeddings.container import to_place
+
+    return to_place(text)
+
+
 def store_or_root(command: Command) -> Command:
     """Add ``--store`` that may also name one store: a folder, an archive or a URL."""
     return click.option(
         "--store",
         "store_root",
-        type=to_place,
+        type=_place,
         metavar="PATH",
         default="embeddings",
         show_default=True,
