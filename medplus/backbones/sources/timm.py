@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medplus.backbones import weights as weights_io
-from medplus.backbones.catalog import PAPER, PIXELS, BackboneInfo
+from medplus.backbones.catalog import DEMO, PAPER, PIXELS, BackboneInfo
 from medplus.backbones.finetuned import is_path, no_network
 from medplus.backbones.ratelimit import no_waiting_for_rate_limits
 from medplus.backbones.sources.ref import BackboneRef, Built
@@ -72,7 +72,8 @@ def _names(name: str) -> tuple[str, str]:
             f"({architecture} has: {', '.join(tags) or 'no pretrained weights'})"
         )
     is_default = default is not None and default.tag == tag
-    return (architecture if is_default and architecture not in PAPER else name), name
+    is_taken = architecture in PAPER or architecture in DEMO
+    return (architecture if is_default and not is_taken else name), name
 
 
 def describe(ref: BackboneRef) -> BackboneInfo:

