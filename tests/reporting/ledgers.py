@@ -13,6 +13,8 @@ import numpy as np
 from medplus.config import finetune_recipe
 from medplus.runs.ledger import run_folder, save_run
 from medplus.runs.record import Protocol, RunRecord, config_hash
+from medplus.spec import ExtractSpec
+from medplus.vocabulary import Fit, Precision
 
 PROBE: dict[str, Any] = {
     "lr": 1e-4,
@@ -40,8 +42,8 @@ def make_record(
     images: str = "images",
     weights_digest: str = "weights",
     weights: str = "imagenet",
-    fit: str = "pad",
-    precision: str = "fp32",
+    fit: Fit = "pad",
+    precision: Precision = "fp32",
     data: str = "official",
     created: str = "2026-01-01T00:00:00Z",
     cost: dict[str, Any] | None = None,
@@ -87,6 +89,7 @@ def make_record(
         config=config,
         environment={},
         created=created,
+        spec=ExtractSpec(dataset, size, backbone, weights, fit, "prelogits", precision),
         **about,
     )
 

@@ -20,7 +20,7 @@ from medplus.reporting.figures.sheet import text_width
 from medplus.reporting.figures.style import short_names, signs
 from medplus.reporting.format import p_value, percent
 from medplus.reporting.palette import PROTOCOL_LABELS, label_of
-from medplus.reporting.statistics.ranking import settings_counted, top_ranks
+from medplus.reporting.statistics.ranking import top_ranks
 from tests.reporting.analyses import (
     HOSTILE,
     analysis_of,
@@ -115,8 +115,7 @@ def test_ranking_writes_every_count(paper, drawn_paper):
         counts = rows["count"].to_numpy().reshape(10, 5)
         assert cell_texts(axes, 5) == [[str(count) for count in row] for row in counts]
         (mesh,) = axes.collections
-        number = paper.settings.set_index(["protocol", "size"]).loc[(protocol, size), "n_settings"]
-        np.testing.assert_allclose(mesh.get_array(), counts / number)
+        np.testing.assert_allclose(mesh.get_array(), counts / rows["n_settings"].iloc[0])
 
 
 def test_ranking_of_very_many_shows_the_most_counted_and_says_so(paper):
@@ -128,8 +127,7 @@ def test_ranking_of_very_many_shows_the_most_counted_and_says_so(paper):
         for n in (1, 2)
     ]
     cells = part(pd.concat(parts), protocol=("knn",), size=(28,))
-    counted = {"ranking": top_ranks(cells), "settings": settings_counted(cells)}
-    many = replace(paper, cells=cells, **counted)
+    many = replace(paper, cells=cells, ranking=top_ranks(cells))
     figure = FIGURES["fig2_ranking"](many)
     assert any("10 more backbones" in text for text in texts(figure))
     counts = cell_texts(figure.axes[0], 5)

@@ -16,9 +16,9 @@ from medplus.reporting.cells import COLUMNS
 from medplus.reporting.runs import read_runs
 from medplus.reporting.statistics.averages import with_averages
 from medplus.reporting.statistics.gains import resolution_gains
-from medplus.reporting.statistics.pairwise import comparisons, pairwise
+from medplus.reporting.statistics.pairwise import pairwise
 from medplus.reporting.statistics.percentiles import dataset_means
-from medplus.reporting.statistics.ranking import settings_counted, top_ranks
+from medplus.reporting.statistics.ranking import top_ranks
 from tests.reporting.ledgers import accuracy, make_record, predict, write_record
 
 Rows = dict[tuple[str, str, str, int], float]
@@ -88,8 +88,7 @@ def test_winners_and_ties_among_them() -> None:
         acc[dataset, "probe", "resnet18", 28] = 60.0
 
     def told() -> list[str]:
-        table = cells(acc)
-        return list(findings.winners(top_ranks(table), settings_counted(table)))
+        return list(findings.winners(top_ranks(cells(acc))))
 
     assert told() == ["resnet18 is first most often: in 3 of 4 settings."]
     acc["x", "probe", "vgg16", 28] = 70.0
@@ -103,14 +102,14 @@ def test_significance_counts_pairs() -> None:
         for n, b in enumerate(("vgg16", "resnet18"))
     }
     means = dataset_means(cells(acc))
-    (told,) = findings.significance(pairwise(means), comparisons(means), None)
+    (told,) = findings.significance(pairwise(means), None)
 
     assert told.startswith("Of 1 pair of backbones, 1 differ significantly")
     few = means.iloc[:5]
-    (told,) = findings.significance(pairwise(few), comparisons(few), None)
+    (told,) = findings.significance(pairwise(few), None)
     assert told.startswith("Of 1 pair of backbones, 0 differ significantly")
     none = means.iloc[:0]
-    assert not list(findings.significance(pairwise(none), comparisons(none), None))
+    assert not list(findings.significance(pairwise(none), None))
 
 
 @pytest.mark.parametrize(

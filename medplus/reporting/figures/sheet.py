@@ -63,6 +63,12 @@ class Sheet:
         axes: Axes = self.figure.add_axes(place, **options)
         return axes
 
+    def panels(
+        self, n: int, left: float, top: float, width: float, height: float, gap: float
+    ) -> list[Axes]:
+        """Return axes beside each other, each of this width."""
+        return [self.axes(left + i * (width + gap), top, width, height) for i in range(n)]
+
     def text(self, left: float, top: float, text: str, **options: Any) -> Text:
         """Put a text, its top left corner at this place unless aligned otherwise."""
         options = {"va": "top", "ha": "left"} | options

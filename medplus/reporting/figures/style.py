@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+from matplotlib.colors import to_rgb
 
 from medplus.reporting.cells import order_backbones
 from medplus.reporting.format import one_line
@@ -87,6 +88,18 @@ def short_names(names: Sequence[str], longest: int = 28) -> dict[str, str]:
             number += 1
         shown[name] = text
     return shown
+
+
+def mixed(colour: str, white: float) -> tuple[float, float, float]:
+    """Return a colour mixed with white, of which `white` (0 to 1) is the share."""
+    red, green, blue = (part + (1 - part) * white for part in to_rgb(colour))
+    return red, green, blue
+
+
+def rank_ticks(n_backbones: int) -> list[int]:
+    """Return the ranks that an axis names: the first, and of many some."""
+    step = max(1, round(n_backbones / 12))
+    return [1, *(rank for rank in range(2, n_backbones + 1) if rank % step == 0)]
 
 
 @contextmanager

@@ -101,14 +101,11 @@ def paired_bootstrap(
     .. [1] Davison & Hinkley, "Bootstrap methods and their application", Cambridge 1997, section
        4.4.
     """
-    first, second = _test_set(a), _test_set(b)
-    _refuse_unlike(first, second)
-    cases_a, cases_b = (check(*scored[:2], task) for scored in (first, second))
-    _refuse_other_classes(cases_a, cases_b)
+    cases_a, cases_b = _checked(a, b, task)
     # Resamples depend on the number of images and the seed alone: both runs are given the same.
     one, other = (replicates(cases, n_resamples, seed) for cases in (cases_a, cases_b))
     acc = [float((cases.true == cases.predicted).mean()) for cases in (cases_a, cases_b)]
-    auc = [auc_present(*scored[:2], task) for scored in (first, second)]
+    auc = [auc_present(*_test_set(scored)[:2], task) for scored in (a, b)]
     return PairedResult(
         acc=_difference(acc[0] - acc[1], one.acc - other.acc),
         auc=_difference(auc[0] - auc[1], one.auc - other.auc),
@@ -132,10 +129,7 @@ def paired_accuracy(
     difference : Difference
     n_images : int
     """
-    first, second = _test_set(a), _test_set(b)
-    _refuse_unlike(first, second)
-    cases_a, cases_b = (check(*scored[:2], task) for scored in (first, second))
-    _refuse_other_classes(cases_a, cases_b)
+    cases_a, cases_b = _checked(a, b, task)
     ahead = _hits(cases_a) - _hits(cases_b)
     blocks = resample_counts(cases_a.n_samples, n_resamples, seed)
     resampled = np.concatenate([ahead @ counts.astype(np.float64) for counts in blocks])
@@ -171,27 +165,21 @@ def _test_set(scored: Scored) -> _Arrays:
     return np.asarray(true), np.asarray(score), None
 
 
-def _refuse_unlike(first: _Arrays, second: _Arrays) -> None:
-    (true_a, _, index_a), (true_b, _, index_b) = first, second
+def _checked(a: Scored, b: Scored, task: Task) -> tuple[Predictions, Predictions]:
+    """Return the predictions of two runs on the same images and classes; refuse all others."""
+    (true_a, score_a, index_a), (true_b, score_b, index_b) = _test_set(a), _test_set(b)
     if len(true_a) != len(true_b):
-        difference = f"{len(true_a)} images and {len(true_b)}"
+        difference = f"were tested on {len(true_a)} images and {len(true_b)}"
     elif index_a is not None and index_b is not None and not np.array_equal(index_a, index_b):
-        difference = "other images, or the same in another order (test_index)"
+        difference = "were tested on other images, or the same in another order (test_index)"
     elif not np.array_equal(_column(true_a), _column(true_b)):
-        difference = "images with other labels (test_true)"
+        difference = "were tested on images with other labels (test_true)"
     else:
-        return
-    raise UsageError(
-        f"the two runs were tested on {difference}; compare runs on the same test set only"
-    )
-
-
-def _refuse_other_classes(first: Predictions, second: Predictions) -> None:
-    if first.scores.shape != second.scores.shape:
-        raise UsageError(
-            f"the two runs score {first.scores.shape[1]} and {second.scores.shape[1]} classes; "
-            "compare runs on the same test set only"
-        )
+        first, second = check(true_a, score_a, task), check(true_b, score_b, task)
+        if first.scores.shape == second.scores.shape:
+            return first, second
+        difference = f"score {first.scores.shape[1]} and {second.scores.shape[1]} classes"
+    raise UsageError(f"the two runs {difference}; compare runs on the same test set only")
 
 
 def _column(labels: NDArray[Any]) -> NDArray[Any]:

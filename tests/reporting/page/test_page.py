@@ -2,7 +2,6 @@ import base64
 import hashlib
 import json
 import re
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,9 +13,9 @@ from medplus.reporting.cells import KEYS, PROTOCOLS, order_backbones
 from medplus.reporting.format import percent
 from medplus.reporting.page import PageLinks, chart_parts, render_page
 from medplus.reporting.page.inline import safe_json
-from medplus.reporting.page.leaderboard import best_and_second
 from medplus.reporting.page.links import href
 from medplus.reporting.palette import label_of
+from medplus.reporting.series import best_and_second
 from tests.reporting.page import sample
 from tests.reporting.page.document import Document, seen
 from tests.reporting.page.sample import ATTACK
@@ -213,10 +212,8 @@ def test_the_papers_numbers_are_traced_to_its_tables(document):
 
 def test_files_are_linked_only_where_they_are():
     analysis = sample.of_runs()
-    links = PageLinks(
-        tables={"pairwise": "tables/pairwise.csv"},
-        figures={"fig1_overview": {"svg": "figures/o.svg"}},
-    )
+    files = {"pairwise": {"csv": "t/p.csv"}, "fig1_overview": {"svg": "figures/o.svg"}}
+    links = PageLinks(files)
     document = Document(render_page(analysis, links))
     assert "pairwise.csv" in document.by_id("pairwise").text()
     assert "fig1_overview.svg" in document.by_id("benchmark").text()
@@ -244,9 +241,7 @@ def test_small_tables_render():
 def attacked():
     analysis = sample.attacked()
     run = analysis.cells["runs"].iloc[0][0]
-    links = PageLinks(
-        tables={ATTACK: ATTACK}, figures={ATTACK: {ATTACK: ATTACK}}, runs={run: "javascript:x"}
-    )
+    links = PageLinks({ATTACK: {ATTACK: ATTACK}}, runs={run: "javascript:x"})
     return Document(render_page(analysis, links))
 
 
@@ -262,25 +257,11 @@ def test_names_never_become_elements(attacked, document):
 @pytest.mark.parametrize(
     "section",
     [
-        "findings",
-        "against",
-        "newcomers",
-        "benchmark",
-        "percentiles",
-        "pairwise",
-        "comparisons",
-        "friedman",
-        "gains",
-        "ranking",
-        "intervals",
-        "paired",
-        "costs",
-        "transfers",
-        "unlike",
-        "datasets",
-        "basis",
+        "findings", "against", "newcomers", "benchmark", "percentiles", "pairwise", "comparisons",
+        "friedman", "gains", "ranking", "intervals", "paired", "costs", "transfers", "unlike",
+        "datasets", "basis",
     ],
-)
+)  # fmt: skip
 def test_names_are_shown_as_they_are(attacked, section):
     assert ATTACK in attacked.by_id(section).text()
 
@@ -376,12 +357,6 @@ def test_every_chart_has_words_and_a_table(runs):
         while section.tag != "section":
             section = section.parent
         assert list(section.all("table")), name
-
-
-def test_notes_stand_in_their_section_under_either_name(paper):
-    notes = (sample.Note("resolution_gains", "about gains"), sample.Note("gains", "about gains"))
-    document = Document(render_page(replace(paper, notes=notes), PageLinks()))
-    assert document.by_id("gains").text().count("about gains") == 1
 
 
 def test_long_names_are_shortened_beside_axes_unless_they_then_coincide():

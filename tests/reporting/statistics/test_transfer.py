@@ -47,8 +47,8 @@ def by_hand(acc, cheap, target):
     return len(datasets), len(backbones), rhos, sum(regrets) / len(regrets)
 
 
-@pytest.mark.parametrize("cheap", [CHEAP, ("probe", 28), ("knn", 224)])
-def test_baseline_equals_a_plain_loop(baseline, acc_of, cheap):
+def test_baseline_equals_a_plain_loop(baseline, acc_of):
+    cheap = CHEAP
     found = transfer(baseline, cheap, TARGET)
     assert found is not None
     n_datasets, n_backbones, rhos, regret = by_hand(acc_of(baseline), cheap, TARGET)
@@ -77,12 +77,6 @@ def test_points_hold_the_ranks_within_each_dataset(baseline, acc_of):
             assert rank == sum(o > mine for o in others) + (others.count(mine) + 1) / 2
 
 
-def test_same_order_loses_nothing(make_cells):
-    found = transfer(two_settings(make_cells, ([1, 2, 3], [70, 80, 95])), CHEAP, TARGET)
-    assert found is not None
-    assert (found.rho, found.regret) == (pytest.approx(1), 0)
-
-
 def test_opposite_order_loses_all(make_cells):
     cells = two_settings(make_cells, ([3, 2, 1], [70, 80, 95]), ([3, 2, 1], [70, 80, 90]))
     found = transfer(cells, CHEAP, TARGET)
@@ -109,30 +103,6 @@ def test_dataset_of_equal_scores_has_no_correlation(make_cells):
     assert found.rho == pytest.approx(1)
     # Of equals the first is taken.
     assert found.regret == pytest.approx((95 - 70) / 2)
-
-
-@pytest.mark.parametrize("scores", [([5, 5], [70, 80]), ([1, 2], [70, 70])])
-def test_no_correlation_where_either_setting_is_constant(make_cells, scores):
-    found = transfer(two_settings(make_cells, scores), CHEAP, TARGET)
-    assert found is not None
-    assert math.isnan(found.rho)
-    assert found.n_datasets == 1
-
-
-def test_dataset_that_lacks_a_backbone_is_left_out(make_cells):
-    cells = two_settings(make_cells, ([3, 2, 1], [70, 80, 95]), ([1, 2], [70, 80]))
-    found = transfer(cells, CHEAP, TARGET)
-    assert found is not None
-    assert set(found.points["dataset"]) == {"d0"}
-    assert found.rho == pytest.approx(-1)
-
-
-def test_backbone_without_a_target_is_not_compared(make_cells):
-    cells = two_settings(make_cells, ([1, 2, 9], [70, 80]))
-    found = transfer(cells, CHEAP, TARGET)
-    assert found is not None
-    assert list(found.points["backbone"]) == ["a", "b"]
-    assert found.n_backbones == 2
 
 
 def test_too_little_to_compare(make_cells, baseline):
