@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -24,17 +24,13 @@ from medplus.reporting.statistics.averages import with_averages
 from medplus.reporting.statistics.friedman import friedman
 from medplus.reporting.statistics.gains import resolution_gains
 from medplus.reporting.statistics.intervals import over_datasets, over_samples, over_seeds
-from medplus.reporting.statistics.paired import paired_accuracy
+from medplus.reporting.statistics.paired import N_RESAMPLES, Pair
 from medplus.reporting.statistics.pairwise import pairwise
 from medplus.reporting.statistics.pareto import pareto
 from medplus.reporting.statistics.percentiles import dataset_means, percentiles
 from medplus.reporting.statistics.ranking import top_ranks
 from medplus.reporting.statistics.transfer import default_transfers
 from medplus.runs.ledger import read_predictions
-from medplus.vocabulary import Task
-
-N_RESAMPLES = 1000
-"""Of the test images, for the best backbone against the second best."""
 
 PAIRED_COLUMNS = [
     "dataset", "protocol", "size", "best", "second", "acc_difference", "low", "high", "p_value",
@@ -170,29 +166,26 @@ def _best_against_second(cells: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.Da
         Pairs whose predictions could not be read.
     """
     rows, unreadable = [], 0
-    by_cell = dict(iter(runs.groupby(KEYS)))
-    for setting, group in cells.groupby(["dataset", "protocol", "size"], sort=False):
-        if len(group) < 2:
+    by_cell = dict(iter(runs.assign(seed=runs["seed"].fillna(-1)).groupby(KEYS)))
+    for (dataset, protocol, size), group in cells.groupby(
+        ["dataset", "protocol", "size"], sort=False
+    ):
+        best = list(group.nlargest(2, "acc_mean")["backbone"])
+        pair = [by_cell[dataset, protocol, name, size].set_index("seed") for name in best]
+        common = sorted(set(pair[0].index) & set(pair[-1].index))
+        if len(pair) < 2 or not common:
             continue
-        dataset, protocol, size = cast(tuple[str, str, int], setting)
-        first, second = group.nlargest(2, "acc_mean")["backbone"]
-        pair = [
-            by_cell[dataset, protocol, name, size].fillna({"seed": -1}) for name in (first, second)
-        ]
-        common = sorted(set(pair[0]["seed"]) & set(pair[1]["seed"]))
-        if not common:
-            continue
-        seed = common[0]
-        chosen = [one[one["seed"] == seed].iloc[0] for one in pair]
+        chosen = [of_backbone.loc[common[0]] for of_backbone in pair]
         try:
             ours, theirs = (read_predictions(Path(one["run"])) for one in chosen)
-            task = cast(Task, chosen[0]["task"])
-            acc, n_images = paired_accuracy(ours, theirs, task, N_RESAMPLES)
+            compared = Pair(ours, theirs, chosen[0]["task"])
+            acc = compared.accuracy()
         except (MedplusError, KeyError, ValueError, IndexError):
             unreadable += 1
             continue
+        seed = "" if common[0] < 0 else str(int(common[0]))
         rows.append(
-            (dataset, protocol, size, first, second, acc.value, acc.low, acc.high, acc.p_value,
-             N_RESAMPLES, n_images, "" if seed < 0 else str(int(seed)))
+            (dataset, protocol, size, *best, acc.value, acc.low, acc.high, acc.p_value,
+             N_RESAMPLES, compared.n_images, seed)
         )  # fmt: skip
     return pd.DataFrame(rows, columns=PAIRED_COLUMNS), unreadable

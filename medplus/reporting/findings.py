@@ -127,19 +127,19 @@ def predictions(transfers: Sequence[Transfer]) -> Iterator[str]:
         )
 
 
-def costs(front: pd.DataFrame, slack: float = 1.0) -> Iterator[str]:
+def costs(front: pd.DataFrame) -> Iterator[str]:
     """Yield the cheapest way to nearly the best mean ACC, where costs were measured."""
     if len(front) < 2:
         return
     best = front.loc[front["acc"].idxmax()]
-    near = front[front["acc"] >= best["acc"] - slack]
+    near = front[front["acc"] >= best["acc"] - 1.0]
     cheapest = near.loc[near["device_seconds"].idxmin()]
     if cheapest.name == best.name:
-        yield f"Nothing cheaper comes within {slack:g} point of the best: {_setting(best)}."
+        yield f"Nothing cheaper comes within 1 point of the best: {_setting(best)}."
         return
     share = 100 * cheapest["device_seconds"] / best["device_seconds"]
     yield (
-        f"{_first_upper(_setting(cheapest))} comes within {slack:g} point of the best "
+        f"{_first_upper(_setting(cheapest))} comes within 1 point of the best "
         f"({_setting(best)}) for {share:.{0 if share >= 1 else 2}f} % of its device time."
     )
 

@@ -16,7 +16,6 @@ from medplus.reporting.baseline import load_baseline
 from medplus.reporting.cells import AVERAGE
 from medplus.reporting.figures import FIGURES, render, write_figures
 from medplus.reporting.figures.heatmap import readable_on
-from medplus.reporting.figures.sheet import text_width
 from medplus.reporting.figures.style import short_names, signs
 from medplus.reporting.format import p_value, percent
 from medplus.reporting.palette import PROTOCOL_LABELS, label_of
@@ -166,13 +165,6 @@ def test_boxes_show_quartiles_over_datasets(paper, drawn_paper):
             assert (corners.min(), corners.max()) == pytest.approx((low, high))
 
 
-def test_percentile_table_stands_beside_the_boxes(paper, drawn_paper):
-    figure = drawn_paper["fig4_boxes"]
-    written = texts(figure.axes[-1])
-    for row in paper.percentiles.itertuples():
-        assert {percent(row.p25), percent(row.p50), percent(row.p75)} <= set(written)
-
-
 def test_pairwise_writes_p_and_marks_significance(paper, drawn_paper):
     axes = drawn_paper["fig5_pairwise"].axes[0]
     assert len(axes.texts) == len(axes.patches) == 45
@@ -247,20 +239,17 @@ def test_figures_are_written_in_three_formats(single, tmp_path):
         assert start.startswith((b"\x89PNG", b"<?xml", b"%PDF"))
 
 
-def test_paper_has_all_figures_but_that_of_costs(drawn_paper):
-    assert [name for name, figure in drawn_paper.items() if figure is None] == ["fig6_cost"]
-
-
-def test_tiny_grid_has_every_figure_that_it_has_data_for(tiny):
-    made = {name: make(tiny) for name, make in FIGURES.items()}
-    lacking = {name for name, figure in made.items() if figure is None}
-    assert lacking == {"fig3_gains", "fig7_critical_difference"}
-
-
-def test_one_cell_alone_is_drawn(single):
-    figures = {name: make(single) for name, make in FIGURES.items()}
-    made = {name for name, figure in figures.items() if figure is not None}
-    assert made == {"fig1_overview", "fig4_boxes"}
+@pytest.mark.parametrize(
+    ("which", "lacking"),
+    [
+        ("paper", {6}),  # has no costs
+        ("tiny", {3, 7}),  # one size, two backbones
+        ("single", {2, 3, 5, 6, 7, 8}),
+    ],
+)
+def test_every_figure_that_there_are_data_for(request, which, lacking):
+    made = {name: make(request.getfixturevalue(which)) for name, make in FIGURES.items()}
+    assert {int(name[3]) for name, figure in made.items() if figure is None} == lacking
 
 
 def test_nothing_is_cut_off_and_no_text_is_tiny(drawn_paper, tiny, hostile):
@@ -284,19 +273,16 @@ def test_hostile_names_are_shown_as_they_are(hostile):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for name, make in FIGURES.items():
-            assert set(HOSTILE) <= set(texts(make(hostile))), name
+            figure = make(hostile)
+            assert set(HOSTILE) <= set(texts(figure)), name
+            dollars = [text for text in figure.findobj(Text) if "$" in text.get_text()]
+            assert not any(text.get_parse_math() for text in dollars)  # they are no mathematics
 
 
 def test_hostile_names_are_no_elements_of_an_svg(hostile):
     for name in ("fig1_overview", "fig3_gains"):
         svg = render(FIGURES[name](hostile))["svg"]
         assert not list(ElementTree.fromstring(svg).iter(f"{SVG}script"))
-
-
-def test_dollar_signs_are_no_mathematics(hostile):
-    for make in FIGURES.values():
-        found = [text for text in make(hostile).findobj(Text) if "$" in text.get_text()]
-        assert not any(text.get_parse_math() for text in found)
 
 
 def test_long_names_keep_both_ends_and_stay_apart():
@@ -318,24 +304,11 @@ def test_forty_backbones_all_look_different():
     assert len({(sign.colour, sign.marker) for sign in drawn.values()}) == 40
 
 
-def test_paper_backbones_look_the_same_in_any_company():
-    alone, among = signs(["resnet18"]), signs(["resnet18", "a_first", "vgg16", "zz"])
-    assert alone["resnet18"] == among["resnet18"]
-
-
 @pytest.mark.parametrize(
     ("ground", "ink"), [((1, 1, 1, 1), "#1A1A1A"), ((0, 0.1, 0.3, 1), "white")]
 )
 def test_ink_is_readable_on_its_ground(ground, ink):
     assert readable_on(ground) == ink
-
-
-def test_measured_width_is_that_of_the_drawn_text(tiny):
-    figure = FIGURES["fig1_overview"](tiny)
-    drawn = figure.text(0, 0, "vit_base_patch16_224", fontsize=7)
-    figure.draw_without_rendering()
-    width = drawn.get_window_extent().width / figure.dpi * 25.4
-    assert text_width(["vit_base_patch16_224"], 7) == pytest.approx(width, rel=0.03)
 
 
 # --- files ------------------------------------------------------------------------------------

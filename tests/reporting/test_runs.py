@@ -61,19 +61,14 @@ def test_raw_pixels_go_with_any_weights_fit_and_precision(tmp_path: Path) -> Non
 
 
 def test_finetuning_tells_its_whole_recipe_and_the_settled_precision(tmp_path: Path) -> None:
-    write_record(tmp_path, "finetune", mixup=0.25, precision="bf16")
+    write_record(tmp_path, "finetune", mixup=0.25, precision="bf16", weights="none")
     conditions = read_runs(tmp_path).table["conditions"].iloc[0]
 
     assert conditions["mixup"] == "0.25"
     assert conditions["precision"] == "bf16"
     assert conditions["devices"] == "1"
+    assert conditions["weights"] == "random"
     assert "dtype" not in conditions
-
-
-def test_random_weights_are_told_from_trained_ones(tmp_path: Path) -> None:
-    write_record(tmp_path, weights="none")
-
-    assert read_runs(tmp_path).table["conditions"].iloc[0]["weights"] == "random"
 
 
 def test_seeds_keep_all_their_digits_beside_runs_without_one(tmp_path: Path) -> None:

@@ -69,11 +69,12 @@ def _legend(left_out: int) -> str:
 
 def _arrangement(settings: Iterable[Setting]) -> list[dict[Setting, str]]:
     """Return rows of panels under their titles, without those that would say the same again."""
-    protocols: list[str] = list(order_protocols(protocol for protocol, _ in settings))
+    protocols = order_protocols(protocol for protocol, _ in settings)
     sizes = sorted({size for _, size in settings if size != ALL})
-    first: dict[Setting, str] = {(ALL, ALL): PROTOCOL_LABELS[protocols[0]]}
-    if len(protocols) > 1:
-        first = {(ALL, ALL): "all"} | {(name, ALL): PROTOCOL_LABELS[name] for name in protocols}
+    several = len(protocols) > 1
+    first: dict[Setting, str] = {(ALL, ALL): "all" if several else PROTOCOL_LABELS[protocols[0]]}
+    for name in protocols if several else ():
+        first[name, ALL] = PROTOCOL_LABELS[name]
     if len(sizes) < 2:
         return [first]
     most = max(4, len(first))

@@ -70,7 +70,11 @@ def signs(backbones: Iterable[str]) -> dict[str, Sign]:
     return chosen
 
 
-def short_names(names: Sequence[str], longest: int = 28) -> dict[str, str]:
+_LONGEST = 28
+"""Characters of a name in a figure."""
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
     """Return names as figures show them: of a long one, its beginning and its end.
 
     The paper's ten have the labels that the page gives them. What differs between long names mostly
@@ -79,9 +83,9 @@ def short_names(names: Sequence[str], longest: int = 28) -> dict[str, str]:
     shown: dict[str, str] = {}
     for name in names:
         text = one_line(label_of(name)) or "?"
-        if len(text) > longest:
-            head = (longest - 1) // 2
-            text = f"{text[:head]}…{text[head + 1 - longest :]}"
+        if len(text) > _LONGEST:
+            head = (_LONGEST - 1) // 2
+            text = f"{text[:head]}…{text[head + 1 - _LONGEST :]}"
         number, wanted = 2, text
         while text in shown.values():
             text = f"{wanted} ({number})"

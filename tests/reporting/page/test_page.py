@@ -150,13 +150,6 @@ def test_percentiles_ranking_and_gains_equal_the_frames(document, paper):
     assert total == paper.gains["improved"].sum()
 
 
-def test_box_quartiles_are_numpys(document, paper):
-    trace = document.data("chart-data")["chart-boxes"]["variants"][0]["data"][0]
-    of_it = paper.cells.query("protocol == 'finetune' and backbone == 'vgg16'")
-    wanted = [np.percentile(of_it[of_it["size"] == s]["acc_mean"], 25) for s in (28, 64, 128, 224)]
-    np.testing.assert_allclose(trace["q1"], wanted, atol=1e-4)
-
-
 def test_a_missing_cell_is_a_dash_and_a_gap(runs):
     (row,) = [row for row in runs.table("breastmnist: ACC") if row[0] == "ResNet-18"]
     assert row[2] == row[4] == "–"
@@ -198,16 +191,6 @@ def test_runs_are_traced_and_linked_where_links_are_known():
     assert [run, "../runs/word/breastmnist-probe-0"] in found
     assert ["runs/word/breastmnist-probe-1", None] in found
     assert len(found) == 34 * 3
-
-
-def test_the_papers_numbers_are_traced_to_its_tables(document):
-    board = document.data("board-data")
-    assert board["doi"] == DOI
-    lines = [row["lines"] for row in board["rows"] if row["at"][0] > 0]
-    assert len(lines) == 1440
-    assert lines[0] == [
-        "Printed in the paper's table of bloodmnist: end-to-end training, vgg16, 28 px."
-    ]
 
 
 def test_files_are_linked_only_where_they_are():
