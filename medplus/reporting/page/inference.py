@@ -39,15 +39,13 @@ def pairwise_section(analysis: Analysis) -> Section:
         "pairwise",
         "Pairwise tests",
         "Pairwise differences, as the paper tests them",
-        (
-            f"Two-sided Wilcoxon signed-rank tests over {len(analysis.means)} datasets, each with "
-            "its ACC averaged over the protocols and sizes that all backbones have. With "
-            f"Bonferroni's correction p must lie below {threshold} "
-            f"(0.05 / {len(frame)}): {firm} of {len(frame)} pairs do, marked ●.",
-            "The row is better than the column where the cell is blue, worse where it is orange; "
-            "the stronger the colour, the smaller p.",
-        ),
-        (inference_charts.pairwise(frame),),
+        f"Two-sided Wilcoxon signed-rank tests over {len(analysis.means)} datasets, each with "
+        "its ACC averaged over the protocols and sizes that all backbones have. With "
+        f"Bonferroni's correction p must lie below {threshold} "
+        f"(0.05 / {len(frame)}): {firm} of {len(frame)} pairs do, marked ●.\n\n"
+        "The row is better than the column where the cell is blue, worse where it is orange; "
+        "the stronger the colour, the smaller p.",
+        inference_charts.pairwise(frame),
         (list_block("p value of every pair", frame, columns),),
         ("pairwise", "fig5_pairwise"),
     )
@@ -68,13 +66,11 @@ def comparisons_section(analysis: Analysis) -> Section:
         "comparisons",
         "Holm, effect sizes",
         "The same pairs by Holm, with effect sizes",
-        (
-            "Not in the paper. Holm's correction guards against the same error as Bonferroni's and "
-            f"finds no fewer differences: here {int(frame['significant_holm'].sum())} of "
-            f"{len(frame)}. The effect size is "
-            "the matched-pairs rank-biserial correlation: 1 where the first is better on every "
-            "dataset, −1 where the second is, 0 for a balance.",
-        ),
+        "Not in the paper. Holm's correction guards against the same error as Bonferroni's and "
+        f"finds no fewer differences: here {int(frame['significant_holm'].sum())} of "
+        f"{len(frame)}. The effect size is "
+        "the matched-pairs rank-biserial correlation: 1 where the first is better on every "
+        "dataset, −1 where the second is, 0 for a balance.",
         tables=(list_block(title, frame, columns, folded=len(frame) > 15),),
         files=("comparisons",),
     )
@@ -94,15 +90,13 @@ def friedman_section(result: Friedman) -> Section:
         "friedman",
         "Critical difference",
         "All backbones at once: Friedman's test and critical difference",
-        (
-            f"Friedman's test over {result.n_datasets} datasets: χ² = {result.statistic:.2f}, "
-            f"p = {fmt.significant(result.p_value)}. By Nemenyi's test two mean ranks differ at "
-            f"the 5 % level where they are {result.critical_difference:.2f} or more apart "
-            "(Demšar 2006).",
-            "Each bar reaches half of that to both sides: backbones whose bars overlap cannot be "
-            "told apart.",
-        ),
-        (inference_charts.mean_ranks(result),),
+        f"Friedman's test over {result.n_datasets} datasets: χ² = {result.statistic:.2f}, "
+        f"p = {fmt.significant(result.p_value)}. By Nemenyi's test two mean ranks differ at "
+        f"the 5 % level where they are {result.critical_difference:.2f} or more apart "
+        "(Demšar 2006).\n\n"
+        "Each bar reaches half of that to both sides: backbones whose bars overlap cannot be "
+        "told apart.",
+        inference_charts.mean_ranks(result),
         (list_block("Mean ranks", ranks, [BACKBONE, rank]), groups_table),
         ("friedman", "nemenyi", "fig7_critical_difference"),
     )
@@ -116,12 +110,10 @@ def intervals_section(analysis: Analysis) -> Section:
         "intervals",
         "Intervals",
         "How certain the means are: three uncertainties, kept apart",
-        (
-            "An interval over seeds, one over datasets and one over test images answer three "
-            "different questions; none contains another, and they must not be mixed. All are of "
-            "95 %." + (" The chart shows those over datasets." if len(drawn) else ""),
-        ),
-        (inference_charts.dataset_intervals(drawn),) if len(drawn) else (),
+        "An interval over seeds, one over datasets and one over test images answer three "
+        "different questions; none contains another, and they must not be mixed. All are of "
+        "95 %." + (" The chart shows those over datasets." if len(drawn) else ""),
+        inference_charts.dataset_intervals(drawn) if len(drawn) else None,
         tuple(_intervals(over, rows) for over, rows in parts.items() if len(rows)),
         ("intervals",),
     )
@@ -153,10 +145,8 @@ def paired_section(analysis: Analysis) -> Section:
         "paired",
         "Best and second",
         "Best against second best on the same images",
-        (
-            "A paired bootstrap: both are scored on the same resamples of the test images. An "
-            "interval that holds 0 means that these images cannot tell the two apart.",
-        ),
+        "A paired bootstrap: both are scored on the same resamples of the test images. An "
+        "interval that holds 0 means that these images cannot tell the two apart.",
         tables=(list_block(title, frame, columns, folded=len(frame) > 15),),
         files=("paired",),
     )
@@ -167,7 +157,7 @@ def costs_section(analysis: Analysis) -> Section:
     frame = analysis.costs
     if frame.empty:
         told = any(note.where == "costs" for note in analysis.notes)
-        text = () if told else ("No cost is known.",)
+        text = "" if told else "No cost is known."
         return Section("costs", "Cost", "Accuracy against cost", text)
     columns = [
         Column("Backbone", "backbone"), PROTOCOL, SIZE,
@@ -180,13 +170,11 @@ def costs_section(analysis: Analysis) -> Section:
         "costs",
         "Cost",
         "Accuracy against cost",
-        (
-            "Mean ACC over the measured device time of one run, extraction included. On the "
-            "Pareto front stands what no other setting beats or equals at the same or a lower "
-            "cost. Circles are fine-tuned, diamonds probed, squares k-NN; the larger, the larger "
-            "the images.",
-        ),
-        (inference_charts.pareto(frame),),
+        "Mean ACC over the measured device time of one run, extraction included. On the "
+        "Pareto front stands what no other setting beats or equals at the same or a lower "
+        "cost. Circles are fine-tuned, diamonds probed, squares k-NN; the larger, the larger "
+        "the images.",
+        inference_charts.pareto(frame),
         (list_block("ACC and cost, cheapest first", frame.sort_values("device_seconds"), columns),),
         ("costs", "fig6_cost"),
     )
@@ -202,23 +190,19 @@ def transfers_section(analysis: Analysis) -> Section:
         number("Backbones", "n_backbones"),
     ]  # fmt: skip
     frame = pd.DataFrame([{**vars(result), "label": result.label} for result in results])
+    correlations = list_block("Rank correlation and regret", frame, columns, folded=False)
     return Section(
         "transfers",
         "Cheap predicts",
         "Does the cheap predict the expensive?",
-        (
-            "Within each dataset the backbones are ranked by the cheap protocol and by the "
-            "expensive one. ρ is Spearman's correlation of the two, averaged over datasets, with a "
-            "bootstrap interval over datasets. Regret: the percent points of ACC by the expensive "
-            "protocol that you lose if you take the backbone that the cheap one ranks first.",
-            "Large symbols are means over datasets, small ones single datasets, moved apart where "
-            "they coincide. On the dotted line both ranks agree.",
-        ),
-        (inference_charts.transfers(results),),
-        (
-            list_block("Rank correlation and regret", frame, columns, folded=False),
-            *map(_points_table, results),
-        ),
+        "Within each dataset the backbones are ranked by the cheap protocol and by the "
+        "expensive one. ρ is Spearman's correlation of the two, averaged over datasets, with a "
+        "bootstrap interval over datasets. Regret: the percent points of ACC by the expensive "
+        "protocol that you lose if you take the backbone that the cheap one ranks first.\n\n"
+        "Large symbols are means over datasets, small ones single datasets, moved apart where "
+        "they coincide. On the dotted line both ranks agree.",
+        inference_charts.transfers(results),
+        (correlations, *map(_points_table, results)),
         ("transfer", "fig8_transfer"),
     )
 

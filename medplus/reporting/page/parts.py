@@ -59,9 +59,9 @@ class Section:
     short : str
         What the contents call it.
     title : str
-    text : tuple of str
-        Paragraphs: what is shown, by which rule.
-    charts : tuple of Chart
+    text : str
+        What is shown, by which rule; an empty line stands between paragraphs.
+    chart : Chart or None
     tables : tuple of Block
     files : tuple of str
         Names of the tables and figures of this section.
@@ -71,8 +71,8 @@ class Section:
     id: str
     short: str
     title: str
-    text: tuple[str, ...] = ()
-    charts: tuple[Chart, ...] = ()
+    text: str = ""
+    chart: Chart | None = None
     tables: tuple[Block, ...] = ()
     files: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

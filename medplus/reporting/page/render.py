@@ -31,7 +31,7 @@ def render_page(analysis: Analysis, links: PageLinks) -> str:
     shown = sections(analysis, links)
     board = leaderboard(analysis, links)
     scripts = {"theme": asset("theme.js"), "page": asset("page.js"), "plotly": plotly_source()}
-    charts = {chart.id: chart.to_json() for section in shown for chart in section.charts}
+    charts = {one.chart.id: one.chart.to_json() for one in shown if one.chart}
     template = _environment().get_template("template.html.j2")
     return template.render(
         analysis=analysis,

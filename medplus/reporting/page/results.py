@@ -23,7 +23,7 @@ def against_section(frame: pd.DataFrame) -> Section:
     """Return the cells beside the paper's."""
     title = "Beside the paper"
     if frame.empty:
-        return Section("against", title, title, ("None of your cells is one of the paper's.",))
+        return Section("against", title, title, "None of your cells is one of the paper's.")
     columns = [
         DATASET, PROTOCOL, NAME, SIZE, number("Yours", "acc", fmt.read_percent),
         number("Paper", "paper_acc paper_std", fmt.plus_minus),
@@ -39,14 +39,12 @@ def against_section(frame: pd.DataFrame) -> Section:
         "against",
         title,
         title,
-        (
-            f"{int(frame['passed'].sum())} of {len(frame)} cells that you share with the paper "
-            "pass at the stated "
-            "tolerance (dotted; cells that fail are hollow). Beside it stands whether the "
-            "difference lies within the paper's spread over seeds, and whether the paper's ACC "
-            "lies in your 95 % interval over test images.",
-        ),
-        (charts.against_paper(frame),),
+        f"{int(frame['passed'].sum())} of {len(frame)} cells that you share with the paper "
+        "pass at the stated "
+        "tolerance (dotted; cells that fail are hollow). Beside it stands whether the "
+        "difference lies within the paper's spread over seeds, and whether the paper's ACC "
+        "lies in your 95 % interval over test images.",
+        charts.against_paper(frame),
         (list_block(caption, frame, columns, folded=len(frame) > 40),),
         ("against",),
     )
@@ -71,10 +69,8 @@ def newcomers_section(analysis: Analysis) -> Section:
         "newcomers",
         "New backbones",
         "New backbones among the paper's",
-        (
-            "The rank that each backbone would take by its mean ACC among the paper's, over the "
-            "datasets that you ran.",
-        ),
+        "The rank that each backbone would take by its mean ACC among the paper's, over the "
+        "datasets that you ran.",
         tables=(table,),
         files=("newcomers",),
     )
@@ -89,12 +85,10 @@ def benchmark_section(analysis: Analysis) -> Section:
         "benchmark",
         "Accuracy by size",
         "Accuracy by image size",
-        (
-            "Mean ACC over seeds. The average is over datasets, and stands only where a backbone "
-            "has all of them. Each panel has a scale of its own. A click on a name in the legend "
-            "hides its line.",
-        ),
-        (charts.overview(frame),),
+        "Mean ACC over seeds. The average is over datasets, and stands only where a backbone "
+        "has all of them. Each panel has a scale of its own. A click on a name in the legend "
+        "hides its line.",
+        charts.overview(frame),
         tuple(_benchmark_table(marked, name) for name in names),
         ("benchmark", "fig1_overview"),
     )
@@ -150,12 +144,10 @@ def ranking_section(analysis: Analysis) -> Section:
         "ranking",
         "Ranking",
         "Who ranks first",
-        (
-            "In every dataset, protocol and size that all backbones of the table have, they are "
-            "ordered by mean ACC; equal ones stay in the paper's order. Counted is how often each "
-            "takes each rank.",
-        ),
-        (charts.ranking(frame),),
+        "In every dataset, protocol and size that all backbones of the table have, they are "
+        "ordered by mean ACC; equal ones stay in the paper's order. Counted is how often each "
+        "takes each rank.",
+        charts.ranking(frame),
         (cross_block("Counts of ranks", (BACKBONE, PROTOCOL, SIZE), names, columns, cells),),
         ("ranking", "settings", "fig2_ranking"),
     )
@@ -181,7 +173,7 @@ def gains_section(analysis: Analysis) -> Section:
         "gains",
         "Resolution gains",
         "What a higher resolution brings",
-        ("On how many datasets the mean ACC is strictly higher at the larger size.",),
+        "On how many datasets the mean ACC is strictly higher at the larger size.",
         tables=(_by_backbone(title, backbones, columns, cells, folded=False),),
         files=("resolution_gains", "fig3_gains"),
     )
@@ -206,13 +198,11 @@ def spread_section(analysis: Analysis) -> Section:
         "percentiles",
         "Spread",
         "Spread over datasets",
-        (
-            "Boxes from the 25th to the 75th percentile over datasets with the median, whiskers to "
-            "the last value within 1.5 box lengths, all others as points.",
-            "The percentile table is of each dataset's ACC averaged over protocols and sizes that "
-            "all backbones have (numpy's linear rule).",
-        ),
-        (charts.boxes(analysis.cells),),
+        "Boxes from the 25th to the 75th percentile over datasets with the median, whiskers to "
+        "the last value within 1.5 box lengths, all others as points.\n\n"
+        "The percentile table is of each dataset's ACC averaged over protocols and sizes that "
+        "all backbones have (numpy's linear rule).",
+        charts.boxes(analysis.cells),
         (list_block(title, analysis.percentiles, columns, folded=False), behind),
         ("percentiles", "fig4_boxes"),
     )
@@ -227,8 +217,8 @@ def datasets_section(analysis: Analysis) -> Section:
         "datasets",
         "Data",
         "Data, licences and citations",
-        ("What the owners of the data ask for; each MedMNIST collection also has a source of its "
-         "own, which medmnist.com names.",),
+        "What the owners of the data ask for; each MedMNIST collection also has a source of its "
+        "own, which medmnist.com names.",
         tables=(list_block(title, frame, columns, folded=False),),
         files=("datasets",),
     )  # fmt: skip
@@ -249,10 +239,8 @@ def unlike_section(frame: pd.DataFrame, links: PageLinks) -> Section:
         "unlike",
         "Left out",
         "Left out: made under other conditions",
-        (
-            "These cells stand in no other table, since their numbers are not comparable with the "
-            "others. unlike.csv has all of their conditions.",
-        ),
+        "These cells stand in no other table, since their numbers are not comparable with the "
+        "others. unlike.csv has all of their conditions.",
         tables=(list_block("Cells left out, and why", frame, columns, folded=len(frame) > 15),),
         files=("unlike",),
     )
