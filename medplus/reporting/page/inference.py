@@ -47,7 +47,7 @@ def pairwise_section(analysis: Analysis) -> Section:
         "the stronger the colour, the smaller p.",
         inference_charts.pairwise(frame),
         (list_block("p value of every pair", frame, columns),),
-        ("pairwise", "fig5_pairwise"),
+        ("fig5_pairwise",),
     )
 
 
@@ -72,7 +72,6 @@ def comparisons_section(analysis: Analysis) -> Section:
         "the matched-pairs rank-biserial correlation: 1 where the first is better on every "
         "dataset, −1 where the second is, 0 for a balance.",
         tables=(list_block(title, frame, columns, folded=len(frame) > 15),),
-        files=("comparisons",),
     )
 
 
@@ -98,7 +97,7 @@ def friedman_section(result: Friedman) -> Section:
         "told apart.",
         inference_charts.mean_ranks(result),
         (list_block("Mean ranks", ranks, [BACKBONE, rank]), groups_table),
-        ("friedman", "nemenyi", "fig7_critical_difference"),
+        ("nemenyi", "fig7_critical_difference"),
     )
 
 
@@ -115,7 +114,6 @@ def intervals_section(analysis: Analysis) -> Section:
         "95 %." + (" The chart shows those over datasets." if len(drawn) else ""),
         inference_charts.dataset_intervals(drawn) if len(drawn) else None,
         tuple(_intervals(over, rows) for over, rows in parts.items() if len(rows)),
-        ("intervals",),
     )
 
 
@@ -148,7 +146,6 @@ def paired_section(analysis: Analysis) -> Section:
         "A paired bootstrap: both are scored on the same resamples of the test images. An "
         "interval that holds 0 means that these images cannot tell the two apart.",
         tables=(list_block(title, frame, columns, folded=len(frame) > 15),),
-        files=("paired",),
     )
 
 
@@ -176,7 +173,7 @@ def costs_section(analysis: Analysis) -> Section:
         "the images.",
         inference_charts.pareto(frame),
         (list_block("ACC and cost, cheapest first", frame.sort_values("device_seconds"), columns),),
-        ("costs", "fig6_cost"),
+        ("fig6_cost",),
     )
 
 

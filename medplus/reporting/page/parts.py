@@ -64,7 +64,7 @@ class Section:
     chart : Chart or None
     tables : tuple of Block
     files : tuple of str
-        Names of the tables and figures of this section.
+        Names of its tables and figures in files, besides the table of its own name.
     notes : tuple of str
     """
 

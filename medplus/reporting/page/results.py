@@ -46,7 +46,6 @@ def against_section(frame: pd.DataFrame) -> Section:
         "lies in your 95 % interval over test images.",
         charts.against_paper(frame),
         (list_block(caption, frame, columns, folded=len(frame) > 40),),
-        ("against",),
     )
 
 
@@ -72,7 +71,6 @@ def newcomers_section(analysis: Analysis) -> Section:
         "The rank that each backbone would take by its mean ACC among the paper's, over the "
         "datasets that you ran.",
         tables=(table,),
-        files=("newcomers",),
     )
 
 
@@ -90,7 +88,7 @@ def benchmark_section(analysis: Analysis) -> Section:
         "hides its line.",
         charts.overview(frame),
         tuple(_benchmark_table(marked, name) for name in names),
-        ("benchmark", "fig1_overview"),
+        ("fig1_overview",),
     )
 
 
@@ -149,7 +147,7 @@ def ranking_section(analysis: Analysis) -> Section:
         "takes each rank.",
         charts.ranking(frame),
         (cross_block("Counts of ranks", (BACKBONE, PROTOCOL, SIZE), names, columns, cells),),
-        ("ranking", "settings", "fig2_ranking"),
+        ("settings", "fig2_ranking"),
     )
 
 
@@ -204,7 +202,7 @@ def spread_section(analysis: Analysis) -> Section:
         "all backbones have (numpy's linear rule).",
         charts.boxes(analysis.cells),
         (list_block(title, analysis.percentiles, columns, folded=False), behind),
-        ("percentiles", "fig4_boxes"),
+        ("fig4_boxes",),
     )
 
 
@@ -220,7 +218,6 @@ def datasets_section(analysis: Analysis) -> Section:
         "What the owners of the data ask for; each MedMNIST collection also has a source of its "
         "own, which medmnist.com names.",
         tables=(list_block(title, frame, columns, folded=False),),
-        files=("datasets",),
     )  # fmt: skip
 
 
@@ -242,5 +239,4 @@ def unlike_section(frame: pd.DataFrame, links: PageLinks) -> Section:
         "These cells stand in no other table, since their numbers are not comparable with the "
         "others. unlike.csv has all of their conditions.",
         tables=(list_block("Cells left out, and why", frame, columns, folded=len(frame) > 15),),
-        files=("unlike",),
     )
