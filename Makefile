@@ -3,23 +3,47 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# The exact versions that the tests were run with; empty: the newest of everything.
+CONSTRAINTS ?= constraints.txt
+# uv resolves and downloads in a fraction of pip's time.
+ifneq ($(shell command -v uv),)
+  PIP_INSTALL := uv pip install --quiet --python $(BIN)/python
+else
+  PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+endif
 
-.PHONY: install quickstart test test-all test-gpu test-slurm test-faults lint format bench bench-check clean
+.PHONY: install lock quickstart test test-latest test-all test-gpu test-slurm test-faults lint format bench bench-check clean
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "medplus needs Python 3.11 or newer; try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(PIP_INSTALL) $(addprefix --constraint ,$(CONSTRAINTS)) --editable '.[dev]'
 	touch $@
+
+# Renews constraints.txt: what pip would install afresh, found out without installing it.
+lock: LOCK := .venv-lock
+lock:
+	$(PYTHON) -m venv --clear $(LOCK)
+	$(LOCK)/bin/python -m pip install --quiet packaging
+	$(LOCK)/bin/python -m pip install --quiet --dry-run --ignore-installed \
+	  --report $(LOCK)/report.json --editable '.[dev]'
+	$(LOCK)/bin/python .ci/lock.py $(LOCK)/report.json > $(LOCK)/constraints.txt
+	mv $(LOCK)/constraints.txt constraints.txt
+	rm -rf $(LOCK)
 
 quickstart: install
 	$(BIN)/medplus quickstart
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not extensive"
+
+# The suite with the newest release of every dependency, in an environment of its own.
+test-latest:
+	rm -rf .venv-latest
+	$(MAKE) test VENV=.venv-latest CONSTRAINTS=
 
 test-all: install
 	$(BIN)/python -m pytest -n 2 --dist worksteal
@@ -52,4 +76,4 @@ bench-check: install
 	$(BIN)/python -m benchmarks --check
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-latest .venv-lock build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

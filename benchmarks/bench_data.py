@@ -12,7 +12,7 @@ import torch
 from benchmarks.measure import Result, compare, interleave, seconds
 from benchmarks.work import write_images
 from medplus.datasets import cache
-from medplus.datasets.load import load_dataset
+from medplus.datasets.sources import load_dataset
 
 SIZES = (
     (28, (546, 78, 156)),  # BreastMNIST's

@@ -14,6 +14,7 @@ from medplus.backbones.catalog import PAPER
 from medplus.backbones.inference import Embedder
 from medplus.device import compute_precision, resolve_device, resolve_precision
 from medplus.embeddings.extract import extract_all
+from medplus.spec import make_spec
 
 ROUNDS = 3
 BATCHES = {"resnet18": 32, "efficientnet_b4": 4, "vit_base_patch16_224": 3}
@@ -80,15 +81,8 @@ def _write(folder: Path, n_batches: int, batch: int) -> Path:
 
 
 def _extract(npz: Path, root: Path, precision: str, batch: int, backbone: str) -> float:
-    [done] = extract_all(
-        [str(npz)],
-        [None],
-        [backbone],
-        weights="none",
-        precision=precision,
-        batch_size=batch,
-        store=root,
-    )
+    spec = make_spec(str(npz), None, backbone, weights="none", precision=precision)
+    [done] = extract_all([spec], batch_size=batch, store=root)
     assert done.images_per_second is not None
     return done.images_per_second
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from benchmarks.measure import Result, growth, interleave
+from benchmarks.stores import write_rows
 from benchmarks.work import write_images
 from medplus.config import probe_recipe
-from medplus.embeddings import chunks
 from medplus.embeddings.extract import extract
-from medplus.embeddings.schema import split_layout
+from medplus.embeddings.store import open_store
 from medplus.heads.knn import knn
 from medplus.heads.knn.search import search
 from medplus.heads.probe.stack import train_heads
@@ -81,13 +81,10 @@ def _train(x: torch.Tensor, heads: int) -> Callable[[], object]:
 
 
 def _read(n: int, folder: Path) -> Callable[[], object]:
-    layout = split_layout("train", n, DIM, 1, "float32", np.dtype("u1"))[0]
-    rows = _rows(n)
-    sums = {
-        str(chunk): chunks.write_chunk(folder, layout, chunk, rows[layout.rows(chunk)])
-        for chunk in range(layout.n_chunks)
-    }
-    return lambda: chunks.read_rows(folder, layout, sums)
+    path = folder / "x.zarr"
+    write_rows(path, _rows(n))
+    store = open_store(path)
+    return lambda: store.embeddings("train")
 
 
 def _extract(n: int, folder: Path) -> Callable[[], object]:

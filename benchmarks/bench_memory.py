@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import Result, compare, growth
+from benchmarks.stores import describe_store
 
 SIZES = (50_000, 200_000, 1_000_000)
 DIM, N_CLASSES, QUERIES = 768, 10, 500
@@ -89,25 +90,12 @@ def _report() -> Result:
 
 def write_store(root: Path, n: int) -> Path:
     """Write a store of Gaussian clouds: `n` train rows, and some of val and test."""
-    from medplus.embeddings.key import StoreKey
-    from medplus.embeddings.store import StoreInfo
     from medplus.embeddings.writer import open_writer
     from medplus.vocabulary import SPLITS
 
     sizes = dict(zip(SPLITS, (n, QUERIES, QUERIES), strict=True))
-    key = StoreKey(
-        dataset_digest="d" * 64, size=28, backbone="clouds", weights_sha256="w" * 64,
-        preprocess={"fit": "pad"}, feature="prelogits", precision="fp32", dtype="float32",
-        task="multi-class",
-    )  # fmt: skip
-    info = StoreInfo(
-        schema_version=key.schema, key=key.to_dict(), key_digest=key.digest, dataset="clouds",
-        dataset_path="clouds.npz", data_source="custom", licence="", task="multi-class",
-        classes=[str(c) for c in range(N_CLASSES)], size=28, backbone="clouds", weights="none",
-        dim=DIM, dtype="float32", n_samples=sizes, versions={}, created="", cost={}, checksums={},
-        complete=False,
-    )  # fmt: skip
-    path = root / "clouds/28" / f"clouds-{key.digest[:8]}.zarr"
+    info = describe_store("clouds", sizes, DIM, N_CLASSES)
+    path = root / "clouds/28" / f"clouds-{info.key[:8]}.zarr"
     rng = np.random.default_rng(0)
     centres = rng.normal(0.5, 0.1, (N_CLASSES, DIM)).astype("f4")
     labels = {s: rng.integers(0, N_CLASSES, (m, 1)).astype("u1") for s, m in sizes.items()}

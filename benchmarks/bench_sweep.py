@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,10 @@ import yaml
 import medplus
 from benchmarks.measure import Result, compare, interleave, seconds
 from medplus.seal import seal
+from medplus.spec import ExtractSpec
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.engines.local import LocalEngine
 from medplus.sweep.events import Event
-from medplus.sweep.grid import Cell
 from medplus.sweep.gridfile import read_grid
 from medplus.sweep.job import Place
 
@@ -148,38 +149,38 @@ def _write_finished(grid_file: Path, root: Path, npz: Path) -> None:
     }
     document = json.loads((store.path / "zarr.json").read_text())
     grid = read_grid(grid_file)
-    for cell in grid.cells():
-        _write_store(root, cell, document)
+    for spec in map(_settled, grid.specs()):
+        _write_store(root, spec, document)
         for protocol, record in real.items():
-            for name, written in _records(grid, protocol, cell, record.to_dict()):
-                folder = root / "runs" / protocol / cell.dataset / str(cell.size)
-                folder = folder / cell.backbone / name
+            for name, written in _records(grid, protocol, spec, record.to_dict()):
+                folder = root / "runs" / protocol / spec.dataset / str(spec.size)
+                folder = folder / spec.backbone / name
                 folder.mkdir(parents=True)
                 (folder / "record.json").write_text(json.dumps(seal(written)))
 
 
-def _write_store(root: Path, cell: Cell, document: dict) -> None:
-    from medplus.embeddings.key import digest_of
+def _settled(spec: ExtractSpec) -> ExtractSpec:
+    return replace(spec, precision="fp32")
 
+
+def _write_store(root: Path, spec: ExtractSpec, document: dict) -> None:
     document = json.loads(json.dumps(document))
     info = document["attributes"]["medplus"]
     info.pop("seal")
-    key = {**info["key"], "backbone": cell.backbone, "size": cell.size}
-    key["preprocess"] = {**key["preprocess"], "fit": "pad"}
-    digest = digest_of(key)
-    info.update(dataset=cell.dataset, size=cell.size, backbone=cell.backbone, key=key,
-                key_digest=digest, weights="pretrained")  # fmt: skip
+    digest = spec.key(info["dataset_digest"], info["backbone_digest"])
+    info.update(dataset=spec.dataset, spec=asdict(spec), backbone=spec.backbone, tag=spec.backbone,
+                key=digest, weights="pretrained")  # fmt: skip
     document["attributes"]["medplus"] = seal(info)
-    name = f"{cell.backbone}-{digest[:8]}.zarr"
-    path = root / "stores" / cell.dataset / str(cell.size) / name
+    name = f"{spec.backbone}-{digest[:8]}.zarr"
+    path = root / "stores" / spec.dataset / str(spec.size) / name
     path.mkdir(parents=True)
     (path / "zarr.json").write_text(json.dumps(document))
 
 
-def _records(grid, protocol: str, cell: Cell, record: dict) -> Iterator[tuple[str, dict]]:
-    common = {"dataset": cell.dataset, "size": cell.size, "backbone": cell.backbone,
-              "weights": "pretrained"}  # fmt: skip
-    facts = {"backbone": cell.backbone, "fit": "pad"}
+def _records(grid, protocol: str, spec: ExtractSpec, record: dict) -> Iterator[tuple[str, dict]]:
+    common = {"dataset": spec.dataset, "size": spec.size, "backbone": spec.backbone,
+              "weights": "pretrained", "spec": asdict(spec)}  # fmt: skip
+    facts = {"backbone": spec.backbone, "fit": "pad"}
     if protocol == "finetune":
         record = {**record, **common, "network": {**record["network"], **facts}}
         recipe = grid.finetune.recipe.model_dump(mode="json")

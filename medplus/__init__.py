@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from medplus._version import __version__
 
 if TYPE_CHECKING:
-    from medplus.datasets.load import load_dataset
     from medplus.datasets.phantom import write_phantom
+    from medplus.datasets.sources import load_dataset
     from medplus.embeddings.extract import extract, extract_all
     from medplus.embeddings.select import find_store
     from medplus.embeddings.store import open_store
@@ -37,7 +37,7 @@ _HOMES = {
     "finetune": "medplus.training",
     "finetune_all": "medplus.training",
     "knn": "medplus.heads.knn",
-    "load_dataset": "medplus.datasets.load",
+    "load_dataset": "medplus.datasets.sources",
     "open_store": "medplus.embeddings.store",
     "probe": "medplus.heads.probe",
     "report": "medplus.reporting.report",

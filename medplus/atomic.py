@@ -52,17 +52,22 @@ def new_folder(path: Path) -> Iterator[Path]:
         If another process has put something there in the meantime; nothing of it is touched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}{_MARK}{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    temporary.mkdir()
-    try:
+    with temporary_folder(path) as temporary:
         yield temporary
-        for file in temporary.rglob("*"):
-            sync(file)
-        sync_folder(temporary)
+        sync_tree(temporary)
         if path.exists():
             raise FileExistsError(f"{path} exists already")
         temporary.rename(path)
         sync_folder(path.parent)
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Make a folder beside `path`, removed when the block ends; `remove_leftovers` knows it."""
+    temporary = path.with_name(f".{path.name}{_MARK}{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    temporary.mkdir()
+    try:
+        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -96,6 +101,13 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush a folder and everything in it to the disk."""
+    for path in folder.rglob("*"):
+        sync(path)
+    sync_folder(folder)
 
 
 def sync_folder(path: Path) -> None:

@@ -24,7 +24,6 @@ from medplus.jsonfile import parse_json
 
 log = logging.getLogger(__name__)
 
-_HEARTBEAT_S = 30.0
 _FOREIGN_LOCK_EXPIRES_S = 300.0
 _POLL_S = 0.2
 _SILENT_S = 2.0
@@ -49,7 +48,9 @@ class Owner:
 
 
 @contextmanager
-def hold(path: Path, what: str, timeout_s: float = 0.0) -> Iterator[None]:
+def hold(
+    path: Path, what: str, timeout_s: float = 0.0, heartbeat_s: float = 30.0
+) -> Iterator[None]:
     """Hold the lock file `path` for the duration of the block.
 
     Parameters
@@ -60,6 +61,8 @@ def hold(path: Path, what: str, timeout_s: float = 0.0) -> Iterator[None]:
         What is locked, for the message.
     timeout_s : float
         How long to wait for another owner, in seconds.
+    heartbeat_s : float
+        How often to show other machines that the owner is alive, in seconds.
 
     Raises
     ------
@@ -86,7 +89,7 @@ def hold(path: Path, what: str, timeout_s: float = 0.0) -> Iterator[None]:
             told = True
         time.sleep(min(_POLL_S, max(deadline - time.monotonic(), 0)))
     try:
-        with _heartbeat(descriptor):
+        with _heartbeat(descriptor, heartbeat_s):
             yield
     finally:
         _release(path, descriptor)
@@ -104,12 +107,12 @@ def _release(path: Path, descriptor: int) -> None:
 
 
 @contextmanager
-def _heartbeat(descriptor: int) -> Iterator[None]:
+def _heartbeat(descriptor: int, every_s: float) -> Iterator[None]:
     """Show other machines that the owner is alive, as long as the block lasts."""
     over = threading.Event()
 
     def beat() -> None:
-        while not over.wait(_HEARTBEAT_S):
+        while not over.wait(every_s):
             with suppress(OSError):
                 os.utime(descriptor)
 

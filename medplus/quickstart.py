@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from medplus.datasets.load import load_dataset
 from medplus.datasets.phantom import write_phantoms
+from medplus.datasets.sources import load_dataset
 from medplus.embeddings.extract import Extraction, extract_all
 from medplus.errors import DatasetError
 from medplus.heads.knn import knn

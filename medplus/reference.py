@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from medplus.runs.record import RunRecord
     from medplus.training.watch import Watch
 
+T = TypeVar("T")
 TrainingProcedure = Literal["endToEnd", "linearProbing", "kNN"]
 
 
@@ -175,20 +176,17 @@ def _check_names(
     config: ReferenceConfig, places: Mapping[str, str], path: str | Path | None
 ) -> None:
     """Refuse names and sizes that nobody knows, saying where they stand."""
-    from medplus.backbones.catalog import resolve
-    from medplus.backbones.pythonfile import is_python_file
-    from medplus.datasets import catalog
-    from medplus.datasets.load import is_path
+    from medplus.backbones.sources import is_code, resolve
+    from medplus.datasets import sources
 
-    if not is_path(config.dataset):
-        _look_up(config.dataset, catalog.info, places["dataset"])
+    if _look_up(config.dataset, sources.resolve, places["dataset"]).source == "medmnist":
         if config.img_size is None:
             raise _lacking(["img_size"], path)
         if config.img_size not in SIZES:
             raise UsageError(
                 f"{places['img_size']} = {config.img_size}: MedMNIST+ has 28, 64, 128 and 224"
             )
-    if is_python_file(config.architecture):
+    if is_code(config.architecture):
         raise UsageError(
             f"{places['architecture']} = {config.architecture} is code, which medplus run does not "
             "take; medplus finetune and medplus extract do"
@@ -196,9 +194,9 @@ def _check_names(
     _look_up(config.architecture, resolve, places["architecture"])
 
 
-def _look_up(name: str, find: Callable[[str], object], place: str) -> None:
+def _look_up(name: str, find: Callable[[str], T], place: str) -> T:
     try:
-        find(name)
+        return find(name)
     except UsageError as error:
         raise UsageError(f"{place}: {error}") from None
 

@@ -102,17 +102,6 @@ def test_stores_are_opened_and_found_again(write_npz, tmp_path):
     assert medplus.open_store(store.path).key == found.key == store.key
 
 
-def test_the_whole_way_gives_the_same_numbers_twice(write_npz, tmp_path):
-    npz = learnable_npz(write_npz, tmp_path)
-    results = []
-    for attempt in ("first", "second"):
-        store = medplus.extract(str(npz), backbone="pixels", store=tmp_path / attempt)
-        records = medplus.knn(store, k=[1, 5], runs=tmp_path / attempt / "runs")
-        records += medplus.probe(store, seeds=3, epochs=5, runs=tmp_path / attempt / "runs")
-        results.append([(r.run_id, r.metrics) for r in records])
-    assert results[0] == results[1]
-
-
 def test_every_error_on_purpose_is_a_medplus_error(tmp_path):
     with pytest.raises(medplus.MedplusError, match="nothing"):
         medplus.extract(str(tmp_path / "nothing.npz"), backbone="pixels", store=tmp_path)

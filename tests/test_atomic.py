@@ -84,26 +84,6 @@ def test_failure_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypatch, ow
     assert entries(tmp_path) == ["file"]
 
 
-def test_full_disk_within_a_write_keeps_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-    write = os.write
-    calls = []
-
-    def nearly_full(descriptor, data):
-        calls.append(1)
-        if len(calls) > 1:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return write(descriptor, data[:3])
-
-    monkeypatch.setattr(os, "write", nearly_full)
-    with pytest.raises(OSError, match="No space left"):
-        atomic.write_bytes(path, b"newer")
-    monkeypatch.undo()
-    assert path.read_bytes() == b"old"
-    assert entries(tmp_path) == ["file"]
-
-
 def test_file_is_synced_before_it_takes_its_name_and_the_folder_after(tmp_path, monkeypatch):
     path = tmp_path / "file"
     log = []

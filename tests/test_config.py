@@ -59,7 +59,7 @@ def test_every_named_recipe_is_valid_and_may_be_changed(name):
 
 
 def test_recipes_cannot_be_changed_in_place():
-    with pytest.raises(ValidationError, match="frozen"):
+    with pytest.raises(ValidationError):
         ProbeRecipe().epochs = 3
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given
@@ -113,16 +115,6 @@ def test_auto_on_a_gpu_is_fp16_from_volta_on(monkeypatch, capability, expected):
     assert resolve_precision("auto", CUDA) == expected
 
 
-@pytest.mark.parametrize(
-    ("amx", "avx", "expected"),
-    [(True, False, "bf16"), (False, True, "bf16"), (True, True, "bf16"), (False, False, "fp32")],
-)
-def test_auto_on_a_cpu_is_bf16_where_it_is_native(monkeypatch, amx, avx, expected):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx, raising=False)
-    assert resolve_precision("auto", CPU) == expected
-
-
 def test_native_bf16_is_claimed_only_where_the_kernel_lists_it():
     from pathlib import Path
 
@@ -135,8 +127,7 @@ def test_native_bf16_is_claimed_only_where_the_kernel_lists_it():
 
 
 def test_auto_is_fp32_where_torch_cannot_tell(monkeypatch):
-    for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
-        monkeypatch.delattr(torch.cpu, probe, raising=False)
+    monkeypatch.setattr(torch, "cpu", SimpleNamespace())
     assert resolve_precision("auto", CPU) == "fp32"
 
 
@@ -153,9 +144,10 @@ def test_auto_training_on_a_gpu_is_bf16_from_ampere_on(monkeypatch, capability, 
 
 
 @pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp32")])
-def test_auto_training_on_a_cpu_is_bf16_where_it_is_native(monkeypatch, native, expected):
+@pytest.mark.parametrize("resolve", [resolve_precision, resolve_training_precision])
+def test_auto_on_a_cpu_is_bf16_where_it_is_native(monkeypatch, resolve, native, expected):
     monkeypatch.setattr(devices, "cpu_has_native_bf16", lambda: native)
-    assert resolve_training_precision("auto", CPU) == expected
+    assert resolve("auto", CPU) == expected
 
 
 @pytest.mark.parametrize("name", ["fp32", "bf16"])

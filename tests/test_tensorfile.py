@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import os
 import string
 import tracemalloc
 
@@ -337,21 +335,3 @@ def test_document_that_json_cannot_hold_is_refused(small, value):
     with pytest.raises(TypeError):
         write_tensors(small, {}, {"x": value})
     assert small.read_bytes() == content
-
-
-def test_failed_write_keeps_the_old_file(small, monkeypatch):
-    content, write, left = small.read_bytes(), os.write, [100]
-
-    def nearly_full(descriptor, data):
-        if not left[0]:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        written = write(descriptor, data[: left[0]])
-        left[0] -= written
-        return written
-
-    monkeypatch.setattr(os, "write", nearly_full)
-    with pytest.raises(OSError, match="No space left"):
-        write_tensors(small, {"a": torch.ones(1000)}, {})
-    monkeypatch.undo()
-    assert small.read_bytes() == content
-    assert list(small.parent.iterdir()) == [small]

@@ -1,40 +1,21 @@
-"""Backbones: a name becomes a network with its weights, ready to embed or to learn."""
+"""Backbones ready to embed or to learn: a network and all that identifies its embeddings."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-import torch
 from torch import nn
 
-from medplus.backbones import pythonfile
+from medplus.backbones import sources
 from medplus.backbones import weights as weights_io
-from medplus.backbones.catalog import PIXELS, PRELOGITS, resolve
+from medplus.backbones.catalog import PIXELS
 from medplus.backbones.features import with_feature
-from medplus.backbones.finetuned import (
-    NetworkDescription,
-    backbone_state,
-    check_weights,
-    is_finetuned,
-    network_file,
-    read_network,
-)
-from medplus.backbones.folder import find_weights
 from medplus.backbones.modules import PreLogits
-from medplus.backbones.networks import (
-    RANDOM_INIT_SEED,
-    create_network,
-    details,
-    is_from_folder,
-    misfit,
-)
-from medplus.backbones.pythonfile import is_python_file
 from medplus.backbones.sam import bake_sam_tables
-from medplus.errors import BackboneError, UsageError
+from medplus.backbones.sources.ref import BackboneRef, Built
 from medplus.jsonfile import digest_of
-from medplus.preprocess import PAPER_CANVAS, PreprocessSpec
+from medplus.preprocess import PreprocessSpec
+from medplus.spec import PRELOGITS
 from medplus.vocabulary import Fit
 
 
@@ -44,37 +25,54 @@ class Backbone:
 
     Attributes
     ----------
+    ref : BackboneRef
+        What its name was resolved to.
     module : nn.Module
         Maps (n, channels, height, width) float to (n, dim) float.
-    weights : str
-        ``pretrained``, ``none``, or the absolute path of a file; ``none`` for ``pixels``. Those of
-        a folder are ``pretrained``.
     weights_sha256 : str
         Digest of the weights in memory.
     feature : str
         The definition of the embedding, as for `load_backbone`; or ``pixels``.
-    run_id : str or None
-        The fine-tuned run whose network this is.
     """
 
-    name: str
-    tag: str
+    ref: BackboneRef
     module: nn.Module
     preprocess: PreprocessSpec
-    weights: str
     weights_sha256: str
     feature: str
-    run_id: str | None = None
-    ref: Any = None
+
+    @property
+    def name(self) -> str:
+        """The canonical short name."""
+        return self.ref.name
+
+    @property
+    def tag(self) -> str:
+        """The full name."""
+        return self.ref.tag
+
+    @property
+    def run_id(self) -> str | None:
+        """The fine-tuned run whose network this is."""
+        return self.ref.run_id
+
+    @property
+    def weights(self) -> str:
+        """``pretrained``, ``none``, or the absolute path of the file; of a run, its network's."""
+        return self.ref.weights if self.run_id is None else self.ref.spelling
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that makes the backbone, in hex: full name, weights, normalisation."""
+        """SHA-256, in hex, of what makes the backbone: full name, weights, and normalisation."""
+        spec = self.preprocess
         return digest_of(
             {
                 "tag": self.tag,
                 "weights": self.weights_sha256,
-                "preprocess": vars(self.preprocess),
+                "mean": spec.mean,
+                "std": spec.std,
+                "canvas": spec.canvas,
+                "rgb": spec.rgb,
             }
         )
 
@@ -105,8 +103,7 @@ def load_backbone(
     Parameters
     ----------
     name : str
-        One of the paper's ten, ``pixels``, any timm name, the folder of a fine-tuned run, or a
-        Python file (``my_backbone.py``, ``my_backbone.py:function``), which is run.
+        As for `medplus.backbones.sources.resolve`.
     weights : str
         ``pretrained``, ``none`` (random, from a fixed seed), the path of a ``.safetensors`` or
         ``.pth`` file, or a folder of pretrained weights that `medplus.backbones.fetch` wrote. A run
@@ -132,144 +129,22 @@ def load_backbone(
     BackboneError
         If the weights cannot be fetched, read, or do not fit the network.
     """
-    check_weights(name, weights_io.weights_label(weights))
-    if is_finetuned(name):
-        run = _load_finetuned(network_file(Path(name)), size, fit, frozen, code)
-        return _featured(run, feature, size)
-    if is_python_file(name):
-        return _featured(_load_python(name, weights, size, fit, frozen), feature, size)
-    short, tag = resolve(name)
-    fit = "native" if short == PIXELS else fit or "pad"
-    canvas = None if fit == "native" else PAPER_CANVAS
-    network = create_network(tag, weights, canvas or size)
-    module = network.module
-    spec = PreprocessSpec(network.mean, network.std, fit, canvas, rgb=short != PIXELS)
-    label = weights_io.NONE if short == PIXELS else weights_io.weights_label(weights)
-    digest = _settle(module, canvas or size, frozen)
-    own = PIXELS if short == PIXELS else PRELOGITS
-    return _featured(Backbone(short, tag, module, spec, label, digest, own), feature, size)
+    ref = sources.resolve(name, weights)
+    return sources.load(ref, size, fit, frozen=frozen, feature=feature, code=code)
 
 
-def _featured(backbone: Backbone, feature: str, size: int) -> Backbone:
-    if feature == PRELOGITS or not backbone.is_network:
-        return backbone
-    canvas = backbone.preprocess.canvas or size
-    channels = 3 if backbone.preprocess.rgb else 1
-    module = with_feature(backbone.module, feature, backbone.tag, canvas, channels)
-    return replace(backbone, module=module, feature=feature)
-
-
-def check_backbone(name: str, weights: str) -> None:
-    """Refuse, before any work, a backbone or weights of it that are not to be had here.
-
-    Raises
-    ------
-    UsageError
-        If the name is unknown, or a run is to have other weights than its own.
-    BackboneError
-        If a folder of weights has none for it.
-    """
-    _, tag = resolve(name)
-    check_weights(name, weights_io.weights_label(weights))
-    if is_python_file(name):
-        _check_python_weights(name, weights)
-    elif is_from_folder(weights) and tag != PIXELS and not is_finetuned(name):
-        find_weights(Path(weights), tag)
-
-
-def _load_finetuned(
-    file: Path, size: int, fit: Fit | None, frozen: bool, code: str | None
-) -> Backbone:
-    run, state = read_network(file)
-    spec = run.spec
-    if fit not in (None, spec.fit) and run.feature != PIXELS:
-        spec = replace(spec, fit=fit, canvas=None if fit == "native" else PAPER_CANVAS)
+def settle(ref: BackboneRef, built: Built, size: int, *, frozen: bool, feature: str) -> Backbone:
+    """Make a network what it is to be used for: frozen or to be trained, up to a feature."""
+    module, spec = built.module, built.preprocess
     canvas = spec.canvas or size
-    defined = _code_of(file, run, code) if is_python_file(run.backbone) else None
-    try:
-        made = defined or create_network(run.tag, weights_io.NONE, canvas)
-        module: nn.Module = made.module
-        module.load_state_dict(backbone_state(state), strict=True)
-    except (BackboneError, RuntimeError) as error:
-        raise _unsuitable(file, run, spec, canvas, error) from error
-    digest = _settle(module, canvas, frozen)
-    return Backbone(
-        run.name, run.full_tag, module, spec, str(file.resolve()), digest, run.feature, run.run_id
-    )
-
-
-def _code_of(file: Path, run: NetworkDescription, code: str | None) -> pythonfile.Definition:
-    """Run the Python file that defines the network of a run, if the user named it."""
-    if code is None:
-        raise BackboneError(
-            f"the network in {file} is code of {run.backbone}, which runs only when you name it: "
-            f"evaluate with --backbone {run.backbone}, extract with --backbone {run.backbone} "
-            f"--weights {file}"
-        )
-    named = pythonfile.find(code)
-    if named.tag != run.tag:
-        raise BackboneError(
-            f"the network in {file} was trained with {run.tag}, but {code} now is {named.tag}; "
-            "name the file as it was"
-        )
-    return _define(named)
-
-
-def _load_python(name: str, weights: str, size: int, fit: Fit | None, frozen: bool) -> Backbone:
-    """Run the Python file that the user named."""
-    _check_python_weights(name, weights)
-    file = pythonfile.find(name)
-    defined = _define(file)
-    if weights != weights_io.PRETRAINED:
-        state = weights_io.read_weights_file(Path(weights))
-        state = backbone_state(state) or state  # of a fine-tuned run, without its head
-        try:
-            defined.module.load_state_dict(state, strict=True)
-        except RuntimeError as error:
-            raise misfit(file.name, weights, error) from error
-    canvas = None if fit == "native" else defined.input_size
-    digest = _settle(defined.module, canvas or size, frozen)
-    spec = PreprocessSpec(
-        defined.mean, defined.std, fit or "pad", canvas, rgb=len(defined.mean) == 3
-    )
-    label = weights_io.weights_label(weights)
-    return Backbone(file.name, file.tag, defined.module, spec, label, digest, PRELOGITS)
-
-
-def _define(file: pythonfile.PythonFile) -> pythonfile.Definition:
-    with torch.random.fork_rng(devices=[]):  # what it draws at random is always the same
-        torch.manual_seed(RANDOM_INIT_SEED)
-        return pythonfile.run(file)
-
-
-def _check_python_weights(name: str, weights: str) -> None:
-    if weights == weights_io.NONE or is_from_folder(weights):
-        raise UsageError(
-            f"--weights {weights} cannot go with {name}, which makes its own network; leave "
-            "--weights out, or name a file of weights for it"
-        )
-
-
-def _unsuitable(
-    file: Path, run: NetworkDescription, spec: PreprocessSpec, canvas: int, error: Exception
-) -> BackboneError:
-    if canvas == run.canvas:
-        if isinstance(error, BackboneError):
-            return error
-        return misfit(run.tag, str(file), error)
-    remedy = "leave --fit out" if spec.fit != run.spec.fit else f"use images of {run.canvas} px"
-    return BackboneError(
-        f"{run.name} takes an input of {run.canvas} px, as it was trained, not of {canvas} px "
-        f"({details(error)}); {remedy}"
-    )
-
-
-def _settle(module: nn.Module, canvas: int, frozen: bool) -> str:
-    """Make a network what it is to be used for, and return the digest of its weights."""
     module.eval()
     digest = weights_io.weights_sha256(module)
     if frozen:
         module.requires_grad_(False)
         if isinstance(module, PreLogits):
             bake_sam_tables(module.network, canvas)  # training needs the tables as they are
-    return digest
+    if feature == PRELOGITS or built.feature == PIXELS:
+        return Backbone(ref, module, spec, digest, built.feature)
+    channels = 3 if spec.rgb else 1
+    featured = with_feature(module, feature, ref.tag, canvas, channels)
+    return Backbone(ref, featured, spec, digest, feature)

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from medplus.backbones.catalog import PRELOGITS
 from medplus.backbones.modules import AlexNetFeatures, PreLogits
 from medplus.errors import BackboneError, UsageError, nearest
+from medplus.spec import PRELOGITS
 
 CLS, AVG, CLS_AVG = "cls", "avg", "cls+avg"
 LAYER = "layer:"

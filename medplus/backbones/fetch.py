@@ -9,20 +9,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from medplus.backbones import weights as weights_io
-from medplus.backbones.build import load_backbone
-from medplus.backbones.catalog import ALEXNET, HUB_PREFIXES, LOCAL_PREFIX, PAPER, PIXELS, resolve
-from medplus.backbones.finetuned import is_finetuned
-from medplus.backbones.folder import write_folder_weights
-from medplus.backbones.networks import alexnet_state
-from medplus.backbones.pythonfile import is_python_file
 from medplus.backbones.ratelimit import no_waiting_for_rate_limits
+from medplus.backbones.sources import BackboneRef, load, resolve, torchvision
+from medplus.backbones.weights_folder import write_folder_weights
 from medplus.errors import BackboneError, UsageError
+
+_SIDE = 28
 
 
 @dataclass(frozen=True)
@@ -70,29 +68,30 @@ def fetch_weights(
     BackboneError
         If weights cannot be had or written. What was fetched before stays.
     """
-    names = list(dict.fromkeys(names))
-    for name in names:  # all of them before the first gigabyte
-        _check(name)
+    refs = [_fetchable(name) for name in dict.fromkeys(names)]  # all before the first gigabyte
     done = []
-    for name in names:
-        done.append(_fetch(name, None if to is None else Path(to)))
+    for ref in refs:
+        done.append(_fetch(ref, None if to is None else Path(to)))
         tell(done[-1])
     return done
 
 
-def _check(name: str) -> None:
-    _, tag = resolve(name)
-    own = {
-        "is no network": name == PIXELS,
-        "is a run, which has its own weights": is_finetuned(name),
-        "is code, which makes its own network": is_python_file(name),
-        "is a folder of this machine": tag.startswith(LOCAL_PREFIX),
-    }
-    for kind, is_it in own.items():
-        if is_it:
-            raise UsageError(f"'{name}' {kind}: there is nothing to fetch; leave it out")
-    if not tag.startswith(HUB_PREFIXES) and tag != PAPER[ALEXNET] and not _has_weights(tag):
+_NOTHING_TO_FETCH = {
+    "pixels": "is no network",
+    "run": "is a run, which has its own weights",
+    "python": "is code, which makes its own network",
+    "folder": "is a folder of this machine",
+}
+
+
+def _fetchable(name: str) -> BackboneRef:
+    ref = resolve(name)
+    kind = _NOTHING_TO_FETCH.get(ref.source)
+    if kind is not None:
+        raise UsageError(f"'{name}' {kind}: there is nothing to fetch; leave it out")
+    if ref.source == "timm" and not _has_weights(ref.tag):
         raise UsageError(f"timm has no pretrained weights of '{name}'; leave it out")
+    return ref
 
 
 def _has_weights(tag: str) -> bool:
@@ -102,36 +101,35 @@ def _has_weights(tag: str) -> bool:
     return config is not None and bool(config.has_weights)
 
 
-def _fetch(name: str, to: Path | None) -> Fetched:
-    loaded = load_backbone(name)
-    found = Fetched(loaded.name, loaded.tag, loaded.weights_sha256)
+def _fetch(ref: BackboneRef, to: Path | None) -> Fetched:
+    loaded = load(ref, _SIDE)
+    found = Fetched(ref.name, ref.tag, loaded.weights_sha256)
     if to is None:
         return found
-    path, entry = write_folder_weights(to, found.tag, *_as_on_the_hub(found.tag))
-    again = load_backbone(name, str(to))
+    path, entry = write_folder_weights(to, ref.tag, *_as_on_the_hub(ref))
+    again = load(resolve(ref.spelling, str(to)), _SIDE)
     if again.weights_sha256 != found.weights_sha256:
         raise BackboneError(
-            f"the weights of {found.tag} are not the same from {path} as from the hub; carry the "
+            f"the weights of {ref.tag} are not the same from {path} as from the hub; carry the "
             "hub's cache (HF_HOME) instead"
         )
-    return Fetched(
-        found.name, found.tag, found.weights_sha256, str(path), entry.sha256, entry.bytes
-    )
+    return replace(found, path=str(path), sha256=entry.sha256, bytes=entry.bytes)
 
 
-def _as_on_the_hub(tag: str) -> tuple[dict[str, torch.Tensor], bytes | None]:
+def _as_on_the_hub(ref: BackboneRef) -> tuple[dict[str, torch.Tensor], bytes | None]:
     """Return what the cache has by now: the tensors, before timm adapts them, and ``config.json``.
 
     The latter only of a model that timm knows by it alone.
     """
-    if tag == PAPER[ALEXNET]:
-        return alexnet_state(tag), None
+    tag = ref.tag
+    if ref.source == "torchvision":
+        return torchvision.pretrained_state(tag), None
     import timm
 
     document = None
     try:
         with redirect_stdout(sys.stderr), no_waiting_for_rate_limits():
-            if tag.startswith(HUB_PREFIXES):
+            if ref.source == "hub":
                 model = tag.partition(":")[2]
                 config, document = timm.models.load_model_config_from_hf(model)[0], _config(model)
             else:

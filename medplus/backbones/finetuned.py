@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from medplus.backbones.weights import PRETRAINED, state_sha256
+from medplus.backbones.weights import state_sha256
 from medplus.errors import BackboneError, UsageError
 from medplus.jsonfile import parse_json
 from medplus.preprocess import PreprocessSpec
@@ -217,20 +217,6 @@ def no_network(path: Path) -> UsageError:
     inside = sorted(file.parent for file in path.glob(f"*/{NETWORK_FILE}"))
     example = f" (there is one in it: {inside[0]})" if inside else ""
     return UsageError(f"{path} is no fine-tuned run{example}; {_TAKES}")
-
-
-def check_weights(name: str, weights: str) -> None:
-    """Refuse weights for a run, which has its own.
-
-    Raises
-    ------
-    UsageError
-    """
-    if weights != PRETRAINED and is_finetuned(name):
-        raise UsageError(
-            f"--weights {weights} cannot go with the fine-tuned run {name}, which has its own "
-            "weights; leave --weights out"
-        )
 
 
 def _document(file: Path) -> dict[str, Any]:

@@ -8,21 +8,23 @@ import os
 import socket
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from medplus.backbones.folder import is_weights_folder
+from medplus.backbones.weights_folder import find_weights, is_weights_folder
 from medplus.errors import BackboneError, first_line
+from medplus.spec import NONE, PRETRAINED
 
 if TYPE_CHECKING:
     import torch
 
-PRETRAINED = "pretrained"
-NONE = "none"
-_LOCAL_PREFIX = "local-dir:"
+LOCAL_PREFIX = "local-dir:"
+"""What timm puts before the path of a model in a folder."""
+_RANDOM_INIT_SEED = 0
 _CONNECT_TIMEOUT_S = 3.0
 _NESTED_KEYS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema")
 _LOCAL_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
@@ -37,6 +39,29 @@ def weights_label(weights: str) -> str:
     if weights in (PRETRAINED, NONE):
         return weights
     return PRETRAINED if is_weights_folder(weights) else str(Path(weights).resolve())
+
+
+def check_weights(weights: str, tag: str) -> str:
+    """Return weights as `weights_label` does, and look whether a folder has them for a backbone.
+
+    Raises
+    ------
+    BackboneError
+        If it has none.
+    """
+    if is_weights_folder(weights):
+        find_weights(Path(weights), tag)
+    return weights_label(weights)
+
+
+@contextmanager
+def same_chance() -> Iterator[None]:
+    """Let random weights be the same whenever they are drawn."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_RANDOM_INIT_SEED)
+        yield
 
 
 def read_weights_file(path: Path) -> dict[str, torch.Tensor]:
@@ -198,9 +223,9 @@ def _asked_to_stay_offline() -> bool:
 
 def fetch_error(tag: str, error: BaseException) -> BackboneError:
     """Return the error for pretrained weights that cannot be fetched, with the ways out."""
-    if tag.startswith(_LOCAL_PREFIX):
+    if tag.startswith(LOCAL_PREFIX):
         return BackboneError(
-            f"the model in {tag.removeprefix(_LOCAL_PREFIX)} cannot be used "
+            f"the model in {tag.removeprefix(LOCAL_PREFIX)} cannot be used "
             f"({type(error).__name__}: {first_line(error)[:120]}); medplus reads config.json and "
             "tensors, as timm.models.save_for_hf(…, safe_serialization=True) writes them"
         )
@@ -241,3 +266,17 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             seen.add(id(cause))
             yield cause
             rest += [cause.__cause__, cause.__context__]
+
+
+def misfit(tag: str, weights: str, error: Exception) -> BackboneError:
+    """Return the error for weights that are not those of the network."""
+    return BackboneError(
+        f"the weights {weights} do not fit {tag}: {details(error)}; "
+        "check that file and backbone belong together"
+    )
+
+
+def details(error: Exception) -> str:
+    """Return what torch says of keys and shapes, which stands below its first line."""
+    below = " ".join(line.strip() for line in str(error).splitlines()[1:])
+    return below[:240] or first_line(error)

@@ -45,13 +45,11 @@ def backbones(output: Output, names: tuple[str, ...], fetch: bool, to: Path | No
 
 
 def _list(output: Output, given: Sequence[str]) -> None:
-    from medplus.backbones.catalog import PAPER, PIXELS, describe, is_pattern, matching
-    from medplus.backbones.sources import expand
+    from medplus.backbones.sources import PAPER, describe, expand, is_pattern
+    from medplus.spec import PIXELS
 
-    asked = expand(given) or [*PAPER, PIXELS]
-    found = [match for name in asked for match in (matching(name) if is_pattern(name) else [name])]
-    found = list(dict.fromkeys(found))
-    if len(found) > MOST_DESCRIBED and any(is_pattern(name) for name in asked):
+    found = expand(given, most=None) or [*PAPER, PIXELS]
+    if len(found) > MOST_DESCRIBED and any(is_pattern(name) for name in given):
         document: dict[str, Any] = {"backbones": [{"name": name} for name in found]}
         output.result(document, lambda: click.echo("\n".join(found)))
         output.note(
@@ -64,9 +62,8 @@ def _list(output: Output, given: Sequence[str]) -> None:
 
 
 def _fetch(output: Output, given: Sequence[str], to: Path | None) -> None:
-    from medplus.backbones.catalog import is_pattern
     from medplus.backbones.fetch import fetch_weights
-    from medplus.backbones.sources import expand
+    from medplus.backbones.sources import expand, is_pattern
 
     if not given:
         raise UsageError("--fetch needs the names of backbones, or all: the paper's ten")

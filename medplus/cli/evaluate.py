@@ -49,9 +49,11 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 )
 @options.device
 @options.data_root
-@options.store_root
+@options.store_or_root
 @options.common
-def evaluate(output: Output, runs: tuple[Path, ...], store_root: Path, **settings: Any) -> None:
+def evaluate(
+    output: Output, runs: tuple[Path, ...], store_root: Path | str, **settings: Any
+) -> None:
     """Score the saved network or head of each RUN again, or on other data of the same classes.
 
     A RUN is the folder of a run of medplus finetune, which is scored on images, or of medplus

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from medplus.embeddings.container import to_place
 from medplus.errors import UsageError
 from medplus.naming import printable
 
@@ -214,14 +215,30 @@ def device(command: Command) -> Command:
     )(command)
 
 
-def names(default_size: str) -> Callable[[Command], Command]:
+def store_or_root(command: Command) -> Command:
+    """Add ``--store`` that may also name one store: a folder, an archive or a URL."""
+    return click.option(
+        "--store",
+        "store_root",
+        type=to_place,
+        metavar="PATH",
+        default="embeddings",
+        show_default=True,
+        envvar="MEDPLUS_STORE",
+        show_envvar=True,
+        help="Root of the embedding stores; or one store: a .zarr folder, a .zarr.zip file or a "
+        "URL such as s3://bucket/NAME.zarr.",
+    )(command)
+
+
+def names(default_size: str, *, required: bool = True) -> Callable[[Command], Command]:
     """Add the selectors ``--dataset``, ``--size`` and ``--backbone``."""
 
     def add(command: Command) -> Command:
         command = several(
             "--backbone",
             "backbones",
-            required=True,
+            required=required,
             callback=named_code,
             help="timm name, alexnet, pixels, the folder of a fine-tuned run, a Python file "
             "(FILE.py[:FUNCTION]), or all (the paper's ten); repeat or use commas.",
@@ -232,7 +249,7 @@ def names(default_size: str) -> Callable[[Command], Command]:
         return several(
             "--dataset",
             "datasets",
-            required=True,
+            required=required,
             help="MedMNIST flag, path of an npz file or a folder of images, or all; repeat or "
             "use commas.",
         )(command)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import click
 
 from medplus.cli import options
+from medplus.embeddings.container import Place, is_store
+from medplus.errors import UsageError
 from medplus.spec import AUTO, ExtractSpec, specs
 from medplus.vocabulary import Fit, Precision, StoreDtype
 
@@ -84,7 +86,7 @@ def selecting(command: Command) -> Command:
     """Add the options that select stores; what is not given matches any."""
     for option in reversed(
         (
-            options.names(default_size=_ANY),
+            options.names(default_size=_ANY, required=False),
             choices(*SELECT, default=_ANY),
             click.option(
                 "--key", help="The start of a store's key, as `medplus store ls` shows it."
@@ -94,7 +96,7 @@ def selecting(command: Command) -> Command:
                 type=click.Path(path_type=Path, file_okay=False),
                 help="Only stores of the datasets in this folder.  [default: any]",
             ),
-            options.store_root,
+            options.store_or_root,
             options.device,
         )
     ):
@@ -128,14 +130,22 @@ def to_specs(
 
 def select_stores(
     *,
-    store_root: Path,
+    store_root: Place,
     data_root: Path | None,
     key: str | None,
     device: str,
     **selection: Any,
 ) -> list[EmbeddingStore]:
-    """Return one store for every spec that the options of `selecting` name."""
+    """Return one store for every spec that the options of `selecting` name, or the one named."""
     from medplus.embeddings.select import find_stores
+    from medplus.embeddings.store import open_store
 
+    missing = [name for name in ("dataset", "backbone") if not selection[f"{name}s"]]
+    if len(missing) == 2 and is_store(store_root):
+        return [open_store(store_root)]
+    if missing:
+        raise UsageError(
+            f"missing option --{missing[0]}; name what is meant, or one store with --store"
+        )
     asked = to_specs(**selection)
     return find_stores(store_root, asked, key=key, data_root=data_root, device=device)

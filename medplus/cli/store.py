@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import click
 
 from medplus.cli import options
 from medplus.cli.options import Output
+from medplus.embeddings.container import Place, to_place
 from medplus.naming import printable
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ def _summary(path: Path, info: StoreInfo) -> dict[str, Any]:
         "dim": info.dim,
         "splits": dict(info.n_samples),
         "data_source": info.data_source,
-        "bytes": sum(layout.n_chunks * layout.chunk_nbytes for layout in info.all_layouts()),
+        "bytes": sum(layout.nbytes for layout in info.all_layouts()),
     }
 
 
@@ -92,10 +94,10 @@ def _show_list(rows: list[dict[str, Any]], root: Path) -> None:
 
 
 @store.command("info")
-@click.argument("path", type=_PATH)
+@click.argument("path", type=to_place)
 @options.common
-def info(output: Output, path: Path) -> None:
-    """Show everything that is recorded of the store at PATH."""
+def info(output: Output, path: Place) -> None:
+    """Show everything that is recorded of the store at PATH, a folder, a .zarr.zip or a URL."""
     from medplus.embeddings.store import read_info
 
     found = read_info(path)
@@ -104,27 +106,26 @@ def info(output: Output, path: Path) -> None:
     def show() -> None:
         from medplus.cli.tables import make_console
 
-        checksums = document.pop("checksums")
-        document["chunks"] = {name: len(chunks) for name, chunks in checksums.items()}
         make_console().print_json(data=document)
 
     output.result(document, show)
 
 
 @store.command("verify")
-@click.argument("paths", type=_PATH, nargs=-1)
+@click.argument("paths", type=to_place, nargs=-1)
 @options.store_root
 @options.common
-def verify(output: Output, paths: tuple[Path, ...], store_root: Path) -> None:
+def verify(output: Output, paths: tuple[Place, ...], store_root: Path) -> None:
     """Check every byte of the stores at PATHS, or of all under the root.
 
-    Ends with exit code 1 if anything is damaged or incomplete, and says what repairs it.
+    A path may be a folder, a .zarr.zip or the URL of an object store. Ends with exit code 1 if
+    anything is damaged or incomplete, and says what repairs it.
     """
     from medplus.embeddings.store import list_stores
     from medplus.errors import StoreError, UsageError
 
     _check_there(paths)
-    targets = list(paths) or list(list_stores(store_root))
+    targets: list[Place] = [*paths] or [*list_stores(store_root)]
     if not targets:
         raise UsageError(f"no stores under {store_root}; name another root with --store")
     results = [_verify_one(path) for path in targets]
@@ -134,7 +135,7 @@ def verify(output: Output, paths: tuple[Path, ...], store_root: Path) -> None:
             click.echo(printable(f"{result['status']:10} {result['path']}"))
             for part in result["damage"]:
                 chunk = "metadata" if part["chunk"] is None else f"chunk {part['chunk']}"
-                click.echo(f"           {part['array']}: {chunk}")
+                click.echo(printable(f"           {part['array']}: {chunk}"))
             if result["remedy"]:
                 click.echo(printable(f"           {result['remedy']}"))
 
@@ -144,49 +145,55 @@ def verify(output: Output, paths: tuple[Path, ...], store_root: Path) -> None:
         raise click.exceptions.Exit(StoreError.exit_code)
 
 
-def _check_there(paths: tuple[Path, ...]) -> None:
+def _check_there(paths: Sequence[Place]) -> None:
     from medplus.errors import StoreError
 
     for path in paths:
-        if not path.is_dir():
+        if isinstance(path, Path) and not path.exists():
             raise StoreError(f"there is no embedding store at {path}; medplus store ls lists all")
 
 
-def _verify_one(path: Path) -> dict[str, Any]:
-    from medplus.embeddings.store import find_damage, read_info, root_of
+def _verify_one(path: Place) -> dict[str, Any]:
+    from medplus.embeddings.store import find_damage, read_info, remedy
     from medplus.errors import StoreError
 
     try:
         found = read_info(path)
+        damage = find_damage(path, found)
     except StoreError as error:
         return {"path": str(path), "status": "damaged", "damage": [], "remedy": str(error)}
-    damage = find_damage(path, found)
-    if found.complete and not damage:
-        return {"path": str(path), "status": "intact", "damage": [], "remedy": ""}
-    command = found.resume_command(root_of(path))
     if not found.complete:
         return {"path": str(path), "status": "incomplete", "damage": [],
-                "remedy": f"this completes it: {command}"}  # fmt: skip
+                "remedy": remedy(path, found, "completes")}  # fmt: skip
     return {
         "path": str(path),
-        "status": "damaged",
+        "status": "damaged" if damage else "intact",
         "damage": [part.model_dump() for part in damage],
-        "remedy": f"this repairs it: {command}",
+        "remedy": remedy(path, found) if damage else "",
     }
 
 
 @store.command("export")
-@click.argument("path", type=_PATH)
-@click.argument("target", type=_PATH)
+@click.argument("path", type=to_place)
+@click.argument("target", type=_PATH, required=False)
+@click.option("--to", type=_PATH, metavar="TARGET", help="The same as TARGET.")
 @options.common
-def export(output: Output, path: Path, target: Path) -> None:
-    """Write the store at PATH to TARGET, a .npz or .parquet file."""
+def export(output: Output, path: Place, target: Path | None, to: Path | None) -> None:
+    """Write the store at PATH to TARGET, a .npz, .parquet or .zarr.zip file.
+
+    A .zarr.zip is the store itself in one file, which every command that reads a store reads too.
+    """
     from medplus.embeddings.export import export_store
     from medplus.embeddings.store import open_store
+    from medplus.errors import UsageError
 
-    export_store(open_store(path), target)
-    document = {"path": str(path), "target": str(target), "bytes": target.stat().st_size}
-    output.result(document, lambda: click.echo(f"{target} ({target.stat().st_size / 1e6:.1f} MB)"))
+    file = target or to
+    if file is None or (target and to):
+        raise UsageError("name one file to export to: medplus store export PATH TARGET")
+    export_store(open_store(path), file)
+    nbytes = file.stat().st_size
+    document = {"path": str(path), "target": str(file), "bytes": nbytes}
+    output.result(document, lambda: click.echo(f"{file} ({nbytes / 1e6:.1f} MB)"))
 
 
 @store.command("rm")

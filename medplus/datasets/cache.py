@@ -1,8 +1,9 @@
-"""The memory-mapped cache: a dataset file is inflated once, ever.
+"""The memory-mapped cache: what a dataset's files hold is inflated or decoded once, ever.
 
-Layout: `.medplus-cache/<stem>/` beside the npz, with one `.npy` per array and `meta.json`. Where
-that folder cannot be written, the user's cache folder takes its place (`$MEDPLUS_CACHE`, else
-`~/.cache/medplus`).
+A cache is a folder of `.npy` files, others beside them, and `meta.json`: a sealed document that
+holds the digest of every file, and each array's shape, dtype and place, so that opening a dataset
+parses no headers. It lies in `.medplus-cache/` beside the data; where that cannot be written, in
+the user's cache folder (`$MEDPLUS_CACHE`, else `~/.cache/medplus`).
 """
 
 from __future__ import annotations
@@ -11,141 +12,146 @@ import errno
 import hashlib
 import json
 import logging
+import mmap
 import os
 import shutil
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from medplus import atomic, lock
-from medplus.datasets import arrays, npz
-from medplus.errors import DatasetError, first_line
+from medplus.errors import DatasetError, MedplusError
 from medplus.seal import seal, unseal
+from medplus.vocabulary import SPLITS
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = 3
-_META = "meta.json"
+ARRAYS: tuple[str, ...] = tuple(f"{s}_{kind}" for s in SPLITS for kind in ("images", "labels"))
 FOLDER = ".medplus-cache"
-LOCK_TIMEOUT_S = 3600
-_HASH_BLOCK = 1 << 22
+META = "meta.json"
+_SCHEMA = 4
+_LOCK_TIMEOUT_S = 3600
+
+Facts = dict[str, Any]
+"""What a cache says of its data, beside its arrays; JSON."""
+Check = Callable[[Facts], bool]
+"""Tells whether facts are of the data as they are now."""
 
 
 @dataclass(frozen=True)
-class CachedArrays:
-    """The arrays of one npz file, memory-mapped, with their identity.
+class Cached:
+    """The content of a cache.
 
     Attributes
     ----------
-    digest : str
-        SHA-256 over names, shapes, dtypes and bytes of the arrays, in hex: not of the file, whose
-        compression may differ.
-    md5 : str
-        MD5 of the file itself, to compare with the official one.
-    phantom : str or None
-        What the phantom generator noted, if the file is a phantom.
+    folder : Path
+    arrays : dict of ndarray
+        The arrays by the names that MedMNIST gives them, mapped into memory, read-only.
+    facts : dict
+        What was written, and ``digest``: SHA-256 over names, shapes, dtypes, bytes of the arrays.
     """
 
+    folder: Path
     arrays: Mapping[str, np.ndarray]
-    digest: str
-    md5: str
-    phantom: str | None
+    facts: Facts
 
 
-def open_cached(path: Path) -> CachedArrays:
-    """Return the arrays of an npz file from its cache, filling the cache first where needed.
+@dataclass(frozen=True)
+class Cache:
+    """The cache of some data.
 
-    Raises
-    ------
-    DatasetError
-        If the file is missing, damaged or not in MedMNIST's layout, or the cache cannot be written.
+    Attributes
+    ----------
+    data : Path
+        The file or folder, without links.
+    root : Path
+        The folder in which its caches may lie.
+    name : str
+        Of the cache's folder.
     """
-    path = _existing(path)
-    beside = path.parent / FOLDER / path.stem
-    cached = _open_if_current(beside, path)  # also where others have filled it and we cannot write
-    if cached is not None:
-        lock.remove_stale(_lock_file(beside))
-        return cached
-    folder = _cache_folder(path)
-    if folder != beside:
-        cached = _open_if_current(folder, path)
-        if cached is not None:
-            return cached
-    with lock.hold(_lock_file(folder), f"the cache of {path}", LOCK_TIMEOUT_S):
-        cached = _open_if_current(folder, path)  # another process may have filled it meanwhile
-        if cached is not None:
-            return cached
-        atomic.remove_leftovers(folder)
-        _fill(folder, path)
-    cached = _open_if_current(folder, path)
-    if cached is None:
-        raise DatasetError(f"{path} was changed while it was read; run the command again")
-    return cached
 
+    data: Path
+    root: Path
+    name: str
 
-def remembered(path: Path) -> dict[str, Any] | None:
-    """Return ``digest``, ``md5`` and ``phantom`` of a file as its cache knows them.
+    @property
+    def beside(self) -> Path:
+        """Where the cache lies."""
+        return self.root / FOLDER / self.name
 
-    None if the file has not been read as it is now. Nothing is computed or written, and of the
-    file nothing is read.
-    """
-    path = _existing(path)
-    for folder in (path.parent / FOLDER / path.stem, _elsewhere(path)):
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            meta = read_meta(folder)
-            if meta["schema"] == _SCHEMA and meta["signature"] == _signature(path):
-                return {name: meta[name] for name in ("digest", "md5", "phantom")}
-    return None
+    @property
+    def elsewhere(self) -> Path:
+        """Where it lies if that cannot be written."""
+        return elsewhere(self.data) / self.name
 
+    def find(self, check: Check) -> Cached | None:
+        """Return the content, if it is there and of the data as they are now.
 
-def _lock_file(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.lock")
+        Also where others have filled it and we cannot write.
+        """
+        folder = self.beside
+        found = _open(folder, check)
+        if found is None:
+            folder = self.elsewhere
+            found = _open(folder, check)
+        if found is not None:
+            lock.remove_stale(_lock_file(folder))
+        return found
 
+    def fill(self, check: Check, write: Callable[[Path], Facts]) -> Cached:
+        """Return the content, after `write` has put it into a new folder and returned its facts.
 
-def _existing(path: Path) -> Path:
-    try:
-        path = path.resolve()
-        found = path.is_file()
-    except (OSError, RuntimeError, ValueError) as error:  # a name too long, a loop of links, …
-        raise DatasetError(f"{path} cannot be reached: {first_line(error)}") from None
-    if not found:
-        reason = "is a folder; name the npz file in it" if path.is_dir() else "does not exist"
-        raise DatasetError(f"{path} {reason}")
-    return path
+        Other processes wait meanwhile, and nothing stays of what fails.
 
+        Raises
+        ------
+        DatasetError
+            If the cache cannot be written, or the data change while they are read.
+        """
+        folder = self._writable()
+        with lock.hold(_lock_file(folder), f"the cache of {self.data}", _LOCK_TIMEOUT_S):
+            found = _open(folder, check)  # another process may have filled it meanwhile
+            if found is not None:
+                return found
+            try:
+                atomic.remove_leftovers(folder)
+                if folder.exists():
+                    atomic.remove_folder(folder)
+                with atomic.new_folder(folder) as temporary:
+                    facts = write(temporary)
+                    atomic.write_json(temporary / META, seal(_describe(temporary, facts)))
+            except OSError as error:
+                raise DatasetError(
+                    f"the cache of {self.data} cannot be written to {folder.parent}: "
+                    f"{error.strerror or error} (MEDPLUS_CACHE names another folder)"
+                ) from None
+        found = _open(folder, check)
+        if found is None:
+            raise DatasetError(f"{self.data} was changed while it was read; run the command again")
+        return found
 
-def _cache_folder(path: Path) -> Path:
-    beside = path.parent / FOLDER
-    if is_writable(beside):
-        return beside / path.stem
-    root = user_cache()
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DatasetError(
-            f"neither {beside} nor {root} can be written ({error.strerror}); "
-            "set MEDPLUS_CACHE to a folder for the dataset cache"
-        ) from None
-    return _elsewhere(path)
-
-
-def _elsewhere(path: Path) -> Path:
-    place = hashlib.sha256(str(path).encode()).hexdigest()[:8]
-    return user_cache() / f"{path.stem}-{place}"
-
-
-def is_writable(beside: Path) -> bool:
-    """Tell whether a cache can lie beside its data, and make its folder there."""
-    try:
-        beside.mkdir(exist_ok=True)
-        return os.access(beside, os.W_OK)
-    except OSError:
-        return False
+    def _writable(self) -> Path:
+        """Return the folder that can be written, after making the one around it."""
+        beside, elsewhere = self.beside, self.elsewhere
+        try:
+            beside.parent.mkdir(exist_ok=True)
+            if os.access(beside.parent, os.W_OK):
+                return beside
+        except OSError:
+            pass
+        try:
+            elsewhere.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DatasetError(
+                f"neither {beside.parent} nor {elsewhere.parent} can be written "
+                f"({error.strerror}); set MEDPLUS_CACHE to a folder for the dataset cache"
+            ) from None
+        return elsewhere
 
 
 def user_cache() -> Path:
@@ -154,121 +160,113 @@ def user_cache() -> Path:
     return Path(os.environ.get("MEDPLUS_CACHE") or default)
 
 
-def _signature(path: Path) -> list[int]:
-    """Cheap sign that a file is unchanged; where it differs, the file's MD5 decides."""
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+def elsewhere(data: Path) -> Path:
+    """Return where the cache of some data lies if it cannot lie beside them."""
+    place = hashlib.sha256(str(data).encode()).hexdigest()[:8]
+    return user_cache() / f"{data.stem}-{place}"
 
 
-def _open_if_current(folder: Path, path: Path) -> CachedArrays | None:
+def check_room(folder: Path, nbytes: int) -> None:
+    """Refuse to write what the disk cannot hold: a zip of 1 MB may hold 1 GB.
+
+    Raises
+    ------
+    OSError
+    """
+    if nbytes > shutil.disk_usage(folder).free:
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}; it needs {nbytes / 1e6:.0f} MB")
+
+
+def read_file(folder: Path, name: str) -> bytes:
+    """Read a file of a cache, and check it.
+
+    Raises
+    ------
+    DatasetError
+        If it is not there, or not what was written.
+    """
+    with suppress(OSError, ValueError, KeyError):
+        content = (folder / name).read_bytes()
+        if xxhash.xxh3_64_hexdigest(content) == _read_meta(folder)["files"][name]["xxh3"]:
+            return content
+    raise DatasetError(f"{folder / name} is damaged; delete {folder}, which is filled again")
+
+
+def damaged_files(folder: Path) -> list[Path]:
+    """Read a cache to the last byte and return the files that are not what was written."""
     try:
-        meta = read_meta(folder)
-        if meta["schema"] != _SCHEMA:
+        files = _read_meta(folder)["files"]
+        return [folder / name for name in files if not _is_whole(folder / name, files[name])]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return [folder / META]
+
+
+def _open(folder: Path, check: Check) -> Cached | None:
+    try:
+        meta = _read_meta(folder)
+        if not check(meta["facts"]):
             return None
-        signature = _signature(path)
-        if meta["signature"] != signature:
-            if meta["signature"][0] != signature[0] or meta["md5"] != file_md5(path):
-                return None
-            with suppress(OSError):  # in a folder of others, the MD5 is computed every time
-                atomic.remove_leftovers_in(folder)
-                write_meta(folder, {**meta, "signature": signature})
-        mapped = arrays.map_arrays(folder, meta["arrays"])
-        return CachedArrays(mapped, meta["digest"], meta["md5"], meta["phantom"])
+        arrays = {name: _map(folder, f"{name}.npy", meta["files"]) for name in ARRAYS}
+        return Cached(folder, arrays, meta["facts"])
+    except MedplusError:
+        raise
     except Exception:
         return None  # absent, or damaged in whatever way: it is filled again
 
 
-def read_meta(folder: Path) -> dict[str, Any]:
-    """Read what a cache says of itself.
+def _lock_file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
 
-    Raises
-    ------
-    OSError, ValueError
-        If it is not there, or not what was written.
-    """
-    meta, intact = unseal(json.loads((folder / _META).read_bytes()), required=True)
-    if not intact:
-        raise ValueError(f"{folder / _META} is damaged")
+
+def _read_meta(folder: Path) -> dict[str, Any]:
+    meta, intact = unseal(json.loads((folder / META).read_bytes()), required=True)
+    if not intact or meta["schema"] != _SCHEMA:
+        raise ValueError(f"{folder / META} is damaged, or of another version of medplus")
     return meta
 
 
-def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
-    """Write what a cache says of itself, atomically."""
-    atomic.write_json(folder / _META, seal(meta))
-
-
-def damaged_arrays(folder: Path) -> list[Path]:
-    """Read a cache to the last byte and return the files that are not what was written.
-
-    Parameters
-    ----------
-    folder : Path
-        A folder with a ``meta.json``, of an npz file or of a folder of images.
-    """
-    try:
-        return arrays.damaged_arrays(folder, read_meta(folder)["arrays"])
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return [folder / _META]
-
-
-def _fill(folder: Path, path: Path) -> None:
-    with npz.open_npz(path) as archive:
-        headers = npz.read_headers(archive, path)
-        signature = _signature(path)
-        needed = sum(header.nbytes for header in headers.values())
-        log.info("caching %s (%.1f MB) for memory-mapped reading", path.name, needed / 1e6)
-        try:
-            if folder.exists():
-                atomic.remove_folder(folder)
-            if needed > shutil.disk_usage(folder.parent).free:  # a zip of 1 MB may hold 1 GB
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            with atomic.new_folder(folder) as temporary:
-                meta: dict[str, Any] = {
-                    "schema": _SCHEMA,
-                    "signature": signature,
-                    "md5": file_md5(path),
-                    "digest": _copy_arrays(archive, path, headers, temporary),
-                    "phantom": npz.read_phantom_note(archive, path),
-                    "arrays": arrays.describe_arrays(temporary),
-                }
-                write_meta(temporary, meta)
-        except OSError as error:
-            raise DatasetError(
-                f"the cache of {path} cannot be written to {folder.parent}: "
-                f"{error.strerror or error}; "
-                f"it needs {needed / 1e6:.0f} MB (MEDPLUS_CACHE names another folder)"
-            ) from None
-
-
-def _copy_arrays(
-    archive: zipfile.ZipFile,
-    path: Path,
-    headers: Mapping[str, npz.Header],
-    folder: Path,
-) -> str:
+def _describe(folder: Path, facts: Facts) -> dict[str, Any]:
+    """Return what is to be known of a new cache from now on."""
+    files: dict[str, dict[str, Any]] = {}
     digest = hashlib.sha256()
-    for name, header in headers.items():
-        order = "F:" if header.fortran_order else ""  # the same bytes mean other pixels
-        digest.update(f"{name}:{header.shape}:{header.dtype.str}:{order}".encode())
-        with (folder / f"{name}.npy").open("wb") as file:
-            np.lib.format.write_array_header_1_0(
-                file,
-                {
-                    "shape": header.shape,
-                    "fortran_order": header.fortran_order,
-                    "descr": np.lib.format.dtype_to_descr(header.dtype),
-                },
-            )
-            for block in npz.read_blocks(archive, path, header):
-                digest.update(block)
-                file.write(block)
-    return digest.hexdigest()
+    for path in sorted(folder.iterdir()):
+        files[path.name] = {"xxh3": _hash(path)}
+        if path.suffix == ".npy":
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            order = "C" if array.flags.c_contiguous else "F"
+            files[path.name] |= {
+                "shape": list(array.shape),
+                "dtype": array.dtype.str,
+                "order": order,
+                "offset": path.stat().st_size - array.nbytes,
+            }
+            digest.update(f"{path.stem}:{array.shape}:{array.dtype.str}:{order}".encode())
+            digest.update(array.ravel("K").view(np.uint8).data)
+    return {"schema": _SCHEMA, "files": files, "facts": {**facts, "digest": digest.hexdigest()}}
 
 
-def file_md5(path: Path) -> str:
-    """Return the MD5 of a file in hex: what MedMNIST publishes. It identifies, not secures."""
-    digest = hashlib.md5(usedforsecurity=False)
+def _map(folder: Path, name: str, files: Mapping[str, Any]) -> np.ndarray:
+    """Map an array; labels are checked, but to hash the pixels would take as long as reading."""
+    known = files[name]
+    with (folder / name).open("rb", buffering=0) as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    array: np.ndarray = np.ndarray(
+        tuple(known["shape"]), known["dtype"], mapped, known["offset"], order=known["order"]
+    )
+    if known["offset"] + array.nbytes != len(mapped):
+        raise ValueError(f"{name} is cut off, or longer than it was")
+    if name.endswith("_labels.npy") and xxhash.xxh3_64_hexdigest(mapped) != known["xxh3"]:
+        raise ValueError(f"{name} is damaged")
+    return array
+
+
+def _is_whole(path: Path, known: Mapping[str, Any]) -> bool:
+    try:
+        return bool(_hash(path) == known["xxh3"])
+    except OSError:
+        return False
+
+
+def _hash(path: Path) -> str:
     with path.open("rb") as file:
-        while block := file.read(_HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, xxhash.xxh3_64).hexdigest()

@@ -114,6 +114,14 @@ def _medmnist_info() -> dict[str, dict[str, Any]]:
     return info
 
 
+def unknown(name: str) -> UsageError:
+    """Return the error of a name that is no dataset's."""
+    return UsageError(
+        f"unknown dataset '{name}'{nearest(name, FLAGS)} "
+        "(medplus datasets lists all; a path to an npz file or a folder of images works too)"
+    )
+
+
 def info(flag: str) -> DatasetInfo:
     """Return what is known of a collection.
 
@@ -123,10 +131,7 @@ def info(flag: str) -> DatasetInfo:
         If `flag` is not one of `FLAGS`; names the nearest.
     """
     if flag not in FLAGS:
-        raise UsageError(
-            f"unknown dataset '{flag}'{nearest(flag, FLAGS)} "
-            "(medplus datasets lists all; a path to an npz file or a folder of images works too)"
-        )
+        raise unknown(flag)
     raw = _medmnist_info()[flag]
     suffix = {size: "" if size == 28 else f"_{size}" for size in SIZES}
     return DatasetInfo(

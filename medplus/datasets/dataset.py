@@ -1,19 +1,94 @@
-"""The types that hold images: a split, and a dataset of three splits."""
+"""The types that hold images: what a name means, a split, and a dataset of three splits."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from medplus.jsonfile import digest_of
 from medplus.vocabulary import Split, Task
 
-Source = Literal["official", "unofficial", "phantom", "custom"]
+Provenance = Literal["official", "unofficial", "phantom", "custom"]
 """Where the images come from: the official MedMNIST file (MD5 checked), another file of the same
 name, a synthetic stand-in, or the user's own data."""
+
+
+@dataclass(frozen=True)
+class DatasetRef:
+    """What a dataset's name was resolved to.
+
+    Attributes
+    ----------
+    source : {"medmnist", "npz", "folder"}
+        The module of `medplus.datasets.sources` that reads it.
+    spelling : str
+        The flag, or the absolute path: it names the dataset again from anywhere.
+    name : str
+        The name under which stores and records know it.
+    any_size : bool
+        False for an npz file, which has the size of its images.
+    """
+
+    source: str
+    spelling: str
+    name: str
+    any_size: bool
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What is known of a dataset before its images are read.
+
+    Attributes
+    ----------
+    n_samples : dict
+        Number of images per split.
+    n_classes, n_labels : int
+        Classes or labels, and columns of the label array; of an npz file's classes, at least so
+        many.
+    size : int
+        Height and width of the images in pixels.
+    """
+
+    n_samples: Mapping[Split, int]
+    n_classes: int
+    n_labels: int
+    size: int
+
+
+class Names(Sequence[str]):
+    """The names of a split's rows, made or read when the first is asked for.
+
+    Parameters
+    ----------
+    n : int
+    read : callable
+        Returns all of them.
+
+    Examples
+    --------
+    >>> Names(2, lambda: ["a.png", "b.png"])[1]
+    'b.png'
+    """
+
+    def __init__(self, n: int, read: Callable[[], list[str]]) -> None:
+        self._n = n
+        self._read = read
+
+    @cached_property
+    def _all(self) -> list[str]:
+        return self._read()
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._all[index]
 
 
 @dataclass(frozen=True)
@@ -26,10 +101,14 @@ class ImageSplit:
         Memory-mapped; slices are read from disk when they are used.
     labels : ndarray of uint8 or int64, shape (n_samples, n_labels)
         Class indices in one column, or 0/1 flags in one column per label.
+    names : sequence of str, length n_samples
+        Where each row came from: the path of its file in a folder, with slashes, else ``train/0``,
+        …; read when they are used. Empty for a split that was made by hand.
     """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.integer]
+    names: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -46,7 +125,7 @@ class ImageDataset:
     size : int
         Height and width of the images in pixels.
     digest : str
-        SHA-256 over the bytes of all arrays, in hex: the identity of the data.
+        SHA-256 of the arrays, the task and the classes, in hex: the identity of the data.
     path : str
         The file or folder the data were read from.
     licence, citation : str
@@ -58,7 +137,7 @@ class ImageDataset:
     task: Task
     classes: tuple[str, ...]
     channels: int
-    source: Source
+    source: Provenance
     licence: str
     digest: str
     path: str
@@ -69,3 +148,8 @@ class ImageDataset:
     def n_classes(self) -> int:
         """Number of classes, or of labels if the task is multi-label."""
         return len(self.classes)
+
+
+def data_digest(arrays: str, task: Task, classes: Sequence[str]) -> str:
+    """Return what identifies a dataset: its arrays, by their digest, and what its labels mean."""
+    return digest_of({"arrays": arrays, "task": task, "classes": list(classes)})

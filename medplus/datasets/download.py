@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
@@ -211,13 +211,12 @@ def download(
         with ThreadPoolExecutor(max_workers=workers) as pool:
             futures = [pool.submit(one, file) for file in files]
             try:
-                _wait(futures)
+                return [future.result() for future in futures]
             except BaseException:
                 stop.set()
                 for future in futures:
                     future.cancel()
                 raise
-            return [future.result() for future in futures]
 
 
 def new_client(patience: Patience) -> httpx.Client:
@@ -227,14 +226,6 @@ def new_client(patience: Patience) -> httpx.Client:
         timeout=httpx.Timeout(patience.stall_s, pool=None),
         headers={"user-agent": f"medplus/{__version__}"},
     )
-
-
-def _wait(futures: Sequence[Future[Download]]) -> None:
-    # With a timeout, so that Ctrl-C is heard at once.
-    while wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION).not_done:
-        for future in futures:
-            if future.done():
-                future.result()
 
 
 def _one_at_a_time(advance: Callable[[int], None]) -> Callable[[int], None]:

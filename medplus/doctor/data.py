@@ -6,7 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from medplus.datasets import cache, catalog, npz
+from medplus.datasets import catalog, npzfile
+from medplus.datasets.cache import FOLDER, damaged_files
+from medplus.datasets.sources.npz import file_md5, find_cached
 from medplus.doctor.finding import Finding, counted, from_error
 from medplus.doctor.leftovers import official_names
 from medplus.errors import DatasetError
@@ -66,23 +68,23 @@ def _kind(path: Path, deep: bool) -> str:
     DatasetError
         If it is damaged.
     """
-    with npz.open_npz(path) as archive:
-        npz.read_headers(archive, path)
-        if npz.read_phantom_note(archive, path) is not None:
+    with npzfile.open_npz(path) as archive:
+        npzfile.read_headers(archive, path)
+        if npzfile.read_phantom_note(archive, path) is not None:
             return "phantom"
     if path.name not in official_names():
         return "own"
-    known = cache.remembered(path)
+    known = find_cached(path)
     if known is None and not deep:
         return "unread"
     flag, size = official_names()[path.name]
-    md5 = cache.file_md5(path) if deep or known is None else known["md5"]
+    md5 = file_md5(path) if deep or known is None else known.facts["md5"]
     return "official" if md5 == catalog.info(flag).md5[size] else "unofficial"
 
 
 def _damaged_cache(path: Path) -> Iterator[Finding]:
-    folder = path.parent / cache.FOLDER / path.stem
-    if folder.is_dir() and (damaged := cache.damaged_arrays(folder)):
+    folder = path.parent / FOLDER / path.stem
+    if folder.is_dir() and (damaged := damaged_files(folder)):
         yield Finding(
             "data",
             "problem",
@@ -95,9 +97,9 @@ def _damaged_cache(path: Path) -> Iterator[Finding]:
 def cache_need(path: Path) -> int:
     """Return how many bytes the cache of a file will still take; 0 where that cannot be told."""
     try:
-        if cache.remembered(path) is not None:
+        if find_cached(path) is not None:
             return 0
-        with npz.open_npz(path) as archive:
-            return sum(header.nbytes for header in npz.read_headers(archive, path).values())
+        with npzfile.open_npz(path) as archive:
+            return sum(header.nbytes for header in npzfile.read_headers(archive, path).values())
     except (DatasetError, OSError):
         return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medplus.datasets import catalog, sources
+from medplus.datasets import sources
 from medplus.datasets.download import official_files
 from medplus.doctor.data import cache_need
 from medplus.doctor.finding import Places
@@ -24,7 +24,7 @@ def need_of_grid(file: Path, places: Places) -> Need:
         If the grid's file cannot be used.
     """
     grid = read_grid(file)
-    inventory = Inventory(grid, places.data, places.stores, places.runs, _by_name)
+    inventory = Inventory(grid, places.data, places.stores, places.runs, sources.known_digest)
     plan = make_plan(grid, inventory, Estimator(places.data, list), failed=())
     left = [planned for planned in plan.jobs if planned.state == "left"]
     stores = sum(planned.nbytes for planned in left if planned.job.kind == "extract")
@@ -34,18 +34,15 @@ def need_of_grid(file: Path, places: Places) -> Need:
     )
     caches = downloads = 0
     for name, size in dict.fromkeys(task.group for task in plan.tasks):
-        path = sources.path(sources.resolve(name), size, places.data)
+        ref = sources.resolve(name)
+        path = sources.path(ref, size, places.data)
         if path.exists():
             caches += cache_need(path)
         else:
             need.missing.append(path)
-            if name in catalog.FLAGS:
+            if ref.source == "medmnist":
                 [file_] = official_files([name], [size or 28], places.data)
                 downloads += file_.bytes_left
                 caches += file_.most_bytes
     need.data = {"downloads": downloads, "caches": caches}
     return need
-
-
-def _by_name(name: str, size: int | None) -> None:
-    """Let data go by their name: to look at them would fill their cache."""

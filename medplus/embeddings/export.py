@@ -1,46 +1,56 @@
-"""Taking embeddings elsewhere: npz and parquet."""
+"""Taking embeddings elsewhere: npz, parquet, and the whole store in one zip archive."""
 
 from __future__ import annotations
 
 import json
 import tempfile
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from medplus.embeddings.store import EmbeddingStore
+from medplus.embeddings.container import ARCHIVE, open_container
+from medplus.embeddings.info import StoreInfo
+from medplus.embeddings.layout import METADATA
+from medplus.embeddings.store import EmbeddingStore, remedy
 from medplus.errors import StoreError, UsageError
 from medplus.vocabulary import SPLITS
 
 
 def export_store(store: EmbeddingStore, target: Path) -> None:
-    """Write a store's embeddings, labels and index to one file.
+    """Write a store's embeddings, labels, index and names to one file.
 
     Parameters
     ----------
     store : EmbeddingStore
     target : Path
-        ``.npz``: arrays ``{split}_embeddings``, ``{split}_labels``, ``{split}_index`` and the
+        ``.zarr.zip``: the store itself, which opens as one. ``.npz``: arrays
+        ``{split}_embeddings``, ``{split}_labels``, ``{split}_index``, ``{split}_names`` and the
         attributes as JSON in ``medplus``. ``.parquet``: one row per sample, with columns
-        ``split``, ``index``, ``label`` (or ``label_0`` …) and ``embedding`` (a list of D floats).
+        ``split``, ``index``, ``name``, ``label`` (or ``label_0`` …) and ``embedding`` (a list of D
+        floats).
 
     Raises
     ------
     UsageError
-        If the ending is neither, pyarrow is missing, or the file exists.
+        If the ending is none of these, pyarrow is missing, or the file exists.
     StoreError
         If the store is damaged, or the file cannot be written.
     """
-    writers = {".npz": _write_npz, ".parquet": _write_parquet}
-    if target.suffix not in writers:
-        raise UsageError(f"cannot export to {target}: the file must end in .npz or .parquet")
+    writers = {".npz": _write_npz, ".parquet": _write_parquet, ARCHIVE: _write_archive}
+    ending = ARCHIVE if target.name.endswith(ARCHIVE) else target.suffix
+    if ending not in writers:
+        raise UsageError(
+            f"cannot export to {target}: the file must end in .npz, .parquet or {ARCHIVE}"
+        )
     if target.exists():
         raise UsageError(f"{target} exists already; delete it, or name another file")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
             temporary = Path(folder) / target.name
-            writers[target.suffix](store, temporary)
+            writers[ending](store, temporary)
             temporary.replace(target)
     except OSError as error:
         raise StoreError(
@@ -55,6 +65,7 @@ def _write_npz(store: EmbeddingStore, target: Path) -> None:
         arrays[f"{split}_embeddings"] = store.embeddings(split)
         arrays[f"{split}_labels"] = store.labels(split)
         arrays[f"{split}_index"] = store.index(split)
+        arrays[f"{split}_names"] = np.array(store.names(split))
     attributes = np.array(json.dumps(store.info.model_dump(mode="json")))
     np.savez(target, allow_pickle=False, medplus=attributes, **arrays)
 
@@ -75,6 +86,7 @@ def _write_parquet(store: EmbeddingStore, target: Path) -> None:
         columns = {
             "split": pa.array([split] * n).dictionary_encode(),
             "index": pa.array(store.index(split)),
+            "name": pa.array(store.names(split)),
         }
         for i in range(labels.shape[1]):
             columns["label" if labels.shape[1] == 1 else f"label_{i}"] = pa.array(labels[:, i])
@@ -85,3 +97,28 @@ def _write_parquet(store: EmbeddingStore, target: Path) -> None:
         {"medplus": json.dumps(store.info.model_dump(mode="json"))}
     )
     pq.write_table(table, target)
+
+
+def _write_archive(store: EmbeddingStore, target: Path) -> None:
+    damage = store.verify()
+    if damage:
+        raise StoreError(
+            f"{store.path} is damaged (first: {damage[0].array}); {remedy(store.path, store.info)}"
+        )
+    container = open_container(store.path)
+    with zipfile.ZipFile(target, "w") as file:
+        for key in _keys(store.info):
+            entry = zipfile.ZipInfo(key)  # without a date: equal stores, equal archives
+            entry.external_attr = 0o644 << 16
+            file.writestr(entry, container.read(key))
+
+
+def _keys(info: StoreInfo) -> Iterator[str]:
+    """Yield the name of every file of a store."""
+    yield METADATA
+    for split in SPLITS:
+        yield f"{split}/{METADATA}"
+    for layout in info.all_layouts():
+        yield f"{layout.path}/{METADATA}"
+        for chunk in range(layout.n_chunks):
+            yield layout.chunk_key(chunk)

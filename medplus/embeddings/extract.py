@@ -147,7 +147,7 @@ def extract_all(
     asked = list(specs)
     for spec in asked:
         check_feature(spec.feature or PRELOGITS)
-        datasets.check(spec.dataset, spec.group_column)
+        datasets.resolve(spec.dataset, spec.group_column)
     refs = [backbones.resolve(spec.backbone, spec.weights) for spec in asked]
     target = resolve_device(device)
     precisions = [resolve_precision(spec.precision or AUTO, target) for spec in asked]
@@ -209,7 +209,8 @@ def _extract_one(
     folder = root / safe_name(images.name) / str(images.size)
     path = folder / f"{safe_name(info.backbone)}-{info.key[:KEY_LENGTH]}.zarr"
     labels = {split: images.splits[split].labels for split in SPLITS}
-    with open_writer(path, info, labels, patience_s) as writer:
+    names = {split: images.splits[split].names for split in SPLITS}
+    with open_writer(path, info, labels, names, patience_s) as writer:
         missing = writer.n_missing
         reused = writer.n_chunks - missing
         status = writer.status

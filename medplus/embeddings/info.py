@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError, model_validator
 
+from medplus import atomic
 from medplus.datasets import catalog
-from medplus.embeddings.schema import ArrayLayout, split_layout
-from medplus.spec import ExtractSpec
+from medplus.embeddings import layout
+from medplus.embeddings.container import Place, open_container, to_place
+from medplus.embeddings.layout import ATTRIBUTE, METADATA, ArrayLayout
+from medplus.errors import StoreError
+from medplus.jsonfile import parse_json
+from medplus.seal import seal, unseal
+from medplus.spec import SCHEMA, ExtractSpec
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split, Task
+
+_GROUP = {"zarr_format": 3, "node_type": "group"}
+
+
+class DamagedStoreError(StoreError):
+    """A store's own description is damaged, so that nothing in it can be trusted."""
 
 
 class StoreInfo(BaseModel):
@@ -45,6 +58,10 @@ class StoreInfo(BaseModel):
         The fine-tuned run that the backbone is.
     dim : int
         Number of embedding dimensions D.
+    name_nbytes : int
+        Bytes per row of the names: UTF-8, filled up with zeros.
+    metadata : dict
+        SHA-256 of the Zarr metadata of each group and array below the store's own.
     cost : dict
         ``seconds``, ``images_per_second`` and ``device`` of the extraction, over all its sessions.
     complete : bool
@@ -71,13 +88,20 @@ class StoreInfo(BaseModel):
     backbone_digest: str
     preprocess: dict[str, Any]
     run_id: str | None = None
-    dim: int
-    n_samples: dict[Split, int]
+    dim: PositiveInt
+    n_samples: dict[Split, PositiveInt]
+    name_nbytes: PositiveInt = 1
     versions: dict[str, str]
     created: str
     cost: dict[str, Any] = {}
     complete: bool = False
-    checksums: dict[str, dict[str, str]] = {}
+    metadata: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if set(self.n_samples) != set(SPLITS) or self.spec.size is None:
+            raise ValueError("a split or the size is missing")
+        return self
 
     @property
     def size(self) -> int:
@@ -106,13 +130,99 @@ class StoreInfo(BaseModel):
         data_root = str(Path(self.dataset_path).parent) if by_flag else None
         return self.spec.command(data_root, str(root))
 
-    def layouts(self, split: Split) -> tuple[ArrayLayout, ArrayLayout, ArrayLayout]:
-        """Return the layouts of a split's embeddings, labels and index."""
+    def layouts(self, split: Split) -> tuple[ArrayLayout, ArrayLayout, ArrayLayout, ArrayLayout]:
+        """Return the layouts of a split's embeddings, labels, index and names."""
         n = self.n_samples[split]
-        dtype = self.spec.dtype or "float32"
-        return split_layout(split, n, self.dim, self.n_labels, dtype, self.label_dtype)
+        byte = np.dtype("u1")
+        return (
+            ArrayLayout(
+                f"{split}/embeddings", (n, self.dim), self.dtype, min(n, layout.CHUNK_ROWS)
+            ),
+            ArrayLayout(f"{split}/labels", (n, self.n_labels), self.label_dtype, n),
+            ArrayLayout(f"{split}/index", (n,), np.dtype("<i8"), n),
+            ArrayLayout(f"{split}/names", (n, self.name_nbytes), byte, n),
+        )
 
     def all_layouts(self) -> Iterator[ArrayLayout]:
         """Yield the layouts of every array of the store."""
         for split in SPLITS:
             yield from self.layouts(split)
+
+
+def read_info(path: Place) -> StoreInfo:
+    """Read and check a store's attributes, complete or not.
+
+    Raises
+    ------
+    StoreError
+        If there is no store, its attributes are damaged, or it is of another schema.
+    """
+    path = to_place(path)
+    try:
+        document = parse_json(open_container(path).read(METADATA))
+        attributes = document.pop("attributes")[ATTRIBUTE]
+        schema = attributes["schema_version"]
+    except (FileNotFoundError, NotADirectoryError):
+        if isinstance(path, Path) and path.suffix == ".zarr" and path.is_dir():
+            raise _damaged(path, f"its {METADATA} is missing") from None
+        raise StoreError(f"there is no embedding store at {path}") from None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise _damaged(path, f"{METADATA} is not a medplus store's") from None
+    if schema != SCHEMA:
+        newer = isinstance(schema, int) and schema > SCHEMA
+        advice = "use the version that wrote it" if newer else _anew(attributes)
+        raise StoreError(
+            f"{path} has schema {schema}, this medplus reads schema {SCHEMA}; {advice}"
+        )
+    try:
+        attributes, intact = unseal(attributes, required=True)
+        info = StoreInfo.model_validate(attributes)
+    except ValidationError as error:
+        place = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise _damaged(path, f"attribute '{place}' is invalid") from None
+    if info.spec.key(info.dataset_digest, info.backbone_digest) != info.key:
+        raise _damaged(path, "its key does not belong to it")
+    if not intact or document != _GROUP:
+        raise _damaged(path, "its attributes are not those that were written")
+    return info
+
+
+def _anew(attributes: dict[str, Any]) -> str:
+    """Tell how to make a store of schema 1 anew, as far as its attributes say."""
+    try:
+        name, key = attributes["dataset"], attributes["key"]
+        by_flag = name in catalog.FLAGS and attributes["data_source"] != "custom"
+        of_run = attributes.get("run_id") is not None
+        spec = ExtractSpec(
+            name if by_flag else attributes["dataset_path"],
+            attributes["size"],
+            attributes["weights" if of_run else "backbone"],
+            None if of_run else attributes["weights"],
+            key["preprocess"]["fit"],
+            key["feature"],
+            key["precision"],
+            attributes["dtype"],
+        )
+    except (KeyError, TypeError):
+        command = "medplus extract --dataset … --size … --backbone …"
+    else:
+        command = spec.command()
+    return f"make it anew with: {command}"
+
+
+def _damaged(path: Place, what: str) -> DamagedStoreError:
+    remedy = "copy or export it again"
+    if isinstance(path, Path) and path.is_dir():
+        remedy = (
+            "run the medplus extract command that made it again, or delete it with: "
+            f"medplus store rm {shlex.quote(str(path))}"
+        )
+    return DamagedStoreError(f"{path} is damaged: {what}; {remedy}")
+
+
+def write_info(path: Path, info: StoreInfo) -> None:
+    """Write a store's attributes, synced, in one step: what says that it is complete."""
+    attributes = {ATTRIBUTE: seal(info.model_dump(mode="json"))}
+    atomic.write_json(path / METADATA, {"attributes": attributes, **_GROUP})

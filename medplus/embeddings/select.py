@@ -13,11 +13,18 @@ from medplus.backbones import sources as backbones
 from medplus.datasets import catalog
 from medplus.datasets import sources as datasets
 from medplus.embeddings.info import StoreInfo
-from medplus.embeddings.store import EmbeddingStore, list_stores, open_store, read_info
+from medplus.embeddings.store import (
+    EmbeddingStore,
+    Place,
+    is_store,
+    list_stores,
+    open_store,
+    read_info,
+)
 from medplus.errors import DatasetError, StoreError, UsageError, nearest
 from medplus.spec import AUTO, CHOICES, ExtractSpec, Made
 
-Found = tuple[Path, StoreInfo]
+Found = tuple[Place, StoreInfo]
 
 
 class Identified(Made, Protocol):
@@ -150,8 +157,11 @@ def find_stores(
     device: str = "auto",
 ) -> list[EmbeddingStore]:
     """Find the one complete store of every spec; as `find_store`, with the root read once."""
-    root = Path(root)
-    infos = list(readable(root)) if root.is_dir() else None
+    if is_store(root):
+        infos: list[Found] | None = [(root, read_info(root))]
+    else:
+        root = Path(root)
+        infos = list(readable(root)) if root.is_dir() else None
     found = []
     for spec in specs:
         if infos is None:
@@ -181,7 +191,7 @@ def readable(root: Path) -> Iterator[Found]:
             continue
 
 
-def _choose(root: Path, sought: Sought, infos: list[Found]) -> EmbeddingStore:
+def _choose(root: Place, sought: Sought, infos: list[Found]) -> EmbeddingStore:
     matching = [(path, info) for path, info in infos if sought.means(info)]
     complete = [found for found in matching if found[1].complete]
     if len(complete) == 1:
@@ -210,7 +220,7 @@ def _options(info: StoreInfo) -> dict[str, str]:
     return {f"--{name}": str(value) for name, value in flags.items() if value is not None}
 
 
-def _none(root: Path, sought: Sought, infos: list[Found]) -> str:
+def _none(root: Place, sought: Sought, infos: list[Found]) -> str:
     what = sought.spec.describe()
     remedy = f"make it with: {_command(root, _makeable(sought.asked, infos))}"
     named = [info for _, info in infos if sought.names(info)]
@@ -227,7 +237,7 @@ def _none(root: Path, sought: Sought, infos: list[Found]) -> str:
     _check_names(root, sought, [info for _, info in infos])
     names = sorted({f"{info.dataset}/{info.size}/{info.backbone}" for _, info in infos})
     there = f" (there: {', '.join(names[:6])})" if names else ""
-    unreadable = len(list(list_stores(root))) - len(infos)
+    unreadable = len(_listed(root) or infos) - len(infos)
     if unreadable:
         noun = "store" if unreadable == 1 else "stores"
         there += f" ({unreadable} {noun} there cannot be read: medplus store verify says why)"
@@ -242,10 +252,10 @@ def _makeable(asked: ExtractSpec, infos: list[Found]) -> ExtractSpec:
     return asked
 
 
-def _check_names(root: Path, sought: Sought, infos: list[StoreInfo]) -> None:
+def _check_names(root: Place, sought: Sought, infos: list[StoreInfo]) -> None:
     """Raise `UsageError` for a name that neither a store nor a catalogue knows."""
     known = {info.dataset for info in infos} | set(catalog.FLAGS)
-    known |= {path.parents[1].name for path in list_stores(root)}  # also those unreadable
+    known |= {path.parents[1].name for path in _listed(root)}  # also those unreadable
     if sought.spec.dataset not in known:
         try:
             datasets.resolve(sought.asked.dataset)
@@ -259,5 +269,10 @@ def _check_names(root: Path, sought: Sought, infos: list[StoreInfo]) -> None:
         backbones.resolve(sought.asked.backbone)
 
 
-def _command(root: Path, spec: ExtractSpec) -> str:
-    return spec.command(store=None if str(root) == "embeddings" else str(root))
+def _listed(root: Place) -> list[Path]:
+    return [] if is_store(root) else list(list_stores(Path(root)))
+
+
+def _command(root: Place, spec: ExtractSpec) -> str:
+    by_default = str(root) == "embeddings" or is_store(root)
+    return spec.command(store=None if by_default else str(root))

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from medplus import atomic
-from medplus.embeddings import chunks
-from medplus.embeddings.info import StoreInfo
-from medplus.embeddings.schema import ATTRIBUTE, ArrayLayout, group_metadata
+from medplus.embeddings.container import (
+    Container,
+    Place,
+    has_metadata,
+    is_full,
+    is_store,
+    open_container,
+    to_place,
+)
+from medplus.embeddings.info import StoreInfo, read_info
+from medplus.embeddings.layout import ArrayLayout
 from medplus.errors import StoreError
-from medplus.jsonfile import parse_json
-from medplus.seal import seal, unseal
-from medplus.spec import SCHEMA
 from medplus.vocabulary import SPLITS, Split
 
+if TYPE_CHECKING:
+    from medplus.embeddings.arrays import ArrayReader
 
-class DamagedStoreError(StoreError):
-    """A store's own description is damaged, so that nothing in it can be trusted."""
+__all__ = [
+    "EmbeddingStore",
+    "Place",
+    "StoreInfo",
+    "find_damage",
+    "is_store",
+    "list_stores",
+    "open_store",
+    "read_info",
+    "to_place",
+]
 
 
 class Damage(BaseModel):
@@ -31,13 +45,16 @@ class Damage(BaseModel):
     Attributes
     ----------
     array : str
-        Path of the array within the store.
+        Path of the array, or of the group, within the store.
     chunk : int or None
-        Number of the chunk, or None where the array's metadata are at fault.
+        Number of the chunk, or None where the Zarr metadata are at fault.
     """
 
     array: str
     chunk: int | None
+
+    def __str__(self) -> str:
+        return f"{self.array} {'metadata' if self.chunk is None else f'chunk {self.chunk}'}"
 
 
 class EmbeddingStore:
@@ -45,13 +62,16 @@ class EmbeddingStore:
 
     Attributes
     ----------
-    path : Path
+    path : Path or str
+        A folder or archive, or a URL.
     info : StoreInfo
     """
 
-    def __init__(self, path: Path, info: StoreInfo) -> None:
+    def __init__(self, path: Place, info: StoreInfo) -> None:
         self.path = path
         self.info = info
+        self._container = open_container(path)
+        self._readers: dict[str, ArrayReader] = {}
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{split} {n}" for split, n in self.info.n_samples.items())
@@ -64,8 +84,8 @@ class EmbeddingStore:
 
     @property
     def nbytes(self) -> int:
-        """Size of all chunk files in bytes."""
-        return sum(a.n_chunks * a.chunk_nbytes for a in self.info.all_layouts())
+        """Size of all chunks in bytes."""
+        return sum(layout.nbytes for layout in self.info.all_layouts())
 
     def embeddings(self, split: Split) -> np.ndarray:
         """Return a split's embeddings, float32 or float16, shape (n_samples, dim).
@@ -89,7 +109,7 @@ class EmbeddingStore:
         ----------
         visit : callable
             Called with the place of a chunk's rows in the split and their values, shape (n, dim);
-            from several threads at once and in any order. The values are overwritten afterwards.
+            from several threads at once and in any order.
         rows : slice
             Show only the chunks with one of these rows; by default all.
 
@@ -101,8 +121,7 @@ class EmbeddingStore:
         layout = self.info.layouts(split)[0]
         start, stop, _ = rows.indices(layout.shape[0])
         numbers = range(start // layout.chunk_rows, -(-stop // layout.chunk_rows))
-        recorded = self.info.checksums.get(layout.path, {})
-        self._refuse(layout, chunks.visit_rows(self.path, layout, recorded, numbers, visit))
+        self._refuse(layout, self._reader(layout).visit(numbers, visit))
 
     def labels(self, split: Split) -> np.ndarray:
         """Return a split's labels, integer, shape (n_samples, n_labels)."""
@@ -112,23 +131,85 @@ class EmbeddingStore:
         """Return each row's position in the source split, int64, shape (n_samples,)."""
         return self._read(self.info.layouts(split)[2])
 
+    def names(self, split: Split) -> list[str]:
+        """Return where each row came from, as a path within the dataset; unknown is empty."""
+        encoded = self._read(self.info.layouts(split)[3])
+        column = np.ascontiguousarray(encoded).view(f"S{encoded.shape[1]}")[:, 0]
+        return [name.decode(errors="surrogateescape") for name in column.tolist()]
+
     def verify(self) -> list[Damage]:
-        """Check every byte against the recorded checksums and return what is damaged."""
+        """Read every byte, check it against its checksum, and return what is damaged."""
         return find_damage(self.path, self.info)
 
     def _read(self, layout: ArrayLayout) -> np.ndarray:
-        recorded = self.info.checksums.get(layout.path, {})
-        values, damaged = chunks.read_rows(self.path, layout, recorded)
-        self._refuse(layout, damaged)
+        values = np.empty(layout.shape, layout.dtype)
+        self._refuse(layout, self._reader(layout).visit(range(layout.n_chunks), values.__setitem__))
         return values
+
+    def _reader(self, layout: ArrayLayout) -> ArrayReader:
+        from medplus.embeddings.arrays import ArrayReader
+
+        if layout.path not in self._readers:
+            try:
+                reader = ArrayReader(self._container, layout, self.info.metadata)
+            except ValueError:
+                raise StoreError(
+                    f"{self.path}: the Zarr metadata of {layout.path} damaged or missing; "
+                    f"{remedy(self.path, self.info)}"
+                ) from None
+            self._readers[layout.path] = reader
+        return self._readers[layout.path]
 
     def _refuse(self, layout: ArrayLayout, damaged: list[int]) -> None:
         if damaged:
             raise StoreError(
                 f"{self.path}: {len(damaged)} of {layout.n_chunks} chunks of {layout.path} damaged "
-                f"or missing (first: {damaged[0]}); this repairs it: "
-                f"{self.info.resume_command(root_of(self.path))}"
+                f"or missing (first: {damaged[0]}); {remedy(self.path, self.info)}"
             )
+
+
+def find_damage(path: Place, info: StoreInfo, *, deep: bool = True) -> list[Damage]:
+    """Check the metadata of every group and array, and every chunk of a store.
+
+    Parameters
+    ----------
+    deep : bool
+        Read every byte; else look whether every chunk is there in full.
+    """
+    container = open_container(path)
+    damage = [
+        Damage(array=split, chunk=None)
+        for split in SPLITS
+        if not has_metadata(container, info.metadata, split)
+    ]
+    for layout in info.all_layouts():
+        broken: Sequence[int | None]
+        try:
+            broken = (_read_chunks if deep else _look_for_chunks)(container, layout, info)
+        except ValueError:
+            broken = [None]
+        damage += [Damage(array=layout.path, chunk=chunk) for chunk in broken]
+    return damage
+
+
+def _read_chunks(container: Container, layout: ArrayLayout, info: StoreInfo) -> list[int]:
+    from medplus.embeddings.arrays import ArrayReader
+
+    return ArrayReader(container, layout, info.metadata).visit(range(layout.n_chunks))
+
+
+def _look_for_chunks(container: Container, layout: ArrayLayout, info: StoreInfo) -> list[int]:
+    if not has_metadata(container, info.metadata, layout.path):
+        raise ValueError(layout.path)
+    return [n for n in range(layout.n_chunks) if not is_full(container, layout, n)]
+
+
+def count_chunks(path: Place, info: StoreInfo) -> tuple[int, int]:
+    """Return how many chunks of embeddings are there in full, and how many there must be."""
+    container = open_container(path)
+    layouts = [info.layouts(split)[0] for split in SPLITS]
+    there = [is_full(container, it, chunk) for it in layouts for chunk in range(it.n_chunks)]
+    return sum(there), len(there)
 
 
 def root_of(path: Path) -> Path:
@@ -138,98 +219,37 @@ def root_of(path: Path) -> Path:
     return path.parents[2]
 
 
-def find_damage(path: Path, info: StoreInfo) -> list[Damage]:
-    """Check every array's metadata and every chunk of a store."""
-    damage: list[Damage] = []
-    for split in SPLITS:
-        if _read_json(path / split / "zarr.json") != group_metadata({}):
-            damage.append(Damage(array=split, chunk=None))
-    for layout in info.all_layouts():
-        if _read_json(path / layout.path / "zarr.json") != layout.metadata():
-            damage.append(Damage(array=layout.path, chunk=None))
-        recorded = info.checksums.get(layout.path, {})
-        broken = chunks.find_damaged(path, layout, recorded)
-        damage += [Damage(array=layout.path, chunk=chunk) for chunk in broken]
-    return damage
+def remedy(path: Place, info: StoreInfo, what: str = "repairs") -> str:
+    """Return, in words, the command that completes or repairs a store."""
+    path = to_place(path)
+    if isinstance(path, Path) and path.is_dir():
+        return f"this {what} it: {info.resume_command(root_of(path))}"
+    return f"copy or export it again; the original is made by: {info.spec.command()}"
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return parse_json(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-
-
-def open_store(path: str | Path) -> EmbeddingStore:
+def open_store(path: Place) -> EmbeddingStore:
     """Open a complete store.
+
+    Parameters
+    ----------
+    path : Path or str
+        A folder, an archive that ends in ``.zarr.zip``, or the URL of an object store
+        (``s3://bucket/path``; needs ``medplus[remote]``, and finds endpoint and credentials in the
+        environment, AWS_ENDPOINT_URL and so on).
 
     Raises
     ------
     StoreError
         If there is no store, or it is incomplete, damaged or of another schema.
     """
-    path = Path(path)
+    path = to_place(path)
     info = read_info(path)
     if not info.complete:
-        done = sum(len(c) for name, c in info.checksums.items() if name.endswith("embeddings"))
-        total = sum(info.layouts(split)[0].n_chunks for split in SPLITS)
+        done, total = count_chunks(path, info)
         raise StoreError(
-            f"{path} is incomplete ({done} of {total} chunks); this completes it: "
-            f"{info.resume_command(root_of(path))}"
+            f"{path} is incomplete ({done} of {total} chunks); {remedy(path, info, 'completes')}"
         )
     return EmbeddingStore(path, info)
-
-
-def read_info(path: Path) -> StoreInfo:
-    """Read and check a store's attributes, complete or not.
-
-    Raises
-    ------
-    StoreError
-        If there is no store, its attributes are damaged, or it is of another schema.
-    """
-    try:
-        document = parse_json((path / "zarr.json").read_bytes())
-        attributes = document["attributes"][ATTRIBUTE]
-        schema = attributes["schema_version"]
-    except (FileNotFoundError, NotADirectoryError):
-        if path.suffix == ".zarr" and path.is_dir():
-            raise _damaged(path, "its zarr.json is missing") from None
-        raise StoreError(f"there is no embedding store at {path}") from None
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        raise _damaged(path, "zarr.json is not a medplus store's") from None
-    if schema != SCHEMA:
-        raise StoreError(
-            f"{path} has schema {schema}, this medplus reads schema {SCHEMA}; "
-            "use the version that wrote it, or extract again"
-        )
-    try:
-        attributes, intact = unseal(attributes)
-        info = StoreInfo.model_validate(attributes)
-    except ValidationError as error:
-        place = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise _damaged(path, f"attribute '{place}' is invalid") from None
-    digest = info.spec.key(info.dataset_digest, info.backbone_digest)
-    if digest != info.key or not path.stem.endswith(digest[:8]):
-        raise _damaged(path, "its key does not belong to it")
-    if not intact:
-        raise _damaged(path, "its attributes are not those that were written")
-    return info
-
-
-def _damaged(path: Path, what: str) -> DamagedStoreError:
-    return DamagedStoreError(
-        f"{path} is damaged: {what}; run the medplus extract command that made it again, or "
-        f"delete it with: medplus store rm {shlex.quote(str(path))}"
-    )
-
-
-def write_info(path: Path, info: StoreInfo) -> None:
-    """Write a store's attributes atomically: the moment at which a chunk counts as committed."""
-    attributes = {ATTRIBUTE: seal(info.model_dump(mode="json"))}
-    atomic.write_json(path / "zarr.json", group_metadata(attributes))
 
 
 def list_stores(root: Path) -> Iterator[Path]:

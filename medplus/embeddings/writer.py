@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from medplus import atomic, lock
-from medplus.embeddings import chunks
-from medplus.embeddings.info import StoreInfo
-from medplus.embeddings.schema import ArrayLayout, group_metadata
-from medplus.embeddings.store import (
-    DamagedStoreError,
-    find_damage,
-    read_info,
-    write_info,
-)
+from medplus.embeddings.info import DamagedStoreError, StoreInfo, read_info, write_info
+from medplus.embeddings.layout import METADATA
+from medplus.embeddings.store import Damage, find_damage
 from medplus.errors import StoreError
 from medplus.vocabulary import SPLITS, Split
+
+if TYPE_CHECKING:
+    from medplus.embeddings.arrays import ArrayWriter
 
 log = logging.getLogger(__name__)
 
 WriteStatus = Literal["extracted", "resumed", "skipped"]
+Labels = Mapping[Split, np.ndarray]
+Names = Mapping[Split, Sequence[str]]
 
 
 class StoreInUseError(StoreError, lock.LockHeldError):
@@ -44,17 +44,14 @@ class StoreWriter:
         Per split, the embedding chunks that must be computed.
     """
 
-    def __init__(self, path: Path, info: StoreInfo, status: WriteStatus) -> None:
+    def __init__(
+        self, path: Path, info: StoreInfo, status: WriteStatus, missing: dict[Split, list[int]]
+    ) -> None:
         self.path = path
         self.info = info
         self.status = status
-        self.missing: dict[Split, list[int]] = {
-            split: self._uncommitted(info.layouts(split)[0]) for split in SPLITS
-        }
-
-    def _uncommitted(self, layout: ArrayLayout) -> list[int]:
-        committed = self.info.checksums.get(layout.path, {})
-        return [chunk for chunk in range(layout.n_chunks) if str(chunk) not in committed]
+        self.missing = missing
+        self._arrays: dict[Split, ArrayWriter] = {}
 
     @property
     def n_missing(self) -> int:
@@ -67,30 +64,40 @@ class StoreWriter:
         return sum(self.info.layouts(split)[0].n_chunks for split in SPLITS)
 
     def commit(self, split: Split, chunk: int, rows: np.ndarray) -> None:
-        """Write one chunk of embeddings and record its checksum; then, and only then, it counts.
+        """Write one chunk of embeddings, whole or not at all.
+
+        It outlives the process from here on; what a power cut takes of it fails its checksum, and
+        is computed again.
 
         Raises
         ------
         StoreError
             If the disk refuses the data.
         """
-        layout = self.info.layouts(split)[0]
+        from medplus.embeddings.arrays import ArrayWriter
+
         with _disk_errors(self.path):
-            digest = chunks.write_chunk(self.path, layout, chunk, rows)
-            self.info.checksums.setdefault(layout.path, {})[str(chunk)] = digest
-            write_info(self.path, self.info)
+            if split not in self._arrays:
+                self._arrays[split] = ArrayWriter(self.path, self.info.layouts(split)[0])
+            self._arrays[split].write(chunk, rows)
 
     def finish(self, cost: Mapping[str, Any]) -> None:
-        """Mark the store complete, with what it cost over all sessions."""
+        """Sync the embeddings, then mark the store complete, with its cost over all sessions."""
         self.info.cost = dict(cost)
         self.info.complete = True
         with _disk_errors(self.path):
+            for split in SPLITS:
+                atomic.sync_tree(self.path / self.info.layouts(split)[0].path)
             write_info(self.path, self.info)
 
 
 @contextmanager
 def open_writer(
-    path: Path, info: StoreInfo, labels: Mapping[Split, np.ndarray], patience_s: float = 0.0
+    path: Path,
+    info: StoreInfo,
+    labels: Labels,
+    names: Names | None = None,
+    patience_s: float = 0.0,
 ) -> Iterator[StoreWriter]:
     """Hold a store for writing: create it, or find out what is left to do.
 
@@ -101,6 +108,8 @@ def open_writer(
     info : StoreInfo
         What the store is to hold; an existing store's own attributes take its place.
     labels : mapping of split to ndarray, shape (n_samples, n_labels)
+    names : mapping of split to sequence of str, length n_samples
+        Where each row came from, as a path within the dataset; unknown by default.
     patience_s : float
         How long to wait for another process that writes this store, in seconds.
 
@@ -114,13 +123,8 @@ def open_writer(
     with _held(path, patience_s):
         with _disk_errors(path):
             atomic.remove_leftovers(path)
-            existing, status = _inspect(path)
-            if existing is None:
-                _create(path, info, labels)
-                existing = info
-            elif status == "resumed":
-                _repair(path, existing, labels)
-        yield StoreWriter(path, existing, status)
+            writer = _prepare(path, info, labels, names)
+        yield writer
 
 
 @contextmanager
@@ -143,58 +147,97 @@ def _disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _inspect(path: Path) -> tuple[StoreInfo | None, WriteStatus]:
+def _prepare(path: Path, info: StoreInfo, labels: Labels, names: Names | None) -> StoreWriter:
+    existing = _find(path, info)
+    if existing is None:
+        info.complete = False
+        with atomic.new_folder(path) as temporary:
+            _write_skeleton(temporary, info, labels, names)
+        everything = {s: list(range(info.layouts(s)[0].n_chunks)) for s in SPLITS}
+        return StoreWriter(path, info, "extracted", everything)
+    for leftover in (*path.rglob("*.partial"), *path.rglob(".*.tmp-*")):  # zarr's, and ours
+        leftover.unlink(missing_ok=True)
+    damage = find_damage(path, existing)
+    if existing.complete and not damage:
+        return StoreWriter(path, existing, "skipped", {split: [] for split in SPLITS})
+    _repair(path, existing, labels, names)
+    if any(part.chunk is None for part in damage):  # chunks could not be read without metadata
+        damage = find_damage(path, existing)
+    return StoreWriter(path, existing, "resumed", _drop(path, existing, damage))
+
+
+def _find(path: Path, info: StoreInfo) -> StoreInfo | None:
     if not path.exists():
-        return None, "extracted"
+        return None
     try:
-        info = read_info(path)
+        existing = read_info(path)
     except DamagedStoreError as error:
-        # Without its checksums nothing in it counts. Another schema or a disk that refuses to read
-        # is no such damage: those stores are left as they are.
+        # Without its description nothing in it counts. Another schema or a disk that refuses to
+        # read is no such damage: those stores are left as they are.
         log.warning("%s: it is made anew", error)
         atomic.remove_folder(path)
-        return None, "extracted"
-    damage = find_damage(path, info)
-    if info.complete and not damage:
-        return info, "skipped"
-    for part in damage:
-        info.checksums.get(part.array, {}).pop(str(part.chunk), None)
-    return info, "resumed"
+        return None
+    if existing.key != info.key:
+        raise StoreError(f"{path} holds other embeddings than its name says; move it away")
+    return existing
 
 
-def _create(path: Path, info: StoreInfo, labels: Mapping[Split, np.ndarray]) -> None:
-    """Make the whole skeleton under a temporary name, so that no store ever lacks a part of it."""
-    info.complete = False
-    with atomic.new_folder(path) as temporary:
-        _write_skeleton(temporary, info, labels)
-
-
-def _repair(path: Path, info: StoreInfo, labels: Mapping[Split, np.ndarray]) -> None:
-    info.complete = False
-    for leftover in path.rglob("*.tmp-*"):
-        leftover.unlink(missing_ok=True)
-    _write_skeleton(path, info, labels)
-
-
-def _write_skeleton(path: Path, info: StoreInfo, labels: Mapping[Split, np.ndarray]) -> None:
-    """Write everything but the embeddings: metadata, labels and index."""
-    write_info(path, info)  # first, so that a store under repair is incomplete from here on
+def _drop(path: Path, info: StoreInfo, damage: list[Damage]) -> dict[Split, list[int]]:
+    """Remove the embedding chunks that are damaged, and return by split what is missing."""
+    missing: dict[Split, list[int]] = {}
     for split in SPLITS:
-        embeddings, label_layout, index = info.layouts(split)
-        small = {
-            label_layout: np.ascontiguousarray(labels[split]),
-            index: np.arange(info.n_samples[split]),
-        }
-        (path / split).mkdir(exist_ok=True)
-        atomic.write_json(path / split / "zarr.json", group_metadata({}))
-        for layout in (embeddings, *small):
-            (path / layout.path).mkdir(exist_ok=True)
-            atomic.write_json(path / layout.path / "zarr.json", layout.metadata())
-        for layout, values in small.items():
-            digest = chunks.write_chunk(path, layout, 0, values)
-            info.checksums[layout.path] = {"0": digest}
-        info.checksums.setdefault(embeddings.path, {})
-    write_info(path, info)
+        layout = info.layouts(split)[0]
+        chunks = (part.chunk for part in damage if part.array == layout.path)
+        missing[split] = [chunk for chunk in chunks if chunk is not None]
+        for chunk in missing[split]:
+            (path / layout.chunk_key(chunk)).unlink(missing_ok=True)
+    return missing
+
+
+def _repair(path: Path, info: StoreInfo, labels: Labels, names: Names | None) -> None:
+    """Put everything but the embeddings in its place again, file by file."""
+    info.complete = False
+    write_info(path, info)  # first, so that a store under repair is incomplete from here on
+    with atomic.temporary_folder(path) as temporary:
+        _write_skeleton(temporary, info, labels, names)
+        atomic.sync_tree(temporary)
+        folders = []
+        for file in sorted(temporary.rglob("*")):  # the store's own zarr.json is the last
+            place = path / file.relative_to(temporary)
+            if file.is_dir():
+                place.mkdir(exist_ok=True)
+                folders.append(place)
+            else:
+                file.replace(place)
+        for folder in (*folders, path):
+            atomic.sync_folder(folder)
+
+
+def _write_skeleton(folder: Path, info: StoreInfo, labels: Labels, names: Names | None) -> None:
+    """Write everything but the embeddings: metadata, labels, index and names."""
+    from medplus.embeddings.arrays import create_arrays
+
+    encoded = {s: _encode(names[s] if names else [""] * info.n_samples[s]) for s in SPLITS}
+    info.name_nbytes = max(column.itemsize for column in encoded.values())
+    values: dict[str, np.ndarray] = {}
+    for split in SPLITS:
+        _, label_layout, index, name_layout = info.layouts(split)
+        values[label_layout.path] = labels[split]
+        values[index.path] = np.arange(info.n_samples[split])
+        column = encoded[split].astype(f"S{info.name_nbytes}")
+        values[name_layout.path] = column.view("u1").reshape(name_layout.shape)
+    create_arrays(folder, info.all_layouts(), values)
+    info.metadata = {
+        str(file.parent.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob(METADATA))
+        if file.parent != folder
+    }
+    write_info(folder, info)
+
+
+def _encode(names: Sequence[str]) -> np.ndarray:
+    """Return names as UTF-8, shape (n,), of one length: what every Zarr reader can read."""
+    return np.array([name.encode(errors="surrogateescape") for name in names], "S")
 
 
 def remove_store(path: Path) -> None:

@@ -11,9 +11,16 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from medplus.datasets import catalog, sources
-from medplus.datasets.load import dataset_name, digests_of, is_folder, is_path, load_dataset
 from medplus.embeddings.info import StoreInfo
-from medplus.embeddings.store import EmbeddingStore, list_stores, open_store, read_info
+from medplus.embeddings.store import (
+    EmbeddingStore,
+    Place,
+    is_store,
+    list_stores,
+    open_store,
+    read_info,
+    to_place,
+)
 from medplus.errors import DatasetError, RunError, StoreError, UsageError
 from medplus.evaluation.trial import Labelling, Request, Trial, check_labelling
 from medplus.heads.evaluation import read_split, store_facts
@@ -21,7 +28,7 @@ from medplus.runs.ledger import HEAD_FILE, read_head
 from medplus.runs.record import RunRecord
 from medplus.vocabulary import Split, Task
 
-_Found = tuple[Path, StoreInfo]
+_Found = tuple[Place, StoreInfo]
 
 
 def head_trial(run: Path, record: RunRecord, request: Request) -> Trial:
@@ -107,9 +114,9 @@ def _find_store(run: Path, record: RunRecord, request: Request) -> EmbeddingStor
         return _own_store(run, record, request.store_root)
     dataset = request.dataset or record.dataset
     # A file has a size of its own; a folder is read as the head's own images were.
-    own_size = is_path(dataset) and not is_folder(dataset)
-    size = request.size or (None if own_size else record.size)
-    name = dataset_name(dataset)
+    ref = sources.find(dataset)
+    size = request.size or (record.size if ref is None or ref.any_size else None)
+    name = sources.name_of(dataset)
     found = [
         (path, info)
         for path, info in _readable(request.store_root)
@@ -135,14 +142,15 @@ def _find_store(run: Path, record: RunRecord, request: Request) -> EmbeddingStor
     return open_store(best[0])
 
 
-def _own_store(run: Path, record: RunRecord, root: Path) -> EmbeddingStore:
-    recorded = Path(_store(record)["path"])
-    try:
-        if read_info(recorded).key == record.store_key:
-            return open_store(recorded)
-    except StoreError:
-        if recorded.exists():
-            raise  # it is damaged or incomplete, and the message says how to mend it
+def _own_store(run: Path, record: RunRecord, root: Place) -> EmbeddingStore:
+    recorded = to_place(_store(record)["path"])
+    if isinstance(recorded, Path):  # a URL in a stranger's record is not followed unasked
+        try:
+            if read_info(recorded).key == record.store_key:
+                return open_store(recorded)
+        except StoreError:
+            if recorded.exists():
+                raise  # it is damaged or incomplete, and the message says how to mend it
     for path, info in _readable(root):
         if info.key == record.store_key:
             return open_store(path)
@@ -159,8 +167,8 @@ def _store(record: RunRecord) -> dict[str, Any]:
     return record.store
 
 
-def _readable(root: Path) -> Iterator[_Found]:
-    for path in list_stores(root):
+def _readable(root: Place) -> Iterator[_Found]:
+    for path in [root] if is_store(root) else list_stores(Path(root)):
         try:
             yield path, read_info(path)
         except StoreError:
@@ -184,11 +192,14 @@ def _of_these_data(
     found: list[_Found], dataset: str, size: int | None, data_root: Path
 ) -> list[_Found]:
     """Keep the stores of the data that are meant, where stores of several share the name."""
-    if is_path(dataset):
-        digests = digests_of(dataset, size, data_root)
+    ref = sources.find(dataset)
+    if ref is None:
+        return found
+    if ref.source != "medmnist":
+        digests = sources.digests(ref, size, data_root)
     elif len({info.dataset_digest for _, info in found}) > 1:
         try:
-            digests = digests_of(dataset, size, data_root)
+            digests = sources.digests(ref, size, data_root)
         except DatasetError:  # no such file there: the caller tells them apart or gives up
             digests = None
     else:
@@ -198,10 +209,9 @@ def _of_these_data(
 
 def _check_dataset(dataset: str, size: int | None) -> None:
     """Raise for a name that is no dataset's, and for a file that is not there."""
-    if is_path(dataset):
-        load_dataset(dataset, size)
-    else:
-        catalog.info(dataset)
+    ref = sources.resolve(dataset)
+    if ref.source != "medmnist":
+        sources.load(ref, size)
 
 
 def _extract_command(record: RunRecord, request: Request) -> str:

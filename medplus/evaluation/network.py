@@ -20,10 +20,10 @@ from medplus.backbones.finetuned import (
     read_network,
 )
 from medplus.backbones.inference import Embedder
-from medplus.backbones.pythonfile import is_python_file
-from medplus.datasets import catalog
+from medplus.backbones.sources import is_code
+from medplus.datasets import catalog, sources
 from medplus.datasets.dataset import ImageDataset
-from medplus.datasets.load import is_folder, is_path, load_dataset
+from medplus.datasets.sources import load_dataset
 from medplus.device import resolve_precision
 from medplus.embeddings.pipeline import as_tensor
 from medplus.errors import BackboneError, RunError, UsageError, first_line
@@ -49,7 +49,7 @@ def network_trial(run: Path, request: Request) -> Trial:
         If network or record are damaged, or there are no such images.
     """
     description = read_description(run)
-    if request.code is not None and not is_python_file(description.backbone):
+    if request.code is not None and not is_code(description.backbone):
         raise UsageError(
             f"--backbone {request.code} is for networks that a Python file defines; the one in "
             f"{run} is {description.backbone}, so leave it out"
@@ -92,9 +92,9 @@ def network_trial(run: Path, request: Request) -> Trial:
 
 def _load_images(run: Path, description: NetworkDescription, request: Request) -> ImageDataset:
     if request.dataset is not None:
-        own_size = is_path(request.dataset) and not is_folder(request.dataset)
-        size = request.size or (None if own_size else description.size)
-        return load_dataset(request.dataset, size, request.data_root, progress=request.progress)
+        ref = sources.resolve(request.dataset)
+        size = request.size or (description.size if ref.any_size else None)
+        return sources.load(ref, size, request.data_root, progress=request.progress)
     if description.dataset not in catalog.FLAGS:
         raise UsageError(
             f"{run} was trained on a file of the name '{description.dataset}', and does not know "

@@ -13,6 +13,7 @@ import torch
 from medplus.backbones.finetuned import NETWORK_FILE, is_finetuned
 from medplus.cost import CostMeter, measure_cost
 from medplus.device import resolve_device
+from medplus.embeddings.store import to_place
 from medplus.errors import UsageError, nearest
 from medplus.evaluation.head import head_trial
 from medplus.evaluation.medmnist_csv import check_exportable, write_csv
@@ -104,7 +105,7 @@ def evaluate(
         size=size,
         splits=_check_splits(splits),
         data_root=Path(data_root),
-        store_root=Path(store),
+        store_root=to_place(store),
         device=resolve_device(device),
         precision=precision,
         batch_size=batch_size,

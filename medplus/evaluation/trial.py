@@ -26,8 +26,10 @@ class Request:
         A MedMNIST flag or the path of an npz file; None for the run's own.
     size : int or None
         In pixels; None for the run's own, or a file's own.
-    data_root, store_root : Path
-        Where datasets and embedding stores lie.
+    data_root : Path
+        Where datasets lie.
+    store_root : Path or str
+        Where embedding stores lie, or one store.
     precision : str or None
         None for the precision that the run was made at.
     batch_size : int or None
@@ -40,7 +42,7 @@ class Request:
     size: int | None
     splits: tuple[Split, ...]
     data_root: Path
-    store_root: Path
+    store_root: Path | str
     device: torch.device
     precision: str | None
     batch_size: int | None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
-from medplus.backbones.catalog import PRELOGITS
 from medplus.config import finetune_recipe, probe_recipe
 from medplus.reporting.runs import as_text
+from medplus.spec import PRELOGITS
 from medplus.vocabulary import PAPER_K
 
 _OF_THE_MACHINE = {"precision", "channels_last", "fused", "deterministic"}

@@ -11,12 +11,12 @@ from typing import Any
 
 import pandas as pd
 
-from medplus.backbones.catalog import PIXELS, PRELOGITS
 from medplus.embeddings.store import read_info
 from medplus.errors import MedplusError, RunError
 from medplus.reporting.cells import AVERAGE, KEYS
 from medplus.runs.ledger import list_runs, read_record
 from medplus.runs.record import RunRecord
+from medplus.spec import PIXELS, PRELOGITS
 
 SHARED = ("data", "weights", "fit")
 """Conditions that runs of all protocols have."""

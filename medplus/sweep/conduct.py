@@ -17,7 +17,6 @@ from medplus.sweep.grid import Grid
 from medplus.sweep.job import Job, Place, Task
 from medplus.sweep.plan import Plan, plan_from_disk
 
-_LOOK_EVERY_S = 2.0
 _LOOKS = 5
 
 Listener = Callable[[Event], None]
@@ -41,12 +40,15 @@ class Sweep:
         The jobs that have failed in this sweep, by id.
     """
 
-    def __init__(self, grid: Grid, place: Place, workers: int = 1) -> None:
+    def __init__(
+        self, grid: Grid, place: Place, workers: int = 1, look_every_s: float = 2.0
+    ) -> None:
         self.grid = grid
         self.place = place
         self.desk = Desk(Path(place.runs))
         self.failed: dict[str, Ended] = {}
         self._workers = workers
+        self._look_every_s = look_every_s
         self._finished: set[str] = set()
 
     def plan(self) -> Plan:
@@ -107,7 +109,7 @@ class Sweep:
         free = [task for task in plan.tasks if not self._holders(task)]
         if not free:
             waiting(list(dict.fromkeys(who for task in plan.tasks for who in self._holders(task))))
-            time.sleep(_LOOK_EVERY_S)
+            time.sleep(self._look_every_s)
             return True
         followed = False
         # Closed at once where a listener is interrupted, so that the workers are, too.
@@ -135,7 +137,7 @@ class Sweep:
             lost = [job.name for job in left if job.id in self._finished]
             if not lost:
                 return plan
-            time.sleep(_LOOK_EVERY_S)  # a network file system may show it late
+            time.sleep(self._look_every_s)  # a network file system may show it late
         raise SweepError(
             f"a worker has finished '{lost[0]}', but its results are not in {self.place.store} "
             f"and {self.place.runs}; all workers must see the same folders there"

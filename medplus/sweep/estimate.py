@@ -15,15 +15,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from medplus.backbones.catalog import HUB_PREFIXES, PIXELS, PRELOGITS
+from medplus.backbones import sources
 from medplus.backbones.weights import go_offline_if_unreachable
-from medplus.datasets import catalog, npz
-from medplus.datasets.folder.load import count_samples
-from medplus.datasets.load import dataset_path, is_folder, is_path
+from medplus.datasets import sources as datasets
 from medplus.errors import MedplusError
 from medplus.preprocess import PAPER_CANVAS
+from medplus.spec import PIXELS, PRELOGITS
 from medplus.sweep.job import Job, Kind
-from medplus.vocabulary import MULTI_LABEL, SPLITS
 
 # D, parameters, and floating-point operations (two per multiply-add) of a forward pass of one
 # 224 × 224 image, so that planning the paper's grid needs no torch; a test counts them again.
@@ -220,13 +218,13 @@ def _network_of(backbone: str) -> Network:
     """Build those beyond the paper's without memory."""
     if backbone in PAPER_COSTS:
         return Network(*PAPER_COSTS[backbone])
-    from medplus.backbones.catalog import describe
     from medplus.backbones.flops import count_flops
 
-    if backbone.startswith(HUB_PREFIXES):
-        go_offline_if_unreachable()
     try:
-        info = describe(backbone)
+        ref = sources.resolve(backbone)
+        if ":" in ref.tag:  # of the hub, which may have to be asked
+            go_offline_if_unreachable()
+        info = sources.describe(ref)
     except MedplusError:
         return Network(*PAPER_COSTS["resnet18"])  # the job itself will say what is wrong
     return Network(info.dim, info.n_parameters, count_flops(info))
@@ -235,32 +233,9 @@ def _network_of(backbone: str) -> Network:
 @cache
 def count_images(name: str, size: int | None, data_root: Path) -> Counts:
     """Return the counts of a dataset: from its file, or from the catalogue where it is absent."""
-    if is_folder(name):
-        return _count_folder(Path(name), size or PAPER_CANVAS)
-    if is_path(name):
-        n_classes, n_labels = 2, 1
-    else:
-        info = catalog.info(name)
-        n_classes, n_labels = len(info.classes), info.n_labels
-        if info.task == MULTI_LABEL:
-            n_labels = n_classes
-    path = dataset_path(name, size, data_root)
     try:
-        with npz.open_npz(path) as archive:
-            headers = npz.read_headers(archive, path)
-    except (MedplusError, OSError):
-        found = dict.fromkeys(SPLITS, 0) if is_path(name) else info.n_samples
-        side = size or PAPER_CANVAS
-    else:
-        found = {split: headers[f"{split}_images"].shape[0] for split in SPLITS}
-        side = headers["train_images"].shape[1]
-    return Counts(found["train"], found["val"], found["test"], n_classes, n_labels, side)
-
-
-def _count_folder(path: Path, size: int) -> Counts:
-    try:
-        found, labels = count_samples(path)
-    except MedplusError:
-        return Counts(0, 0, 0, 2, 1, size)  # the job itself will say what is wrong
-    n_classes, n_labels = len(labels.classes), labels.values.shape[1]
-    return Counts(found["train"], found["val"], found["test"], n_classes, n_labels, size)
+        found = datasets.describe(datasets.resolve(name), size, data_root)
+    except (MedplusError, OSError):  # the job itself will say what is wrong
+        return Counts(0, 0, 0, 2, 1, size or PAPER_CANVAS)
+    n = found.n_samples
+    return Counts(n["train"], n["val"], n["test"], found.n_classes, found.n_labels, found.size)

@@ -34,7 +34,14 @@ def several(value: Any) -> Any:
 
 def _once(expand: Callable[[Sequence[Any]], Sequence[Any]]) -> BeforeValidator:
     """Let one value stand for a list, spell out what stands for several, drop repetitions."""
-    return BeforeValidator(lambda value: [*dict.fromkeys(expand(several(value)))])
+
+    def spell_out(value: Any) -> Any:
+        items = several(value)
+        if not all(isinstance(item, str | int) for item in items):
+            return items  # which is refused
+        return [*dict.fromkeys(expand(items))]
+
+    return BeforeValidator(spell_out)
 
 
 def _or_all(everything: Sequence[Any]) -> BeforeValidator:
@@ -49,11 +56,13 @@ def in_full(path: str) -> str:
 
 
 def _datasets(names: Sequence[Any]) -> list[Any]:
-    return [dataset_sources.portable(name) for name in dataset_sources.expand(names)]
+    found = [(name, dataset_sources.find(str(name))) for name in dataset_sources.expand(names)]
+    return [name if ref is None else ref.spelling for name, ref in found]
 
 
 def _backbones(names: Sequence[Any]) -> list[Any]:
-    return [backbone_sources.portable(name) for name in backbone_sources.expand(names)]
+    spelled = backbone_sources.expand(names)
+    return [backbone_sources.portable(n) if isinstance(n, str) else n for n in spelled]
 
 
 Datasets = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], _once(_datasets)]

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from medplus.backbones import sources as backbone_sources
-from medplus.backbones.folder import is_weights_folder
+from medplus.backbones.weights_folder import is_weights_folder
 from medplus.config import (
     FINETUNE_RECIPES,
     finetune_recipe,

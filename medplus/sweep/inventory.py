@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medplus.datasets import sources as datasets
+from medplus.datasets.dataset import DatasetRef
 from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.select import Sought, identify
 from medplus.embeddings.store import read_info
@@ -40,9 +41,9 @@ class Inventory:
     ----------
     grid : Grid
     data_root, store, runs : Path
-    digest_of : callable, optional
-        Identifies the data of a name at a size, or returns None to go by their name; if not given,
-        they are read, and cached, where that is needed.
+    digest_of : callable
+        Identifies the data of a dataset at a size under a root, or returns None to go by their
+        name; by default they are read, and cached, where that is needed.
     """
 
     def __init__(
@@ -51,10 +52,10 @@ class Inventory:
         data_root: Path,
         store: Path,
         runs: Path,
-        digest_of: Callable[[str, int | None], str | None] | None = None,
+        digest_of: Callable[[DatasetRef, int | None, Path], str | None] = datasets.digest,
     ) -> None:
         self._grid = grid
-        self._digest_of = digest_of or self._read_digest
+        self._digest_of = digest_of
         self._data_root, self._store, self._runs = data_root, store, runs
         self._digests: dict[Images, str | None] = {}
         self._names: dict[str, str] = {}
@@ -75,12 +76,10 @@ class Inventory:
     def _sought(self, spec: ExtractSpec) -> Sought:
         images = (spec.dataset, spec.size)
         if images not in self._digests:
-            self._digests[images] = self._digest_of(*images)
+            ref = datasets.resolve(spec.dataset)
+            self._digests[images] = self._digest_of(ref, spec.size, self._data_root)
         digest = self._digests[images]
         return replace(identify(spec), data_digests=None if digest is None else frozenset([digest]))
-
-    def _read_digest(self, name: str, size: int | None) -> str | None:
-        return datasets.digest(datasets.resolve(name), size, self._data_root)
 
     def _images(self, spec: ExtractSpec) -> Images:
         return self._name(spec), spec.size

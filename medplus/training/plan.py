@@ -13,7 +13,7 @@ from medplus.backbones.build import Backbone
 from medplus.config import FinetuneRecipe
 from medplus.datasets import sources as dataset_sources
 from medplus.datasets.dataset import ImageDataset
-from medplus.datasets.load import load_dataset
+from medplus.datasets.sources import load_dataset
 from medplus.naming import safe_name
 from medplus.runs.ledger import run_folder
 from medplus.runs.record import config_hash

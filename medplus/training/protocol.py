@@ -14,7 +14,7 @@ from medplus.backbones import sources
 from medplus.backbones.build import Backbone
 from medplus.config import FinetuneRecipe, finetune_recipe
 from medplus.datasets.dataset import ImageDataset
-from medplus.datasets.load import check_name, load_dataset
+from medplus.datasets.sources import load_dataset, resolve
 from medplus.device import check_devices, resolve_device, resolve_training_precision
 from medplus.errors import RunError
 from medplus.progress import Progress, silent
@@ -144,7 +144,7 @@ def finetune_all(
     precision = resolve_training_precision(full.precision, settings.device)
     full = full.model_copy(update={"precision": precision})
     for spec in specs:
-        check_name(spec.dataset, spec.group_column)
+        resolve(spec.dataset, spec.group_column)
         sources.resolve(spec.backbone, spec.weights)
     records = []
     for spec in specs:

@@ -17,7 +17,7 @@ from torchvision.models import alexnet
 
 from medplus.backbones import catalog
 from medplus.backbones.build import load_backbone
-from medplus.backbones.catalog import PAPER, describe, resolve
+from medplus.backbones.sources import PAPER, describe, resolve
 from medplus.errors import BackboneError, UsageError
 
 DIMS = {
@@ -34,12 +34,17 @@ DIMS = {
 }
 
 
+def named(name):
+    ref = resolve(name)
+    return ref.name, ref.tag
+
+
 # --- names ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", PAPER)
 def test_short_name_and_full_tag_name_the_same(name):
-    assert resolve(name) == resolve(PAPER[name]) == (name, PAPER[name])
+    assert named(name) == named(PAPER[name]) == (name, PAPER[name])
 
 
 @pytest.mark.parametrize("name", [name for name in PAPER if name != "alexnet"])
@@ -48,23 +53,23 @@ def test_pinned_tags_are_timms_and_have_weights(name):
 
 
 def test_timm_name_stands_for_its_default_tag():
-    assert resolve("resnet50") == ("resnet50", "resnet50.a1_in1k")
+    assert named("resnet50") == ("resnet50", "resnet50.a1_in1k")
 
 
 def test_full_default_tag_is_shortened():
-    assert resolve("resnet50.a1_in1k") == ("resnet50", "resnet50.a1_in1k")
+    assert named("resnet50.a1_in1k") == ("resnet50", "resnet50.a1_in1k")
 
 
 def test_other_tag_stays_in_the_name():
-    assert resolve("resnet50.tv_in1k") == ("resnet50.tv_in1k", "resnet50.tv_in1k")
-    assert resolve("resnet18.tv_in1k") == ("resnet18.tv_in1k", "resnet18.tv_in1k")
+    assert named("resnet50.tv_in1k") == ("resnet50.tv_in1k", "resnet50.tv_in1k")
+    assert named("resnet18.tv_in1k") == ("resnet18.tv_in1k", "resnet18.tv_in1k")
 
 
 def test_new_default_in_timm_does_not_change_what_a_name_means(monkeypatch):
     # As if the paper's resnet18 had other weights than timm's default.
     monkeypatch.setitem(catalog.PAPER, "resnet18", "resnet18.tv_in1k")
-    assert resolve("resnet18") == ("resnet18", "resnet18.tv_in1k")
-    assert resolve("resnet18.a1_in1k") == ("resnet18.a1_in1k", "resnet18.a1_in1k")
+    assert named("resnet18") == ("resnet18", "resnet18.tv_in1k")
+    assert named("resnet18.a1_in1k") == ("resnet18.a1_in1k", "resnet18.a1_in1k")
 
 
 def test_name_that_ends_in_a_dot_is_unknown():
@@ -73,13 +78,13 @@ def test_name_that_ends_in_a_dot_is_unknown():
 
 
 def test_pixels_is_its_own_tag():
-    assert resolve("pixels") == ("pixels", "pixels")
+    assert named("pixels") == ("pixels", "pixels")
 
 
 @pytest.mark.parametrize("prefix", ["hf-hub:", "hf_hub:"])
 def test_hub_names_are_left_to_timm(prefix):
     name = "hf-hub:timm/resnet18.a1_in1k"
-    assert resolve(prefix + "timm/resnet18.a1_in1k") == (name, name)
+    assert named(prefix + "timm/resnet18.a1_in1k") == (name, name)
 
 
 def test_local_folders_in_timms_format(tmp_path, monkeypatch):
@@ -90,7 +95,7 @@ def test_local_folders_in_timms_format(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     expected = ("local-dir:tiny", f"local-dir:{folder}")
     for name in ("tiny", "./tiny", f"{folder}", "local-dir:tiny", f"local-dir:{folder}"):
-        assert resolve(name) == expected
+        assert named(name) == expected
 
     backbone = load_backbone("./tiny", size=32, fit="native")
     x = torch.rand(2, 3, 32, 32)
@@ -150,16 +155,16 @@ def test_unknown_tag_suggests_the_nearest_and_lists_all():
 )
 def test_any_name_resolves_or_is_a_usage_error(name):
     try:
-        short, tag = resolve(name)
+        short, tag = named(name)
     except UsageError:
         return
     assert tag.startswith(short)
-    assert resolve(tag) == (short, tag)
+    assert named(tag) == (short, tag)
 
 
 def test_import_loads_no_heavy_package():
     code = (
-        "import sys, json, medplus.backbones.catalog as c; c.resolve('resnet18'); "
+        "import sys, json, medplus.backbones.sources as s; s.resolve('resnet18'); "
         "print(json.dumps(sorted(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

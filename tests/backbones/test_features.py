@@ -13,8 +13,9 @@ from medplus.backbones.build import load_backbone
 from medplus.backbones.features import global_average
 from medplus.backbones.inference import prepare
 from medplus.embeddings.extract import extract
-from medplus.embeddings.select import StoreQuery, find_store
+from medplus.embeddings.select import find_store
 from medplus.errors import BackboneError, StoreError, UsageError
+from medplus.spec import ExtractSpec
 
 SIZE = 64
 
@@ -162,10 +163,10 @@ def test_feature_is_in_the_key_and_selects_the_store(write_npz, tmp_path):
     dims = {feature: store.info.dim for feature, store in made.items()}
     assert dims == {"prelogits": 64, "cls": 64, "cls+avg": 128}
     for feature, store in made.items():
-        assert store.info.key["feature"] == feature
-        query = StoreQuery(data, 32, "test_vit", feature=feature)
+        assert store.info.spec.feature == feature
+        query = ExtractSpec(data, 32, "test_vit", feature=feature)
         assert find_store(tmp_path, query).path == store.path
     with pytest.raises(StoreError, match=r"3 stores match.*(?s:.)*--feature cls\+avg"):
-        find_store(tmp_path, StoreQuery(data, 32, "test_vit"))
+        find_store(tmp_path, ExtractSpec(data, 32, "test_vit"))
     with pytest.raises(StoreError, match="--feature avg"):
-        find_store(tmp_path, StoreQuery(data, 32, "test_vit", feature="avg"))
+        find_store(tmp_path, ExtractSpec(data, 32, "test_vit", feature="avg"))

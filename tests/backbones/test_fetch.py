@@ -17,8 +17,9 @@ import timm
 import torch
 from safetensors.torch import load_file, save
 
-from medplus.backbones.build import check_backbone, load_backbone
+from medplus.backbones.build import load_backbone
 from medplus.backbones.fetch import fetch_weights
+from medplus.backbones.sources import resolve
 from medplus.backbones.weights import state_sha256
 from medplus.embeddings.extract import extract
 from medplus.errors import BackboneError, UsageError
@@ -110,7 +111,7 @@ store = medplus.extract(sys.argv[1], backbone="test_resnet", fit="native", preci
 try:
     load_backbone("test_efficientnet")
 except MedplusError as error:
-    print(json.dumps([store.info.key_digest, store.info.weights, str(error)]))
+    print(json.dumps([store.info.key, store.info.weights, str(error)]))
 """
 
 
@@ -129,7 +130,7 @@ def test_store_is_the_same_from_the_cache_offline_and_from_the_folder(
         str(data), backbone="test_resnet", fit="native", precision="fp32", device="cpu",
         weights=str(carried.folder), store=tmp_path / "other",
     )  # fmt: skip
-    assert from_folder.info.key_digest == key
+    assert from_folder.info.key == key
     assert from_folder.info.weights == label == "pretrained"
     assert "HF_HUB_OFFLINE" in refusal
     assert_names_the_ways_out(refusal, "test_efficientnet.r160_in1k")
@@ -216,7 +217,7 @@ def test_configuration_that_is_missing_or_changed_is_told(carried_model):
         load_backbone(HUB_NAME, str(carried_model))
     config.unlink()
     with pytest.raises(BackboneError, match=r"config\.json, which hf-hub:.* is missing"):
-        check_backbone(HUB_NAME, str(carried_model))
+        resolve(HUB_NAME, str(carried_model))
 
 
 def test_weights_file_for_a_model_of_the_hub_is_what_is_loaded(tmp_path, monkeypatch):
@@ -368,6 +369,6 @@ def test_what_has_no_weights_to_fetch_is_refused_before_anything_is_fetched(
     Path("weights").mkdir()
     for file in ("config.json", "model.safetensors"):
         Path("weights", file).touch()
-    monkeypatch.setattr("medplus.backbones.fetch.load_backbone", lambda *_: pytest.fail("fetched"))
+    monkeypatch.setattr("medplus.backbones.fetch.load", lambda *_: pytest.fail("fetched"))
     with pytest.raises(UsageError, match=reason):
         fetch_weights(["resnet18", name], to and tmp_path / to)

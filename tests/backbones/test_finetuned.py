@@ -18,7 +18,6 @@ from safetensors.torch import save_file
 
 from medplus.backbones import networks
 from medplus.backbones.build import load_backbone
-from medplus.backbones.catalog import PAPER, describe, resolve
 from medplus.backbones.finetuned import (
     NETWORK_FILE,
     NetworkDescription,
@@ -28,6 +27,7 @@ from medplus.backbones.finetuned import (
     trained_sha256,
     write_network,
 )
+from medplus.backbones.sources import PAPER, describe, resolve
 from medplus.errors import BackboneError, MedplusError, UsageError
 from medplus.preprocess import PreprocessSpec
 from medplus.tensorfile import write_tensors

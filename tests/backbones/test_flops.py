@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from medplus.backbones.catalog import describe
 from medplus.backbones.flops import count_flops
+from medplus.backbones.sources import describe
 
 
 def vit_base(side: int) -> int:

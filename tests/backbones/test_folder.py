@@ -11,11 +11,13 @@ import pytest
 import timm
 import torch
 
-from medplus.backbones.build import check_backbone, load_backbone
-from medplus.backbones.folder import is_weights_folder, read_manifest, write_folder_weights
+from medplus.backbones.build import load_backbone
+from medplus.backbones.sources import resolve
 from medplus.backbones.weights import weights_label
-from medplus.embeddings.select import StoreQuery, find_store
+from medplus.backbones.weights_folder import is_weights_folder, read_manifest, write_folder_weights
+from medplus.embeddings.select import find_store
 from medplus.errors import BackboneError, StoreError, UsageError
+from medplus.spec import ExtractSpec
 from medplus.sweep.gridfile import read_grid
 from medplus.sweep.inventory import Inventory
 
@@ -125,13 +127,13 @@ def test_folder_goes_by_the_name_of_what_it_holds(folder, tmp_path):
 
 def test_pixels_need_nothing_of_the_folder(folder):
     assert load_backbone("pixels", str(folder)).weights == "none"
-    check_backbone("pixels", str(folder))
+    resolve("pixels", str(folder))
 
 
 def test_what_is_missing_is_told_before_any_work(folder):
-    check_backbone("test_resnet", str(folder))
+    resolve("test_resnet", str(folder))
     with pytest.raises(BackboneError, match=r"no weights of resnet18\.a1_in1k"):
-        check_backbone("resnet18", str(folder))
+        resolve("resnet18", str(folder))
 
 
 # --- stores and sweeps ------------------------------------------------------------------------
@@ -141,10 +143,10 @@ def test_pretrained_store_is_found_by_the_folder(folder, write_store: Callable, 
     store = write_store(*random_content(), weights="pretrained")
     root = store.path.parents[2]
     info = store.info
-    query = StoreQuery(info.dataset, info.size, info.backbone, weights=str(folder))
+    query = ExtractSpec(info.dataset, info.size, info.backbone, weights=str(folder))
     assert find_store(root, query).path == store.path
     with pytest.raises(StoreError):
-        find_store(root, StoreQuery(info.dataset, info.size, info.backbone, weights=str(tmp_path)))
+        find_store(root, ExtractSpec(info.dataset, info.size, info.backbone, weights=str(tmp_path)))
 
 
 def random_content() -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -165,7 +167,7 @@ def grid_file(folder: Path, backbones: str, data: Path) -> Path:
 def test_sweep_from_the_folder_finds_what_was_made_from_the_hub(
     folder, write_store: Callable, write_npz: Callable
 ):
-    from medplus.datasets.load import load_dataset
+    from medplus.datasets.sources import load_dataset
 
     data = write_npz("toy", size=8)
     digest = load_dataset(str(data)).digest
@@ -175,8 +177,8 @@ def test_sweep_from_the_folder_finds_what_was_made_from_the_hub(
     )  # fmt: skip
     grid = read_grid(grid_file(folder, "test_resnet", data))
     inventory = Inventory(grid, data.parent, store.path.parents[2], folder.parent / "runs")
-    [cell] = grid.cells()
-    found = inventory.store_of(cell)
+    [spec] = grid.specs()
+    found = inventory.store_of(spec)
     assert found is not None
     assert found[0] == store.path
 

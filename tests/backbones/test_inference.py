@@ -18,6 +18,7 @@ from torchvision.models import alexnet
 from medplus.backbones.build import Backbone, load_backbone
 from medplus.backbones.catalog import PAPER
 from medplus.backbones.inference import Embedder, fold_batch_norms, is_out_of_memory
+from medplus.backbones.sources import BackboneRef
 from medplus.backbones.weights import weights_sha256
 from medplus.errors import BackboneError
 from medplus.preprocess import PreprocessSpec, preprocess
@@ -318,7 +319,13 @@ class _Hungry(nn.Module):
 
 def fake_backbone(module: nn.Module) -> Backbone:
     spec = PreprocessSpec((0.0,) * 3, (1.0,) * 3, "native", None)
-    return Backbone("fake", "fake", module, spec, "none", "0" * 64, "prelogits")
+    return Backbone(
+        BackboneRef("timm", "fake", "fake", "fake", "none", "none"),
+        module,
+        spec,
+        "0" * 64,
+        "prelogits",
+    )
 
 
 OUT_OF_MEMORY = [

@@ -14,11 +14,12 @@ from torch import nn
 
 from medplus.backbones import pythonfile
 from medplus.backbones.build import load_backbone
-from medplus.backbones.catalog import describe, resolve
+from medplus.backbones.sources import describe, resolve
 from medplus.embeddings.extract import extract
-from medplus.embeddings.select import StoreQuery, find_store
+from medplus.embeddings.select import find_store
 from medplus.errors import BackboneError, MedplusError, StoreError, UsageError
 from medplus.preprocess import preprocess
+from medplus.spec import ExtractSpec
 
 SOURCE = """
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ def test_names_are_found_without_running_the_file(write: Write, tmp_path: Path) 
 
     resolve(file)
     with pytest.raises(StoreError, match=r"medplus extract .*mine\.py"):
-        find_store(tmp_path, StoreQuery("toy.npz", None, file))
+        find_store(tmp_path, ExtractSpec("toy.npz", None, file))
     assert not trace.exists()
     with pytest.raises(BackboneError):
         load_backbone(file)
@@ -135,15 +136,15 @@ def test_an_edited_file_is_another_backbone(
     file, toy, root = write(), str(write_npz("toy", channels=3)), tmp_path / "stores"
     first = extract(toy, backbone=file, store=root)
     assert extract(toy, backbone=file, store=root).path == first.path
-    assert find_store(root, StoreQuery(toy, None, file)).path == first.path
+    assert find_store(root, ExtractSpec(toy, None, file)).path == first.path
 
     write(SOURCE + "# a comment\n")
     with pytest.raises(StoreError, match="no store"):
-        find_store(root, StoreQuery(toy, None, file))
+        find_store(root, ExtractSpec(toy, None, file))
     second = extract(toy, backbone=file, store=root)
     assert second.path != first.path
     with pytest.raises(StoreError, match="2 stores match"):
-        find_store(root, StoreQuery(toy, None, "mine.py"))
+        find_store(root, ExtractSpec(toy, None, "mine.py"))
 
 
 def test_features_are_those_of_modules_inside(write: Write) -> None:

@@ -9,7 +9,8 @@ import pytest
 import timm
 
 from medplus.backbones.build import Backbone, load_backbone
-from medplus.backbones.folder import write_folder_weights
+from medplus.backbones.sources import BackboneRef
+from medplus.backbones.weights_folder import write_folder_weights
 
 PAPER_DIMS = {
     "vgg16": 4096, "alexnet": 4096, "resnet18": 512, "densenet121": 1024, "efficientnet_b4": 1792,
@@ -71,7 +72,7 @@ def test_wildcards_list_what_timm_has_weights_for(cli: Callable) -> None:
 def test_of_many_that_match_only_names_are_told(
     cli: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("medplus.backbones.catalog.describe", lambda _: pytest.fail("described"))
+    monkeypatch.setattr("medplus.backbones.sources.describe", lambda _: pytest.fail("described"))
     ran = cli("backbones", "*dino*", "--json")
 
     expected = timm.list_models("*dino*", pretrained=True)
@@ -120,11 +121,11 @@ def test_all_that_is_fetched_is_the_papers_ten(
 ) -> None:
     asked: list[str] = []
 
-    def load(name: str) -> Backbone:
-        asked.append(name)
+    def load(ref: BackboneRef, size: int) -> Backbone:
+        asked.append(ref.name)
         return load_backbone("pixels")
 
-    monkeypatch.setattr("medplus.backbones.fetch.load_backbone", load)
+    monkeypatch.setattr("medplus.backbones.fetch.load", load)
     ran = cli("backbones", "--fetch", "all", "--json")
 
     assert ran.code == 0

@@ -147,10 +147,10 @@ def test_broken_torch_is_a_problem_and_the_rest_is_examined(
 def test_part_that_fails_is_told_in_its_place(
     doctor: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(places: object, deep: bool) -> None:
+    def fail(root: Path, deep: bool) -> None:
         raise RuntimeError("what nobody foresaw")
 
-    monkeypatch.setattr(examination, "_stores", fail)
+    monkeypatch.setattr("medplus.doctor.stores.examine_stores", fail)
 
     ran = doctor()
 

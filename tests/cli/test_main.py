@@ -13,11 +13,12 @@ import click
 import pytest
 
 from medplus import __version__
-from medplus.cli.main import _COMMANDS, medplus
+from medplus.cli.main import medplus
 from medplus.errors import StoreError, UsageError
 
+COMMANDS = medplus.list_commands(click.Context(medplus))
 STORE_COMMANDS = ("ls", "info", "verify", "export", "rm")
-EVERY_COMMAND = [(name,) for name in _COMMANDS] + [("store", name) for name in STORE_COMMANDS]
+EVERY_COMMAND = [(name,) for name in COMMANDS] + [("store", name) for name in STORE_COMMANDS]
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
@@ -32,7 +33,7 @@ def test_every_command_explains_itself(command: tuple[str, ...], flag: str, cli:
 
 def commands() -> dict[str, click.Command]:
     context = click.Context(medplus)
-    found = {name: medplus.get_command(context, name) for name in _COMMANDS}
+    found = {name: medplus.get_command(context, name) for name in COMMANDS}
     store = found.pop("store")
     assert isinstance(store, click.Group)
     return {**found, **{f"store {name}": store.commands[name] for name in STORE_COMMANDS}}  # type: ignore[dict-item]
@@ -57,13 +58,13 @@ def test_help_lists_every_command_and_nothing_raw(cli: Callable) -> None:
     ran = cli("--help")
 
     assert ran.code == 0
-    assert [name for name in _COMMANDS if f"\n  {name} " not in ran.out] == []
+    assert [name for name in COMMANDS if f"\n  {name} " not in ran.out] == []
     assert "\\b" not in ran.out
     assert "\b" not in ran.out
 
 
 def test_summary_agrees_with_the_module() -> None:
-    for name in _COMMANDS:
+    for name in COMMANDS:
         module = importlib.import_module(f"medplus.cli.{name}")
         assert isinstance(getattr(module, name), click.Command)
 

@@ -47,9 +47,9 @@ def test_empty_parts_are_refused(text: str) -> None:
 
 
 def test_each_part_is_checked() -> None:
-    with pytest.raises(click.BadParameter, match="'x' is not a valid integer"):
+    with pytest.raises(click.BadParameter, match="'x'"):
         parse("--n", "1,x")
-    with pytest.raises(click.BadParameter, match="0 is not in the range"):
+    with pytest.raises(click.BadParameter, match=r"^0 "):
         parse("--n", "1,0", of=click.IntRange(min=1))
 
 

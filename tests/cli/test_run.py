@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,16 +197,6 @@ def test_data_that_are_not_there(cli: Callable, config: Path) -> None:
 
     assert ran.code == 1
     assert "breastmnist_64.npz" in ran.err
-
-
-def test_help_imports_nothing_heavy() -> None:
-    code = (
-        "import sys, medplus.cli.run\n"
-        "print([m for m in ('torch', 'timm', 'numpy', 'zarr', 'sklearn') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-
-    assert done.stdout == "[]\n"
 
 
 # --- the page -----------------------------------------------------------------------------------

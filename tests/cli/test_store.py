@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medplus.cli.store import _verify_one
-
 
 @pytest.fixture
 def store(write_store: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -70,10 +68,12 @@ def test_verify_as_document_ends_with_code_1_too(cli: Callable, store: Path) -> 
 
 
 @pytest.mark.parametrize("spoil", [b"", b"{}", b"not json"])
-def test_verify_of_a_store_without_its_description(spoil: bytes, store: Path) -> None:
+def test_verify_of_a_store_without_its_description(
+    spoil: bytes, cli: Callable, store: Path
+) -> None:
     (store / "zarr.json").write_bytes(spoil)
 
-    result = _verify_one(store)
+    [result] = cli("store", "verify", store, "--json").document["stores"]
 
     assert result["status"] == "damaged"
     assert f"medplus store rm {store}" in result["remedy"]

@@ -1,16 +1,17 @@
-"""Small npz files in MedMNIST's layout, and a count of what is read of them."""
+"""Small npz files in MedMNIST's layout, and folders of small images."""
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from medplus.datasets import npz
+from medplus.datasets import npzfile
 from medplus.vocabulary import SPLITS
 
 COUNTS = {"train": 7, "val": 3, "test": 5}
@@ -63,13 +64,13 @@ def write_npz(
 def inflations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the arrays that were inflated, in order."""
     names: list[str] = []
-    read_blocks = npz.read_blocks
+    read_blocks = npzfile.read_blocks
 
-    def counting(archive: Any, path: Path, header: npz.Header) -> Any:
+    def counting(archive: Any, path: Path, header: npzfile.Header) -> Any:
         names.append(header.name)
         return read_blocks(archive, path, header)
 
-    monkeypatch.setattr(npz, "read_blocks", counting)
+    monkeypatch.setattr(npzfile, "read_blocks", counting)
     return names
 
 
@@ -84,3 +85,34 @@ def is_mapped() -> Callable[[np.ndarray], bool]:
         return isinstance(base, mmap.mmap)
 
     return look
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes an array, or a picture, as ``data/<path>``."""
+
+    def write(path: str, image: np.ndarray | Image.Image, **options: object) -> Path:
+        target = tmp_path / "data" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+        picture.save(target, **options)  # type: ignore[arg-type]
+        return target
+
+    return write
+
+
+@pytest.fixture
+def fill(save: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes random grey images ``<place>/<i>.png`` and returns the root.
+
+    ``fill({"train/cat": 3, "dog": 5})``; no two images are the same.
+    """
+    rng = np.random.default_rng(0)
+
+    def write(counts: dict[str, int], size: Sequence[int] = (6, 6)) -> Path:
+        for place, n in counts.items():
+            for i in range(n):
+                save(f"{place}/{i}.png", rng.integers(0, 256, size, dtype=np.uint8))
+        return tmp_path / "data"
+
+    return write

@@ -19,12 +19,7 @@ import numpy as np
 import pytest
 
 from medplus.datasets import download as module
-from medplus.datasets.download import (
-    check_room,
-    download,
-    missing_files,
-    official_files,
-)
+from medplus.datasets.download import check_room, download, missing_files, official_files
 from medplus.errors import DownloadError, UsageError
 from medplus.transfer import PART, Patience, RemoteFile, Stopped, fetch
 
@@ -140,13 +135,7 @@ def test_a_file_arrives_and_is_not_fetched_again(get: Callable, tmp_path: Path) 
 @pytest.mark.parametrize(
     "manners",
     [
-        [
-            "breaks",
-            "breaks",
-            "breaks",
-            "breaks",
-            "breaks",
-        ],  # more than the attempts: each brings some
+        ["breaks"] * 5,  # more than the attempts: each brings some
         ["stalls"],
         [503, 429],
         [500, "breaks", 502, 504],
@@ -362,18 +351,11 @@ def test_bad_requests(arguments: list[str], says: str, cli: Callable) -> None:
 
 def test_ctrl_c_ends_it_quickly_and_the_next_call_goes_on(tmp_path: Path) -> None:
     with serving("stalls") as server:
-        arguments = [
-            sys.executable,
-            "-m",
-            "medplus",
-            "download",
-            "breastmnist",
-            "--base-url",
-            server.url,
-        ]
+        arguments = ["-m", "medplus", "download", "breastmnist", "--base-url", server.url]
         process = subprocess.Popen(
-            [*arguments, "--stall", "20"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-        )
+            [sys.executable, *arguments, "--stall", "20"],
+            cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
         part = tmp_path / "data" / f"breastmnist.npz{PART}"
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and not (part.exists() and part.stat().st_size > 10**6):

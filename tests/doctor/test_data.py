@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from medplus.datasets import cache, catalog
-from medplus.datasets.cache import open_cached
+from medplus.datasets import catalog
+from medplus.datasets.cache import FOLDER
 from medplus.datasets.phantom import write_phantoms
+from medplus.datasets.sources import npz
+from medplus.datasets.sources.npz import open_cached
 from medplus.doctor import Places
 from medplus.doctor.data import cache_need, examine_data
 
@@ -27,12 +29,12 @@ def test_file_is_called_unofficial_once_it_has_been_read(
     places: Places, write_npz: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_npz("breastmnist", size=28, folder=places.data)
-    monkeypatch.setattr(cache, "file_md5", lambda path: pytest.fail("the file was hashed"))
+    monkeypatch.setattr(npz, "file_md5", lambda path: pytest.fail("the file was hashed"))
 
     assert told(places.data) == [("ok", UNREAD)]
     monkeypatch.undo()
     open_cached(path)
-    monkeypatch.setattr(cache, "file_md5", lambda path: pytest.fail("the file was hashed"))
+    monkeypatch.setattr(npz, "file_md5", lambda path: pytest.fail("the file was hashed"))
     assert told(places.data)[0] == UNOFFICIAL
 
 
@@ -47,7 +49,7 @@ def test_official_file_is_called_official(
 ) -> None:
     path = write_npz("breastmnist", size=28, folder=places.data)
     own = catalog.info("breastmnist")
-    info = dataclasses.replace(own, md5={**own.md5, 28: cache.file_md5(path)})
+    info = dataclasses.replace(own, md5={**own.md5, 28: npz.file_md5(path)})
     monkeypatch.setattr(catalog, "info", lambda flag: info)
     open_cached(path)
 
@@ -88,7 +90,7 @@ def test_truncated_file_is_a_problem(places: Places, write_npz: Callable[..., Pa
 def test_damaged_cache_is_found_by_reading(places: Places, write_npz: Callable[..., Path]) -> None:
     path = write_npz("mine", folder=places.data)
     open_cached(path)
-    array = places.data / cache.FOLDER / "mine" / "train_images.npy"
+    array = places.data / FOLDER / "mine" / "train_images.npy"
     data = bytearray(array.read_bytes())
     data[-1] ^= 1
     array.write_bytes(data)

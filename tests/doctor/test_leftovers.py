@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from medplus import atomic, lock
+from medplus import lock
 from medplus.doctor import Places
 from medplus.doctor.leftovers import examine_leftovers, remove_leftovers
 
@@ -197,18 +197,3 @@ def test_part_of_a_download_that_is_finished_is_removed(places: Places) -> None:
 
     assert remove_leftovers(places) == ([part], [])
     assert whole.exists()
-
-
-def test_real_writer_that_died_in_the_middle_is_cleaned_up_after(
-    places: Places, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = places.stores / STORE
-    target.parent.mkdir(parents=True)
-    monkeypatch.setattr(atomic.shutil, "rmtree", lambda *args, **settings: None)
-    with pytest.raises(KeyboardInterrupt), atomic.new_folder(target) as unfinished:
-        (unfinished / "zarr.json").write_text("{")
-        raise KeyboardInterrupt
-    monkeypatch.undo()
-    assert unfinished.exists()
-
-    assert remove_leftovers(places) == ([unfinished], [])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from medplus.backbones import sources
 from medplus.backbones.build import Backbone
-from medplus.embeddings import extract as extraction
+from medplus.backbones.sources import BackboneRef
 from medplus.preprocess import PreprocessSpec
 
 
@@ -21,7 +22,8 @@ def use_backbone(monkeypatch):
 
     def use(module, tag="own.tag"):
         spec = PreprocessSpec(mean=(), std=(), fit="native", canvas=None, rgb=False)
-        backbone = Backbone("own", tag, module.eval(), spec, "none", "0" * 64, "prelogits")
-        monkeypatch.setattr(extraction, "load_backbone", lambda *rest, **more: backbone)
+        ref = BackboneRef("timm", "own", "own", tag, "none", "none")
+        backbone = Backbone(ref, module.eval(), spec, "0" * 64, "prelogits")
+        monkeypatch.setattr(sources, "load", lambda *rest, **more: backbone)
 
     return use

@@ -34,7 +34,7 @@ def chunk_files(path):
 
 
 def leftovers(root):
-    return [p for p in root.rglob("*") if ".tmp-" in p.name or p.name.endswith(".lock")]
+    return [p for p in root.rglob("*") if ".tmp-" in p.name or p.suffix in (".lock", ".partial")]
 
 
 class Scaled(torch.nn.Module):

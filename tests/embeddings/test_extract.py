@@ -9,7 +9,8 @@ import torch
 
 from medplus.embeddings import extract as extraction
 from medplus.embeddings.extract import extract, extract_all
-from medplus.embeddings.store import open_store, write_info
+from medplus.embeddings.info import write_info
+from medplus.embeddings.store import open_store
 from medplus.errors import UsageError
 from medplus.spec import specs
 from medplus.vocabulary import SPLITS

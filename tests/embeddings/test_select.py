@@ -12,6 +12,7 @@ import torch
 from medplus.device import resolve_precision
 from medplus.embeddings.select import find_store
 from medplus.errors import StoreError
+from medplus.seal import seal
 from medplus.spec import ExtractSpec
 
 pytestmark = pytest.mark.usefixtures("fast_disk")
@@ -29,8 +30,9 @@ def add(write_store, tmp_path):
 def make_incomplete(store):
     file = store.path / "zarr.json"
     document = json.loads(file.read_text())
-    document["attributes"]["medplus"]["complete"] = False
-    del document["attributes"]["medplus"]["seal"]  # or the change would be damage
+    attributes = {**document["attributes"]["medplus"], "complete": False}
+    del attributes["seal"]
+    document["attributes"]["medplus"] = seal(attributes)
     file.write_text(json.dumps(document))
 
 

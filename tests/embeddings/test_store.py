@@ -5,28 +5,33 @@ from __future__ import annotations
 import json
 import shlex
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import zarr
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from medplus.datasets import catalog
+from medplus.embeddings.info import write_info
 from medplus.embeddings.store import (
     EmbeddingStore,
+    find_damage,
+    is_store,
     list_stores,
     open_store,
     read_info,
     root_of,
-    write_info,
+    to_place,
 )
+from medplus.embeddings.writer import open_writer
 from medplus.errors import StoreError
+from medplus.seal import seal
 from medplus.vocabulary import MULTI_LABEL, SPLITS
 
 pytestmark = pytest.mark.usefixtures("fast_disk")
 
-ARRAYS = ("embeddings", "labels", "index")
+ARRAYS = ("embeddings", "labels", "index", "names")
 
 
 def random_arrays(n, dim, dtype="float32", seed=0, n_labels=1):
@@ -45,44 +50,17 @@ def tiny(write_store, tmp_path):
 
 
 def edit_attributes(store, **changes):
-    """Change a store's attributes behind medplus's back."""
+    """Change a store's attributes as a stranger would: with a seal that fits."""
     file = store.path / "zarr.json"
     document = json.loads(file.read_text())
-    del document["attributes"]["medplus"]["seal"]  # or every change would be damage
-    for name, value in changes.items():
-        if value is None:
-            del document["attributes"]["medplus"][name]
-        else:
-            document["attributes"]["medplus"][name] = value
+    attributes = document["attributes"]["medplus"] | changes
+    del attributes["seal"]
+    kept = {name: value for name, value in attributes.items() if value is not None}
+    document["attributes"]["medplus"] = seal(kept)
     file.write_text(json.dumps(document))
 
 
-# --- layout, and zarr as the second reader ----------------------------------------------------
-
-
-def assert_zarr_reads_the_same(store, embeddings, labels):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        group = zarr.open_group(store.path, mode="r")
-        for split, x, y in zip(SPLITS, embeddings, labels, strict=True):
-            theirs = {name: group[split][name][:] for name in ARRAYS}
-            ours = dict(
-                zip(ARRAYS, (store.embeddings(split), store.labels(split), store.index(split)),
-                    strict=True)
-            )  # fmt: skip
-            expected = {"embeddings": x, "labels": y, "index": np.arange(len(x))}
-            for name in ARRAYS:
-                assert theirs[name].dtype == ours[name].dtype == expected[name].dtype
-                np.testing.assert_array_equal(theirs[name], expected[name])
-                np.testing.assert_array_equal(ours[name], expected[name])
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("n", [1, 1023, 1024, 1025, 2500])
-def test_zarr_and_the_raw_path_read_what_was_written(n, dtype, write_store):
-    embeddings, labels = random_arrays(n, 3, dtype)
-    store = write_store(embeddings, labels, dtype=dtype)
-    assert_zarr_reads_the_same(store, embeddings, labels)
+# --- what zarr sees ---------------------------------------------------------------------------
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -92,59 +70,80 @@ def test_zarr_and_the_raw_path_read_what_was_written(n, dtype, write_store):
     dtype=st.sampled_from(["float32", "float16"]),
     n_labels=st.sampled_from([1, 4]),
 )
-def test_zarr_and_the_raw_path_agree_for_any_shape(n, dim, dtype, n_labels, write_store):
+@example(n=1, dim=1, dtype="float16", n_labels=1)
+@example(n=1024, dim=3, dtype="float32", n_labels=1)
+@example(n=1025, dim=3, dtype="float32", n_labels=1)
+def test_zarr_alone_reads_what_was_written(n, dim, dtype, n_labels, write_store):
     embeddings, labels = random_arrays(n, dim, dtype, seed=n, n_labels=n_labels)
     task = MULTI_LABEL if n_labels > 1 else "multi-class"
     store = write_store(embeddings, labels, dtype=dtype, task=task)
-    assert_zarr_reads_the_same(store, embeddings, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        group = zarr.open_group(store.path, mode="r")
+        for split, x, y in zip(SPLITS, embeddings, labels, strict=True):
+            ours = (store.embeddings(split), store.labels(split), store.index(split))
+            for name, mine, expected in zip(ARRAYS, ours, (x, y, np.arange(len(x))), strict=False):
+                theirs = group[split][name][:]
+                assert theirs.dtype == mine.dtype == expected.dtype
+                np.testing.assert_array_equal(theirs, expected)
+                np.testing.assert_array_equal(mine, expected)
 
 
 def test_zarr_sees_chunks_fill_value_and_codec_of_the_design(write_store):
     store = write_store(*random_arrays(1500, 3))
     array = zarr.open_array(store.path / "train/embeddings", mode="r")
-    assert array.chunks == (1024, 3)
-    assert array.shards is None
-    assert array.compressors == ()
+    codecs = [codec["name"] for codec in array.metadata.to_dict()["codecs"]]
+    assert (array.chunks, array.shards, codecs) == ((1024, 3), None, ["bytes", "crc32c"])
     assert np.isnan(array.fill_value)
     assert zarr.open_array(store.path / "val/embeddings", mode="r").chunks == (750, 3)
 
 
-def test_store_holds_three_groups_of_three_arrays_and_nothing_else(tiny):
+def test_a_store_holds_three_groups_of_four_arrays_and_nothing_else(tiny):
     members = dict(zarr.open_group(tiny.path, mode="r").members(max_depth=None))
     assert set(members) == {*SPLITS, *(f"{s}/{name}" for s in SPLITS for name in ARRAYS)}
     files = {str(p.relative_to(tiny.path)) for p in tiny.path.rglob("*") if p.is_file()}
+    chunks = {f"{s}/{name}/c/0/0" for s in SPLITS for name in ARRAYS if name != "index"}
     metadata = {f"{name}/zarr.json" for name in members} | {"zarr.json"}
-    chunk_files = {f"{s}/{name}/c/0/0" for s in SPLITS for name in ("embeddings", "labels")}
-    assert files == metadata | chunk_files | {f"{s}/index/c/0" for s in SPLITS}
+    assert files == metadata | chunks | {f"{s}/index/c/0" for s in SPLITS}
+    assert tiny.path.name == f"toynet-{tiny.key[:8]}.zarr"
+    sizes = (file.stat().st_size for file in chunk_files(tiny))
+    assert tiny.nbytes == sum(sizes)
 
 
 def test_labels_of_more_than_256_classes_are_int64(write_store):
     labels = [np.array([0, 299, 256]), np.array([1]), np.array([2])]
     store = write_store(random_arrays(3, 2)[0], labels, classes=300)
     assert store.labels("train").dtype == np.int64
-    np.testing.assert_array_equal(store.labels("train"), [[0], [299], [256]])
     np.testing.assert_array_equal(
         zarr.open_array(store.path / "train/labels", mode="r")[:], [[0], [299], [256]]
     )
 
 
-def test_attributes_hold_what_the_design_lists(tiny):
-    attributes = zarr.open_group(tiny.path, mode="r").attrs["medplus"]
-    assert attributes["complete"] is True
-    assert attributes["schema_version"] == attributes["key"]["schema"] == 1
-    assert set(attributes["key"]) == {
-        "dataset_digest", "size", "backbone", "weights_sha256", "preprocess", "feature",
-        "precision", "dtype", "task", "schema",
-    }  # fmt: skip
-    assert tiny.path.name == f"toynet-{attributes['key_digest'][:8]}.zarr"
-    assert attributes["cost"] == {"seconds": 1.0, "device": "none"}
-    assert set(attributes["checksums"]) == {f"{s}/{name}" for s in SPLITS for name in ARRAYS}
+def test_names_are_kept_whatever_their_letters_and_unknown_ones_are_empty(
+    store_info, store_path, tmp_path, tiny
+):
+    assert tiny.names("train") == ["", "", ""]
+    info = store_info((3, 2, 1), 2)
+    path = store_path(tmp_path / "named", info)
+    names = {"train": ["a/b.png", "", "größe 猫.png"], "val": ["x", "\udcff"], "test": [" "]}
+    labels = {s: np.zeros((n, 1), "u1") for s, n in info.n_samples.items()}
+    with open_writer(path, info, labels, names) as writer:
+        for split, n in info.n_samples.items():
+            writer.commit(split, 0, np.zeros((n, 2), "f4"))
+        writer.finish({})
+    store = open_store(path)
+    assert {split: store.names(split) for split in SPLITS} == names
+    theirs = zarr.open_array(path / "train/names", mode="r")[:]
+    assert theirs.dtype == np.uint8
+    assert [row.tobytes().rstrip(b"\0").decode() for row in theirs] == names["train"]
 
 
-def test_nbytes_is_the_size_of_all_chunk_files(write_store):
-    store = write_store(*random_arrays(1100, 3))
-    files = (p for p in store.path.rglob("*") if p.is_file() and p.name != "zarr.json")
-    assert store.nbytes == sum(p.stat().st_size for p in files)
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_chunks_of_nothing_but_zeros_or_nan_are_there(value, write_store):
+    values = [np.full((n, 2), value, "f4") for n in (1030, 1, 1)]
+    store = write_store(values, [np.zeros(n, "u1") for n in (1030, 1, 1)])
+    assert store.verify() == []
+    np.testing.assert_array_equal(store.embeddings("train"), values[0])
 
 
 # --- damage -----------------------------------------------------------------------------------
@@ -154,89 +153,74 @@ def chunk_files(store):
     return sorted(p for p in store.path.rglob("*") if p.is_file() and p.name != "zarr.json")
 
 
-def array_of(store, file):
-    """Return the path of the array that a chunk file belongs to."""
-    return str(file.relative_to(store.path)).partition("/c/")[0]
-
-
 def read_all(store):
-    for split in SPLITS:
-        store.embeddings(split)
-        store.labels(split)
-        store.index(split)
+    return [getattr(store, name)(split) for split in SPLITS for name in ARRAYS]
 
 
 def assert_found_and_refused(store, file):
     [damage] = store.verify()
-    assert (damage.array, damage.chunk) == (array_of(store, file), 0)
+    array = str(file.relative_to(store.path)).partition("/c/")[0]
+    assert (damage.array, damage.chunk) == (array, 0)
     with pytest.raises(StoreError, match=f"of {damage.array} damaged or missing"):
         read_all(store)
 
 
-def test_an_intact_store_has_no_damage(tiny):
+def test_every_flipped_byte_of_every_chunk_is_found_also_by_zarr_alone(tiny):
     assert tiny.verify() == []
     read_all(tiny)
-
-
-def test_every_flipped_byte_of_every_chunk_is_found_and_refused(tiny):
     for file in chunk_files(tiny):
+        array = zarr.open_array(str(file).partition("/c/")[0], mode="r")
         intact = file.read_bytes()
         for position in range(len(intact)):
             damaged = bytearray(intact)
             damaged[position] ^= 1 << position % 8
             file.write_bytes(damaged)
-            assert_found_and_refused(tiny, file)
+            with pytest.raises(ValueError, match="checksum"):
+                array[...]
+            if position % 4 == 0:
+                assert_found_and_refused(tiny, file)
         file.write_bytes(intact)
     assert tiny.verify() == []
 
 
-def test_every_truncation_of_every_chunk_is_found_and_refused(tiny):
+def test_every_truncated_missing_or_overlong_chunk_is_found_and_refused(tiny):
     for file in chunk_files(tiny):
         intact = file.read_bytes()
-        for length in range(len(intact)):
-            file.write_bytes(intact[:length])
+        cuts = [intact[:length] for length in range(0, len(intact), 5)]
+        for content in (*cuts, intact[:-1], intact + b"\0"):
+            file.write_bytes(content)
             assert_found_and_refused(tiny, file)
-        file.write_bytes(intact)
-
-
-def test_every_missing_or_overlong_chunk_is_found_and_refused(tiny):
-    for file in chunk_files(tiny):
-        intact = file.read_bytes()
         file.unlink()
         assert_found_and_refused(tiny, file)
-        file.write_bytes(intact + b"\0")
-        assert_found_and_refused(tiny, file)
         file.write_bytes(intact)
 
 
-def test_zarr_would_read_a_missing_chunk_as_nan_where_medplus_refuses(tiny):
+def test_zarr_reads_a_missing_chunk_as_nan_where_medplus_refuses(tiny):
     (tiny.path / "train/embeddings/c/0/0").unlink()
     assert np.isnan(zarr.open_array(tiny.path / "train/embeddings", mode="r")[:]).all()
     with pytest.raises(StoreError):
-        tiny.embeddings("train")
+        tiny.visit("train", lambda rows, values: None)
 
 
-def test_swapped_chunks_are_found(write_store):
-    store = write_store(*random_arrays(2048, 2))
-    first, second = (store.path / f"train/embeddings/c/{i}/0" for i in (0, 1))
-    content = first.read_bytes()
-    first.write_bytes(second.read_bytes())
-    second.write_bytes(content)
-    assert [(d.array, d.chunk) for d in store.verify()] == [
-        ("train/embeddings", 0),
-        ("train/embeddings", 1),
-    ]
-
-
-def test_every_flipped_byte_of_array_and_group_metadata_is_found(tiny):
-    for name in ("train", *(f"train/{array}" for array in ARRAYS)):
-        file = tiny.path / name / "zarr.json"
+@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.extensive)])
+def test_every_flipped_byte_of_metadata_is_found_or_means_nothing(step, tiny):
+    attributes = read_info(tiny.path)
+    for file in [tiny.path / "zarr.json", *tiny.path.glob("train/**/zarr.json")]:
+        name = str(file.parent.relative_to(tiny.path))
         intact = file.read_bytes()
-        for position in range(len(intact)):
+        for position in range(0, len(intact), step):
             damaged = bytearray(intact)
-            damaged[position] ^= 1
+            damaged[position] ^= 1 << position % 7
             file.write_bytes(damaged)
-            assert [(d.array, d.chunk) for d in tiny.verify()] == [(name, None)], position
+            try:
+                info = open_store(tiny.path).info
+                found = [(d.array, d.chunk) for d in find_damage(tiny.path, info, deep=False)]
+            except StoreError:
+                assert name == ".", position
+            else:
+                # The seal is of what the document says: the spaces between do not count.
+                assert found == ([(name, None)] if name != "." else []), position
+                assert info == attributes
         file.write_bytes(intact)
 
 
@@ -244,6 +228,9 @@ def test_every_flipped_byte_of_array_and_group_metadata_is_found(tiny):
 def test_missing_metadata_are_found(name, tiny):
     (tiny.path / name / "zarr.json").unlink()
     assert [(d.array, d.chunk) for d in tiny.verify()] == [(name, None)]
+    if "/" in name:
+        with pytest.raises(StoreError, match=f"Zarr metadata of {name} damaged"):
+            read_all(tiny)
 
 
 def test_message_on_damage_names_the_command_that_repairs(tiny):
@@ -264,17 +251,37 @@ def test_a_missing_store_is_named(tmp_path):
 
 def test_an_incomplete_store_is_refused_with_the_command_that_completes_it(tiny, tmp_path):
     edit_attributes(tiny, complete=False)
+    (tiny.path / "val/embeddings/c/0/0").unlink()
     with pytest.raises(StoreError) as error:
         open_store(tiny.path)
     message = str(error.value)
-    assert f"{tiny.path} is incomplete (3 of 3 chunks)" in message
+    assert f"{tiny.path} is incomplete (2 of 3 chunks)" in message
     assert message.endswith(tiny.info.resume_command(tmp_path))
 
 
-def test_another_schema_is_refused(tiny):
-    edit_attributes(tiny, schema_version=2)
-    with pytest.raises(StoreError, match=r"has schema 2, this medplus reads schema 1; .*extract"):
+OLD = {
+    "schema_version": 1, "dataset": "breastmnist", "dataset_path": "/d/breastmnist.npz",
+    "data_source": "official", "size": 28, "backbone": "resnet18", "weights": "none",
+    "run_id": None, "dtype": "float16",
+    "key": {"preprocess": {"fit": "pad"}, "feature": "avg", "precision": "bf16"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({}, "--dataset breastmnist --size 28 --backbone resnet18 --weights none --fit pad "
+          "--feature avg --precision bf16 --dtype float16"),
+     ({"data_source": "custom"}, "--dataset /d/breastmnist.npz"),
+     ({"run_id": "x", "weights": "/r/network.safetensors"},
+      "--backbone /r/network.safetensors --fit"),
+     ({"key": 3}, "--dataset … --size … --backbone …")],
+)  # fmt: skip
+def test_a_store_of_schema_1_is_refused_with_the_command_that_makes_it_anew(changes, named, tiny):
+    document = {"zarr_format": 3, "node_type": "group", "attributes": {"medplus": OLD | changes}}
+    (tiny.path / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises(StoreError, match="has schema 1, this medplus reads schema 2") as error:
         open_store(tiny.path)
+    assert f"medplus extract {named}" in str(error.value) or named in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -290,8 +297,8 @@ def test_damaged_attributes_are_refused_with_a_remedy(content, tiny):
 
 @pytest.mark.parametrize(
     "change",
-    [{"dim": "two"}, {"dim": None}, {"checksums": 3}, {"complete": "perhaps"}, {"task": "art"},
-     {"n_samples": {"training": 3}}, {"dtype": "int8"}],
+    [{"dim": "two"}, {"dim": None}, {"dim": 0}, {"metadata": 3}, {"complete": "perhaps"},
+     {"task": "art"}, {"n_samples": {"training": 3}}, {"spec": None}, {"colour": "red"}],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
 def test_an_invalid_attribute_is_named(change, tiny):
@@ -302,74 +309,46 @@ def test_an_invalid_attribute_is_named(change, tiny):
 
 @pytest.mark.parametrize(
     "change",
-    [{"dim": 3}, {"n_samples": {"train": 4, "val": 1, "test": 1}}, {"dtype": "float16"},
-     {"task": MULTI_LABEL}, {"checksums": {}}],
+    [{"dim": 3}, {"n_samples": {"train": 4, "val": 1, "test": 1}}, {"task": MULTI_LABEL},
+     {"metadata": {}}, {"name_nbytes": 2}],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
-def test_attributes_that_disagree_with_the_arrays_are_damage(change, tiny):
+def test_attributes_that_disagree_with_the_arrays_are_refused(change, tiny):
     edit_attributes(tiny, **change)
     store = open_store(tiny.path)
-    assert store.verify()
     with pytest.raises(StoreError):
         read_all(store)
+    assert store.verify()
 
 
-def test_a_store_under_a_foreign_name_is_refused(tiny):
-    foreign = tiny.path.with_name("toynet-00000000.zarr")
-    tiny.path.rename(foreign)
-    with pytest.raises(StoreError, match="key does not belong"):
-        open_store(foreign)
+def test_attributes_without_a_seal_or_with_another_are_refused(tiny):
+    file = tiny.path / "zarr.json"
+    document = json.loads(file.read_text())
+    for value in ("0" * 32, None):
+        document["attributes"]["medplus"]["seal"] = value
+        if value is None:
+            del document["attributes"]["medplus"]["seal"]
+        file.write_text(json.dumps(document))
+        with pytest.raises(StoreError, match="not those that were written"):
+            open_store(tiny.path)
 
 
 def test_a_key_that_was_changed_is_refused(tiny):
-    edit_attributes(tiny, key={**tiny.info.key, "precision": "bf16"})
+    edit_attributes(tiny, dataset_digest="e" * 64)
     with pytest.raises(StoreError, match="key does not belong"):
         open_store(tiny.path)
 
 
-# --- the command that resumes -----------------------------------------------------------------
-
-
-def options_of(command):
-    words = shlex.split(command)
-    assert words[:2] == ["medplus", "extract"]
-    return dict(zip(words[2::2], words[3::2], strict=True))
-
-
-def test_resume_command_repeats_every_choice(store_info, tmp_path):
-    info = store_info(
-        (3, 1, 1), 2, dtype="float16", fit="native", precision="bf16", size=64,
-        weights="/my weights.pth", dataset_path="/my data/toy.npz",
-    )  # fmt: skip
-    assert options_of(info.resume_command(tmp_path)) == {
-        "--dataset": "/my data/toy.npz",
-        "--size": "64",
-        "--backbone": "toynet",
-        "--weights": "/my weights.pth",
-        "--precision": "bf16",
-        "--dtype": "float16",
-        "--fit": "native",
-        "--store": str(tmp_path),
-    }
-
-
-@pytest.mark.parametrize("source", ["official", "unofficial", "phantom"])
-def test_resume_command_of_a_medmnist_set_names_flag_and_folder(source, store_info, tmp_path):
-    path = f"/data/{catalog.info('breastmnist').filename(64)}"
-    info = store_info(
-        (3, 1, 1), 2, dataset="breastmnist", data_source=source, dataset_path=path, size=64
-    )
-    options = options_of(info.resume_command(tmp_path))
-    assert (options["--dataset"], options["--data-root"]) == ("breastmnist", "/data")
-
-
-@pytest.mark.parametrize("stem", ["breastmnist_64", "mine"])
-def test_resume_command_of_a_phantom_given_by_path_names_the_path(stem, store_info, tmp_path):
-    path = f"/data/{stem}.npz"
-    info = store_info((3, 1, 1), 2, dataset=stem, data_source="phantom", dataset_path=path, size=64)
-    options = options_of(info.resume_command(tmp_path))
-    assert options["--dataset"] == path
-    assert "--data-root" not in options
+def test_resume_command_names_a_flag_with_the_folder_of_its_file(store_info, tmp_path):
+    info = store_info((3, 1, 1), 2, dataset_path="/my data/breastmnist.npz")
+    command = shlex.split(info.resume_command(tmp_path))
+    assert command[2:4] == ["--dataset", "/my data/breastmnist.npz"]
+    assert command[-2:] == ["--store", str(tmp_path)]
+    assert "--data-root" not in command
+    by_flag = info.model_copy(update={"spec": replace(info.spec, dataset="breastmnist")})
+    command = shlex.split(by_flag.resume_command(tmp_path))
+    assert command[2:4] == ["--dataset", "breastmnist"]
+    assert command[-4:-2] == ["--data-root", "/my data"]
 
 
 # --- many stores ------------------------------------------------------------------------------
@@ -391,3 +370,11 @@ def test_attributes_are_equal_after_a_trip_to_disk(tiny):
     assert repr(EmbeddingStore(tiny.path, tiny.info)) == (
         f"EmbeddingStore('{tiny.path}': train 3, val 1, test 1; dim 2)"
     )
+
+
+def test_one_store_is_told_from_a_root_by_its_name(tmp_path):
+    for place in ("a/x-1234abcd.zarr", tmp_path / "x.zarr.zip", "s3://bucket/x.zarr", "s3://b/x"):
+        assert is_store(place)
+    assert not is_store("embeddings")
+    assert to_place("s3://bucket//x") == "s3://bucket//x"
+    assert to_place(str(tmp_path)) == tmp_path

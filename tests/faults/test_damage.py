@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from medplus.backbones.finetuned import read_network
-from medplus.datasets.cache import damaged_arrays, open_cached
+from medplus.datasets.cache import damaged_files
+from medplus.datasets.sources.npz import open_cached
 from medplus.embeddings.store import open_store
 from medplus.errors import MedplusError
 from medplus.runs.ledger import read_head, read_predictions, read_record
@@ -47,7 +48,7 @@ def world(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def chunks_of_eight_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medplus.embeddings.schema.CHUNK_ROWS", 8)
+    monkeypatch.setattr("medplus.embeddings.layout.CHUNK_ROWS", 8)
 
 
 def plain(value: Any) -> Any:
@@ -68,9 +69,9 @@ def read_store(path: Path) -> Any:
 
 def read_cache(path: Path) -> Any:
     found = open_cached(path)
-    # Pixels are not checked on every reading; `damaged_arrays` finds what is wrong with them.
+    # Pixels are not checked on every reading; `damaged_files` finds what is wrong with them.
     checked = {name: a if "labels" in name else a.shape for name, a in found.arrays.items()}
-    return found.digest, found.md5, found.phantom, checked
+    return found.facts, checked
 
 
 KINDS: dict[str, tuple[str, Callable[[Path], Any], int]] = {
@@ -130,7 +131,7 @@ def test_every_damage_of_a_cache_is_found_by_reading_all_of_it(
     long: bool, world: Path, tmp_path: Path, tell: Callable[[object], None]
 ) -> None:
     folder = Path(shutil.copytree(world / ".medplus-cache/toy", tmp_path / "toy"))
-    assert damaged_arrays(folder) == []
+    assert damaged_files(folder) == []
     tried = 0
     for file in sorted(folder.iterdir()):
         intact = file.read_bytes()
@@ -142,7 +143,7 @@ def test_every_damage_of_a_cache_is_found_by_reading_all_of_it(
                 continue
             for content in harmed(intact, place):
                 file.write_bytes(content)
-                assert damaged_arrays(folder) == [file], f"{file.name} at byte {place}"
+                assert damaged_files(folder) == [file], f"{file.name} at byte {place}"
                 tried += 1
         file.write_bytes(intact)
     tell(f"whole caches: {tried} damages, all found and named")

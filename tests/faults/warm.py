@@ -254,14 +254,14 @@ def _run(command: dict[str, Any], fault: Fault | None, counter: mmap.mmap, log: 
 def _shortcuts() -> None:
     """Make much happen in little time: the files are of the same kinds, only smaller."""
     from medplus import atomic
-    from medplus.embeddings import schema
+    from medplus.embeddings import layout
     from medplus.sweep.engines import local
     from medplus.training import folder
 
     def draw(path: Path, rows: object, title: str) -> None:
         atomic.write_bytes(path, b"a picture")
 
-    schema.CHUNK_ROWS = 8
+    layout.CHUNK_ROWS = 8
     folder._SAVE_EVERY_S = 0.0
     folder.draw_learning_curve = draw
     local._SPAWN = _ForkContext  # type: ignore[assignment]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medplus.embeddings import schema
+from medplus.embeddings import layout
 from medplus.errors import RunError, StoreError
 from medplus.heads import features
 from medplus.heads.features import (
@@ -25,7 +25,7 @@ SIZES = (50, 17, 9)
 @pytest.fixture
 def make_store(write_store, monkeypatch):
     """Return a function that writes a store of chunks of 16 rows; it has their values too."""
-    monkeypatch.setattr(schema, "CHUNK_ROWS", 16)
+    monkeypatch.setattr(layout, "CHUNK_ROWS", 16)
 
     def make(dtype="float32"):
         rng = np.random.default_rng(0)
@@ -93,8 +93,7 @@ def test_joined_rows_are_one_after_the_other(hold, make_store):
 
 def test_a_chunk_damaged_after_the_first_reading_is_refused(forms):
     _, _, stored = forms
-    layout = stored.store.info.layouts("train")[0]
-    file = layout.chunk_file(stored.store.path, 2)
+    file = stored.store.path / "train/embeddings/c/2/0"
     data = bytearray(file.read_bytes())
     data[7] ^= 1
     file.write_bytes(data)

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from medplus.datasets import npz
-from medplus.datasets.load import load_dataset
+from medplus.datasets import npzfile
+from medplus.datasets.cache import ARRAYS
+from medplus.datasets.sources import load_dataset
 from medplus.errors import DatasetError, RunError
 from medplus.runs.ledger import read_predictions
 from medplus.vocabulary import SPLITS
@@ -48,7 +49,7 @@ def test_member_that_inflates_to_more_than_it_declares(tmp_path):
 def test_dataset_that_is_larger_than_the_disk_is_refused_before_it_fills_it(tmp_path, monkeypatch):
     path = write_npz(tmp_path / "toy.npz")
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100))
-    monkeypatch.setattr(npz, "read_blocks", lambda *_: pytest.fail("it is inflated"))
+    monkeypatch.setattr(npzfile, "read_blocks", lambda *_: pytest.fail("it is inflated"))
     with pytest.raises(DatasetError, match="No space left on device; it needs"):
         load_dataset(str(path))
 
@@ -86,7 +87,7 @@ def test_names_that_lead_elsewhere_write_nothing(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == before
     assert not absolute.exists()
     written = {p.name for p in (folder / ".medplus-cache" / "toy").iterdir()}
-    assert written == {"meta.json", *(f"{name}.npy" for name in npz.ARRAYS)}
+    assert written == {"meta.json", *(f"{name}.npy" for name in ARRAYS)}
     assert np.array_equal(loaded.splits["train"].images, arrays()["train_images"])
 
 

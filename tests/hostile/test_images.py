@@ -12,9 +12,10 @@ from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
-from medplus.datasets.folder import decode
-from medplus.datasets.folder.decode import ImageFaultError, Reading
-from medplus.datasets.folder.describe import read_description
+from medplus.datasets import decode
+from medplus.datasets.decode import Reading
+from medplus.datasets.description import read_description
+from medplus.datasets.intensity import ImageFaultError
 from medplus.errors import UsageError
 from tests.hostile.limits import outcome
 from tests.hostile.makers import chunk, png, tiff

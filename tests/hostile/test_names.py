@@ -11,16 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medplus.datasets.folder.describe import read_description
-from medplus.datasets.folder.load import load_folder, read_source
-from medplus.datasets.load import dataset_name
+from medplus.datasets.description import read_description
+from medplus.datasets.imagefolder import read_folder
+from medplus.datasets.sources import load_dataset, name_of
 from medplus.embeddings.extract import extract
 from medplus.errors import UsageError
 from medplus.naming import printable
 from medplus.progress import new_console
 from medplus.reporting import build
 from medplus.reporting.runs import read_runs
-from tests.hostile.makers import write_npz
 from tests.reporting.ledgers import write_record
 
 STEERING = "\x1b]0;owned\x07\x1b[31mred\u202egnp"
@@ -54,7 +53,7 @@ def test_no_name_of_a_dataset_leaves_the_root_of_the_stores(name, images, tmp_pa
     root = tmp_path / "deep" / "er" / "stores"
     before = set(tmp_path.iterdir()) | {tmp_path / "deep"}
     made = extract(str(path), 8, "pixels", store=root, device="cpu")
-    assert made.info.dataset == dataset_name(str(path)) == name
+    assert made.info.dataset == name_of(str(path)) == name
     assert made.path.resolve().is_relative_to(root)
     assert len(made.path.relative_to(root).parts) == 3
     assert set(tmp_path.iterdir()) == before
@@ -83,7 +82,7 @@ def test_table_outside_the_folder_is_not_read(outside, images, tmp_path):
     (path / "link.csv").symlink_to(tmp_path / "outside.csv")
     (path / "dataset.yaml").write_text(f"table: {outside.format(tmp_path=tmp_path)}")
     with pytest.raises(UsageError, match="lies outside"):
-        read_source(path)
+        read_folder(path)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +96,7 @@ def test_image_that_a_table_names_outside_the_folder_is_not_read(row, images, tm
     rows.append(f"{row.format(tmp_path=tmp_path)},train,class a")
     (path / "labels.csv").write_text("\n".join(["path,split,label", *rows]))
     with pytest.raises(UsageError, match="1 row of 13 without an image"):
-        load_folder(path, 8)
+        load_dataset(str(path), 8)
 
 
 # --- the terminal -------------------------------------------------------------------------------
@@ -178,13 +177,3 @@ def test_record_of_a_number_that_no_column_takes_is_skipped_and_told(field, valu
     assert list(runs.table["seed"]) == [kept.seed]
     [(_, reason)] = runs.skipped
     assert f"'{field}' is invalid" in reason
-
-
-def test_name_of_a_file_is_no_option_of_the_printed_command(cli, tmp_path):
-    """What medplus prints to be pasted into a shell is quoted."""
-    folder = tmp_path / "a; touch sprung #"
-    folder.mkdir()
-    path = write_npz(folder / "$(touch sprung).npz")
-    ran = cli("knn", "--dataset", path, "--backbone", "pixels")
-    assert ran.code == 1
-    assert f"'{path}'" in ran.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -54,6 +55,28 @@ def quick_picture(monkeypatch: pytest.MonkeyPatch) -> None:
         path.write_bytes(b"a picture")
 
     monkeypatch.setattr(folder, "draw_learning_curve", draw)
+
+
+@pytest.fixture
+def signals_at() -> Callable[..., AbstractContextManager[None]]:
+    """Return a context in which signals come just before a training step, counted from 1."""
+    from medplus.training.step import Stepper
+
+    @contextmanager
+    def signalling(step: int, *numbers: int) -> Iterator[None]:
+        call, calls = Stepper.__call__, iter(range(1, 10_000))
+
+        def signalled(self: Stepper, *arguments: object) -> object:
+            if next(calls) == step:
+                for number in numbers:
+                    os.kill(os.getpid(), number)
+            return call(self, *arguments)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Stepper, "__call__", signalled)
+            yield
+
+    return signalling
 
 
 @pytest.fixture

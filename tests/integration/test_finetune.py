@@ -131,57 +131,7 @@ def test_finished_run_is_left_alone_unless_overwritten(train: Callable) -> None:
     assert again["metrics"] == first["metrics"]
 
 
-def test_another_seed_flag_or_recipe_is_another_run(train: Callable) -> None:
-    changes: list[tuple[str, ...]] = [
-        (), ("--lr", "0.001"), ("--no-deterministic",), ("--trainable", "head"),
-        ("--norm-stats", "frozen"), ("--batch-size", "12"),
-        ("--recipe", "modern", "--precision", "fp32"),
-    ]  # fmt: skip
-    quick = {"backbone": "pixels"}
-
-    paths = [train("--epochs", "1", *change, **quick)["path"] for change in changes]
-    paths.append(train("--epochs", "1", seed=2, **quick)["path"])
-
-    assert len(set(paths)) == len(changes) + 1
-    assert all(Path(path, "record.json").exists() for path in paths)
-    assert [train("--epochs", "1", *change, **quick)["path"] for change in changes] == paths[:-1]
-
-
 # --- recipes and files --------------------------------------------------------------------------
-
-
-def test_recipe_from_a_file_and_flags_that_win_over_it(train: Callable) -> None:
-    Path("mine.yaml").write_text("lr: 3e-3\nepochs: 5\nlabel_smoothing: 0.1\ndeterministic: no\n")
-
-    record = train("--recipe", "mine.yaml", "--lr", "0.004", "--deterministic")
-
-    recipe = record["config"]["recipe"]
-    assert record["run_id"].startswith("mine-seed1-ep2-")
-    assert (recipe["lr"], recipe["epochs"], recipe["label_smoothing"]) == (0.004, 2, 0.1)
-    assert recipe["deterministic"] is True
-    assert record["training"]["deterministic"] == "yes"
-    assert recipe["weight_decay"] == 0.01  # what nobody says is the paper's
-
-
-def test_shipped_recipe_file_trains_the_same_as_the_recipe_of_its_name(train: Callable) -> None:
-    shipped = Path(__file__).parents[2] / "configs/recipes/paper.yaml"
-
-    named, filed = train(), train("--recipe", str(shipped), "--runs", "elsewhere")
-
-    assert filed["run_id"] == named["run_id"]
-    assert filed["metrics"] == named["metrics"]
-
-
-def test_all_options_from_a_config_file(cli: Callable, train: Callable) -> None:
-    Path("config.yaml").write_text(
-        f"dataset: toy.npz\nbackbone: [pixels, {NETWORK}]\nseed: [1]\nweights: none\n"
-        "fit: native\nepochs: 2\nbatch_size: 16\ndeterministic: true\nfused: no\njson: true\n"
-    )
-    ran = cli("finetune", "--config", "config.yaml")
-
-    assert ran.code == 0, ran.err
-    assert [r["backbone"] for r in ran.document["runs"]] == ["pixels", NETWORK]
-    assert ran.document["runs"][1] == train()  # the same run as by flags
 
 
 # --- what is shown ------------------------------------------------------------------------------

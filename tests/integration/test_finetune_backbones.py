@@ -13,7 +13,7 @@ import torch
 from medplus.backbones.build import load_backbone
 from medplus.backbones.catalog import PAPER
 from medplus.config import FinetuneRecipe
-from medplus.datasets.load import load_dataset
+from medplus.datasets.sources import load_dataset
 from medplus.training.launch import make_fabric, reproducible
 from medplus.training.network import build_network, set_training_mode
 from medplus.training.step import Stepper

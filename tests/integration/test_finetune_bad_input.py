@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,25 +35,15 @@ def partial() -> Path:
 # --- what is asked for --------------------------------------------------------------------------
 
 WRONG = {
-    "batch size 0": ("--batch-size 0", "0 is not in the range"),
-    "batch size in words": ("--batch-size x", "'x' is neither a number nor auto"),
-    "rate": ("--lr -1", "lr = -1.0: input should be greater than 0"),
-    "rate not finite": ("--lr nan", "lr = nan"),
-    "label smoothing": ("--label-smoothing 1", "label_smoothing = 1.0"),
-    "choice": ("--trainable tail", "'tail' is not one of 'all', 'head'"),
-    "epochs": ("--epochs 0", "epochs = 0"),
-    "seed": ("--seed -1", "--seed"),
+    "batch size": ("--batch-size 0", "--batch-size"),
+    "rate": ("--lr nan", "lr = nan"),
     "recipe": ("--recipe papr", "unknown recipe 'papr'; did you mean 'paper'?"),
     "recipe file": ("--recipe no.yaml", "the recipe file no.yaml does not exist"),
-    "recipe without ending": ("--recipe toy.npz", "unknown recipe 'toy.npz'"),
     "precision": ("--precision fp16 --device cpu", "--precision fp16 needs a CUDA device"),
     "number of devices": ("--devices 999 --device cpu", "--devices 999: this machine has"),
-    "no devices": ("--devices 0", "--devices"),
     "absent device": ("--device cuda:99", "'cuda:99' is not there"),
     "backbone": ("--backbone resnet19", "unknown backbone 'resnet19'; did you mean 'resnet18'?"),
-    "tracker": ("--track tensorbored", "'tensorbored' is not one of"),
     "size": ("--size 28", "images of 32 px"),
-    "flag": ("--epoch 3", "--epoch"),
     "weights of a run": ("--backbone ./nowhere", "nowhere"),
 }
 
@@ -67,19 +57,10 @@ def test_wrong_usage(what: str, fails: Callable) -> None:
     assert not Path("runs").exists()
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("epohs: 3", "mine.yaml: unknown field 'epohs'; did you mean 'epochs'?"),
-        ("lr: fast", "mine.yaml: lr = 'fast'"),
-        ("ema: 1", "mine.yaml: ema = 1: input should be less than 1"),
-        ("lr: ]", "mine.yaml is not valid YAML at line 1"),
-        ("- lr", "mine.yaml must map"),
-    ],
-)
-def test_wrong_recipe_file(text: str, says: str, fails: Callable) -> None:
-    Path("mine.yaml").write_text(text)
+def test_wrong_recipe_file(fails: Callable) -> None:
+    Path("mine.yaml").write_text("epohs: 3")
 
+    says = "mine.yaml: unknown field 'epohs'; did you mean 'epochs'?"
     message = fails(*TOY, "--recipe", "mine.yaml", code=2, says=(says,))
 
     assert message.count("mine.yaml") == 1
@@ -125,22 +106,6 @@ def test_class_that_val_lacks_leaves_its_auc_undefined(cli: Callable) -> None:
     lines = Path(record["path"], "history.csv").read_text().splitlines()
     cells = [line.split(",") for line in lines]
     assert {row[cells[0].index("val_auc")] for row in cells[1:]} == {""}
-
-
-@pytest.mark.parametrize("ending", ["pth", "safetensors"])
-def test_weights_of_another_network(ending: str, fails: Callable) -> None:
-    import timm
-    from safetensors.torch import save_file
-
-    state = timm.create_model("test_resnet", num_classes=0).state_dict()
-    (save_file if ending == "safetensors" else torch.save)(state, f"w.{ending}")
-
-    fails(
-        *COMMAND, "--backbone", NETWORK, "--weights", f"w.{ending}",
-        code=1, says=(f"w.{ending} do not fit {NETWORK}", "belong together"),
-    )  # fmt: skip
-
-    assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize("backbone", ["test_vit", "alexnet"])
@@ -230,64 +195,30 @@ def test_batch_that_leaves_batch_norm_one_value(fails: Callable) -> None:
 
 
 @pytest.fixture
-def interrupted(cli: Callable, monkeypatch: pytest.MonkeyPatch) -> Path:
+def interrupted(cli: Callable, signals_at: Callable) -> Path:
     """The folder of a run that was interrupted in its second epoch."""
-    from medplus.training.trainer import Trainer
-
-    train_epoch = Trainer._train_epoch
-
-    def stop(self: Trainer) -> None:
-        self._interrupts.requested = self.progress.epoch == 1
-        train_epoch(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_train_epoch", stop)
+    with signals_at(2, signal.SIGINT):
         assert cli(*TOY).code == 130
     return partial()
 
 
-def damage(fault: str, folder: Path, cli: Callable) -> None:
-    state = folder / "last.safetensors"
-    content = bytearray(state.read_bytes())
-    if fault == "truncated":
-        state.write_bytes(content[: len(content) // 2])
-    elif fault == "one bit":
-        content[-7] ^= 1
-        state.write_bytes(content)
-    elif fault == "empty":
-        state.write_bytes(b"")
-    elif fault == "of another run":
-        other = shutil.copytree(folder, Path("kept"))
-        shutil.rmtree(folder)
-        cli(*TOY, "--seed", "2", "--keep", "all")
-        [last] = Path("runs").rglob("last.safetensors")
-        shutil.copytree(other, folder)
-        shutil.copy(last, state)
-        shutil.rmtree(last.parent)
-    elif fault == "a network":
-        shutil.copy(folder / "network.safetensors", state)
-    elif fault == "network lost":
-        (folder / "network.safetensors").unlink()
-    elif fault == "network truncated":
-        (folder / "network.safetensors").write_bytes(b"half")
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-7] ^= 1
+    file.write_bytes(content)
 
 
 @pytest.mark.parametrize(
-    ("fault", "says"),
+    ("damage", "file", "says"),
     [
-        ("truncated", "last.safetensors is damaged"),
-        ("one bit", "last.safetensors is damaged"),
-        ("empty", "last.safetensors is damaged"),
-        ("of another run", "last.safetensors belongs to a run with other settings"),
-        ("a network", "last.safetensors is not a training state"),
-        ("network lost", "network.safetensors, the best network of the interrupted run, is"),
-        ("network truncated", "network.safetensors, the best network of the interrupted run, is"),
+        (flip_a_bit, "last.safetensors", "last.safetensors is damaged"),
+        (Path.unlink, "network.safetensors", "the best network of the interrupted run, is"),
     ],
 )
 def test_saved_state_that_cannot_be_used(
-    fault: str, says: str, interrupted: Path, cli: Callable
+    damage: Callable, file: str, says: str, interrupted: Path, cli: Callable
 ) -> None:
-    damage(fault, interrupted, cli)
+    damage(interrupted / file)
     before = {path: path.read_bytes() for path in interrupted.iterdir()}
 
     ran = cli(*TOY)
@@ -295,21 +226,11 @@ def test_saved_state_that_cannot_be_used(
     assert ran.code == 1
     assert ran.err.startswith("Error: ")
     assert len(ran.err.splitlines()) == 1
-    assert str(interrupted) in ran.err
-    assert says in ran.err
-    assert "--no-resume" in ran.err
+    for words in (str(interrupted), says, "--no-resume"):
+        assert words in ran.err
     assert {path: path.read_bytes() for path in interrupted.iterdir()} == before
     assert cli(*TOY, "--no-resume").code == 0
     assert not interrupted.exists()
-
-
-def test_damaged_record_is_named_and_overwritten_when_asked(fails: Callable, cli: Callable) -> None:
-    [run] = cli(*TOY, "--json").document["runs"]
-    (Path(run["path"]) / "record.json").write_text("{")
-
-    fails(*TOY, code=1, says=(f"{run['path']}/record.json is damaged", "delete"))
-
-    assert cli(*TOY, "--overwrite", "--json").document["runs"][0]["metrics"] == run["metrics"]
 
 
 # --- the world ----------------------------------------------------------------------------------
@@ -320,19 +241,18 @@ def test_runs_that_cannot_be_written(place: str, fails: Callable) -> None:
     fails(*TOY, "--runs", place, code=1, says=(f"the run {place}", "--runs"))
 
 
-@pytest.mark.parametrize("n_bytes", [100, 5_000])
 def test_full_disk_loses_nothing(
-    n_bytes: int, cli: Callable, files_up_to: Callable, leftovers: Callable, tmp_path: Path
+    cli: Callable, files_up_to: Callable, leftovers: Callable, tmp_path: Path
 ) -> None:
     [whole] = cli(*TOY, "--runs", "whole", "--json").document["runs"]
 
-    with files_up_to(n_bytes):
+    with files_up_to(5_000):
         full = cli(*TOY)
 
     assert full.code == 1
     assert full.err.count("Error: ") == 1
     assert "File too large" in full.err
-    assert "run the same command again" in full.err or n_bytes == 100
+    assert "run the same command again" in full.err
     [again] = cli(*TOY, "--json").document["runs"]
     assert again["metrics"] == whole["metrics"]
     assert leftovers(tmp_path) == []
@@ -361,10 +281,3 @@ def test_tracker_that_is_not_installed(
     monkeypatch.setattr(choice, "find_spec", lambda name: None)
 
     fails(*TOY, "--track", tracker, code=2, says=(f"--track {tracker}", "'medplus[track]'"))
-
-
-def test_failure_as_json(cli: Callable) -> None:
-    ran = cli(*TOY, "--precision", "fp16", "--device", "cpu", "--json")
-
-    assert ran.code == 2
-    assert ran.document["error"]["type"] == "UsageError"

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +17,7 @@ PROBE = ("probe", "--backbone", "pixels", "--epochs", "3", "--seed", "1,2", "--j
 @pytest.fixture
 def chunks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Make chunks of 8 rows, so that a small dataset has many."""
-    monkeypatch.setattr("medplus.embeddings.schema.CHUNK_ROWS", 8)
+    monkeypatch.setattr("medplus.embeddings.layout.CHUNK_ROWS", 8)
     yield
 
 
@@ -114,59 +109,6 @@ def test_stores_finished_before_ctrl_c_are_kept(
 
     assert [s["status"] for s in stores] == ["skipped", "resumed", "extracted"]
     assert [s["chunks_computed"] for s in stores] == [0, 0, 3]
-
-
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "medplus", *arguments],
-        cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-
-
-def wait_for(store_root: Path, n_chunks: int, process: subprocess.Popen[str]) -> None:
-    """Wait until a process has finished so many chunks of embeddings."""
-    deadline = time.monotonic() + 120
-    # Only stores in their place: a folder in the making is renamed under a reader's feet.
-    while len(list(store_root.glob("*/*/*.zarr/*/embeddings/c/*/0"))) < n_chunks:
-        assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-@pytest.mark.slow
-def test_killed_and_interrupted_processes_leave_a_store_that_completes_identically(
-    cli: Callable, write_npz: Callable[..., Path], tmp_path: Path, leftovers: Callable
-) -> None:
-    write_npz("toy", n=(9000, 40, 40), size=32, folder=tmp_path)
-    command = ("extract", "--dataset", "toy.npz", "--backbone", "lcnet_035", "--weights", "none")
-    command += ("--fit", "native", "--precision", "fp32", "--batch-size", "64")
-
-    killed = start(tmp_path, *command)
-    wait_for(tmp_path / "embeddings", 1, killed)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    [store] = (tmp_path / "embeddings").glob("*/*/*.zarr")
-    after_kill = {path: path.stat().st_mtime_ns for path in store.rglob("embeddings/c/*/0")}
-
-    stopped = start(tmp_path, *command)
-    wait_for(tmp_path / "embeddings", len(after_kill) + 2, stopped)
-    stopped.send_signal(signal.SIGINT)
-    _, said = stopped.communicate(timeout=60)
-    after_stop = {path: path.stat().st_mtime_ns for path in store.rglob("embeddings/c/*/0")}
-    [done] = cli(*command, "--json").document["stores"]
-    [whole] = cli(*command, "--store", "whole", "--json").document["stores"]
-
-    assert killed.returncode == -signal.SIGKILL
-    assert stopped.returncode == 130
-    assert "Interrupted: finished work is kept" in said
-    assert "Traceback" not in said
-    # At most the chunk that was being written when the kill came is written again.
-    assert sum(after_stop[path] != made for path, made in after_kill.items()) <= 1
-    assert done["status"] == "resumed"
-    assert done["chunks_reused"] == len(after_stop)
-    assert contents(store) == contents(Path(whole["path"]))
-    assert leftovers(tmp_path) == []
 
 
 # --- heads ---------------------------------------------------------------------------------------

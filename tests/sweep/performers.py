@@ -55,6 +55,13 @@ def never_end(task: Task, place: Place, worker: str, tell: Tell) -> None:
                 raise
 
 
+def tell_gpu(task: Task, place: Place, worker: str, tell: Tell) -> None:
+    """Tell of the GPU that may be used, and of nothing else for ever."""
+    while True:
+        tell(Doing(worker, os.environ.get("CUDA_VISIBLE_DEVICES", "")))
+        time.sleep(0.05)
+
+
 def begun(task: Task, worker: str, tell: Tell) -> Iterator[Job]:
     """Yield each job between telling that it has begun and that it has ended."""
     for job in task.jobs:

@@ -21,18 +21,10 @@ N = {"train": 12, "val": 6, "test": 7}
 RECIPE = {"epochs": 5, "trainable": "all"}
 
 
-@pytest.mark.parametrize(
-    "backbone",
-    [
-        pytest.param(
-            name,
-        )
-        for name in PAPER_COSTS
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("backbone", PAPER_COSTS)
 def test_noted_costs_of_the_paper_are_those_of_the_networks(backbone):
-    from medplus.backbones.catalog import describe
     from medplus.backbones.flops import count_flops
+    from medplus.backbones.sources import describe
 
     info = describe(backbone)
     assert PAPER_COSTS[backbone] == (info.dim, info.n_parameters, count_flops(info))

@@ -265,11 +265,6 @@ FAULTS = {
         6,
         "unknown field 'metrik'; did you mean 'metric'?",
     ),
-    "unknown field of probe": (
-        BASE.replace("{knn: }", "\n  probe:\n    epoch: 3\n"),
-        5,
-        "unknown field 'epoch'; did you mean 'epochs'?",
-    ),
     "unknown field of finetune": (
         BASE.replace("{knn: }", "\n  probe:\n    lr: 1\n  finetune:\n    lr: 1\n    epoch: 3\n"),
         8,
@@ -290,16 +285,10 @@ FAULTS = {
         6,
         "k = 0",
     ),
-    "no k": (BASE.replace("{knn: }", "{knn: {k: []}}"), 3, "k = []"),
     "batch size of zero": (
         BASE.replace("{knn: }", "\n  finetune:\n    batch_size: 0\n"),
         5,
         "batch_size = 0",
-    ),
-    "batch size in words": (
-        BASE.replace("{knn: }", "\n  finetune:\n    batch_size: automatic\n"),
-        5,
-        "batch_size = 'automatic'",
     ),
     "missing recipe file": (
         BASE.replace("{knn: }", "{finetune: {recipe: none.yaml}}"),
@@ -319,65 +308,34 @@ FAULTS = {
     "size of zero": (
         BASE + "sizes:\n- 28\n- 0\n",
         6,
-        "0: input should be greater than or equal to 1",
+        "0: ",
     ),
-    "size in words": (BASE + "sizes: [28,\n large]\n", 5, "'large'"),
-    "half a size": (BASE + "sizes: 28.5\n", 4, "28.5"),
     "negative seed": (BASE + "seeds: -1\n", 4, "-1"),
-    "huge seed": (BASE + f"seeds: [1,\n {2**63}]\n", 5, f"{2**63}"),
     "no seeds": (BASE + "seeds: []\n", 4, "seeds = []"),
-    "no sizes": (BASE + "sizes: []\n", 4, "sizes = []"),
     "no datasets": ("datasets: []\nbackbones: pixels\nprotocols: {knn: }\n", 1, "datasets = []"),
-    "no backbones": (
-        "datasets: bloodmnist\nbackbones: []\nprotocols: {knn: }\n",
-        2,
-        "backbones = []",
-    ),
     "no protocols": (
         "datasets: bloodmnist\nbackbones: pixels\nprotocols: {}\n",
         3,
         "protocols = {}",
     ),
     "empty name of a dataset": (BASE.replace("breastmnist", "''"), 1, "''"),
-    "number as backbone": ("datasets: bloodmnist\nbackbones: 7\nprotocols: {knn: }\n", 2, "7"),
     "mapping as dataset": (BASE.replace("breastmnist", "{a: 1}"), 1, "{'a': 1}"),
-    "list of protocols": (BASE.replace("{knn: }", "[knn]"), 3, "['knn']"),
     "number as protocol's recipe": (BASE.replace("{knn: }", "\n  knn: 5\n"), 4, "5"),
     "unknown fit": (BASE + "fit: stretch\n", 4, "fit = 'stretch'"),
     "unknown precision": (BASE + "extract:\n  precision: fp8\n", 5, "'fp8'"),
-    "unknown dtype": (BASE + "extract: {dtype: float64}\n", 4, "'float64'"),
-    "extract is no mapping": (BASE + "extract: 5\n", 4, "extract = 5"),
-    "batch size of extract is zero": (BASE + "extract:\n  batch_size: 0\n", 5, "0"),
     "weights file is missing": (BASE + "weights: none.pt\n", 4, "'none.pt': there is no such file"),
     "weights are a folder": (BASE + "weights: .\n", 4, "there is no such file"),
-    "weights are empty": (BASE + "weights:\n", 4, "weights = None"),
     "exclusions are no list": (BASE + "exclude: {backbones: pixels}\n", 4, "exclude"),
     "exclusion of an absent dataset": (
         BASE + "exclude:\n- backbones: pixels\n- sizes: 28\n  datasets: [breastmnst]\n",
         7,
         "there is no 'breastmnst' among the grid's datasets; did you mean 'breastmnist'?",
     ),
-    "exclusion of an absent size": (
-        BASE + "exclude: [{sizes: 64}]\n",
-        4,
-        "'64' among the grid's sizes",
-    ),
-    "exclusion of an absent backbone": (
-        BASE + "exclude:\n- backbones: resnet18\n",
-        5,
-        "'resnet18' among the grid's backbones",
-    ),
-    "exclusion of an absent protocol": (
-        BASE + "exclude:\n- protocols: probe\n",
-        5,
-        "'probe' among the grid's protocols",
-    ),
     "exclusion of an absent seed": (
         BASE + "exclude: [{seeds: 7}]\n",
         4,
         "'7' among the grid's seeds",
     ),
-    "exclusion of an unknown protocol": (BASE + "exclude:\n- protocols: knnn\n", 5, "'knnn'"),
     "exclusion of nothing": (BASE + "exclude:\n- {}\n", 5, "must name what it leaves out"),
     "exclusion of no datasets": (
         BASE + "exclude:\n- backbones: pixels\n- datasets: []\n",
@@ -406,41 +364,13 @@ def test_empty_file_lacks_everything(refusal):
     assert "is missing" in refusal("# nothing yet\n")[1]
 
 
-@pytest.mark.parametrize("text", ["- a\n", "grid\n", "7\n"])
-def test_what_is_no_mapping_is_refused(text, write):
-    path = write(text)
-    with pytest.raises(UsageError, match="must map") as caught:
-        read_grid(path)
-    assert str(path) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "key", "line"),
-    [
-        (BASE + "datasets: bloodmnist\n", "datasets", 4),
-        (BASE.replace("{knn: }", "\n  knn: {k: 1}\n  probe:\n  knn:\n"), "knn", 6),
-        (BASE.replace("{knn: }", "\n  knn:\n    k: 1\n    vote: majority\n    k: 2\n"), "k", 7),
-    ],
-)
-def test_key_that_is_given_twice_is_refused(text, key, line, write):
-    with pytest.raises(UsageError, match=f"gives '{key}' twice .line {line}."):
-        read_grid(write(text))
-
-
-def test_missing_file(tmp_path):
-    with pytest.raises(UsageError, match="does not exist"):
-        read_grid(tmp_path / "none.yaml")
-
-
 @pytest.mark.parametrize(
     ("items", "line"),
     [
-        pytest.param(
-            items, line,
-        )
-        for items, line in [(["bloodmnist", "bloodmnist", "nosuch"], 4), (["all", "nosuch"], 3)]
+        (["bloodmnist", "bloodmnist", "nosuch"], 4),
+        (["all", "nosuch"], 3),
     ],
-)  # fmt: skip
+)
 def test_line_is_right_after_repetitions_and_all(items, line, refusal):
     listed = "".join(f"- {item}\n" for item in items)
     found, said = refusal(f"datasets:\n{listed}backbones: pixels\nprotocols: {{knn: }}\n")
@@ -455,13 +385,6 @@ def test_line_of_an_unknown_recipe(protocol, refusal):
     )
     assert "unknown recipe 'papr'; did you mean 'paper'?" in said
     assert line == 6
-
-
-@pytest.mark.parametrize("protocol", ["probe", "finetune"])
-def test_unknown_recipe_is_told_with_the_nearest(protocol, refusal):
-    line, said = refusal(BASE.replace("{knn: }", f"{{{protocol}: {{recipe: papr}}}}"))
-    assert "unknown recipe 'papr'; did you mean 'paper'?" in said
-    assert line == 3
 
 
 @pytest.mark.parametrize("protocol", ["probe", "finetune"])
@@ -519,16 +442,6 @@ def test_all_in_an_exclusion_is_everything_of_the_grid(exclusion, excluded, read
 
 def test_exclusion_of_all_leaves_nothing(refusal):
     assert "leave nothing" in refusal(BASE + "exclude: [{datasets: all}]\n")[1]
-
-
-def test_value_of_a_million_parts_is_not_quoted_whole(write):
-    anchors = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
-    for name, inner in zip("bcde", "abcd", strict=True):
-        anchors.append(f"{name}: &{name} [{', '.join([f'*{inner}'] * 10)}]")
-    path = write(f"datasets: {{{', '.join(anchors)}}}\nbackbones: pixels\nprotocols: {{knn: }}\n")
-    with pytest.raises(UsageError) as caught:
-        read_grid(path)
-    assert len(str(caught.value)) < 2000
 
 
 def test_recursive_value_is_refused(refusal):

@@ -21,14 +21,9 @@ from medplus.sweep.conduct import Sweep
 from medplus.sweep.desk import Desk
 from medplus.sweep.engines import local
 from medplus.sweep.engines.local import LocalEngine
-from medplus.sweep.events import Doing, Ended, Event
+from medplus.sweep.events import Doing, Ended, Event, Started
 from medplus.sweep.grid import Cell
 from medplus.sweep.job import Job, Place, Task
-
-
-def exit_at_once(*arguments: object) -> None:
-    """Stand in for a worker that cannot even be imported."""
-    sys.exit(1)
 
 
 def outcomes(events: list[Event]) -> Counter:
@@ -56,8 +51,8 @@ def place(tmp_path: Path) -> Place:
     return Place(str(tmp_path), str(tmp_path / "store"), str(runs))
 
 
-def job(kind: str, dataset: str = "a") -> Job:
-    return Job(kind, Cell(dataset, 28, "pixels"), "none", {}, 1)  # type: ignore[arg-type]
+def job(kind: str, dataset: str = "a", seconds: int = 0) -> Job:
+    return Job(kind, Cell(dataset, 28, "pixels"), "none", {"seconds": seconds}, 1)  # type: ignore[arg-type]
 
 
 def chain(dataset: str = "a") -> Task:
@@ -151,9 +146,11 @@ def test_a_process_that_leaves_is_told_with_its_code(performers: types.ModuleTyp
 
 
 def test_a_worker_that_cannot_start_ends_the_sweep(place: Place, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(local, "_work", exit_at_once)
+    module = types.ModuleType("only_here")  # workers cannot import it
+    exec("def perform(*arguments): pass", vars(module))
+    monkeypatch.setitem(sys.modules, "only_here", module)
     with pytest.raises(SweepError, match="worker 1 could not start"):
-        list(LocalEngine(1).run([chain()], place))
+        list(LocalEngine(1, perform=module.perform).run([chain()], place))
 
 
 def test_an_interrupt_reaches_the_workers_and_ends_them(performers: types.ModuleType, place: Place):
@@ -207,7 +204,7 @@ from medplus.sweep.engines.local import LocalEngine
 from medplus.sweep.job import Job, Place, Task
 from medplus.sweep.grid import Cell
 if __name__ == "__main__":
-    task = Task((Job("knn", Cell("a", 28, "pixels"), "none", {{}}, 1),), None, 1.0)
+    task = Task((Job("knn", Cell("a", 28, "pixels"), "none", {{"seconds": 0}}, 1),), None, 1.0)
     place = Place(*{(place.data_root, place.store, place.runs)!r})
     for event in LocalEngine(1, perform=performers.never_end).run([task], place):
         os._exit(0)
@@ -227,45 +224,56 @@ if __name__ == "__main__":
 
 
 def task(dataset: str, seconds: float) -> Task:
-    return Task((Job("extract", Cell(dataset, 28, "pixels"), "none", {}, 0),), None, seconds)
+    return Task((job("extract", dataset, int(seconds)),), None, seconds)
 
 
-def test_a_worker_goes_on_with_images_that_it_has_read(place: Place):
-    """Largest first; but first what is on the worker's own images, then what is on nobody's."""
-    pool = local._Pool(2, [], place, None)
-    queue = [task("a", 9), task("b", 8), task("a", 7), task("c", 6), task("b", 5), task("a", 4)]
-    parent, child = multiprocessing.Pipe()
-    workers = [local._Worker(f"worker {i}", None, parent) for i in range(2)]  # type: ignore[arg-type]
-    pool._workers = workers
-    given = []
-    for number in (0, 1, 0, 1, 0, 1):
-        pool._give(workers[number], queue)
-        given.append((number, workers[number].task.group[0], workers[number].task.seconds))
+def test_a_worker_goes_on_with_images_that_it_has_read(performers: types.ModuleType, place: Place):
+    """Largest first; but first what is on the worker's own images."""
+    tasks = [task("a", 9), task("b", 8), task("a", 7), task("c", 6), task("b", 5), task("a", 4)]
 
-    assert given == [(0, "a", 9), (1, "b", 8), (0, "a", 7), (1, "b", 5), (0, "a", 4), (1, "c", 6)]
-    child.close()
+    events = LocalEngine(1, perform=performers.write_down).run(tasks, place)
+    done = [e.job.options["seconds"] for e in events if isinstance(e, Ended)]
+
+    assert done == [9, 7, 4, 8, 5, 6]
+
+
+def test_workers_begin_with_different_images(performers: types.ModuleType, place: Place):
+    tasks = [task("a", 9), task("a", 8), task("b", 7)]
+    running = LocalEngine(2, perform=performers.never_end).run(tasks, place)
+    begun: dict[str, str] = {}
+    while len(begun) < 2:
+        event = next(running)
+        if isinstance(event, Started):
+            begun[event.worker] = event.job.cell.dataset
+    running.close()
+
+    assert sorted(begun.values()) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
-    ("workers", "devices", "names"),
+    ("devices", "names"),
     [
-        (3, [], ["worker 1", "worker 2", "worker 3"]),
-        (2, ["0", "3"], ["GPU 0", "GPU 3"]),
-        (4, ["0", "3"], ["GPU 0.1", "GPU 3.1", "GPU 0.2", "GPU 3.2"]),
+        ([], {"worker 1": "", "worker 2": ""}),
+        (["0", "GPU-abc"], {"GPU 0": "0", "GPU GPU-abc": "GPU-abc"}),
+        (["3"], {"GPU 3.1": "3", "GPU 3.2": "3"}),
     ],
 )
-def test_workers_are_named_after_their_gpus(workers: int, devices: list[str], names: list[str]):
-    assert [local._name(i, workers, devices) for i in range(workers)] == names
+def test_workers_are_named_after_their_gpus_and_see_only_those(
+    devices: list[str], names: dict[str, str], performers: types.ModuleType, place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    monkeypatch.setattr(local, "gpus", lambda: devices)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    tasks = [task("a", 9), task("b", 8)]
+    running = LocalEngine(2, perform=performers.tell_gpu).run(tasks, place)
+    seen: dict[str, str] = {}
+    while len(seen) < 2:
+        event = next(running)
+        if isinstance(event, Doing):
+            seen[event.worker] = event.text
+    running.close()
 
-
-def test_gpus_and_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(local, "cores", lambda: 8)
-
-    settings = [local._environment(i, 3, ["2", "GPU-abc"]) for i in range(3)]
-
-    assert [s["CUDA_VISIBLE_DEVICES"] for s in settings] == ["2", "GPU-abc", "2"]
-    assert {s["OMP_NUM_THREADS"] for s in settings} == {"2"}
-    assert "CUDA_VISIBLE_DEVICES" not in local._environment(0, 1, [])
+    assert seen == names
 
 
 def test_one_worker_per_gpu_by_default(monkeypatch: pytest.MonkeyPatch):

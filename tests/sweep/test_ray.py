@@ -31,6 +31,7 @@ from medplus.sweep.grid import Cell, Grid  # noqa: E402
 from medplus.sweep.gridfile import read_grid  # noqa: E402
 from medplus.sweep.job import Job, Place, Task  # noqa: E402
 from medplus.sweep.work import perform  # noqa: E402
+from tests.sweep.here import Here  # noqa: E402
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
 GRID = """
@@ -222,18 +223,6 @@ def test_the_loss_of_all_nodes_that_fit_is_told(
 # --- a grid on two nodes -------------------------------------------------------------------------
 
 
-class Here:
-    """An engine that does all in this process."""
-
-    workers = 1
-
-    def run(self, tasks: Any, place: Place) -> Iterator[Event]:
-        for task in tasks:
-            events: list[Event] = []
-            perform(task, place, "here", events.append)
-            yield from events
-
-
 @pytest.fixture
 def grid(write_npz: Callable[..., Path], tmp_path: Path) -> Grid:
     """Return a grid of eight small datasets."""
@@ -359,7 +348,7 @@ def test_another_version_of_ray_is_told(
     engine = RayEngine(address=cluster.address)
     with monkeypatch.context() as patch:
         patch.setattr(ray, "__version__", "2.0.0")
-        with pytest.raises(SweepError, match="cannot be used: Version mismatch") as told:
+        with pytest.raises(SweepError, match="cannot be used: ") as told:
             list(engine.run([task(job("knn"))], place))
     assert "\n" not in str(told.value)
 
@@ -412,10 +401,7 @@ def test_an_address_that_does_not_answer_is_told_at_once(address: str, says: str
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
-def test_another_service_is_not_taken_for_ray(
-    answer: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("medplus.sweep.engines.ray_cluster._PROBE_TIMEOUT_S", 0.5)
+def test_another_service_is_not_taken_for_ray(answer: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as service:
 
         def serve() -> None:
@@ -428,7 +414,7 @@ def test_another_service_is_not_taken_for_ray(
         address = f"127.0.0.1:{service.getsockname()[1]}"
         says = "is no Ray cluster" if answer else "no Ray cluster answers .* \\(timed out"
         with pytest.raises(SweepError, match=says):
-            check_address(address)
+            check_address(address, timeout_s=0.5)
 
 
 def test_without_ray_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import stat
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +17,8 @@ from hypothesis import strategies as st
 from medplus.errors import SweepError, UsageError
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.desk import Desk
-from medplus.sweep.engines import slurm_array
 from medplus.sweep.engines.slurm import SlurmEngine, SlurmSettings, read_extras
+from medplus.sweep.engines.slurm_array import Pace
 from medplus.sweep.engines.slurm_bundles import make_bundles, seconds_of
 from medplus.sweep.engines.slurm_cluster import GONE, SlurmCluster, read_states
 from medplus.sweep.engines.slurm_worker import Element, Performance, from_lines, to_line
@@ -249,14 +248,11 @@ class Play:
 @pytest.fixture
 def played(place: Place, monkeypatch: pytest.MonkeyPatch) -> Callable[[Play], Iterator[Event]]:
     """Return a function that runs two tasks in one element of a played array."""
-    monkeypatch.setattr(slurm_array, "_READ_EVERY_S", 0.0)
-    monkeypatch.setattr(slurm_array, "_ASK_EVERY_S", (0.0, 0.0))
-    monkeypatch.setattr(slurm_array, "_PATIENCE_S", 0.05)
-    monkeypatch.setattr(slurm_array, "_LAST_WORDS_S", 0.0)
+    pace = Pace(read_s=0.0, ask_s=(0.0, 0.0), patience_s=0.05, last_words_s=0.0)
 
     def run(play: Play) -> Iterator[Event]:
         engine = SlurmEngine(
-            settings=SlurmSettings(array_size=1), _cluster=lambda submissions: play
+            settings=SlurmSettings(array_size=1), pace=pace, _cluster=lambda submissions: play
         )
         monkeypatch.setattr(engine, "_submit", play.submit)
         return engine.run([HEADS, TRAINING], place)
@@ -473,8 +469,7 @@ class LocalCluster:
         return {job.job_id: words.get(job.state, job.state) for job in self._submissions}
 
     def interrupt(self) -> None:
-        for job in self._submissions:
-            job._process.terminate()
+        raise AssertionError("nothing is interrupted here")
 
     def cancel(self) -> None:
         for job in self._submissions:
@@ -483,11 +478,10 @@ class LocalCluster:
 
 @pytest.fixture
 def local_engine(monkeypatch: pytest.MonkeyPatch) -> SlurmEngine:
-    monkeypatch.setattr(slurm_array, "_READ_EVERY_S", 0.1)
-    monkeypatch.setattr(slurm_array, "_ASK_EVERY_S", (0.5, 0.5))
     monkeypatch.setenv("SLURM_CPUS_ON_NODE", "1")
     settings = SlurmSettings(array_size=2, minutes=5)
-    return SlurmEngine(settings=settings, _kind="local", _cluster=LocalCluster)
+    pace = Pace(read_s=0.1, ask_s=(0.5, 0.5))
+    return SlurmEngine(settings=settings, pace=pace, _kind="local", _cluster=LocalCluster)
 
 
 @pytest.fixture
@@ -512,70 +506,3 @@ def test_grid_through_submitit(sweep: Callable[[str], Sweep], local_engine: Slur
     assert (plan.count("finished"), plan.count("left")) == (3, 0)
     assert outcomes(events) == [(kind, "finished") for kind in ("extract", "knn", "probe")]
     assert list((swept.desk.folder / "slurm").iterdir()) == []
-
-
-TRAIN = """
-backbones: mobilenetv3_small_050
-protocols:
-  finetune: {epochs: EPOCHS, patience: EPOCHS, batch_size: 8}
-"""
-
-
-class Disturbance:
-    """Sends a signal to the first process that trains its second epoch."""
-
-    def __init__(self, sweep: Sweep, number: int) -> None:
-        self.events: list[Event] = []
-        self._sweep = sweep
-        self._number = number
-
-    def __call__(self, event: Event) -> None:
-        self.events.append(event)
-        if self._number and isinstance(event, Doing) and "epoch 1/" not in event.text:
-            started = next(e for e in self.events if isinstance(e, Started))
-            owner = self._sweep.desk.holder(started.job)
-            assert owner is not None
-            os.kill(owner.pid, self._number)
-            self._number = 0
-
-
-@pytest.mark.extensive
-def test_notice_of_the_end_lets_training_save_and_go_on(
-    sweep: Callable[[str], Sweep], local_engine: SlurmEngine
-) -> None:
-    trained = sweep(TRAIN.replace("EPOCHS", "8"))
-    listen = Disturbance(trained, signal.SIGUSR2)
-    plan = trained.run(local_engine, listen)
-
-    assert plan.count("finished") == 1
-    assert outcomes(listen.events) == [("finetune", "finished")]
-    assert sum(isinstance(event, Started) for event in listen.events) == 2
-    [record] = plan.records
-    assert record.training is not None
-
-
-@pytest.mark.extensive
-def test_interrupt_lets_training_save_and_leaves_no_process(
-    sweep: Callable[[str], Sweep], local_engine: SlurmEngine
-) -> None:
-    trained = sweep(TRAIN.replace("EPOCHS", "100000"))
-
-    def press_ctrl_c(event: Event) -> None:
-        if isinstance(event, Doing):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        trained.run(local_engine, press_ctrl_c)
-    runs = Path(trained.place.runs)
-    assert [event.state for event in told(runs)] == ["begun", "saved"]
-    assert len(list(runs.rglob("last.safetensors"))) == 1
-    begun = next(iter(told(runs)))
-    deadline = time.monotonic() + 20
-    while Path(f"/proc/{begun.pid}").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not Path(f"/proc/{begun.pid}").exists()
-
-
-def told(runs: Path) -> list[Element]:
-    [file] = runs.rglob("*.events")
-    return [event for event in from_lines(file.read_bytes(), {}) if isinstance(event, Element)]

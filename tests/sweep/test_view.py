@@ -229,18 +229,10 @@ def test_live_view_shows_workers_and_counts_in_80_columns():
 @pytest.mark.parametrize(
     "said",
     [
-        "in [1, 2]",
-        pytest.param(
-            "see [bold] and [red]x[/red]",
-        ),
-        pytest.param(
-            "the file [/data/x.npz] is gone",
-        ),
-        pytest.param(
-            "failed :smile: there",
-        ),
+        "in [1, 2]", "see [bold] and [red]x[/red]", "the file [/data/x.npz] is gone",
+        "failed :smile: there",
     ],
-)
+)  # fmt: skip
 def test_brackets_and_colons_in_messages_are_printed_as_they_are(terminal, said):
     lines = show(terminal, plan(job(seed=7)), Ended("a", job(seed=7), "failed", 1.0, said))
     assert any(line.endswith(f"seed7: {said}") for line in lines)

@@ -17,18 +17,7 @@ from medplus.sweep import work
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.events import Doing, Ended, Event, Started
 from medplus.sweep.job import Job, Place, Task
-
-
-class Here:
-    """An engine that does the tasks in this process, one after the other."""
-
-    workers = 1
-
-    def run(self, tasks: Sequence[Task], place: Place) -> Iterator[Event]:
-        for task in tasks:
-            events: list[Event] = []
-            work.perform(task, place, "here", events.append)
-            yield from events
+from tests.sweep.here import Here
 
 
 class Telling:
@@ -73,6 +62,7 @@ def test_fine_tuning_is_part_of_it(new_sweep: Callable[..., Sweep]):
     sweep.run(Here(), events.append)
 
     assert outcomes(events) == {("finetune", "finished"): 2}
+    assert any(isinstance(e, Doing) and e.text.startswith("epoch 1/1, ") for e in events)
     found = [read_record(folder) for folder in list_runs(Path(sweep.place.runs))]
     assert sorted(record.seed for record in found) == [1, 2]  # type: ignore[type-var]
     assert {record.config["recipe"]["epochs"] for record in found} == {1}
@@ -159,24 +149,6 @@ def test_whatever_a_job_raises_the_rest_goes_on(
     assert (failure.error, failure.message) == ("ZeroDivisionError", "by zero")
 
 
-def test_an_interrupt_leaves_the_rest_to_do_and_blames_nobody(
-    new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
-):
-    def interrupted(*arguments: Any, **named: Any) -> None:
-        raise KeyboardInterrupt
-
-    sweep = new_sweep(1)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("medplus.heads.knn.search.search", interrupted)
-        sweep.run(Here())
-
-    assert sweep.desk.failures() == {}
-    plan = sweep.plan()
-    assert [job.kind for task in plan.tasks for job in task.jobs] == ["knn", "probe"]
-    assert all(sweep.desk.holder(planned.job) is None for planned in plan.jobs)
-    assert new_sweep(1).run(Here()).count("finished") == 3
-
-
 def test_what_others_have_done_meanwhile_is_skipped(new_sweep: Callable[..., Sweep]):
     sweep = new_sweep(2)
     first, second = sweep.plan().tasks
@@ -216,11 +188,8 @@ def test_a_job_that_is_held_elsewhere_is_left_with_what_needs_it(
     assert sweep.desk.failures() == {}
 
 
-def test_what_another_sweep_does_is_waited_for_and_then_done(
-    new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("medplus.sweep.conduct._LOOK_EVERY_S", 0.05)
-    sweep = new_sweep(1)
+def test_what_another_sweep_does_is_waited_for_and_then_done(new_sweep: Callable[..., Sweep]):
+    sweep = new_sweep(1, look_every_s=0.05)
     sweep.desk.prepare()
     [task] = sweep.plan().tasks
     waited: list[list[str]] = []
@@ -246,12 +215,9 @@ def test_missing_data_are_told_before_anything_starts(new_sweep: Callable[..., S
     assert not Path(sweep.place.runs).exists()
 
 
-def test_results_that_are_not_there_are_not_made_for_ever(
-    new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("medplus.sweep.conduct._LOOK_EVERY_S", 0.0)
+def test_results_that_are_not_there_are_not_made_for_ever(new_sweep: Callable[..., Sweep]):
     with pytest.raises(SweepError, match="all workers must see the same folders"):
-        new_sweep(1).run(Telling("finished"))
+        new_sweep(1, look_every_s=0.0).run(Telling("finished"))
 
 
 def test_a_failure_without_a_note_is_not_tried_for_ever(new_sweep: Callable[..., Sweep]):
@@ -261,18 +227,6 @@ def test_a_failure_without_a_note_is_not_tried_for_ever(new_sweep: Callable[...,
 
 def test_an_engine_that_lets_go_ends_the_sweep(new_sweep: Callable[..., Sweep]):
     assert len(new_sweep(1).run(Telling(None)).tasks) == 1
-
-
-def test_training_tells_how_far_it_is():
-    events: list[Event] = []
-    reporter = work._Reporter("w", events.append)
-    reporter.begin("toy", epochs=3, images_per_epoch=10, epochs_done=1)
-    reporter.images(5)
-    assert events == [Doing("w", "epoch 2/3, 50%")]
-
-    reporter.images(5)  # too soon to be told
-    assert len(events) == 1
-    assert reporter._text() == "epoch 2/3, 100%"
 
 
 def test_a_task_whose_store_is_gone_fails_with_a_remedy(new_sweep: Callable[..., Sweep]):

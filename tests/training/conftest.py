@@ -14,6 +14,7 @@ from torch import nn
 from medplus.backbones.build import Backbone
 from medplus.backbones.finetuned import NetworkDescription
 from medplus.backbones.modules import PreLogits
+from medplus.backbones.sources import BackboneRef
 from medplus.config import FinetuneRecipe
 from medplus.datasets.dataset import ImageDataset, ImageSplit
 from medplus.preprocess import PreprocessSpec
@@ -73,7 +74,13 @@ def tiny_backbone() -> Callable[..., Backbone]:
             torch.manual_seed(0)
             module = PreLogits(TinyNet(norm, dropout)).eval()
         spec = PreprocessSpec(_MEAN, _STD, "pad" if canvas else "native", canvas)
-        return Backbone("tiny", "tiny.tag", module, spec, "none", "0" * 64, "prelogits")
+        return Backbone(
+            BackboneRef("timm", "tiny", "tiny", "tiny.tag", "none", "none"),
+            module,
+            spec,
+            "0" * 64,
+            "prelogits",
+        )
 
     return make
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import copy
-import errno
 import math
-import os
 import random
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -401,70 +397,3 @@ def test_state_with_or_without_a_loss_scale_is_refused_by_the_other(path, saved)
     Training(scaler=saved).run(1).save(path)
     other = Training(seed=1, scaler=None if saved else GrowingScaler())
     assert_refused(other, path, "loss scaling")
-
-
-# --- interrupted saving -----------------------------------------------------------------------
-
-
-def test_failed_save_keeps_the_old_state(path, monkeypatch):
-    training = Training().run(1)
-    training.save(path)
-    old = training.state()
-    write, left = os.write, [5000]
-
-    def nearly_full(descriptor, data):
-        if not left[0]:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        written = write(descriptor, data[: left[0]])
-        left[0] -= written
-        return written
-
-    monkeypatch.setattr(os, "write", nearly_full)
-    with pytest.raises(RunError, match="No space left") as caught:
-        training.run(1).save(path)
-    monkeypatch.undo()
-    assert str(path) in str(caught.value)
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
-    assert_equal(Training(seed=1).load(path).state(), old)
-
-
-KILL_WHILE_SAVING = """
-import itertools, os, random, signal, sys, time
-from pathlib import Path
-import torch
-from medplus.training.checkpoint import load_state, save_state
-
-path = Path(sys.argv[1])
-network = torch.nn.Linear(400, 400)
-optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
-order = torch.Generator()
-
-def save(i):
-    torch.nn.init.constant_(network.weight, i)
-    optimizer.param_groups[0]["lr"] = float(i)
-    save_state(path, network, optimizer, order.manual_seed(i), {"i": i}, "run")
-
-i = 1
-save(i)
-for trial in range(6):
-    child = os.fork()
-    if not child:
-        for later in itertools.count(i + 1):
-            save(later)
-    time.sleep(random.Random(trial).uniform(0.0, 0.1))
-    os.kill(child, signal.SIGKILL)
-    assert os.waitpid(child, 0)[1] == signal.SIGKILL
-    network.weight.data.fill_(-1)
-    i = load_state(path, network, optimizer, order, "run")["i"]
-    assert torch.equal(network.weight, torch.full((400, 400), float(i))), i
-    assert optimizer.param_groups[0]["lr"] == i
-    assert torch.equal(order.get_state(), torch.Generator().manual_seed(i).get_state())
-print(i)
-"""
-
-
-def test_process_killed_while_saving_leaves_a_whole_state(path):
-    command = [sys.executable, "-c", KILL_WHILE_SAVING, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 6  # states were saved between the kills

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from medplus import atomic
@@ -435,91 +432,3 @@ def test_state_and_best_network_match_wherever_saving_dies(make, new_folder, epo
         assert {file for file in names(path) if ".tmp-" not in file} == FILES
     assert at > 10
     assert outcomes == {len(before), len(before) + len(since)}
-
-
-def test_state_and_best_network_match_wherever_restoring_dies(make, new_folder):
-    def saved_until(at):
-        training = make(new_folder() / "run.partial")
-        training.epoch(True)
-        training.save()
-        training.epoch(True)
-        return training.folder.path, dies(training.save, at)
-
-    epochs = []
-    for save_dies_at in range(1000):
-        path, died = saved_until(save_dies_at)
-        if not died:
-            break
-        if "best-2.safetensors" not in names(path):  # only then has restoring anything to do
-            continue
-        for at in range(1000):
-            path, _ = saved_until(save_dies_at)
-            died = dies(make(path).restore, at)
-            restored = make(path)
-            epochs.append(restored.restore().epoch)
-            assert_matches(restored, restored.progress)
-            assert not list(path.glob("best-*"))
-            if not died:
-                break
-        assert at >= 2
-    assert set(epochs) == {1, 2}
-
-
-@pytest.mark.parametrize("saved", [False, True])
-def test_best_network_can_be_read_wherever_keeping_only_it_dies(make, new_folder, saved):
-    for at in range(1000):
-        path = new_folder() / "run.partial"
-        training = make(path)
-        training.epoch(True)
-        if saved:
-            training.save()
-        training.epoch(True)
-        died = dies(training.folder.keep_only_best, at)
-        restored = make(path)
-        progress = restored.restore()
-        if progress is not None:
-            assert_matches(restored, progress)
-        elif saved or not died:
-            assert only(read_network(path)[1]) in {1, 2}
-        if not died:
-            assert progress is None
-            assert restored.best == 2
-            break
-    assert at > 4
-
-
-LIVES = st.lists(
-    st.tuples(
-        st.lists(st.booleans(), max_size=3),  # epochs, each the best or not
-        st.none() | st.integers(0, 40),  # where its saving dies
-        st.none() | st.integers(0, 3),  # where the next restoring dies
-    ),
-    min_size=1,
-    max_size=5,
-)
-
-
-@settings(max_examples=40)
-@given(lives=LIVES)
-def test_any_sequence_of_deaths_leaves_a_state_that_was_saved(
-    learnable, tiny_backbone, new_folder_of, new_folder, lives
-):
-    images, backbone, path = learnable(), tiny_backbone(), new_folder() / "run.partial"
-
-    def start():
-        return Training(new_folder_of(path, images, backbone), False)
-
-    possible = [TrainingProgress()]  # what may be restored
-    for epochs, save_dies_at, restore_dies_at in lives:
-        training = start()
-        if dies(training.restore, restore_dies_at):
-            training = start()
-            training.restore()
-        assert training.progress in possible
-        if training.progress.epoch:
-            assert_matches(training, training.progress)
-        before = replace(training.progress, history=training.progress.history[:])
-        for i, best in enumerate(epochs):
-            training.epoch(best or (i == 0 and not before.epoch))
-        died = dies(training.save, save_dies_at)
-        possible = [training.progress, before] if died else [training.progress]

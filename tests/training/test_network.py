@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from medplus.backbones.build import Backbone, load_backbone
+from medplus.backbones.sources import BackboneRef
 from medplus.config import FinetuneRecipe
 from medplus.errors import BackboneError, UsageError
 from medplus.preprocess import PreprocessSpec
@@ -211,7 +212,9 @@ def test_one_dimensional_and_synchronised_batch_norms_can_be_frozen():
 def test_a_network_without_batch_norm_trains_in_train_mode_all_the_same():
     module = nn.Sequential(nn.Flatten(), nn.LayerNorm(192), nn.Dropout(0.5))
     spec = PreprocessSpec((0.5,) * 3, (0.5,) * 3, "native", None)
-    backbone = Backbone("x", "x", module, spec, "none", "0", "prelogits")
+    backbone = Backbone(
+        BackboneRef("timm", "x", "x", "x", "none", "none"), module, spec, "0", "prelogits"
+    )
     network = build_network(backbone, 192, 2, FinetuneRecipe(), torch.Generator())
     set_training_mode(network.eval(), FinetuneRecipe(norm_stats="frozen"))
     assert all(part.training for part in network.modules())

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import signal
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -26,7 +26,6 @@ from medplus.training import folder as folder_module
 from medplus.training import trainer as trainer_module
 from medplus.training.folder import CURVE_FILE, HISTORY_FILE, STATE_FILE
 from medplus.training.launch import make_fabric
-from medplus.training.progress import TrainingProgress
 from medplus.training.watch import Watch
 
 pytestmark = pytest.mark.usefixtures("fast_disk", "no_picture")
@@ -550,17 +549,6 @@ def test_interrupted_training_equals_uninterrupted_training(
     assert_is_uninterrupted(tmp_path, trainer, uninterrupted[recipe])
 
 
-@pytest.mark.usefixtures("save_every")
-@pytest.mark.parametrize("step", [1, 4, 5, 12])
-def test_interrupts_are_the_same_however_often_the_state_is_saved(
-    start, uninterrupted, tmp_path, step
-):
-    with pytest.raises(KeyboardInterrupt):
-        start(tmp_path, Witness(after_step=step, act=CTRL_C))
-    trainer = start(tmp_path)
-    assert_is_uninterrupted(tmp_path, trainer, uninterrupted["everything"])
-
-
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_training_interrupted_after_every_step_arrives(start, uninterrupted, tmp_path, recipe):
     for _ in range(STEPS):
@@ -584,38 +572,6 @@ def test_killed_training_equals_uninterrupted_training(start, uninterrupted, tmp
     assert_is_uninterrupted(tmp_path, trainer, uninterrupted["everything"])
 
 
-@pytest.mark.parametrize("period", [2, 3, 5, 7])
-@pytest.mark.parametrize("step", [6, 9, 12])
-def test_killed_training_goes_on_from_the_last_state(
-    start, uninterrupted, tmp_path, monkeypatch, period, step
-):
-    class Clock(Witness):
-        """Makes it time to save every so many steps."""
-
-        def images(self, n):
-            super().images(n)
-            if self.steps % period == 0:
-                now[0] += 31
-
-    now = [0.0]
-    monkeypatch.setattr(folder_module.time, "monotonic", lambda: now[0])
-    with pytest.raises(Killed):
-        start(tmp_path, Clock(after_step=step, act=die))
-    resumed = Clock()
-    trainer = start(tmp_path, resumed)
-    assert STEPS - resumed.steps == (step - 1) // period * period
-    assert_is_uninterrupted(tmp_path, trainer, uninterrupted["everything"])
-
-
-@pytest.mark.usefixtures("save_every")
-@pytest.mark.parametrize("epoch", [1, 3])
-def test_killed_between_epochs_equals_uninterrupted(start, uninterrupted, tmp_path, epoch):
-    with pytest.raises(Killed):
-        start(tmp_path, Witness(after_epoch=epoch, act=die))
-    trainer = start(tmp_path)
-    assert_is_uninterrupted(tmp_path, trainer, uninterrupted["everything"])
-
-
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_an_interrupt_between_epochs_is_not_lost(start, uninterrupted, tmp_path, epoch):
     interrupted = Witness(after_epoch=epoch, act=CTRL_C)
@@ -626,35 +582,12 @@ def test_an_interrupt_between_epochs_is_not_lost(start, uninterrupted, tmp_path,
     assert_is_uninterrupted(tmp_path, trainer, uninterrupted["everything"])
 
 
-def test_sigterm_saves_too(start, uninterrupted, tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        start(tmp_path, Witness(after_step=7, act=send(signal.SIGTERM)))
-    resumed = Witness()
-    trainer = start(tmp_path, resumed)
-    assert resumed.steps == STEPS - 7
-    assert_is_uninterrupted(tmp_path, trainer, uninterrupted["everything"])
-
-
 def test_second_interrupt_does_not_wait_for_the_state(start, uninterrupted, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         start(tmp_path, Witness(after_step=7, act=send(signal.SIGINT, signal.SIGINT)))
     assert not (tmp_path / STATE_FILE).exists()
     trainer = start(tmp_path)
     assert_is_uninterrupted(tmp_path, trainer, uninterrupted["everything"])
-
-
-@pytest.mark.parametrize("ending", [KeyboardInterrupt, Killed, None])
-def test_others_signal_handlers_come_back(start, tmp_path, ending):
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    act = {KeyboardInterrupt: CTRL_C, Killed: die, None: lambda: None}[ending]
-    watch = Witness(after_step=2, act=act)
-    if ending is None:
-        start(tmp_path, watch)
-    else:
-        with pytest.raises(ending):
-            start(tmp_path, watch)
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-    assert watch.told[-1] == ("end",)
 
 
 def test_finished_training_makes_no_more_steps(start, uninterrupted, tmp_path):
@@ -721,22 +654,6 @@ def test_energy_that_was_not_measured_throughout_is_not_told(start, tmp_path, mo
         start(tmp_path, Witness(after_step=6, act=CTRL_C))
     monkeypatch.setattr(trainer_module, "Stopwatch", lambda device, devices: Meter(joules[1]))
     assert start(tmp_path).progress.energy_joules is None
-
-
-def test_a_state_of_before_energy_was_measured_goes_on(start, uninterrupted, tmp_path, monkeypatch):
-    def without_energy(progress):
-        fields = asdict(progress)
-        del fields["energy_joules"]
-        return fields
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingProgress, "to_dict", without_energy)
-        with pytest.raises(KeyboardInterrupt):
-            start(tmp_path, Witness(after_step=6, act=CTRL_C))
-    monkeypatch.setattr(trainer_module, "Stopwatch", lambda device, devices: Meter(2.0))
-    trainer = start(tmp_path)
-    assert trainer.progress.energy_joules is None
-    assert_is_uninterrupted(tmp_path, trainer, uninterrupted["everything"])
 
 
 def test_history_of_an_interrupted_training_can_be_read(start, tmp_path):

@@ -1,115 +1,181 @@
-"""Where backbones come from (stub until the sources are merged)."""
+"""Where backbones come from: one module per kind, each the only place that knows its names.
+
+`resolve` asks the modules of `ORDER`, first to last, whether a name is of their kind. A new kind of
+backbone is a new module, named there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from fnmatch import fnmatchcase
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
 
-from medplus.backbones import catalog, finetuned, pythonfile
+from medplus.backbones.catalog import ALEXNET, PAPER, PIXELS, BackboneInfo
+from medplus.backbones.sources import folder, python, run
+from medplus.backbones.sources.ref import BackboneRef, Source
 from medplus.backbones.weights import weights_label
+from medplus.errors import UsageError, nearest
 from medplus.spec import PRELOGITS, PRETRAINED
-from medplus.vocabulary import Fit
 
 if TYPE_CHECKING:
     from medplus.backbones.build import Backbone
+    from medplus.vocabulary import Fit
 
-PAPER = catalog.PAPER
-__all__ = ["weights_label"]
+__all__ = [
+    "PAPER", "BackboneRef", "describe", "expand", "is_at_hand", "is_code", "is_pattern",
+    "is_trained", "load", "portable", "resolve", "weights_label",
+]  # fmt: skip
+
+ORDER = ("run", "python", "pixels", "torchvision", "folder", "hub", "timm")
+"""Whoever claims a name first has it; timm claims what nobody else does, or refuses it."""
+ALL = "all"
+MOST = 32
+"""A pattern that means more networks than this is hardly meant."""
 
 
-@dataclass(frozen=True)
-class BackboneRef:
-    """What a name was resolved to."""
-
-    source: str
-    spelling: str
-    name: str
-    tag: str
-    weights: str
-    weights_from: str
-    weights_sha256: str | None = None
-    run_id: str | None = None
+def _source(name: str) -> Source:
+    return cast("Source", import_module(f"{__name__}.{name}"))
 
 
 def resolve(name: str, weights: str | None = None) -> BackboneRef:
-    """Resolve a name."""
-    from medplus.backbones.build import check_backbone
+    """Return what a name means, with weights.
 
-    chosen = weights or PRETRAINED
-    check_backbone(name, chosen)
-    short, tag = catalog.resolve(name)
-    label = weights_label(chosen)
-    if finetuned.is_finetuned(name):
-        run = finetuned.read_description(Path(name))
-        sha = finetuned.trained_sha256(Path(name))
-        file = str(finetuned.network_file(Path(name)).resolve())
-        return BackboneRef("run", file, short, tag, PRETRAINED, PRETRAINED, sha, run.run_id)
-    if pythonfile.is_python_file(name):
-        file, function = pythonfile._parts(name)
-        spelling = str(Path(file).resolve()) + (f":{function}" if function else "")
-        return BackboneRef("python", spelling, short, tag, label, chosen)
-    if short == catalog.PIXELS:
-        return BackboneRef("pixels", short, short, tag, "none", "none")
-    spelling = tag if tag.startswith(catalog.LOCAL_PREFIX) else short
-    return BackboneRef("timm", spelling, short, tag, label, chosen)
+    Parameters
+    ----------
+    name : str
+        One of the paper's ten, ``pixels``, any timm name, a model of the hub (``hf-hub:``) or of a
+        folder in timm's format (``local-dir:``), the folder of a fine-tuned run, or a Python file
+        (``FILE.py[:FUNCTION]``), which is not run for this.
+    weights : str, optional
+        ``pretrained`` (the default), ``none``, a file, or a folder of pretrained weights.
+
+    Raises
+    ------
+    UsageError
+        If no such backbone is known (names the nearest), or it cannot have these weights.
+    BackboneError
+        If the file of a run is damaged, a Python file is no Python, or a folder of weights has none
+        for it.
+
+    Examples
+    --------
+    >>> resolve("resnet18.a1_in1k").name, resolve("resnet18").tag
+    ('resnet18', 'resnet18.a1_in1k')
+    """
+    for source in ORDER:
+        if _source(source).claims(name):
+            return _source(source).resolve(name, weights or PRETRAINED)
+    raise UsageError(f"unknown backbone '{name}'")  # pragma: no cover - timm claims the rest
 
 
-def describe(name: str | BackboneRef) -> catalog.BackboneInfo:
-    """Describe it."""
-    return catalog.describe(name if isinstance(name, str) else name.spelling)
+def describe(name: str | BackboneRef) -> BackboneInfo:
+    """Return what is known of a backbone, without allocating or fetching its weights."""
+    ref = resolve(name) if isinstance(name, str) else name
+    return _source(ref.source).describe(ref)
 
 
 def load(
-    ref: BackboneRef, size: int, fit: Fit | None = None, *, frozen: bool = True,
-    feature: str = PRELOGITS, code: str | None = None,
-) -> Backbone:  # fmt: skip
-    """Load it."""
-    from medplus.backbones.build import load_backbone
+    ref: BackboneRef,
+    size: int,
+    fit: Fit | None = None,
+    *,
+    frozen: bool = True,
+    feature: str = PRELOGITS,
+    code: str | None = None,
+) -> Backbone:
+    """Make a backbone with its weights; parameters as for `medplus.backbones.build.load_backbone`.
 
-    weights = PRETRAINED if ref.source == "pixels" else ref.weights_from
-    backbone = load_backbone(
-        ref.spelling, weights, size, fit, frozen=frozen, feature=feature, code=code
-    )
-    return replace(backbone, ref=ref)
+    Raises
+    ------
+    UsageError
+        If the network has no such feature.
+    BackboneError
+        If the weights cannot be had, read, or do not fit the network.
+    """
+    from medplus.backbones.build import settle
+
+    built = _source(ref.source).build(ref, size, fit, code)
+    return settle(ref, built, size, frozen=frozen, feature=feature)
 
 
-def expand(names: Iterable[str], most: int | None = None) -> list[str]:
-    """Expand `all` and wildcards."""
-    found: dict[str, Any] = {}
+# --- lists of names -----------------------------------------------------------------------------
+
+
+def expand(names: Iterable[str], most: int | None = MOST) -> list[str]:
+    """Spell out lists of backbones: ``all`` is the paper's ten, a pattern all that match it.
+
+    Parameters
+    ----------
+    most : int or None
+        How many networks a pattern may mean.
+
+    Raises
+    ------
+    UsageError
+        If a pattern matches nothing, or too much.
+    """
+    found: dict[str, None] = {}
     for name in names:
-        if name == "all":
+        if name == ALL:
             found |= dict.fromkeys(PAPER)
-        elif catalog.is_pattern(name):
-            found |= dict.fromkeys(catalog.matching(name))
+        elif isinstance(name, str) and is_pattern(name):
+            matching = _matching(name)
+            if most is not None and len(matching) > most:
+                raise UsageError(
+                    f"'{name}' matches {len(matching)} backbones, of which at most {most} are "
+                    f"taken at once; medplus backbones '{name}' lists them"
+                )
+            found |= dict.fromkeys(matching)
         else:
             found[name] = None
     return list(found)
 
 
+def is_pattern(name: str) -> bool:
+    """Tell a name with wildcards; a run's folder may have such signs in its name."""
+    return any(sign in name for sign in "*?[") and not run.is_path(name)
+
+
+def _matching(pattern: str) -> list[str]:
+    """Return the backbones with pretrained weights whose name or full tag matches wildcards.
+
+    In timm's order; what is not timm's comes first.
+    """
+    import timm
+
+    own = [name for name in (ALEXNET, PIXELS) if fnmatchcase(name, pattern)]
+    found = [*own, *timm.list_models(pattern, pretrained=True)]
+    if not found:
+        bare = pattern.strip("*?")
+        raise UsageError(
+            f"no backbone with pretrained weights matches '{pattern}'"
+            f"{nearest(bare, timm.list_models()) if bare else ''} (quote a pattern, so that the "
+            "shell leaves it alone)"
+        )
+    return found
+
+
+# --- kinds of names -----------------------------------------------------------------------------
+
+
 def is_code(name: str) -> bool:
-    """Tell a Python file."""
-    return pythonfile.is_python_file(name)
-
-
-def is_at_hand(name: str) -> bool:
-    """Tell a run or a file that is there from names."""
-    return finetuned.is_finetuned(name) or pythonfile.exists(name)
+    """Tell a Python file, which runs only where the command line names it; it need not exist."""
+    return python.claims(name)
 
 
 def is_trained(name: str) -> bool:
     """Tell a fine-tuned run, which has weights of its own."""
-    return finetuned.is_finetuned(name)
+    return run.claims(name)
+
+
+def is_at_hand(name: str) -> bool:
+    """Tell a run, a file or a folder that is there from what is only a name."""
+    return run.claims(name) or python.exists(name) or folder.claims(name)
 
 
 def portable(name: str) -> str:
-    """Return the name spelled so that it means the same from any folder."""
-    if finetuned.is_finetuned(name):
-        return str(Path(name).absolute())
+    """Return a name that means the same from any folder, and one for what has several."""
+    if run.claims(name) or folder.claims(name):
+        return resolve(name).spelling
     return next((short for short, tag in PAPER.items() if tag == name), name)
-
-
-def is_pattern(name: str) -> bool:
-    """Tell a name with wildcards."""
-    return catalog.is_pattern(name)

@@ -1,83 +1,186 @@
-"""Where datasets come from (stub until the sources are merged)."""
+"""Where datasets come from: each module is one kind, and the only one that reads its names.
+
+A name is resolved once; from then on its `DatasetRef` travels, and nobody looks at the string.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
-from medplus.datasets import load as loading
-from medplus.datasets.catalog import FLAGS
-from medplus.datasets.dataset import ImageDataset
-from medplus.datasets.load import dataset_name as name_of
-from medplus.datasets.load import load_dataset
-from medplus.errors import MedplusError
+from medplus.datasets import catalog
+from medplus.datasets.dataset import DatasetRef, ImageDataset, Outline
+from medplus.datasets.sources import folder, medmnist, npz
+from medplus.errors import UsageError
 from medplus.progress import Progress, silent
 
-__all__ = ["load_dataset", "name_of"]
+ALL = "all"
+_KINDS: dict[str, ModuleType] = {"medmnist": medmnist, "folder": folder, "npz": npz}
 
 
-@dataclass(frozen=True)
-class DatasetRef:
-    """What a name was resolved to."""
+def resolve(name: str, group_column: str | None = None) -> DatasetRef:
+    """Return what a dataset's name means; nothing of its images is read.
 
-    source: str
-    spelling: str
-    name: str
-    any_size: bool
+    Parameters
+    ----------
+    name : str
+        A MedMNIST flag, the path of an npz file, or of a folder of images.
+    group_column : str, optional
+        The group column that is asked for with it.
+
+    Raises
+    ------
+    UsageError
+        If the name is neither a flag nor a path; names the nearest. Also if a group column is
+        asked for of what is no folder of images.
+    """
+    ref = find(name)
+    if ref is None:
+        raise catalog.unknown(name)
+    if group_column is not None and ref.source != "folder":
+        raise UsageError(
+            f"--group-column {group_column} is for folders of images, whose splits are still to be "
+            f"made or checked; {name} is none"
+        )
+    return ref
 
 
-def check(name: str, group_column: str | None = None) -> None:
-    """Refuse a name."""
-    loading.check_name(name, group_column)
-
-
-def resolve(name: str) -> DatasetRef:
-    """Resolve a name."""
-    loading.check_name(name)
-    if not loading.is_path(name):
-        return DatasetRef("medmnist", name, name, True)
-    folder = loading.is_folder(name)
-    kind = "folder" if folder else "npz"
-    return DatasetRef(kind, str(Path(name).absolute()), name_of(name), folder)
+def find(name: str) -> DatasetRef | None:
+    """Return what a dataset's name means, or None for one that is neither a flag nor a path."""
+    for kind in _KINDS.values():
+        if kind.claims(name):
+            ref: DatasetRef = kind.resolve(name)
+            return ref
+    return None
 
 
 def load(
-    ref: DatasetRef, size: int | None = None, data_root: str | Path = "data", *,
-    group_column: str | None = None, progress: Progress = silent,
-) -> ImageDataset:  # fmt: skip
-    """Load it."""
-    return load_dataset(ref.spelling, size, data_root, group_column=group_column, progress=progress)
+    ref: DatasetRef,
+    size: int | None = None,
+    data_root: str | Path = "data",
+    *,
+    group_column: str | None = None,
+    progress: Progress = silent,
+) -> ImageDataset:
+    """Load a dataset at a size, memory-mapped; as `load_dataset`."""
+    kind = _KINDS[ref.source]
+    images: ImageDataset = kind.load(
+        ref, size, Path(data_root), group_column=group_column, progress=progress
+    )
+    return images
 
 
-def path(ref: DatasetRef, size: int | None, data_root: str | Path) -> Path:
-    """Return where it lies."""
-    return loading.dataset_path(ref.spelling, size, data_root)
+def load_dataset(
+    name: str,
+    size: int | None = None,
+    data_root: str | Path = "data",
+    *,
+    group_column: str | None = None,
+    progress: Progress = silent,
+) -> ImageDataset:
+    """Load a dataset at a size, memory-mapped.
+
+    Parameters
+    ----------
+    name : str
+        A MedMNIST flag such as ``breastmnist``, the path of an npz file in the same layout, or a
+        folder of images (see ``docs/data.md``).
+    size : int, optional
+        Height and width in pixels. A flag's default is 28; a file has the size of its images; a
+        folder's default is what its ``dataset.yaml`` says, else 224.
+    data_root : str or Path
+        The folder that holds the official npz files.
+    group_column : str, optional
+        Of a folder of images: the column of its table whose groups, such as patients, stay in one
+        split, where ``dataset.yaml`` names none. The split that is made remembers it.
+    progress : Progress
+        Where to report the images of a folder that are read.
+
+    Returns
+    -------
+    ImageDataset
+
+    Raises
+    ------
+    UsageError
+        If the name or the size is unknown, or a group column is named that cannot be.
+    DatasetError
+        If the file is missing, damaged, or holds something else than it should.
+    """
+    ref = resolve(name, group_column)
+    return load(ref, size, data_root, group_column=group_column, progress=progress)
 
 
-def digests(ref: DatasetRef, size: int | None, data_root: str | Path) -> frozenset[str] | None:
-    """Return what identifies it."""
-    return loading.digests_of(ref.spelling, size, data_root)
+def path(ref: DatasetRef, size: int | None = None, data_root: str | Path = "data") -> Path:
+    """Return the path of a dataset's file or folder, whether or not it is there."""
+    found: Path = _KINDS[ref.source].path(ref, size, Path(data_root))
+    return found
 
 
-def digest(ref: DatasetRef, size: int | None, data_root: str | Path) -> str | None:
-    """Return what identifies it at a size, None where it is not at hand."""
+def describe(ref: DatasetRef, size: int | None = None, data_root: str | Path = "data") -> Outline:
+    """Return what is known of a dataset before its images are read; nothing is written.
+
+    Raises
+    ------
+    MedplusError
+        If the dataset cannot be used.
+    """
+    outline: Outline = _KINDS[ref.source].describe(ref, size, Path(data_root))
+    return outline
+
+
+def digest(ref: DatasetRef, size: int | None = None, data_root: str | Path = "data") -> str | None:
+    """Return the digest of a dataset, or None where the data are not at hand.
+
+    Data that have not been read yet are read, and cached.
+
+    Raises
+    ------
+    DatasetError
+        If the data are damaged.
+    """
     if not path(ref, size, data_root).exists():
         return None
-    try:
-        return load(ref, size, data_root).digest
-    except MedplusError:
+    return load(ref, size, data_root).digest
+
+
+def known_digest(
+    ref: DatasetRef, size: int | None = None, data_root: str | Path = "data"
+) -> str | None:
+    """Return the digest of a dataset if its cache knows it; nothing is read or written."""
+    known: str | None = _KINDS[ref.source].known_digest(ref, size, Path(data_root))
+    return known
+
+
+def digests(
+    ref: DatasetRef, size: int | None = None, data_root: str | Path = "data"
+) -> frozenset[str] | None:
+    """Return what identifies the data that are meant, or None if any of that name will do.
+
+    A folder without a size means it at every size at which it has been read, each with a digest of
+    its own. A path where nothing is any more is known by its name only.
+
+    Raises
+    ------
+    DatasetError
+        If the file of a flag is missing, or the data are damaged.
+    """
+    if ref.source != "medmnist" and not Path(ref.spelling).exists():
         return None
+    sizes: list[int | None] = [size]
+    if ref.source == "folder" and size is None:
+        sizes = [*folder.cached_sizes(ref)]
+    return frozenset(load(ref, each, data_root).digest for each in sizes)
 
 
 def expand(names: Iterable[str]) -> list[str]:
-    """Expand `all`."""
-    return list(dict.fromkeys(n for name in names for n in (FLAGS if name == "all" else (name,))))
+    """Replace ``all`` by the paper's twelve, in the paper's order, and drop repetitions."""
+    found = [each for name in names for each in (catalog.FLAGS if name == ALL else (name,))]
+    return list(dict.fromkeys(found))
 
 
-def portable(name: str) -> str:
-    """Return the name spelled so that it means the same from any folder; unknown ones stay."""
-    try:
-        return resolve(name).spelling
-    except MedplusError:
-        return name
+def name_of(name: str) -> str:
+    """Return the name under which stores and records know a dataset, also one that is gone."""
+    ref = find(name)
+    return name if ref is None else ref.name

@@ -16,7 +16,6 @@ from medplus.sweep.resources import cores, gpus
 Resources = Mapping[str, float]
 """What a node has or a task asks for, by Ray's names: CPU, GPU and memory in bytes."""
 
-_PROBE_TIMEOUT_S = 5.0
 _HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _HTTP2_SETTINGS = 4
 _OBJECT_STORE_BYTES = 2**27
@@ -77,8 +76,13 @@ def connected(address: str | None) -> Iterator[None]:
             ray.shutdown()
 
 
-def check_address(address: str) -> None:
+def check_address(address: str, timeout_s: float = 5.0) -> None:
     """Refuse an address at which no Ray answers; Ray itself would try for minutes.
+
+    Parameters
+    ----------
+    timeout_s : float
+        How long to wait for an answer, in seconds.
 
     Raises
     ------
@@ -95,7 +99,7 @@ def check_address(address: str) -> None:
     if not host or not port.isdigit() or int(port) >= 2**16:
         raise SweepError(f"the Ray address '{address}' is not HOST:PORT; Ray's usual port is 6379")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), _PROBE_TIMEOUT_S) as link:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout_s) as link:
             if "RAY_USE_TLS" in os.environ:
                 return
             # Ray speaks gRPC, and that begins as every HTTP/2 does: by an exchange of settings.

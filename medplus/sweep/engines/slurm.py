@@ -14,7 +14,7 @@ from typing import Any
 
 from medplus.errors import SweepError, UsageError
 from medplus.sweep.desk import Desk
-from medplus.sweep.engines.slurm_array import Array, Followed
+from medplus.sweep.engines.slurm_array import Array, Followed, Pace
 from medplus.sweep.engines.slurm_bundles import make_bundles
 from medplus.sweep.engines.slurm_cluster import Cluster, SlurmCluster, Submission
 from medplus.sweep.engines.slurm_worker import Performance
@@ -123,6 +123,8 @@ class SlurmEngine:
     settings : SlurmSettings, optional
     detach : bool
         Submit, log the array's id, and follow nothing: `run` yields no event.
+    pace : Pace, optional
+        How often elements and SLURM are looked at.
 
     Attributes
     ----------
@@ -135,6 +137,7 @@ class SlurmEngine:
         workers: int | None = None,
         settings: SlurmSettings | None = None,
         detach: bool = False,
+        pace: Pace | None = None,
         *,
         _kind: str = "slurm",
         _cluster: Callable[[Sequence[Submission]], Cluster] = SlurmCluster,
@@ -143,6 +146,7 @@ class SlurmEngine:
         self.workers = workers or self._settings.array_size
         self.array: str | None = None
         self._detach = detach
+        self._pace = pace or Pace()
         self._kind = _kind
         self._cluster = _cluster
 
@@ -168,7 +172,8 @@ class SlurmEngine:
         if self._detach:
             return
         elements = [Followed(*parts) for parts in zip(submissions, bundles, files, strict=True)]
-        array = Array(elements, self._cluster(submissions), Desk(Path(place.runs)))
+        cluster, desk = self._cluster(submissions), Desk(Path(place.runs))
+        array = Array(elements, cluster, desk, self._pace)
         try:
             yield from array.follow()
         except BaseException:

@@ -16,12 +16,30 @@ from medplus.sweep.engines.slurm_worker import Element, from_lines
 from medplus.sweep.events import Ended, Event, Started
 from medplus.sweep.job import Job
 
-_READ_EVERY_S = 1.0
-_ASK_EVERY_S = 2.0, 30.0  # at first and at last: a controller has other users, too
-_PATIENCE_S = 60.0
-_LAST_WORDS_S = 10.0
 _TAKEN_AWAY = ("NODE_FAIL", "PREEMPTED")
 _OUT_OF_MEMORY = ("exceeded job memory limit", "oom_kill event", "oom-kill event")
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often elements and SLURM are looked at, and how long is waited for them; in seconds.
+
+    Attributes
+    ----------
+    read_s : float
+        Between two looks at what the elements tell.
+    ask_s : tuple of float
+        Between two questions to SLURM, at first and at last: a controller has other users, too.
+    patience_s : float
+        For interrupted elements to save what they can.
+    last_words_s : float
+        For submitit to write the results of elements that are over.
+    """
+
+    read_s: float = 1.0
+    ask_s: tuple[float, float] = (2.0, 30.0)
+    patience_s: float = 60.0
+    last_words_s: float = 10.0
 
 
 @dataclass
@@ -99,23 +117,25 @@ class Array:
     cluster : Cluster
     desk : Desk
         Where deaths are recorded.
+    pace : Pace
     """
 
-    def __init__(self, elements: list[Followed], cluster: Cluster, desk: Desk) -> None:
+    def __init__(self, elements: list[Followed], cluster: Cluster, desk: Desk, pace: Pace) -> None:
         self._elements = elements
         self._cluster = cluster
         self._desk = desk
+        self._pace = pace
         self._trouble: list[str] = []
 
     def follow(self) -> Iterator[Event]:
         """Yield what the elements tell, and what has become of those that tell no more."""
         start = asked = time.monotonic()
         while live := self._live():
-            time.sleep(_READ_EVERY_S)
+            time.sleep(self._pace.read_s)
             for element in live:
                 yield from self._hear(element)
             now = time.monotonic()
-            first, last = _ASK_EVERY_S
+            first, last = self._pace.ask_s
             is_time = now - asked >= min(max(first, (now - start) / 10), last)
             if is_time and self._live():
                 yield from self._ask()
@@ -182,14 +202,14 @@ class Array:
         submitit writes a result once an element is over. Where that does not come, the files stay.
         """
         waited_for = [element for element in self._elements if element.has_ended_well]
-        deadline = time.monotonic() + _LAST_WORDS_S
+        deadline = time.monotonic() + self._pace.last_words_s
         while waited_for:
             late = [e for e in waited_for if not e.submission.paths.result_pickle.is_file()]
             for element in waited_for:
                 if element not in late:
                     element.remove_files()
             waited_for = late if time.monotonic() < deadline else []
-            time.sleep(_READ_EVERY_S if waited_for else 0)
+            time.sleep(self._pace.read_s if waited_for else 0)
         folder = self._elements[0].file.parent
         if all(path.suffix == ".sh" for path in folder.iterdir()):  # how they were submitted
             remove_folder(folder)
@@ -200,9 +220,9 @@ class Array:
             return
         try:
             self._cluster.interrupt()
-            deadline = time.monotonic() + _PATIENCE_S
+            deadline = time.monotonic() + self._pace.patience_s
             while time.monotonic() < deadline and any(map(_is_at_work, self._live())):
-                time.sleep(_READ_EVERY_S)
+                time.sleep(self._pace.read_s)
         except KeyboardInterrupt:
             pass  # whoever asks twice does not want to wait
         finally:

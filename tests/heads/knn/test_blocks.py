@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medplus.embeddings import schema
+from medplus.embeddings import layout
 from medplus.errors import RunError
 from medplus.heads import features
 from medplus.heads.features import StoredFeatures
@@ -103,7 +103,7 @@ def test_a_row_that_is_not_finite_is_named_by_its_number_in_the_whole(where, nam
 def test_a_store_that_does_not_fit_is_searched_alike(
     backend, vote, write_store, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(schema, "CHUNK_ROWS", 16)
+    monkeypatch.setattr(layout, "CHUNK_ROWS", 16)
     rng = np.random.default_rng(0)
     sizes = (100, 30, 40)
     labels = [rng.integers(0, 3, n) for n in sizes]

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from medplus.config import ProbeRecipe
-from medplus.embeddings import schema
+from medplus.embeddings import layout
 from medplus.heads import features
 from medplus.heads.features import HeldFeatures, StoredFeatures
 from medplus.heads.probe import feed, probe, stack
@@ -67,7 +67,7 @@ def test_windowed_features_train_the_same_heads(task, batch_size, window, monkey
 @pytest.mark.parametrize("task", ["multi-class", MULTI_LABEL])
 @pytest.mark.usefixtures("fast_disk")
 def test_a_store_that_does_not_fit_is_probed_alike(task, write_store, tmp_path, monkeypatch):
-    monkeypatch.setattr(schema, "CHUNK_ROWS", 16)
+    monkeypatch.setattr(layout, "CHUNK_ROWS", 16)
     splits = [draw(task, n, seed=n) for n in (105, 35, 40)]
     store = write_store(*zip(*splits, strict=True), task=task, classes=4)
     options = {"lr": [1e-3, 0.3], "epochs": 6, "batch_size": 16, "patience": 2, "bootstrap": 0}

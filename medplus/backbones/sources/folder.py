@@ -1,0 +1,50 @@
+"""Models in folders in timm's format: a path, or ``local-dir:path``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medplus.backbones.sources.ref import BackboneRef
+from medplus.backbones.sources.timm import build, describe
+from medplus.backbones.weights import LOCAL_PREFIX, check_weights
+from medplus.errors import UsageError
+
+__all__ = ["build", "claims", "describe", "resolve"]
+
+
+def claims(name: str) -> bool:
+    """Tell a folder with a model; a name of timm's stays one where a folder is called alike."""
+    if name.startswith(LOCAL_PREFIX):
+        return True
+    if not _has_model(Path(name)):
+        return False
+    import timm
+
+    return not timm.is_model(name.partition(".")[0])
+
+
+def resolve(name: str, weights: str) -> BackboneRef:
+    """Return what the folder is.
+
+    Raises
+    ------
+    UsageError
+        If it holds no model.
+    """
+    folder = Path(name.removeprefix(LOCAL_PREFIX))
+    if not _has_model(folder):
+        raise UsageError(
+            f"{folder} is no model in timm's format: a folder with config.json and "
+            "model.safetensors, as timm.models.save_for_hf writes it"
+        )
+    absolute = folder.resolve()
+    short, tag = f"{LOCAL_PREFIX}{absolute.name}", f"{LOCAL_PREFIX}{absolute}"
+    return BackboneRef("folder", tag, short, tag, check_weights(weights, tag), weights)
+
+
+def _has_model(folder: Path) -> bool:
+    """Tell a folder in timm's format, as `timm.models.save_for_hf` writes it."""
+    try:
+        return (folder / "config.json").is_file()
+    except (OSError, ValueError):  # no file has such a name
+        return False

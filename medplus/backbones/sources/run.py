@@ -1,0 +1,143 @@
+"""Fine-tuned runs of medplus, by their folder or their network file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medplus.backbones import finetuned
+from medplus.backbones import weights as weights_io
+from medplus.backbones.catalog import PIXELS, BackboneInfo
+from medplus.backbones.finetuned import NetworkDescription, is_path
+from medplus.backbones.sources import pixels, python, timm, torchvision
+from medplus.backbones.sources.ref import BackboneRef, Built, Source
+from medplus.errors import BackboneError, UsageError
+from medplus.preprocess import PAPER_CANVAS, PreprocessSpec
+from medplus.spec import NONE, PRETRAINED
+from medplus.vocabulary import Fit
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["build", "claims", "describe", "is_path", "resolve"]
+
+
+def claims(name: str) -> bool:
+    """Tell a run from other names, by what lies there."""
+    return finetuned.is_finetuned(name)
+
+
+def resolve(name: str, weights: str) -> BackboneRef:
+    """Return what the run is: it is called after its backbone and its id, ``resnet18@<run_id>``.
+
+    Raises
+    ------
+    UsageError
+        If it is to have other weights than its own.
+    BackboneError
+        If its file is damaged.
+    """
+    if weights != PRETRAINED:
+        raise UsageError(
+            f"--weights {weights} cannot go with the fine-tuned run {name}, which has its own "
+            "weights; leave --weights out"
+        )
+    path = Path(name)
+    run = finetuned.read_description(path)
+    return BackboneRef(
+        source="run",
+        spelling=str(finetuned.network_file(path).resolve()),
+        name=run.name,
+        tag=run.full_tag,
+        weights=PRETRAINED,
+        weights_from=PRETRAINED,
+        weights_sha256=finetuned.trained_sha256(path),
+        run_id=run.run_id,
+    )
+
+
+def describe(ref: BackboneRef) -> BackboneInfo:
+    """Return the facts of the network that it began as, with what its training fixed."""
+    path = Path(ref.spelling)
+    run = finetuned.read_description(path)
+    if python.claims(run.backbone):
+        raise BackboneError(
+            f"the network in {path} is code of {run.backbone}; medplus backbones {run.backbone} "
+            "runs it and tells of it"
+        )
+    info = _maker(run).describe(_began_as(run))
+    return replace(
+        info,
+        name=run.name,
+        tag=run.full_tag,
+        dim=run.dim,
+        native_size=run.canvas,
+        mean=run.spec.mean,
+        std=run.spec.std,
+    )
+
+
+def _began_as(run: NetworkDescription) -> BackboneRef:
+    """Return the backbone that was trained, whatever the tag says: no file is run for it."""
+    return BackboneRef("", run.backbone, run.backbone, run.tag, NONE, NONE)
+
+
+def _maker(run: NetworkDescription) -> Source:
+    kinds: tuple[Source, ...] = (pixels, torchvision, timm)
+    return next(kind for kind in kinds if kind.claims(run.backbone))
+
+
+def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Built:
+    """Make the network as it was trained; another `fit` is tried where it is asked for.
+
+    Raises
+    ------
+    UsageError, BackboneError
+        If it is code that `code` does not name, or takes no such input.
+    """
+    file = Path(ref.spelling)
+    run, state = finetuned.read_network(file)
+    spec = run.spec
+    if fit not in (None, spec.fit) and run.feature != PIXELS:
+        spec = replace(spec, fit=fit, canvas=None if fit == "native" else PAPER_CANVAS)
+    canvas = spec.canvas or size
+    made = _code_of(file, run, code) if python.claims(run.backbone) else None
+    try:
+        module = made or _maker(run).build(_began_as(run), canvas, "native", None).module
+        module.load_state_dict(finetuned.backbone_state(state), strict=True)
+    except (BackboneError, RuntimeError) as error:
+        raise _unsuitable(file, run, spec, canvas, error) from error
+    return Built(module, spec, run.feature)
+
+
+def _code_of(file: Path, run: NetworkDescription, code: str | None) -> nn.Module:
+    """Run the Python file that defines the network of a run, if the user named it."""
+    if code is None:
+        raise BackboneError(
+            f"the network in {file} is code of {run.backbone}, which runs only when you name it: "
+            f"evaluate with --backbone {run.backbone}, extract with --backbone {run.backbone} "
+            f"--weights {file}"
+        )
+    named = python.find(code)
+    if named.tag != run.tag:
+        raise BackboneError(
+            f"the network in {file} was trained with {run.tag}, but {code} now is {named.tag}; "
+            "name the file as it was"
+        )
+    module: nn.Module = python.define(named).module
+    return module
+
+
+def _unsuitable(
+    file: Path, run: NetworkDescription, spec: PreprocessSpec, canvas: int, error: Exception
+) -> BackboneError:
+    if canvas == run.canvas:
+        if isinstance(error, BackboneError):
+            return error
+        return weights_io.misfit(run.tag, str(file), error)
+    remedy = "leave --fit out" if spec.fit != run.spec.fit else f"use images of {run.canvas} px"
+    return BackboneError(
+        f"{run.name} takes an input of {run.canvas} px, as it was trained, not of {canvas} px "
+        f"({weights_io.details(error)}); {remedy}"
+    )

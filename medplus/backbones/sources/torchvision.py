@@ -1,0 +1,105 @@
+"""AlexNet, the one of the paper's ten that timm does not have."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medplus.backbones import weights as weights_io
+from medplus.backbones.catalog import ALEXNET, PAPER, BackboneInfo
+from medplus.backbones.sources.ref import BackboneRef, Built
+from medplus.backbones.weights_folder import is_weights_folder, read_folder_weights
+from medplus.preprocess import PAPER_CANVAS, PreprocessSpec
+from medplus.spec import NONE, PRETRAINED
+from medplus.vocabulary import Fit
+
+if TYPE_CHECKING:
+    import torch
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def claims(name: str) -> bool:
+    """Tell the names of AlexNet."""
+    return name in (ALEXNET, PAPER[ALEXNET])
+
+
+def resolve(name: str, weights: str) -> BackboneRef:
+    """Return what the name means."""
+    tag = PAPER[ALEXNET]
+    return BackboneRef(
+        "torchvision", ALEXNET, ALEXNET, tag, weights_io.check_weights(weights, tag), weights
+    )
+
+
+def describe(ref: BackboneRef) -> BackboneInfo:
+    """Return its facts."""
+    import torch
+    from torchvision.models import alexnet
+
+    with torch.device("meta"):
+        network = alexnet(weights=None)
+    network.classifier = network.classifier[:-1]
+    n_parameters = sum(parameter.numel() for parameter in network.parameters())
+    return BackboneInfo(
+        ref.name, ref.tag, 4096, n_parameters, 224, _MEAN, _STD, False, "bsd-3-clause"
+    )
+
+
+def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Built:
+    """Make the network without the last layer of its classifier."""
+    from torchvision.models import alexnet
+
+    from medplus.backbones.modules import AlexNetFeatures
+
+    with weights_io.same_chance():
+        network = alexnet(weights=None)
+    module = AlexNetFeatures(network)
+    state = _state(ref)
+    if state is not None:
+        state = {key: value for key, value in state.items() if not key.startswith("classifier.6.")}
+        try:
+            module.load_state_dict(state, strict=True)
+        except RuntimeError as error:
+            raise weights_io.misfit(ref.tag, ref.weights_from, error) from error
+    fit = fit or "pad"
+    canvas = None if fit == "native" else PAPER_CANVAS
+    return Built(module, PreprocessSpec(_MEAN, _STD, fit, canvas))
+
+
+def _state(ref: BackboneRef) -> dict[str, torch.Tensor] | None:
+    weights = ref.weights_from
+    if weights == NONE:
+        return None
+    if weights == PRETRAINED:
+        return pretrained_state(ref.tag)
+    if is_weights_folder(weights):
+        return read_folder_weights(Path(weights), ref.tag)
+    return weights_io.read_weights_file(Path(weights))
+
+
+def pretrained_state(tag: str) -> dict[str, torch.Tensor]:
+    """Return torchvision's weights of AlexNet, from torch.hub's cache or else its server.
+
+    Raises
+    ------
+    BackboneError
+        If they cannot be had.
+    """
+    import torch
+    from torchvision.models import AlexNet_Weights
+
+    pretrained = AlexNet_Weights.IMAGENET1K_V1
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / pretrained.url.rpartition("/")[2]
+    try:
+        if not cached.is_file():
+            weights_io.check_reachable(pretrained.url)
+        with redirect_stdout(sys.stderr):  # torch.hub announces downloads on stdout
+            state: dict[str, torch.Tensor] = pretrained.get_state_dict(
+                progress=False, check_hash=True, weights_only=True
+            )
+    except Exception as error:
+        raise weights_io.fetch_error(tag, error) from error
+    return state

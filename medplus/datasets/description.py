@@ -1,0 +1,163 @@
+"""`dataset.yaml`: what the owner of a folder says of it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from medplus.errors import UsageError, nearest
+from medplus.vocabulary import MULTI_LABEL, Task
+from medplus.yamlfile import read_yaml_with_lines
+
+DESCRIPTION_FILE = "dataset.yaml"
+DEFAULT_SIZE = 224
+LARGEST_SIZE = 4096
+_LONGEST_NAME = 80
+
+Policy = Literal["squash", "crop", "pad"]
+Channels = Literal["auto", "grey", "rgb"]
+
+
+def _text(value: Any) -> Any:
+    """Take numbers for names: YAML reads a class ``0`` as one."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _plain(value: str) -> str:
+    if len(value) > _LONGEST_NAME or not value.isprintable():
+        raise ValueError(f"a name takes at most {_LONGEST_NAME} characters, all of them printable")
+    return value
+
+
+def _several(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _task(value: Any) -> Any:
+    return MULTI_LABEL if value == "multi-label" else value
+
+
+Name = Annotated[str, BeforeValidator(_text), Field(min_length=1), AfterValidator(_plain)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(_several)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Fractions(BaseModel):
+    """The shares of the images that the splits get."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    train: Fraction = 0.7
+    val: Fraction = 0.1
+    test: Fraction = 0.2
+
+    @model_validator(mode="after")
+    def _check_sum(self) -> Fractions:
+        if abs(self.train + self.val + self.test - 1) > 1e-6:
+            raise ValueError("train, val and test must add up to 1")
+        return self
+
+
+class Description(BaseModel):
+    """The keys of `dataset.yaml`; all may be left out.
+
+    Attributes
+    ----------
+    name : str or None
+        The dataset's name; by default the folder's.
+    task : Task or None
+        Inferred where it is None; ``multi-label`` is short for MedMNIST's longer name.
+    classes : tuple of str
+        Names in the order of the class indices; by default sorted, numbers by value.
+    table : str or None
+        The table in the folder; by default ``labels.csv`` or ``labels.parquet``, if there is one.
+    label_columns : tuple of str
+        The table's label columns: one for classes, several of 0 and 1 for multi-label.
+    group_column : str or None
+        The column whose groups (patients) must not be torn apart.
+    allow_shared_groups : bool
+        Take given splits although they share groups.
+    size : int or None
+        Height and width in pixels where the command names none.
+    policy : {"squash", "crop", "pad"}
+        How images that are not square are made so.
+    channels : {"auto", "grey", "rgb"}
+    value_range : tuple of two floats, or None
+        The values that become 0 and 255, for 16-bit, float and DICOM images.
+    seed : int
+        Of the split.
+    fractions : Fractions
+    licence, citation : str
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name | None = None
+    task: Annotated[Task | None, BeforeValidator(_task)] = None
+    classes: Names = ()
+    table: Annotated[str, Field(min_length=1)] | None = None
+    label_columns: Names = ()
+    group_column: Name | None = None
+    allow_shared_groups: Annotated[bool, Field(strict=True)] = False
+    size: Annotated[int, Field(ge=1, le=LARGEST_SIZE, strict=True)] | None = None
+    policy: Policy = "squash"
+    channels: Channels = "auto"
+    value_range: tuple[float, float] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+    fractions: Fractions = Fractions()
+    licence: str = ""
+    citation: str = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> Description:
+        if self.value_range is not None:
+            low, high = self.value_range
+            if not (low < high and math.isfinite(high - low)):
+                raise ValueError("value_range must be [low, high] with low < high, both finite")
+        for field in ("classes", "label_columns"):
+            names = getattr(self, field)
+            if len(set(names)) < len(names):
+                raise ValueError(f"{field} names something twice")
+        return self
+
+
+def read_description(root: Path) -> Description:
+    """Return what a folder's `dataset.yaml` says; without one, the defaults.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read, or a key or value in it is not allowed; names the line.
+    """
+    path = root / DESCRIPTION_FILE
+    if not path.is_file():
+        return Description()
+    values, lines = read_yaml_with_lines(path, "dataset")
+    values = {key: value for key, value in values.items() if value is not None}
+    try:
+        return Description.model_validate(values)
+    except ValidationError as error:
+        # A key that is misspelt tells more than one that does not fit.
+        first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    place = first["loc"]
+    while place and place not in lines:
+        place = place[:-1]
+    where = f"{path}, line {lines[place]}" if place else str(path)
+    if first["type"] == "extra_forbidden":
+        model: type[BaseModel] = Description if len(first["loc"]) == 1 else Fractions
+        name = str(first["loc"][-1])
+        raise UsageError(f"{where}: unknown key '{name}'{nearest(name, model.model_fields)}")
+    reason = first["msg"].removeprefix("Value error, ")
+    key = ".".join(str(part) for part in first["loc"])
+    raise UsageError(f"{where}: {key}: {reason}" if key else f"{where}: {reason}")

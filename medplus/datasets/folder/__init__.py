@@ -1,1 +1,0 @@
-"""A folder of images as a dataset: found, described, split, decoded and cached."""

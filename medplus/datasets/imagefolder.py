@@ -1,0 +1,148 @@
+"""A folder of images as it is now: what its owner says of it, its files, its labels and splits."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from medplus.datasets import splitfile
+from medplus.datasets.cache import elsewhere
+from medplus.datasets.decode import Reading
+from medplus.datasets.description import DESCRIPTION_FILE, Description, read_description
+from medplus.datasets.files import File, Sample, find_files, from_places
+from medplus.datasets.groups import with_group_column
+from medplus.datasets.labels import Labels, encode
+from medplus.datasets.splitfile import SplitFile
+from medplus.datasets.table import read_table, table_path
+from medplus.errors import DatasetError, UsageError, first_line
+
+_RUN_FILES = ("record.json", "network.safetensors", "zarr.json")
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """A folder before anything in it is decoded.
+
+    Attributes
+    ----------
+    root : Path
+        Without links.
+    description : Description
+        With the group column that a command asked for.
+    files : list of File
+    table : Path or None
+    elsewhere : Path
+        Where caches and the split lie if the folder cannot be written.
+    """
+
+    root: Path
+    description: Description
+    files: list[File]
+    table: Path | None
+    elsewhere: Path
+
+    @property
+    def name(self) -> str:
+        """The dataset's name."""
+        return self.description.name or self.root.name
+
+    def reading(self, size: int) -> Reading:
+        """Return how files become pixels."""
+        said = self.description
+        return Reading(size, said.policy, said.channels, said.value_range)
+
+    def split_file(self) -> SplitFile | None:
+        """Return the split that was written down, if one was."""
+        return splitfile.find_split_file(self.root, self.elsewhere)
+
+    def signature(self, split_file: SplitFile | None) -> str:
+        """Return what changes when the folder changes: names, sizes, times; texts in full."""
+        digest = hashlib.sha256()
+        for file in self.files:
+            digest.update(f"{file.path!r}:{file.nbytes}:{file.mtime_ns}\n".encode())
+        for path in (self.root / DESCRIPTION_FILE, self.table):
+            digest.update(b"|" + (path.read_bytes() if path and path.is_file() else b"-"))
+        digest.update(b"|" + (split_file.text if split_file else b"-"))
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a folder's samples are, before any image is decoded.
+
+    Attributes
+    ----------
+    samples : list of Sample
+        Each with its split.
+    labels : Labels
+        One row per sample.
+    split_file : SplitFile or None
+        Where the splits stand, or are to stand, that neither places nor a table give.
+    group_column : str or None
+    """
+
+    samples: list[Sample]
+    labels: Labels
+    split_file: SplitFile | None
+    group_column: str | None
+
+
+def read_folder(path: Path, group_column: str | None = None) -> ImageFolder:
+    """Look at a folder: its description, its table, its files.
+
+    Raises
+    ------
+    UsageError, DatasetError
+    """
+    try:
+        root = path.resolve()
+        is_folder = root.is_dir()
+        runs = [name for name in _RUN_FILES if (root / name).is_file()]
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be reached: {first_line(error)}") from None
+    if not is_folder:
+        raise DatasetError(f"{path} is no folder of images")
+    if runs:
+        what = "an embedding store" if "zarr.json" in runs else "a run"
+        raise UsageError(
+            f"{path} is {what} of medplus, not a dataset: it holds {runs[0]} (a fine-tuned run is "
+            "a --backbone)"
+        )
+    description = with_group_column(read_description(root), root, group_column)
+    table = table_path(root, description)
+    return ImageFolder(root, description, find_files(root), table, elsewhere(root))
+
+
+def folder_name(path: Path) -> str:
+    """Return the name of a folder as a dataset, whatever its images are."""
+    root = path.resolve()
+    try:
+        return read_description(root).name or root.name
+    except UsageError:
+        return root.name  # loading the folder will say what is wrong
+
+
+def read_content(folder: ImageFolder) -> Content:
+    """Return a folder's samples with their labels and splits; nothing is written.
+
+    Raises
+    ------
+    UsageError, DatasetError
+    """
+    root, said = folder.root, folder.description
+    names: tuple[str, ...] = ()
+    if folder.table is not None:
+        said = splitfile.with_written_groups(said, folder.split_file())
+        samples, names = read_table(root, folder.table, said, folder.files)
+    elif said.label_columns or said.group_column:
+        key = "group_column" if said.group_column else "label_columns"
+        raise UsageError(
+            f"{root} has no table whose {key} could be meant; put a labels.csv there, or "
+            f"name one as 'table' in {DESCRIPTION_FILE}"
+        )
+    else:
+        samples = from_places(root, folder.files)
+    labels = encode(root, samples, names, said)
+    settled, split_file = splitfile.settle(root, folder.elsewhere, samples, labels, said)
+    return Content(settled, labels, split_file, said.group_column)

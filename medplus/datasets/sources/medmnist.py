@@ -1,0 +1,135 @@
+"""A collection of MedMNIST+, named by its flag: a file in the data root for every size."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from medplus.datasets import catalog
+from medplus.datasets.dataset import DatasetRef, ImageDataset, Outline, Provenance, data_digest
+from medplus.datasets.sources import npz
+from medplus.errors import DatasetError, UsageError
+from medplus.vocabulary import SIZES
+
+log = logging.getLogger(__name__)
+
+_DEFAULT_SIZE = 28
+
+
+def claims(name: str) -> bool:
+    """Tell a flag; it stays one where a folder of its name lies: that is ``./breastmnist``."""
+    return name in catalog.FLAGS
+
+
+def resolve(name: str) -> DatasetRef:
+    """Return what a flag means."""
+    return DatasetRef("medmnist", name, name, any_size=True)
+
+
+def path(ref: DatasetRef, size: int | None, data_root: Path) -> Path:
+    """Return the path of the file of a size, whether or not it is there."""
+    return data_root / catalog.info(ref.spelling).filename(size or _DEFAULT_SIZE)
+
+
+def load(ref: DatasetRef, size: int | None, data_root: Path, **options: Any) -> ImageDataset:
+    """Load a collection at a size, memory-mapped.
+
+    Raises
+    ------
+    UsageError
+        If MedMNIST+ has no such size.
+    DatasetError
+        If the file is missing, damaged, or holds something else than it should.
+    """
+    info = catalog.info(ref.spelling)
+    size = _DEFAULT_SIZE if size is None else size
+    file = find_file(info, size, data_root)
+    cached = npz.open_cached(file)
+    found = cached.arrays["train_images"].shape[1]
+    if found != size:
+        raise DatasetError(f"{file} holds images of {found} px, not {size}; is it misnamed?")
+    splits = npz.splits_of(cached, file, info.task, len(info.classes))
+    channels = 3 if splits["train"].images.ndim == 4 else 1
+    if channels != info.channels:
+        raise DatasetError(
+            f"{file} holds images of {channels} channels, but {info.flag} has {info.channels}"
+        )
+    source: Provenance = "phantom" if cached.facts["phantom"] else "official"
+    if source == "official" and cached.facts["md5"] != info.md5[size]:
+        source = "unofficial"
+        log.warning(
+            "%s is not the official file (MD5 %s, official %s): it is used, and every result "
+            "records it as unofficial",
+            file,
+            cached.facts["md5"],
+            info.md5[size],
+        )
+    return ImageDataset(
+        name=info.flag,
+        size=size,
+        task=info.task,
+        classes=info.classes,
+        channels=channels,
+        source=source,
+        licence=info.licence,
+        citation="" if source == "phantom" else catalog.CITATION,
+        digest=data_digest(cached.facts["digest"], info.task, info.classes),
+        path=str(file),
+        splits=splits,
+    )
+
+
+def known_digest(ref: DatasetRef, size: int | None, data_root: Path) -> str | None:
+    """Return the dataset's digest if the cache of its file knows it; the file is not read."""
+    info = catalog.info(ref.spelling)
+    cached = npz.find_cached(path(ref, size, data_root))
+    if cached is None:
+        return None
+    return data_digest(cached.facts["digest"], info.task, info.classes)
+
+
+def describe(ref: DatasetRef, size: int | None, data_root: Path) -> Outline:
+    """Return what MedMNIST states of a collection, with the counts of its file if that is there."""
+    info = catalog.info(ref.spelling)
+    try:
+        found = npz.describe(npz.resolve(str(path(ref, size, data_root))), size, data_root)
+    except (DatasetError, OSError):
+        found = Outline(info.n_samples, 0, 0, size or _DEFAULT_SIZE)
+    return replace(found, n_classes=len(info.classes), n_labels=info.n_labels)
+
+
+def find_file(info: catalog.DatasetInfo, size: int, data_root: Path) -> Path:
+    """Return the path of a collection's npz file at a size.
+
+    Raises
+    ------
+    UsageError
+        If MedMNIST+ has no such size.
+    DatasetError
+        If the file is not there; says what is, and where the official file comes from.
+    """
+    if size not in SIZES:
+        raise UsageError(f"{info.flag} has no size {size}; MedMNIST+ has 28, 64, 128 and 224")
+    path = data_root / info.filename(size)
+    try:
+        found, has_root = path.is_file(), data_root.is_dir()
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be reached: {error.strerror}") from None
+    if found:
+        return path
+    root = shlex.quote(str(data_root))
+    fetch = f"fetch it: medplus download {info.flag} --size {size} --data-root {root}"
+    if not has_root:
+        raise DatasetError(
+            f"the data folder {data_root} does not exist; name the folder that holds "
+            f"{path.name} with --data-root, or {fetch}"
+        )
+    others = [str(s) for s in SIZES if (data_root / info.filename(s)).is_file()]
+    have = f" (sizes there: {', '.join(others)})" if others else ""
+    raise DatasetError(
+        f"{path} does not exist{have}; {fetch} (from {info.url[size]}), or make a synthetic "
+        f"one: medplus phantom --dataset {info.flag} --size {size} --out {data_root}"
+    )

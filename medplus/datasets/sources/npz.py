@@ -1,0 +1,231 @@
+"""An npz file in MedMNIST's layout, named by its path; it has the size of its images."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medplus.datasets import npzfile
+from medplus.datasets.cache import Cache, Cached, Facts, check_room
+from medplus.datasets.dataset import (
+    DatasetRef,
+    ImageDataset,
+    ImageSplit,
+    Names,
+    Outline,
+    data_digest,
+)
+from medplus.errors import DatasetError, UsageError, first_line
+from medplus.vocabulary import MULTI_LABEL, SPLITS, Split, Task
+
+log = logging.getLogger(__name__)
+
+_MOST_CLASSES = 1 << 16
+
+
+def claims(name: str) -> bool:
+    """Tell a path, from a MedMNIST flag that nobody knows: with a separator, npz ending, or there.
+
+    What is there may also be a folder, which another source claims first.
+    """
+    if "/" in name or "\\" in name or name.endswith(".npz"):
+        return True
+    try:
+        return name != "" and Path(name).exists()
+    except (OSError, ValueError):  # longer than any file's name
+        return False
+
+
+def resolve(name: str) -> DatasetRef:
+    """Return what a path means, whether or not there is a file."""
+    return DatasetRef("npz", str(Path(name).absolute()), Path(name).stem, any_size=False)
+
+
+def path(ref: DatasetRef, size: int | None, data_root: Path) -> Path:
+    """Return the path of the file."""
+    return Path(ref.spelling)
+
+
+def load(ref: DatasetRef, size: int | None, data_root: Path, **options: Any) -> ImageDataset:
+    """Load the file, memory-mapped.
+
+    Raises
+    ------
+    UsageError
+        If a size is asked for that its images have not.
+    DatasetError
+        If the file is missing, damaged, or in another layout.
+    """
+    file = Path(ref.spelling)
+    cached = open_cached(file)
+    found = int(cached.arrays["train_images"].shape[1])
+    if size is not None and size != found:
+        raise UsageError(f"{file} holds images of {found} px; leave --size out, or say {found}")
+    task, classes = _infer_task(cached, file)
+    splits = splits_of(cached, file, task, len(classes))
+    return ImageDataset(
+        name=ref.name,
+        size=found,
+        task=task,
+        classes=classes,
+        channels=3 if splits["train"].images.ndim == 4 else 1,
+        source="phantom" if cached.facts["phantom"] else "custom",
+        licence="",
+        digest=data_digest(cached.facts["digest"], task, classes),
+        path=str(file),
+        splits=splits,
+    )
+
+
+def known_digest(ref: DatasetRef, size: int | None, data_root: Path) -> str | None:
+    """Return the dataset's digest if its cache knows it; the file is not read."""
+    file = Path(ref.spelling)
+    cached = find_cached(file)
+    if cached is None:
+        return None
+    return data_digest(cached.facts["digest"], *_infer_task(cached, file))
+
+
+def describe(ref: DatasetRef, size: int | None, data_root: Path) -> Outline:
+    """Return what the headers of the file tell.
+
+    Raises
+    ------
+    DatasetError
+        If the file is missing, damaged, or in another layout.
+    """
+    file = Path(ref.spelling)
+    with npzfile.open_npz(file) as archive:
+        headers = npzfile.read_headers(archive, file)
+    n_labels = (*headers["train_labels"].shape, 1)[1]
+    n_samples = {split: headers[f"{split}_images"].shape[0] for split in SPLITS}
+    return Outline(n_samples, max(2, n_labels), n_labels, headers["train_images"].shape[1])
+
+
+def open_cached(file: Path) -> Cached:
+    """Return the arrays of an npz file from its cache, filling the cache first where needed.
+
+    The cache's facts are ``md5`` of the file; ``phantom``, what the phantom generator noted, or
+    None; and ``signature``, by which a change is noticed.
+
+    Raises
+    ------
+    DatasetError
+        If the file is missing, damaged or not in MedMNIST's layout, or the cache cannot be written.
+    """
+    file = _existing(file)
+    cache = Cache(file, file.parent, file.stem)
+    check = partial(_is_of, file)
+    return cache.find(check) or cache.fill(check, lambda folder: _copy(file, folder))
+
+
+def find_cached(file: Path) -> Cached | None:
+    """Return the arrays of a file if they have been read as they are now; nothing is computed."""
+    try:
+        file = _existing(file)
+    except DatasetError:
+        return None
+    return Cache(file, file.parent, file.stem).find(partial(_is_of, file))
+
+
+def splits_of(cached: Cached, file: Path, task: Task, n_classes: int) -> dict[Split, ImageSplit]:
+    """Return the three splits of a file, with labels of one shape and dtype.
+
+    Raises
+    ------
+    DatasetError
+        If the labels are not those of such a task.
+    """
+    splits = {}
+    for split in SPLITS:
+        images = cached.arrays[f"{split}_images"]
+        names = Names(len(images), partial(_number, split, len(images)))
+        images = images[..., 0] if images.ndim == 4 and images.shape[3] == 1 else images
+        labels = _labels(cached, split, file, task, n_classes)
+        splits[split] = ImageSplit(images, labels, names)
+    return splits
+
+
+def file_md5(file: Path) -> str:
+    """Return the MD5 of a file in hex: what MedMNIST publishes. It identifies, not secures."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+
+
+def _existing(file: Path) -> Path:
+    try:
+        file = file.resolve()
+        found = file.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, a loop of links, …
+        raise DatasetError(f"{file} cannot be reached: {first_line(error)}") from None
+    if not found:
+        reason = "is a folder; name the npz file in it" if file.is_dir() else "does not exist"
+        raise DatasetError(f"{file} {reason}")
+    return file
+
+
+def _is_of(file: Path, facts: Facts) -> bool:
+    return bool(facts["signature"] == _signature(file))
+
+
+def _signature(file: Path) -> list[int]:
+    """Cheap sign that a file is unchanged."""
+    stat = file.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _copy(file: Path, folder: Path) -> Facts:
+    """Inflate a file's arrays into the folder of a new cache."""
+    with npzfile.open_npz(file) as archive:
+        headers = npzfile.read_headers(archive, file)
+        signature = _signature(file)
+        nbytes = sum(header.nbytes for header in headers.values())
+        log.info("caching %s (%.1f MB) for memory-mapped reading", file.name, nbytes / 1e6)
+        check_room(folder, nbytes)
+        for name, header in headers.items():
+            with (folder / f"{name}.npy").open("wb") as array:
+                array.writelines(npzfile.read_blocks(archive, file, header))
+        phantom = npzfile.read_phantom_note(archive, file)
+    return {"signature": signature, "md5": file_md5(file), "phantom": phantom}
+
+
+def _infer_task(cached: Cached, file: Path) -> tuple[Task, tuple[str, ...]]:
+    labels = cached.arrays["train_labels"]
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        return MULTI_LABEL, tuple(map(str, range(labels.shape[1])))
+    highest = max(int(cached.arrays[f"{split}_labels"].max()) for split in SPLITS)
+    if highest >= _MOST_CLASSES:
+        raise DatasetError(
+            f"{file}: the labels reach {highest}; class indices must lie between 0 and "
+            f"{_MOST_CLASSES - 1}"
+        )
+    task: Task = "binary-class" if highest <= 1 else "multi-class"
+    return task, tuple(map(str, range(max(highest, 1) + 1)))
+
+
+def _number(split: Split, n: int) -> list[str]:
+    return [f"{split}/{row}" for row in range(n)]
+
+
+def _labels(cached: Cached, split: Split, file: Path, task: Task, n_classes: int) -> np.ndarray:
+    labels = np.asarray(cached.arrays[f"{split}_labels"])
+    labels = labels.reshape(len(labels), -1)
+    width = n_classes if task == MULTI_LABEL else 1
+    if labels.shape[1] != width:
+        raise DatasetError(
+            f"{file}: {split}_labels has {labels.shape[1]} columns, but the task '{task}' "
+            f"with {n_classes} classes needs {width}"
+        )
+    highest = 1 if task == MULTI_LABEL else n_classes - 1
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high > highest:
+        raise DatasetError(
+            f"{file}: {split}_labels has the value {low if low < 0 else high}, "
+            f"but must lie between 0 and {highest}"
+        )
+    return np.ascontiguousarray(labels, dtype=np.uint8 if n_classes <= 256 else np.int64)

@@ -1,0 +1,200 @@
+"""From files of every kind to 8-bit squares."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medplus.datasets.decode import Reading, fit, glance, read
+from medplus.datasets.intensity import ImageFaultError
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (12, 12), dtype=np.uint8)
+RGB = RNG.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+
+
+def pixels(path, size=12, policy="squash", value_range=None):
+    found = glance(path)
+    reading = Reading(size, policy, "auto", value_range)
+    return read(path, reading, grey=not found.colour)[0]
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "bmp"])
+@pytest.mark.parametrize("image", [GREY, RGB], ids=["grey", "rgb"])
+def test_lossless_formats_keep_every_pixel(save, ending, image):
+    np.testing.assert_array_equal(pixels(save(f"a/x.{ending}", image)), image)
+
+
+def test_jpeg_is_what_pillow_decodes(save):
+    path = save("a/x.JPEG", RGB, quality=90)
+    np.testing.assert_array_equal(pixels(path), np.asarray(Image.open(path)))
+
+
+def test_transparent_parts_become_black(save):
+    alpha = np.full((12, 12, 1), 255, np.uint8)
+    alpha[:6] = 0
+    found = pixels(save("a/x.png", np.concatenate([RGB, alpha], axis=2)))
+    assert (found[:6] == 0).all()
+    np.testing.assert_array_equal(found[6:], RGB[6:])
+
+
+def test_grey_with_alpha_stays_grey(save):
+    found = pixels(save("a/x.png", Image.merge("LA", [Image.fromarray(GREY)] * 2)))
+    np.testing.assert_allclose(found, GREY.astype(float) ** 2 / 255, atol=1)
+
+
+def test_palette_of_colours_is_rgb_and_of_greys_is_grey(save):
+    few = Image.fromarray(RGB).quantize(8)
+    np.testing.assert_array_equal(pixels(save("a/x.png", few)), np.asarray(few.convert("RGB")))
+    grey = Image.fromarray(GREY).convert("P")
+    np.testing.assert_array_equal(pixels(save("a/y.png", grey)), GREY)
+
+
+def test_black_and_white(save):
+    found = pixels(save("a/x.png", Image.fromarray(GREY > 99)))
+    np.testing.assert_array_equal(found, np.where(GREY > 99, 255, 0))
+
+
+def test_cmyk_becomes_rgb(save):
+    ink = Image.fromarray(RNG.integers(0, 256, (12, 12, 4), dtype=np.uint8), "CMYK")
+    c, m, y, k = np.moveaxis(np.asarray(ink).astype(float), 2, 0)
+    expected = np.stack([(255 - x) * (255 - k) / 255 for x in (c, m, y)], axis=2)
+    np.testing.assert_allclose(pixels(save("a/x.tif", ink)), expected, atol=1)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_16_bits_are_scaled_by_their_whole_range(save, ending):
+    deep = RNG.integers(0, 65536, (12, 12), dtype=np.uint16)
+    found = pixels(save(f"a/x.{ending}", deep))
+    np.testing.assert_array_equal(found, np.rint(deep / 257))
+
+
+def test_value_range_replaces_the_whole_range(save):
+    deep = np.linspace(0, 5000, 144).reshape(12, 12).astype(np.uint16)
+    found = pixels(save("a/x.tif", deep), value_range=(1000, 4095))
+    np.testing.assert_array_equal(
+        found, np.rint((np.clip(deep.astype(float), 1000, 4095) - 1000) * 255 / 3095)
+    )
+
+
+def test_floats_lie_between_0_and_1(save):
+    values = RNG.random((12, 12), dtype=np.float32)
+    np.testing.assert_array_equal(
+        pixels(save("a/x.tif", values)), np.rint(values.astype(np.float64) * 255)
+    )
+    path = save("a/y.tif", values * 40)
+    with pytest.raises(ImageFaultError, match=r"not 0 and 1; say value_range: \[low, high\]"):
+        pixels(path)
+    assert pixels(path, value_range=(0, 40)).max() == np.rint(values.max() * 255)
+
+
+def test_floats_that_are_not_finite_are_refused(save):
+    values = np.full((12, 12), np.nan, np.float32)
+    with pytest.raises(ImageFaultError, match="not finite"):
+        pixels(save("a/x.tif", values))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns_the_image_upright(save, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = {
+        1: GREY, 2: GREY[:, ::-1], 3: GREY[::-1, ::-1], 4: GREY[::-1], 5: GREY.T,
+        6: np.rot90(GREY, -1), 7: GREY[::-1, ::-1].T, 8: np.rot90(GREY),
+    }[orientation]  # fmt: skip
+    np.testing.assert_array_equal(pixels(save("a/x.png", GREY, exif=exif)), upright)
+
+
+# --- size ----------------------------------------------------------------------------------------
+
+
+def test_shrinking_is_antialiased():
+    stripes = np.zeros((64, 64), np.uint8)
+    stripes[:, ::2] = 200
+    found = np.asarray(fit(Image.fromarray(stripes), 8, "squash"))
+    assert np.abs(found.astype(int) - 100).max() <= 12  # nearest pixels would be 0 or 200
+
+
+@pytest.mark.parametrize("shape", [(8, 16), (16, 8)])
+def test_policies_differ_in_what_they_do_to_the_longer_side(shape):
+    image = np.full(shape, 200, np.uint8)
+    ends = (slice(None), slice(None, 4)) if shape[1] > shape[0] else (slice(None, 4), slice(None))
+    image[ends] = 40
+    squashed, cropped, padded = (
+        np.asarray(fit(Image.fromarray(image), 8, policy)) for policy in ("squash", "crop", "pad")
+    )
+    assert squashed.shape == cropped.shape == padded.shape == (8, 8)
+    assert squashed.min() < 50 and (cropped == 200).all()
+    wide = padded if shape[1] > shape[0] else padded.T
+    assert (wide[:2] == 0).all() and (wide[6:] == 0).all() and (wide[2:6] > 0).all()
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+
+def test_animated_and_multi_page_images_are_refused(save):
+    more = [Image.fromarray(GREY.T)]
+    for name in ("x.png", "x.tif"):
+        path = save(f"a/{name}", GREY, save_all=True, append_images=more)
+        with pytest.raises(ImageFaultError, match="holds 2 images"):
+            glance(path)
+
+
+def double_tiff(pages: int) -> bytes:
+    """Return a TIFF of RGB in doubles, as scikit-image's multipage_rgb.tif, which Pillow knows not.
+
+    Each page has 1 × 1 pixel; its bits stand at byte 8, its pixel at byte 16.
+    """
+    start, text = 40, b""
+    for page in range(pages):
+        tags = [
+            (256, 4, 1, 1), (257, 4, 1, 1), (258, 3, 3, 8), (259, 3, 1, 1), (262, 3, 1, 2),
+            (273, 4, 1, 16), (277, 3, 1, 3), (278, 4, 1, 1), (279, 4, 1, 24), (339, 3, 1, 3),
+        ]  # fmt: skip
+        size = 2 + 12 * len(tags) + 4
+        after = start + (page + 1) * size if page + 1 < pages else 0
+        text += struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+        text += struct.pack("<I", after)
+    return struct.pack("<2sHI3H2x3d", b"II", 42, start, 64, 64, 64, 0.1, 0.2, 0.3) + text
+
+
+def test_tiffs_that_pillow_cannot_open_are_told_for_what_they_are(tmp_path):
+    path = tmp_path / "x.tif"
+    path.write_bytes(double_tiff(1))
+    with pytest.raises(ImageFaultError, match=r"pixels of 64 \+ 64 \+ 64 bits cannot be read"):
+        glance(path)
+    path.write_bytes(double_tiff(2))
+    with pytest.raises(ImageFaultError, match=r"several images \(multi-page\)"):
+        glance(path)
+    path.write_bytes(double_tiff(2)[:60])
+    with pytest.raises(ImageFaultError, match="no PNG, JPEG, TIFF or BMP image, or damaged"):
+        glance(path)
+
+
+def test_image_bombs_are_refused(save, monkeypatch):
+    path = save("a/x.png", GREY)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # 144 is less than twice as many
+    with pytest.raises(ImageFaultError, match="more than 0 million pixels"):
+        glance(path)
+
+
+def test_damaged_files_are_refused(save):
+    path = save("a/x.png", RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ImageFaultError), warnings.catch_warnings():
+        pixels(path)
+    path.write_bytes(b"no image")
+    with pytest.raises(ImageFaultError, match="no PNG, JPEG, TIFF or BMP"):
+        glance(path)
+
+
+def test_content_does_not_depend_on_the_format(save):
+    reading = Reading(4, "squash", "auto", None)
+    contents = {read(save(f"a/x.{end}", GREY), reading, True)[1] for end in ("png", "bmp", "tif")}
+    assert len(contents) == 1
+    assert read(save("a/y.png", GREY.T), reading, True)[1] not in contents

@@ -1,0 +1,112 @@
+"""`--group-column`: asked for once, remembered by the split, refused where it means nothing."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from medplus.datasets.sources import load_dataset
+from medplus.errors import UsageError
+
+pytestmark = pytest.mark.usefixtures("fast_disk")
+
+
+@pytest.fixture
+def patients(fill) -> Path:
+    """Sixty images of fifteen patients, in a table without splits."""
+    root = fill({"images": 60})
+    with (root / "labels.csv").open("w", newline="") as file:
+        rows = [[f"images/{i}.png", i % 2, f"p{i // 4}", f"s{i // 12}"] for i in range(60)]
+        csv.writer(file).writerows([["path", "label", "patient", "site"], *rows])
+    return root
+
+
+def splits_of(root: Path) -> dict[str, str]:
+    with (root / "splits.csv").open(newline="") as file:
+        return {row["path"]: row["split"] for row in csv.DictReader(file)}
+
+
+def test_groups_that_a_command_names_stay_whole_and_later_commands_need_not_name_them(
+    cli, patients
+):
+    words = ("--dataset", str(patients), "--backbone", "pixels", "--json")
+    ran = cli("extract", *words, "--size", "6", "--group-column", "patient")
+    assert ran.code == 0, ran.err
+    split = splits_of(patients)
+    for patient in range(15):
+        assert len({split[f"images/{i}.png"] for i in range(4 * patient, 4 * patient + 4)}) == 1
+    [store] = ran.document["stores"]
+    [again] = cli("extract", *words, "--size", "6").document["stores"]
+    assert (again["status"], again["key"]) == ("skipped", store["key"])
+    larger = load_dataset(str(patients), 8)
+    assert {s: len(p) for s, p in larger.splits.items()} == store["splits"]
+    assert splits_of(patients) == split
+
+
+@pytest.mark.parametrize("first", [None, "patient"])
+def test_another_column_than_the_written_splits_is_refused(patients, first):
+    load_dataset(str(patients), 6, group_column=first)
+    with pytest.raises(UsageError, match=r"splits.csv was made with .* group_column=site .*anew"):
+        load_dataset(str(patients), 6, group_column="site")
+
+
+def test_another_column_than_the_descriptions_is_refused(patients):
+    (patients / "dataset.yaml").write_text("group_column: patient")
+    with pytest.raises(UsageError, match=r"--group-column site: .* says group_column: patient"):
+        load_dataset(str(patients), 6, group_column="site")
+    load_dataset(str(patients), 6, group_column="patient")
+
+
+def test_given_splits_are_checked_also_after_they_were_read_without(fill):
+    root = fill({"images": 6})
+    rows = [[f"images/{i}.png", ("train", "val", "test")[i % 3], i % 2, "p"] for i in range(6)]
+    with (root / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "split", "label", "patient"], *rows])
+    load_dataset(str(root), 6)
+    with pytest.raises(UsageError, match="1 group of 1 in the column 'patient'"):
+        load_dataset(str(root), 6, group_column="patient")
+
+
+def test_folder_without_a_table_has_no_columns(fill):
+    with pytest.raises(UsageError, match="no table whose group_column"):
+        load_dataset(str(fill({"a": 5, "b": 5})), 6, group_column="patient")
+
+
+def test_column_that_the_table_lacks_is_named(patients):
+    with pytest.raises(UsageError, match=r"no column 'pateint' .*did you mean 'patient'"):
+        load_dataset(str(patients), 6, group_column="pateint")
+
+
+@pytest.mark.parametrize("name", ["breastmnist", "my.npz"])
+@pytest.mark.parametrize("command", ["extract", "finetune"])
+def test_it_is_refused_for_what_is_no_folder_before_anything_is_read(cli, patients, command, name):
+    ran = cli(
+        command, "--dataset", f"{patients},{name}", "--backbone", "pixels", "--group-column", "p"
+    )
+    assert ran.code == 2
+    assert "--group-column p is for folders of images, whose splits are still to be" in ran.err
+    assert not (patients / ".medplus-cache").exists()
+
+
+# --- progress ------------------------------------------------------------------------------------
+
+
+def test_images_are_reported_as_they_are_read(fill):
+    from contextlib import contextmanager
+
+    told: list[object] = []
+
+    @contextmanager
+    def progress(description, total, unit):
+        told.append((description, total, unit))
+        yield told.append
+
+    root = fill({"a": 50, "b": 50})
+    load_dataset(str(root), 6, progress=progress)
+    assert told[0] == ("data 6 px · reading", 100, "img")
+    assert sum(told[1:]) == 100 and len(told) > 2
+    told.clear()
+    load_dataset(str(root), 6, progress=progress)
+    assert told == []

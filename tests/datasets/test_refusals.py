@@ -1,0 +1,174 @@
+"""Folders that cannot be a dataset: one sentence, counts and names, and nothing half-cached."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medplus.errors import DatasetError, UsageError
+from medplus.vocabulary import SPLITS
+from tests.datasets.folders import SPLIT_FOLDERS, describe, load, refusal, write_table
+
+pytestmark = pytest.mark.usefixtures("fast_disk")
+
+
+def test_empty_folder(tmp_path):
+    (tmp_path / "data").mkdir()
+    assert "holds no images; medplus reads .png, .jpg" in refusal(tmp_path / "data", DatasetError)
+
+
+def test_folder_of_other_files(tmp_path):
+    (tmp_path / "data/a").mkdir(parents=True)
+    (tmp_path / "data/a/x.webp").write_bytes(b"")
+    assert "(other files: .webp 1)" in refusal(tmp_path / "data")
+
+
+def test_images_outside_class_folders(fill):
+    root = fill({"a": 3, "b": 3, ".": 2})
+    assert "2 images (0.png, 1.png) in the folder itself" in refusal(root, UsageError)
+
+
+def test_split_folders_beside_others(fill):
+    message = refusal(fill({"train/a": 3, "extra/a": 3}))
+    assert "folders of splits (train) lie beside others (extra)" in message
+
+
+def test_images_in_a_split_but_no_class(fill):
+    assert "3 images (test/0.png, test/1.png, test/2.png) in a split's folder" in refusal(
+        fill({"train/a": 3, "test": 3})
+    )
+
+
+def test_class_of_one_image(fill):
+    message = refusal(fill({"a": 9, "b": 1, "c": 2}))
+    assert "2 classes (b, c) with fewer than 3 images cannot be split 3 ways" in message
+
+
+def test_one_class(fill):
+    assert "all 9 images are of the class 'a'" in refusal(fill({"a": 9}))
+
+
+def test_unreadable_and_animated_images_are_counted_and_named(fill, save):
+    root = fill({"a": 5, "b": 5})
+    (root / "a/0.png").write_bytes(b"no image")
+    save("b/1.png", np.zeros((6, 6), np.uint8), save_all=True,
+         append_images=[Image.new("L", (6, 6), 9)])  # fmt: skip
+    message = refusal(root, DatasetError)
+    assert "2 images cannot be used: a/0.png: it is no PNG, JPEG" in message
+    assert "the others: (b/1.png)" in message
+
+
+def test_image_cut_short_is_found_when_it_is_decoded(fill):
+    root = fill({"a": 5, "b": 5}, size=(64, 64))
+    whole = (root / "b/2.png").read_bytes()
+    (root / "b/2.png").write_bytes(whole[:2000])
+    assert "1 image cannot be used: b/2.png" in refusal(root)
+
+
+def test_newline_in_a_name_stays_out_of_the_message(fill, tmp_path):
+    root = fill({"a": 5, "b": 5})
+    (root / "a/x\ny.png").write_bytes(b"")
+    assert r"'a/x\ny.png'" in refusal(root)
+
+
+def test_same_content_in_train_and_test_is_counted(fill, caplog):
+    root = fill(SPLIT_FOLDERS)
+    Image.open(root / "train/a/0.png").save(root / "test/b/copy.bmp")
+    load(root)
+    assert "1 image of test has the same content as one of train (test/b/copy.bmp)" in caplog.text
+
+
+@pytest.mark.parametrize("target", ["outside.png", "outside", "nowhere"])
+def test_links_that_lead_out_are_refused(fill, tmp_path, target):
+    root = fill({"a": 5, "b": 5})
+    (tmp_path / "outside").mkdir()
+    Image.new("L", (6, 6)).save(tmp_path / "outside.png")
+    (root / "a/link.png").symlink_to(tmp_path / target)
+    assert "1 link (a/link.png)" in refusal(root, DatasetError)
+
+
+def test_link_within_the_folder_is_followed(fill):
+    root = fill({"a": 5, "b": 5})
+    (root / "a/link.png").symlink_to(root / "a/0.png")
+    assert sum(len(load(root).splits[s]) for s in SPLITS) == 11
+
+
+HEAD = ["path", "split", "label"]
+GOOD = [[f"i/{n}.png", SPLITS[n % 3], n % 2] for n in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([HEAD, *GOOD, ["i/7.png", "test", 1]], "1 row of 7 without an image"),
+        ([HEAD, *GOOD, ["../x.png", "test", 1]], "1 row of 7 without an image"),
+        ([HEAD, *GOOD, GOOD[0]], "1 path (i/0.png) on several rows"),
+        ([HEAD, *GOOD[:5], ["i/5.png", "", 1]], "1 row without split (rows 7)"),
+        ([HEAD, *GOOD[:5], ["i/5.png", "test", ""]], "1 row without label (rows 7)"),
+        ([HEAD, *GOOD[:5], ["i/5.png", "dev", 1]], "unknown split 'dev'"),
+        ([["pth", "split", "label"], *GOOD], "no column 'path'"),
+        ([["path", "split", "kind"], *[[*row[:2], "x"] for row in GOOD]], "neither a column"),
+        ([HEAD], "has no rows"),
+    ],
+)
+def test_tables_that_do_not_fit(fill, rows, message):
+    root = fill({"i": 6})
+    write_table(root, rows)
+    assert message in refusal(root, UsageError)
+
+
+def test_patient_in_two_splits_is_refused_unless_allowed(fill, caplog):
+    root = fill({"i": 6})
+    rows = [[*row, f"p{n // 2}"] for n, row in enumerate(GOOD)]
+    write_table(root, [[*HEAD, "patient"], *rows])
+    describe(root, "group_column: patient")
+    message = refusal(root, UsageError)
+    assert "3 groups of 3 in the column 'patient' (p0, p1, p2) stand in several splits" in message
+    describe(root, "group_column: patient\nallow_shared_groups: true")
+    load(root)
+    assert "stand in several splits" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("polcy: pad", "line 1: unknown key 'polcy'; did you mean 'policy'?"),
+        ("seed: 1\npolicy: stretch", "line 2: policy: "),
+        ("fractions: {train: 0.9, val: 0.2, test: 0.2}", "must add up to 1"),
+        ("fractions: {trian: 0.9}", "unknown key 'trian'; did you mean 'train'?"),
+        ("value_range: [9, 3]", "low < high"),
+        ("classes: [a, a]", "names something twice"),
+        ("classes: [a, c]", "1 class (b) not among the classes of dataset.yaml"),
+        ("task: binary", "task"),
+        ("task: multi-label", "each image has one class"),
+        ("group_column: patient", "has no table whose group_column could be meant"),
+        ("table: gone.csv", "gone.csv does not exist"),
+        ("seed: [", "is not valid YAML"),
+    ],
+)
+def test_descriptions_that_do_not_fit(fill, text, message):
+    root = fill({"a": 5, "b": 5})
+    describe(root, text)
+    assert message in refusal(root, UsageError)
+
+
+def test_written_splits_that_no_longer_fit(fill, save, caplog):
+    root = fill({"a": 5, "b": 5})
+    load(root)
+    save("a/new.png", np.zeros((6, 6), np.uint8))
+    with pytest.raises(UsageError, match=r"does not name 1 image \(a/new.png\)"):
+        load(root)
+    (root / "a/new.png").unlink()
+    describe(root, "seed: 3")
+    with pytest.raises(UsageError, match=r"was made with seed=0 .* delete it to split anew"):
+        load(root)
+    (root / "splits.csv").unlink()
+    load(root)
+    train = next(r["path"] for r in csv.DictReader((root / "splits.csv").open())
+                 if r["split"] == "train")  # fmt: skip
+    (root / train).unlink()
+    load(root)
+    assert "names what is gone: 1 image" in caplog.text
