@@ -8,9 +8,8 @@ from itertools import product
 import pandas as pd
 
 from medplus.backbones.catalog import PAPER
-from medplus.reporting.baseline import load_baseline
+from medplus.reporting.baseline import load_baseline, paper_conditions
 from medplus.reporting.cells import KEYS
-from medplus.reporting.paper import paper_conditions
 from medplus.reporting.runs import ANY
 from medplus.reporting.series import Extent
 from medplus.reporting.statistics.ties import settle

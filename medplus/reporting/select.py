@@ -10,8 +10,8 @@ from typing import Any, Literal
 import pandas as pd
 
 from medplus.errors import UsageError, nearest
+from medplus.reporting.baseline import paper_conditions
 from medplus.reporting.cells import KEYS, order_protocols, sort_cells
-from medplus.reporting.paper import paper_conditions
 from medplus.reporting.runs import ANY, SHARED, TUNED, describe
 
 UNLIKE_COLUMNS = ["reason", *KEYS, "acc_mean", "n_seeds", "conditions", "runs"]

@@ -152,19 +152,6 @@ def test_gain_that_is_missing_is_told_apart_from_none():
     assert cell_texts(figure.axes[0], 3)[0][:2] == ["–", "–"]
 
 
-def test_boxes_show_quartiles_over_datasets(paper, drawn_paper):
-    figure = drawn_paper["fig4_boxes"]
-    for axes, protocol in zip(figure.axes, ("finetune", "probe", "knn"), strict=False):
-        boxes = {patch.get_label(): patch for patch in axes.patches}
-        assert len(boxes) == 40
-        for (backbone, size), group in paper.cells[paper.cells["protocol"] == protocol].groupby(
-            ["backbone", "size"]
-        ):
-            corners = boxes[f"{backbone}, {size}"].get_path().vertices[:, 0]
-            low, high = np.percentile(group["acc_mean"], [25, 75])
-            assert (corners.min(), corners.max()) == pytest.approx((low, high))
-
-
 def test_pairwise_writes_p_and_marks_significance(paper, drawn_paper):
     axes = drawn_paper["fig5_pairwise"].axes[0]
     assert len(axes.texts) == len(axes.patches) == 45

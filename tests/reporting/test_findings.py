@@ -166,17 +166,12 @@ class TestRuns:
     def test_missing_cells_are_counted(self, tmp_path: Path) -> None:
         for dataset, backbone in (("a", "vgg16"), ("a", "resnet18"), ("b", "vgg16")):
             write_record(tmp_path, "knn", dataset, backbone)
+        write_record(tmp_path, dataset="a", backbone="vgg16")
 
         notes = [note.text for note in analyse(tmp_path).notes]
-        assert any(text.startswith("1 of 4 cells of the grid have no runs") for text in notes)
+        assert any(text.startswith("4 of 8 cells of the grid have no runs") for text in notes)
+        assert any(text.endswith("compared with others: linear probe 28 px (1).") for text in notes)
         assert any("1 of 2 datasets have no setting that all" in text for text in notes)
-
-    def test_averages_over_fewer_datasets_are_named(self, tmp_path: Path) -> None:
-        for dataset in ("a", "b"):
-            write_record(tmp_path, "knn", dataset=dataset)
-        write_record(tmp_path, dataset="a")
-        texts = [note.text for note in analyse(tmp_path).notes]
-        assert any(text.endswith("compared with others: linear probe 28 px (1).") for text in texts)
 
     def test_what_is_left_out_is_told(self, tmp_path: Path) -> None:
         write_record(tmp_path, dataset="a")

@@ -185,7 +185,6 @@ def test_means_and_deviations_over_seeds() -> None:
     ("other", "reason"),
     [
         ({"data": "phantom"}, "data phantom, not official"),
-        ({"data": "unofficial"}, "data unofficial, not official"),
         ({"weights": "random"}, "weights random, not trained"),
         ({"fit": "native"}, "fit native, not pad"),
         ({"precision": "bf16"}, "precision bf16, not fp32"),

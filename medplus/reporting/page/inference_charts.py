@@ -20,6 +20,14 @@ from medplus.reporting.statistics.transfer import Transfer
 
 _PROTOCOL_SYMBOLS = {"finetune": "circle", "probe": "diamond", "knn": "square"}
 _MOST_LEVELS = 4.0
+_WITH_TEXT = {
+    "zmin": -_MOST_LEVELS,
+    "zmax": _MOST_LEVELS,
+    "texttemplate": "%{text}",
+    "hovertemplate": "%{hovertext}<extra></extra>",
+    "hoverongaps": False,
+    "colorscale": "diverging",
+}
 
 
 def pairwise(tests: pd.DataFrame) -> Chart:
@@ -44,19 +52,7 @@ def pairwise(tests: pd.DataFrame) -> Chart:
         "xaxis": {"side": "top", "tickangle": -40, **axis},
         "yaxis": {"autorange": "reversed", **axis},
     }
-    trace = parts.heatmap(
-        shown,
-        shown,
-        z,
-        zmin=-_MOST_LEVELS,
-        zmax=_MOST_LEVELS,
-        text=texts,
-        texttemplate="%{text}",
-        hovertext=hovers,
-        hovertemplate="%{hovertext}<extra></extra>",
-        hoverongaps=False,
-        colorscale="diverging",
-    )
+    trace = parts.heatmap(shown, shown, z, text=texts, hovertext=hovers, **_WITH_TEXT)
     return Chart(
         "chart-pairwise",
         "Matrix: the p value of every pair of backbones. The table below holds the same numbers.",

@@ -5,7 +5,6 @@ import re
 from itertools import pairwise
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from medplus.reporting.baseline import DOI
@@ -15,7 +14,6 @@ from medplus.reporting.page import PageLinks, chart_parts, render_page
 from medplus.reporting.page.inline import safe_json
 from medplus.reporting.page.links import href
 from medplus.reporting.palette import label_of
-from medplus.reporting.series import best_and_second
 from tests.reporting.page import sample
 from tests.reporting.page.document import Document, seen
 from tests.reporting.page.sample import ATTACK
@@ -108,15 +106,6 @@ def test_best_is_strong_and_second_underlined(document, paper):
                 if percent(row.acc_mean) == values[place]:
                     wanted[tag].append(printed(row.acc_mean, row.acc_std))
     assert marked == {tag: sorted(texts) for tag, texts in wanted.items()}
-
-
-def test_equal_scores_share_a_mark_and_a_cell_alone_has_none():
-    cells = pd.DataFrame(
-        [("d", "knn", "a", 28, 90.001), ("d", "knn", "b", 28, 90.004), ("d", "knn", "c", 28, 89.0),
-         ("d", "knn", "a", 64, 95.0), ("d", "probe", "a", 28, np.nan)],
-        columns=[*KEYS, "acc_mean"],
-    )  # fmt: skip
-    assert best_and_second(cells, "acc_mean") == ["best", "best", "second", "", ""]
 
 
 def test_pairwise_table_equals_the_frame(document, paper):

@@ -112,32 +112,27 @@ def test_too_little_to_compare(make_cells, baseline):
     assert transfer(baseline.iloc[:0], CHEAP, TARGET) is None
 
 
-def test_defaults_go_from_the_smallest_size_to_fine_tuning_at_the_largest(baseline):
-    found = default_transfers(baseline)
-    assert [(one.cheap, one.target) for one in found] == [
-        (("knn", 28), ("finetune", 224)),
-        (("probe", 28), ("finetune", 224)),
-    ]
-    assert all(type(size) is int for one in found for _, size in (one.cheap, one.target))
-
-
-def test_without_fine_tuning_knn_is_set_against_the_probe(baseline):
-    found = default_transfers(baseline[baseline["protocol"] != "finetune"])
-    assert [(one.cheap, one.target) for one in found] == [(("knn", 28), ("probe", 224))]
-
-
-def test_each_protocol_has_its_own_smallest_and_largest_size(baseline):
-    sizes = {"finetune": (28, 64), "probe": (128, 224), "knn": (64,)}
-    chosen = [s in sizes[p] for p, s in zip(baseline["protocol"], baseline["size"], strict=True)]
-    found = default_transfers(baseline[chosen])
-    assert [one.cheap for one in found] == [("knn", 64), ("probe", 128)]
-    assert {one.target for one in found} == {("finetune", 64)}
-
-
-def test_one_protocol_predicts_nothing(baseline):
-    for protocol in ("finetune", "probe", "knn"):
-        assert default_transfers(baseline[baseline["protocol"] == protocol]) == []
-    assert default_transfers(baseline.iloc[:0]) == []
+@pytest.mark.parametrize(
+    ("sizes", "found"),
+    [
+        ({"finetune": (28, 224), "probe": (28, 224), "knn": (28, 224)},
+         ["knn 28 finetune 224", "probe 28 finetune 224"]),
+        ({"probe": (28, 224), "knn": (28, 224)}, ["knn 28 probe 224"]),
+        ({"finetune": (28, 64), "probe": (128, 224), "knn": (64,)},
+         ["knn 64 finetune 64", "probe 128 finetune 64"]),
+        ({"finetune": (28, 64)}, []),
+        ({"probe": (28, 64)}, []),
+        ({"knn": (28, 64)}, []),
+        ({}, []),
+    ],
+)  # fmt: skip
+def test_defaults_go_from_the_smallest_size_to_the_dearest_protocol_at_the_largest(
+    baseline, sizes, found
+):
+    pairs = zip(baseline["protocol"], baseline["size"], strict=True)
+    cells = baseline[[size in sizes.get(protocol, ()) for protocol, size in pairs]]
+    transfers = default_transfers(cells)
+    assert [f"{' '.join(map(str, (*one.cheap, *one.target)))}" for one in transfers] == found
 
 
 @settings(max_examples=20)
