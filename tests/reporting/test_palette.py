@@ -34,8 +34,3 @@ def test_others_look_alike_in_every_order_of_the_table():
 def test_markers_are_matplotlibs():
     for name in [*PAPER, "pixels", *(f"net{i}" for i in range(6))]:
         MarkerStyle(palette.look_of(name, [f"net{i}" for i in range(6)]).marker)
-
-
-def test_only_the_papers_have_short_names():
-    assert palette.label_of("vit_base_patch16_224.dino") == "DINO ViT-B/16"
-    assert palette.label_of("my_net") == "my_net"

@@ -14,7 +14,6 @@ from medplus.reporting.figures.style import (
     GREY,
     INK,
     LARGE,
-    SMALL,
     Sign,
     rank_ticks,
     short_names,
@@ -68,7 +67,7 @@ def draw_critical_difference(analysis: Analysis) -> Figure | None:
         ends = [scale.at(result.mean_ranks[name]) for name in (clique[0], clique[-1])]
         y = bars + _BAR * line
         axes.plot([ends[0] - 0.7, ends[1] + 0.7], [y, y], color=INK, lw=2.6, label=f"clique {line}")
-    sheet.text(MARGIN, height - LINE - 1.0, _caption(result), fontsize=SMALL, color=GREY)
+    sheet.note(MARGIN, height - LINE - 1.0, _caption(result))
     return sheet.figure
 
 

@@ -9,7 +9,7 @@ from medplus.reporting.analysis import Analysis
 from medplus.reporting.cells import order_backbones, order_protocols
 from medplus.reporting.figures.heatmap import DIVERGING, draw_heatmap, label_columns, label_rows
 from medplus.reporting.figures.sheet import MARGIN, WIDE, Sheet, text_width
-from medplus.reporting.figures.style import GREY, NORMAL, SMALL, short_names
+from medplus.reporting.figures.style import NORMAL, short_names
 from medplus.reporting.format import MISSING
 from medplus.reporting.palette import PROTOCOL_LABELS
 from medplus.reporting.series import gains_by_step
@@ -40,11 +40,9 @@ def draw_gains(analysis: Analysis) -> Figure | None:
         axes.set_title(PROTOCOL_LABELS[protocol])
         label_rows(axes, names if axes is panels[0] else [""] * len(names))
         label_columns(axes, [f"{first}→{second}" for first, second in steps])
-    sheet.text(
+    sheet.note(
         left,
         _TOP + height + _BELOW + 1.0,
         "datasets with a higher mean ACC at the larger size, of those that have both sizes (px)",
-        fontsize=SMALL,
-        color=GREY,
     )
     return sheet.figure

@@ -14,7 +14,7 @@ from medplus.reporting.analysis import Analysis
 from medplus.reporting.cells import order_backbones
 from medplus.reporting.figures.heatmap import label_rows, readable_on
 from medplus.reporting.figures.sheet import LINE, MARGIN, WIDE, Sheet, legend_height, text_width
-from medplus.reporting.figures.style import GREY, INK, MISSING, NORMAL, SMALL, mixed, short_names
+from medplus.reporting.figures.style import INK, MISSING, NORMAL, mixed, short_names
 from medplus.reporting.format import counted, p_value
 
 ROW_BETTER, COLUMN_BETTER = "#0072B2", "#E69F00"
@@ -59,7 +59,7 @@ def draw_pairwise(analysis: Analysis) -> Figure | None:
         [names[name] for name in across], rotation=45, ha="right", rotation_mode="anchor"
     )
     sheet.legend(MARGIN, below, WIDE - 2 * MARGIN, _signs())
-    sheet.text(MARGIN, below + legend + 1.5, _caption(analysis), fontsize=SMALL, color=GREY)
+    sheet.note(MARGIN, below + legend + 1.5, _caption(analysis))
     return sheet.figure
 
 

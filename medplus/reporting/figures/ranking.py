@@ -11,7 +11,7 @@ from medplus.reporting.analysis import Analysis
 from medplus.reporting.cells import ALL, order_protocols
 from medplus.reporting.figures.heatmap import SEQUENTIAL, draw_heatmap, label_columns, label_rows
 from medplus.reporting.figures.sheet import MARGIN, WIDE, Sheet, text_width
-from medplus.reporting.figures.style import GREY, NORMAL, SMALL, short_names
+from medplus.reporting.figures.style import NORMAL, short_names
 from medplus.reporting.palette import PROTOCOL_LABELS
 from medplus.reporting.series import Setting, ranks_by_setting
 
@@ -55,7 +55,7 @@ def draw_ranking(analysis: Analysis) -> Figure | None:
             label_rows(axes, names if axes is panels[0] else [""] * len(names))
             label_columns(axes, [str(rank) for rank in ranks])
     left_out = n_backbones - len(backbones)
-    sheet.text(left, below + 1.0, _legend(left_out), fontsize=SMALL, color=GREY)
+    sheet.note(left, below + 1.0, _legend(left_out))
     return sheet.figure
 
 

@@ -116,6 +116,7 @@ def look() -> Iterator[None]:
         yield
 
 
+_TICKS = {"color": GREY, "labelcolor": INK, "major.width": 0.6, "major.size": 2.5, "major.pad": 2}
 _SETTINGS: dict[Any, Any] = {
     "text.parse_math": False,
     "font.size": NORMAL,
@@ -134,16 +135,7 @@ _SETTINGS: dict[Any, Any] = {
     "grid.color": FAINT,
     "grid.linewidth": 0.6,
     "text.color": INK,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-    "xtick.major.pad": 2,
-    "ytick.major.pad": 2,
+    **{f"{axis}tick.{name}": value for axis in "xy" for name, value in _TICKS.items()},
     "lines.linewidth": 1.1,
     "lines.markersize": 4,
     "lines.markeredgewidth": 0.4,

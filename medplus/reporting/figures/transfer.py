@@ -19,7 +19,7 @@ from medplus.reporting.figures.sheet import (
     backbone_style,
     legend_height,
 )
-from medplus.reporting.figures.style import FAINT, GREY, SMALL, Sign, rank_ticks, short_names, signs
+from medplus.reporting.figures.style import FAINT, GREY, Sign, rank_ticks, short_names, signs
 from medplus.reporting.format import counted, percent
 from medplus.reporting.palette import setting_label
 from medplus.reporting.statistics.transfer import Transfer
@@ -56,14 +56,12 @@ def draw_transfer(analysis: Analysis) -> Figure | None:
         sheet.legend(_LEFT + _PANEL + MARGIN, _TOP, 0, entries)
     else:
         sheet.legend(MARGIN, down * row, WIDE - 2 * MARGIN, entries)
-    sheet.text(
+    sheet.note(
         MARGIN,
         sheet.height - MARGIN - notes + 2.0,
         "coloured: mean rank over datasets (1 = best); grey: ranks on single datasets, the larger "
         "the more datasets;\nline: equal ranks, above it a backbone does worse than the cheap "
         "setting promised",
-        fontsize=SMALL,
-        color=GREY,
     )
     return sheet.figure
 
