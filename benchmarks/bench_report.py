@@ -18,6 +18,7 @@ from medplus.datasets.catalog import FLAGS
 from medplus.reporting.runs import read_runs
 from medplus.runs.record import RunRecord
 from medplus.seal import seal
+from medplus.spec import ExtractSpec
 from medplus.vocabulary import PAPER_SEEDS, SIZES
 
 ROUNDS = 3
@@ -111,12 +112,14 @@ def _write_records(root: Path) -> list[Path]:
             acc = float(rng.uniform(0.3, 0.95))
             scores = {"acc": acc, "auc": acc, "acc_ci95": [acc - 0.02, acc + 0.02], "n": 1000}
             record = RunRecord(
+                spec=ExtractSpec(dataset, size, backbone, "pretrained", "pad", "prelogits", "fp32"),
                 run_id=folder.name, path=str(folder), protocol=protocol, dataset=dataset, size=size,
-                backbone=backbone, task="multi-class", n_classes=8, data_source="official",
-                licence="CC BY 4.0", weights="pretrained", metrics={"val": scores, "test": scores},
-                seconds=1.0, cost={"seconds": 1.0, "device_seconds": 1.0}, environment={},
-                config={"protocol": protocol, **own}, created="2026-01-01T00:00:00Z",
-                network={"fit": "pad", "precision": "fp32"}, **own,
+                backbone=backbone, tag=backbone, task="multi-class", classes=list("abcdefgh"),
+                data_source="official", licence="CC BY 4.0", weights="pretrained",
+                dataset_digest="", weights_sha256="", backbone_digest="",
+                metrics={"val": scores, "test": scores}, seconds=1.0,
+                cost={"seconds": 1.0, "device_seconds": 1.0}, environment={},
+                config={"protocol": protocol, **own}, created="2026-01-01T00:00:00Z", **own,
             )  # fmt: skip
             paths.append(folder / "record.json")
             paths[-1].write_text(json.dumps(seal(record.to_dict())))

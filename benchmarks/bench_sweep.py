@@ -179,16 +179,15 @@ def _write_store(root: Path, spec: ExtractSpec, document: dict) -> None:
 
 def _records(grid, protocol: str, spec: ExtractSpec, record: dict) -> Iterator[tuple[str, dict]]:
     common = {"dataset": spec.dataset, "size": spec.size, "backbone": spec.backbone,
-              "weights": "pretrained", "spec": asdict(spec)}  # fmt: skip
-    facts = {"backbone": spec.backbone, "fit": "pad"}
+              "tag": spec.backbone, "weights": "pretrained", "spec": asdict(spec)}  # fmt: skip
     if protocol == "finetune":
-        record = {**record, **common, "network": {**record["network"], **facts}}
+        record = {**record, **common}
         recipe = grid.finetune.recipe.model_dump(mode="json")
         for seed in grid.seeds:
             yield f"run-{seed}", {**record, "seed": seed,
                                   "config": {**record["config"], "recipe": recipe}}  # fmt: skip
         return
-    record = {**record, **common, "store": {**record["store"], **facts}}
+    record = {**record, **common}
     if protocol == "knn":
         yield "run", record
         return

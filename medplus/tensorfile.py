@@ -112,19 +112,6 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         return {name: _tensor(header[name], block) for name in sorted(header)}, document
 
 
-def is_sealed(path: Path) -> bool:
-    """Tell whether a file begins as those of `write_tensors` do, whole or not.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read.
-    """
-    with path.open("rb") as file:
-        file.seek(8)
-        return file.read(len(_OPENING)) == _OPENING
-
-
 def read_document(path: Path) -> dict[str, Any]:
     """Read and verify only the header; the tensors may be damaged all the same.
 

@@ -126,7 +126,7 @@ def store_info() -> Callable[..., StoreInfo]:
         dim: int,
         *,
         dtype: str = "float32",
-        classes: int = 3,
+        classes: int | list[str] = 3,
         dataset: str = "toy",
         size: int = 28,
         backbone: str = "toynet",
@@ -147,7 +147,9 @@ def store_info() -> Callable[..., StoreInfo]:
             "data_source": "custom",
             "licence": "CC0",
             "task": "multi-class",
-            "classes": [f"class {i}" for i in range(classes)],
+            "classes": [f"class {i}" for i in range(classes)]
+            if isinstance(classes, int)
+            else classes,
             "backbone": backbone,
             "tag": f"{backbone}.tag",
             "weights": weights or "none",

@@ -56,8 +56,8 @@ def test_functions_stay_functions_whatever_was_imported_before(name):
 
 def test_from_import_gives_the_same_functions():
     from medplus import knn, probe
-    from medplus.heads.knn.protocol import knn as knn_itself
-    from medplus.heads.probe.protocol import probe as probe_itself
+    from medplus.heads.knn.classify import knn as knn_itself
+    from medplus.heads.probe.fit import probe as probe_itself
 
     assert knn is knn_itself
     assert probe is probe_itself

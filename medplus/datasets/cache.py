@@ -219,7 +219,7 @@ def _lock_file(folder: Path) -> Path:
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:
-    meta, intact = unseal(json.loads((folder / META).read_bytes()), required=True)
+    meta, intact = unseal(json.loads((folder / META).read_bytes()))
     if not intact or meta["schema"] != _SCHEMA:
         raise ValueError(f"{folder / META} is damaged, or of another version of medplus")
     return meta

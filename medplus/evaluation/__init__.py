@@ -1,5 +1,5 @@
 """Scoring a saved network or head again, on its own data or on others of the same classes."""
 
-from medplus.evaluation.protocol import evaluate
+from medplus.evaluation.rescore import evaluate
 
 __all__ = ["evaluate"]

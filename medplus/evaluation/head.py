@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -22,62 +22,55 @@ from medplus.embeddings.store import (
     to_place,
 )
 from medplus.errors import DatasetError, RunError, StoreError, UsageError
-from medplus.evaluation.trial import Labelling, Request, Trial, check_labelling
-from medplus.heads.evaluation import read_split, store_facts
+from medplus.evaluation.prepared import EvaluationOptions, Labelling, Prepared, check_labelling
+from medplus.heads.stored import read_split, store_facts
 from medplus.runs.ledger import HEAD_FILE, read_head
-from medplus.runs.record import RunRecord
-from medplus.vocabulary import Split, Task
+from medplus.runs.record import Provenance, RunRecord
+from medplus.vocabulary import Split
 
 _Found = tuple[Place, StoreInfo]
 
 
-def head_trial(run: Path, record: RunRecord, request: Request) -> Trial:
-    """Return the trial of a probe run's head.
+def prepare_head(run: Path, record: RunRecord, options: EvaluationOptions) -> Prepared:
+    """Return a probe run's head, and the embeddings to score it on.
 
     Raises
     ------
     MedplusError
         If the head is damaged, or there are no such embeddings.
     """
-    if request.precision is not None:
+    if options.precision is not None:
         raise UsageError(
-            f"--precision {request.precision} is for networks, but {run} is a head on stored "
+            f"--precision {options.precision} is for networks, but {run} is a head on stored "
             "embeddings; leave it out"
         )
     weight, bias = _read_head(run, record)
-    learned = Labelling(record.dataset, cast("Task", record.task), _classes(record))
-    if request.dataset in catalog.FLAGS:  # before anyone extracts what cannot be used
-        flag = catalog.info(request.dataset)
-        check_labelling(run, learned, Labelling(flag.flag, flag.task, flag.classes))
-    store = _find_store(run, record, request)
+    if options.dataset in catalog.FLAGS:  # before anyone extracts what cannot be used
+        flag = catalog.info(options.dataset)
+        meant = Labelling(flag.flag, flag.task, list(flag.classes))
+        check_labelling(run, Labelling.of(record), meant)
+    store = _find_store(run, record, options)
     info = store.info
     if info.dim != weight.shape[1]:
         raise UsageError(
             f"{info.backbone} gives {info.dim} dimensions for {info.dataset} at {info.size} px, "
             f"but the head of {run} takes {weight.shape[1]}; name another --dataset or --size"
         )
-    splits = {split: read_split(store, split) for split in request.splits}
+    splits = {split: read_split(store, split) for split in options.splits}
 
     def predict() -> Mapping[Split, torch.Tensor]:
-        w, b = weight.to(request.device), bias.to(request.device)
+        w, b = weight.to(options.device), bias.to(options.device)
         return {
-            split: F.linear(torch.from_numpy(rows.whole()).to(request.device), w, b).cpu()
+            split: F.linear(torch.from_numpy(rows.whole()).to(options.device), w, b).cpu()
             for split, rows in ((s, data.embeddings) for s, data in splits.items())
         }
 
-    return Trial(
+    return Prepared(
         record=record,
-        learned=learned,
-        found=Labelling(info.dataset, info.task, tuple(info.classes)),
-        size=info.size,
-        digest=info.dataset_digest,
-        data_source=info.data_source,
-        licence=info.licence,
-        citation=info.citation,
-        truth={split: data.labels for split, data in splits.items()},
-        index={split: data.index for split, data in splits.items()},
+        provenance=Provenance.of(info),
+        samples=splits,
         predict=predict,
-        changes={"store": store_facts(store)},
+        store=store_facts(store),
     )
 
 
@@ -98,36 +91,29 @@ def _read_head(run: Path, record: RunRecord) -> tuple[torch.Tensor, torch.Tensor
     return weight.float(), bias.float()
 
 
-def _classes(record: RunRecord) -> tuple[str, ...]:
-    """Return the classes that a head learned, by name if the dataset is known."""
-    if record.dataset in catalog.FLAGS and record.data_source != "custom":
-        return catalog.info(record.dataset).classes
-    return tuple(str(i) for i in range(record.n_classes))
-
-
 # --- the embeddings ------------------------------------------------------------------------------
 
 
-def _find_store(run: Path, record: RunRecord, request: Request) -> EmbeddingStore:
+def _find_store(run: Path, record: RunRecord, options: EvaluationOptions) -> EmbeddingStore:
     """Return the embeddings to score on, made as those that the head was made on."""
-    if request.dataset is None and request.size in (None, record.size):
-        return _own_store(run, record, request.store_root)
-    dataset = request.dataset or record.dataset
+    if options.dataset is None and options.size in (None, record.size):
+        return _own_store(run, record, options.store_root)
+    dataset = options.dataset or record.dataset
     # A file has a size of its own; a folder is read as the head's own images were.
     ref = sources.find(dataset)
-    size = request.size or (record.size if ref is None or ref.any_size else None)
+    size = options.size or (record.size if ref is None or ref.any_size else None)
     name = sources.name_of(dataset)
     found = [
         (path, info)
-        for path, info in _readable(request.store_root)
+        for path, info in _readable(options.store_root)
         if info.dataset == name and size in (None, info.size) and _same_embedder(info, record)
     ]
-    found = _of_these_data(found, dataset, size, request.data_root)
+    found = _of_these_data(found, dataset, size, options.data_root)
     if not found:
         _check_dataset(dataset, size)
         raise StoreError(
-            f"no store of {name} under {request.store_root} is made as the embeddings that the "
-            f"head of {run} was made on; make it with: {_extract_command(record, request)}"
+            f"no store of {name} under {options.store_root} is made as the embeddings that the "
+            f"head of {run} was made on; make it with: {_extract_command(record, options)}"
         )
     digests = {info.dataset_digest for _, info in found}
     if len(digests) > 1:
@@ -137,13 +123,15 @@ def _find_store(run: Path, record: RunRecord, request: Request) -> EmbeddingStor
             "--size, or by the folder of its file with --data-root"
         )
     # A store of the head's own dtype is preferred, and one that is complete.
-    dtype = _store(record)["dtype"]
+    dtype = record.spec.dtype
     best = min(found, key=lambda it: (not it[1].complete, it[1].spec.dtype != dtype))
     return open_store(best[0])
 
 
 def _own_store(run: Path, record: RunRecord, root: Place) -> EmbeddingStore:
-    recorded = to_place(_store(record)["path"])
+    if record.store is None:
+        raise RunError(f"the record of {run} is damaged: it tells of no embeddings")
+    recorded = to_place(record.store.path)
     if isinstance(recorded, Path):  # a URL in a stranger's record is not followed unasked
         try:
             if read_info(recorded).key == record.store_key:
@@ -160,13 +148,6 @@ def _own_store(run: Path, record: RunRecord, root: Place) -> EmbeddingStore:
     )
 
 
-def _store(record: RunRecord) -> dict[str, Any]:
-    """Return what the record tells of the embeddings that the head was made on."""
-    if record.store is None:
-        raise RunError(f"the record of {record.path} is damaged: it tells of no embeddings")
-    return record.store
-
-
 def _readable(root: Place) -> Iterator[_Found]:
     for path in [root] if is_store(root) else list_stores(Path(root)):
         try:
@@ -176,16 +157,13 @@ def _readable(root: Place) -> Iterator[_Found]:
 
 
 def _same_embedder(info: StoreInfo, record: RunRecord) -> bool:
-    """Tell whether only the data of a store, and how it is stored, differ from the head's own.
+    """Tell whether only the data of a store, and how it is stored, differ from the head's own."""
 
-    The record holds the digest of its store's key, so a key with the other data put back in must
-    have that digest: backbone, weights, preprocessing, feature and precision are then the same.
-    """
-    store, own = _store(record), record.spec
-    return info.backbone_digest == store["backbone_digest"] and (
-        (info.spec.fit, info.spec.feature, info.spec.precision)
-        == (own.fit, own.feature, own.precision)
-    )
+    def choices(made: StoreInfo | RunRecord) -> tuple[Any, ...]:
+        spec = made.spec
+        return made.backbone_digest, spec.fit, spec.feature, spec.precision
+
+    return choices(info) == choices(record)
 
 
 def _of_these_data(
@@ -214,11 +192,11 @@ def _check_dataset(dataset: str, size: int | None) -> None:
         sources.load(ref, size)
 
 
-def _extract_command(record: RunRecord, request: Request) -> str:
-    ref = sources.resolve(request.dataset or record.spec.dataset)
-    size = request.size or record.size
+def _extract_command(record: RunRecord, options: EvaluationOptions) -> str:
+    ref = sources.resolve(options.dataset or record.spec.dataset)
+    size = options.size or record.size
     spec = replace(record.spec, dataset=ref.spelling, size=size if ref.any_size else None)
-    given = str(request.data_root)
+    given = str(options.data_root)
     data_root = given if ref.source == "medmnist" and given != "data" else None
-    root = str(request.store_root)
+    root = str(options.store_root)
     return spec.command(data_root, None if root == "embeddings" else root)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -27,11 +25,13 @@ from medplus.datasets.sources import load_dataset
 from medplus.device import resolve_precision
 from medplus.embeddings.pipeline import as_tensor
 from medplus.errors import BackboneError, RunError, UsageError, first_line
-from medplus.evaluation.trial import Labelling, Request, Trial
+from medplus.evaluation.prepared import EvaluationOptions, Prepared
 from medplus.runs.ledger import find_run
-from medplus.runs.record import RunRecord, environment
+from medplus.runs.plan import RunPlan
+from medplus.runs.record import Provenance, RunRecord
 from medplus.spec import ExtractSpec
 from medplus.training.network import Network, embedding_dim
+from medplus.training.plan import describe_data, samples_of
 from medplus.vocabulary import Precision, Split
 
 log = logging.getLogger(__name__)
@@ -40,8 +40,8 @@ _CPU_BATCH = 64
 _CUDA_BATCH = 256
 
 
-def network_trial(run: Path, request: Request) -> Trial:
-    """Return the trial of the network in a run's folder, finished or under way.
+def prepare_network(run: Path, options: EvaluationOptions) -> Prepared:
+    """Return the network in a run's folder, finished or under way, and the images to score it on.
 
     Raises
     ------
@@ -49,9 +49,9 @@ def network_trial(run: Path, request: Request) -> Trial:
         If network or record are damaged, or there are no such images.
     """
     description = read_description(run)
-    if request.code is not None and not is_code(description.backbone):
+    if options.code is not None and not is_code(description.backbone):
         raise UsageError(
-            f"--backbone {request.code} is for networks that a Python file defines; the one in "
+            f"--backbone {options.code} is for networks that a Python file defines; the one in "
             f"{run} is {description.backbone}, so leave it out"
         )
     record = find_run(run) or _provisional_record(run, description)
@@ -60,9 +60,9 @@ def network_trial(run: Path, request: Request) -> Trial:
             f"the network in {run} is that of the run {description.run_id}, but its record is of "
             f"{record.run_id}; restore the files that belong together, or make the run again"
         )
-    precision = resolve_precision(request.precision or description.precision, request.device)
-    images = _load_images(run, description, request)
-    _warn_of_other_data(run, record, images, request)
+    precision = resolve_precision(options.precision or description.precision, options.device)
+    images = _load_images(run, description, options)
+    _warn_of_other_data(run, record, images, options)
     own = description.spec
     if own.fit == "pad" and own.canvas is not None and images.size > own.canvas:
         raise UsageError(
@@ -72,43 +72,41 @@ def network_trial(run: Path, request: Request) -> Trial:
 
     def predict() -> Mapping[Split, torch.Tensor]:
         layout = record.config.get("recipe", {}).get("channels_last", False)
-        return _logits(run, images, request, precision, bool(layout))
+        return _logits(run, images, options, precision, bool(layout))
 
-    return Trial(
+    named = options.dataset and sources.resolve(options.dataset).spelling
+    spec = replace(record.spec, dataset=named or record.spec.dataset, size=images.size)
+    on = Provenance.of(record).model_copy(update={"spec": spec, **describe_data(images)})
+    return Prepared(
         record=record,
-        learned=Labelling(description.dataset, description.task, description.classes),
-        found=Labelling(images.name, images.task, images.classes),
-        size=images.size,
-        digest=images.digest,
-        data_source=images.source,
-        licence=images.licence,
-        citation=images.citation,
-        truth={split: images.splits[split].labels for split in request.splits},
-        index={split: np.arange(len(images.splits[split])) for split in request.splits},
+        provenance=on,
+        samples={split: samples_of(images.splits[split]) for split in options.splits},
         predict=predict,
         config={"precision": precision, "epoch": description.epoch},
     )
 
 
-def _load_images(run: Path, description: NetworkDescription, request: Request) -> ImageDataset:
-    if request.dataset is not None:
-        ref = sources.resolve(request.dataset)
-        size = request.size or (description.size if ref.any_size else None)
-        return sources.load(ref, size, request.data_root, progress=request.progress)
+def _load_images(
+    run: Path, description: NetworkDescription, options: EvaluationOptions
+) -> ImageDataset:
+    if options.dataset is not None:
+        ref = sources.resolve(options.dataset)
+        size = options.size or (description.size if ref.any_size else None)
+        return sources.load(ref, size, options.data_root, progress=options.progress)
     if description.dataset not in catalog.FLAGS:
         raise UsageError(
             f"{run} was trained on a file of the name '{description.dataset}', and does not know "
             "where it lies; name it with --dataset"
         )
-    return load_dataset(description.dataset, request.size or description.size, request.data_root)
+    return load_dataset(description.dataset, options.size or description.size, options.data_root)
 
 
 def _warn_of_other_data(
-    run: Path, record: RunRecord, images: ImageDataset, request: Request
+    run: Path, record: RunRecord, images: ImageDataset, options: EvaluationOptions
 ) -> None:
     """Say so where a file under the name of the run's own dataset holds other images."""
     known = record.config.get("dataset_digest")
-    own = request.dataset is None and images.size == record.size
+    own = options.dataset is None and images.size == record.size
     if own and known not in (None, images.digest):
         log.warning("%s holds other data than %s was trained on", images.path, run)
 
@@ -116,16 +114,16 @@ def _warn_of_other_data(
 def _logits(
     run: Path,
     images: ImageDataset,
-    request: Request,
+    options: EvaluationOptions,
     precision: Precision,
     channels_last: bool,
 ) -> dict[Split, torch.Tensor]:
     """Run the network over the images, as it was evaluated when it was trained."""
-    network = _load(run, images, request, precision, channels_last)
-    sizes = {split: len(images.splits[split]) for split in request.splits}
+    network = _load(run, images, options, precision, channels_last)
+    sizes = {split: len(images.splits[split]) for split in options.splits}
     what = f"{images.name} {images.size} px · {network.backbone.name} · {precision}"
     logits = {}
-    with request.progress(what, sum(sizes.values()), "img") as advance:
+    with options.progress(what, sum(sizes.values()), "img") as advance:
         for split, n in sizes.items():
             parts = []
             step = network.batch_limit
@@ -145,12 +143,12 @@ def _logits(
 def _load(
     run: Path,
     images: ImageDataset,
-    request: Request,
+    options: EvaluationOptions,
     precision: Precision,
     channels_last: bool,
 ) -> Embedder:
     """Return the whole network, backbone and head, ready to map images to logits."""
-    backbone = load_backbone(str(network_file(run)), size=images.size, code=request.code)
+    backbone = load_backbone(str(network_file(run)), size=images.size, code=options.code)
     description, state = read_network(run)
     _check_images(run, backbone, description, images)
     weight, bias = state.get("head.weight"), state.get("head.bias")
@@ -165,12 +163,12 @@ def _load(
     module = Network(backbone.module, head).eval()
     # Nothing is folded or cast beforehand, so that scores are those of training to the last bit.
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    default = _CUDA_BATCH if request.device.type == "cuda" else _CPU_BATCH
+    default = _CUDA_BATCH if options.device.type == "cuda" else _CPU_BATCH
     return Embedder(
         replace(backbone, module=module),
-        request.device,
+        options.device,
         precision,
-        request.batch_size or default,
+        options.batch_size or default,
         preparation=lambda module, precision: module.to(memory_format=layout),
     )
 
@@ -193,24 +191,21 @@ def _check_images(
 
 def _provisional_record(run: Path, description: NetworkDescription) -> RunRecord:
     """Return what is known of a run that has no record yet."""
-    return RunRecord(
-        run_id=description.run_id,
-        path=str(run),
-        protocol="finetune",
+    provenance = Provenance(
+        spec=ExtractSpec(description.dataset, description.size, str(run)),
         dataset=description.dataset,
         size=description.size,
-        backbone=description.backbone,
         task=description.task,
-        n_classes=len(description.classes),
+        classes=list(description.classes),
         data_source="",
         licence="",
+        dataset_digest="",
+        backbone=description.backbone,
+        tag=description.tag,
         weights=f"sha256:{description.weights_sha256[:8]}",
-        best_epoch=description.epoch,
-        metrics={},
-        seconds=0.0,
-        cost={},
-        config={},
-        environment=environment(),
-        spec=ExtractSpec(description.dataset, description.size, str(run)),
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        weights_sha256=description.weights_sha256,
+        backbone_digest="",
     )
+    fields = {"best_epoch": description.epoch}
+    plan = RunPlan(provenance, "finetune", description.run_id, run, {}, fields)
+    return plan.record({}, 0.0, {})

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from medplus.errors import UsageError
 from medplus.reporting.against import TOLERANCE
@@ -16,7 +16,6 @@ from medplus.reporting.build import check_folder, write_report
 from medplus.reporting.runs import read_runs
 from medplus.reporting.statistics.paired import Pair
 from medplus.runs.ledger import read_predictions, read_record
-from medplus.vocabulary import Task
 
 
 @dataclass(frozen=True)
@@ -120,4 +119,4 @@ def compare_runs(first: str | Path, second: str | Path) -> Pair:
     if one != other:
         raise UsageError(f"the runs are of different tasks ({one} and {other})")
     ours, theirs = (read_predictions(Path(folder)) for folder in (first, second))
-    return Pair(ours, theirs, cast(Task, one))
+    return Pair(ours, theirs, one)

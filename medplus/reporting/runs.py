@@ -16,7 +16,7 @@ from medplus.errors import MedplusError, RunError
 from medplus.reporting.cells import AVERAGE, KEYS
 from medplus.runs.ledger import list_runs, read_record
 from medplus.runs.record import RunRecord
-from medplus.spec import PIXELS, PRELOGITS
+from medplus.spec import PIXELS
 
 SHARED = ("data", "weights", "fit")
 """Conditions that runs of all protocols have."""
@@ -100,7 +100,6 @@ def _row(record: RunRecord) -> dict[str, Any]:
     if not 0 <= test["acc"] <= 1:
         raise ValueError(f"a test ACC of {test['acc']}")
     low, high = test.get("acc_ci95") or (None, None)
-    made_from = record.store or record.network or {}
     return {
         "dataset": record.dataset,
         "protocol": record.protocol,
@@ -118,8 +117,8 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "run": record.path,
         "run_id": record.run_id,
         "created": record.created,
-        "conditions": _conditions(record, made_from),
-        "digests": (made_from.get("dataset_digest"), made_from.get("weights_sha256")),
+        "conditions": _conditions(record),
+        "digests": (record.dataset_digest, record.weights_sha256),
         "task": record.task,
         "licence": record.licence,
         "citation": record.citation,
@@ -130,18 +129,18 @@ def _percent(fraction: float | None) -> float:
     return float("nan") if fraction is None else 100 * float(fraction)
 
 
-def _conditions(record: RunRecord, made_from: Mapping[str, Any]) -> dict[str, str]:
+def _conditions(record: RunRecord) -> dict[str, str]:
     network = record.backbone != PIXELS
     conditions = {
         "data": record.data_source,
         # Which weights a network was trained to does not matter here: that is what is compared.
         "weights": ("random" if record.weights == "none" else "trained") if network else ANY,
-        "fit": made_from.get("fit") if network else ANY,
-        "precision": made_from.get("precision") if network else ANY,
+        "fit": record.spec.fit if network else ANY,
+        "precision": record.spec.precision if network else ANY,
     }
     if record.store is not None:
-        conditions["dtype"] = record.store.get("dtype") if network else ANY
-        conditions["feature"] = record.store.get("feature", PRELOGITS) if network else ANY
+        conditions["dtype"] = record.spec.dtype if network else ANY
+        conditions["feature"] = record.spec.feature if network else ANY
     config = dict(record.config)
     recipe = config.pop("recipe", {})
     for name in ("metric", "vote", "k", "lr", "weight_decay", "epochs", "batch_size", "patience"):
@@ -167,7 +166,7 @@ def _device_seconds(record: RunRecord) -> float:
     own = float(own) / int(record.cost.get("shared_by", 1))
     if record.store is None:
         return own
-    return own + _extraction_seconds(record.store["path"], record.store["key"])
+    return own + _extraction_seconds(record.store.path, record.store.key)
 
 
 @lru_cache(maxsize=4096)

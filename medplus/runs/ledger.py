@@ -305,7 +305,7 @@ def _read_record(folder: Path) -> tuple[RunRecord, Mapping[str, str]]:
     if schema != RECORD_SCHEMA:
         raise RunError(f"{path} has schema {schema}, this medplus reads {RECORD_SCHEMA}; {remedy}")
     content, intact = unseal(document)
-    files = content.pop(_FILES, {})  # earlier versions noted none
+    files = content.pop(_FILES, {})
     try:
         record = RunRecord.model_validate(content)
     except ValidationError as error:
@@ -326,11 +326,10 @@ def read_predictions(folder: Path) -> dict[str, np.ndarray]:
         If they are missing or damaged.
     """
     path = folder / PREDICTIONS_FILE
-    has_record = (folder / RECORD_FILE).exists()
-    noted = _read_record(folder)[1].get(PREDICTIONS_FILE) if has_record else None
+    noted = _read_record(folder)[1].get(PREDICTIONS_FILE)
     try:
         content = path.read_bytes()
-        if noted not in (None, _checksum(content)):
+        if noted != _checksum(content):
             raise ValueError("it is not what was written")
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             _refuse_bombs(archive.zip)
@@ -354,15 +353,12 @@ def read_head(folder: Path) -> dict[str, torch.Tensor]:
     RunError
         If it is missing or damaged.
     """
-    from safetensors.torch import load_file
-
-    from medplus.tensorfile import is_sealed, read_tensors
+    from medplus.tensorfile import DamagedFileError, read_tensors
 
     path = folder / HEAD_FILE
     try:
-        # Earlier versions wrote heads that nothing protects.
-        return read_tensors(path)[0] if is_sealed(path) else load_file(path)
-    except Exception as error:  # an unprotected file fails in many ways
+        return read_tensors(path)[0]
+    except DamagedFileError as error:
         what = "is missing" if not path.exists() else "is damaged"
         raise RunError(f"{path} {what}; run medplus probe again with --overwrite") from error
 

@@ -2,24 +2,106 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
 from medplus._version import __version__
 from medplus.spec import ExtractSpec
-from medplus.vocabulary import Split
+from medplus.vocabulary import Split, Task
 
 Protocol = Literal["knn", "probe", "finetune"]
-RECORD_SCHEMA = 1
+RECORD_SCHEMA = 2
 _PACKAGES = ("torch", "faiss-gpu", "faiss-cpu", "numpy", "timm", "zarr")
 
 
-class RunRecord(BaseModel):
+class _Facts(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Provenance(_Facts):
+    """The data and the backbone of a run, whichever protocol it follows.
+
+    Attributes
+    ----------
+    spec : ExtractSpec
+        Settled: of a head, that of its embeddings; of a fine-tuning, data, backbone and precision.
+    dataset, size, task, classes
+        The data's name, the images' height and width in pixels, and what the labels mean; class
+        names in order.
+    data_source, licence, citation : str
+        Of the data; empty where they are not known.
+    dataset_digest : str
+        SHA-256 of the data.
+    backbone, tag : str
+        The backbone's short and its full name.
+    weights : str
+        ``pretrained``, ``none``, or the absolute path of the file.
+    weights_sha256, backbone_digest : str
+        Of the weights that were in memory (of a fine-tuning, before it), and of the whole backbone.
+    """
+
+    spec: ExtractSpec
+    dataset: str
+    size: Annotated[int, Field(ge=1, lt=2**31)]
+    task: Task
+    classes: list[str]
+    data_source: str
+    licence: str
+    citation: str = ""
+    dataset_digest: str
+    backbone: str
+    tag: str
+    weights: str
+    weights_sha256: str
+    backbone_digest: str
+
+    @classmethod
+    def of(cls, made: Any) -> Provenance:
+        """Return that of a store's `StoreInfo` or a record, which have the same words for it."""
+        return cls(**{name: getattr(made, name) for name in cls.model_fields})
+
+
+class StoreFacts(_Facts):
+    """The store that a head was made on: where it lay, and its key."""
+
+    path: str
+    key: str
+
+
+class NetworkFacts(_Facts):
+    """The network that was trained: embedding dimensions, and parameters without the head."""
+
+    dim: int
+    n_parameters: int
+
+
+class TrainingFacts(_Facts):
+    """How a network was trained, beyond what determines the result.
+
+    Attributes
+    ----------
+    deterministic : str
+        What was promised, in words.
+    images : str
+        Where they lay.
+    batch_norm : str
+        Over what the statistics were taken.
+    resumed : int
+        How often training went on from a saved state.
+    """
+
+    deterministic: str
+    images: str
+    batch_norm: str
+    devices: int
+    compiled: bool
+    resumed: int
+
+
+class RunRecord(Provenance):
     """Everything that is recorded of a run; fields that do not apply are left out.
 
     Attributes
@@ -29,15 +111,12 @@ class RunRecord(BaseModel):
         same run.
     path : str
         The run's folder.
-    licence, citation : str
-        Of the data; empty where they are not known.
     config : dict
         All that determines the result: protocol, store key or data and weights, recipe, seed.
-    store : dict or None
+    store : StoreFacts or None
         The embeddings that a head was made on; None for a run on images.
-    network, training : dict or None
-        The network that was trained, and how: what does not determine the result, or follows from
-        it.
+    network, training : NetworkFacts, TrainingFacts or None
+        The network that was trained, and how.
     metrics : dict
         Per split, the scores of `medplus.metrics.Scores.to_dict`; fractions from 0 to 1.
     seconds : float
@@ -55,21 +134,10 @@ class RunRecord(BaseModel):
         compared with, so it is computed for display and not stored.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
     schema_version: int = RECORD_SCHEMA
     run_id: str
     path: str
     protocol: Protocol
-    dataset: str
-    size: Annotated[int, Field(ge=1, lt=2**31)]
-    backbone: str
-    task: str
-    n_classes: int
-    data_source: str
-    licence: str
-    citation: str = ""
-    weights: str
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     k: int | None = None
     metric: str | None = None
@@ -82,33 +150,30 @@ class RunRecord(BaseModel):
     seconds: float
     cost: dict[str, Any]
     config: dict[str, Any]
-    store: dict[str, Any] | None = None
-    network: dict[str, Any] | None = None
-    training: dict[str, Any] | None = None
+    store: StoreFacts | None = None
+    network: NetworkFacts | None = None
+    training: TrainingFacts | None = None
     environment: dict[str, str]
     created: str
-    spec: ExtractSpec
     selected: bool | None = None
 
+    @computed_field  # type: ignore[prop-decorator]  # as pydantic's documentation has it
     @property
-    def tag(self) -> str:
-        """The backbone's full name."""
-        return str((self.store or self.network or {}).get("backbone", ""))
+    def n_classes(self) -> int:
+        """Number of classes, or of labels if the task is multi-label."""
+        return len(self.classes)
 
-    @property
-    def dataset_digest(self) -> str:
-        """Of the data."""
-        return str((self.store or self.network or {}).get("dataset_digest", ""))
-
-    @property
-    def weights_sha256(self) -> str:
-        """Of the weights at the start."""
-        return str((self.store or self.network or {}).get("weights_sha256", ""))
+    @model_validator(mode="before")
+    @classmethod
+    def _without_computed(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        return {name: value for name, value in fields.items() if name != "n_classes"}
 
     @property
     def store_key(self) -> str | None:
         """The identity of the embeddings that a head was made on."""
-        return None if self.store is None else self.store["key"]
+        return None if self.store is None else self.store.key
 
     @property
     def group(self) -> tuple[Any, ...]:
@@ -119,12 +184,6 @@ class RunRecord(BaseModel):
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON, without the fields that do not apply."""
         return self.model_dump(mode="json", exclude_none=True)
-
-
-def config_hash(config: dict[str, Any]) -> str:
-    """Return 8 hex digits of the SHA-256 of a configuration in canonical JSON."""
-    text = json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def environment() -> dict[str, str]:

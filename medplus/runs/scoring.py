@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,28 +15,41 @@ EVALUATED: tuple[Split, ...] = ("val", "test")
 """The splits that every run is scored on."""
 
 
+@dataclass(frozen=True)
+class Samples:
+    """What is known of a split's samples, whatever is computed on them.
+
+    Attributes
+    ----------
+    labels : ndarray of int, shape (n_samples, n_labels)
+    index : ndarray of int64, shape (n_samples,)
+        Their positions in the source split.
+    names : sequence of str
+        Where each came from; empty, or of empty names, where that is not known.
+    """
+
+    labels: np.ndarray
+    index: np.ndarray
+    names: Sequence[str] = field(default=(), kw_only=True)
+
+
 def score_splits(
-    truth: Mapping[Split, np.ndarray],
+    samples: Mapping[Split, Samples],
     scores: Mapping[Split, np.ndarray],
-    index: Mapping[Split, np.ndarray],
     task: Task,
     bootstrap: int | None,
-    evaluated: Iterable[Split] = EVALUATED,
 ) -> tuple[dict[Split, dict[str, Any]], dict[str, np.ndarray]]:
-    """Score the predictions of val and test.
+    """Score the predictions of some splits.
 
     Parameters
     ----------
-    truth : mapping of split to ndarray of int, shape (n_samples, n_labels)
+    samples : mapping of split to Samples
+        It may hold more splits than have scores.
     scores : mapping of split to ndarray of float, shape (n_samples, n_classes)
         Probabilities or vote shares.
-    index : mapping of split to ndarray of int64, shape (n_samples,)
-        The samples' positions in the source split.
     bootstrap : int or None
         Resamples for the test split's confidence intervals; None chooses by cost, 0 leaves
         them out.
-    evaluated : iterable of Split
-        The splits to score; the mappings may hold more.
 
     Returns
     -------
@@ -46,13 +60,17 @@ def score_splits(
     """
     metrics: dict[Split, dict[str, Any]] = {}
     predictions: dict[str, np.ndarray] = {}
-    for split in evaluated:
+    for split in scores:
+        own = samples[split]
         # Intervals are of the test samples; val only selects.
         resamples = bootstrap if split == "test" else 0
         # Scored as they are stored, so that the same metrics follow from the predictions.
         stored = scores[split].astype(np.float32, copy=False)
-        metrics[split] = score(truth[split], stored, task, bootstrap=resamples).to_dict()
+        metrics[split] = score(own.labels, stored, task, bootstrap=resamples).to_dict()
         predictions[f"{split}_score"] = stored
-        predictions[f"{split}_true"] = truth[split]
-        predictions[f"{split}_index"] = index[split]
+        predictions[f"{split}_true"] = own.labels
+        predictions[f"{split}_index"] = own.index
+        if len(own.names) and own.names[0] not in ("", f"{split}/{own.index[0]}"):
+            # They tell more than the index does, since these data have files of their own.
+            predictions[f"{split}_name"] = np.asarray(list(own.names), dtype=np.str_)
     return metrics, predictions

@@ -1,5 +1,5 @@
 """Fine-tuning: whole networks trained end to end, on one device or several."""
 
-from medplus.training.protocol import finetune, finetune_all
+from medplus.training.finetuning import finetune, finetune_all
 
 __all__ = ["finetune", "finetune_all"]

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 
-from medplus.backbones import sources
+from medplus.backbones import sources as backbones
 from medplus.backbones.build import Backbone
 from medplus.config import FinetuneRecipe
-from medplus.datasets import sources as dataset_sources
-from medplus.datasets.dataset import ImageDataset
-from medplus.datasets.sources import load_dataset
+from medplus.datasets import sources as datasets
+from medplus.datasets.dataset import ImageDataset, ImageSplit
 from medplus.naming import safe_name
-from medplus.runs.ledger import run_folder
-from medplus.runs.record import config_hash
+from medplus.progress import Progress, silent
+from medplus.runs.plan import RunPlan, plan_run
+from medplus.runs.record import Provenance
+from medplus.runs.scoring import Samples
 from medplus.spec import ExtractSpec
 from medplus.training.watch import Watch
 from medplus.vocabulary import Precision
@@ -25,72 +27,13 @@ Keep = Literal["best", "all"]
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where images and backbone come from, small enough to be sent to another process."""
-
-    spec: ExtractSpec
-    data_root: str
-
-    def load_images(self) -> ImageDataset:
-        """Load the dataset."""
-        return load_dataset(self.spec.dataset, self.spec.size, self.data_root)
-
-    def load_backbone(self, images: ImageDataset) -> Backbone:
-        """Load the backbone, ready to learn."""
-        ref = sources.resolve(self.spec.backbone, self.spec.weights)
-        return sources.load(ref, images.size, self.spec.fit, frozen=False)
-
-
-def settled(spec: ExtractSpec, images: ImageDataset, backbone: Backbone) -> ExtractSpec:
-    """Return the spec with every choice made."""
-    return ExtractSpec(
-        dataset_sources.resolve(spec.dataset).spelling,
-        images.size,
-        backbone.ref.spelling,
-        backbone.ref.weights,
-        backbone.preprocess.fit,
-        backbone.feature,
-    )
-
-
-@dataclass(frozen=True)
-class FinetunePlan:
-    """One run to be.
-
-    Attributes
-    ----------
-    recipe : FinetuneRecipe
-        With its precision and batch size settled.
-    config : dict
-        All that determines the result.
-    folder : Path
-        Where the finished run will lie.
-    """
-
-    source: Source
-    recipe: FinetuneRecipe
-    precision: Precision
-    seed: int
-    config: dict[str, Any]
-    folder: Path
-
-    @property
-    def identity(self) -> str:
-        """The hash of the configuration."""
-        return config_hash(self.config)
-
-    @property
-    def run_id(self) -> str:
-        """The readable name that ends in the hash."""
-        return self.folder.name
-
-
-@dataclass(frozen=True)
 class Settings:
-    """How runs are made, besides what determines their results.
+    """How networks are trained, besides what determines the results.
 
     Attributes
     ----------
+    data_root : str
+        Where datasets lie.
     compiled : bool
         Train through `torch.compile`.
     keep : {"best", "all"}
@@ -99,6 +42,7 @@ class Settings:
         A tracker that is told of every epoch.
     """
 
+    data_root: str
     device: torch.device
     devices: int
     compiled: bool
@@ -110,33 +54,144 @@ class Settings:
     watch: Watch
 
 
+@dataclass(frozen=True)
+class FinetunePlan:
+    """One training to be, small enough to be sent to the processes that do it.
+
+    Attributes
+    ----------
+    run : RunPlan
+        Its identity and its place.
+    recipe : FinetuneRecipe
+        With its precision and batch size settled.
+    asked : ExtractSpec
+        Data and backbone as the user named them, which is how they are loaded.
+    """
+
+    run: RunPlan
+    recipe: FinetuneRecipe
+    asked: ExtractSpec
+    settings: Settings
+
+    @property
+    def seed(self) -> int:
+        """Fixes the head's initial values, the order of the images, dropout and augmentation."""
+        return int(self.run.fields["seed"])
+
+    @property
+    def precision(self) -> Precision:
+        """Of the training."""
+        return cast("Precision", self.recipe.precision)
+
+
+def load_images(
+    asked: ExtractSpec, data_root: str | Path, progress: Progress = silent
+) -> ImageDataset:
+    """Load the dataset that a spec names."""
+    return datasets.load_dataset(
+        asked.dataset, asked.size, data_root, group_column=asked.group_column, progress=progress
+    )
+
+
+def load_backbone(asked: ExtractSpec, images: ImageDataset) -> Backbone:
+    """Load the backbone that a spec names, ready to learn."""
+    ref = backbones.resolve(asked.backbone, asked.weights)
+    return backbones.load(ref, images.size, asked.fit, frozen=False)
+
+
+def settle(
+    asked: ExtractSpec, images: ImageDataset, backbone: Backbone, precision: Precision
+) -> ExtractSpec:
+    """Return a spec with every choice made, as a record is to carry it."""
+    made = replace(
+        asked,
+        dataset=datasets.resolve(asked.dataset).spelling,
+        size=images.size,
+        backbone=backbone.ref.spelling,
+        weights=None,
+        fit=None,
+        feature=None,
+        precision=None,
+        dtype=None,
+    )
+    if not backbone.is_network:
+        return made
+    return replace(
+        made,
+        weights=backbone.ref.weights,
+        fit=backbone.preprocess.fit,
+        feature=backbone.feature,
+        precision=precision,
+    )
+
+
+def describe_data(images: ImageDataset) -> dict[str, Any]:
+    """Return what a record tells of a dataset, by the names of `Provenance`."""
+    return {
+        "dataset": images.name,
+        "size": images.size,
+        "task": images.task,
+        "classes": list(images.classes),
+        "data_source": images.source,
+        "licence": images.licence,
+        "citation": images.citation,
+        "dataset_digest": images.digest,
+    }
+
+
+def samples_of(split: ImageSplit) -> Samples:
+    """Return what is known of a split's samples besides their pixels."""
+    return Samples(split.labels, np.arange(len(split)), names=split.names)
+
+
+def provenance_of(spec: ExtractSpec, images: ImageDataset, backbone: Backbone) -> Provenance:
+    """Return where a run on images comes from; `spec` is settled."""
+    return Provenance(
+        spec=spec,
+        backbone=backbone.name,
+        tag=backbone.tag,
+        weights=backbone.weights,
+        weights_sha256=backbone.weights_sha256,
+        backbone_digest=backbone.digest,
+        **describe_data(images),
+    )
+
+
 def plan_finetune(
-    source: Source,
+    spec: ExtractSpec,
     images: ImageDataset,
     backbone: Backbone,
     recipe: FinetuneRecipe,
-    precision: Precision,
     seed: int,
     devices: int,
     recipe_name: str,
     runs: Path,
-) -> FinetunePlan:
-    """Return the plan of a run; `recipe_name` is the readable part of its id."""
-    spec = vars(backbone.preprocess)
+) -> RunPlan:
+    """Return the plan of a run.
+
+    Parameters
+    ----------
+    spec : ExtractSpec
+        Settled.
+    recipe : FinetuneRecipe
+        With its precision and batch size settled.
+    recipe_name : str
+        The readable part of the run's id.
+    """
+    pixels = vars(backbone.preprocess).items()
     config = {
-        "protocol": "finetune",
         "dataset_digest": images.digest,
         "task": images.task,
         "size": images.size,
         "backbone": backbone.tag,
         "weights_sha256": backbone.weights_sha256,
-        "preprocess": {k: list(v) if isinstance(v, tuple) else v for k, v in spec.items()},
+        "preprocess": {k: list(v) if isinstance(v, tuple) else v for k, v in pixels},
         "feature": backbone.feature,
         "recipe": recipe.model_dump(mode="json"),
         "seed": seed,
         "devices": devices,
     }
+    fields = {"seed": seed, "lr": recipe.lr, "weight_decay": recipe.weight_decay}
     head = "" if recipe.trainable == "all" else f"head-{recipe.norm_stats}-"
-    run_id = f"{safe_name(recipe_name)}-{head}seed{seed}-ep{recipe.epochs}-{config_hash(config)}"
-    folder = run_folder(runs, "finetune", images.name, images.size, backbone.name, run_id)
-    return FinetunePlan(source, recipe, precision, seed, config, folder)
+    name = f"{safe_name(recipe_name)}-{head}seed{seed}-ep{recipe.epochs}"
+    return plan_run(provenance_of(spec, images, backbone), "finetune", name, config, fields, runs)

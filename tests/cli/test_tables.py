@@ -10,6 +10,7 @@ import pytest
 
 from medplus.cli.tables import Column, fit_columns, percent, print_records, print_table
 from medplus.runs.record import RunRecord
+from tests.records import make_record
 
 COLUMNS = (
     Column("name"), Column("size", right=True), Column("score", right=True),
@@ -87,14 +88,11 @@ def test_markup_in_names_is_text(capsys: pytest.CaptureFixture[str]) -> None:
 def record(**changes: Any) -> RunRecord:
     scores = {"acc": 0.5, "auc": 0.75, "balanced_accuracy": 0.5, "macro_f1": 0.5, "ece": 0.1}
     fields: dict[str, Any] = {
-        "run_id": "k1-0", "path": "runs/knn/toy/8/pixels/k1-0", "protocol": "knn",
-        "dataset": "toy", "size": 8, "backbone": "pixels", "task": "binary-class", "n_classes": 2,
-        "data_source": "custom", "licence": "", "weights": "none", "k": 1,
+        "run_id": "k1-0", "protocol": "knn", "size": 8, "backbone": "pixels", "classes": 2, "k": 1,
+        "task": "binary-class", "selected": True,
         "metrics": {"val": scores, "test": {**scores, "acc_ci95": [0.4, 0.6]}},
-        "seconds": 1.0, "cost": {}, "config": {}, "store": {"key": "0"}, "environment": {},
-        "created": "", "selected": True,
     }  # fmt: skip
-    return RunRecord(**(fields | changes))
+    return make_record(**(fields | changes))
 
 
 def test_the_best_is_marked_only_where_there_was_a_choice(

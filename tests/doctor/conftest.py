@@ -10,8 +10,8 @@ import pytest
 
 from medplus.doctor import Places
 from medplus.embeddings.store import EmbeddingStore
-from medplus.runs.ledger import run_folder, save_run
-from medplus.runs.record import RunRecord
+from medplus.runs.ledger import save_run
+from tests.records import make_record
 
 
 @pytest.fixture
@@ -40,13 +40,8 @@ def write_scored_run(places: Places) -> Callable[[str], Path]:
     """Return a function that saves a finished run, as a protocol does."""
 
     def write(run_id: str = "k5-0123abcd", protocol: str = "knn") -> Path:
-        folder = run_folder(places.runs, protocol, "toy", 28, "toynet", run_id)
-        record = RunRecord(
-            run_id=run_id, path=str(folder), protocol=protocol, dataset="toy", size=28,  # type: ignore[arg-type]
-            backbone="toynet", task="multi-class", n_classes=3, data_source="custom", licence="",
-            weights="none", metrics={"test": {"acc": 0.5}}, seconds=1.0, cost={}, config={},
-            environment={}, created="2024-01-01T00:00:00Z",
-        )  # fmt: skip
+        record = make_record(places.runs, run_id=run_id, protocol=protocol)
+        folder = Path(record.path)
         scores = np.random.default_rng(0).random((50, 3), np.float32)
         head = {"weight": np.ones((3, 4), np.float32)} if protocol == "probe" else None
         save_run(record, {"test_score": scores, "test_true": np.zeros((50, 1))}, head)

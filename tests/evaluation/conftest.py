@@ -15,6 +15,7 @@ from medplus.backbones.head import initial_head
 from medplus.runs.ledger import run_folder, save_run
 from medplus.runs.record import RunRecord
 from medplus.training.network import Network, embedding_dim
+from tests.records import make_record
 
 RUN_ID = "paper-seed1-0123abcd"
 
@@ -83,26 +84,22 @@ def write_finetuned(new_folder: Callable[[], Path]) -> Callable[..., tuple[Path,
 
 
 def _record(folder: Path, known: NetworkDescription, config: dict[str, Any]) -> RunRecord:
-    return RunRecord(
+    return make_record(
+        protocol="finetune",
         run_id=known.run_id,
         path=str(folder),
-        protocol="finetune",
         dataset=known.dataset,
         size=known.size,
         backbone=known.backbone,
+        tag=known.tag,
         task=known.task,
-        n_classes=len(known.classes),
-        data_source="custom",
+        classes=list(known.classes),
         licence="CC0",
-        weights="none",
         seed=1,
         lr=0.01,
         epochs_run=3,
         best_epoch=2,
         metrics={"val": {"acc": 0.125}, "test": {"acc": 0.25}},
-        seconds=1.0,
         cost={"device": "none"},
         config={"protocol": "finetune", "seed": 1, **config},
-        environment={"medplus": "0"},
-        created="2024-01-01T00:00:00Z",
     )

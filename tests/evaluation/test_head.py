@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 import medplus
 from medplus.errors import RunError, StoreError, UsageError
 from medplus.runs.ledger import HEAD_FILE, read_predictions, read_record
+from medplus.seal import seal
+from medplus.tensorfile import write_tensors
 from medplus.vocabulary import MULTI_LABEL
 
 pytestmark = pytest.mark.usefixtures("fast_disk")
@@ -25,7 +27,7 @@ SIZES = (40, 25, 30)
 
 
 def clouds(task="multi-class", seed=0, dim=6):
-    """Embeddings of three splits, their labels, and the number of classes."""
+    """Embeddings of three splits, their labels, and the classes, numbered as a file's are."""
     rng = np.random.default_rng(seed)
     classes = 2 if task == "binary-class" else 3
     labels = [
@@ -36,7 +38,7 @@ def clouds(task="multi-class", seed=0, dim=6):
     ]
     values = [rng.normal(size=(n, dim)).astype("f4") + y.mean(1)[:, None] / 2
               for n, y in zip(SIZES, labels, strict=True)]  # fmt: skip
-    return [v.astype("f4") for v in values], labels, classes
+    return [v.astype("f4") for v in values], labels, [str(i) for i in range(classes)]
 
 
 @pytest.fixture
@@ -53,7 +55,8 @@ def store_of(write_store, roots):
         values, labels, classes = clouds(task, seed, dim)
         if more.get("dtype") == "float16":
             values = [v.astype("f2") for v in values]
-        return write_store(values, labels, task=task, classes=classes, **roots[0], **more)
+        fields = {"classes": classes, **roots[0], **more}
+        return write_store(values, labels, task=task, **fields)
 
     return write
 
@@ -107,8 +110,8 @@ def test_embeddings_that_have_moved_are_found_by_their_key(store_of, probed, roo
     shutil.move(roots[0]["root"], moved)
     found = medplus.evaluate(run.path, store=moved, **CPU)
     assert found.metrics["test"]["acc"] == run.metrics["test"]["acc"]
-    assert Path(found.store["path"]).is_relative_to(moved)
-    assert found.store["key"] == run.store["key"]
+    assert Path(found.store.path).is_relative_to(moved)
+    assert found.store_key == run.store_key
 
 
 def test_embeddings_that_are_gone_are_told(store_of, probed, roots, tmp_path):
@@ -142,16 +145,15 @@ def test_a_head_is_scored_on_other_data_through_the_same_backbone(store_of, prob
     assert Path(found.path) == Path(run.path) / "evaluations" / "other-28-eeeeeeee"
     assert (found.run_id, found.seed, found.lr) == (run.run_id, run.seed, run.lr)
     assert (found.dataset, found.data_source) == ("other", "phantom")
-    assert found.store["key"] == other.key
+    assert found.store_key == other.key
     assert read_record(Path(run.path)) == run.model_copy(update={"selected": None})
 
 
 DIFFERENT = {
-    "backbone": {"backbone": "othernet"},
-    "weights": {"weights_sha256": "x" * 64},
+    "backbone": {"backbone_digest": "x" * 64},
     "precision": {"precision": "bf16"},
     "feature": {"feature": "tokens"},
-    "preprocess": {"preprocess": {"mean": [0], "std": [1], "fit": "pad", "canvas": 224}},
+    "fit": {"fit": "resize"},
 }
 
 
@@ -177,7 +179,8 @@ def test_the_command_that_makes_missing_embeddings_is_named(store_of, probed, ro
         "--dataset": "breastmnist",
         "--size": "64",
         "--data-root": "my data",
-        "--backbone": "toynet.tag",
+        "--backbone": "toynet",
+        "--feature": "prelogits",
         "--weights": "none",
         "--precision": "fp32",
         "--dtype": "float32",
@@ -188,11 +191,10 @@ def test_the_command_that_makes_missing_embeddings_is_named(store_of, probed, ro
 
 def test_a_fine_tuned_backbone_is_named_by_its_network(store_of, probed, roots):
     network = "/runs/finetune/x/network.safetensors"
-    run = probed(store_of("binary-class", backbone="toynet@seed1-0", weights=network))
+    run = probed(store_of("binary-class", backbone=network, weights="pretrained"))
     with pytest.raises(StoreError) as caught:
         medplus.evaluate(run.path, "breastmnist", store=roots[0]["root"], **CPU)
-    assert f"--backbone {network} --precision" in str(caught.value)
-    assert "--weights" not in str(caught.value)
+    assert f"--backbone {network} --weights pretrained" in str(caught.value)
 
 
 def test_the_same_data_at_another_size(store_of, probed, roots):
@@ -207,9 +209,9 @@ def test_stores_of_either_dtype_serve_and_the_heads_own_is_preferred(store_of, p
     half = store_of(seed=1, dataset="other", dataset_digest="e" * 64, dtype="float16")
     root = roots[0]["root"]
     found = medplus.evaluate(run.path, "other", store=root, **CPU)
-    assert found.store["key"] == half.key
+    assert found.store_key == half.key
     full = store_of(seed=1, dataset="other", dataset_digest="e" * 64)
-    assert medplus.evaluate(run.path, "other", store=root, **CPU).store["key"] == full.key
+    assert medplus.evaluate(run.path, "other", store=root, **CPU).store_key == full.key
 
 
 def test_files_of_one_name_are_told_apart_by_their_content(
@@ -223,7 +225,7 @@ def test_files_of_one_name_are_told_apart_by_their_content(
         stores.append(store_of(seed=seed, dataset="other", dataset_digest=digest))
     for path, store in zip(paths, stores, strict=True):
         found = medplus.evaluate(run.path, str(path), store=roots[0]["root"], **CPU)
-        assert found.store["key"] == store.key
+        assert found.store_key == store.key
 
 
 def test_datasets_of_one_flag_are_told_apart_by_the_data_root(
@@ -237,13 +239,13 @@ def test_datasets_of_one_flag_are_told_apart_by_the_data_root(
     store_of(**options, dataset_digest="e" * 64)
     root = roots[0]["root"]
     found = medplus.evaluate(run.path, "breastmnist", store=root, data_root=npz.parent, **CPU)
-    assert found.store["key"] == meant.key
+    assert found.store_key == meant.key
     with pytest.raises(StoreError, match=r"several datasets are named breastmnist.*--data-root"):
         medplus.evaluate(run.path, "breastmnist", store=root, data_root=tmp_path / "no", **CPU)
 
 
 def test_other_classes_are_refused_by_name(store_of, probed, roots):
-    run = probed(store_of("binary-class", dataset="breastmnist", data_source="phantom"))
+    run = probed(store_of("binary-class", classes=["malignant", "normal, benign"]))
     with pytest.raises(UsageError, match=r"'malignant', 'normal, benign'.*'normal', 'pneumonia'"):
         medplus.evaluate(run.path, "pneumoniamnist", store=roots[0]["root"], **CPU)
 
@@ -266,20 +268,18 @@ def test_embeddings_of_another_width_are_refused(store_of, probed, roots):
 
 
 def other_shape(path):
-    save_file({"weight": np.zeros((4, 6), "f4"), "bias": np.zeros(4, "f4")}, path)
+    write_tensors(path, {"weight": torch.zeros(4, 6), "bias": torch.zeros(4)}, {})
 
 
 def not_finite(path):
-    tensors = load_file(path)
-    tensors["bias"][0] = np.nan
-    save_file(tensors, path)
+    write_tensors(path, {"weight": torch.zeros(3, 6), "bias": torch.full((3,), np.nan)}, {})
 
 
 SPOILT = {
     "missing": (lambda path: path.unlink(), "is missing"),
     "cut": (lambda path: path.write_bytes(path.read_bytes()[:-3]), "is damaged"),
     "text": (lambda path: path.write_text("no head"), "is damaged"),
-    "without bias": (lambda p: save_file({"weight": np.zeros((3, 6), "f4")}, p), "is damaged"),
+    "without bias": (lambda p: write_tensors(p, {"weight": torch.zeros(3, 6)}, {}), "is damaged"),
     "of four classes": (other_shape, r"shape \(4, 6\), not one of 3 classes"),
     "not finite": (not_finite, "not finite"),
 }
@@ -301,7 +301,7 @@ def test_a_record_without_a_store_is_damaged(store_of, probed):
     path = Path(run.path) / "record.json"
     document = json.loads(path.read_text())
     del document["store"], document["seal"]
-    path.write_text(json.dumps(document))
+    path.write_text(json.dumps(seal(document)))
     with pytest.raises(RunError, match="it tells of no embeddings"):
         medplus.evaluate(run.path, **CPU)
 

@@ -368,7 +368,7 @@ def test_a_damaged_network_is_named(spoil, toy, write_finetuned):
 
 def test_a_damaged_record_is_named(toy, write_finetuned):
     folder, _ = write_finetuned()
-    (folder / "record.json").write_text('{"schema_version": 1, "run_id": 3}')
+    (folder / "record.json").write_text('{"schema_version": 2, "run_id": 3}')
     with pytest.raises(RunError, match=r"record\.json is damaged"):
         medplus.evaluate(folder, str(toy()), **CPU)
 

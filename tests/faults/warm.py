@@ -131,7 +131,7 @@ def _serve() -> None:
     import medplus.heads.knn
     import medplus.heads.probe
     import medplus.sweep.engines.local
-    import medplus.training.execute  # noqa: F401
+    import medplus.training.run  # noqa: F401
 
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:

@@ -100,7 +100,7 @@ def test_feature_of_a_grid_is_what_is_extracted(cli: Callable, grid: Path, here:
     assert failure["name"] == "extract toy test_resnet cls+avg"
     assert "has no class token" in failure["message"]
     [record] = records(grid.parent / "runs").values()
-    assert (record["backbone"], record["store"]["feature"]) == ("test_vit", "cls+avg")
+    assert (record["backbone"], record["spec"]["feature"]) == ("test_vit", "cls+avg")
     [store] = (grid.parent / "embeddings").rglob("test_vit-*.zarr")
     assert json.loads((store / "test/embeddings/zarr.json").read_text())["shape"][1] == 2 * 64
     rows = {row["kind"]: row for row in cli("sweep", grid, "--dry-run", "--json").document["work"]}

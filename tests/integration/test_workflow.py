@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from medplus.seal import seal
+
 NETWORK = "lcnet_035"
 SPLITS = ("train", "val", "test")
 
@@ -188,9 +190,9 @@ def test_stores_of_two_precisions_are_told_apart_by_the_printed_flags(
     assert sorted(flags[1] for flags in choices) == ["bf16", "fp32"]
     for flags in choices:
         ran = cli("knn", "--dataset", "toy", "--backbone", NETWORK, *flags, "--json")
-        assert ran.document["runs"][0]["store"]["precision"] == flags[1]
+        assert ran.document["runs"][0]["spec"]["precision"] == flags[1]
         ran = cli("knn", "--dataset", "toy", "--backbone", NETWORK, *flags[:2], "--json")
-        assert ran.document["runs"][0]["store"]["precision"] == flags[1]
+        assert ran.document["runs"][0]["spec"]["precision"] == flags[1]
 
 
 def test_store_is_found_by_name_when_its_file_is_gone(cli: Callable, toy: Path) -> None:
@@ -247,10 +249,12 @@ def test_info_shows_the_key_in_clear(cli: Callable, store: Path) -> None:
     document = cli("store", "info", store, "--json").document
     shown = json.loads(cli("store", "info", store).out)
 
-    assert document["key"]["backbone"] == "pixels"
+    assert document["spec"]["backbone"] == "pixels"
     assert document["complete"] is True
     assert shown["chunks"] == {
-        f"{split}/{kind}": 1 for split in SPLITS for kind in ("labels", "index", "embeddings")
+        f"{split}/{kind}": 1
+        for split in SPLITS
+        for kind in ("embeddings", "labels", "index", "names")
     }
 
 
@@ -263,8 +267,9 @@ def test_ls_lists_complete_incomplete_and_damaged_stores(
     [half] = Path("embeddings/half/8").iterdir()
     [broken] = Path("embeddings/broken/8").iterdir()
     document = json.loads((half / "zarr.json").read_text())
-    document["attributes"]["medplus"]["complete"] = False
-    del document["attributes"]["medplus"]["seal"]  # or the change would be damage
+    attributes = {**document["attributes"]["medplus"], "complete": False}
+    del attributes["seal"]
+    document["attributes"]["medplus"] = seal(attributes)
     (half / "zarr.json").write_text(json.dumps(document))
     (broken / "zarr.json").write_text("{}")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from medplus.config import finetune_recipe
-from medplus.runs.ledger import run_folder, save_run
-from medplus.runs.record import Protocol, RunRecord, config_hash
-from medplus.spec import ExtractSpec
-from medplus.vocabulary import Fit, Precision
+from medplus.jsonfile import digest_of
+from medplus.runs.ledger import save_run
+from medplus.runs.record import Protocol, RunRecord
+from tests import records
 
 PROBE: dict[str, Any] = {
     "lr": 1e-4,
@@ -42,8 +40,8 @@ def make_record(
     images: str = "images",
     weights_digest: str = "weights",
     weights: str = "imagenet",
-    fit: Fit = "pad",
-    precision: Precision = "fp32",
+    fit: str = "pad",
+    precision: str = "fp32",
     data: str = "official",
     created: str = "2026-01-01T00:00:00Z",
     cost: dict[str, Any] | None = None,
@@ -51,46 +49,41 @@ def make_record(
     **recipe: Any,
 ) -> RunRecord:
     """Return the record of a run that has not been; further keywords change its recipe."""
-    made_from = {
-        "backbone": f"{backbone}.tag", "weights_sha256": weights_digest, "fit": fit,
-        "precision": precision, "dataset_digest": images, "feature": "prelogits",
-    }  # fmt: skip
-    about: dict[str, Any] = {}
+    identity = [dataset, size, backbone, images, weights_digest, fit, precision]
+    store = None
     if protocol == "finetune":
         settings = {**finetune_recipe("paper").model_dump(mode="json"), **recipe}
-        config = {"recipe": settings, "seed": seed, "devices": 1, **made_from}
-        about["network"] = made_from
+        config = {"recipe": settings, "seed": seed, "devices": 1, "of": identity}
     else:
-        key = hashlib.sha256(json.dumps([dataset, size, *made_from.values()]).encode()).hexdigest()
-        about["store"] = {**made_from, "path": "/nowhere.zarr", "key": key, "dtype": "float32"}
+        key = digest_of({"of": identity})
+        store = {"path": "/nowhere.zarr", "key": key}
         head: dict[str, Any] = KNN if protocol == "knn" else {**PROBE, "seed": seed}
         config = {"store": key, **head, **recipe}
-    seed = None if protocol == "knn" else seed
-    run_id = f"{protocol}-{config_hash({**config, 'created': created})}"
-    return RunRecord(
-        run_id=run_id,
-        path=str(run_folder(root, protocol, dataset, size, backbone, run_id)),
+    return records.make_record(
+        root,
         protocol=protocol,
         dataset=dataset,
         size=size,
         backbone=backbone,
+        weights=weights,
+        fit=fit,
+        precision=precision,
+        classes=2,
+        run_id=f"{protocol}-{digest_of({**config, 'created': created})[:8]}",
+        dataset_digest=images,
+        weights_sha256=weights_digest,
         task=task,
-        n_classes=2,
         data_source=data,
         licence="CC0",
-        weights=weights,
-        seed=seed,
+        seed=None if protocol == "knn" else seed,
         metrics={
             "val": {"acc": val, "auc": 0.5},
             "test": {"acc": acc, "auc": auc, "acc_ci95": interval},
         },
-        seconds=1.0,
         cost={"device": "cpu"} if cost is None else cost,
         config=config,
-        environment={},
+        store=store,
         created=created,
-        spec=ExtractSpec(dataset, size, backbone, weights, fit, "prelogits", precision),
-        **about,
     )
 
 

@@ -23,7 +23,7 @@ from medplus.runs.ledger import (
     run_folder,
     save_run,
 )
-from medplus.runs.record import RunRecord
+from tests import records
 
 pytestmark = pytest.mark.usefixtures("fast_disk")
 
@@ -36,27 +36,8 @@ HEAD = {"weight": np.ones((3, 2), "f4"), "bias": np.zeros(3, "f4")}
 
 
 def make_record(folder, acc=0.5, **more):
-    return RunRecord(
-        run_id=folder.name,
-        path=str(folder),
-        protocol="probe",
-        dataset="toy",
-        size=28,
-        backbone="toynet",
-        task="multi-class",
-        n_classes=3,
-        data_source="custom",
-        licence="",
-        weights="none",
-        metrics={"val": {"acc": acc}},
-        seconds=1.0,
-        cost={},
-        config={},
-        store={"key": "ab"},
-        environment={},
-        created="",
-        **more,
-    )
+    metrics = {"val": {"acc": acc}}
+    return records.make_record(run_id=folder.name, path=str(folder), metrics=metrics, **more)
 
 
 @pytest.fixture
@@ -305,8 +286,8 @@ def edit(folder, **changes):
 
 def test_a_record_of_another_schema_is_refused(folder):
     save_run(make_record(folder), PREDICTIONS)
-    edit(folder, schema_version=2)
-    with pytest.raises(RunError, match=r"has schema 2, this medplus reads 1"):
+    edit(folder, schema_version=1)
+    with pytest.raises(RunError, match=r"has schema 1, this medplus reads 2; delete"):
         read_record(folder)
 
 

@@ -8,14 +8,14 @@ from medmnist.evaluator import getACC, getAUC
 
 from medplus.errors import RunError
 from medplus.metrics import score
-from medplus.runs.scoring import score_splits
+from medplus.runs.scoring import EVALUATED, Samples, score_splits
 from medplus.vocabulary import MULTI_LABEL, SPLITS
 
 N = {"train": 4, "val": 40, "test": 50}
 
 
-def predictions_of(task, dtype="f4"):
-    """Labels, scores and index per split; labels that every class appears in."""
+def predictions_of(task, dtype="f4", evaluated=EVALUATED):
+    """Samples and scores per split; labels that every class appears in."""
     rng = np.random.default_rng(0)
     classes = 2 if task == "binary-class" else 3
     truth, scores = {}, {}
@@ -27,49 +27,64 @@ def predictions_of(task, dtype="f4"):
         else:
             truth[split] = (np.arange(n)[:, None] % classes).astype("u1")
             scores[split] = rng.dirichlet(np.ones(classes), n).astype(dtype)
-    return truth, scores, {split: np.arange(N[split]) + 7 for split in SPLITS}
+    samples = {split: Samples(truth[split], np.arange(N[split]) + 7) for split in SPLITS}
+    return samples, {split: scores[split] for split in evaluated}
 
 
 @pytest.mark.parametrize("task", ["multi-class", "binary-class", "ordinal-regression", MULTI_LABEL])
 def test_val_and_test_are_scored_as_medmnist_scores_them(task):
-    truth, scores, index = predictions_of(task)
-    metrics, _ = score_splits(truth, scores, index, task, bootstrap=0)
+    samples, scores = predictions_of(task)
+    metrics, _ = score_splits(samples, scores, task, bootstrap=0)
     assert list(metrics) == ["val", "test"]
     for split in metrics:
-        assert metrics[split]["acc"] == pytest.approx(getACC(truth[split], scores[split], task))
-        assert metrics[split]["auc"] == pytest.approx(getAUC(truth[split], scores[split], task))
+        assert metrics[split]["acc"] == pytest.approx(
+            getACC(samples[split].labels, scores[split], task)
+        )
+        assert metrics[split]["auc"] == pytest.approx(
+            getAUC(samples[split].labels, scores[split], task)
+        )
         assert metrics[split]["n"] == N[split]
 
 
 def test_predictions_are_kept_with_truth_and_index():
-    truth, scores, index = predictions_of("multi-class")
-    _, kept = score_splits(truth, scores, index, "multi-class", bootstrap=0)
+    samples, scores = predictions_of("multi-class")
+    _, kept = score_splits(samples, scores, "multi-class", bootstrap=0)
     expected = {f"{s}_{what}" for s in ("val", "test") for what in ("score", "true", "index")}
     assert set(kept) == expected
     for split in ("val", "test"):
         np.testing.assert_array_equal(kept[f"{split}_score"], scores[split])
-        np.testing.assert_array_equal(kept[f"{split}_true"], truth[split])
-        np.testing.assert_array_equal(kept[f"{split}_index"], index[split])
+        np.testing.assert_array_equal(kept[f"{split}_true"], samples[split].labels)
+        np.testing.assert_array_equal(kept[f"{split}_index"], samples[split].index)
 
 
 def test_the_kept_predictions_give_the_same_metrics_again():
-    truth, scores, index = predictions_of("multi-class", "f8")
-    metrics, kept = score_splits(truth, scores, index, "multi-class", bootstrap=20)
+    samples, scores = predictions_of("multi-class", "f8")
+    metrics, kept = score_splits(samples, scores, "multi-class", bootstrap=20)
     assert kept["test_score"].dtype == np.float32
     again = score(kept["test_true"], kept["test_score"], "multi-class", bootstrap=20)
     assert again.to_dict() == metrics["test"]
 
 
+def test_names_are_kept_where_they_tell_more_than_the_index():
+    samples, scores = predictions_of("multi-class")
+    names = {"val": ["a.png"] * 40, "test": [f"test/{i}" for i in samples["test"].index]}
+    named = {s: Samples(samples[s].labels, samples[s].index, names=names[s]) for s in names}
+    _, kept = score_splits(named, scores, "multi-class", 0)
+    assert kept["val_name"].tolist() == names["val"]
+    assert "test_name" not in kept
+
+
 @pytest.mark.parametrize("evaluated", [("test",), ("val",), ("train", "test"), SPLITS])
 def test_only_the_splits_asked_for_are_scored(evaluated):
-    truth, scores, index = predictions_of("multi-class")
-    metrics, kept = score_splits(truth, scores, index, "multi-class", 0, evaluated)
+    samples, scores = predictions_of("multi-class", evaluated=evaluated)
+    metrics, kept = score_splits(samples, scores, "multi-class", 0)
     assert tuple(metrics) == evaluated
     assert {name.partition("_")[0] for name in kept} == set(evaluated)
 
 
 def test_confidence_intervals_are_of_test_only():
-    metrics, _ = score_splits(*predictions_of("multi-class"), "multi-class", 20, SPLITS)
+    samples, scores = predictions_of("multi-class", evaluated=SPLITS)
+    metrics, _ = score_splits(samples, scores, "multi-class", 20)
     assert "acc_ci95" not in metrics["val"]
     assert "acc_ci95" not in metrics["train"]
     low, high = metrics["test"]["acc_ci95"]
@@ -83,7 +98,7 @@ def test_no_resamples_no_intervals():
 
 
 def test_scores_that_are_no_probabilities_are_refused():
-    truth, scores, index = predictions_of("multi-class")
+    samples, scores = predictions_of("multi-class")
     scores["val"] = scores["val"] * 3
     with pytest.raises(RunError):
-        score_splits(truth, scores, index, "multi-class", bootstrap=0)
+        score_splits(samples, scores, "multi-class", bootstrap=0)

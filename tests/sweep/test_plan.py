@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Collection
@@ -19,7 +18,8 @@ from medplus.config import FinetuneRecipe
 from medplus.datasets.sources import load_dataset
 from medplus.embeddings.info import StoreInfo, read_info, write_info
 from medplus.errors import DatasetError
-from medplus.runs.record import RunRecord
+from medplus.jsonfile import digest_of
+from medplus.runs.ledger import save_run
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.desk import Desk
 from medplus.sweep.events import Ended, Event
@@ -27,6 +27,7 @@ from medplus.sweep.grid import Grid
 from medplus.sweep.gridfile import read_grid
 from medplus.sweep.job import Place
 from medplus.sweep.plan import Plan, plan_from_disk
+from tests.records import make_record
 
 TAGS = {"resnet18": "resnet18.a1_in1k", "vgg16": "vgg16.tv_in1k", "pixels": "pixels"}
 KINDS = ("extract", "knn", "probe", "finetune")
@@ -72,15 +73,15 @@ class World:
         self, dataset: str = "toy", size: int = 8, backbone: str = "resnet18", *,
         complete: bool = True, weights: str = "none", fit: str = "pad", **key: Any,
     ) -> Path:  # fmt: skip
-        fields = {"dataset_digest": self.digest(dataset), "weights_sha256": WEIGHTS, **key}
+        fields = {
+            "dataset_digest": self.digest(dataset), "weights_sha256": WEIGHTS,
+            "tag": TAGS.get(backbone, backbone), **key,
+        }  # fmt: skip
         info = self._store_info(
             (12, 6, 7), 512, dataset=dataset, size=size, backbone=backbone, weights=weights,
             fit=fit, **fields,
         )  # fmt: skip
         info = info.model_copy(update={"complete": complete})
-        if backbone in TAGS:
-            info.key["backbone"] = TAGS[backbone]
-            info = _with_digest(info)
         name = f"{backbone}-{info.key[:8]}.zarr"
         path = self.root / "store" / dataset / str(size) / name
         path.mkdir(parents=True, exist_ok=True)
@@ -92,49 +93,34 @@ class World:
         **changes: Any,
     ) -> Path:  # fmt: skip
         """Write the record of a run; changes go to whatever part of it has the field."""
-        digest = self.digest(dataset)
-        tag = TAGS.get(backbone, backbone)
-        made_from = {
-            "backbone": tag, "weights_sha256": WEIGHTS, "precision": "fp32", "dtype": "float32",
-            "fit": "pad", "feature": "prelogits", "dataset_digest": digest,
-        }  # fmt: skip
-        document: dict[str, Any] = {
+        made: dict[str, Any] = {
             "protocol": protocol, "dataset": dataset, "size": size, "backbone": backbone,
-            "task": "binary-class", "n_classes": 2, "data_source": "custom", "licence": "",
-            "weights": "none", "metrics": {"val": {}, "test": {}}, "seconds": 1.5,
+            "tag": TAGS.get(backbone, backbone), "weights": "none", "weights_sha256": WEIGHTS,
+            "precision": "fp32", "dtype": "float32", "fit": "pad", "feature": "prelogits",
+            "dataset_digest": self.digest(dataset), "classes": 2, "seconds": 1.5,
             "cost": {"seconds": 1.5, "device": "CPU (1 threads)", "shared_by": 1},
-            "environment": {}, "created": "2026-01-01T00:00:00Z",
+            "created": "2026-01-01T00:00:00Z",
         }  # fmt: skip
         recipe: dict[str, Any] = {}
         if protocol == "knn":
             own = {"k": 1, "metric": "l2", "vote": "majority"}
-            document |= own
-            config = own
-        elif protocol == "probe":
-            own = {"seed": 1, "lr": 1e-4, "weight_decay": 0.01}
-            document |= own
-            config = {**own, "epochs": 2, "batch_size": 64, "patience": 5}
+            config = own.copy()
         else:
-            document |= {"seed": 1, "lr": 1e-4, "weight_decay": 0.01}
+            own = {"seed": 1, "lr": 1e-4, "weight_decay": 0.01}
+            config = {**own, "epochs": 2, "batch_size": 64, "patience": 5}
+        if protocol == "finetune":
             recipe = FinetuneRecipe(epochs=1).model_dump()
             config = {"seed": 1, "devices": 1, "recipe": recipe}
-        parts = [document, made_from, config, recipe]
+        made |= own
         for field, value in changes.items():
-            homes = [part for part in parts if field in part]
+            homes = [part for part in (made, config, recipe) if field in part]
             assert homes, field
             for part in homes:
                 part[field] = value
-        document |= {"config": config, "network" if protocol == "finetune" else "store": made_from}
-        if protocol == "finetune":
-            del made_from["dtype"]
-        else:
-            made_from["key"] = "k" * 64
-        run_id = f"run{abs(hash(json.dumps(document, sort_keys=True))):x}"
-        folder = self.root / "runs" / protocol / dataset / str(size) / backbone / run_id
-        record = RunRecord(run_id=run_id, path=str(folder), **document)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "record.json").write_text(json.dumps(record.to_dict()))
-        return folder
+        run_id = f"run{digest_of({**made, 'config': config})[:8]}"
+        record = make_record(self.root / "runs", run_id=run_id, config=config, **made)
+        save_run(record, {})
+        return Path(record.path)
 
     def finish(self) -> None:
         """Write all that the default grid makes."""
@@ -143,12 +129,6 @@ class World:
             self.run("knn", k=k)
         for protocol, seed in product(("probe", "finetune"), (1, 2)):
             self.run(protocol, seed=seed)
-
-
-def _with_digest(info: StoreInfo) -> StoreInfo:
-    from medplus.embeddings.key import digest_of
-
-    return info.model_copy(update={"key_digest": digest_of(info.key)})
 
 
 @pytest.fixture(scope="module")
@@ -370,8 +350,8 @@ def test_what_was_made_of_the_feature_that_is_asked_for_is_finished(world):
         "probe": [("left", 1, 2)],
         "finetune": [("left", 0, 1)] * 2,
     }
-    assert [info.key["feature"] for info in plan.stores] == ["cls"]
-    assert {(record.store or {})["feature"] for record in plan.records} == {"cls"}
+    assert [info.spec.feature for info in plan.stores] == ["cls"]
+    assert {record.spec.feature for record in plan.records} == {"cls"}
 
 
 def test_feature_is_told_by_the_jobs_that_have_it(world):
@@ -540,7 +520,7 @@ def test_flag_and_size_are_told_apart(world, new_folder):
         datasets=["breastmnist", "bloodmnist"], sizes=[28, 64], protocols={"knn": {"k": 3}}
     )
     states = {
-        (p.job.cell.dataset, p.job.cell.size, p.job.kind): p.state for p in world.plan(grid).jobs
+        (p.job.spec.dataset, p.job.spec.size, p.job.kind): p.state for p in world.plan(grid).jobs
     }
     done = {key for key, state in states.items() if state == "finished"}
     assert done == {
@@ -574,12 +554,14 @@ class TestFinetunedBackbone:
 
     def test_its_heads_and_networks_count(self, world, trained):
         name, digest = "resnet18@r", self.sha256(trained[1])
-        world.store(backbone=name, weights="/x", fit="native", weights_sha256=digest)
-        world.run("knn", backbone=name, weights="/x", fit="native", weights_sha256=digest)
-        world.run("finetune", backbone=name, weights="/x", fit="native", weights_sha256=digest)
+        world.store(backbone=name, weights="pretrained", fit="native", weights_sha256=digest)
+        world.run("knn", backbone=name, weights="pretrained", fit="native", weights_sha256=digest)
+        world.run(
+            "finetune", backbone=name, weights="pretrained", fit="native", weights_sha256=digest
+        )
         plan = world.plan(self.grid(world, trained[1]))
         assert left(plan) == set()
-        assert {planned.job.weights for planned in plan.jobs} == {"pretrained"}
+        assert {planned.job.spec.weights for planned in plan.jobs} == {"pretrained"}
 
     def test_those_of_other_weights_of_its_name_do_not(self, world, trained):
         name, digest = "resnet18@r", self.sha256(trained[2])
@@ -655,7 +637,8 @@ def test_plan_of_any_grid_and_any_part_of_it_on_disk(sweep, new_world):
     assert len(set(everything)) == len(everything)
     jobs = {}
     for planned in plan.jobs:
-        dataset, size, backbone = planned.job.cell
+        spec = planned.job.spec
+        dataset, size, backbone = spec.dataset, spec.size, spec.backbone
         cell = (Path(dataset).stem, size or 8, backbone)
         seed = planned.job.options["seed"] if planned.job.kind == "finetune" else None
         jobs[cell, planned.job.kind, seed] = planned
@@ -693,7 +676,7 @@ def test_plan_of_any_grid_and_any_part_of_it_on_disk(sweep, new_world):
     estimates = {planned.job.id: planned.seconds for planned in plan.jobs}
     for task in plan.tasks:
         kinds = [job.kind for job in task.jobs]
-        assert len({job.cell for job in task.jobs}) == 1
+        assert len({job.spec for job in task.jobs}) == 1
         assert kinds == ["finetune"] or (kinds == sorted(kinds, key=KINDS.index))
         assert task.seconds == pytest.approx(sum(estimates[job.id] for job in task.jobs))
         # Heads either find their store, or make it first.

@@ -14,14 +14,11 @@ from medplus.runs.record import RunRecord
 from medplus.sweep.estimate import Estimator
 from medplus.sweep.plan import Plan
 from medplus.sweep.totals import Totals, total_cost
+from tests.records import make_record
 
 
 def record(seconds: float, **cost: Any) -> RunRecord:
-    return RunRecord(
-        run_id="r", path="p", protocol="probe", dataset="d", size=28, backbone="b", task="t",
-        n_classes=2, data_source="custom", licence="", weights="none", metrics={}, seconds=seconds,
-        cost=cost, config={}, environment={}, created="",
-    )  # fmt: skip
+    return make_record(seconds=seconds, cost=cost)
 
 
 @pytest.fixture(scope="module")

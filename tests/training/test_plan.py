@@ -9,13 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from medplus.config import FinetuneRecipe, finetune_recipe
-from medplus.runs.record import config_hash
-from medplus.training.plan import Source, plan_finetune
+from medplus.spec import ExtractSpec
+from medplus.training.plan import (
+    FinetunePlan,
+    Settings,
+    load_backbone,
+    load_images,
+    plan_finetune,
+    settle,
+)
+from medplus.training.watch import Watch
 from medplus.vocabulary import MULTI_LABEL
 
-SOURCE = Source("toy.npz", None, "data", "tiny", "none", None)
+SPEC = ExtractSpec("/data/toy.npz", 8, "tiny", "none", "native", "prelogits", "fp32")
 
 
 @pytest.fixture
@@ -24,11 +33,10 @@ def plan(learnable, tiny_backbone):
 
     def make(**changes):
         given = {
-            "source": SOURCE,
+            "spec": SPEC,
             "images": learnable(),
             "backbone": tiny_backbone(),
             "recipe": FinetuneRecipe(),
-            "precision": "fp32",
             "seed": 3,
             "devices": 1,
             "recipe_name": "paper",
@@ -47,12 +55,6 @@ def test_a_run_lies_where_the_design_says_and_is_named_by_recipe_seed_and_epochs
     assert made.folder.parent == Path("runs/finetune/toy/8/tiny")
     assert made.folder.name == made.run_id
     assert re.fullmatch(r"paper-seed3-ep100-[0-9a-f]{8}", made.run_id)
-
-
-def test_the_name_ends_in_the_hash_of_the_configuration(plan):
-    made = plan(recipe=FinetuneRecipe(epochs=7))
-    assert made.run_id.endswith(f"-ep7-{config_hash(made.config)}")
-    assert made.identity == config_hash(made.config)
 
 
 @pytest.mark.parametrize("stats", ["update", "frozen"])
@@ -124,7 +126,7 @@ def test_weights_network_and_preprocessing_make_another_run(plan, tiny_backbone)
     backbone = tiny_backbone()
     others = [
         replace(backbone, weights_sha256="1" * 64),
-        replace(backbone, tag="tiny.other"),
+        replace(backbone, ref=replace(backbone.ref, tag="tiny.other")),
         replace(backbone, feature="pixels"),
         replace(backbone, preprocess=replace(backbone.preprocess, mean=(0.0, 0.0, 0.0))),
         tiny_backbone(canvas=16),
@@ -134,10 +136,10 @@ def test_weights_network_and_preprocessing_make_another_run(plan, tiny_backbone)
 
 def test_where_things_lie_and_what_they_are_called_makes_no_other_run(plan, learnable):
     made = plan()
-    source = replace(SOURCE, data_root="elsewhere", backbone="tiny.tag", weights="tiny.safetensors")
+    spec = replace(SPEC, dataset="/elsewhere/toy.npz", backbone="tiny.tag", weights="/tiny.pth")
     moved = replace(learnable(), path="/elsewhere/toy.npz", name="toy2")
     others = [
-        plan(source=source),
+        plan(spec=spec),
         plan(runs=Path("elsewhere")),
         plan(images=moved),
         plan(recipe_name="mine"),
@@ -157,23 +159,56 @@ def test_a_named_recipe_and_the_same_one_spelled_out_are_one_run(plan):
 
 def test_the_configuration_is_json_and_holds_the_whole_recipe(plan):
     recipe = finetune_recipe("modern", precision="bf16")
-    config = plan(recipe=recipe, precision="bf16").config
+    config = plan(recipe=recipe).config
     read = json.loads(json.dumps(config, allow_nan=False))
     assert read == config
     assert FinetuneRecipe.model_validate(read["recipe"]) == recipe
     assert (read["protocol"], read["seed"], read["devices"]) == ("finetune", 3, 1)
 
 
+def test_provenance_tells_data_and_backbone(plan, learnable, tiny_backbone):
+    images, backbone = learnable(), tiny_backbone()
+    found = plan().provenance
+    assert (found.spec, found.dataset, found.size) == (SPEC, "toy", 8)
+    assert found.classes == list(images.classes)
+    assert (found.dataset_digest, found.weights_sha256) == ("d" * 64, "0" * 64)
+    assert (found.backbone, found.tag, found.backbone_digest) == (
+        "tiny", "tiny.tag", backbone.digest,
+    )  # fmt: skip
+
+
 def test_a_plan_can_be_sent_to_another_process(plan):
-    made = plan()
-    assert pickle.loads(pickle.dumps(made)) == made  # noqa: S301 - our own
+    settings = Settings(
+        "data", torch.device("cpu"), 2, False, True, False, "best", None, 0, Watch()
+    )
+    made = FinetunePlan(plan(), FinetuneRecipe(precision="fp32"), SPEC, settings)
+    there = pickle.loads(pickle.dumps(made))  # noqa: S301 - our own
+    assert (there.run, there.recipe, there.asked) == (made.run, made.recipe, made.asked)
+    assert (there.seed, there.precision) == (3, "fp32")
 
 
-def test_a_source_loads_images_and_a_backbone_that_can_learn(write_npz, tmp_path):
+# --- specs --------------------------------------------------------------------------------------
+
+
+def test_a_spec_loads_images_and_a_backbone_that_can_learn(write_npz, tmp_path):
     npz = write_npz("toy", n=(4, 3, 2), size=16, folder=tmp_path)
-    source = Source(str(npz), None, "data", "test_vit", "none", "native")
-    images = source.load_images()
-    backbone = source.load_backbone(images)
+    asked = ExtractSpec(str(npz), None, "test_vit", "none", "native")
+    images = load_images(asked, "data")
+    backbone = load_backbone(asked, images)
     assert (images.name, images.size, len(images.splits["train"])) == ("toy", 16, 4)
     assert (backbone.name, backbone.preprocess.fit) == ("test_vit", "native")
     assert all(p.requires_grad for p in backbone.module.parameters())
+
+
+def test_a_settled_spec_has_every_choice_made(learnable, tiny_backbone, write_npz):
+    npz = str(write_npz("toy", n=(4, 3, 2), size=8))
+    asked = ExtractSpec(npz, None, "tiny.tag")
+    assert settle(asked, learnable(), tiny_backbone(), "fp32") == replace(SPEC, dataset=npz)
+
+
+def test_what_means_nothing_for_pixels_stays_open(learnable, write_npz):
+    npz = str(write_npz("toy", n=(4, 3, 2), size=8))
+    asked = ExtractSpec(npz, None, "pixels", "pretrained")
+    images = learnable()
+    made = settle(asked, images, load_backbone(asked, images), "fp32")
+    assert made == ExtractSpec(npz, 8, "pixels")

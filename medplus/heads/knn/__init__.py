@@ -4,6 +4,6 @@ To find that all is done takes no torch, which takes seconds to import; hence on
 exported here, and it imports the search when there is something to search.
 """
 
-from medplus.heads.knn.protocol import knn
+from medplus.heads.knn.classify import knn
 
 __all__ = ["knn"]

@@ -3,6 +3,6 @@
 As for kNN, the protocol imports torch when there is something to train.
 """
 
-from medplus.heads.probe.protocol import probe
+from medplus.heads.probe.fit import probe
 
 __all__ = ["probe"]

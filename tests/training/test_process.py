@@ -9,9 +9,9 @@ from torch import nn
 from medplus import finetune
 from medplus.backbones.build import load_backbone
 from medplus.errors import RunError
-from medplus.training import job
-from medplus.training.job import share_batch_norms
+from medplus.training import process
 from medplus.training.network import Network
+from medplus.training.process import share_batch_norms
 
 pytestmark = pytest.mark.usefixtures("fast_disk", "no_picture")
 
@@ -61,7 +61,7 @@ def test_other_failures_of_training(error, says, write_npz, tmp_path, monkeypatc
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr(job.Trainer, "fit", fail)
+    monkeypatch.setattr(process.Trainer, "fit", fail)
     with pytest.raises((RunError, RuntimeError, ValueError), match=says):
         finetune(str(write_npz()), backbone="pixels", runs=tmp_path)
     assert list(tmp_path.rglob("*.partial")) == []

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +17,13 @@ from medplus.backbones.inference import is_out_of_memory
 from medplus.cost import PeakMemory
 from medplus.datasets.dataset import ImageDataset
 from medplus.errors import RunError, first_line
+from medplus.runs.record import TrainingFacts
 from medplus.runs.scoring import EVALUATED
-from medplus.training.folder import RunFolder
+from medplus.training.folder import RunFolder, partial_folder
 from medplus.training.launch import reproducible
 from medplus.training.memory import largest_batch, release_memory
 from medplus.training.network import Network, build_network
-from medplus.training.plan import FinetunePlan
+from medplus.training.plan import FinetunePlan, load_backbone, load_images
 from medplus.training.progress import TrainingProgress
 from medplus.training.trainer import Trainer
 from medplus.training.watch import Watch
@@ -34,35 +33,14 @@ _ONE_VALUE = "Expected more than 1 value per channel"  # torch's batch norm
 
 
 @dataclass(frozen=True)
-class Job:
-    """A planned run, ready to be sent to the processes that train.
-
-    Attributes
-    ----------
-    dim : int
-        Number of embedding dimensions.
-    folder : Path
-        Where the run lies while it is under way.
-    """
-
-    plan: FinetunePlan
-    dim: int
-    folder: Path
-    description: NetworkDescription
-    compiled: bool
-    resume: bool
-    watch: Watch
-
-
-@dataclass(frozen=True)
-class Outcome:
+class Trained:
     """What a fine-tuning found.
 
     Attributes
     ----------
     scores : dict of split to ndarray of float32, shape (n_samples, n_classes)
         The best network's class probabilities.
-    training : dict
+    facts : TrainingFacts
         How it was done, for the record.
     peaks : dict of str to int
         Peak memory of the first process in this session, as `PeakMemory.read` returns it.
@@ -70,20 +48,23 @@ class Outcome:
 
     progress: TrainingProgress
     scores: dict[Split, np.ndarray]
-    training: dict[str, Any]
+    facts: TrainingFacts
     peaks: dict[str, int]
 
 
-def run_job(
+def train(
     fabric: Fabric,
-    job: Job,
+    plan: FinetunePlan,
+    dim: int,
     images: ImageDataset | None = None,
     backbone: Backbone | None = None,
-) -> Outcome:
+) -> Trained:
     """Train, and predict val and test with the best network.
 
     Parameters
     ----------
+    dim : int
+        Number of embedding dimensions.
     images, backbone : optional
         If they have been loaded in this process already; the backbone is changed.
 
@@ -94,18 +75,21 @@ def run_job(
     KeyboardInterrupt
         If it was interrupted; the state is saved.
     """
-    images = images or job.plan.source.load_images()
-    backbone = backbone or job.plan.source.load_backbone(images)
-    order = torch.Generator().manual_seed(job.plan.seed)
-    network = build_network(backbone, job.dim, images.n_classes, job.plan.recipe, order)
+    recipe = plan.recipe
+    images = images or load_images(plan.asked, plan.settings.data_root)
+    backbone = backbone or load_backbone(plan.asked, images)
+    order = torch.Generator().manual_seed(plan.seed)
+    network = build_network(backbone, dim, images.n_classes, recipe, order)
     several = fabric.world_size > 1
-    if several and fabric.device.type == "cuda" and job.plan.recipe.norm_stats == "update":
+    if several and fabric.device.type == "cuda" and recipe.norm_stats == "update":
         network = share_batch_norms(network)
-    recipe, precision = job.plan.recipe, job.plan.precision
+    description = _describe(plan, dim, images, backbone)
     with _tracked(fabric):
         try:
-            with reproducible(recipe.deterministic, network, precision, fabric.device) as promise:
-                return _train(fabric, job, images, backbone, network, order, promise)
+            with reproducible(
+                recipe.deterministic, network, plan.precision, fabric.device
+            ) as promise:
+                return _fit(fabric, plan, description, images, network, order, promise)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if is_out_of_memory(error) and not several:
                 pass  # told below, where the failed attempt holds no memory any more
@@ -124,7 +108,7 @@ def run_job(
                 "leaves it a single value; choose a --batch-size that leaves no last batch of one "
                 "image (per device), or --norm-stats frozen"
             ) from error
-        raise _out_of_memory(job, images, backbone, network, fabric.device)
+        raise _out_of_memory(plan, images, backbone, network, fabric.device)
 
 
 @contextmanager
@@ -153,33 +137,56 @@ def share_batch_norms(network: Network) -> Network:
     return shared
 
 
-def _train(
+def _describe(
+    plan: FinetunePlan, dim: int, images: ImageDataset, backbone: Backbone
+) -> NetworkDescription:
+    name, tag = backbone.architecture
+    return NetworkDescription(
+        run_id=plan.run.run_id,
+        backbone=name,
+        tag=tag,
+        weights_sha256=backbone.weights_sha256,
+        preprocess=vars(backbone.preprocess).copy(),
+        feature=backbone.feature,
+        dim=dim,
+        dataset=images.name,
+        size=images.size,
+        task=images.task,
+        classes=images.classes,
+        epoch=0,
+        val_loss=0.0,
+        precision=plan.precision,
+    )
+
+
+def _fit(
     fabric: Fabric,
-    job: Job,
+    plan: FinetunePlan,
+    description: NetworkDescription,
     images: ImageDataset,
-    backbone: Backbone,
     network: Network,
     order: torch.Generator,
     promise: str,
-) -> Outcome:
-    folder = RunFolder(job.folder, job.description, job.plan.identity)
-    watch = job.watch if fabric.is_global_zero else Watch()
+) -> Trained:
+    settings = plan.settings
+    folder = RunFolder(partial_folder(plan.run.folder), description, plan.run.identity)
+    watch = settings.watch if fabric.is_global_zero else Watch()
     memory = PeakMemory(fabric.device)
     trainer = Trainer(
-        fabric, network, images, backbone.preprocess, job.plan.recipe, job.plan.seed, order,
-        folder, watch, job.compiled,
+        fabric, network, images, description.spec, plan.recipe, plan.seed, order, folder, watch,
+        settings.compiled,
     )  # fmt: skip
-    progress = trainer.fit(job.resume)
+    progress = trainer.fit(settings.resume)
     scores = trainer.predict_best(EVALUATED)
-    training = {
-        "deterministic": promise,
-        "images": "on the device" if trainer.resident else "streamed from the cache",
-        "batch_norm": _batch_norm(network, fabric),
-        "devices": fabric.world_size,
-        "compiled": job.compiled,
-        "resumed": progress.resumed,
-    }
-    return Outcome(progress, scores, training, memory.read())
+    facts = TrainingFacts(
+        deterministic=promise,
+        images="on the device" if trainer.resident else "streamed from the cache",
+        batch_norm=_batch_norm(network, fabric),
+        devices=fabric.world_size,
+        compiled=settings.compiled,
+        resumed=progress.resumed,
+    )
+    return Trained(progress, scores, facts, memory.read())
 
 
 def _batch_norm(network: Network, fabric: Fabric) -> str:
@@ -192,7 +199,7 @@ def _batch_norm(network: Network, fabric: Fabric) -> str:
 
 
 def _out_of_memory(
-    job: Job,
+    plan: FinetunePlan,
     images: ImageDataset,
     backbone: Backbone,
     network: Network,
@@ -201,13 +208,13 @@ def _out_of_memory(
     """Return the error that says what would have fitted."""
     network.cpu()
     release_memory(device)
-    recipe = job.plan.recipe
+    recipe = plan.recipe
     part = -(-recipe.batch_size // recipe.accumulate)
     what = f"{device} ran out of memory with {part} images at a time"
     if part == 1:
         return RunError(f"{what}; use another --device or a smaller backbone")
     found = largest_batch(
-        network, images, backbone.preprocess, recipe, job.plan.precision, device, part // 2
+        network, images, backbone.preprocess, recipe, plan.precision, device, part // 2
     )
     return RunError(
         f"{what}; {found} would fit: use --accumulate {-(-recipe.batch_size // found)} for the "

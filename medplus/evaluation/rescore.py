@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,14 @@ import numpy as np
 import torch
 
 from medplus.backbones.finetuned import NETWORK_FILE, is_finetuned
-from medplus.cost import CostMeter, measure_cost
+from medplus.cost import measure_cost
 from medplus.device import resolve_device
 from medplus.embeddings.store import to_place
 from medplus.errors import UsageError, nearest
-from medplus.evaluation.head import head_trial
+from medplus.evaluation.head import prepare_head
 from medplus.evaluation.medmnist_csv import check_exportable, write_csv
-from medplus.evaluation.network import network_trial
-from medplus.evaluation.trial import Request, Trial, check_labelling
+from medplus.evaluation.network import prepare_network
+from medplus.evaluation.prepared import EvaluationOptions, Labelling, Prepared, check_labelling
 from medplus.progress import Progress, silent
 from medplus.runs.ledger import (
     HEAD_FILE,
@@ -28,12 +27,15 @@ from medplus.runs.ledger import (
     find_run,
     save_run,
 )
-from medplus.runs.record import RunRecord, environment
+from medplus.runs.plan import RunPlan
+from medplus.runs.record import RunRecord
 from medplus.runs.scoring import EVALUATED, score_splits
 from medplus.training.loss import make_targets, probabilities, sample_losses
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split
 
 _FILES = (RECORD_FILE, NETWORK_FILE, HEAD_FILE)
+_KEPT = ("seed", "lr", "weight_decay", "epochs_run", "best_epoch", "network", "training")
+"""What an evaluation's record has from the run's own: how what is scored was made."""
 
 
 def evaluate(
@@ -100,7 +102,7 @@ def evaluate(
     """
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, not {batch_size}")
-    request = Request(
+    options = EvaluationOptions(
         dataset=dataset,
         size=size,
         splits=_check_splits(splits),
@@ -113,14 +115,17 @@ def evaluate(
         progress=progress,
     )
     folder = _folder_of(Path(run))
-    trial = _open(folder, request)
-    check_labelling(folder, trial.learned, trial.found)
+    prepared = _prepare(folder, options)
+    on = prepared.provenance
+    check_labelling(folder, Labelling.of(prepared.record), Labelling.of(on))
     if csv is not None:
-        check_exportable(trial.dataset, trial.size, trial.found.classes)
-    with measure_cost(request.device) as meter:
-        logits = trial.predict()
-    metrics, predictions = _score(trial, logits, bootstrap)
-    record = _record(trial, folder, request, metrics, meter)
+        check_exportable(on.dataset, on.size, on.classes)
+    with measure_cost(options.device) as meter:
+        logits = prepared.predict()
+    metrics, predictions = _score(prepared, logits, bootstrap)
+    n_images = sum(map(len, logits.values()))
+    cost = {**meter.cost(n_images), "images": n_images}
+    record = _plan(prepared, folder).record(metrics, meter.seconds, cost)
     with claim_runs([Path(record.path)]):
         save_run(
             record,
@@ -148,12 +153,12 @@ def _folder_of(path: Path) -> Path:
     return path.parent if path.name in _FILES and path.is_file() else path
 
 
-def _open(folder: Path, request: Request) -> Trial:
-    """Return the trial of what a run saved."""
+def _prepare(folder: Path, options: EvaluationOptions) -> Prepared:
+    """Return what a run saved beside the data that it is to be scored on."""
     if is_finetuned(str(folder)):
-        return network_trial(folder, request)
-    if request.code is not None:
-        raise UsageError(f"--backbone {request.code} is for runs of medplus finetune; leave it out")
+        return prepare_network(folder, options)
+    if options.code is not None:
+        raise UsageError(f"--backbone {options.code} is for runs of medplus finetune; leave it out")
     record = find_run(folder) if folder.is_dir() else None
     if record is None and folder.suffix == ".partial":
         raise UsageError(f"{folder} has no {NETWORK_FILE} yet; let it train an epoch first")
@@ -164,7 +169,7 @@ def _open(folder: Path, request: Request) -> Trial:
             f"which holds {NETWORK_FILE} or {HEAD_FILE}"
         )
     if record.protocol == "probe":
-        return head_trial(folder, record, request)
+        return prepare_head(folder, record, options)
     if record.protocol == "knn":
         raise UsageError(
             f"{folder} is a kNN run, which saves nothing that could be scored on other data; "
@@ -173,49 +178,31 @@ def _open(folder: Path, request: Request) -> Trial:
     raise UsageError(f"{folder} has no {NETWORK_FILE}, so there is nothing to score")
 
 
+def _plan(prepared: Prepared, run: Path) -> RunPlan:
+    """Return the plan of the evaluation: the run's own, on these data and beside them."""
+    own, on = prepared.record, prepared.provenance
+    kept = {name: getattr(own, name) for name in _KEPT}
+    return RunPlan(
+        # A file may know less of what its labels mean: not their names, nor that they are ordered.
+        on.model_copy(update={"task": own.task, "classes": own.classes}),
+        own.protocol,
+        own.run_id,
+        evaluation_folder(run, on.dataset, on.size, on.dataset_digest),
+        {**own.config, "evaluation": {"dataset_digest": on.dataset_digest, **prepared.config}},
+        {**kept, "store": prepared.store},
+    )
+
+
 def _score(
-    trial: Trial, logits: Mapping[Split, torch.Tensor], bootstrap: int | None
+    prepared: Prepared, logits: Mapping[Split, torch.Tensor], bootstrap: int | None
 ) -> tuple[dict[Split, dict[str, Any]], dict[str, np.ndarray]]:
-    task, n_classes = trial.learned.task, len(trial.learned.classes)
+    task, n_classes = prepared.record.task, prepared.record.n_classes
     multi_label = task == MULTI_LABEL
     scores = {split: probabilities(rows, multi_label).numpy() for split, rows in logits.items()}
-    metrics, predictions = score_splits(
-        trial.truth, scores, trial.index, task, bootstrap, tuple(logits)
-    )
+    metrics, predictions = score_splits(prepared.samples, scores, task, bootstrap)
     if "val" in logits:  # where the run's own record has a loss too
-        labels = torch.from_numpy(trial.truth["val"].astype(np.int64))
+        labels = torch.from_numpy(prepared.samples["val"].labels.astype(np.int64))
         targets = make_targets(labels, n_classes, multi_label)
         losses = sample_losses(logits["val"], targets, multi_label)
         metrics["val"]["loss"] = float(losses.double().mean())
     return metrics, predictions
-
-
-def _record(
-    trial: Trial,
-    folder: Path,
-    request: Request,
-    metrics: dict[Split, dict[str, Any]],
-    meter: CostMeter,
-) -> RunRecord:
-    n_images = sum(len(trial.truth[split]) for split in request.splits)
-    own = trial.record
-    return own.model_copy(
-        update={
-            "path": str(evaluation_folder(folder, trial.dataset, trial.size, trial.digest)),
-            "dataset": trial.dataset,
-            "size": trial.size,
-            "data_source": trial.data_source,
-            "licence": trial.licence,
-            "citation": trial.citation,
-            "metrics": metrics,
-            "seconds": meter.seconds,
-            "cost": {**meter.cost(n_images), "images": n_images},
-            "config": {
-                **own.config,
-                "evaluation": {"dataset_digest": trial.digest, **trial.config},
-            },
-            "environment": environment(),
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            **trial.changes,
-        }
-    )

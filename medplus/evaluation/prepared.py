@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from medplus.errors import UsageError
 from medplus.progress import Progress
-from medplus.runs.record import RunRecord
+from medplus.runs.record import Provenance, RunRecord, StoreFacts
+from medplus.runs.scoring import Samples
 from medplus.vocabulary import MULTI_LABEL, Split, Task
 
 
 @dataclass(frozen=True)
-class Request:
+class EvaluationOptions:
     """What an evaluation is asked for.
 
     Attributes
@@ -59,13 +59,18 @@ class Labelling:
     origin : str
         The dataset's name.
     task : Task
-    classes : tuple of str
+    classes : list of str
         Names, or just numbers where no names are known.
     """
 
     origin: str
     task: Task
-    classes: tuple[str, ...]
+    classes: list[str]
+
+    @classmethod
+    def of(cls, provenance: Provenance) -> Labelling:
+        """Return that of a run's data."""
+        return cls(provenance.dataset, provenance.task, provenance.classes)
 
     @property
     def has_names(self) -> bool:
@@ -105,46 +110,27 @@ def _kind(task: Task) -> Task:
 
 
 @dataclass(frozen=True)
-class Trial:
+class Prepared:
     """A saved network or head, and the data that it is to be scored on.
 
     Attributes
     ----------
     record : RunRecord
         Of the run; its path is the run's folder.
-    learned, found : Labelling
-        What the run learned, and what the data's labels are.
-    size : int
-        Of the images in pixels.
-    digest : str
-        SHA-256 of the dataset's arrays.
-    data_source, licence, citation : str
-        As a record has them.
-    truth, index : mapping of split to ndarray
-        Labels (n_samples, n_labels), and positions in the source split (n_samples,).
+    provenance : Provenance
+        Of the data that are scored, and of the backbone.
+    samples : mapping of split to Samples
     predict : callable
         Computes the logits of every split, float32 (n_samples, n_classes) on the CPU.
     config : dict
         What else determines the scores.
-    changes : dict
-        Further fields of the record that differ from the run's.
+    store : StoreFacts or None
+        The embeddings that a head is scored on.
     """
 
     record: RunRecord
-    learned: Labelling
-    found: Labelling
-    size: int
-    digest: str
-    data_source: str
-    licence: str
-    citation: str
-    truth: Mapping[Split, np.ndarray]
-    index: Mapping[Split, np.ndarray]
+    provenance: Provenance
+    samples: Mapping[Split, Samples]
     predict: Callable[[], Mapping[Split, torch.Tensor]]
     config: dict[str, Any] = field(default_factory=dict)
-    changes: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def dataset(self) -> str:
-        """The name of the data."""
-        return self.found.origin
+    store: StoreFacts | None = None

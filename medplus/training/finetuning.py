@@ -10,24 +10,35 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from medplus.backbones import sources
-from medplus.backbones.build import Backbone
+from medplus.backbones import sources as backbones
 from medplus.config import FinetuneRecipe, finetune_recipe
+from medplus.datasets import sources as datasets
 from medplus.datasets.dataset import ImageDataset
-from medplus.datasets.sources import load_dataset, resolve
 from medplus.device import check_devices, resolve_device, resolve_training_precision
+from medplus.embeddings.pipeline import as_tensor
 from medplus.errors import RunError
 from medplus.progress import Progress, silent
 from medplus.runs.ledger import find_run, tidy_run
 from medplus.runs.record import RunRecord
-from medplus.spec import AUTO, CHOICES, ExtractSpec, make_spec
+from medplus.spec import AUTO, ExtractSpec, make_spec
 from medplus.training.memory import largest_batch
 from medplus.training.network import build_network, embedding_dim
-from medplus.training.plan import FinetunePlan, Keep, Settings, Source, plan_finetune
+from medplus.training.plan import (
+    FinetunePlan,
+    Keep,
+    Settings,
+    load_backbone,
+    load_images,
+    plan_finetune,
+    settle,
+)
 from medplus.training.watch import Watch
 from medplus.vocabulary import MULTI_LABEL, PAPER_SEEDS, Precision
 
 log = logging.getLogger(__name__)
+
+_CHOICES = ("weights", "fit", "group_column")
+"""What of a spec a fine-tuning leaves open; precision is the recipe's."""
 
 
 def finetune(
@@ -58,7 +69,8 @@ def finetune(
         One network per seed: it fixes the head's initial values, the order of the images, dropout
         and augmentation.
     **options
-        As for `finetune_all`.
+        `weights`, `fit` and `group_column` as for `medplus.extract`; the others as for
+        `finetune_all`.
 
     Returns
     -------
@@ -71,7 +83,7 @@ def finetune(
         UsageError, DatasetError, BackboneError or RunError, saying what is wrong and what to do.
     """
     many = seeds if isinstance(seeds, Sequence) else [seeds]
-    chosen = {name: options.pop(name) for name in CHOICES if name in options}
+    chosen = {name: options.pop(name) for name in _CHOICES if name in options}
     return finetune_all([make_spec(dataset, size, backbone, **chosen)], many, **options)
 
 
@@ -95,13 +107,17 @@ def finetune_all(
     progress: Progress = silent,
     **changes: Any,
 ) -> list[RunRecord]:
-    """Fine-tune every backbone on every dataset at every size with every seed.
+    """Fine-tune the backbone of every spec on its data with every seed.
 
     Parameters
     ----------
+    specs : sequence of ExtractSpec
+        Data, and the backbones to begin with: their weights, fit and group column are heeded.
+    seeds : sequence of int
+        One network per spec and seed.
     recipe : str
         ``paper``, ``modern``, or the path of a YAML file.
-    weights, fit, group_column, data_root
+    data_root : str or Path
         As for `medplus.extract`.
     batch_size : int or "auto", optional
         Images per step; ``auto`` is the recipe's, halved until a step fits into memory.
@@ -137,45 +153,38 @@ def finetune_all(
     fields = {**changes, "batch_size": None if batch_size == AUTO else batch_size}
     full = finetune_recipe(recipe, **fields)
     settings = Settings(
-        resolve_device(device), devices, compiled, resume, overwrite, keep, track,
+        str(data_root), resolve_device(device), devices, compiled, resume, overwrite, keep, track,
         bootstrap, watch or Watch(),
     )  # fmt: skip
     check_devices(settings.device, devices)
     precision = resolve_training_precision(full.precision, settings.device)
     full = full.model_copy(update={"precision": precision})
     for spec in specs:
-        resolve(spec.dataset, spec.group_column)
-        sources.resolve(spec.backbone, spec.weights)
+        datasets.resolve(spec.dataset, spec.group_column)
+        backbones.resolve(spec.backbone, spec.weights)
     records = []
     for spec in specs:
-        images = load_dataset(
-            spec.dataset, spec.size, data_root, group_column=spec.group_column, progress=progress
-        )
+        images = load_images(spec, data_root, progress)
         _check_classes(images)
-        source = Source(spec, str(data_root))
-        settled = full
+        whole = full
         if batch_size == AUTO:
-            settled = _with_fitting_batch(source, images, full, precision, settings.device)
+            whole = _with_fitting_batch(spec, images, full, precision, settings.device)
         for seed in seeds:
-            backbone = source.load_backbone(images)
-            plan = plan_finetune(
-                source, images, backbone, settled, precision, seed, devices,
-                Path(recipe).stem, Path(runs),
-            )  # fmt: skip
-            record = None if overwrite else find_run(plan.folder)
+            backbone = load_backbone(spec, images)
+            settled = settle(spec, images, backbone, precision)
+            run = plan_finetune(
+                settled, images, backbone, whole, seed, devices, Path(recipe).stem, Path(runs)
+            )
+            record = None if overwrite else find_run(run.folder)
             if record is not None:
-                tidy_run(plan.folder)
-            records.append(record or _execute(plan, images, backbone, settings))
+                tidy_run(run.folder)
+            else:
+                # Fabric takes seconds to import, which a finished run does not need.
+                from medplus.training.run import make_run
+
+                record = make_run(FinetunePlan(run, whole, spec, settings), images, backbone)
+            records.append(record)
     return records
-
-
-def _execute(
-    plan: FinetunePlan, images: ImageDataset, backbone: Backbone, settings: Settings
-) -> RunRecord:
-    # Fabric takes seconds to import, which a finished run does not need.
-    from medplus.training.execute import execute
-
-    return execute(plan, images, backbone, settings)
 
 
 def _check_classes(images: ImageDataset) -> None:
@@ -199,21 +208,17 @@ def _check_classes(images: ImageDataset) -> None:
 
 
 def _with_fitting_batch(
-    source: Source,
+    spec: ExtractSpec,
     images: ImageDataset,
     recipe: FinetuneRecipe,
     precision: Precision,
     device: torch.device,
 ) -> FinetuneRecipe:
-    backbone = source.load_backbone(images)
-    dim = embedding_dim(backbone, _first_image(images))
+    backbone = load_backbone(spec, images)
+    dim = embedding_dim(backbone, as_tensor(images, "train", slice(0, 1))[0])
     network = build_network(backbone, dim, images.n_classes, recipe, torch.Generator())
     most = -(-recipe.batch_size // recipe.accumulate)
     part = largest_batch(network, images, backbone.preprocess, recipe, precision, device, most)
     batch = min(recipe.batch_size, part * recipe.accumulate)
     log.info("--batch-size auto: %d", batch)
     return recipe.model_copy(update={"batch_size": batch})
-
-
-def _first_image(images: ImageDataset) -> torch.Tensor:
-    return torch.from_numpy(np.array(images.splits["train"].images[0]))

@@ -13,25 +13,14 @@ from medplus.cost import measure_cost
 from medplus.device import check_device_name, resolve_device
 from medplus.embeddings.store import EmbeddingStore
 from medplus.errors import RunError
-from medplus.heads.evaluation import (
-    RunPlan,
-    StoredSplit,
-    Stores,
-    check_trainable,
-    claim_missing,
-    open_stores,
-    plan_run,
-    read_split,
-    score_stored,
-    select_best,
-)
-from medplus.heads.features import fit_memory
 from medplus.heads.probe.grid import HeadGrid
+from medplus.heads.stored import Stores, plan_head, read_splits, run_heads
 from medplus.progress import Progress, silent
 from medplus.runs.ledger import save_run
+from medplus.runs.plan import RunPlan
 from medplus.runs.record import RunRecord
-from medplus.runs.scoring import EVALUATED
-from medplus.vocabulary import MULTI_LABEL, Split
+from medplus.runs.scoring import EVALUATED, score_splits
+from medplus.vocabulary import MULTI_LABEL
 
 if TYPE_CHECKING:
     from medplus.heads.probe.stack import TrainedHeads
@@ -95,15 +84,14 @@ def probe(
         patience=patience,
     )
     check_device_name(device)
-    records = []
-    for store in open_stores(stores):
-        plans = {head: _plan(store, full, head, runs) for head in _heads(full)}
-        with claim_missing(list(plans.values()), overwrite) as records_found:
-            found = dict(zip(plans, records_found, strict=True))
-            todo = [head for head, record in found.items() if record is None]
-            done = _run(store, full, todo, plans, device, bootstrap, overwrite, progress)
-        records += [record or done[head] for head, record in found.items()]
-    return select_best(records)
+
+    def plan(store: EmbeddingStore) -> list[RunPlan]:
+        return [_plan(store, full, head, runs) for head in _heads(full)]
+
+    def run(store: EmbeddingStore, plans: list[RunPlan]) -> list[RunRecord]:
+        return _run(store, full, plans, device, bootstrap, overwrite, progress)
+
+    return run_heads(stores, plan, run, overwrite)
 
 
 _Head = tuple[int, float, float]
@@ -126,21 +114,18 @@ def _plan(store: EmbeddingStore, recipe: ProbeRecipe, head: _Head, runs: str | P
     fields = {"seed": seed, "lr": lr, "weight_decay": weight_decay}
     shared = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "patience")}
     name = f"seed{seed}-lr{lr:g}-wd{weight_decay:g}-ep{recipe.epochs}"
-    return plan_run(store, "probe", name, {**fields, **shared}, fields, runs)
+    return plan_head(store, "probe", name, {**fields, **shared}, fields, runs)
 
 
 def _run(
     store: EmbeddingStore,
     recipe: ProbeRecipe,
-    todo: list[_Head],
-    plans: dict[_Head, RunPlan],
+    plans: list[RunPlan],
     device: str,
     bootstrap: int | None,
     overwrite: bool,
     progress: Progress,
-) -> dict[_Head, RunRecord]:
-    if not todo:
-        return {}
+) -> list[RunRecord]:
     import torch
 
     from medplus.heads.probe.feed import make_feeds
@@ -149,10 +134,8 @@ def _run(
     target = resolve_device(device)
     info = store.info
     multi_label = info.task == MULTI_LABEL
-    hold = fit_memory(store)
-    splits: dict[Split, StoredSplit] = {"train": read_split(store, "train", hold=hold)}
-    check_trainable(store, splits["train"])
-    splits |= {split: read_split(store, split, hold=hold) for split in EVALUATED}
+    splits = read_splits(store)
+    todo = [_head(plan) for plan in plans]
     # The smallest grid that spans what is left to do; its heads beyond that are not recorded.
     seeds = tuple(dict.fromkeys(seed for seed, _, _ in todo))
     settings = tuple(dict.fromkeys((lr, wd) for _, lr, wd in todo))
@@ -177,14 +160,13 @@ def _run(
             )
         scores = {s: heads.scores(feeds[s], multi_label).cpu().numpy() for s in EVALUATED}
     cost = {**meter.cost(), "shared_by": len(todo)}
-    records = {}
-    for seed, lr, wd in todo:
+    records = []
+    for plan, (seed, lr, wd) in zip(plans, todo, strict=True):
         at = (seeds.index(seed), settings.index((lr, wd)))
-        metrics, predictions = score_stored(
-            splits, {split: scores[split][at] for split in EVALUATED}, info.task, bootstrap
-        )
+        own = {split: scores[split][at] for split in EVALUATED}
+        metrics, predictions = score_splits(splits, own, info.task, bootstrap)
         metrics["val"]["loss"] = float(heads.val_loss[at])
-        record = plans[seed, lr, wd].record(
+        record = plan.record(
             metrics,
             meter.seconds,
             cost,
@@ -192,8 +174,12 @@ def _run(
             best_epoch=int(heads.best_epoch[at]),
         )
         save_run(record, predictions, _tensors(heads, at), overwrite=overwrite)
-        records[seed, lr, wd] = record
+        records.append(record)
     return records
+
+
+def _head(plan: RunPlan) -> _Head:
+    return plan.fields["seed"], plan.fields["lr"], plan.fields["weight_decay"]
 
 
 def _tensors(heads: TrainedHeads, at: tuple[int, int]) -> dict[str, np.ndarray]:

@@ -180,7 +180,7 @@ def test_a_run_lies_where_the_design_says(task_store, tmp_path):
     path = Path(record.path)
     assert path.parent == tmp_path / "knn/toy/64/toynet"
     assert sorted(p.name for p in path.iterdir()) == ["predictions.npz", "record.json"]
-    assert record.store["key"] == store.key
+    assert record.store_key == store.key
     assert record.config["store"] == store.key
 
 

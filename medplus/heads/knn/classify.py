@@ -12,23 +12,14 @@ from medplus.cost import measure_cost
 from medplus.device import check_device_name, resolve_device
 from medplus.embeddings.store import EmbeddingStore
 from medplus.errors import RunError
-from medplus.heads.evaluation import (
-    RunPlan,
-    Stores,
-    check_trainable,
-    claim_missing,
-    open_stores,
-    plan_run,
-    read_split,
-    score_stored,
-    select_best,
-)
-from medplus.heads.features import JoinedRows, fit_memory
+from medplus.heads.features import JoinedRows
 from medplus.heads.knn.backends import check_backend
 from medplus.heads.knn.vote import vote_shares
+from medplus.heads.stored import Stores, plan_head, read_splits, run_heads
 from medplus.runs.ledger import save_run
+from medplus.runs.plan import RunPlan
 from medplus.runs.record import RunRecord
-from medplus.runs.scoring import EVALUATED
+from medplus.runs.scoring import EVALUATED, score_splits
 from medplus.vocabulary import MULTI_LABEL, PAPER_K, Split
 
 
@@ -82,20 +73,19 @@ def knn(
     recipe = make_recipe(KnnRecipe, {"k": numbers, "metric": metric, "vote": vote})
     check_backend(backend)
     check_device_name(device)
-    records = []
-    for store in open_stores(stores):
-        plans = [_plan(store, recipe, number, runs) for number in dict.fromkeys(recipe.k)]
-        with claim_missing(plans, overwrite) as found:
-            todo = [plan for plan, record in zip(plans, found, strict=True) if record is None]
-            done = iter(_run(store, recipe, todo, backend, device, bootstrap, overwrite))
-        records += [record or next(done) for record in found]
-    return select_best(records)
+
+    def plan(store: EmbeddingStore) -> list[RunPlan]:
+        return [_plan(store, recipe, number, runs) for number in dict.fromkeys(recipe.k)]
+
+    def run(store: EmbeddingStore, plans: list[RunPlan]) -> list[RunRecord]:
+        return _run(store, recipe, plans, backend, device, bootstrap, overwrite)
+
+    return run_heads(stores, plan, run, overwrite)
 
 
 def _plan(store: EmbeddingStore, recipe: KnnRecipe, k: int, runs: str | Path) -> RunPlan:
     fields = {"k": k, "metric": recipe.metric, "vote": recipe.vote}
-    name = f"k{k}-{recipe.metric}-{recipe.vote}"
-    return plan_run(store, "knn", name, fields, fields, runs)
+    return plan_head(store, "knn", f"k{k}-{recipe.metric}-{recipe.vote}", fields, fields, runs)
 
 
 def _run(
@@ -107,21 +97,17 @@ def _run(
     bootstrap: int | None,
     overwrite: bool,
 ) -> list[RunRecord]:
-    if not plans:
-        return []
     from medplus.heads.knn.search import search
 
     info = store.info
-    hold = fit_memory(store)
-    train = read_split(store, "train", hold=hold)
-    check_trainable(store, train)
+    splits = read_splits(store)
+    train = splits["train"]
     largest = max(plan.fields["k"] for plan in plans)
     if largest > len(train.labels):
         raise RunError(
             f"{store.path}: k = {largest} exceeds the {len(train.labels)} rows of its train split; "
             "use a smaller k"
         )
-    splits = {split: read_split(store, split, hold=hold) for split in EVALUATED}
     with measure_cost(resolve_device(device)) as meter:
         # Val and test in one search; neighbours come nearest first, so the largest k serves all.
         found = search(
@@ -155,7 +141,7 @@ def _run(
     records = []
     for plan, share in zip(plans, shares, strict=True):
         scores: dict[Split, np.ndarray] = {"val": share[:boundary], "test": share[boundary:]}
-        metrics, predictions = score_stored(splits, scores, info.task, bootstrap)
+        metrics, predictions = score_splits(splits, scores, info.task, bootstrap)
         record = plan.record(metrics, meter.seconds, cost)
         save_run(record, predictions, overwrite=overwrite)
         records.append(record)

@@ -19,8 +19,9 @@ from medplus.backbones.finetuned import read_network
 from medplus.config import FinetuneRecipe, finetune_recipe
 from medplus.errors import RunError, UsageError
 from medplus.runs.ledger import read_predictions, read_record
-from medplus.training import execute as execute_module
-from medplus.training import finetune_all, memory, protocol
+from medplus.spec import specs
+from medplus.training import finetune_all, finetuning, memory
+from medplus.training import run as run_module
 from medplus.training.history import read_history
 from medplus.training.network import Network
 from medplus.vocabulary import MULTI_LABEL, PAPER_SEEDS
@@ -201,22 +202,18 @@ def test_record_says_what_was_trained_and_how(train):
     assert (record.weights, record.weight_decay, record.k) == ("none", 0.05, None)
     assert record.store is None
     assert record.store_key is None
-    assert record.network == {
-        "backbone": record.config["backbone"],
-        "weights_sha256": record.config["weights_sha256"],
-        "dataset_digest": record.config["dataset_digest"],
-        "fit": "native",
-        "feature": "prelogits",
-        "dim": timm.create_model(WITH_NORM).num_features,
-        "n_parameters": sum(
-            p.numel() for p in timm.create_model(WITH_NORM, num_classes=0).parameters()
-        ),
-        "precision": "fp32",
-    }
-    assert record.training is not None
-    expected = {"devices": 1, "compiled": False, "resumed": 0, "batch_norm": "one"}
-    assert expected.items() <= record.training.items()
-    assert record.training["deterministic"].startswith("no")
+    assert (record.tag, record.weights_sha256, record.dataset_digest) == (
+        record.config["backbone"], record.config["weights_sha256"], record.config["dataset_digest"],
+    )  # fmt: skip
+    spec = record.spec
+    assert (spec.backbone, spec.weights, spec.fit) == (WITH_NORM, "none", "native")
+    assert (spec.size, spec.feature, spec.precision) == (32, "prelogits", "fp32")
+    plain = timm.create_model(WITH_NORM, num_classes=0)
+    assert record.network.dim == plain.num_features
+    assert record.network.n_parameters == sum(p.numel() for p in plain.parameters())
+    how = record.training
+    assert (how.devices, how.compiled, how.resumed, how.batch_norm) == (1, False, 0, "one")
+    assert how.deterministic.startswith("no")
     assert record.cost.keys() == {
         "seconds", "device_seconds", "device", "peak_memory_bytes", "images_per_second",
     }  # fmt: skip
@@ -228,7 +225,7 @@ def test_record_says_what_was_trained_and_how(train):
 def test_the_paper_recipe_is_deterministic_and_says_so(train, tmp_path):
     [first] = train(runs=tmp_path / "a")
     [second] = train(runs=tmp_path / "b")
-    assert first.training["deterministic"] == "yes"
+    assert first.training.deterministic == "yes"
     assert first.metrics == second.metrics
     a, b = network_of(first), network_of(second)
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -239,7 +236,7 @@ def test_auto_precision_is_settled_before_the_run_is_named(train, monkeypatch):
     [auto] = train(precision="auto")
     [named] = train(precision="fp32")
     assert auto.run_id == named.run_id
-    assert auto.config["recipe"]["precision"] == auto.network["precision"] == "fp32"
+    assert auto.config["recipe"]["precision"] == auto.spec.precision == "fp32"
 
 
 # --- which runs ---------------------------------------------------------------------------------
@@ -248,8 +245,8 @@ def test_auto_precision_is_settled_before_the_run_is_named(train, monkeypatch):
 def test_one_record_per_dataset_backbone_and_seed_in_order(image_file, tmp_path):
     paths = [image_file(name=name) for name in ("a", "b")]
     records = finetune_all(
-        paths, [None], ["pixels", "test_vit"], [3, 1], weights="none", fit="native", epochs=1,
-        batch_size=16, bootstrap=0, runs=tmp_path,
+        specs(paths, [None], ["pixels", "test_vit"], weights="none", fit="native"), [3, 1],
+        epochs=1, batch_size=16, bootstrap=0, runs=tmp_path,
     )  # fmt: skip
     assert [(r.dataset, r.backbone, r.seed) for r in records] == [
         (data, net, seed) for data in "ab" for net in ("pixels", "test_vit") for seed in (3, 1)
@@ -275,7 +272,7 @@ def test_a_finished_run_is_left_alone(train, tmp_path, monkeypatch):
     before = modified(tmp_path)
 
     # Not even loaded: Fabric takes seconds to import.
-    monkeypatch.setitem(sys.modules, "medplus.training.execute", None)
+    monkeypatch.setitem(sys.modules, "medplus.training.run", None)
     assert train(seeds=7) == [first]
     assert modified(tmp_path) == before
 
@@ -283,7 +280,7 @@ def test_a_finished_run_is_left_alone(train, tmp_path, monkeypatch):
 def test_a_run_that_another_process_has_just_finished_is_left_alone(train, tmp_path, monkeypatch):
     [first] = train()
     before = modified(tmp_path)
-    monkeypatch.setattr(protocol, "find_run", lambda folder: None)  # it was not there yet
+    monkeypatch.setattr(finetuning, "find_run", lambda folder: None)  # it was not there yet
     assert train() == [first]
     assert modified(tmp_path) == before
 
@@ -313,7 +310,7 @@ def test_overwrite_trains_again_and_finds_the_same(train, tmp_path):
 def test_every_choice_is_another_run(change, image_file, tmp_path, monkeypatch):
     plans = []
     monkeypatch.setattr(
-        execute_module, "execute", lambda plan, *more: plans.append(plan) or plan.run_id
+        run_module, "make_run", lambda plan, *more: plans.append(plan.run) or plan.run.run_id
     )
     base = {"backbone": "test_vit", "weights": "none", "fit": "native", "runs": tmp_path}
     for options in (base, base | change):
@@ -335,8 +332,8 @@ def test_a_fine_tuned_run_may_be_trained_on(train):
     [first] = train(lr=0.01)
     [second] = train(backbone=first.path, weights="pretrained", fit=None, seeds=8)
     assert second.backbone == f"{WITH_NORM}@{first.run_id}"
-    assert second.network["weights_sha256"] != first.network["weights_sha256"]
-    assert second.network["fit"] == "native"  # as it was trained
+    assert second.weights_sha256 != first.weights_sha256
+    assert second.spec.fit == "native"  # as it was trained
 
 
 # --- the batch size -----------------------------------------------------------------------------
@@ -466,5 +463,5 @@ def test_impossible_options_are_refused_before_any_work(options, says, train, tm
 
 def test_all_names_are_checked_before_the_first_is_trained(image_file, tmp_path):
     with pytest.raises(UsageError, match="resnet19"):
-        finetune_all([image_file()], [None], ["pixels", "resnet19"], runs=tmp_path / "runs")
+        finetune_all(specs([image_file()], [None], ["pixels", "resnet19"]), runs=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()

@@ -1,0 +1,146 @@
+"""What every head on stored embeddings shares: its data, and the way to its records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medplus.datasets.dataset import Names
+from medplus.embeddings.store import EmbeddingStore, open_store
+from medplus.errors import RunError
+from medplus.heads.features import Features, fit_memory, read_features
+from medplus.runs.best import select_best
+from medplus.runs.plan import RunPlan, claim_missing, plan_run
+from medplus.runs.record import Protocol, Provenance, RunRecord, StoreFacts
+from medplus.runs.scoring import EVALUATED, Samples
+from medplus.vocabulary import MULTI_LABEL, Split
+
+Stores = EmbeddingStore | str | Path | Iterable[EmbeddingStore | str | Path]
+"""One store or several, open or by path."""
+
+
+def open_stores(stores: Stores) -> list[EmbeddingStore]:
+    """Open one store or several."""
+    if isinstance(stores, EmbeddingStore | str | Path):
+        stores = [stores]
+    return [s if isinstance(s, EmbeddingStore) else open_store(s) for s in stores]
+
+
+def store_facts(store: EmbeddingStore) -> StoreFacts:
+    """Return what a record tells of the store that a head was made on."""
+    return StoreFacts(path=str(store.path), key=store.key)
+
+
+def plan_head(
+    store: EmbeddingStore,
+    protocol: Protocol,
+    name: str,
+    config: Mapping[str, Any],
+    fields: Mapping[str, Any],
+    runs: str | Path,
+) -> RunPlan:
+    """Return the plan of a head on a store; `name` is the readable part of its id."""
+    known = {**fields, "store": store_facts(store)}
+    made_of = Provenance.of(store.info)
+    return plan_run(made_of, protocol, name, {"store": store.key, **config}, known, runs)
+
+
+def run_heads(
+    stores: Stores,
+    plan: Callable[[EmbeddingStore], list[RunPlan]],
+    run: Callable[[EmbeddingStore, list[RunPlan]], list[RunRecord]],
+    overwrite: bool,
+) -> list[RunRecord]:
+    """Run what has not been run of the heads on some stores, and mark the best of each.
+
+    Parameters
+    ----------
+    plan : callable
+        Returns the runs on a store.
+    run : callable
+        Does some of them at once, and returns their records.
+    overwrite : bool
+        Run all of them.
+    """
+    records = []
+    for store in open_stores(stores):
+        plans = plan(store)
+        with claim_missing(plans, overwrite) as found:
+            todo = [plan for plan, record in zip(plans, found, strict=True) if record is None]
+            done = iter(run(store, todo) if todo else ())
+        records += [record or next(done) for record in found]
+    return select_best(records)
+
+
+@dataclass(frozen=True)
+class StoredSplit(Samples):
+    """One split of a store.
+
+    Attributes
+    ----------
+    embeddings : Features
+        float32, shape (n_samples, dim).
+    """
+
+    embeddings: Features
+
+
+def read_split(store: EmbeddingStore, split: Split, *, hold: bool = True) -> StoredSplit:
+    """Read a split and refuse embeddings that no head can use.
+
+    Parameters
+    ----------
+    hold : bool
+        Hold the embeddings in memory; otherwise they are read again wherever they are used.
+
+    Raises
+    ------
+    StoreError
+        If the store is damaged.
+    RunError
+        If embeddings are not finite.
+    """
+    embeddings = read_features(store, split, hold=hold)
+    names = Names(store.info.n_samples[split], partial(store.names, split))
+    return StoredSplit(store.labels(split), store.index(split), embeddings, names=names)
+
+
+def read_splits(store: EmbeddingStore) -> dict[Split, StoredSplit]:
+    """Read train, and what heads are scored on.
+
+    Raises
+    ------
+    StoreError
+        If the store is damaged.
+    RunError
+        If nothing can be learned from train, or embeddings are not finite.
+    """
+    hold = fit_memory(store)
+    train = read_split(store, "train", hold=hold)
+    check_trainable(store, train)
+    others: dict[Split, StoredSplit] = {
+        split: read_split(store, split, hold=hold) for split in EVALUATED
+    }
+    return {"train": train, **others}
+
+
+def check_trainable(store: EmbeddingStore, train: StoredSplit) -> None:
+    """Refuse a train split that holds one class only: nothing can be learned from it.
+
+    Raises
+    ------
+    RunError
+    """
+    if store.info.task == MULTI_LABEL:
+        return
+    present = np.unique(train.labels)
+    if len(present) < 2:
+        raise RunError(
+            f"{store.path}: all {len(train.labels)} train labels are class {present[0]}; "
+            "a classifier needs at least two classes"
+        )

@@ -1,0 +1,100 @@
+"""Carrying a planned fine-tuning out: lock, training, record, and nothing half-written."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from medplus import atomic
+from medplus.backbones.build import Backbone
+from medplus.cost import describe_cost
+from medplus.datasets.dataset import ImageDataset
+from medplus.embeddings.pipeline import as_tensor
+from medplus.errors import RunError
+from medplus.runs.ledger import adopt_run, find_run, finish_run, hold_run
+from medplus.runs.record import NetworkFacts, RunRecord
+from medplus.runs.scoring import EVALUATED, score_splits
+from medplus.training.folder import STATE_FILE, partial_folder
+from medplus.training.launch import launch, make_fabric
+from medplus.training.network import embedding_dim
+from medplus.training.plan import FinetunePlan, samples_of
+from medplus.training.process import Trained, train
+
+
+def make_run(plan: FinetunePlan, images: ImageDataset, backbone: Backbone) -> RunRecord:
+    """Train what is planned, or go on with it, and return its record.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Ready to learn; it is changed.
+
+    Raises
+    ------
+    MedplusError
+        If another process trains the same run, or the run cannot be trained or written.
+    KeyboardInterrupt
+        If it was interrupted; the state is saved.
+    """
+    settings, folder = plan.settings, plan.run.folder
+    partial = partial_folder(folder)
+    facts = NetworkFacts(
+        dim=embedding_dim(backbone, as_tensor(images, "train", slice(0, 1))[0]),
+        n_parameters=sum(p.numel() for p in backbone.module.parameters()),
+    )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"the run {folder} cannot be written: {error.strerror}; choose another --runs"
+        ) from error
+    drop = STATE_FILE if settings.keep == "best" else None
+    with hold_run(folder):
+        if not settings.overwrite and (record := find_run(folder)):
+            return record  # another process has finished it in the meantime
+        if not settings.resume and partial.exists():
+            atomic.remove_folder(partial)
+        atomic.remove_leftovers(partial)
+        atomic.remove_leftovers_in(partial)
+        if record := adopt_run(partial, folder, drop):
+            return record
+        try:
+            found = _train(plan, facts.dim, images, backbone)
+        except BaseException:
+            with suppress(OSError):
+                partial.rmdir()  # if nothing has been saved
+            raise
+        samples = {split: samples_of(images.splits[split]) for split in EVALUATED}
+        metrics, predictions = score_splits(samples, found.scores, images.task, settings.bootstrap)
+        progress = found.progress
+        metrics["val"]["loss"] = progress.best_loss
+        cost = describe_cost(
+            settings.device, settings.devices, progress.seconds, progress.energy_joules,
+            found.peaks, len(images.splits["train"]) * progress.epoch,
+        )  # fmt: skip
+        record = plan.run.record(
+            metrics,
+            progress.seconds,
+            cost,
+            epochs_run=progress.epoch,
+            best_epoch=progress.best_epoch,
+            network=facts,
+            training=found.facts,
+        )
+        finish_run(partial, record, predictions, drop)
+    return record
+
+
+def _train(plan: FinetunePlan, dim: int, images: ImageDataset, backbone: Backbone) -> Trained:
+    settings, run = plan.settings, plan.run
+    trackers = []
+    if settings.track is not None:
+        from medplus.training.tracking import open_tracker
+
+        folder = partial_folder(run.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        experiment = f"{images.name}-{images.size}"
+        trackers = [open_tracker(settings.track, folder, run.run_id, experiment, run.config)]
+    fabric = make_fabric(settings.device, settings.devices, plan.precision, trackers)
+    if settings.devices > 1:
+        return launch(fabric, train, plan, dim)  # the processes load their own images and networks
+    return launch(fabric, train, plan, dim, images, backbone)
