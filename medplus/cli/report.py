@@ -14,7 +14,6 @@ from medplus.naming import printable
 
 if TYPE_CHECKING:
     from medplus.reporting.report import Report
-    from medplus.reporting.statistics.paired import PairedResult
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -111,10 +110,12 @@ def _report(
     title: str | None,
 ) -> int:
     if runs is None:
-        _refuse_without_runs(against=against, only=only, title=title, tuned=tuned != "fixed")
+        remedy = "is about runs; name their folder: medplus report RUNS"
+        _refuse(remedy, against=against, only=only, title=title, tuned=tuned != "fixed")
     against = against or (baseline if runs is not None else None)
     if against is None:
-        _refuse_without_against(strict=strict, tolerance=tolerance is not None)
+        remedy = "judges runs by the paper's numbers; add --against paper"
+        _refuse(remedy, strict=strict, tolerance=tolerance is not None)
     from medplus.reporting.against import TOLERANCE
     from medplus.reporting.report import report as write
 
@@ -139,19 +140,30 @@ def _report(
 
 def _compare(output: Output, first: Path, second: Path) -> None:
     from medplus.reporting.report import compare_runs
+    from medplus.reporting.statistics.paired import N_RESAMPLES
 
-    result = compare_runs(first, second)
+    pair = compare_runs(first, second)
+    found = {"acc": pair.accuracy(), "auc": pair.auc()}
+    defined = {name: one for name, one in found.items() if one.value == one.value}  # not NaN
     document = {
         "runs": [str(first), str(second)],
-        "n_images": result.n_images,
-        "n_resamples": result.n_resamples,
+        "n_images": pair.n_images,
+        "n_resamples": N_RESAMPLES,
         **{
             name: {"difference": one.value, "ci95": [one.low, one.high], "p_value": one.p_value}
-            for name, one in (("acc", result.acc), ("auc", result.auc))
-            if one.value == one.value  # NaN where it is not defined
+            for name, one in defined.items()
         },
     }
-    output.result(document, lambda: _show_comparison(first, second, result))
+
+    def show() -> None:
+        click.echo(printable(f"{first}\n  less {second}, on {pair.n_images} test images"))
+        for name, one in defined.items():
+            click.echo(
+                f"  {name.upper()} {one.value:+.2f} points, "
+                f"95 % interval {one.low:+.2f} to {one.high:+.2f}, p = {one.p_value:.3g}"
+            )
+
+    output.result(document, show)
 
 
 def _refuse_beside_compare(tuned: str, **given: Any) -> None:
@@ -162,16 +174,10 @@ def _refuse_beside_compare(tuned: str, **given: Any) -> None:
             raise UsageError(f"--compare takes two runs and nothing else; leave out {flag}")
 
 
-def _refuse_without_runs(**given: Any) -> None:
+def _refuse(remedy: str, **given: Any) -> None:
     for name, value in given.items():
         if value:
-            raise UsageError(f"--{name} is about runs; name their folder: medplus report RUNS")
-
-
-def _refuse_without_against(**given: bool) -> None:
-    for name, value in given.items():
-        if value:
-            raise UsageError(f"--{name} judges runs by the paper's numbers; add --against paper")
+            raise UsageError(f"--{name} {remedy}")
 
 
 def _document(written: Report) -> dict[str, Any]:
@@ -207,16 +213,6 @@ def _show(written: Report) -> None:
     figures = {path.stem for path in written.files if path.suffix == ".png"}
     tables = {path.stem for path in written.files if path.suffix == ".csv"}
     click.echo(f"{len(tables)} tables, {len(figures)} figures, one page: {written.files[0]}")
-
-
-def _show_comparison(first: Path, second: Path, result: PairedResult) -> None:
-    click.echo(printable(f"{first}\n  less {second}, on {result.n_images} test images"))
-    for name, one in (("ACC", result.acc), ("AUC", result.auc)):
-        if one.value == one.value:
-            click.echo(
-                f"  {name} {one.value:+.2f} points, "
-                f"95 % interval {one.low:+.2f} to {one.high:+.2f}, p = {one.p_value:.3g}"
-            )
 
 
 def _failure(written: Report) -> str | None:

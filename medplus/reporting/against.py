@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from itertools import product
 
 import pandas as pd
 
 from medplus.backbones.catalog import PAPER
-from medplus.reporting.baseline import load_baseline
-from medplus.reporting.cells import KEYS, order_backbones, order_protocols
-from medplus.reporting.paper import paper_conditions
+from medplus.reporting.baseline import load_baseline, paper_conditions
+from medplus.reporting.cells import KEYS
 from medplus.reporting.runs import ANY
+from medplus.reporting.series import Extent
 from medplus.reporting.statistics.ties import settle
 
 TOLERANCE = 2.0
@@ -96,24 +96,21 @@ def newcomers(cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         equal mean ranks behind the paper's.
     """
     paper = load_baseline()
-    rows: list[dict[str, Any]] = []
+    rows = []
     theirs = runs[runs["conditions"].map(lambda c: c["data"] in _THEIR_DATA)]
     new = cells[~cells["backbone"].isin(PAPER)].merge(theirs[KEYS].drop_duplicates(), on=KEYS)
-    for backbone in order_backbones(new["backbone"]):
-        of_it = new[new["backbone"] == backbone]
-        for protocol in order_protocols(of_it["protocol"]):
-            for size, ours in of_it[of_it["protocol"] == protocol].groupby("size"):
-                setting = paper[(paper["protocol"] == protocol) & (paper["size"] == size)]
-                ten = setting.pivot(index="dataset", columns="backbone", values="acc_mean")
-                common = ten.index.intersection(ours["dataset"])
-                if common.empty:
-                    continue
-                mine = settle(ours.set_index("dataset")["acc_mean"].loc[common].mean())
-                better = int((settle(ten.loc[common].mean()) >= mine).sum())
-                rows.append(
-                    {"backbone": backbone, "protocol": protocol, "size": size,
-                     "rank": better + 1, "of": ten.shape[1] + 1, "n_datasets": len(common)}
-                )  # fmt: skip
+    extent, groups = Extent.of(new), dict(iter(new.groupby(["backbone", "protocol", "size"])))
+    for key in product(extent.backbones, extent.protocols, extent.sizes):
+        if key not in groups:
+            continue
+        ours, (_, protocol, size) = groups[key], key
+        setting = paper[(paper["protocol"] == protocol) & (paper["size"] == size)]
+        ten = setting.pivot(index="dataset", columns="backbone", values="acc_mean")
+        common = ten.index.intersection(ours["dataset"])
+        if len(common):
+            mine = settle(ours.set_index("dataset")["acc_mean"].loc[common].mean())
+            better = int((settle(ten.loc[common].mean()) >= mine).sum())
+            rows.append((*key, better + 1, ten.shape[1] + 1, len(common)))
     return pd.DataFrame(rows, columns=NEWCOMER_COLUMNS)
 
 

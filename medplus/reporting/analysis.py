@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
-from medplus.reporting.cells import Note
 from medplus.reporting.statistics.friedman import Friedman
 from medplus.reporting.statistics.transfer import Transfer
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that a reader of a table or figure must know.
+
+    Attributes
+    ----------
+    where : str
+        The part of the report that it belongs to: ``ranking``, ``pairwise``, …
+    text : str
+        One sentence.
+    """
+
+    where: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -27,7 +42,7 @@ class Analysis:
         ISO 8601, UTC.
     cells : pandas.DataFrame
         The benchmark; see `medplus.reporting.cells`.
-    benchmark, ranking, settings, gains, means, percentiles, pairwise, comparisons : DataFrame
+    benchmark, ranking, gains, means, percentiles, pairwise : pandas.DataFrame
         As the functions of `medplus.reporting.statistics` return them.
     friedman : Friedman or None
     intervals : pandas.DataFrame
@@ -49,34 +64,35 @@ class Analysis:
         Columns dataset, data, licence, citation: whose data the numbers were made on.
     skipped : tuple of (str, str)
         Records that could not be read, and why.
+    left_out : tuple of str
+        Backbones that rankings and tests leave out; see `medplus.reporting.cells.comparable`.
     notes : tuple of Note
     findings : tuple of str
         Sentences computed from the data.
     """
 
     title: str
-    baseline: bool
     source: str
     created: str
     cells: pd.DataFrame
     benchmark: pd.DataFrame
     ranking: pd.DataFrame
-    settings: pd.DataFrame
     gains: pd.DataFrame
     means: pd.DataFrame
     percentiles: pd.DataFrame
     pairwise: pd.DataFrame
-    comparisons: pd.DataFrame
     friedman: Friedman | None
     intervals: pd.DataFrame
     transfers: tuple[Transfer, ...]
     costs: pd.DataFrame
-    paired: pd.DataFrame
-    against: pd.DataFrame | None
-    newcomers: pd.DataFrame | None
-    unlike: pd.DataFrame
-    conditions: Mapping[str, str]
     datasets: pd.DataFrame
-    skipped: tuple[tuple[str, str], ...]
-    notes: tuple[Note, ...]
-    findings: tuple[str, ...]
+    conditions: Mapping[str, str]
+    baseline: bool = False
+    paired: pd.DataFrame = field(default_factory=pd.DataFrame)
+    against: pd.DataFrame | None = None
+    newcomers: pd.DataFrame | None = None
+    unlike: pd.DataFrame = field(default_factory=pd.DataFrame)
+    skipped: tuple[tuple[str, str], ...] = ()
+    left_out: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
+    findings: tuple[str, ...] = ()

@@ -49,11 +49,7 @@ def write_report(analysis: Analysis, out: Path) -> list[Path]:
         with atomic.new_folder(out) as folder:
             tables = write_tables(analysis, folder / "tables")
             figures = write_figures(analysis, folder / "figures")
-            links = PageLinks(
-                tables={path.stem: _relative(path, folder) for path in tables if _is(path, "csv")},
-                figures=_by_format(figures, folder),
-                runs=_runs(analysis, out),
-            )
+            links = PageLinks(_linked((*tables, *figures), folder), _runs(analysis, out))
             (folder / PAGE).write_text(render_page(analysis, links), encoding="utf-8")
             files = [PAGE, *(_relative(path, folder) for path in (*tables, *figures))]
             manifest = {"medplus": __version__, "created": analysis.created, "files": files}
@@ -114,16 +110,14 @@ def _runs(analysis: Analysis, out: Path) -> dict[str, str]:
     return {run: os.path.relpath(Path(run).resolve(), out) for run in sorted(runs)}
 
 
-def _by_format(files: Sequence[Path], folder: Path) -> dict[str, dict[str, str]]:
+def _linked(files: Sequence[Path], folder: Path) -> dict[str, dict[str, str]]:
+    """Return what the page links to: of tables the CSV files, of figures all."""
     found: dict[str, dict[str, str]] = {}
     for path in files:
-        found.setdefault(path.stem, {})[path.suffix[1:]] = _relative(path, folder)
+        if path.suffix not in (".md", ".tex"):
+            found.setdefault(path.stem, {})[path.suffix[1:]] = _relative(path, folder)
     return found
 
 
 def _relative(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix()
-
-
-def _is(path: Path, ending: str) -> bool:
-    return path.suffix == f".{ending}"

@@ -6,7 +6,6 @@ A cell is one dataset, protocol, backbone and size; its scores are means over se
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import pandas as pd
 
@@ -27,22 +26,6 @@ AVERAGE = "average"
 
 ALL = "all"
 """A protocol's or size's name in rows that pool all of them."""
-
-
-@dataclass(frozen=True)
-class Note:
-    """Something that a reader of a table or figure must know.
-
-    Attributes
-    ----------
-    where : str
-        The part of the report that it belongs to: ``ranking``, ``pairwise``, …
-    text : str
-        One sentence.
-    """
-
-    where: str
-    text: str
 
 
 def order_backbones(names: Iterable[str]) -> list[str]:

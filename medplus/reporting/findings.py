@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import pandas as pd
 
+from medplus.reporting.analysis import Analysis
 from medplus.reporting.cells import ALL, AVERAGE, order_protocols
-from medplus.reporting.format import percent
-from medplus.reporting.palette import PROTOCOL_LABELS
+from medplus.reporting.format import counted, percent
+from medplus.reporting.palette import PROTOCOL_LABELS, setting_label
 from medplus.reporting.statistics.friedman import Friedman
 from medplus.reporting.statistics.transfer import Transfer
+
+
+def findings_of(analysis: Analysis) -> Iterator[str]:
+    """Yield all that an analysis says."""
+    return chain(
+        best_averages(analysis.benchmark),
+        reproduction(analysis.against),
+        ranks_of_newcomers(analysis.newcomers),
+        protocol_gaps(analysis.cells),
+        resolution(analysis.gains),
+        winners(analysis.ranking),
+        significance(analysis.pairwise, analysis.friedman),
+        predictions(analysis.transfers),
+        costs(analysis.costs),
+    )
 
 
 def best_averages(benchmark: pd.DataFrame) -> Iterator[str]:
@@ -66,11 +82,11 @@ def resolution(gains: pd.DataFrame) -> Iterator[str]:
         yield f"More pixels raise ACC in: {'; '.join(told)} cases."
 
 
-def winners(ranking: pd.DataFrame, settings: pd.DataFrame) -> Iterator[str]:
+def winners(ranking: pd.DataFrame) -> Iterator[str]:
     """Yield who is first most often, over all settings."""
     pooled = ranking[(ranking["protocol"] == ALL) & (ranking["size"] == ALL)]
     firsts = pooled[pooled["rank"] == 1].set_index("backbone")["count"]
-    total = settings[(settings["protocol"] == ALL) & (settings["size"] == ALL)]["n_settings"].sum()
+    total = pooled["n_settings"].max()
     if len(firsts) > 1 and total:
         most = list(firsts.index[firsts == firsts.max()])
         verb, each = ("are", " each") if len(most) > 1 else ("is", "")
@@ -80,9 +96,7 @@ def winners(ranking: pd.DataFrame, settings: pd.DataFrame) -> Iterator[str]:
         )
 
 
-def significance(
-    pairs: pd.DataFrame, comparisons: pd.DataFrame, friedman: Friedman | None
-) -> Iterator[str]:
+def significance(pairs: pd.DataFrame, friedman: Friedman | None) -> Iterator[str]:
     """Yield what the tests over datasets say."""
     if friedman is not None:
         verdict = "differ" if friedman.p_value < 0.05 else "cannot be told apart"
@@ -92,10 +106,9 @@ def significance(
             f"{friedman.critical_difference:.2f} apart to count."
         )
     if pairs["p_value"].notna().any():
-        firm = int(pairs["significant"].sum())
-        holm = int(comparisons["significant_holm"].sum())
+        firm, holm = (int(pairs[name].sum()) for name in ("significant", "significant_holm"))
         yield (
-            f"Of {len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} of backbones, {firm} differ "
+            f"Of {counted(len(pairs), 'pair')} of backbones, {firm} differ "
             f"significantly after Bonferroni's correction, {holm} after Holm's."
         )
 
@@ -103,31 +116,30 @@ def significance(
 def predictions(transfers: Sequence[Transfer]) -> Iterator[str]:
     """Yield how well the cheap predicts the expensive."""
     for one in transfers:
-        (cheap, small), (target, large) = one.cheap, one.target
         if pd.isna(one.rho):
             continue
         interval = "" if pd.isna(one.low) else f", 95 % interval {one.low:.2f} to {one.high:.2f}"
         yield (
-            f"{_first_upper(PROTOCOL_LABELS[cheap])} at {small} px predicts the order of "
-            f"{one.n_backbones} backbones under {PROTOCOL_LABELS[target]} at {large} px with "
+            f"{_first_upper(setting_label(*one.cheap))} predicts the order of "
+            f"{one.n_backbones} backbones under {setting_label(*one.target)} with "
             f"a rank correlation of {one.rho:.2f}{interval}; trusting it costs "
             f"{one.regret:.1f} points of ACC on average."
         )
 
 
-def costs(front: pd.DataFrame, slack: float = 1.0) -> Iterator[str]:
+def costs(front: pd.DataFrame) -> Iterator[str]:
     """Yield the cheapest way to nearly the best mean ACC, where costs were measured."""
     if len(front) < 2:
         return
     best = front.loc[front["acc"].idxmax()]
-    near = front[front["acc"] >= best["acc"] - slack]
+    near = front[front["acc"] >= best["acc"] - 1.0]
     cheapest = near.loc[near["device_seconds"].idxmin()]
     if cheapest.name == best.name:
-        yield f"Nothing cheaper comes within {slack:g} point of the best: {_setting(best)}."
+        yield f"Nothing cheaper comes within 1 point of the best: {_setting(best)}."
         return
     share = 100 * cheapest["device_seconds"] / best["device_seconds"]
     yield (
-        f"{_first_upper(_setting(cheapest))} comes within {slack:g} point of the best "
+        f"{_first_upper(_setting(cheapest))} comes within 1 point of the best "
         f"({_setting(best)}) for {share:.{0 if share >= 1 else 2}f} % of its device time."
     )
 
@@ -157,8 +169,8 @@ def ranks_of_newcomers(newcomers: pd.DataFrame | None) -> Iterator[str]:
         best = rows.loc[rows["rank"].idxmin()]
         yield (
             f"{backbone} would be {best['rank']} of {best['of']} among the paper's at best "
-            f"({PROTOCOL_LABELS[best['protocol']]}, {best['size']} px, over {best['n_datasets']} "
-            f"{'dataset' if best['n_datasets'] == 1 else 'datasets'})."
+            f"({PROTOCOL_LABELS[best['protocol']]}, {best['size']} px, over "
+            f"{counted(best['n_datasets'], 'dataset')})."
         )
 
 

@@ -1,41 +1,20 @@
-"""Numbers and names as a report prints them, in each of its languages."""
+"""Numbers and names as a report prints them.
+
+What has no value is empty in a file, and a dash where people read it.
+"""
 
 from __future__ import annotations
 
 import math
-import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "`": r"\textasciigrave{}",
-    '"': r"\symbol{34}",
-    # After the end of a row these two would be taken for its argument, or for its star.
-    "[": "{[}",
-    "*": "{*}",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "→": r"$\rightarrow$",
-    "ρ": r"$\rho$",
-    "–": "--",
-    "…": r"\ldots{}",
-}
+MISSING = "–"
+"""What readers see where there is no number; in CSV the cell is empty."""
 
-_MARKDOWN = {"&": "&amp;", "<": "&lt;", ">": "&gt;"} | {c: f"\\{c}" for c in "\\`*[]|~$"}
+_MINUS = "−"
 
 
 def percent(value: float) -> str:
@@ -55,6 +34,29 @@ def exact(value: float) -> str:
     return "" if math.isnan(value) else repr(float(value))
 
 
+def read_percent(value: float) -> str:
+    """Return a number with two decimals and a typographic minus."""
+    return percent(value).replace("-", _MINUS) or MISSING
+
+
+def plus_minus(mean: float, std: float) -> str:
+    """Return ``mean ± std``; the mean alone where there is no deviation."""
+    texts = [read_percent(mean), read_percent(std)]
+    return texts[0] if MISSING in texts else " ± ".join(texts)
+
+
+def interval(low: float, high: float) -> str:
+    """Return an interval's two bounds."""
+    texts = [read_percent(low), read_percent(high)]
+    return MISSING if MISSING in texts else " to ".join(texts)
+
+
+def difference(value: float) -> str:
+    """Return a difference with its sign."""
+    text = read_percent(value)
+    return f"+{text}" if value > 0 and text != "0.00" else text
+
+
 def p_value(value: float) -> str:
     """Return a p-value for a reader: two to four decimals, and a bound below 0.0001."""
     if math.isnan(value):
@@ -65,6 +67,22 @@ def p_value(value: float) -> str:
     return f"{value:.{decimals}f}"
 
 
+def p_equals(value: float) -> str:
+    """Return ``p = 0.04``, or ``p < 0.0001``."""
+    text = p_value(value)
+    return f"p < {text[1:]}" if text.startswith("<") else f"p = {text}"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Return a number, as a p value, with so many significant digits."""
+    return MISSING if math.isnan(value) else f"{value:.{digits}g}".replace("-", _MINUS)
+
+
+def whole(value: float) -> str:
+    """Return a count, with commas between thousands."""
+    return MISSING if math.isnan(value) else f"{int(value):,}"
+
+
 def seconds(value: float) -> str:
     """Return a duration with three significant digits, and never as a power of ten."""
     if math.isnan(value):
@@ -73,20 +91,27 @@ def seconds(value: float) -> str:
     return f"{value:.{decimals}f}"
 
 
+def read_seconds(value: float) -> str:
+    """Return a cost in seconds, three digits of it."""
+    text = seconds(value)
+    return f"{text} s" if text else MISSING
+
+
+def counted(n: int, word: str) -> str:
+    """Return a number of things: ``1 pair``, ``2 pairs``."""
+    return f"{n} {word}{'' if n == 1 else 's'}"
+
+
+def json_number(value: float) -> float | None:
+    """Return a number for JSON, which knows no NaN."""
+    return None if math.isnan(value) else round(float(value), 6)
+
+
+def json_numbers(values: Iterable[float]) -> list[float | None]:
+    """Return numbers for JSON."""
+    return [json_number(value) for value in values]
+
+
 def one_line(text: Any) -> str:
     """Return a text without line breaks and signs that nobody can see."""
     return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
-
-
-def latex(text: Any) -> str:
-    """Return a text so that LaTeX prints it as it is."""
-    # Two hyphens would become a dash.
-    apart = re.sub("-(?=-)", "-\0", one_line(text))
-    return "".join(_LATEX.get(c, c) for c in apart).replace("\0", "{}")
-
-
-def markdown(text: Any) -> str:
-    """Return a text so that Markdown shows it as it is, also in a cell of a table."""
-    escaped = "".join(_MARKDOWN.get(c, c) for c in one_line(text))
-    # Underscores within words mean nothing, and names of backbones are full of them.
-    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", escaped)

@@ -75,6 +75,11 @@ PROTOCOL_COLOURS = {"finetune": "#d55e00", "probe": "#0072b2", "knn": "#009e73"}
 PROTOCOL_LABELS = {"finetune": "fine-tuning", "probe": "linear probe", "knn": "k-NN"}
 
 
+def setting_label(protocol: str, size: object) -> str:
+    """Return a protocol at a size, in words."""
+    return f"{PROTOCOL_LABELS[protocol]} at {size} px"
+
+
 def look_of(backbone: str, backbones: Sequence[str]) -> Look:
     """Return how a backbone is drawn.
 

@@ -14,7 +14,7 @@ from medplus.reporting.analyse import analyse_baseline, analyse_runs
 from medplus.reporting.analysis import Analysis
 from medplus.reporting.build import check_folder, write_report
 from medplus.reporting.runs import read_runs
-from medplus.reporting.statistics.paired import PairedResult, paired_bootstrap
+from medplus.reporting.statistics.paired import Pair
 from medplus.runs.ledger import read_predictions, read_record
 
 
@@ -100,15 +100,13 @@ def report(
     return Report(analysis, out, tuple(write_report(analysis, out)))
 
 
-def compare_runs(first: str | Path, second: str | Path, n_resamples: int = 1000) -> PairedResult:
-    """Compare two runs image by image, from their saved predictions.
+def compare_runs(first: str | Path, second: str | Path) -> Pair:
+    """Return two runs that can be compared image by image, from their saved predictions.
 
     Parameters
     ----------
     first, second : path
         Folders of runs that were scored on the same test images.
-    n_resamples : int
-        Bootstrap resamples of the test images.
 
     Raises
     ------
@@ -117,9 +115,8 @@ def compare_runs(first: str | Path, second: str | Path, n_resamples: int = 1000)
     UsageError
         If the runs were not tested on the same images.
     """
-    folders = Path(first), Path(second)
-    tasks = {read_record(folder).task: None for folder in folders}
-    if len(tasks) > 1:
-        raise UsageError(f"the runs are of different tasks ({' and '.join(tasks)})")
-    one, other = (read_predictions(folder) for folder in folders)
-    return paired_bootstrap(one, other, next(iter(tasks)), n_resamples)
+    one, other = (read_record(Path(folder)).task for folder in (first, second))
+    if one != other:
+        raise UsageError(f"the runs are of different tasks ({one} and {other})")
+    ours, theirs = (read_predictions(Path(folder)) for folder in (first, second))
+    return Pair(ours, theirs, one)

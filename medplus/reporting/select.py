@@ -10,8 +10,8 @@ from typing import Any, Literal
 import pandas as pd
 
 from medplus.errors import UsageError, nearest
+from medplus.reporting.baseline import paper_conditions
 from medplus.reporting.cells import KEYS, order_protocols, sort_cells
-from medplus.reporting.paper import paper_conditions
 from medplus.reporting.runs import ANY, SHARED, TUNED, describe
 
 UNLIKE_COLUMNS = ["reason", *KEYS, "acc_mean", "n_seeds", "conditions", "runs"]
@@ -87,23 +87,16 @@ def select_alike(
         for protocol, rows in sieve.kept.groupby("protocol")
     }
     conditions = {str(name): shown[name] for name in order_protocols(shown)}
-    return Selection(sieve.kept, to_cells(sieve.kept), sieve.unlike(), conditions)
+    return Selection(sieve.kept, _means(sieve.kept), sieve.unlike(), conditions)
 
 
-def to_cells(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the means over seeds, with what they come from.
+def _means(runs: pd.DataFrame, apart: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the means over seeds; runs that differ in a column of `apart` stay apart.
 
     The interval over test samples is that of the mean over seeds of the single runs' bounds: all
     seeds are scored on the same images, so their errors are not independent and averaging does
-    not narrow them.
-    """
-    return _means(runs, [])
-
-
-def _means(runs: pd.DataFrame, apart: list[str]) -> pd.DataFrame:
-    """Return the means over seeds; runs that differ in a column of `apart` stay apart.
-
-    The paper's code does not say which standard deviation it prints; we give that of the sample.
+    not narrow them. The paper's code does not say which standard deviation it prints; we give that
+    of the sample.
     """
     cells = (
         runs.groupby([*apart, *KEYS])

@@ -12,8 +12,8 @@ SOURCE_COLUMNS = ["dataset", "data", "licence", "citation"]
 def sources_of(runs: pd.DataFrame) -> pd.DataFrame:
     """Return a row per dataset of runs, columns `SOURCE_COLUMNS`.
 
-    Where records of one dataset say different things all are told; one that says nothing, as
-    those of earlier versions do of citations, takes nothing from the others.
+    Where records of one dataset say different things all are told; one that says nothing takes
+    nothing from the others.
     """
     said = runs.assign(data=runs["conditions"].map(lambda conditions: conditions["data"]))
     columns = SOURCE_COLUMNS[1:]

@@ -1,11 +1,11 @@
-"""A table of the report, and how it is written as CSV, Markdown and LaTeX."""
+"""A table of the report: one model for files and page, and how its values are written."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Literal
@@ -13,43 +13,67 @@ from typing import Any, Literal
 import pandas as pd
 
 from medplus.reporting import format as fmt
+from medplus.reporting.format import MISSING
 from medplus.reporting.palette import PROTOCOL_LABELS
 
 Kind = Literal["text", "protocol", "size", "percent", "count", "exact", "p", "seconds", "flag"]
-"""What a column holds, which decides how it is written."""
+"""What a column of a file holds, which decides how it is written."""
 
-MISSING = "–"
-"""What readers see where there is no number; in CSV the cell is empty."""
-
-_LONGEST = 50
-"""Rows of one LaTeX table: more do not fit a page."""
-
-_FLOATS = 10
-"""LaTeX tables between page breaks: LaTeX can hold back only a few."""
-
-_PREAMBLE = "% Needs \\usepackage{booktabs} and \\usepackage{adjustbox} in the preamble."
+Mark = Literal["", "best", "second", "yes", "no"]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What readers see in one place of a table: its text, and whether it stands out."""
+    """What readers see in one place of a table.
+
+    Attributes
+    ----------
+    text : str
+    mark : str
+        ``best`` and ``second`` of a group; ``yes`` and ``no`` where a test was passed or not.
+    level : float or None
+        0 to 1: how strongly the cell is tinted on the page; None for not at all.
+    runs : tuple of (str, str or None)
+        Instead of a text: runs, each with the link to its folder, or None.
+    """
 
     text: str
-    mark: Literal["", "best", "second"] = ""
+    mark: Mark = ""
+    level: float | None = None
+    runs: tuple[tuple[str, str | None], ...] = ()
 
 
 @dataclass(frozen=True)
 class Column:
-    """The head of a column; neighbours of one group stand under one heading."""
+    """A column of a table.
+
+    Attributes
+    ----------
+    title : str
+    of : str
+        Columns of the frame that a list's cells are made of, with spaces between them.
+    show : callable
+        From a row's values in them to a text or cell.
+    numeric : bool
+    group : str
+        The heading that it shares with its neighbours.
+    """
 
     title: str
+    of: str = ""
+    show: Callable[..., str | Cell] = str
+    numeric: bool = False
     group: str = ""
-    numeric: bool = True
+
+
+def number(title: str, of: str = "", show: Callable[..., str | Cell] = fmt.whole) -> Column:
+    """Return a column of numbers, by default of counts."""
+    return Column(title, of, show, numeric=True)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a table under its own caption.
+    """Rows under a caption; the first cell of a row is the row's heading.
 
     Attributes
     ----------
@@ -58,17 +82,75 @@ class Block:
     rows : sequence of sequence of Cell
     grouped : bool
         Whether rows belong together that are equal in the first column.
+    folded : bool
+        Whether it opens on demand only, on the page.
     """
 
     caption: str
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
     grouped: bool = False
+    folded: bool = True
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """The upper row of headings with the columns that each spans; empty if there is none."""
+        names = [column.group for column in self.columns]
+        return [(name, len(list(of_it))) for name, of_it in groupby(names)] if any(names) else []
+
+
+def list_block(
+    caption: str, frame: pd.DataFrame, columns: Sequence[Column], folded: bool = True
+) -> Block:
+    """Return a block with a row for each row of a frame."""
+    cells = [
+        [as_cell(column.show(*values)) for values in zip(*map(frame.get, names), strict=True)]
+        for column in columns
+        for names in (column.of.split(),)
+    ]
+    return Block(caption, columns, list(zip(*cells, strict=True)), folded=folded)
+
+
+def cross_block(
+    caption: str,
+    heads: Sequence[Column],
+    rows: Mapping[Any, Sequence[str]],
+    columns: Mapping[Any, Column],
+    cells: Mapping[tuple[Any, Any], str | Cell],
+    **options: bool,
+) -> Block:
+    """Return a block of rows × columns, with a dash where there is no cell.
+
+    Parameters
+    ----------
+    caption : str
+    heads : sequence of Column
+        The columns that name the rows.
+    rows : mapping of key to sequence of str
+        What stands in them.
+    columns : mapping of key to Column
+    cells : mapping of (row's key, column's key) to str or Cell
+    **options
+        `grouped` and `folded` of the block.
+    """
+    body = [
+        [
+            as_cell(one)
+            for one in (*names, *(cells.get((row, column), MISSING) for column in columns))
+        ]
+        for row, names in rows.items()
+    ]
+    return Block(caption, [*heads, *columns.values()], body, **options)
+
+
+def as_cell(shown: str | Cell) -> Cell:
+    """Return a text as a cell."""
+    return shown if isinstance(shown, Cell) else Cell(shown)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the report.
+    """A table in files.
 
     Attributes
     ----------
@@ -99,49 +181,22 @@ class Table:
         writer.writerows(zip(*columns, strict=True))
         return text.getvalue()
 
-    def markdown(self) -> str:
-        """Return the table in GitHub's Markdown, a section per block."""
-        blocks = [_markdown_block(block) for block in self.blocks] or ["No results."]
-        return "\n\n".join(blocks) + "\n"
 
-    def latex(self) -> str:
-        """Return the table in LaTeX with booktabs, to be read into a document."""
-        floats = [text for block in self.blocks for text in _latex_block(block)]
-        lines = [_PREAMBLE]
-        for number, text in enumerate(floats):
-            if number and number % _FLOATS == 0:
-                lines.append("\\clearpage")
-            lines.append(text)
-        return "\n\n".join(lines) + "\n"
+def file_column(name: str, kind: Kind) -> Column:
+    """Return how a frame's column is shown in Markdown and LaTeX."""
 
+    def show(value: Any) -> str:
+        if not _given(value):
+            return "" if kind == "text" else MISSING
+        return _FOR_READERS[kind](value)
 
-def list_block(
-    caption: str, frame: pd.DataFrame, kinds: Mapping[str, Kind], hidden: Sequence[str] = ()
-) -> Block:
-    """Return a block that shows a frame as it is, a row per row, without the `hidden` columns."""
-    names = [name for name in frame.columns if name not in hidden]
-    columns = [
-        Column(name.replace("_", " "), numeric=kinds[name] not in ("text", "protocol", "flag"))
-        for name in names
-    ]
-    cells = [[show(value, kinds[name]) for value in frame[name]] for name in names]
-    return Block(caption, columns, list(zip(*cells, strict=True)))
-
-
-def show(value: Any, kind: Kind) -> Cell:
-    """Return what readers see of a value."""
-    if not _given(value):
-        return Cell("" if kind == "text" else MISSING)
-    return Cell(_FOR_READERS[kind](value))
+    return Column(name.replace("_", " "), name, show, kind not in ("text", "protocol", "flag"))
 
 
 def _given(value: Any) -> bool:
     """Tell whether there is a value at all: None, NaN and pandas' NA are none."""
-    return value is not None and value is not pd.NA and not _is_nan(value)
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+    missing = value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+    return not missing
 
 
 def _text(value: Any) -> str:
@@ -154,16 +209,12 @@ def _size(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) else str(value)
 
 
-def _count(value: float) -> str:
-    return str(int(value))
-
-
 _FOR_MACHINES: dict[Kind, Callable[[Any], str]] = {
     "text": _text,
     "protocol": _text,
     "size": _size,
     "percent": fmt.percent,
-    "count": _count,
+    "count": lambda value: str(int(value)),
     "exact": fmt.exact,
     "p": fmt.exact,
     "seconds": fmt.exact,
@@ -171,107 +222,10 @@ _FOR_MACHINES: dict[Kind, Callable[[Any], str]] = {
 }
 
 _FOR_READERS: dict[Kind, Callable[[Any], str]] = {
-    "text": _text,
+    **_FOR_MACHINES,
     "protocol": lambda value: PROTOCOL_LABELS.get(value, str(value)),
-    "size": _size,
-    "percent": fmt.percent,
-    "count": _count,
     "exact": fmt.percent,
     "p": fmt.p_value,
     "seconds": fmt.seconds,
     "flag": lambda value: "yes" if value else "no",
 }
-
-
-def _markdown_block(block: Block) -> str:
-    titles = [fmt.markdown(f"{column.group} {column.title}") for column in block.columns]
-    rules = ["---:" if column.numeric else "---" for column in block.columns]
-    rows = [[_markdown_cell(cell) for cell in row] for row in block.rows]
-    lines = [f"| {' | '.join(row)} |" for row in (titles, rules, *rows)]
-    return "\n".join([f"**{fmt.markdown(block.caption)}**", "", *lines])
-
-
-def _markdown_cell(cell: Cell) -> str:
-    text = fmt.markdown(cell.text)
-    return {"best": f"**{text}**", "second": f"<u>{text}</u>"}.get(cell.mark, text)
-
-
-def _latex_block(block: Block) -> Iterator[str]:
-    """Yield the block as one float, or as several where it is longer than a page."""
-    parts = list(_pages(block))
-    for number, rows in enumerate(parts, start=1):
-        caption = fmt.latex(block.caption)
-        if len(parts) > 1:
-            caption += f" ({number} of {len(parts)})"
-        align = "".join("r" if column.numeric else "l" for column in block.columns)
-        yield "\n".join(
-            [
-                "\\begin{table}[htbp]",
-                "\\centering",
-                f"\\caption{{{caption}}}",
-                "\\begin{adjustbox}{max width=\\linewidth, max totalheight=0.85\\textheight}",
-                f"\\begin{{tabular}}{{{align}}}",
-                "\\toprule",
-                *_latex_head(block.columns),
-                "\\midrule",
-                *_latex_rows(rows, block.grouped),
-                "\\bottomrule",
-                "\\end{tabular}",
-                "\\end{adjustbox}",
-                "\\end{table}",
-            ]
-        )
-
-
-def _pages(block: Block) -> Iterator[Sequence[Sequence[Cell]]]:
-    """Cut rows into pages, and between groups rather than within one."""
-    groups = (
-        [list(rows) for _, rows in groupby(block.rows, key=lambda row: row[0])]
-        if block.grouped
-        else [[row] for row in block.rows]
-    )
-    page: list[Sequence[Cell]] = []
-    for group in groups:
-        if page and len(page) + len(group) > _LONGEST:
-            yield page
-            page = []
-        page.extend(group)
-        while len(page) > _LONGEST:
-            yield page[:_LONGEST]
-            page = page[_LONGEST:]
-    if page or not block.rows:
-        yield page
-
-
-def _latex_head(columns: Sequence[Column]) -> list[str]:
-    titles = " & ".join(fmt.latex(column.title) for column in columns) + r" \\"
-    if not any(column.group for column in columns):
-        return [titles]
-    heads, rules, start = [], [], 1
-    for name, members in groupby(column.group for column in columns):
-        width = len(list(members))
-        if name:
-            heads.append(f"\\multicolumn{{{width}}}{{c}}{{{fmt.latex(name)}}}")
-            rules.append(f"\\cmidrule(lr){{{start}-{start + width - 1}}}")
-        else:
-            heads.extend([""] * width)
-        start += width
-    return [" & ".join(heads) + r" \\", "".join(rules), titles]
-
-
-def _latex_rows(rows: Sequence[Sequence[Cell]], grouped: bool) -> Iterator[str]:
-    previous = None
-    for row in rows:
-        cells = [_latex_cell(cell) for cell in row]
-        if grouped:
-            if previous is not None and row[0] != previous:
-                yield "\\midrule"
-            elif previous is not None:
-                cells[0] = ""
-            previous = row[0]
-        yield " & ".join(cells) + r" \\"
-
-
-def _latex_cell(cell: Cell) -> str:
-    text = fmt.latex(cell.text)
-    return {"best": f"\\textbf{{{text}}}", "second": f"\\underline{{{text}}}"}.get(cell.mark, text)

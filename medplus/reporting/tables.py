@@ -3,86 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
 
 from medplus import atomic
-from medplus.reporting import format as fmt
 from medplus.reporting.analysis import Analysis
-from medplus.reporting.benchmark_table import benchmark_blocks
-from medplus.reporting.cells import ALL
-from medplus.reporting.palette import PROTOCOL_LABELS
+from medplus.reporting.format import p_equals, percent
+from medplus.reporting.markup import latex_table, markdown_table
+from medplus.reporting.paper_form import benchmark_blocks, gains_block, ranking_blocks
 from medplus.reporting.statistics.friedman import Friedman
 from medplus.reporting.statistics.transfer import Transfer
-from medplus.reporting.table import MISSING, Block, Cell, Column, Kind, Table, list_block
+from medplus.reporting.table import Block, Kind, Table, file_column, list_block
 
-KINDS: Mapping[str, Mapping[str, Kind]] = {
-    "benchmark": {
-        "dataset": "text", "protocol": "protocol", "backbone": "text", "size": "size",
-        "acc_mean": "percent", "acc_std": "percent", "auc_mean": "percent", "auc_std": "percent",
-        "n_seeds": "count",
-    },
-    "ranking": {
-        "protocol": "protocol", "size": "size", "backbone": "text", "rank": "count",
-        "count": "count",
-    },
-    "resolution_gains": {
-        "protocol": "protocol", "backbone": "text", "from_size": "count", "to_size": "count",
-        "improved": "count", "n_datasets": "count",
-    },
-    "percentiles": {"backbone": "text", "p25": "percent", "p50": "percent", "p75": "percent"},
-    "pairwise": {
-        "backbone_a": "text", "backbone_b": "text", "p_value": "p", "threshold": "p",
-        "significant": "flag", "favoured": "text",
-    },
-    "settings": {"protocol": "protocol", "size": "size", "n_settings": "count"},
-    "comparisons": {
-        "backbone_a": "text", "backbone_b": "text", "n_datasets": "count",
-        "mean_difference": "percent", "effect_size": "exact", "p_value": "p", "p_holm": "p",
-        "significant_holm": "flag",
-    },
-    "friedman": {
-        "backbone": "text", "mean_rank": "exact", "groups": "text", "statistic": "exact",
-        "p_value": "p", "n_datasets": "count", "critical_difference": "exact",
-    },
-    "nemenyi": {"backbone_a": "text", "backbone_b": "text", "p_value": "p"},
-    "intervals": {
-        "over": "text", "dataset": "text", "protocol": "protocol", "backbone": "text",
-        "size": "size", "mean": "percent", "low": "percent", "high": "percent", "n": "count",
-    },
-    "transfer": {
-        "cheap_protocol": "protocol", "cheap_size": "size", "target_protocol": "protocol",
-        "target_size": "size", "n_datasets": "count", "n_backbones": "count", "rho": "exact",
-        "low": "exact", "high": "exact", "regret": "percent",
-    },
-    "costs": {
-        "protocol": "protocol", "backbone": "text", "size": "size", "acc": "percent",
-        "device_seconds": "seconds", "n_datasets": "count", "front": "flag",
-    },
-    "paired": {
-        "dataset": "text", "protocol": "protocol", "size": "size", "best": "text", "second": "text",
-        "acc_difference": "percent", "low": "percent", "high": "percent", "p_value": "p",
-        "n_resamples": "count", "n_images": "count", "seeds": "text",
-    },
-    "against": {
-        "dataset": "text", "protocol": "protocol", "backbone": "text", "size": "size",
-        "acc": "percent", "paper_acc": "percent", "paper_std": "percent", "difference": "percent",
-        "within_spread": "flag", "within_interval": "flag", "tolerance": "percent",
-        "passed": "flag", "differs": "text",
-    },
-    "newcomers": {
-        "backbone": "text", "protocol": "protocol", "size": "size", "rank": "count", "of": "count",
-        "n_datasets": "count",
-    },
-    "unlike": {
-        "reason": "text", "dataset": "text", "protocol": "protocol", "backbone": "text",
-        "size": "size", "acc_mean": "percent", "n_seeds": "count", "conditions": "text",
-        "runs": "text",
-    },
-    "datasets": {"dataset": "text", "data": "text", "licence": "text", "citation": "text"},
-}  # fmt: skip
-"""Tables by name, and what their columns hold; the columns of the CSV files, in their order."""
+_COLUMNS: Mapping[str, str] = {
+    "benchmark": "dataset protocol backbone size acc_mean acc_std auc_mean auc_std n_seeds",
+    "ranking": "protocol size backbone rank count",
+    "resolution_gains": "protocol backbone from_size to_size improved n_datasets",
+    "percentiles": "backbone p25 p50 p75",
+    "pairwise": "backbone_a backbone_b p_value threshold significant favoured",
+    "settings": "protocol size n_settings",
+    "comparisons": "backbone_a backbone_b n_datasets mean_difference effect_size p_value p_holm "
+    "significant_holm",
+    "friedman": "backbone mean_rank groups statistic p_value n_datasets critical_difference",
+    "nemenyi": "backbone_a backbone_b p_value",
+    "intervals": "over dataset protocol backbone size mean low high n",
+    "transfer": "cheap_protocol cheap_size target_protocol target_size n_datasets n_backbones rho "
+    "low high regret",
+    "costs": "protocol backbone size acc device_seconds n_datasets front",
+    "paired": "dataset protocol size best second acc_difference low high p_value n_resamples "
+    "n_images seeds",
+    "against": "dataset protocol backbone size acc paper_acc paper_std difference within_spread "
+    "within_interval tolerance passed differs",
+    "newcomers": "backbone protocol size rank of n_datasets",
+    "unlike": "reason dataset protocol backbone size acc_mean n_seeds conditions runs",
+    "datasets": "dataset data licence citation",
+}
+"""Tables by name, and the columns of their CSV files."""
+
+_KINDS: Mapping[Kind, str] = {
+    "protocol": "protocol cheap_protocol target_protocol",
+    "size": "size cheap_size target_size",
+    "percent": "acc acc_mean acc_std auc_mean auc_std p25 p50 p75 mean low high mean_difference "
+    "acc_difference regret paper_acc paper_std difference tolerance",
+    "count": "n n_seeds n_settings n_datasets n_backbones n_resamples n_images rank count of "
+    "from_size to_size improved",
+    "exact": "effect_size mean_rank statistic critical_difference rho",
+    "p": "p_value threshold p_holm",
+    "seconds": "device_seconds",
+    "flag": "significant significant_holm front within_spread within_interval passed",
+}
+"""What columns hold; all others hold text."""
+
+_OF_A_CORRELATION: Mapping[str, Kind] = {"low": "exact", "high": "exact"}
 
 CAPTIONS: Mapping[str, str] = {
     "ranking": "How often each backbone takes each rank by mean ACC",
@@ -130,12 +104,13 @@ def tables_of(analysis: Analysis) -> dict[str, Table]:
     dict of str to Table
         The five of the paper always, all others where they have a row.
     """
-    frames = _frames(analysis)
-    return {
-        name: _table(name, frame[list(KINDS[name])], analysis)
-        for name, frame in frames.items()
-        if name in _ALWAYS or not frame.empty
-    }
+    tables = {}
+    for name, frame in _frames(analysis).items():
+        if name in _ALWAYS or (frame is not None and len(frame)):
+            kinds = _kinds(name)
+            shown = pd.DataFrame(frame).reindex(columns=list(kinds))
+            tables[name] = Table(name, shown, kinds, list(_blocks(name, shown, kinds, analysis)))
+    return tables
 
 
 def write_tables(analysis: Analysis, folder: Path) -> list[Path]:
@@ -149,7 +124,8 @@ def write_tables(analysis: Analysis, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, table in tables_of(analysis).items():
-        texts = {"csv": table.csv(), "md": table.markdown(), "tex": table.latex()}
+        blocks = table.blocks
+        texts = {"csv": table.csv(), "md": markdown_table(blocks), "tex": latex_table(blocks)}
         for ending, text in texts.items():
             path = folder / f"{name}.{ending}"
             atomic.write_bytes(path, text.encode())
@@ -157,94 +133,67 @@ def write_tables(analysis: Analysis, folder: Path) -> list[Path]:
     return written
 
 
-def _frames(analysis: Analysis) -> dict[str, pd.DataFrame]:
-    empty = pd.DataFrame()
-    frames = {
+def _frames(analysis: Analysis) -> dict[str, pd.DataFrame | None]:
+    return {
         "benchmark": analysis.benchmark,
         "ranking": analysis.ranking,
         "resolution_gains": analysis.gains,
         "percentiles": analysis.percentiles,
         "pairwise": analysis.pairwise,
-        "settings": analysis.settings,
-        "comparisons": analysis.comparisons,
-        "friedman": empty if analysis.friedman is None else _ranks(analysis.friedman),
-        "nemenyi": empty if analysis.friedman is None else _nemenyi(analysis.friedman),
+        "settings": analysis.ranking.drop_duplicates(["protocol", "size"]),
+        "comparisons": analysis.pairwise,
+        "friedman": _ranks(analysis.friedman),
+        "nemenyi": _nemenyi(analysis.friedman),
         "intervals": analysis.intervals,
         "transfer": _transfers(analysis.transfers),
         "costs": analysis.costs,
         "paired": analysis.paired,
-        "against": empty if analysis.against is None else analysis.against,
-        "newcomers": empty if analysis.newcomers is None else analysis.newcomers,
+        "against": analysis.against,
+        "newcomers": analysis.newcomers,
         "unlike": analysis.unlike,
         "datasets": analysis.datasets,
     }
-    return {name: frame.reindex(columns=list(KINDS[name])) for name, frame in frames.items()}
 
 
-def _table(name: str, frame: pd.DataFrame, analysis: Analysis) -> Table:
-    kinds = KINDS[name]
+def _kinds(name: str) -> dict[str, Kind]:
+    """Return the columns of a table with what they hold."""
+    known = {column: kind for kind, columns in _KINDS.items() for column in columns.split()}
+    known |= _OF_A_CORRELATION if name == "transfer" else {}
+    return {column: known.get(column, "text") for column in _COLUMNS[name].split()}
+
+
+def _blocks(
+    name: str, frame: pd.DataFrame, kinds: Mapping[str, Kind], analysis: Analysis
+) -> Iterator[Block]:
+    """Yield what readers see: the paper's form where it has one, else the frame as it is."""
     if name == "benchmark":
-        blocks = list(benchmark_blocks(analysis.benchmark))
+        yield from benchmark_blocks(frame)
     elif name == "ranking":
-        blocks = list(_ranking_blocks(frame))
+        yield from ranking_blocks(CAPTIONS[name], frame)
     elif name == "resolution_gains":
-        blocks = [_gains_block(frame)]
+        yield gains_block(CAPTIONS[name], frame)
     else:
         caption = CAPTIONS.get(name) or _friedman_caption(analysis.friedman)
-        blocks = [list_block(caption, frame, kinds, _HIDDEN.get(name, ()))]
-    return Table(name, frame, kinds, blocks)
+        shown = [column for column in kinds if column not in _HIDDEN.get(name, ())]
+        columns = [file_column(column, kinds[column]) for column in shown]
+        yield list_block(caption, frame, columns)
 
 
-def _ranking_blocks(ranking: pd.DataFrame) -> Iterator[Block]:
-    """Yield a block per protocol, with the ranks beside each other."""
-    ranks = sorted(set(ranking["rank"]))
-    columns = [Column("size"), Column("backbone", numeric=False)]
-    columns += [Column(str(rank), "rank") for rank in ranks]
-    for protocol, of_protocol in ranking.groupby("protocol", sort=False):
-        rows = []
-        for (size, backbone), group in of_protocol.groupby(["size", "backbone"], sort=False):
-            counts = dict(zip(group["rank"], group["count"], strict=True))
-            texts = (str(size), backbone, *(str(counts[rank]) for rank in ranks))
-            rows.append([Cell(text) for text in texts])
-        pooled = "all protocols" if protocol == ALL else PROTOCOL_LABELS[str(protocol)]
-        yield Block(f"{CAPTIONS['ranking']}: {pooled}", columns, rows, grouped=True)
-
-
-def _gains_block(gains: pd.DataFrame) -> Block:
-    """Set the steps beside each other."""
-    steps = sorted(set(zip(gains["from_size"], gains["to_size"], strict=True)))
-    columns = [Column("protocol", numeric=False), Column("backbone", numeric=False)]
-    columns += [Column(f"{first} → {second}") for first, second in steps]
-    rows = []
-    for (protocol, backbone), group in gains.groupby(["protocol", "backbone"], sort=False):
-        texts = {
-            (row.from_size, row.to_size): f"{row.improved}/{row.n_datasets}"
-            for row in group.itertuples()
-        }
-        numbers = (texts.get(step, MISSING) for step in steps)
-        rows.append([Cell(t) for t in (PROTOCOL_LABELS[protocol], backbone, *numbers)])
-    return Block(CAPTIONS["resolution_gains"], columns, rows, grouped=True)
-
-
-def _ranks(result: Friedman) -> pd.DataFrame:
+def _ranks(result: Friedman | None) -> pd.DataFrame | None:
     """Return mean ranks, the best first; backbones that share a letter do not differ."""
-    letters = {
-        backbone: " ".join(
-            _letters(number) for number, clique in enumerate(result.cliques) if backbone in clique
-        )
-        for backbone in result.mean_ranks.index
-    }
-    ranks = result.mean_ranks.sort_values(kind="stable")
-    return pd.DataFrame(
-        {
-            "backbone": ranks.index,
-            "mean_rank": ranks.to_numpy(),
-            "groups": [letters[backbone] for backbone in ranks.index],
-            "statistic": result.statistic,
-            "p_value": result.p_value,
-            "n_datasets": result.n_datasets,
-            "critical_difference": result.critical_difference,
-        }
+    if result is None:
+        return None
+    ranks = result.mean_ranks.sort_values(kind="stable").rename_axis("backbone")
+    groups = [
+        " ".join(_letters(i) for i, clique in enumerate(result.cliques) if backbone in clique)
+        for backbone in ranks.index
+    ]
+    return ranks.reset_index(name="mean_rank").assign(
+        groups=groups,
+        statistic=result.statistic,
+        p_value=result.p_value,
+        n_datasets=result.n_datasets,
+        critical_difference=result.critical_difference,
     )
 
 
@@ -257,28 +206,24 @@ def _letters(number: int) -> str:
 def _friedman_caption(result: Friedman | None) -> str:
     if result is None:
         return ""
-    p = fmt.p_value(result.p_value)
-    p = f"< {p[1:]}" if p.startswith("<") else f"= {p}"
     return (
         f"Mean ranks over {result.n_datasets} datasets (Friedman's test: statistic "
-        f"{fmt.percent(result.statistic)}, p {p}). Ranks that are "
-        f"{fmt.percent(result.critical_difference)} or more apart differ significantly (Nemenyi); "
+        f"{percent(result.statistic)}, {p_equals(result.p_value)}). Ranks that are "
+        f"{percent(result.critical_difference)} or more apart differ significantly (Nemenyi); "
         "backbones that share a letter do not"
     )
 
 
-def _nemenyi(result: Friedman) -> pd.DataFrame:
-    names = list(result.nemenyi.index)
-    pairs = [(a, b) for place, a in enumerate(names) for b in names[place + 1 :]]
-    p_values = [float(result.nemenyi.loc[a, b]) for a, b in pairs]
-    frame = pd.DataFrame(pairs, columns=["backbone_a", "backbone_b"])
-    return frame.assign(p_value=p_values)
+def _nemenyi(result: Friedman | None) -> pd.DataFrame | None:
+    if result is None:
+        return None
+    pairs = combinations(result.nemenyi.index, 2)
+    rows = [(a, b, float(result.nemenyi.loc[a, b])) for a, b in pairs]
+    return pd.DataFrame(rows, columns=_COLUMNS["nemenyi"].split())
 
 
 def _transfers(transfers: Iterable[Transfer]) -> pd.DataFrame:
-    rows = [
-        (*one.cheap, *one.target, one.n_datasets, one.n_backbones, one.rho, one.low, one.high,
-         one.regret)
-        for one in transfers
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=list(KINDS["transfer"]))
+    names = ("cheap_protocol", "cheap_size", "target_protocol", "target_size")
+    return pd.DataFrame(
+        [vars(one) | dict(zip(names, (*one.cheap, *one.target), strict=True)) for one in transfers]
+    )

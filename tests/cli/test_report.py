@@ -54,8 +54,11 @@ def refusal(cli: Cli, *arguments: object, code: int = 2) -> str:
     return str(ran.err)
 
 
-def test_baseline_needs_no_runs(cli: Cli, tmp_path: Path) -> None:
-    ran = cli("report", "--baseline", "paper", "--out", "out", "--json")
+@pytest.mark.parametrize("flags", [[], ["--baseline", "paper"]])
+def test_the_paper_is_what_is_reported_without_runs(
+    flags: list[str], cli: Cli, tmp_path: Path
+) -> None:
+    ran = cli("report", *flags, "--out", "out", "--json")
     document = strict_json(ran.out)
 
     assert ran.code == 0

@@ -8,17 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from medplus.reporting.analyse import analyse_cells
 from medplus.reporting.analysis import Analysis
 from medplus.reporting.cells import sort_cells
-from medplus.reporting.statistics.averages import with_averages
-from medplus.reporting.statistics.friedman import friedman
-from medplus.reporting.statistics.gains import resolution_gains
 from medplus.reporting.statistics.intervals import over_datasets
-from medplus.reporting.statistics.pairwise import comparisons, pairwise
-from medplus.reporting.statistics.pareto import pareto
-from medplus.reporting.statistics.percentiles import dataset_means, percentiles
-from medplus.reporting.statistics.ranking import settings_counted, top_ranks
-from medplus.reporting.statistics.transfer import default_transfers
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -30,36 +23,10 @@ HOSTILE = (
 
 
 def analysis_of(cells: pd.DataFrame, **changes: object) -> Analysis:
-    means = dataset_means(cells)
-    made = Analysis(
-        title="Test",
-        baseline=False,
-        source="a test",
-        created="2025-01-01T00:00:00Z",
-        cells=cells,
-        benchmark=with_averages(cells),
-        ranking=top_ranks(cells),
-        settings=settings_counted(cells),
-        gains=resolution_gains(cells),
-        means=means,
-        percentiles=percentiles(means),
-        pairwise=pairwise(means),
-        comparisons=comparisons(means),
-        friedman=friedman(means),
-        intervals=over_datasets(cells, n_resamples=200),
-        transfers=tuple(default_transfers(cells)),
-        costs=pareto(cells),
-        paired=pd.DataFrame(),
-        against=None,
-        newcomers=None,
-        unlike=pd.DataFrame(),
-        conditions={},
-        datasets=pd.DataFrame(),
-        skipped=(),
-        notes=(),
-        findings=(),
-    )
-    return replace(made, **changes)
+    about = {"title": "Test", "source": "a test", "conditions": {}, "datasets": pd.DataFrame()}
+    made = analyse_cells(cells, **about)
+    few = {"intervals": over_datasets(cells, n_resamples=200), "created": "2025-01-01T00:00:00Z"}
+    return replace(made, **few | changes)
 
 
 def part(cells: pd.DataFrame, **wanted: tuple[object, ...]) -> pd.DataFrame:

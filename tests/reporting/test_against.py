@@ -63,29 +63,18 @@ def test_difference_and_tolerance(by: float, tolerance: float, passed: bool) -> 
     assert row["differs"] == ""
 
 
-def test_within_the_papers_spread() -> None:
+def test_within_the_papers_spread_and_your_interval() -> None:
+    """A row for each rule; what is not known is neither."""
     paper = paper_cell()
-    std = paper["acc_std"]
-    rows = [{"acc_mean": paper["acc_mean"] + by} for by in (std, -std, std + 0.02, -std - 0.02)]
-    found = against_paper(*make(*rows))
-
-    assert list(found["within_spread"]) == [True, True, False, False]
-
-
-def test_knn_has_no_spread_in_the_paper() -> None:
-    (row,) = against_paper(*make({"protocol": "knn"})).to_dict("records")
-
-    assert row["within_spread"] is None
-    assert np.isnan(row["paper_std"])
-
-
-def test_within_your_interval() -> None:
-    acc = paper_cell()["acc_mean"]
+    acc, std = paper["acc_mean"], paper["acc_std"]
+    rows = [{"acc_mean": acc + by} for by in (std, -std, std + 0.02, -std - 0.02)]
     bounds = [(acc - 1, acc + 1), (acc, acc), (acc + 0.1, acc + 1), (acc - 1, acc - 0.1)]
-    rows = [{"acc_low": low, "acc_high": high} for low, high in bounds]
-    found = against_paper(*make(*rows, {}))
+    rows += [{"acc_low": low, "acc_high": high} for low, high in bounds]
+    found = against_paper(*make(*rows, {"protocol": "knn"}))
 
-    assert list(found["within_interval"]) == [True, True, False, False, None]
+    assert list(found["within_spread"][:4]) == [True, True, False, False]
+    assert list(found["within_interval"][3:]) == [None, True, True, False, False, None]
+    assert found["within_spread"].iloc[-1] is None
 
 
 @pytest.mark.parametrize(
@@ -174,13 +163,10 @@ def test_an_equal_ranks_behind_the_papers(name: str) -> None:
     assert row["rank"] == 1 + (means > means[name] - 1e-6).sum()
 
 
-def test_the_papers_own_backbones_and_other_datasets_are_not_ranked() -> None:
-    assert newcomers(*make({}, {"backbone": "my_net", "dataset": "mine"})).empty
-
-
 @pytest.mark.parametrize("data", ["phantom", "custom"])
 def test_other_images_under_an_official_name_are_not_ranked(data: str) -> None:
     """Phantoms bear the names of what they stand in for."""
+    assert newcomers(*make({}, {"backbone": "my_net", "dataset": "mine"})).empty
     assert newcomers(*make({"backbone": "my_net", "data": data})).empty
     for theirs in ("official", "unofficial"):
         assert len(newcomers(*make({"backbone": "my_net", "data": theirs}))) == 1

@@ -75,14 +75,7 @@ def test_all_that_belongs_to_a_report(whole: tuple[Path, list[Path]]) -> None:
     for stem in figures:
         assert {p.suffix for p in files if p.stem == stem} == {".png", ".svg", ".pdf"}
     assert names(out.parent) == ["report"]
-
-
-def test_the_page_links_to_what_is_there(whole: tuple[Path, list[Path]]) -> None:
-    out, _ = whole
-    page = (out / PAGE).read_text(encoding="utf-8")
-
-    assert 'href="tables/benchmark.csv"' in page
-    assert 0.1e6 < len(page.encode()) < 8e6
+    assert 'href="tables/benchmark.csv"' in (out / PAGE).read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("quick")

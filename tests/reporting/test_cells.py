@@ -39,13 +39,6 @@ def test_a_backbone_without_a_protocol_does_not_cost_the_others_that_protocol():
     assert len(complete_blocks(cells)) == 2 * 3 * 3
 
 
-def test_of_two_backbones_both_stay():
-    rows = [("a", "knn", "vgg16", 28), *product("abc", ["knn"], ["alexnet"], [28, 64])]
-    cells, left_out = comparable(table(rows))
-    assert left_out == []
-    assert len(cells) == len(rows)
-
-
 places = st.sets(st.sampled_from(list(product("abc", ["knn", "probe"], "vwxyz", [28, 64]))))
 
 

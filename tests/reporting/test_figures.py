@@ -16,11 +16,10 @@ from medplus.reporting.baseline import load_baseline
 from medplus.reporting.cells import AVERAGE
 from medplus.reporting.figures import FIGURES, render, write_figures
 from medplus.reporting.figures.heatmap import readable_on
-from medplus.reporting.figures.sheet import text_width
 from medplus.reporting.figures.style import short_names, signs
 from medplus.reporting.format import p_value, percent
 from medplus.reporting.palette import PROTOCOL_LABELS, label_of
-from medplus.reporting.statistics.ranking import settings_counted, top_ranks
+from medplus.reporting.statistics.ranking import top_ranks
 from tests.reporting.analyses import (
     HOSTILE,
     analysis_of,
@@ -115,8 +114,7 @@ def test_ranking_writes_every_count(paper, drawn_paper):
         counts = rows["count"].to_numpy().reshape(10, 5)
         assert cell_texts(axes, 5) == [[str(count) for count in row] for row in counts]
         (mesh,) = axes.collections
-        number = paper.settings.set_index(["protocol", "size"]).loc[(protocol, size), "n_settings"]
-        np.testing.assert_allclose(mesh.get_array(), counts / number)
+        np.testing.assert_allclose(mesh.get_array(), counts / rows["n_settings"].iloc[0])
 
 
 def test_ranking_of_very_many_shows_the_most_counted_and_says_so(paper):
@@ -128,8 +126,7 @@ def test_ranking_of_very_many_shows_the_most_counted_and_says_so(paper):
         for n in (1, 2)
     ]
     cells = part(pd.concat(parts), protocol=("knn",), size=(28,))
-    counted = {"ranking": top_ranks(cells), "settings": settings_counted(cells)}
-    many = replace(paper, cells=cells, **counted)
+    many = replace(paper, cells=cells, ranking=top_ranks(cells))
     figure = FIGURES["fig2_ranking"](many)
     assert any("10 more backbones" in text for text in texts(figure))
     counts = cell_texts(figure.axes[0], 5)
@@ -153,26 +150,6 @@ def test_gain_that_is_missing_is_told_apart_from_none():
     lacking = cells[~((cells["backbone"] == "vgg16") & (cells["size"] == 64))]
     figure = FIGURES["fig3_gains"](analysis_of(lacking.reset_index(drop=True)))
     assert cell_texts(figure.axes[0], 3)[0][:2] == ["–", "–"]
-
-
-def test_boxes_show_quartiles_over_datasets(paper, drawn_paper):
-    figure = drawn_paper["fig4_boxes"]
-    for axes, protocol in zip(figure.axes, ("finetune", "probe", "knn"), strict=False):
-        boxes = {patch.get_label(): patch for patch in axes.patches}
-        assert len(boxes) == 40
-        for (backbone, size), group in paper.cells[paper.cells["protocol"] == protocol].groupby(
-            ["backbone", "size"]
-        ):
-            corners = boxes[f"{backbone}, {size}"].get_path().vertices[:, 0]
-            low, high = np.percentile(group["acc_mean"], [25, 75])
-            assert (corners.min(), corners.max()) == pytest.approx((low, high))
-
-
-def test_percentile_table_stands_beside_the_boxes(paper, drawn_paper):
-    figure = drawn_paper["fig4_boxes"]
-    written = texts(figure.axes[-1])
-    for row in paper.percentiles.itertuples():
-        assert {percent(row.p25), percent(row.p50), percent(row.p75)} <= set(written)
 
 
 def test_pairwise_writes_p_and_marks_significance(paper, drawn_paper):
@@ -249,20 +226,17 @@ def test_figures_are_written_in_three_formats(single, tmp_path):
         assert start.startswith((b"\x89PNG", b"<?xml", b"%PDF"))
 
 
-def test_paper_has_all_figures_but_that_of_costs(drawn_paper):
-    assert [name for name, figure in drawn_paper.items() if figure is None] == ["fig6_cost"]
-
-
-def test_tiny_grid_has_every_figure_that_it_has_data_for(tiny):
-    made = {name: make(tiny) for name, make in FIGURES.items()}
-    lacking = {name for name, figure in made.items() if figure is None}
-    assert lacking == {"fig3_gains", "fig7_critical_difference"}
-
-
-def test_one_cell_alone_is_drawn(single):
-    figures = {name: make(single) for name, make in FIGURES.items()}
-    made = {name for name, figure in figures.items() if figure is not None}
-    assert made == {"fig1_overview", "fig4_boxes"}
+@pytest.mark.parametrize(
+    ("which", "lacking"),
+    [
+        ("paper", {6}),  # has no costs
+        ("tiny", {3, 7}),  # one size, two backbones
+        ("single", {2, 3, 5, 6, 7, 8}),
+    ],
+)
+def test_every_figure_that_there_are_data_for(request, which, lacking):
+    made = {name: make(request.getfixturevalue(which)) for name, make in FIGURES.items()}
+    assert {int(name[3]) for name, figure in made.items() if figure is None} == lacking
 
 
 def test_nothing_is_cut_off_and_no_text_is_tiny(drawn_paper, tiny, hostile):
@@ -286,19 +260,16 @@ def test_hostile_names_are_shown_as_they_are(hostile):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for name, make in FIGURES.items():
-            assert set(HOSTILE) <= set(texts(make(hostile))), name
+            figure = make(hostile)
+            assert set(HOSTILE) <= set(texts(figure)), name
+            dollars = [text for text in figure.findobj(Text) if "$" in text.get_text()]
+            assert not any(text.get_parse_math() for text in dollars)  # they are no mathematics
 
 
 def test_hostile_names_are_no_elements_of_an_svg(hostile):
     for name in ("fig1_overview", "fig3_gains"):
         svg = render(FIGURES[name](hostile))["svg"]
         assert not list(ElementTree.fromstring(svg).iter(f"{SVG}script"))
-
-
-def test_dollar_signs_are_no_mathematics(hostile):
-    for make in FIGURES.values():
-        found = [text for text in make(hostile).findobj(Text) if "$" in text.get_text()]
-        assert not any(text.get_parse_math() for text in found)
 
 
 def test_long_names_keep_both_ends_and_stay_apart():
@@ -320,24 +291,11 @@ def test_forty_backbones_all_look_different():
     assert len({(sign.colour, sign.marker) for sign in drawn.values()}) == 40
 
 
-def test_paper_backbones_look_the_same_in_any_company():
-    alone, among = signs(["resnet18"]), signs(["resnet18", "a_first", "vgg16", "zz"])
-    assert alone["resnet18"] == among["resnet18"]
-
-
 @pytest.mark.parametrize(
     ("ground", "ink"), [((1, 1, 1, 1), "#1A1A1A"), ((0, 0.1, 0.3, 1), "white")]
 )
 def test_ink_is_readable_on_its_ground(ground, ink):
     assert readable_on(ground) == ink
-
-
-def test_measured_width_is_that_of_the_drawn_text(tiny):
-    figure = FIGURES["fig1_overview"](tiny)
-    drawn = figure.text(0, 0, "vit_base_patch16_224", fontsize=7)
-    figure.draw_without_rendering()
-    width = drawn.get_window_extent().width / figure.dpi * 25.4
-    assert text_width(["vit_base_patch16_224"], 7) == pytest.approx(width, rel=0.03)
 
 
 # --- files ------------------------------------------------------------------------------------

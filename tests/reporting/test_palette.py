@@ -1,5 +1,3 @@
-from itertools import pairwise
-
 import numpy as np
 import pytest
 from matplotlib.markers import MarkerStyle
@@ -33,17 +31,6 @@ def test_others_look_alike_in_every_order_of_the_table():
     assert palette.look_of("ant", names) != looks[0]
 
 
-def test_neighbours_among_many_others_differ():
-    names = [f"net{i}" for i in range(20)]
-    for one, other in pairwise(names):
-        assert palette.look_of(one, names).colour != palette.look_of(other, names).colour
-
-
 def test_markers_are_matplotlibs():
     for name in [*PAPER, "pixels", *(f"net{i}" for i in range(6))]:
         MarkerStyle(palette.look_of(name, [f"net{i}" for i in range(6)]).marker)
-
-
-def test_only_the_papers_have_short_names():
-    assert palette.label_of("vit_base_patch16_224.dino") == "DINO ViT-B/16"
-    assert palette.label_of("my_net") == "my_net"

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
-import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from medplus.reporting.analysis import Analysis
-from medplus.reporting.cells import order_backbones, order_protocols
 from medplus.reporting.figures.sheet import LINE, MARGIN, WIDE, Sheet, text_width
-from medplus.reporting.figures.style import FAINT, GREY, INK, SMALL, Sign, short_names, signs
-from medplus.reporting.format import percent
+from medplus.reporting.figures.style import FAINT, GREY, INK, SMALL, mixed, short_names, signs
+from medplus.reporting.format import counted, percent
 from medplus.reporting.palette import PROTOCOL_LABELS
+from medplus.reporting.series import Box, Extent, boxes_of
 
 _TOP, _BELOW, _GAP, _TABLE = 7.0, 10.0, 4.0, 30.0
 _BOX, _THIN, _BETWEEN = 2.4, 1.5, 1.6
@@ -28,73 +27,80 @@ def draw_boxes(analysis: Analysis) -> Figure | None:
     cells = analysis.cells.dropna(subset="acc_mean")
     if cells.empty:
         return None
-    backbones, protocols = order_backbones(cells["backbone"]), order_protocols(cells["protocol"])
-    sizes = sorted(set(cells["size"]))
-    names = short_names(backbones)
-    box = _BOX if len(backbones) <= _MANY else _THIN
-    row = max(box * len(sizes) + _BETWEEN, LINE + 1.0)
-    left = MARGIN + text_width(names.values()) + 2.0
+    extent, drawn = Extent.of(cells), signs(analysis.cells["backbone"])
+    names = list(short_names(extent.backbones).values())
+    box = _BOX if len(names) <= _MANY else _THIN
+    row = max(box * len(extent.sizes) + _BETWEEN, LINE + 1.0)
+    left = MARGIN + text_width(names) + 2.0
     table = 0.0 if analysis.percentiles.empty else _TABLE
-    width = (WIDE - left - MARGIN - table - len(protocols) * _GAP) / len(protocols)
-    height = row * len(backbones)
+    n_panels, height = len(extent.protocols), row * len(names)
+    width = (WIDE - left - MARGIN - table - n_panels * _GAP) / n_panels
     sheet = Sheet(WIDE, _TOP + height + _BELOW + LINE + MARGIN)
-    panels = [
-        sheet.axes(left + place * (width + _GAP), _TOP, width, height)
-        for place in range(len(protocols))
-    ]
-    low, drawn = cells["acc_mean"].min(), signs(analysis.cells["backbone"])
-    for axes, protocol in zip(panels, protocols, strict=True):
-        _draw_panel(axes, cells[cells["protocol"] == protocol], backbones, sizes, drawn, row, box)
+    panels = sheet.panels(n_panels, left, _TOP, width, height, _GAP)
+    low, found = cells["acc_mean"].min(), boxes_of(cells)
+    for axes, protocol in zip(panels, extent.protocols, strict=True):
+        for line, name in enumerate(extent.backbones):
+            first = row * (line + 0.5) - box * (len(extent.sizes) - 1) / 2
+            for place, size in enumerate(extent.sizes):
+                if numbers := found.get((protocol, name, size)):
+                    shade = _shade(drawn[name].colour, size, extent.sizes)
+                    label = f"{name}, {size}"
+                    _draw_box(axes, numbers, first + box * place, box, shade, label)
         axes.set_xlim(max(0.0, low - 4.0), 102.0)
         axes.set_title(PROTOCOL_LABELS[protocol])
-        axes.set_xlabel("ACC, %")
-        labels = names.values() if axes is panels[0] else [""] * len(names)
+        labels = names if axes is panels[0] else [""] * len(names)
         axes.set_yticks([row * (place + 0.5) for place in range(len(names))], labels)
+        _separate_rows(axes, row, len(names))
     if table:
         beside = WIDE - MARGIN - table
-        _draw_table(sheet.axes(beside, _TOP, table, height), analysis, backbones, row)
+        _draw_table(sheet.axes(beside, _TOP, table, height), analysis, extent.backbones, row)
     shades = [
-        (f"{size} px", Patch(facecolor=_shade(GREY, place, len(sizes)), edgecolor=GREY, lw=0.5))
-        for place, size in enumerate(sizes)
+        (f"{size} px", Patch(facecolor=_shade(GREY, size, extent.sizes), edgecolor=GREY, lw=0.5))
+        for size in extent.sizes
     ]
     sheet.legend(left, _TOP + height + _BELOW, WIDE - left, shades)
     return sheet.figure
 
 
-def _draw_panel(
+def _draw_box(
     axes: Axes,
-    cells: pd.DataFrame,
-    backbones: Sequence[str],
-    sizes: Sequence[int],
-    drawn: Mapping[str, Sign],
-    row: float,
+    numbers: Box,
+    middle: float,
     box: float,
+    shade: tuple[float, float, float],
+    label: str,
 ) -> None:
-    first = (row - box * (len(sizes) - 1)) / 2
-    groups = {key: group["acc_mean"] for key, group in cells.groupby(["backbone", "size"])}
-    for line, backbone in enumerate(backbones):
-        colour = drawn[backbone].colour
-        for place, size in enumerate(sizes):
-            if (backbone, size) not in groups:
-                continue
-            parts = axes.boxplot(
-                [groups[backbone, size].to_numpy()],
-                positions=[row * line + first + box * place],
-                widths=box * 0.72,
-                orientation="horizontal",
-                patch_artist=True,
-                manage_ticks=False,
-                boxprops={"facecolor": _shade(colour, place, len(sizes)), "lw": 0.5},
-                medianprops={"color": INK, "lw": 0.9},
-                whiskerprops={"lw": 0.5, "color": GREY},
-                capprops={"lw": 0.5, "color": GREY},
-                flierprops={"marker": ".", "markersize": 2.2, "markeredgecolor": GREY},
-            )
-            parts["boxes"][0].set_edgecolor(INK)
-            parts["boxes"][0].set_label(f"{backbone}, {size}")
-    for line in range(1, len(backbones)):
+    axes.bxp(
+        [_in_matplotlibs_words(numbers)],
+        positions=[middle],
+        widths=box * 0.72,
+        orientation="horizontal",
+        patch_artist=True,
+        manage_ticks=False,
+        boxprops={"facecolor": shade, "edgecolor": INK, "lw": 0.5, "label": label},
+        medianprops={"color": INK, "lw": 0.9},
+        whiskerprops={"lw": 0.5, "color": GREY},
+        capprops={"lw": 0.5, "color": GREY},
+        flierprops={"marker": ".", "markersize": 2.2, "markeredgecolor": GREY},
+    )
+
+
+def _in_matplotlibs_words(numbers: Box) -> dict[str, Any]:
+    return {
+        "q1": numbers.q1,
+        "med": numbers.median,
+        "q3": numbers.q3,
+        "whislo": min(numbers.low, numbers.q1),
+        "whishi": max(numbers.high, numbers.q3),
+        "fliers": numbers.outliers,
+    }
+
+
+def _separate_rows(axes: Axes, row: float, n_rows: int) -> None:
+    for line in range(1, n_rows):
         axes.axhline(row * line, color=FAINT, lw=0.6, zorder=0)
-    axes.set_ylim(row * len(backbones), 0)
+    axes.set_ylim(row * n_rows, 0)
+    axes.set_xlabel("ACC, %")
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
     axes.spines["left"].set_visible(False)
@@ -120,16 +126,14 @@ def _draw_table(axes: Axes, analysis: Analysis, backbones: Sequence[str], row: f
                 va="center_baseline",
                 fontweight="bold" if is_best else "normal",
             )
-    n_datasets = len(analysis.means)
-    datasets = "datasets" if n_datasets > 1 else "dataset"
-    below = f"percentiles over {n_datasets}\n{datasets}, ACC averaged\nover protocols and sizes"
+    over = counted(len(analysis.means), "dataset").replace(" ", "\n")
+    below = f"percentiles over {over}, ACC averaged\nover protocols and sizes"
     axes.text(
         3, row * len(backbones) + 1.0, below, ha="right", va="top", fontsize=SMALL, color=GREY
     )
 
 
-def _shade(colour: str, place: int, of: int) -> tuple[float, float, float]:
+def _shade(colour: str, size: int, sizes: Sequence[int]) -> tuple[float, float, float]:
     """Return a colour mixed with white: the smaller the image size, the lighter."""
-    white = 0.0 if of == 1 else _LIGHTEST * (1 - place / (of - 1))
-    red, green, blue = (part + (1 - part) * white for part in to_rgb(colour))
-    return red, green, blue
+    steps = len(sizes) - 1
+    return mixed(colour, _LIGHTEST * (1 - sizes.index(size) / steps) if steps else 0.0)

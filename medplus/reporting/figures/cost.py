@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,16 +13,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from medplus.reporting.analysis import Analysis
-from medplus.reporting.cells import order_backbones, order_protocols
 from medplus.reporting.figures.sheet import LINE, MARGIN, WIDE, Sheet, text_width
-from medplus.reporting.figures.style import (
-    GREY,
-    INK,
-    Sign,
-    short_names,
-    signs,
-)
+from medplus.reporting.figures.style import GREY, INK, Sign, short_names, signs
+from medplus.reporting.format import counted
 from medplus.reporting.palette import PROTOCOL_COLOURS, PROTOCOL_LABELS
+from medplus.reporting.series import Extent
 
 _TOP, _LEFT, _BELOW, _HEIGHT, _GAP = 4.0, 12.0, 10.0, 95.0, 6.0
 _SMALLEST, _LARGEST = 3.5, 8.0
@@ -34,18 +30,17 @@ def draw_cost(analysis: Analysis) -> Figure | None:
     if costs.empty or not (costs["device_seconds"] > 0).any():
         return None
     costs = costs[costs["device_seconds"] > 0]
-    backbones, protocols = order_backbones(costs["backbone"]), order_protocols(costs["protocol"])
-    sizes = sorted(set(costs["size"]))
-    names, drawn = short_names(backbones), signs(analysis.cells["backbone"])
-    entries = _entries(backbones, protocols, sizes, names, drawn)
+    extent, drawn = Extent.of(costs), signs(analysis.cells["backbone"])
+    entries = _entries(extent, drawn)
     beside = text_width(label for label, _ in entries) + 9.0
     height = max(_HEIGHT, len(entries) * LINE)
     sheet = Sheet(WIDE, _TOP + height + _BELOW + MARGIN)
     axes = sheet.axes(_LEFT, _TOP, WIDE - _LEFT - beside - _GAP - MARGIN, height)
-    _draw_points(axes, costs, drawn, sizes)
+    _draw_points(axes, costs, drawn, extent.sizes)
     _draw_front(axes, costs)
     _label_cost(axes, costs)
-    axes.set_ylabel(f"mean ACC over {_datasets(costs)}, %")
+    over = counted(int(costs["n_datasets"].max()), "dataset")
+    axes.set_ylabel(f"mean ACC over {over}, %")
     sheet.legend(WIDE - beside - MARGIN, _TOP, beside, entries)
     return sheet.figure
 
@@ -97,43 +92,23 @@ def _label_cost(axes: Axes, costs: pd.DataFrame) -> None:
     axes.grid()
 
 
-def _entries(
-    backbones: Sequence[str],
-    protocols: Sequence[str],
-    sizes: Sequence[int],
-    names: Mapping[str, str],
-    drawn: Mapping[str, Sign],
-) -> list[tuple[str, Line2D]]:
-    def handle(**options: object) -> Line2D:
-        return Line2D([], [], **({"linestyle": "none", "markeredgecolor": "white"} | options))  # type: ignore[arg-type]
+def _entries(extent: Extent, drawn: Mapping[str, Sign]) -> list[tuple[str, Line2D]]:
+    def handle(marker: str = "o", markersize: float = 6.0, **options: Any) -> Line2D:
+        style = {"linestyle": "none", "markeredgecolor": "white", "color": GREY, **options}
+        return Line2D([], [], marker=marker, markersize=markersize, **style)
 
-    entries = [
-        (PROTOCOL_LABELS[name], handle(marker="o", markersize=6, color=PROTOCOL_COLOURS[name]))
-        for name in protocols
+    names = short_names(extent.backbones)
+    backbones = ((names[one], drawn[one]) for one in extent.backbones)
+    front = handle(color="white", markeredgecolor=INK, markeredgewidth=0.8)
+    return [
+        *((PROTOCOL_LABELS[one], handle(color=PROTOCOL_COLOURS[one])) for one in extent.protocols),
+        *((name, handle(sign.marker, 5 * sign.scale)) for name, sign in backbones),
+        *((f"{s} px", handle(markersize=_marker_size(s, extent.sizes))) for s in extent.sizes),
+        ("Pareto front", front),
     ]
-    entries += [
-        (
-            names[name],
-            handle(marker=drawn[name].marker, markersize=5 * drawn[name].scale, color=GREY),
-        )
-        for name in backbones
-    ]
-    entries += [
-        (f"{size} px", handle(marker="o", markersize=_marker_size(size, sizes), color=GREY))
-        for size in sizes
-    ]
-    front = handle(
-        marker="o", markersize=6, color="white", markeredgecolor=INK, markeredgewidth=0.8
-    )
-    return [*entries, ("Pareto front", front)]
 
 
 def _marker_size(size: int, sizes: Sequence[int]) -> float:
     if len(sizes) == 1:
         return (_SMALLEST + _LARGEST) / 2
     return _SMALLEST + (_LARGEST - _SMALLEST) * list(sizes).index(size) / (len(sizes) - 1)
-
-
-def _datasets(costs: pd.DataFrame) -> str:
-    number = int(costs["n_datasets"].max())
-    return f"{number} dataset{'s' if number > 1 else ''}"

@@ -10,8 +10,16 @@ from matplotlib.figure import Figure
 
 from medplus.reporting.analysis import Analysis
 from medplus.reporting.figures.sheet import LINE, MARGIN, WIDE, Sheet, backbone_style, text_width
-from medplus.reporting.figures.style import GREY, INK, LARGE, SMALL, Sign, short_names, signs
-from medplus.reporting.format import p_value, percent
+from medplus.reporting.figures.style import (
+    GREY,
+    INK,
+    LARGE,
+    Sign,
+    rank_ticks,
+    short_names,
+    signs,
+)
+from medplus.reporting.format import p_equals, percent
 from medplus.reporting.statistics.friedman import Friedman
 
 _AXIS, _BAR, _ROW = 15.0, 2.6, 4.6
@@ -59,16 +67,14 @@ def draw_critical_difference(analysis: Analysis) -> Figure | None:
         ends = [scale.at(result.mean_ranks[name]) for name in (clique[0], clique[-1])]
         y = bars + _BAR * line
         axes.plot([ends[0] - 0.7, ends[1] + 0.7], [y, y], color=INK, lw=2.6, label=f"clique {line}")
-    sheet.text(MARGIN, height - LINE - 1.0, _caption(result), fontsize=SMALL, color=GREY)
+    sheet.note(MARGIN, height - LINE - 1.0, _caption(result))
     return sheet.figure
 
 
 def _draw_scale(axes: Axes, scale: _Scale, result: Friedman) -> None:
     """Draw the axis of ranks, and over it the length of the critical difference."""
     axes.plot([scale.left, scale.right], [_AXIS, _AXIS], color=INK, lw=0.8)
-    step = max(1, round(scale.n_backbones / 12))
-    ticks = [1, *(rank for rank in range(2, scale.n_backbones + 1) if rank % step == 0)]
-    for rank in ticks:
+    for rank in rank_ticks(scale.n_backbones):
         x = scale.at(rank)
         axes.plot([x, x], [_AXIS - 1.2, _AXIS], color=INK, lw=0.8)
         axes.text(x, _AXIS - 1.8, str(rank), ha="center", va="bottom")
@@ -115,9 +121,7 @@ def _draw_names(
 
 
 def _caption(result: Friedman) -> str:
-    p = p_value(result.p_value)
-    p = f"p < {p[1:]}" if p.startswith("<") else f"p = {p}"
     return (
-        f"Friedman's test over {result.n_datasets} datasets: {p}. Bars join backbones whose mean "
-        "ranks do not differ significantly (Nemenyi, 0.05)."
+        f"Friedman's test over {result.n_datasets} datasets: {p_equals(result.p_value)}. Bars "
+        "join backbones whose mean ranks do not differ significantly (Nemenyi, 0.05)."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from medplus.reporting.analysis import Analysis
-from medplus.reporting.cells import AVERAGE, order_backbones, order_protocols
+from medplus.reporting.cells import AVERAGE
 from medplus.reporting.figures.sheet import (
     MARGIN,
     WIDE,
@@ -22,6 +22,7 @@ from medplus.reporting.figures.sheet import (
 )
 from medplus.reporting.figures.style import Sign, short_names, signs
 from medplus.reporting.palette import PROTOCOL_LABELS
+from medplus.reporting.series import Extent
 
 _TOP, _LEFT, _BELOW, _GAP = 7.0, 13.0, 12.0, 9.0
 _HIGH, _LOW, _WIDEST = 72.0, 50.0, 85.0
@@ -33,38 +34,26 @@ def draw_overview(analysis: Analysis) -> Figure | None:
     rows = rows.dropna(subset="acc_mean")
     if rows.empty:
         return None
-    backbones, protocols = order_backbones(rows["backbone"]), order_protocols(rows["protocol"])
-    names, drawn = short_names(backbones), signs(analysis.cells["backbone"])
-    sizes = sorted(set(rows["size"]))
-    labels = [names[backbone] for backbone in backbones]
-    height = _HIGH if len(sizes) > 1 else _LOW
+    extent, drawn = Extent.of(rows), signs(analysis.cells["backbone"])
+    names, several = short_names(extent.backbones), len(extent.sizes) > 1
+    height = _HIGH if several else _LOW
     below = _TOP + height + _BELOW
-    sheet = Sheet(WIDE, below + legend_height(labels, WIDE - 2 * MARGIN) + MARGIN)
-    panels = len(protocols)
-    width = min(_WIDEST, (WIDE - _LEFT - MARGIN - (panels - 1) * _GAP) / panels)
-    for place, protocol in enumerate(protocols):
-        axes = sheet.axes(_LEFT + place * (width + _GAP), _TOP, width, height)
-        of_it = rows[rows["protocol"] == protocol]
-        _draw_panel(axes, of_it, sizes, backbones, drawn)
-        n_datasets = _n_datasets(analysis.cells, protocol)
-        axes.set_title(f"{PROTOCOL_LABELS[protocol]}, {n_datasets}")
-        if place == 0:
-            scales = " (scales differ)" if panels > 1 else ""
-            axes.set_ylabel(f"mean ACC, %{scales}")
-    entries = [(names[b], backbone_handle(drawn[b], line=len(sizes) > 1)) for b in backbones]
+    sheet = Sheet(WIDE, below + legend_height(list(names.values()), WIDE - 2 * MARGIN) + MARGIN)
+    n_panels = len(extent.protocols)
+    width = min(_WIDEST, (WIDE - _LEFT - MARGIN - (n_panels - 1) * _GAP) / n_panels)
+    panels = sheet.panels(n_panels, _LEFT, _TOP, width, height, _GAP)
+    for axes, protocol in zip(panels, extent.protocols, strict=True):
+        _draw_panel(axes, rows[rows["protocol"] == protocol], extent, drawn)
+        axes.set_title(f"{PROTOCOL_LABELS[protocol]}, {_n_datasets(analysis.cells, protocol)}")
+    panels[0].set_ylabel(f"mean ACC, %{' (scales differ)' if n_panels > 1 else ''}")
+    entries = [(names[name], backbone_handle(drawn[name], line=several)) for name in names]
     sheet.legend(MARGIN, below, WIDE - 2 * MARGIN, entries)
     return sheet.figure
 
 
-def _draw_panel(
-    axes: Axes,
-    rows: pd.DataFrame,
-    sizes: Sequence[int],
-    backbones: Sequence[str],
-    drawn: Mapping[str, Sign],
-) -> None:
-    apart = _apart(len(backbones), len(sizes))
-    for backbone, shift in zip(backbones, apart, strict=True):
+def _draw_panel(axes: Axes, rows: pd.DataFrame, extent: Extent, drawn: Mapping[str, Sign]) -> None:
+    backbones, sizes = extent.backbones, extent.sizes
+    for backbone, shift in zip(backbones, _apart(len(backbones), len(sizes)), strict=True):
         of_it = rows[rows["backbone"] == backbone].set_index("size")["acc_mean"].reindex(sizes)
         axes.plot(
             np.arange(len(sizes)) + shift,

@@ -14,8 +14,8 @@ from medplus.reporting.analysis import Analysis
 from medplus.reporting.cells import order_backbones
 from medplus.reporting.figures.heatmap import label_rows, readable_on
 from medplus.reporting.figures.sheet import LINE, MARGIN, WIDE, Sheet, legend_height, text_width
-from medplus.reporting.figures.style import GREY, INK, MISSING, NORMAL, SMALL, short_names
-from medplus.reporting.format import p_value
+from medplus.reporting.figures.style import INK, MISSING, NORMAL, mixed, short_names
+from medplus.reporting.format import counted, p_value
 
 ROW_BETTER, COLUMN_BETTER = "#0072B2", "#E69F00"
 _PALE = 0.72
@@ -59,7 +59,7 @@ def draw_pairwise(analysis: Analysis) -> Figure | None:
         [names[name] for name in across], rotation=45, ha="right", rotation_mode="anchor"
     )
     sheet.legend(MARGIN, below, WIDE - 2 * MARGIN, _signs())
-    sheet.text(MARGIN, below + legend + 1.5, _caption(analysis), fontsize=SMALL, color=GREY)
+    sheet.note(MARGIN, below + legend + 1.5, _caption(analysis))
     return sheet.figure
 
 
@@ -71,7 +71,7 @@ def _draw_pair(axes: Axes, down: int, across: int, row: Any, cell: float) -> Non
         ground = to_rgb(MISSING)
     else:
         colour = ROW_BETTER if favoured == row.backbone_b else COLUMN_BETTER
-        ground = _mixed(colour, 0.0 if significant else _PALE)
+        ground = mixed(colour, 0.0 if significant else _PALE)
     axes.add_patch(
         Rectangle((across, down), 1, 1, facecolor=ground, edgecolor="white", linewidth=0.8)
     )
@@ -89,18 +89,13 @@ def _draw_pair(axes: Axes, down: int, across: int, row: Any, cell: float) -> Non
 
 
 def _signs() -> list[tuple[str, Patch]]:
-    return [(label, Patch(facecolor=_mixed(colour, white))) for label, colour, white in _SIGNS]
+    return [(label, Patch(facecolor=mixed(colour, white))) for label, colour, white in _SIGNS]
 
 
 def _caption(analysis: Analysis) -> str:
     threshold = float(analysis.pairwise["threshold"].iloc[0])
-    n_pairs, n_datasets = len(analysis.pairwise), len(analysis.means.dropna())
+    n_datasets = len(analysis.means.dropna())
     return (
         f"p-values of two-sided Wilcoxon signed-rank tests over {n_datasets} datasets; significant "
-        f"(bold) where p < {threshold:.2g} = 0.05 / {n_pairs} pair{'s' if n_pairs > 1 else ''}"
+        f"(bold) where p < {threshold:.2g} = 0.05 / {counted(len(analysis.pairwise), 'pair')}"
     )
-
-
-def _mixed(colour: str, white: float) -> tuple[float, float, float]:
-    red, green, blue = (part + (1 - part) * white for part in to_rgb(colour))
-    return red, green, blue

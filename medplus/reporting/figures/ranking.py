@@ -2,75 +2,60 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from medplus.reporting.analysis import Analysis
-from medplus.reporting.cells import ALL, order_backbones, order_protocols
+from medplus.reporting.cells import ALL, order_protocols
 from medplus.reporting.figures.heatmap import SEQUENTIAL, draw_heatmap, label_columns, label_rows
 from medplus.reporting.figures.sheet import MARGIN, WIDE, Sheet, text_width
-from medplus.reporting.figures.style import GREY, NORMAL, SMALL, short_names
+from medplus.reporting.figures.style import NORMAL, short_names
 from medplus.reporting.palette import PROTOCOL_LABELS
+from medplus.reporting.series import Setting, ranks_by_setting
 
 _ROW, _TITLE, _TICKS, _GAP = 3.7, 6.5, 5.0, 3.0
 _MANY = 20
 _COLUMN_MAX = 14.0
 
 
-@dataclass(frozen=True)
-class _Panel:
-    protocol: str
-    size: str | int
-    title: str
-
-
 def draw_ranking(analysis: Analysis) -> Figure | None:
     """Draw the counts of ranks: pooled, per protocol, and per protocol and size."""
-    ranking = analysis.ranking
-    n_settings = {
-        (row.protocol, row.size): row.n_settings for row in analysis.settings.itertuples()
-    }
-    if ranking["backbone"].nunique() < 2 or not n_settings.get((ALL, ALL)):
+    everything = ranks_by_setting(analysis.ranking)
+    found = {setting: counted for setting, counted in everything.items() if counted[0]}
+    n_backbones = analysis.ranking["backbone"].nunique()
+    if n_backbones < 2 or not found:
         return None
-    backbones, left_out = _worth_showing(ranking)
-    rows = [
-        [panel for panel in row if n_settings.get((panel.protocol, panel.size))]
-        for row in _arrangement(ranking)
-    ]
-    rows = [row for row in rows if row]
+    backbones = _worth_showing(found[ALL, ALL][1])
     names = list(short_names(backbones).values())
-    left = MARGIN + text_width(names) + 2.0
-    across = max(len(row) for row in rows)
-    width = (WIDE - left - MARGIN - (across - 1) * _GAP) / across
+    rows = [
+        kept
+        for row in _arrangement(everything)
+        if (kept := {setting: title for setting, title in row.items() if setting in found})
+    ]
+    left, across = MARGIN + text_width(names) + 2.0, max(map(len, rows))
     # With four backbones nobody can be fifth.
-    ranks = sorted(set(ranking["rank"]))[: ranking["backbone"].nunique()]
+    ranks = list(found[ALL, ALL][1].columns[:n_backbones])
+    width = (WIDE - left - MARGIN - (across - 1) * _GAP) / across
     width = min(width, _COLUMN_MAX * len(ranks))
     height = _ROW * len(backbones)
     below = len(rows) * (_TITLE + height + _TICKS)
     sheet = Sheet(WIDE, below + 7.0 + MARGIN)
-    groups = dict(iter(ranking.groupby(["protocol", "size"], sort=False)))
-    shares = [
-        ranking.loc[(ranking["protocol"] == p) & (ranking["size"] == s), "count"].max() / n
-        for (p, s), n in n_settings.items()
-        if n
-    ]
+    most = max(counts.max(axis=None) / n for n, counts in found.values())
     for line, row in enumerate(rows):
-        for place, panel in enumerate(row):
-            top = line * (_TITLE + height + _TICKS) + _TITLE
-            axes = sheet.axes(left + place * (width + _GAP), top, width, height)
-            number = n_settings[panel.protocol, panel.size]
-            found = groups[panel.protocol, panel.size].pivot(
-                index="backbone", columns="rank", values="count"
-            )
-            found = found.reindex(backbones, columns=ranks)
-            texts = [[str(count) for count in of_backbone] for of_backbone in found.to_numpy()]
-            draw_heatmap(axes, found.to_numpy() / number, texts, SEQUENTIAL, max(shares))
-            axes.set_title(f"{panel.title} ({number})", fontsize=NORMAL)
-            label_rows(axes, names if place == 0 else [""] * len(names))
+        top = line * (_TITLE + height + _TICKS) + _TITLE
+        panels = sheet.panels(len(row), left, top, width, height, _GAP)
+        for axes, (setting, title) in zip(panels, row.items(), strict=True):
+            number, counts = found[setting]
+            shown = counts.reindex(backbones, columns=ranks).to_numpy()
+            texts = [[str(count) for count in of_backbone] for of_backbone in shown]
+            draw_heatmap(axes, shown / number, texts, SEQUENTIAL, most)
+            axes.set_title(f"{title} ({number})", fontsize=NORMAL)
+            label_rows(axes, names if axes is panels[0] else [""] * len(names))
             label_columns(axes, [str(rank) for rank in ranks])
-    sheet.text(left, below + 1.0, _legend(left_out), fontsize=SMALL, color=GREY)
+    left_out = n_backbones - len(backbones)
+    sheet.note(left, below + 1.0, _legend(left_out))
     return sheet.figure
 
 
@@ -82,29 +67,27 @@ def _legend(left_out: int) -> str:
     return text + (f"; {left_out} more backbones take these ranks less often" if left_out else "")
 
 
-def _arrangement(ranking: pd.DataFrame) -> list[list[_Panel]]:
-    """Return rows of panels, without those that would only say the same again."""
-    protocols = order_protocols(ranking["protocol"])
-    sizes = sorted({size for size in ranking["size"] if size != ALL})
-    first = [_Panel(ALL, ALL, "all" if len(protocols) > 1 else PROTOCOL_LABELS[protocols[0]])]
-    if len(protocols) > 1:
-        first += [_Panel(name, ALL, PROTOCOL_LABELS[name]) for name in protocols]
+def _arrangement(settings: Iterable[Setting]) -> list[dict[Setting, str]]:
+    """Return rows of panels under their titles, without those that would say the same again."""
+    protocols = order_protocols(protocol for protocol, _ in settings)
+    sizes = sorted({size for _, size in settings if size != ALL})
+    several = len(protocols) > 1
+    first: dict[Setting, str] = {(ALL, ALL): "all" if several else PROTOCOL_LABELS[protocols[0]]}
+    for name in protocols if several else ():
+        first[name, ALL] = PROTOCOL_LABELS[name]
     if len(sizes) < 2:
         return [first]
-    rest = [
-        [_Panel(name, size, f"{PROTOCOL_LABELS[name]}, {size} px") for size in sizes]
-        for name in protocols
-    ]
     most = max(4, len(first))
-    cut = [row[start : start + most] for row in rest for start in range(0, len(row), most)]
-    return [first, *cut]
+    rest: list[dict[Setting, str]] = [
+        {(name, size): f"{PROTOCOL_LABELS[name]}, {size} px" for size in part}
+        for name in protocols
+        for part in (sizes[start : start + most] for start in range(0, len(sizes), most))
+    ]
+    return [first, *rest]
 
 
-def _worth_showing(ranking: pd.DataFrame) -> tuple[list[str], int]:
-    """Return the backbones to show, of very many those most often counted, and how many are not."""
-    backbones = order_backbones(ranking["backbone"])
-    pooled = ranking[(ranking["protocol"] == ALL) & (ranking["size"] == ALL)]
-    counted = pooled.groupby("backbone")["count"].sum().reindex(backbones)
-    most = set(counted.sort_values(ascending=False, kind="stable").index[:_MANY])
-    shown = [name for name in backbones if name in most]
-    return shown, len(backbones) - len(shown)
+def _worth_showing(counts: pd.DataFrame) -> list[str]:
+    """Return the backbones to show: of very many those most often counted."""
+    counted = counts.sum(axis=1).sort_values(ascending=False, kind="stable")
+    most = set(counted.index[:_MANY])
+    return [name for name in counts.index if name in most]

@@ -11,12 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
-from matplotlib.text import Text
 from matplotlib.textpath import TextToPath
 
-from medplus.reporting.figures.style import NORMAL, Sign
+from medplus.reporting.figures.style import GREY, NORMAL, SMALL, Sign
 
 WIDE = 180.0
 """Millimetres: a page's text is about as wide."""
@@ -31,9 +29,9 @@ _HANDLE, _BETWEEN = 7.8, 4.0
 _MEASURE = TextToPath()
 
 
-def text_width(texts: Iterable[str], size: float = NORMAL, bold: bool = False) -> float:
-    """Return the width in millimetres of the widest text."""
-    font = FontProperties(size=size, weight="bold" if bold else "normal")
+def text_width(texts: Iterable[str]) -> float:
+    """Return the width in millimetres of the widest text of normal size."""
+    font = FontProperties(size=NORMAL)
     widths = (_MEASURE.get_text_width_height_descent(t, font, ismath=False)[0] for t in texts)
     return max(widths, default=0.0) * _POINT
 
@@ -56,26 +54,33 @@ class Sheet:
         self.figure = Figure(figsize=(width / _INCH, height / _INCH))
         FigureCanvasAgg(self.figure)
 
-    def axes(self, left: float, top: float, width: float, height: float, **options: Any) -> Axes:
+    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
         """Return axes whose inner frame is this rectangle."""
         bottom = self.height - top - height
         place = (left / self.width, bottom / self.height, width / self.width, height / self.height)
-        axes: Axes = self.figure.add_axes(place, **options)
-        return axes
+        return self.figure.add_axes(place)
 
-    def text(self, left: float, top: float, text: str, **options: Any) -> Text:
-        """Put a text, its top left corner at this place unless aligned otherwise."""
-        options = {"va": "top", "ha": "left"} | options
+    def panels(
+        self, n: int, left: float, top: float, width: float, height: float, gap: float
+    ) -> list[Axes]:
+        """Return axes beside each other, each of this width."""
+        return [self.axes(left + i * (width + gap), top, width, height) for i in range(n)]
+
+    def text(self, left: float, top: float, text: str, **options: Any) -> None:
+        """Put a text, its top left corner at this place."""
         place = left / self.width, 1 - top / self.height
-        written: Text = self.figure.text(*place, text, **options)
-        return written
+        self.figure.text(*place, text, va="top", ha="left", **options)
+
+    def note(self, left: float, top: float, text: str) -> None:
+        """Put a small grey text."""
+        self.text(left, top, text, fontsize=SMALL, color=GREY)
 
     def legend(
         self, left: float, top: float, width: float, entries: Sequence[tuple[str, Artist]]
-    ) -> Legend:
+    ) -> None:
         """Put a legend in as many columns as fit; entries go down the columns."""
         labels = [label for label, _ in entries]
-        legend: Legend = self.figure.legend(
+        legend = self.figure.legend(
             [handle for _, handle in entries],
             # matplotlib leaves out labels that begin with an underscore; names come in below.
             ["x"] * len(entries),
@@ -89,7 +94,6 @@ class Sheet:
         )
         for text, label in zip(legend.get_texts(), labels, strict=True):
             text.set_text(label)
-        return legend
 
 
 def backbone_handle(sign: Sign, size: float = 4.0, line: bool = True) -> Line2D:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+from matplotlib.colors import to_rgb
 
 from medplus.reporting.cells import order_backbones
 from medplus.reporting.format import one_line
@@ -69,7 +70,11 @@ def signs(backbones: Iterable[str]) -> dict[str, Sign]:
     return chosen
 
 
-def short_names(names: Sequence[str], longest: int = 28) -> dict[str, str]:
+_LONGEST = 28
+"""Characters of a name in a figure."""
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
     """Return names as figures show them: of a long one, its beginning and its end.
 
     The paper's ten have the labels that the page gives them. What differs between long names mostly
@@ -78,15 +83,27 @@ def short_names(names: Sequence[str], longest: int = 28) -> dict[str, str]:
     shown: dict[str, str] = {}
     for name in names:
         text = one_line(label_of(name)) or "?"
-        if len(text) > longest:
-            head = (longest - 1) // 2
-            text = f"{text[:head]}…{text[head + 1 - longest :]}"
+        if len(text) > _LONGEST:
+            head = (_LONGEST - 1) // 2
+            text = f"{text[:head]}…{text[head + 1 - _LONGEST :]}"
         number, wanted = 2, text
         while text in shown.values():
             text = f"{wanted} ({number})"
             number += 1
         shown[name] = text
     return shown
+
+
+def mixed(colour: str, white: float) -> tuple[float, float, float]:
+    """Return a colour mixed with white, of which `white` (0 to 1) is the share."""
+    red, green, blue = (part + (1 - part) * white for part in to_rgb(colour))
+    return red, green, blue
+
+
+def rank_ticks(n_backbones: int) -> list[int]:
+    """Return the ranks that an axis names: the first, and of many some."""
+    step = max(1, round(n_backbones / 12))
+    return [1, *(rank for rank in range(2, n_backbones + 1) if rank % step == 0)]
 
 
 @contextmanager
@@ -99,6 +116,7 @@ def look() -> Iterator[None]:
         yield
 
 
+_TICKS = {"color": GREY, "labelcolor": INK, "major.width": 0.6, "major.size": 2.5, "major.pad": 2}
 _SETTINGS: dict[Any, Any] = {
     "text.parse_math": False,
     "font.size": NORMAL,
@@ -117,16 +135,7 @@ _SETTINGS: dict[Any, Any] = {
     "grid.color": FAINT,
     "grid.linewidth": 0.6,
     "text.color": INK,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-    "xtick.major.pad": 2,
-    "ytick.major.pad": 2,
+    **{f"{axis}tick.{name}": value for axis in "xy" for name, value in _TICKS.items()},
     "lines.linewidth": 1.1,
     "lines.markersize": 4,
     "lines.markeredgewidth": 0.4,

@@ -19,9 +19,9 @@ from medplus.reporting.figures.sheet import (
     backbone_style,
     legend_height,
 )
-from medplus.reporting.figures.style import FAINT, GREY, SMALL, Sign, short_names, signs
-from medplus.reporting.format import percent
-from medplus.reporting.palette import PROTOCOL_LABELS
+from medplus.reporting.figures.style import FAINT, GREY, Sign, rank_ticks, short_names, signs
+from medplus.reporting.format import counted, percent
+from medplus.reporting.palette import setting_label
 from medplus.reporting.statistics.transfer import Transfer
 
 _PANEL, _TOP, _LEFT, _BELOW, _GAP = 68.0, 14.5, 14.0, 12.0, 18.0
@@ -56,14 +56,12 @@ def draw_transfer(analysis: Analysis) -> Figure | None:
         sheet.legend(_LEFT + _PANEL + MARGIN, _TOP, 0, entries)
     else:
         sheet.legend(MARGIN, down * row, WIDE - 2 * MARGIN, entries)
-    sheet.text(
+    sheet.note(
         MARGIN,
         sheet.height - MARGIN - notes + 2.0,
         "coloured: mean rank over datasets (1 = best); grey: ranks on single datasets, the larger "
         "the more datasets;\nline: equal ranks, above it a backbone does worse than the cheap "
         "setting promised",
-        fontsize=SMALL,
-        color=GREY,
     )
     return sheet.figure
 
@@ -82,7 +80,7 @@ def _draw_panel(axes: Axes, one: Transfer, drawn: Mapping[str, Sign]) -> None:
         label="datasets",
     )
     axes.plot([1, one.n_backbones], [1, one.n_backbones], color=GREY, lw=0.6, ls="--", zorder=1)
-    means = points.groupby("backbone")[["cheap_rank", "target_rank"]].mean()
+    means = one.means
     for backbone in order_backbones(means.index):
         axes.plot(
             [means.loc[backbone, "cheap_rank"]],
@@ -92,14 +90,13 @@ def _draw_panel(axes: Axes, one: Transfer, drawn: Mapping[str, Sign]) -> None:
             zorder=3,
             **backbone_style(drawn[backbone], _SIGN),
         )
-    every = max(1, round(one.n_backbones / 12))
-    ticks = [1, *(rank for rank in range(2, one.n_backbones + 1) if rank % every == 0)]
+    ticks = rank_ticks(one.n_backbones)
     axes.set_xlim(0.4, one.n_backbones + 0.6)
     axes.set_ylim(0.4, one.n_backbones + 0.6)
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_yticks(ticks, [str(tick) for tick in ticks])
-    axes.set_xlabel(f"rank by {_setting(one.cheap)}")
-    axes.set_ylabel(f"rank by {_setting(one.target)}")
+    axes.set_xlabel(f"rank by {setting_label(*one.cheap)}")
+    axes.set_ylabel(f"rank by {setting_label(*one.target)}")
     axes.grid(color=FAINT)
 
 
@@ -107,12 +104,7 @@ def _title(one: Transfer) -> str:
     rho = "ρ not defined" if math.isnan(one.rho) else f"ρ = {percent(one.rho)}"
     if not math.isnan(one.low):
         rho += f" (95 % interval {percent(one.low)} to {percent(one.high)})"
-    datasets = f"{one.n_datasets} dataset{'s' if one.n_datasets > 1 else ''}"
     return (
-        f"{_setting(one.cheap)} → {_setting(one.target)}, {datasets}\n{rho}\n"
+        f"{one.label}, {counted(one.n_datasets, 'dataset')}\n{rho}\n"
         f"ACC lost by trusting it: {percent(one.regret)} percent points"
     )
-
-
-def _setting(setting: tuple[str, int]) -> str:
-    return f"{PROTOCOL_LABELS[setting[0]]} at {setting[1]} px"

@@ -1,4 +1,4 @@
-"""The interactive charts, as plain data for plotly.js.
+"""The interactive charts of results, as plain data for plotly.js.
 
 Colours of text, grids and scales are the page's, which knows whether it is light or dark: a trace's
 ``colorscale`` is named ``sequential`` or ``diverging`` here.
@@ -9,39 +9,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from medplus.reporting.cells import ALL, AVERAGE, order_backbones, order_protocols
-from medplus.reporting.page.chart_parts import HOVER, LEGEND_BELOW, axis_labels, categories, plain
-from medplus.reporting.page.numbers import (
-    json_number,
-    percent,
-    plus_minus,
-)
+from medplus.reporting import format as fmt
+from medplus.reporting.cells import ALL, AVERAGE, order_backbones
+from medplus.reporting.page import chart_parts as parts
 from medplus.reporting.page.parts import Chart
 from medplus.reporting.palette import PROTOCOL_LABELS, look_of
+from medplus.reporting.series import Box, Extent, boxes_of, ranks_by_setting
 
 
 def overview(benchmark: pd.DataFrame) -> Chart:
     """ACC over the image size, one panel per protocol, one line per backbone; by dataset."""
-    names = benchmark["dataset"].drop_duplicates()
-    datasets = [AVERAGE] * (AVERAGE in set(names)) + sorted(set(names) - {AVERAGE})
-    backbones = order_backbones(benchmark["backbone"])
-    protocols = order_protocols(benchmark["protocol"])
-    layout, narrow = _panels([PROTOCOL_LABELS[name] for name in protocols], "ACC (%)")
-    sizes = sorted(benchmark["size"].unique())
-    for panel in range(1, len(protocols) + 1):
-        layout[_axis("x", panel)] |= categories([f"{size}" for size in sizes])
+    extent = Extent.of(benchmark)
+    layout, narrow = _panels([PROTOCOL_LABELS[name] for name in extent.protocols], "ACC (%)")
+    for panel in range(1, len(extent.protocols) + 1):
+        layout[_axis("x", panel)] |= parts.categories(map(str, extent.sizes))
     variants = {}
-    for dataset in datasets:
+    for dataset in sorted(set(benchmark["dataset"]), key=lambda name: (name != AVERAGE, name)):
         rows = benchmark[benchmark["dataset"] == dataset].set_index(
             ["protocol", "backbone", "size"]
         )
         traces = [
-            _line(rows, protocol, panel, backbone, backbones, sizes)
-            for panel, protocol in enumerate(protocols, 1)
-            for backbone in backbones
+            _line(rows.reindex([(protocol, name, size) for size in extent.sizes]), panel, extent)
+            for panel, protocol in enumerate(extent.protocols, 1)
+            for name in extent.backbones
         ]
         _show_in_legend_once(traces)
         label = "average over datasets" if dataset == AVERAGE else dataset
@@ -53,45 +45,32 @@ def overview(benchmark: pd.DataFrame) -> Chart:
         variants,
         choose="Dataset",
         height=540,
-        narrow_height=300 * len(protocols) + 260,
+        narrow_height=300 * len(extent.protocols) + 260,
     )
 
 
-def ranking(counts: pd.DataFrame, settings: pd.DataFrame) -> Chart:
+def ranking(counts: pd.DataFrame) -> Chart:
     """How often each backbone takes each of the first ranks; pooled, and by protocol and size."""
-    backbones = order_backbones(counts["backbone"])
-    ranks = sorted(counts["rank"].unique())
-    n_settings = {
-        (row.protocol, str(row.size)): row.n_settings for row in settings.itertuples(index=False)
-    }
     variants = {}
-    for (protocol, size), rows in counts.groupby(["protocol", "size"], sort=False):
-        table = rows.pivot_table(index="backbone", columns="rank", values="count").reindex(
-            index=backbones, columns=ranks
+    backbones = order_backbones(counts["backbone"])
+    for (protocol, size), (n, table) in ranks_by_setting(counts).items():
+        of = "all protocols" if protocol == ALL else PROTOCOL_LABELS[protocol]
+        at = "all sizes" if size == ALL else f"{size} px"
+        cells = parts.heatmap(
+            [f"rank {rank}" for rank in table.columns],
+            list(parts.axis_labels(backbones).values()),
+            [fmt.json_numbers(row) for row in table.to_numpy(dtype=float)],
+            zmin=0,
+            zmax=max(int(table.max(axis=None)), 1),
+            texttemplate="%{z:.0f}",
+            hovertemplate=f"%{{y}}: %{{x}} in %{{z}} of {n} settings<extra></extra>",
+            colorscale="sequential",
         )
-        n = n_settings.get((protocol, str(size)), 0)
-        variants[setting_label(protocol, size, n)] = {
-            "data": [
-                {
-                    "type": "heatmap",
-                    "x": [f"rank {rank}" for rank in ranks],
-                    "y": list(axis_labels(backbones).values()),
-                    "z": _matrix(table),
-                    "zmin": 0,
-                    "zmax": max(int(rows["count"].max()), 1),
-                    "texttemplate": "%{z:.0f}",
-                    "hovertemplate": f"%{{y}}: %{{x}} in %{{z}} of {n} settings<extra></extra>",
-                    "colorscale": "sequential",
-                    "xgap": 2,
-                    "ygap": 2,
-                    "showscale": False,
-                }
-            ],
-            "layout": {
-                "xaxis": {"type": "category", "side": "top", "showgrid": False},
-                "yaxis": {"type": "category", "autorange": "reversed", "showgrid": False},
-            },
+        layout = {
+            "xaxis": {"type": "category", "side": "top", "showgrid": False},
+            "yaxis": {**parts.NAMES_DOWN, "showgrid": False},
         }
+        variants[f"{of}, {at} ({n} settings)"] = {"data": [cells], "layout": layout}
     return Chart(
         "chart-ranking",
         "Heat map: in how many settings each backbone takes each rank. "
@@ -103,38 +82,25 @@ def ranking(counts: pd.DataFrame, settings: pd.DataFrame) -> Chart:
     )
 
 
-def setting_label(protocol: str, size: object, n_settings: int) -> str:
-    """Return in words what is pooled."""
-    of = "all protocols" if protocol == ALL else PROTOCOL_LABELS[protocol]
-    at = "all sizes" if size == ALL else f"{size} px"
-    return f"{of}, {at} ({n_settings} settings)"
-
-
 def boxes(cells: pd.DataFrame) -> Chart:
-    """Boxes of ACC over the datasets, by size and backbone; one variant per protocol.
-
-    Quartiles are numpy's (linear), whiskers end at the last value within 1.5 times the box's
-    length, as Tukey draws them.
-    """
-    backbones = order_backbones(cells["backbone"])
-    sizes = sorted(cells["size"].unique())
+    """Boxes of ACC over the datasets, by size and backbone; one variant per protocol."""
+    extent, found = Extent.of(cells), boxes_of(cells)
+    layout = {
+        "boxmode": "group",
+        "boxgap": 0.15,
+        "xaxis": parts.titled("image size (px)", showgrid=False)
+        | parts.categories(map(str, extent.sizes)),
+        "yaxis": parts.titled("ACC (%) over datasets"),
+        "legend": parts.LEGEND_BELOW,
+    }
     variants = {}
-    for protocol in order_protocols(cells["protocol"]):
-        rows = cells[cells["protocol"] == protocol]
-        traces = [
-            _boxes(rows[rows["backbone"] == name], name, backbones, sizes) for name in backbones
-        ]
-        variants[PROTOCOL_LABELS[protocol]] = {
-            "data": [trace for trace in traces if trace["x"]],
-            "layout": {
-                "boxmode": "group",
-                "boxgap": 0.15,
-                "xaxis": {"title": {"text": "image size (px)"}, "showgrid": False}
-                | categories([f"{size}" for size in sizes]),
-                "yaxis": {"title": {"text": "ACC (%) over datasets"}},
-                "legend": LEGEND_BELOW,
-            },
-        }
+    for protocol in extent.protocols:
+        traces = []
+        for name in extent.backbones:
+            keys = [(protocol, name, size) for size in extent.sizes]
+            by_size = {key[2]: found[key] for key in keys if key in found}
+            traces += [_boxes(by_size, name, extent)] if by_size else []
+        variants[PROTOCOL_LABELS[protocol]] = {"data": traces, "layout": layout}
     return Chart(
         "chart-boxes",
         "Box plots: the spread of ACC over datasets by image size and backbone.",
@@ -149,53 +115,19 @@ def boxes(cells: pd.DataFrame) -> Chart:
 def against_paper(against: pd.DataFrame) -> Chart:
     """Your ACC less the paper's, over the paper's; hollow where it fails the tolerance (dotted)."""
     backbones = order_backbones(against["backbone"])
-    traces = []
-    for name in backbones:
-        rows = against[against["backbone"] == name]
-        look = look_of(name, backbones)
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": plain(look.label),
-                "x": [json_number(value) for value in rows["paper_acc"]],
-                "y": [json_number(value) for value in rows["difference"]],
-                "text": [
-                    f"{plain(row.dataset)}, {PROTOCOL_LABELS[row.protocol]}, "
-                    f"{plain(row.backbone)}, {row.size} px<br>yours {percent(row.acc)}, "
-                    f"paper {plus_minus(row.paper_acc, row.paper_std)}"
-                    for row in rows.itertuples(index=False)
-                ],
-                "hovertemplate": HOVER,
-                "marker": {
-                    "color": look.colour,
-                    "symbol": [
-                        look.symbol if passed else f"{look.symbol}-open"
-                        for passed in rows["passed"]
-                    ],
-                    "size": 11,
-                    "line": {"width": 2, "color": look.colour},
-                },
-            }
-        )
+    tolerances = against["tolerance"].unique()
+    dotted = {"color": parts.GREY, "width": 1, "dash": "dot"}
     layout = {
-        "xaxis": {"title": {"text": "the paper's ACC (%)"}},
-        "yaxis": {"title": {"text": "yours less the paper's"}, "zeroline": True},
-        "legend": LEGEND_BELOW,
+        "xaxis": parts.titled("the paper's ACC (%)"),
+        "yaxis": parts.titled("yours less the paper's", zeroline=True),
+        "legend": parts.LEGEND_BELOW,
         "shapes": [
-            {
-                "type": "line",
-                "xref": "paper",
-                "x0": 0,
-                "x1": 1,
-                "y0": height,
-                "y1": height,
-                "line": {"color": "#808080", "width": 1, "dash": "dot"},
-            }
-            for tolerance in against["tolerance"].unique()
-            for height in (json_number(-tolerance), json_number(tolerance))
+            {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": dotted}
+            for tolerance in tolerances
+            for y in fmt.json_numbers((-tolerance, tolerance))
         ],
     }
+    traces = [_differences(against[against["backbone"] == name], backbones) for name in backbones]
     return Chart(
         "chart-against",
         "Points: your ACC less the paper's. The table below holds the same numbers.",
@@ -204,18 +136,38 @@ def against_paper(against: pd.DataFrame) -> Chart:
     )
 
 
+def _differences(rows: pd.DataFrame, backbones: Sequence[str]) -> dict[str, Any]:
+    look = look_of(rows["backbone"].iloc[0], backbones)
+    symbols = {True: look.symbol, False: f"{look.symbol}-open"}
+    return parts.scatter(
+        rows["paper_acc"],
+        rows["difference"],
+        "markers",
+        name=parts.plain(look.label),
+        text=[
+            f"{parts.plain(row.dataset)}, {PROTOCOL_LABELS[row.protocol]}, "
+            f"{parts.plain(row.backbone)}, {row.size} px<br>yours {fmt.read_percent(row.acc)}, "
+            f"paper {fmt.plus_minus(row.paper_acc, row.paper_std)}"
+            for row in rows.itertuples(index=False)
+        ],
+        hovertemplate=parts.HOVER,
+        marker={
+            "color": look.colour,
+            "symbol": [symbols[bool(passed)] for passed in rows["passed"]],
+            "size": 11,
+            "line": {"width": 2, "color": look.colour},
+        },
+    )
+
+
 def _axis(letter: str, panel: int) -> str:
     return f"{letter}axis{panel if panel > 1 else ''}"
-
-
-def _matrix(table: pd.DataFrame) -> list[list[float | None]]:
-    return [[json_number(value) for value in row] for row in table.to_numpy(dtype=float)]
 
 
 def _panels(titles: Sequence[str], y_title: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return layouts of panels side by side, and below each other."""
     n = len(titles)
-    layout: dict[str, Any] = {"legend": LEGEND_BELOW | {"y": -0.2}}
+    layout: dict[str, Any] = {"legend": parts.LEGEND_BELOW | {"y": -0.2}}
     narrow: dict[str, Any] = {"legend": {"y": -0.09}}
     notes, narrow_notes = [], []
     gap, narrow_gap = 0.06, 0.07
@@ -239,34 +191,25 @@ def _panels(titles: Sequence[str], y_title: str) -> tuple[dict[str, Any], dict[s
     return layout | {"annotations": notes}, narrow | {"annotations": narrow_notes}
 
 
-def _line(
-    rows: pd.DataFrame,
-    protocol: str,
-    panel: int,
-    backbone: str,
-    backbones: Sequence[str],
-    sizes: Sequence[int],
-) -> dict[str, Any]:
+def _line(rows: pd.DataFrame, panel: int, extent: Extent) -> dict[str, Any]:
     """Return one backbone's line in one panel; a missing size is a gap."""
-    look = look_of(backbone, backbones)
-    found = rows.reindex([(protocol, backbone, size) for size in sizes])
-    values = found["acc_mean"].tolist()
+    backbone = rows.index[0][1]
+    look = look_of(backbone, extent.backbones)
     suffix = panel if panel > 1 else ""
-    return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": plain(look.label),
-        "legendgroup": plain(backbone),
-        "showlegend": False,
-        "x": [f"{size}" for size in sizes],
-        "y": [json_number(value) for value in values],
-        "text": [plus_minus(*pair) for pair in zip(values, found["acc_std"].tolist(), strict=True)],
-        "hovertemplate": "%{fullData.name}, %{x} px: %{text}<extra></extra>",
-        "xaxis": f"x{suffix}",
-        "yaxis": f"y{suffix}",
-        "line": {"color": look.colour, "width": 2},
-        "marker": {"symbol": look.symbol, "size": 9},
-    }
+    return parts.scatter(
+        (),
+        rows["acc_mean"],
+        "lines+markers",
+        name=parts.plain(look.label),
+        legendgroup=parts.plain(backbone),
+        showlegend=False,
+        text=list(map(fmt.plus_minus, rows["acc_mean"], rows["acc_std"])),
+        hovertemplate="%{fullData.name}, %{x} px: %{text}<extra></extra>",
+        xaxis=f"x{suffix}",
+        yaxis=f"y{suffix}",
+        line={"color": look.colour, "width": 2},
+        marker={"symbol": look.symbol, "size": 9},
+    ) | {"x": [f"{size}" for size in extent.sizes]}
 
 
 def _show_in_legend_once(traces: Sequence[dict[str, Any]]) -> None:
@@ -278,36 +221,29 @@ def _show_in_legend_once(traces: Sequence[dict[str, Any]]) -> None:
             trace["showlegend"] = True
 
 
-def _boxes(
-    rows: pd.DataFrame, backbone: str, backbones: Sequence[str], sizes: Sequence[int]
-) -> dict[str, Any]:
-    look = look_of(backbone, backbones)
-    groups = [
-        (size, of_size.sort_values("acc_mean"))
-        for size in sizes
-        if len(of_size := rows[(rows["size"] == size) & rows["acc_mean"].notna()])
-    ]
-    numbers = [_box_numbers(group["acc_mean"].to_numpy(dtype=float)) for _, group in groups]
-    keys = ("lowerfence", "q1", "median", "q3", "upperfence")
+def _boxes(by_size: dict[int, Box], backbone: str, extent: Extent) -> dict[str, Any]:
+    look = look_of(backbone, extent.backbones)
+    found = list(by_size.values())
+
+    def all_of(part: str) -> list[float]:
+        return [round(float(getattr(box, part)), 4) for box in found]
+
     return {
         "type": "box",
-        "name": plain(look.label),
-        "x": [f"{size}" for size, _ in groups],
-        "y": [[json_number(value) for value in group["acc_mean"]] for _, group in groups],
+        "name": parts.plain(look.label),
+        "x": [f"{size}" for size in by_size],
+        "y": [fmt.json_numbers(box.values) for box in found],
         "text": [
-            [f"{plain(row.dataset)}: {percent(row.acc_mean)}" for row in group.itertuples()]
-            for _, group in groups
+            [f"{parts.plain(name)}: {fmt.read_percent(acc)}" for name, acc in box.values.items()]
+            for box in found
         ],
+        "lowerfence": all_of("low"),
+        "q1": all_of("q1"),
+        "median": all_of("median"),
+        "q3": all_of("q3"),
+        "upperfence": all_of("high"),
         "boxpoints": "outliers",
         "marker": {"color": look.colour, "size": 5, "symbol": look.symbol},
         "line": {"width": 1.5},
         "hoverlabel": {"namelength": -1},
-    } | {key: [box[i] for box in numbers] for i, key in enumerate(keys)}
-
-
-def _box_numbers(values: np.ndarray) -> tuple[float, ...]:
-    q1, median, q3 = np.percentile(values, [25, 50, 75])
-    reach = 1.5 * (q3 - q1)
-    low = values[values >= q1 - reach].min()
-    high = values[values <= q3 + reach].max()
-    return tuple(round(float(value), 4) for value in (low, q1, median, q3, high))
+    }

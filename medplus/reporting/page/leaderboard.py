@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,18 +11,10 @@ import pandas as pd
 from medplus.reporting import format as fmt
 from medplus.reporting.analysis import Analysis
 from medplus.reporting.baseline import DOI
-from medplus.reporting.cells import AVERAGE, KEYS, order_backbones, order_protocols
+from medplus.reporting.cells import AVERAGE, KEYS
 from medplus.reporting.page.links import PageLinks
-from medplus.reporting.page.numbers import (
-    difference,
-    interval,
-    json_number,
-    percent,
-    plus_minus,
-    seconds,
-)
-from medplus.reporting.page.parts import Mark
 from medplus.reporting.palette import PROTOCOL_LABELS, look_of
+from medplus.reporting.series import SCORE_NAMES, Extent, best_and_second
 
 _FURTHER = ["acc_low", "acc_high", "device_seconds", "runs"]
 _PRINTED = {"finetune": "end-to-end training", "probe": "linear probing", "knn": "k-NN"}
@@ -52,38 +44,8 @@ class Leaderboard:
 def leaderboard(analysis: Analysis, links: PageLinks) -> Leaderboard:
     """Build the leaderboard of an analysis."""
     cells = _with_further_columns(analysis)
-    marks = {score: best_and_second(cells, score) for score in ("acc_mean", "auc_mean")}
-    datasets = sorted(cells["dataset"].unique(), key=lambda name: (name != AVERAGE, name))
-    protocols = order_protocols(cells["protocol"])
-    backbones = order_backbones(cells["backbone"])
-    places: tuple[Sequence[str], ...] = (datasets, protocols, backbones)
-    sources = _Sources(analysis, links)
-    rows = []
-    for i, row in enumerate(cells.itertuples(index=False)):
-        rows.append(
-            {
-                "at": [
-                    names.index(name)
-                    for names, name in zip(
-                        places, (row.dataset, row.protocol, row.backbone), strict=True
-                    )
-                ],
-                "size": int(row.size),
-                "acc": json_number(row.acc_mean),
-                "auc": json_number(row.auc_mean),
-                "seeds": int(row.n_seeds),
-                "cost": json_number(row.device_seconds),
-                "low": json_number(row.acc_low),
-                "text": {
-                    "acc": plus_minus(row.acc_mean, row.acc_std),
-                    "auc": plus_minus(row.auc_mean, row.auc_std),
-                    "low": interval(row.acc_low, row.acc_high),
-                    "cost": seconds(row.device_seconds),
-                },
-                "marks": [marks["acc_mean"][i], marks["auc_mean"][i]],
-            }
-            | sources.of(row)
-        )
+    datasets = sorted(set(cells["dataset"]), key=lambda name: (name != AVERAGE, name))
+    extent = Extent.of(cells)
     columns = [
         ("backbone", "Backbone"),
         ("dataset", "Dataset"),
@@ -98,83 +60,92 @@ def leaderboard(analysis: Analysis, links: PageLinks) -> Leaderboard:
     data = {
         "average": AVERAGE if AVERAGE in datasets else None,
         "datasets": datasets,
-        "protocols": [{"name": name, "label": PROTOCOL_LABELS[name]} for name in protocols],
+        "protocols": [{"name": one, "label": PROTOCOL_LABELS[one]} for one in extent.protocols],
         "backbones": [
             {"name": name, "label": look.label, "colour": look.colour}
-            for name in backbones
-            for look in (look_of(name, backbones),)
+            for name in extent.backbones
+            for look in (look_of(name, extent.backbones),)
         ],
         "conditions": dict(analysis.conditions),
         "columns": [key for key, _ in columns],
         "doi": DOI if analysis.baseline else None,
-        "rows": rows,
+        "rows": list(_rows(cells, (datasets, extent.protocols, extent.backbones), analysis, links)),
     }
     return Leaderboard(data, tuple(columns), _first_rows(data))
 
 
-def best_and_second(cells: pd.DataFrame, score: str) -> list[Mark]:
-    """Return which cells are best, and which second, of their dataset, protocol and size.
-
-    Scores that print alike are alike. A cell without rivals is not best.
-    """
-    printed = cells[score].map(lambda value: float(fmt.percent(value) or "nan"))
-    groups = printed.groupby([cells[key] for key in ("dataset", "protocol", "size")])
-    places = groups.rank(method="dense", ascending=False)
-    rivals = groups.transform("count") > 1
-    return [
-        "best" if place == 1 and rival else "second" if place == 2 and rival else ""
-        for place, rival in zip(places, rivals, strict=True)
-    ]
+def _rows(
+    cells: pd.DataFrame,
+    places: tuple[Sequence[str], ...],
+    analysis: Analysis,
+    links: PageLinks,
+) -> Iterator[dict[str, Any]]:
+    """Yield the cells as the script takes them; `places` are what they name by number."""
+    sources = _Sources(analysis, links)
+    marks = zip(*(best_and_second(cells, f"{score}_mean") for score in SCORE_NAMES), strict=True)
+    for row, marked in zip(cells.itertuples(index=False), marks, strict=True):
+        names = (row.dataset, row.protocol, row.backbone)
+        yield {
+            "at": [place.index(name) for place, name in zip(places, names, strict=True)],
+            "size": int(row.size),
+            "acc": fmt.json_number(row.acc_mean),
+            "auc": fmt.json_number(row.auc_mean),
+            "seeds": int(row.n_seeds),
+            "cost": fmt.json_number(row.device_seconds),
+            "low": fmt.json_number(row.acc_low),
+            "text": {
+                "acc": fmt.plus_minus(row.acc_mean, row.acc_std),
+                "auc": fmt.plus_minus(row.auc_mean, row.auc_std),
+                "low": fmt.interval(row.acc_low, row.acc_high),
+                "cost": fmt.read_seconds(row.device_seconds),
+            },
+            "marks": list(marked),
+        } | sources.of(row)
 
 
 class _Sources:
     """Where each number comes from, as far as the analysis knows."""
 
     def __init__(self, analysis: Analysis, links: PageLinks) -> None:
-        self._baseline = analysis.baseline
-        self._links = links
-        self._paper = _by_key(analysis.against, _against_text)
+        self._baseline, self._links = analysis.baseline, links
         seeds = analysis.intervals
-        if len(seeds):
-            seeds = seeds[seeds["over"] == "seeds"]
-        self._seeds = _by_key(seeds, _seeds_text)
+        told = (
+            (seeds[seeds["over"] == "seeds"] if len(seeds) else seeds, _seeds_text),
+            (analysis.against, _against_text),
+        )
+        self._lines: dict[Key, list[str]] = {}
+        for table, text in told:
+            for row in () if table is None else table.itertuples(index=False):
+                self._lines.setdefault(_key(row), []).append(text(row))
 
     def of(self, row: Any) -> dict[str, Any]:
         """Return a row's runs, each with its link or None, and further lines."""
         if row.dataset == AVERAGE:
             return {}
-        key = (row.dataset, row.protocol, row.backbone, int(row.size))
-        lines = [texts[key] for texts in (self._seeds, self._paper) if key in texts]
+        lines = self._lines.get(_key(row), [])
         if self._baseline:
-            lines.append(
-                f"Printed in the paper's table of {row.dataset}: {_PRINTED[row.protocol]}, "
-                f"{row.backbone}, {row.size} px."
-            )
+            printed = f"{_PRINTED[row.protocol]}, {row.backbone}, {row.size} px."
+            lines = [*lines, f"Printed in the paper's table of {row.dataset}: {printed}"]
         found: dict[str, Any] = {"lines": lines} if lines else {}
         if isinstance(row.runs, tuple):
             found["runs"] = [[run, self._links.of(run)] for run in row.runs]
         return found
 
 
-def _by_key(table: pd.DataFrame | None, text: Callable[[Any], str]) -> Mapping[Key, str]:
-    if table is None or table.empty:
-        return {}
-    return {
-        (row.dataset, row.protocol, row.backbone, int(row.size)): text(row)
-        for row in table.itertuples(index=False)
-    }
+def _key(row: Any) -> Key:
+    return row.dataset, row.protocol, row.backbone, int(row.size)
 
 
 def _against_text(row: Any) -> str:
     return (
-        f"The paper has {plus_minus(row.paper_acc, row.paper_std)}: "
-        f"{difference(row.difference)}, {'passed' if row.passed else 'failed'} "
-        f"at a tolerance of {percent(row.tolerance)}."
+        f"The paper has {fmt.plus_minus(row.paper_acc, row.paper_std)}: "
+        f"{fmt.difference(row.difference)}, {'passed' if row.passed else 'failed'} "
+        f"at a tolerance of {fmt.read_percent(row.tolerance)}."
     )
 
 
 def _seeds_text(row: Any) -> str:
-    return f"95 % interval over seeds: {interval(row.low, row.high)} (n = {int(row.n)})."
+    return f"95 % interval over seeds: {fmt.interval(row.low, row.high)} (n = {int(row.n)})."
 
 
 def _with_further_columns(analysis: Analysis) -> pd.DataFrame:

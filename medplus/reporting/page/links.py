@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -15,22 +15,29 @@ class PageLinks:
 
     Attributes
     ----------
-    tables : mapping of str to str
-        Name of a table, as ``benchmark``, to its CSV file.
-    figures : mapping of str to (mapping of str to str)
-        Name of a figure, as ``overview``, to its files by format: ``png``, ``svg``, ``pdf``.
+    files : mapping of str to (mapping of str to str)
+        Name of a table or figure, as ``fig1_overview``, to its files by format: ``csv`` or ``png``,
+        ``svg``, ``pdf``.
     runs : mapping of str to str
         A run as the tables name it, to its folder.
     """
 
-    tables: Mapping[str, str] = field(default_factory=dict)
-    figures: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     runs: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, run: str) -> str | None:
         """Return the link to a run's folder, or None."""
         path = self.runs.get(run)
         return None if path is None else href(path)
+
+    def of_files(self, names: Sequence[str] | None = None) -> list[tuple[str, str]]:
+        """Return (label, link) of the files of these tables and figures; by default of all."""
+        return [
+            (f"{name}.{kind}", href(path))
+            for name, kinds in self.files.items()
+            if names is None or name in names
+            for kind, path in kinds.items()
+        ]
 
 
 def href(path: str) -> str:

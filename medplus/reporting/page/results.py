@@ -7,327 +7,236 @@ from typing import Any
 
 import pandas as pd
 
+from medplus.reporting import format as fmt
 from medplus.reporting.analysis import Analysis
-from medplus.reporting.cells import ALL, AVERAGE, order_backbones, order_protocols
+from medplus.reporting.cells import ALL, AVERAGE, order_backbones
 from medplus.reporting.page import charts
-from medplus.reporting.page.leaderboard import best_and_second
+from medplus.reporting.page.columns import BACKBONE, DATASET, NAME, PROTOCOL, SIZE
 from medplus.reporting.page.links import PageLinks
-from medplus.reporting.page.numbers import (
-    MISSING,
-    difference,
-    percent,
-    plus_minus,
-    whole,
-)
-from medplus.reporting.page.parts import (
-    Cell,
-    Column,
-    Section,
-    Table,
-    number_columns,
-    table,
-    text_columns,
-    verdict,
-)
+from medplus.reporting.page.parts import Section, verdict
 from medplus.reporting.palette import PROTOCOL_LABELS, label_of
+from medplus.reporting.series import Extent, best_and_second, gains_by_step, ranks_by_setting
+from medplus.reporting.table import Block, Cell, Column, cross_block, list_block, number
 
 
-def against_section(analysis: Analysis) -> Section | None:
-    """Return the section, or None where there is nothing to say."""
-    frame = analysis.against
-    if frame is None:
-        return None
+def against_section(frame: pd.DataFrame) -> Section:
+    """Return the cells beside the paper's."""
+    title = "Beside the paper"
     if frame.empty:
-        return Section(
-            "against", "Beside the paper", ("None of your cells is one of the paper's.",)
-        )
-    n_passed = int(frame["passed"].sum())
-    rows = [
-        [
-            row.dataset, PROTOCOL_LABELS[row.protocol], row.backbone, whole(row.size),
-            percent(row.acc), plus_minus(row.paper_acc, row.paper_std), difference(row.difference),
-            _flag(row.within_spread), _flag(row.within_interval), percent(row.tolerance),
-            verdict(row.passed, "passed", "failed"), row.differs or MISSING,
-        ]
-        for row in frame.itertuples(index=False)
+        return Section("against", title, title, "None of your cells is one of the paper's.")
+    columns = [
+        DATASET, PROTOCOL, NAME, SIZE, number("Yours", "acc", fmt.read_percent),
+        number("Paper", "paper_acc paper_std", fmt.plus_minus),
+        number("Difference", "difference", fmt.difference),
+        Column("Within its spread", "within_spread", _flag),
+        Column("Within your interval", "within_interval", _flag),
+        number("Tolerance", "tolerance", fmt.read_percent),
+        Column("Result", "passed", lambda passed: verdict(passed, "passed", "failed")),
+        Column("Made otherwise than the paper's", "differs", _or_missing),
     ]  # fmt: skip
+    caption = "Your ACC and the paper's, in percent"
     return Section(
         "against",
-        "Beside the paper",
-        (
-            f"{n_passed} of {len(frame)} cells that you share with the paper pass at the stated "
-            "tolerance (dotted; cells that fail are hollow). Beside it stands whether the "
-            "difference lies within the paper's spread over seeds, and whether the paper's ACC "
-            "lies in your 95 % interval over test images.",
-        ),
-        (charts.against_paper(frame),),
-        (
-            table(
-                "Your ACC and the paper's, in percent",
-                [
-                    *text_columns("Dataset", "Protocol", "Backbone"),
-                    *number_columns("Size (px)", "Yours", "Paper", "Difference"),
-                    *text_columns("Within its spread", "Within your interval"),
-                    *number_columns("Tolerance"),
-                    *text_columns("Result", "Made otherwise than the paper's"),
-                ],
-                rows,
-                folded=len(rows) > 40,
-            ),
-        ),
-        ("against",),
+        title,
+        title,
+        f"{int(frame['passed'].sum())} of {len(frame)} cells that you share with the paper "
+        "pass at the stated "
+        "tolerance (dotted; cells that fail are hollow). Beside it stands whether the "
+        "difference lies within the paper's spread over seeds, and whether the paper's ACC "
+        "lies in your 95 % interval over test images.",
+        charts.against_paper(frame),
+        (list_block(caption, frame, columns, folded=len(frame) > 40),),
     )
 
 
 def _flag(value: Any) -> Cell:
-    return Cell(MISSING) if pd.isna(value) else verdict(bool(value))
+    return Cell(fmt.MISSING) if pd.isna(value) else verdict(bool(value))
 
 
-def newcomers_section(analysis: Analysis) -> Section | None:
-    """Return the section, or None where there is nothing to say."""
-    frame = analysis.newcomers
-    if frame is None or frame.empty:
-        return None
-    rows = [
-        [row.backbone, PROTOCOL_LABELS[row.protocol], whole(row.size), f"{row.rank:g} of {row.of}",
-         whole(row.n_datasets)]
-        for row in frame.itertuples(index=False)
+def _or_missing(text: str) -> str:
+    return text or fmt.MISSING
+
+
+def newcomers_section(analysis: Analysis) -> Section:
+    """Return the ranks of new backbones."""
+    columns = [
+        NAME, PROTOCOL, SIZE, number("Rank", "rank of", "{:g} of {}".format),
+        number("Datasets", "n_datasets"),
     ]  # fmt: skip
+    table = list_block("Ranks of new backbones", analysis.newcomers, columns, folded=False)
     return Section(
         "newcomers",
+        "New backbones",
         "New backbones among the paper's",
-        (
-            "The rank that each backbone would take by its mean ACC among the paper's, over the "
-            "datasets that you ran.",
-        ),
-        tables=(
-            table(
-                "Ranks of new backbones",
-                [
-                    *text_columns("Backbone", "Protocol"),
-                    *number_columns("Size (px)", "Rank", "Datasets"),
-                ],
-                rows,
-                folded=False,
-            ),
-        ),
-        files=("newcomers",),
+        "The rank that each backbone would take by its mean ACC among the paper's, over the "
+        "datasets that you ran.",
+        tables=(table,),
     )
 
 
-def benchmark_section(analysis: Analysis) -> Section | None:
-    """Return the section, or None where there is nothing to say."""
+def benchmark_section(analysis: Analysis) -> Section:
+    """Return the benchmark by size."""
     frame = analysis.benchmark
-    names = sorted(frame["dataset"].unique(), key=lambda name: (name != AVERAGE, name))
-    marks = best_and_second(frame, "acc_mean")
-    marked = frame.assign(mark=marks)
+    marked = frame.assign(mark=best_and_second(frame, "acc_mean"))
+    names = sorted(set(frame["dataset"]), key=lambda name: (name != AVERAGE, name))
     return Section(
         "benchmark",
+        "Accuracy by size",
         "Accuracy by image size",
-        (
-            "Mean ACC over seeds. The average is over datasets, and stands only where a backbone "
-            "has all of them. Each panel has a scale of its own. A click on a name in the legend "
-            "hides its line.",
-        ),
-        (charts.overview(frame),),
+        "Mean ACC over seeds. The average is over datasets, and stands only where a backbone "
+        "has all of them. Each panel has a scale of its own. A click on a name in the legend "
+        "hides its line.",
+        charts.overview(frame),
         tuple(_benchmark_table(marked, name) for name in names),
-        ("benchmark", "overview"),
+        ("fig1_overview",),
     )
 
 
-def _benchmark_table(frame: pd.DataFrame, dataset: str) -> Table:
-    """Return backbones × (protocol, size), as the paper prints them."""
-    rows = frame[frame["dataset"] == dataset]
-    settings = [
-        (protocol, size)
-        for protocol in order_protocols(frame["protocol"])
-        for size in sorted(frame.loc[frame["protocol"] == protocol, "size"].unique())
-    ]
-    found = {
-        (row.backbone, row.protocol, row.size): Cell(
-            plus_minus(row.acc_mean, row.acc_std), row.mark
-        )
-        for row in rows.itertuples(index=False)
+def _benchmark_table(frame: pd.DataFrame, dataset: str) -> Block:
+    """Return backbones × (protocol, size)."""
+    extent = Extent.of(frame)
+    present = set(zip(frame["protocol"], frame["size"], strict=True))
+    columns = {
+        (protocol, size): Column(f"{size} px", numeric=True, group=PROTOCOL_LABELS[protocol])
+        for protocol in extent.protocols
+        for size in extent.sizes
+        if (protocol, size) in present
     }
-    columns = [Column("Backbone")] + [
-        Column(f"{size} px", numeric=True, group=PROTOCOL_LABELS[protocol])
-        for protocol, size in settings
-    ]
-    body = [
-        [label_of(name), *(found.get((name, *setting), Cell(MISSING)) for setting in settings)]
-        for name in order_backbones(frame["backbone"])
-    ]
+    cells = {
+        (row.backbone, (row.protocol, row.size)): Cell(
+            fmt.plus_minus(row.acc_mean, row.acc_std), row.mark
+        )
+        for row in frame[frame["dataset"] == dataset].itertuples()
+    }
     title = "Average over datasets" if dataset == AVERAGE else dataset
-    return table(f"{title}: ACC in percent", columns, body, folded=dataset != AVERAGE)
+    caption, folded = f"{title}: ACC in percent", dataset != AVERAGE
+    return _by_backbone(caption, extent.backbones, columns, cells, folded)
 
 
-def ranking_section(analysis: Analysis) -> Section | None:
-    """Return the section, or None where there is nothing to say."""
+def _by_backbone(
+    caption: str,
+    backbones: list[str],
+    columns: dict[Any, Column],
+    cells: dict[Any, Cell],
+    folded: bool,
+) -> Block:
+    names = {name: (label_of(name),) for name in backbones}
+    return cross_block(caption, [BACKBONE], names, columns, cells, folded=folded)
+
+
+def ranking_section(analysis: Analysis) -> Section:
+    """Return the counts of ranks."""
     frame = analysis.ranking
-    if frame.empty:
-        return None
-    n_settings = {(row.protocol, str(row.size)): row.n_settings for row in
-                  analysis.settings.itertuples(index=False)}  # fmt: skip
-    ranks = sorted(frame["rank"].unique())
-    rows = []
-    for (protocol, size, name), counts in frame.groupby(
-        ["protocol", "size", "backbone"], sort=False
-    ):
-        n = n_settings.get((protocol, str(size)), 0)
-        by_rank = counts.set_index("rank")["count"]
-        rows.append(
-            [label_of(name), "all" if protocol == ALL else PROTOCOL_LABELS[protocol], str(size),
-             *(Cell(whole(by_rank[rank]), level=by_rank[rank] / n if n else None)
-               for rank in ranks), whole(n)]
-        )  # fmt: skip
-    columns = [
-        *text_columns("Backbone", "Protocol"),
-        *number_columns("Size (px)", *(f"Rank {rank}" for rank in ranks), "Settings"),
-    ]
+    ranks = sorted(set(frame["rank"]))
+    names, cells = {}, {}
+    for (protocol, size), (n, counts) in ranks_by_setting(frame).items():
+        for backbone, of_it in counts.iterrows():
+            row = (protocol, size, backbone)
+            of = "all" if protocol == ALL else PROTOCOL_LABELS[protocol]
+            names[row] = (label_of(str(backbone)), of, str(size))
+            cells[row, None] = Cell(fmt.whole(n))
+            for rank, count in of_it.items():
+                cells[row, rank] = Cell(fmt.whole(count), level=count / n if n else None)
+    columns = {rank: number(f"Rank {rank}") for rank in ranks} | {None: number("Settings")}
     return Section(
         "ranking",
+        "Ranking",
         "Who ranks first",
-        (
-            "In every dataset, protocol and size that all backbones of the table have, they are "
-            "ordered by mean ACC; equal ones stay in the paper's order. Counted is how often each "
-            "takes each rank.",
-        ),
-        (charts.ranking(frame, analysis.settings),),
-        (table("Counts of ranks", columns, rows),),
-        ("ranking", "settings"),
+        "In every dataset, protocol and size that all backbones of the table have, they are "
+        "ordered by mean ACC; equal ones stay in the paper's order. Counted is how often each "
+        "takes each rank.",
+        charts.ranking(frame),
+        (cross_block("Counts of ranks", (BACKBONE, PROTOCOL, SIZE), names, columns, cells),),
+        ("settings", "fig2_ranking"),
     )
 
 
-def gains_section(analysis: Analysis) -> Section | None:
-    """Return the section, or None where there is nothing to say."""
-    frame = analysis.gains
-    if frame.empty:
-        return None
-    steps = sorted(set(zip(frame["from_size"], frame["to_size"], strict=True)))
-    protocols = order_protocols(frame["protocol"])
-    found = {
-        (row.backbone, row.protocol, row.from_size, row.to_size): Cell(
-            f"{row.improved} of {row.n_datasets}", level=row.improved / row.n_datasets
-        )
-        for row in frame.itertuples(index=False)
+def gains_section(analysis: Analysis) -> Section:
+    """Return what larger sizes bring."""
+    found = gains_by_step(analysis.gains)
+    cells = {
+        (backbone, (protocol, step)): Cell(f"{improved} of {n}", level=improved / n)
+        for (protocol, backbone, step), (improved, n) in found.items()
     }
-    columns = [Column("Backbone")] + [
-        Column(f"{small} → {large}", numeric=True, group=PROTOCOL_LABELS[protocol])
-        for protocol in protocols
-        for small, large in steps
-    ]
-    body = [
-        [
-            label_of(name),
-            *(
-                found.get((name, protocol, *step), Cell(MISSING))
-                for protocol in protocols
-                for step in steps
-            ),
-        ]
-        for name in order_backbones(frame["backbone"])
-    ]
+    columns = {
+        (protocol, (small, large)): Column(
+            f"{small} → {large}", numeric=True, group=PROTOCOL_LABELS[protocol]
+        )
+        for protocol in dict.fromkeys(protocol for protocol, _, _ in found)
+        for small, large in sorted({step for _, _, step in found})
+    }
+    title = "Datasets that gain, by step of image size"
+    backbones = order_backbones(analysis.gains["backbone"])
     return Section(
         "gains",
+        "Resolution gains",
         "What a higher resolution brings",
-        ("On how many datasets the mean ACC is strictly higher at the larger size.",),
-        tables=(table("Datasets that gain, by step of image size", columns, body, folded=False),),
-        files=("resolution_gains", "gains"),
+        "On how many datasets the mean ACC is strictly higher at the larger size.",
+        tables=(_by_backbone(title, backbones, columns, cells, folded=False),),
+        files=("resolution_gains", "fig3_gains"),
     )
 
 
-def spread_section(analysis: Analysis) -> Section | None:
-    """Return the section, or None where there is nothing to say."""
-    frame = analysis.cells
-    if frame.empty:
-        return None
-    rows = [
-        [label_of(row.backbone), percent(row.p25), percent(row.p50), percent(row.p75)]
-        for row in analysis.percentiles.itertuples(index=False)
-    ]
+def spread_section(analysis: Analysis) -> Section:
+    """Return the spread over datasets."""
     means = analysis.means
-    n_datasets = len(means)
-    tables = []
-    if rows:
-        tables = [
-            table(
-                f"Percentiles of ACC over {n_datasets} datasets",
-                [*text_columns("Backbone"), *number_columns("25th", "50th (median)", "75th")],
-                rows,
-                folded=False,
-            ),
-            _means_table(means),
-        ]
+    columns = [
+        BACKBONE, number("25th", "p25", fmt.read_percent),
+        number("50th (median)", "p50", fmt.read_percent), number("75th", "p75", fmt.read_percent),
+    ]  # fmt: skip
+    title = f"Percentiles of ACC over {len(means)} datasets"
+    behind = cross_block(
+        "The numbers behind it: ACC per dataset, averaged over protocols and sizes",
+        [DATASET],
+        {name: (str(name),) for name in means.index},
+        {name: number(label_of(name)) for name in means.columns},
+        {key: fmt.read_percent(value) for key, value in means.stack(future_stack=True).items()},
+    )
     return Section(
         "percentiles",
+        "Spread",
         "Spread over datasets",
-        (
-            "Boxes from the 25th to the 75th percentile over datasets with the median, whiskers to "
-            "the last value within 1.5 box lengths, all others as points.",
-            "The percentile table is of each dataset's ACC averaged over protocols and sizes that "
-            "all backbones have (numpy's linear rule).",
-        ),
-        (charts.boxes(frame),),
-        tuple(tables),
-        ("percentiles", "boxplots", "boxes"),
+        "Boxes from the 25th to the 75th percentile over datasets with the median, whiskers to "
+        "the last value within 1.5 box lengths, all others as points.\n\n"
+        "The percentile table is of each dataset's ACC averaged over protocols and sizes that "
+        "all backbones have (numpy's linear rule).",
+        charts.boxes(analysis.cells),
+        (list_block(title, analysis.percentiles, columns, folded=False), behind),
+        ("fig4_boxes",),
     )
 
 
-def _means_table(means: pd.DataFrame) -> Table:
-    return table(
-        "The numbers behind it: ACC per dataset, averaged over protocols and sizes",
-        [*text_columns("Dataset"), *number_columns(*(label_of(name) for name in means.columns))],
-        [[str(name), *(percent(value) for value in values)] for name, values in
-         zip(means.index, means.to_numpy(dtype=float), strict=True)],
-    )  # fmt: skip
-
-
-def datasets_section(analysis: Analysis) -> Section | None:
-    """Return the section, or None where there is nothing to say."""
+def datasets_section(analysis: Analysis) -> Section:
+    """Return whose data the numbers were made on."""
     frame = analysis.datasets
-    if frame.empty:
-        return None
-    rows = [[text or MISSING for text in row] for row in frame.itertuples(index=False)]
-    columns = text_columns("Dataset", "Data", "Licence", "Citation")
+    columns = [Column(name.capitalize(), name, _or_missing) for name in frame.columns]
+    title = "Whose data the numbers were made on"
     return Section(
         "datasets",
+        "Data",
         "Data, licences and citations",
-        ("What the owners of the data ask for; each MedMNIST collection also has a source of its "
-         "own, which medmnist.com names.",),
-        tables=(table("Whose data the numbers were made on", columns, rows, folded=False),),
-        files=("datasets",),
+        "What the owners of the data ask for; each MedMNIST collection also has a source of its "
+        "own, which medmnist.com names.",
+        tables=(list_block(title, frame, columns, folded=False),),
     )  # fmt: skip
 
 
-def unlike_section(analysis: Analysis, links: PageLinks) -> Section | None:
-    """Return the section, or None where there is nothing to say."""
-    frame = analysis.unlike
-    if frame.empty:
-        return None
-    rows = [
-        [row.reason, row.dataset, PROTOCOL_LABELS[row.protocol], row.backbone, whole(row.size),
-         percent(row.acc_mean), whole(row.n_seeds),
-         Cell("", runs=tuple((Path(run).name, links.of(run)) for run in row.runs))]
-        for row in frame.itertuples(index=False)
+def unlike_section(frame: pd.DataFrame, links: PageLinks) -> Section:
+    """Return what was left out."""
+
+    def linked(runs: tuple[str, ...]) -> Cell:
+        return Cell("", runs=tuple((Path(run).name, links.of(run)) for run in runs))
+
+    columns = [
+        Column("Reason", "reason"), DATASET, PROTOCOL, NAME, SIZE,
+        number("ACC (%)", "acc_mean", fmt.read_percent), number("Seeds", "n_seeds"),
+        Column("Runs", "runs", linked),
     ]  # fmt: skip
     return Section(
         "unlike",
+        "Left out",
         "Left out: made under other conditions",
-        (
-            "These cells stand in no other table, since their numbers are not comparable with the "
-            "others. unlike.csv has all of their conditions.",
-        ),
-        tables=(
-            table(
-                "Cells left out, and why",
-                [
-                    *text_columns("Reason", "Dataset", "Protocol", "Backbone"),
-                    *number_columns("Size (px)", "ACC (%)", "Seeds"),
-                    *text_columns("Runs"),
-                ],
-                rows,
-                folded=len(rows) > 15,
-            ),
-        ),
-        files=("unlike",),
+        "These cells stand in no other table, since their numbers are not comparable with the "
+        "others. unlike.csv has all of their conditions.",
+        tables=(list_block("Cells left out, and why", frame, columns, folded=len(frame) > 15),),
     )

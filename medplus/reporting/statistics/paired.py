@@ -7,22 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from medplus.errors import UsageError
-from medplus.metrics import (
-    Predictions,
-    check,
-    percentile_interval,
-    replicates,
-    resample_counts,
-)
+from medplus.metrics import Predictions, check, percentile_interval, replicates, resample_counts
 from medplus.metrics.ranking import auc_present
 from medplus.reporting.statistics.ties import settle
 from medplus.vocabulary import Task
 
-Scored = tuple[ArrayLike, ArrayLike] | Mapping[str, NDArray[Any]]
-"""(y_true, y_score), or what `medplus.runs.ledger.read_predictions` returns."""
+Arrays = Mapping[str, NDArray[Any]]
+"""What `medplus.runs.ledger.read_predictions` returns."""
+
+N_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -44,28 +40,8 @@ class Difference:
     p_value: float
 
 
-@dataclass(frozen=True)
-class PairedResult:
-    """A paired comparison of two runs.
-
-    Attributes
-    ----------
-    acc, auc : Difference
-        First run minus second.
-    n_images, n_resamples : int
-        Size of the test set, and resamples of it.
-    """
-
-    acc: Difference
-    auc: Difference
-    n_images: int
-    n_resamples: int
-
-
-def paired_bootstrap(
-    a: Scored, b: Scored, task: Task, n_resamples: int = 1000, seed: int = 0
-) -> PairedResult:
-    """Compare two runs on the same resamples of their common test set.
+class Pair:
+    """Two runs on the same test images, to be compared on the same resamples of them.
 
     What makes an image hard makes it hard for both runs; on shared resamples that cancels, and the
     difference is known better than either score. The p-value is twice the share of resamples on
@@ -74,20 +50,16 @@ def paired_bootstrap(
 
     Parameters
     ----------
-    a, b : tuple of (y_true, y_score), or mapping
-        See `medplus.metrics.check`; or the arrays of `read_predictions`, whose `test_true`,
-        `test_score` and, where both have it, `test_index` are compared.
+    first, second : mapping of str to ndarray
+        `test_true` and `test_score`, see `medplus.metrics.check`; `test_index` is compared where
+        both have it.
     task : Task
         MedMNIST's task type.
-    n_resamples : int, default 1000
-        Number of resamples.
-    seed : int, default 0
-        Seed of the draws.
 
-    Returns
-    -------
-    PairedResult
-        Differences of ACC and AUC (`auc_present`).
+    Attributes
+    ----------
+    n_images : int
+        Size of the test set.
 
     Raises
     ------
@@ -101,51 +73,43 @@ def paired_bootstrap(
     .. [1] Davison & Hinkley, "Bootstrap methods and their application", Cambridge 1997, section
        4.4.
     """
-    first, second = _test_set(a), _test_set(b)
-    _refuse_unlike(first, second)
-    cases_a, cases_b = (check(*scored[:2], task) for scored in (first, second))
-    _refuse_other_classes(cases_a, cases_b)
-    # Resamples depend on the number of images and the seed alone: both runs are given the same.
-    one, other = (replicates(cases, n_resamples, seed) for cases in (cases_a, cases_b))
-    acc = [float((cases.true == cases.predicted).mean()) for cases in (cases_a, cases_b)]
-    auc = [auc_present(*scored[:2], task) for scored in (first, second)]
-    return PairedResult(
-        acc=_difference(acc[0] - acc[1], one.acc - other.acc),
-        auc=_difference(auc[0] - auc[1], one.auc - other.auc),
-        n_images=cases_a.n_samples,
-        n_resamples=n_resamples,
-    )
 
+    def __init__(self, first: Arrays, second: Arrays, task: Task) -> None:
+        _refuse_unlike(first, second)
+        self._task = task
+        self._runs = [(run["test_true"], run["test_score"]) for run in (first, second)]
+        self._cases: list[Predictions] = [check(*run, task) for run in self._runs]
+        one, other = (cases.scores.shape[1] for cases in self._cases)
+        if one != other:
+            raise _refusal(f"score {one} and {other} classes")
+        self.n_images = self._cases[0].n_samples
 
-def paired_accuracy(
-    a: Scored, b: Scored, task: Task, n_resamples: int = 1000, seed: int = 0
-) -> tuple[Difference, int]:
-    """Compare the ACC of two runs alone: what `paired_bootstrap` says of it, without its AUC.
+    def accuracy(self, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Difference:
+        """Return the difference of ACC; a sum over images, so that all resamples are one product.
 
-    An accuracy is a sum over images, so that all resamples are one product; an AUC of a large
-    test set takes a hundred times as long.
+        Parameters
+        ----------
+        n_resamples : int, default 1000
+        seed : int, default 0
+            Seed of the draws.
+        """
+        one, other = ((cases.true == cases.predicted).mean(axis=1) for cases in self._cases)
+        blocks = resample_counts(self.n_images, n_resamples, seed)
+        resampled = np.concatenate([(one - other) @ counts.astype(np.float64) for counts in blocks])
+        return _difference(float((one - other).mean()), resampled / self.n_images)
 
-    Parameters and errors are those of `paired_bootstrap`.
+    def auc(self, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Difference:
+        """Return the difference of AUC (`auc_present`), which takes a hundred times as long.
 
-    Returns
-    -------
-    difference : Difference
-    n_images : int
-    """
-    first, second = _test_set(a), _test_set(b)
-    _refuse_unlike(first, second)
-    cases_a, cases_b = (check(*scored[:2], task) for scored in (first, second))
-    _refuse_other_classes(cases_a, cases_b)
-    ahead = _hits(cases_a) - _hits(cases_b)
-    blocks = resample_counts(cases_a.n_samples, n_resamples, seed)
-    resampled = np.concatenate([ahead @ counts.astype(np.float64) for counts in blocks])
-    return _difference(float(ahead.mean()), resampled / len(ahead)), len(ahead)
-
-
-def _hits(cases: Predictions) -> NDArray[np.float64]:
-    """Return the share of each image's labels that is right."""
-    right: NDArray[np.float64] = (cases.true == cases.predicted).mean(axis=1)
-    return right
+        Parameters
+        ----------
+        n_resamples : int, default 1000
+        seed : int, default 0
+            Seed of the draws; resamples depend on it and on the number of images alone.
+        """
+        one, other = (replicates(cases, n_resamples, seed).auc for cases in self._cases)
+        value = auc_present(*self._runs[0], self._task) - auc_present(*self._runs[1], self._task)
+        return _difference(value, one - other)
 
 
 def _difference(value: float, resampled: NDArray[np.float64]) -> Difference:
@@ -158,42 +122,21 @@ def _difference(value: float, resampled: NDArray[np.float64]) -> Difference:
     return Difference(float(settle(100 * value)), *interval, p_value)
 
 
-_Arrays = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]
-
-
-def _test_set(scored: Scored) -> _Arrays:
-    if isinstance(scored, Mapping):
-        missing = [name for name in ("test_true", "test_score") if name not in scored]
+def _refuse_unlike(first: Arrays, second: Arrays) -> None:
+    for run in (first, second):
+        missing = [name for name in ("test_true", "test_score") if name not in run]
         if missing:
             raise UsageError(f"a run's predictions lack {' and '.join(missing)}; name a tested run")
-        return scored["test_true"], scored["test_score"], scored.get("test_index")
-    true, score = scored
-    return np.asarray(true), np.asarray(score), None
+    # A vector and a single column are the same labels.
+    one, other = (run["test_true"].reshape(len(run["test_true"]), -1) for run in (first, second))
+    index, theirs = first.get("test_index"), second.get("test_index")
+    if len(one) != len(other):
+        raise _refusal(f"were tested on {len(one)} images and {len(other)}")
+    if index is not None and theirs is not None and not np.array_equal(index, theirs):
+        raise _refusal("were tested on other images, or the same in another order (test_index)")
+    if not np.array_equal(one, other):
+        raise _refusal("were tested on images with other labels (test_true)")
 
 
-def _refuse_unlike(first: _Arrays, second: _Arrays) -> None:
-    (true_a, _, index_a), (true_b, _, index_b) = first, second
-    if len(true_a) != len(true_b):
-        difference = f"{len(true_a)} images and {len(true_b)}"
-    elif index_a is not None and index_b is not None and not np.array_equal(index_a, index_b):
-        difference = "other images, or the same in another order (test_index)"
-    elif not np.array_equal(_column(true_a), _column(true_b)):
-        difference = "images with other labels (test_true)"
-    else:
-        return
-    raise UsageError(
-        f"the two runs were tested on {difference}; compare runs on the same test set only"
-    )
-
-
-def _refuse_other_classes(first: Predictions, second: Predictions) -> None:
-    if first.scores.shape != second.scores.shape:
-        raise UsageError(
-            f"the two runs score {first.scores.shape[1]} and {second.scores.shape[1]} classes; "
-            "compare runs on the same test set only"
-        )
-
-
-def _column(labels: NDArray[Any]) -> NDArray[Any]:
-    """Return labels as a table; a vector and a single column are the same labels."""
-    return labels[:, None] if labels.ndim == 1 else labels
+def _refusal(difference: str) -> UsageError:
+    return UsageError(f"the two runs {difference}; compare runs on the same test set only")

@@ -7,7 +7,7 @@ import pandas as pd
 from medplus.reporting.cells import ALL, complete_blocks, order_backbones, order_protocols
 from medplus.reporting.statistics.ties import settle
 
-_SETTING = ["dataset", "protocol", "size"]
+_GROUP = ["protocol", "size"]
 
 
 def top_ranks(cells: pd.DataFrame, top: int = 5) -> pd.DataFrame:
@@ -27,40 +27,20 @@ def top_ranks(cells: pd.DataFrame, top: int = 5) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns protocol, size, backbone, rank, count. Protocol and size are ``all`` where they
-        are pooled: all × all, protocol × all, protocol × size. Every combination has its row.
+        Columns protocol, size, backbone, rank, count, n_settings, the last being the settings that
+        are counted. Protocol and size are ``all`` where they are pooled: all × all, protocol × all,
+        protocol × size. Every combination has its row.
     """
-    blocks = _ranked(cells)
-    blocks = blocks[blocks["rank"] <= top]
-    counts = _pooled(blocks).groupby(["protocol", "size", "backbone", "rank"], sort=False).size()
-    count = counts.to_dict()
+    ranked = _pooled(_ranked(cells))
+    count = ranked.groupby([*_GROUP, "backbone", "rank"], sort=False).size().to_dict()
+    n_settings = ranked[ranked["rank"] == 1].groupby(_GROUP, sort=False).size().to_dict()
     rows = [
-        (protocol, size, backbone, rank, count.get((protocol, size, backbone, rank), 0))
-        for protocol, size in _groups(cells)
+        (*group, backbone, rank, count.get((*group, backbone, rank), 0), n_settings.get(group, 0))
+        for group in _groups(cells)
         for backbone in order_backbones(cells["backbone"])
         for rank in range(1, top + 1)
     ]
-    return pd.DataFrame(rows, columns=["protocol", "size", "backbone", "rank", "count"])
-
-
-def settings_counted(cells: pd.DataFrame) -> pd.DataFrame:
-    """Count the settings that `top_ranks` ranks: those that all backbones of the table have.
-
-    Parameters
-    ----------
-    cells : pandas.DataFrame
-        See `medplus.reporting.cells`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns protocol, size, n_settings, grouped as in `top_ranks`.
-    """
-    ranked = _ranked(cells)
-    winners = _pooled(ranked[ranked["rank"] == 1])
-    n_settings = winners.groupby(["protocol", "size"], sort=False).size().to_dict()
-    rows = [(*group, n_settings.get(group, 0)) for group in _groups(cells)]
-    return pd.DataFrame(rows, columns=["protocol", "size", "n_settings"])
+    return pd.DataFrame(rows, columns=[*_GROUP, "backbone", "rank", "count", "n_settings"])
 
 
 def _ranked(cells: pd.DataFrame) -> pd.DataFrame:
@@ -70,7 +50,7 @@ def _ranked(cells: pd.DataFrame) -> pd.DataFrame:
     ordered = blocks.assign(
         acc_mean=settle(blocks["acc_mean"]), place=blocks["backbone"].map(place)
     ).sort_values(["acc_mean", "place"], ascending=[False, True])
-    return ordered.assign(rank=ordered.groupby(_SETTING).cumcount() + 1)
+    return ordered.assign(rank=ordered.groupby(["dataset", *_GROUP]).cumcount() + 1)
 
 
 def _pooled(ranked: pd.DataFrame) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from medplus.reporting.cells import order_backbones
+from medplus.reporting.palette import setting_label
 from medplus.reporting.statistics.intervals import mean_interval
 from medplus.reporting.statistics.ties import settle
 
@@ -49,6 +50,16 @@ class Transfer:
     low: float
     high: float
     regret: float
+
+    @property
+    def label(self) -> str:
+        """In words, which setting is to predict which."""
+        return f"{setting_label(*self.cheap)} → {setting_label(*self.target)}"
+
+    @property
+    def means(self) -> pd.DataFrame:
+        """Mean `cheap_rank` and `target_rank` over datasets, by backbone."""
+        return self.points.groupby("backbone")[["cheap_rank", "target_rank"]].mean()
 
 
 def transfer(

@@ -4,67 +4,27 @@ from functools import cache
 
 import pandas as pd
 
-from medplus.reporting.analysis import Analysis
+from medplus.reporting.analyse import PAIRED_COLUMNS
+from medplus.reporting.analysis import Analysis, Note
 from medplus.reporting.baseline import load_baseline
-from medplus.reporting.cells import Note
+from medplus.reporting.select import UNLIKE_COLUMNS
 from medplus.reporting.sources import SOURCE_COLUMNS
-from medplus.reporting.statistics import (
-    averages,
-    friedman,
-    gains,
-    intervals,
-    pairwise,
-    pareto,
-    percentiles,
-    ranking,
-    transfer,
-)
+from medplus.reporting.statistics.intervals import over_datasets, over_samples
+from tests.reporting.analyses import analysis_of
 
 ATTACK = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1>'\"&|\u2028 %{x}"
 """A name that does harm wherever it is taken for HTML, for JSON's end or for a template."""
 
-UNLIKE = [
-    "reason", "dataset", "protocol", "backbone", "size", "acc_mean", "n_seeds", "conditions",
-    "runs",
-]  # fmt: skip
-PAIRED = [
-    "dataset", "protocol", "size", "best", "second", "acc_difference", "low", "high", "p_value",
-    "n_resamples", "n_images", "seeds",
-]  # fmt: skip
-
 
 def analyse(cells: pd.DataFrame, **changes) -> Analysis:
-    means = percentiles.dataset_means(cells)
-    certain = [intervals.over_datasets(cells, n_resamples=200), intervals.over_samples(cells)]
+    certain = [over_datasets(cells, n_resamples=200), over_samples(cells)]
     fields = {
         "title": "The paper's benchmark",
-        "baseline": False,
         "source": "Published numbers of 12 datasets, 3 protocols, 10 backbones and 4 sizes",
         "created": "2026-01-02T03:04:05+00:00",
-        "cells": cells,
-        "benchmark": averages.with_averages(cells),
-        "ranking": ranking.top_ranks(cells),
-        "settings": ranking.settings_counted(cells),
-        "gains": gains.resolution_gains(cells),
-        "means": means,
-        "percentiles": percentiles.percentiles(means),
-        "pairwise": pairwise.pairwise(means),
-        "comparisons": pairwise.comparisons(means),
-        "friedman": friedman.friedman(means),
         "intervals": pd.concat([part for part in certain if len(part)]),
-        "transfers": tuple(transfer.default_transfers(cells)),
-        "costs": pareto.pareto(cells),
-        "paired": pd.DataFrame(columns=PAIRED),
-        "against": None,
-        "newcomers": None,
-        "unlike": pd.DataFrame(columns=UNLIKE),
-        "conditions": {},
-        "datasets": pd.DataFrame(columns=SOURCE_COLUMNS),
-        "skipped": (),
-        "notes": (),
-        "findings": (),
     }
-    return Analysis(**fields | changes)
+    return analysis_of(cells, **fields | changes)
 
 
 @cache
@@ -134,27 +94,11 @@ def of_runs(
             (f"fit resize, not pad {words}", dataset, "knn", backbone, 28, 71.2345, 1,
              f"fit resize, {words}", (f"runs/{words}/other",)),
         ],
-        columns=UNLIKE,
+        columns=UNLIKE_COLUMNS,
     )  # fmt: skip
-    paired = pd.DataFrame(
-        [
-            (
-                dataset,
-                "probe",
-                28,
-                backbone,
-                "resnet18",
-                1.5,
-                -0.75,
-                3.25,
-                0.24,
-                1000,
-                156,
-                "0, 1, 2",
-            )
-        ],
-        columns=PAIRED,
-    )
+    difference = (1.5, -0.75, 3.25, 0.24, 1000, 156, "0, 1, 2")
+    pair = (dataset, "probe", 28, backbone, "resnet18", *difference)
+    paired = pd.DataFrame([pair], columns=PAIRED_COLUMNS)
     newcomers = pd.DataFrame(
         [(backbone, "probe", 28, 3, 11, 3)],
         columns=["backbone", "protocol", "size", "rank", "of", "n_datasets"],

@@ -2,11 +2,9 @@ import base64
 import hashlib
 import json
 import re
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from medplus.reporting.baseline import DOI
@@ -14,7 +12,6 @@ from medplus.reporting.cells import KEYS, PROTOCOLS, order_backbones
 from medplus.reporting.format import percent
 from medplus.reporting.page import PageLinks, chart_parts, render_page
 from medplus.reporting.page.inline import safe_json
-from medplus.reporting.page.leaderboard import best_and_second
 from medplus.reporting.page.links import href
 from medplus.reporting.palette import label_of
 from tests.reporting.page import sample
@@ -111,15 +108,6 @@ def test_best_is_strong_and_second_underlined(document, paper):
     assert marked == {tag: sorted(texts) for tag, texts in wanted.items()}
 
 
-def test_equal_scores_share_a_mark_and_a_cell_alone_has_none():
-    cells = pd.DataFrame(
-        [("d", "knn", "a", 28, 90.001), ("d", "knn", "b", 28, 90.004), ("d", "knn", "c", 28, 89.0),
-         ("d", "knn", "a", 64, 95.0), ("d", "probe", "a", 28, np.nan)],
-        columns=[*KEYS, "acc_mean"],
-    )  # fmt: skip
-    assert best_and_second(cells, "acc_mean") == ["best", "best", "second", "", ""]
-
-
 def test_pairwise_table_equals_the_frame(document, paper):
     rows = document.table("p value of every pair")
     assert len(rows) == len(paper.pairwise) == 45
@@ -149,13 +137,6 @@ def test_percentiles_ranking_and_gains_equal_the_frames(document, paper):
     gains = document.table("Datasets that gain")
     total = sum(int(text.split(" of ")[0]) for row in gains for text in row[1:])
     assert total == paper.gains["improved"].sum()
-
-
-def test_box_quartiles_are_numpys(document, paper):
-    trace = document.data("chart-data")["chart-boxes"]["variants"][0]["data"][0]
-    of_it = paper.cells.query("protocol == 'finetune' and backbone == 'vgg16'")
-    wanted = [np.percentile(of_it[of_it["size"] == s]["acc_mean"], 25) for s in (28, 64, 128, 224)]
-    np.testing.assert_allclose(trace["q1"], wanted, atol=1e-4)
 
 
 def test_a_missing_cell_is_a_dash_and_a_gap(runs):
@@ -201,22 +182,10 @@ def test_runs_are_traced_and_linked_where_links_are_known():
     assert len(found) == 34 * 3
 
 
-def test_the_papers_numbers_are_traced_to_its_tables(document):
-    board = document.data("board-data")
-    assert board["doi"] == DOI
-    lines = [row["lines"] for row in board["rows"] if row["at"][0] > 0]
-    assert len(lines) == 1440
-    assert lines[0] == [
-        "Printed in the paper's table of bloodmnist: end-to-end training, vgg16, 28 px."
-    ]
-
-
 def test_files_are_linked_only_where_they_are():
     analysis = sample.of_runs()
-    links = PageLinks(
-        tables={"pairwise": "tables/pairwise.csv"},
-        figures={"fig1_overview": {"svg": "figures/o.svg"}},
-    )
+    files = {"pairwise": {"csv": "t/p.csv"}, "fig1_overview": {"svg": "figures/o.svg"}}
+    links = PageLinks(files)
     document = Document(render_page(analysis, links))
     assert "pairwise.csv" in document.by_id("pairwise").text()
     assert "fig1_overview.svg" in document.by_id("benchmark").text()
@@ -244,9 +213,7 @@ def test_small_tables_render():
 def attacked():
     analysis = sample.attacked()
     run = analysis.cells["runs"].iloc[0][0]
-    links = PageLinks(
-        tables={ATTACK: ATTACK}, figures={ATTACK: {ATTACK: ATTACK}}, runs={run: "javascript:x"}
-    )
+    links = PageLinks({ATTACK: {ATTACK: ATTACK}}, runs={run: "javascript:x"})
     return Document(render_page(analysis, links))
 
 
@@ -260,24 +227,10 @@ def test_names_never_become_elements(attacked, document):
 
 
 SECTIONS = [
-    "findings",
-    "against",
-    "newcomers",
-    "benchmark",
-    "percentiles",
-    "pairwise",
-    "comparisons",
-    "friedman",
-    "gains",
-    "ranking",
-    "intervals",
-    "paired",
-    "costs",
-    "transfers",
-    "unlike",
-    "datasets",
-    "basis",
-]
+    "findings", "against", "newcomers", "benchmark", "percentiles", "pairwise", "comparisons",
+    "friedman", "gains", "ranking", "intervals", "paired", "costs", "transfers", "unlike",
+    "datasets", "basis",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -376,12 +329,6 @@ def test_every_chart_has_words_and_a_table(runs):
         while section.tag != "section":
             section = section.parent
         assert list(section.all("table")), name
-
-
-def test_notes_stand_in_their_section_under_either_name(paper):
-    notes = (sample.Note("resolution_gains", "about gains"), sample.Note("gains", "about gains"))
-    document = Document(render_page(replace(paper, notes=notes), PageLinks()))
-    assert document.by_id("gains").text().count("about gains") == 1
 
 
 def test_long_names_are_shortened_beside_axes_unless_they_then_coincide():

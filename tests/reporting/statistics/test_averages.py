@@ -67,24 +67,12 @@ def test_cells_stand_first_and_unchanged(baseline):
     assert set(table["dataset"][1440:]) == {AVERAGE}
 
 
-def test_seeds_are_those_of_the_dataset_with_the_fewest(make_cells):
-    cells = make_cells({("x", "knn", "a", 28): 50.0, ("y", "knn", "a", 28): 70.0}, n_seeds=[3, 2])
-    assert averages(cells).loc[("knn", "a", 28), "n_seeds"] == 2
-
-
 def test_backbone_without_all_datasets_has_no_average(make_cells):
     acc = {(d, "probe", b, 28): 50.0 for d in "xy" for b in "ab"}
     del acc["y", "probe", "b", 28]
     acc["x", "knn", "b", 28] = 40.0  # all datasets that k-NN has
     found = averages(make_cells(acc))
     assert list(found.index) == [("probe", "a", 28), ("knn", "b", 28)]
-
-
-def test_score_that_a_dataset_lacks_has_no_average(make_cells):
-    cells = make_cells({(d, "probe", "a", 28): 50.0 for d in "xy"}, auc_mean=[90.0, NAN])
-    row = averages(cells).loc[("probe", "a", 28)]
-    assert row["acc_mean"] == 50.0
-    assert math.isnan(row["auc_mean"])
 
 
 def test_no_cells_have_no_averages(baseline):

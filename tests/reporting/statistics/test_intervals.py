@@ -47,11 +47,6 @@ def test_one_seed_has_no_interval():
     assert rows[["low", "high"]].isna().all(axis=None)
 
 
-def test_runs_without_a_seed_count():
-    runs = runs_of({"a": [81.0]}).assign(seed=NAN, protocol="knn")
-    assert list(over_seeds(runs)["n"]) == [1]
-
-
 def test_no_runs_have_no_intervals():
     assert over_seeds(runs_of({})).empty
     assert over_seeds(runs_of({"a": [NAN]})).empty
@@ -90,29 +85,12 @@ def test_datasets_equal_all_possible_resamples(make_cells):
     assert row["high"] == pytest.approx(np.quantile(every, 0.975), abs=0.5)
 
 
-def test_means_are_those_of_the_benchmark_table(baseline):
-    found = over_datasets(baseline, n_resamples=200)
-    table = with_averages(baseline)
-    expected = table[table["dataset"] == AVERAGE].reset_index(drop=True)
-    assert list(found.columns) == [*GROUP, *VALUES]
-    assert found[GROUP].equals(expected[GROUP])
-    assert list(found["mean"]) == list(expected["acc_mean"])
-    assert set(found["n"]) == {12}
-    assert ((found["low"] < found["mean"]) & (found["mean"] < found["high"])).all()
-
-
 def test_backbones_share_their_resamples(make_cells):
     scores = [50.0, 61.0, 75.0, 90.0]
     acc = {(f"d{i}", "knn", "a", 28): acc for i, acc in enumerate(scores)}
     acc |= {(f"d{i}", "knn", "b", 28): acc - 7 for i, acc in enumerate(scores)}
     a, b = over_datasets(make_cells(acc), n_resamples=300)[["mean", "low", "high"]].to_numpy()
     assert list(a - b) == pytest.approx([7, 7, 7])
-
-
-def test_equal_scores_have_an_interval_of_no_width(make_cells):
-    cells = make_cells({(f"d{i}", "knn", "a", 28): 70.1 for i in range(7)})
-    row = over_datasets(cells, n_resamples=100).iloc[0]
-    assert [row["low"], row["high"]] == pytest.approx([70.1, 70.1])
 
 
 @pytest.mark.parametrize(("n_datasets", "known"), [(1, False), (2, False), (3, True)])

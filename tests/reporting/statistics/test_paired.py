@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from medplus.errors import RunError, UsageError
 from medplus.metrics import resample_counts
-from medplus.reporting.statistics.paired import paired_accuracy, paired_bootstrap
+from medplus.reporting.statistics.paired import Pair
 from medplus.vocabulary import MULTI_LABEL
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -29,16 +29,16 @@ def true():
     return np.random.default_rng(0).integers(0, 3, 150)
 
 
+def run_of(true, score, **more):
+    """Return predictions as `read_predictions` does."""
+    return {"test_true": true.reshape(len(true), -1), "test_score": score, **more}
+
+
 @pytest.fixture
 def two(true):
-    return (true, scored(true, 1.4, 1)), (true, scored(true, 1.0, 2))
-
-
-def as_read(pair, index=None):
-    """Return predictions as `read_predictions` does."""
-    true, score = pair
-    found = {"test_true": true[:, None], "test_score": score, "val_true": true[:3]}
-    return found if index is None else found | {"test_index": index}
+    index = np.arange(150)
+    return [run_of(true, scored(true, skill, seed), test_index=index)
+            for skill, seed in ((1.4, 1), (1.0, 2))]  # fmt: skip
 
 
 def acc_of(true, score):
@@ -50,10 +50,10 @@ def auc_of(true, score):
 
 
 def test_equals_a_loop_over_resamples_scored_by_scikit_learn(true, two):
-    (_, better), (_, worse) = two
-    found = paired_bootstrap(*two, MULTI_CLASS, n_resamples=60, seed=3)
+    better, worse = (run["test_score"] for run in two)
+    pair = Pair(*two, MULTI_CLASS)
     drawn = np.concatenate(list(resample_counts(150, 60, seed=3)), axis=1)
-    for metric, ours in [(acc_of, found.acc), (auc_of, found.auc)]:
+    for metric, ours in [(acc_of, pair.accuracy(60, 3)), (auc_of, pair.auc(60, 3))]:
         replicates = []
         for counts in drawn.T:
             rows = np.repeat(np.arange(150), counts)
@@ -64,56 +64,22 @@ def test_equals_a_loop_over_resamples_scored_by_scikit_learn(true, two):
         assert [ours.low, ours.high] == pytest.approx(list(expected), abs=1e-6)
         far = min((replicates <= 1e-9).sum(), (replicates >= -1e-9).sum())
         assert ours.p_value == pytest.approx(min(1, 2 * (far + 1) / 61))
-    assert (found.n_images, found.n_resamples) == (150, 60)
-
-
-def test_interval_is_that_of_the_normal_approximation():
-    # Of paired proportions: variance of the difference of hits, image by image.
-    true = np.random.default_rng(4).integers(0, 3, 900)
-    a, b = scored(true, 1.2, 5), scored(true, 1.0, 6)
-    found = paired_bootstrap((true, a), (true, b), MULTI_CLASS).acc
-    hits = (a.argmax(axis=1) == true).astype(float) - (b.argmax(axis=1) == true)
-    error = 100 * hits.std() / math.sqrt(900)
-    assert found.value == pytest.approx(100 * hits.mean())
-    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)
-
-
-def test_pairing_makes_the_difference_of_like_runs_sharp(true):
-    # Two runs that differ on ten images only, both rather poor.
-    a = scored(true, 0.5, 7)
-    b = a.copy()
-    b[:10] = scored(true[:10], 3.0, 8)
-    found = paired_bootstrap((true, b), (true, a), MULTI_CLASS).acc
-    unpaired = 2 * 1.96 * 100 * math.sqrt(2 * 0.25 / 150)
-    assert 0 < found.high - found.low < unpaired / 2
+    assert pair.n_images == 150
 
 
 def test_run_against_itself_differs_by_nothing(two):
-    found = paired_bootstrap(two[0], two[0], MULTI_CLASS, n_resamples=50)
-    for difference in (found.acc, found.auc):
+    pair = Pair(two[0], two[0], MULTI_CLASS)
+    for difference in (pair.accuracy(50), pair.auc(50)):
         assert (difference.value, difference.low, difference.high) == (0, 0, 0)
         assert difference.p_value == 1
 
 
-def test_exchanging_the_runs_turns_the_signs(two):
-    found, turned = (paired_bootstrap(*pair, MULTI_CLASS, 80) for pair in (two, two[::-1]))
-    for ours, theirs in [(found.acc, turned.acc), (found.auc, turned.auc)]:
-        assert ours.value == -theirs.value
-        assert [ours.low, ours.high] == pytest.approx([-theirs.high, -theirs.low])
-        assert ours.p_value == theirs.p_value
-
-
 def test_much_better_run_has_the_smallest_p(true):
     perfect = np.eye(3)[true]
-    found = paired_bootstrap((true, perfect), (true, perfect[:, ::-1]), MULTI_CLASS, 99)
-    assert found.acc.p_value == pytest.approx(2 / 100)
-    assert found.acc.low > 0
-
-
-def test_predictions_as_read_give_the_same(two):
-    index = np.arange(150)
-    read = paired_bootstrap(*(as_read(pair, index) for pair in two), MULTI_CLASS, 50)
-    assert read == paired_bootstrap(*two, MULTI_CLASS, 50)
+    pair = Pair(run_of(true, perfect), run_of(true, perfect[:, ::-1]), MULTI_CLASS)
+    found = pair.accuracy(99)
+    assert found.p_value == pytest.approx(2 / 100)
+    assert found.low > 0
 
 
 def test_binary_and_multi_label_tasks():
@@ -122,58 +88,37 @@ def test_binary_and_multi_label_tasks():
     scores = [np.clip(labels * skill + rng.random((80, 4)) * 0.7, 0, 1) for skill in (0.5, 0.2)]
     hits = [100 * np.mean((score > 0.5) == labels) for score in scores]
     aucs = [100 * roc_auc_score(labels, score, average="macro") for score in scores]
-    found = paired_bootstrap((labels, scores[0]), (labels, scores[1]), MULTI_LABEL, 50)
-    assert found.acc.value == pytest.approx(hits[0] - hits[1])
-    assert found.auc.value == pytest.approx(aucs[0] - aucs[1])
+    pair = Pair(*(run_of(labels, score) for score in scores), MULTI_LABEL)
+    assert pair.accuracy(50).value == pytest.approx(hits[0] - hits[1])
+    assert pair.auc(50).value == pytest.approx(aucs[0] - aucs[1])
     one, other = (score[:, 0] for score in scores)
-    found = paired_bootstrap((labels[:, 0], one), (labels[:, 0], other), "binary-class", 50)
+    pair = Pair(run_of(labels[:, 0], one), run_of(labels[:, 0], other), "binary-class")
     expected = 100 * (roc_auc_score(labels[:, 0], one) - roc_auc_score(labels[:, 0], other))
-    assert found.auc.value == pytest.approx(expected)
+    assert pair.auc(50).value == pytest.approx(expected)
 
 
 def test_one_class_has_an_acc_but_no_auc():
     true = np.zeros(20, dtype=int)
-    pair = [(true, np.linspace(0, top, 20)) for top in (0.4, 1.0)]
-    found = paired_bootstrap(*pair, "binary-class", 30)
-    assert found.acc.value == pytest.approx(50)
-    missing = [found.auc.value, found.auc.low, found.auc.high, found.auc.p_value]
-    assert all(math.isnan(value) for value in missing)
+    pair = Pair(*(run_of(true, np.linspace(0, top, 20)) for top in (0.4, 1.0)), "binary-class")
+    assert pair.accuracy(30).value == pytest.approx(50)
+    assert all(math.isnan(value) for value in vars(pair.auc(30)).values())
 
 
 def test_other_test_sets_are_refused(true, two):
-    first, second = (as_read(pair, np.arange(150)) for pair in two)
-    fewer = as_read((true[:140], two[0][1][:140]))
-    with pytest.raises(UsageError, match="150 images and 140"):
-        paired_bootstrap(first, fewer, MULTI_CLASS)
-    with pytest.raises(UsageError, match="test_index"):
-        paired_bootstrap(first, second | {"test_index": np.arange(150)[::-1]}, MULTI_CLASS)
-    with pytest.raises(UsageError, match="test_true"):
-        paired_bootstrap(first, second | {"test_true": (true[:, None] + 1) % 3}, MULTI_CLASS)
-    with pytest.raises(UsageError, match="3 and 4 classes"):
-        paired_bootstrap(two[0], (true, scored(true, 1, 1, n_classes=4)), MULTI_CLASS)
-    with pytest.raises(UsageError, match="lack test_score"):
-        paired_bootstrap(first, {"test_true": true}, MULTI_CLASS)
+    first, second = two
+    for other, says in [
+        (run_of(true[:140], first["test_score"][:140]), "150 images and 140"),
+        (second | {"test_index": np.arange(150)[::-1]}, "test_index"),
+        (second | {"test_true": (true[:, None] + 1) % 3}, "test_true"),
+        (run_of(true, scored(true, 1, 1, n_classes=4)), "3 and 4 classes"),
+        ({"test_true": true}, "lack test_score"),
+    ]:
+        with pytest.raises(UsageError, match=says):
+            Pair(first, other, MULTI_CLASS)
 
 
 def test_scores_that_cannot_be_scored_are_refused(true, two):
-    broken = two[1][1].copy()
+    broken = two[1]["test_score"].copy()
     broken[3, 1] = math.nan
     with pytest.raises(RunError, match="row 3"):
-        paired_bootstrap(two[0], (true, broken), MULTI_CLASS)
-
-
-@pytest.mark.parametrize("task", [MULTI_CLASS, MULTI_LABEL])
-def test_accuracy_alone_is_that_of_the_whole_comparison(task, true, two):
-    a, b = two
-    if task == MULTI_LABEL:
-        labels = np.eye(3, dtype=int)[true]
-        a, b = (labels, a[1]), (labels, b[1])
-    whole = paired_bootstrap(a, b, task, n_resamples=50, seed=4)
-    alone, n_images = paired_accuracy(a, b, task, n_resamples=50, seed=4)
-    assert n_images == whole.n_images == 150
-    assert vars(alone) == pytest.approx(vars(whole.acc), abs=1e-9)
-
-
-def test_accuracy_alone_refuses_other_images_too(true, two):
-    with pytest.raises(UsageError, match="tested on 150 images and 149"):
-        paired_accuracy(two[0], (true[1:], two[1][1][1:]), MULTI_CLASS)
+        Pair(two[0], run_of(true, broken), MULTI_CLASS)

@@ -39,16 +39,6 @@ def quantile_by_hand(values, share):
     return float(ordered[below] + (place - below) * (ordered[above] - ordered[below]))
 
 
-def test_baseline_equals_a_plain_loop(baseline, acc_of):
-    means = dataset_means(baseline)
-    backbones, expected = means_by_hand(acc_of(baseline))
-    assert list(means.columns) == backbones
-    assert list(means.index) == list(expected)
-    assert means.shape == (12, 10)
-    for dataset, row in expected.items():
-        assert list(means.loc[dataset]) == pytest.approx(row, abs=1e-12)
-
-
 def test_quartiles_of_the_baseline_equal_a_plain_loop(baseline):
     means = dataset_means(baseline)
     table = percentiles(means)
@@ -71,11 +61,6 @@ def test_only_settings_that_all_backbones_have_are_averaged(make_cells):
     }  # fmt: skip
     means = dataset_means(make_cells(acc))
     assert means.to_dict("index") == {"x": {"a": 10.0, "b": 20.0}}
-
-
-def test_one_dataset_has_its_value_in_every_percentile(make_cells):
-    means = dataset_means(make_cells({("x", "knn", "a", 28): 10.0}))
-    assert list(percentiles(means).iloc[0]) == ["a", 10.0, 10.0, 10.0]
 
 
 def test_no_common_setting_leaves_no_dataset(make_cells):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medplus.reporting.cells import ALL, order_backbones
-from medplus.reporting.statistics.ranking import settings_counted, top_ranks
+from medplus.reporting.statistics.ranking import top_ranks
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -36,28 +36,14 @@ def count_by_hand(acc, top=5):
     return found, n_settings
 
 
-def test_baseline_equals_a_plain_loop(baseline, acc_of):
-    found, (expected, n_settings) = counts(baseline), count_by_hand(acc_of(baseline))
-    assert {key: n for key, n in found.items() if n} == dict(expected)
-    assert len(found) == (1 + 3 + 12) * 10 * 5
-    table = settings_counted(baseline)
-    assert list(table.columns) == ["protocol", "size", "n_settings"]
-    groups = table[["protocol", "size"]].itertuples(index=False, name=None)
-    assert dict(zip(groups, table["n_settings"], strict=True)) == n_settings
-
-
 def test_every_rank_is_taken_once_per_setting(baseline):
     table = top_ranks(baseline)
     sums = table.groupby(["protocol", "size", "rank"], sort=False)["count"].sum().to_dict()
     for (protocol, size, _), total in sums.items():
         assert total == (144 if protocol == ALL else 48 if size == ALL else 12)
     assert len(sums) == 16 * 5
-
-
-def test_sizes_are_numbers_or_all(baseline):
-    for table in (top_ranks(baseline), settings_counted(baseline)):
-        assert list(dict.fromkeys(table["size"])) == [ALL, 28, 64, 128, 224]
-        assert list(dict.fromkeys(table["protocol"])) == [ALL, "finetune", "probe", "knn"]
+    assert list(dict.fromkeys(table["size"])) == [ALL, 28, 64, 128, 224]
+    assert list(dict.fromkeys(table["protocol"])) == [ALL, "finetune", "probe", "knn"]
 
 
 def test_of_equals_the_first_in_the_papers_order_wins(make_cells):
@@ -86,13 +72,12 @@ def test_setting_that_a_backbone_lacks_does_not_count(make_cells):
     acc = {(d, "knn", b, 28): 50.0 for d in "xy" for b in "ab"}
     del acc["y", "knn", "b", 28]
     cells = make_cells(acc)
-    assert list(settings_counted(cells)["n_settings"]) == [1, 1, 1]
+    assert set(top_ranks(cells)["n_settings"]) == {1}
     assert counts(cells)[ALL, ALL, "a", 1] == 1
 
 
 def test_no_cells(baseline):
     assert top_ranks(baseline.iloc[:0]).empty
-    assert list(settings_counted(baseline.iloc[:0])["n_settings"]) == [0]
 
 
 @settings(max_examples=15)
@@ -105,7 +90,8 @@ def test_any_grid_equals_a_plain_loop(data, top, grids, acc_of):
     assert {key: n for key, n in found.items() if n} == dict(expected)
     n_groups = 1 + cells["protocol"].nunique() * (1 + cells["size"].nunique())
     assert len(found) == n_groups * cells["backbone"].nunique() * top
-    table = settings_counted(cells)
-    assert len(table) == n_groups
-    assert {(p, s): n for p, s, n in table.itertuples(index=False) if n} == dict(n_settings)
+    table = top_ranks(cells)
+    groups = zip(table["protocol"], table["size"], strict=True)
+    of_group = dict(zip(groups, table["n_settings"], strict=True))
+    assert {group: n for group, n in of_group.items() if n} == dict(n_settings)
     assert top_ranks(cells.sample(frac=1, random_state=2), top).equals(top_ranks(cells, top))

@@ -1,0 +1,80 @@
+"""The paper's tables in its form: sizes, ranks and steps beside each other, a row per backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from medplus.reporting.cells import ALL, AVERAGE, order_backbones, order_protocols
+from medplus.reporting.format import MISSING, percent
+from medplus.reporting.palette import PROTOCOL_LABELS
+from medplus.reporting.series import SCORE_NAMES, best_and_second, gains_by_step
+from medplus.reporting.table import Block, Cell, Column, cross_block, number
+
+_PER_BACKBONE = (Column("protocol"), Column("backbone"))
+
+
+def benchmark_blocks(benchmark: pd.DataFrame) -> Iterator[Block]:
+    """Yield one block per dataset and at last one for the average, as far as there is one."""
+    marks = {score: best_and_second(benchmark, f"{score}_mean") for score in SCORE_NAMES}
+    marked = benchmark.assign(**{f"{score}_mark": marks[score] for score in SCORE_NAMES})
+    n_datasets = len(set(benchmark["dataset"]) - {AVERAGE})
+    for dataset, rows in marked.groupby("dataset", sort=False):
+        over = f" over {n_datasets} datasets" if dataset == AVERAGE else ""
+        yield _benchmark_block(f"{dataset}{over}", rows)
+
+
+def _benchmark_block(title: str, rows: pd.DataFrame) -> Block:
+    """Set sizes beside each other, best in bold and second underlined, as the paper does."""
+    scores = [score for score in SCORE_NAMES if rows[f"{score}_mean"].notna().any()]
+    cells = {
+        ((row["protocol"], row["backbone"]), (score, row["size"])): _score(row, score)
+        for row in rows.to_dict("records")
+        for score in scores
+    }
+    names = {
+        (protocol, backbone): (PROTOCOL_LABELS[protocol], backbone)
+        for protocol in order_protocols(rows["protocol"])
+        for backbone in order_backbones(rows.loc[rows["protocol"] == protocol, "backbone"])
+    }
+    columns = {
+        (score, size): Column(str(size), numeric=True, group=SCORE_NAMES[score])
+        for score in scores
+        for size in sorted(set(rows["size"]))
+    }
+    told = " and ".join(SCORE_NAMES[score] for score in scores)
+    caption = f"{title}: {told} in percent by image size, mean ± standard deviation over seeds"
+    return cross_block(caption, _PER_BACKBONE, names, columns, cells, grouped=True)
+
+
+def _score(row: Mapping[Any, Any], score: str) -> Cell:
+    mean, std = (percent(row[f"{score}_{part}"]) for part in ("mean", "std"))
+    text = f"{mean} ± {std}" if mean and std else mean or MISSING
+    return Cell(text, row[f"{score}_mark"])
+
+
+def ranking_blocks(title: str, ranking: pd.DataFrame) -> Iterator[Block]:
+    """Yield a block per protocol, with the ranks beside each other."""
+    columns = {
+        rank: Column(str(rank), numeric=True, group="rank") for rank in sorted(set(ranking["rank"]))
+    }
+    heads = (number("size"), Column("backbone"))
+    for protocol, rows in ranking.groupby("protocol", sort=False):
+        keys = list(zip(rows["size"], rows["backbone"], strict=True))
+        counts = map(str, rows["count"])
+        cells = dict(zip(zip(keys, rows["rank"], strict=True), counts, strict=True))
+        pooled = "all protocols" if protocol == ALL else PROTOCOL_LABELS[str(protocol)]
+        caption = f"{title}: {pooled}"
+        names = {key: tuple(map(str, key)) for key in keys}
+        yield cross_block(caption, heads, names, columns, cells, grouped=True)
+
+
+def gains_block(title: str, gains: pd.DataFrame) -> Block:
+    """Set the steps beside each other."""
+    found = gains_by_step(gains)
+    names = {key[:2]: (PROTOCOL_LABELS[key[0]], key[1]) for key in found}
+    columns = {step: number(f"{step[0]} → {step[1]}") for step in sorted({key[2] for key in found})}
+    cells = {(key[:2], key[2]): "/".join(map(str, counts)) for key, counts in found.items()}
+    return cross_block(title, _PER_BACKBONE, names, columns, cells, grouped=True)
