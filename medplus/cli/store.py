@@ -106,7 +106,9 @@ def info(output: Output, path: Place) -> None:
     def show() -> None:
         from medplus.cli.tables import make_console
 
-        make_console().print_json(data=document)
+        chunks = {layout.path: layout.n_chunks for layout in found.all_layouts()}
+        shown = {name: value for name, value in document.items() if name != "metadata"}
+        make_console().print_json(data={**shown, "chunks": chunks})
 
     output.result(document, show)
 

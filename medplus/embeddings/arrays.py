@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.buffer.cpu import NDBuffer
 from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore
 
@@ -95,11 +96,20 @@ class ArrayReader:
         self._array = array
 
     def visit(
-        self, chunks: Iterable[int], visit: Callable[[slice, np.ndarray], None] | None = None
+        self,
+        chunks: Iterable[int],
+        visit: Callable[[slice, np.ndarray], None] | None = None,
+        into: np.ndarray | None = None,
     ) -> list[int]:
         """Read some chunks and show their rows to `visit`, in several threads and any order.
 
-        Memory holds a few chunks at a time, however long the array.
+        Memory holds a few chunks at a time, however long the array: rows are overwritten after
+        the call.
+
+        Parameters
+        ----------
+        into : ndarray, optional
+            Memory for the whole array, to read to instead.
 
         Returns
         -------
@@ -107,30 +117,46 @@ class ArrayReader:
             The chunks that are missing or damaged; they are not shown.
         """
         numbers = list(chunks)
-        n_threads = min(self._readers, len(numbers))
+        n_threads = max(1, min(self._readers, len(numbers)))
+        parts = [numbers[first::n_threads] for first in range(n_threads)]
+        with ThreadPoolExecutor(n_threads) as pool:
+            damaged = pool.map(lambda part: self._visit_some(part, visit, into), parts)
+            return sorted(chain.from_iterable(damaged))
 
-        def read(first: int) -> list[int]:
-            damaged = []
-            with asyncio.Runner() as loop:
-                for chunk in numbers[first::n_threads]:
-                    rows = self._layout.rows(chunk)
-                    values = loop.run(self._read(chunk, rows))
-                    if values is None:
-                        damaged.append(chunk)
-                    elif visit is not None:
-                        visit(rows, values)
-            return damaged
+    def _visit_some(
+        self,
+        chunks: list[int],
+        visit: Callable[[slice, np.ndarray], None] | None,
+        into: np.ndarray | None,
+    ) -> list[int]:
+        damaged = []
+        own: np.ndarray | None = None
+        with asyncio.Runner() as loop:
+            for chunk in chunks:
+                rows = self._layout.rows(chunk)
+                if not is_full(self._container, self._layout, chunk):
+                    damaged.append(chunk)
+                    continue
+                if into is not None:
+                    place = into[rows]
+                else:  # not before a chunk of this size is there
+                    if own is None:
+                        own = np.empty(self._layout.chunk_shape, self._layout.dtype)
+                    place = own[: rows.stop - rows.start]
+                if not loop.run(self._fill(place, rows)):
+                    damaged.append(chunk)
+                elif visit is not None:
+                    visit(rows, place)
+        return damaged
 
-        with ThreadPoolExecutor(max(n_threads, 1)) as pool:
-            return sorted(chain.from_iterable(pool.map(read, range(n_threads))))
-
-    async def _read(self, chunk: int, rows: slice) -> np.ndarray | None:
+    async def _fill(self, place: np.ndarray, rows: slice) -> bool:
+        out = NDBuffer.from_numpy_array(place)
         try:
-            if is_full(self._container, self._layout, chunk):
-                return np.asarray(await self._array.async_array.getitem(rows))
+            await self._array.async_array.get_orthogonal_selection(rows, out=out)
         except Exception as error:
             self._check(error)
-        return None
+            return False
+        return True
 
     def _check(self, error: Exception) -> None:
         """Let pass what damage makes decoders, files and archives raise, but no lost network."""

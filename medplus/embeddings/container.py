@@ -19,6 +19,8 @@ Place = Path | str
 
 ARCHIVE = ".zarr.zip"
 _RETRY: Any = {"max_retries": 3}
+_LARGEST = 1 << 24
+"""What the metadata of a stranger's archive may become when inflated, in bytes."""
 
 
 class Container(Protocol):
@@ -112,7 +114,8 @@ class _Archive:
             ) from None
 
     def read(self, key: str) -> bytes:
-        self.size(key)
+        if self.size(key) > _LARGEST and key.endswith(METADATA):
+            raise OSError(0, f"{key} is too large")
         try:
             with zipfile.ZipFile(self.place) as file:
                 return file.read(key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ from medplus.embeddings.layout import ATTRIBUTE, METADATA, ArrayLayout
 from medplus.errors import StoreError
 from medplus.jsonfile import parse_json
 from medplus.seal import seal, unseal
-from medplus.spec import SCHEMA, ExtractSpec
+from medplus.spec import PIXELS, SCHEMA, ExtractSpec
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split, Task
 
 _GROUP = {"zarr_format": 3, "node_type": "group"}
@@ -199,12 +200,16 @@ def _anew(attributes: dict[str, Any]) -> str:
             name if by_flag else attributes["dataset_path"],
             attributes["size"],
             attributes["weights" if of_run else "backbone"],
-            None if of_run else attributes["weights"],
-            key["preprocess"]["fit"],
-            key["feature"],
-            key["precision"],
-            attributes["dtype"],
+            dtype=attributes["dtype"],
         )
+        if spec.backbone != PIXELS:
+            spec = replace(
+                spec,
+                weights=None if of_run else attributes["weights"],
+                fit=key["preprocess"]["fit"],
+                feature=key["feature"],
+                precision=key["precision"],
+            )
     except (KeyError, TypeError):
         command = "medplus extract --dataset … --size … --backbone …"
     else:

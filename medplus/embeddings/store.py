@@ -109,7 +109,7 @@ class EmbeddingStore:
         ----------
         visit : callable
             Called with the place of a chunk's rows in the split and their values, shape (n, dim);
-            from several threads at once and in any order.
+            from several threads at once and in any order. The values are overwritten afterwards.
         rows : slice
             Show only the chunks with one of these rows; by default all.
 
@@ -142,8 +142,14 @@ class EmbeddingStore:
         return find_damage(self.path, self.info)
 
     def _read(self, layout: ArrayLayout) -> np.ndarray:
-        values = np.empty(layout.shape, layout.dtype)
-        self._refuse(layout, self._reader(layout).visit(range(layout.n_chunks), values.__setitem__))
+        try:
+            values = np.empty(layout.shape, layout.dtype)
+        except (MemoryError, ValueError):
+            raise StoreError(
+                f"{self.path}: {layout.path} does not fit into memory "
+                f"({layout.nbytes / 1e9:.0f} GB); read it in parts, with visit"
+            ) from None
+        self._refuse(layout, self._reader(layout).visit(range(layout.n_chunks), into=values))
         return values
 
     def _reader(self, layout: ArrayLayout) -> ArrayReader:

@@ -122,4 +122,4 @@ def compare_runs(first: str | Path, second: str | Path, n_resamples: int = 1000)
     if len(tasks) > 1:
         raise UsageError(f"the runs are of different tasks ({' and '.join(tasks)})")
     one, other = (read_predictions(folder) for folder in folders)
-    return paired_bootstrap(one, other, next(iter(tasks)), n_resamples)  # type: ignore[arg-type]
+    return paired_bootstrap(one, other, next(iter(tasks)), n_resamples)

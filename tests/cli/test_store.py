@@ -91,3 +91,40 @@ def test_verify_of_nothing(cli: Callable) -> None:
 
     assert ran.code == 2
     assert "no stores under nowhere" in ran.err
+
+
+def test_an_archive_serves_wherever_a_store_does(cli: Callable, store: Path) -> None:
+    exported = cli("store", "export", store, "--to", "x.zarr.zip", "--json")
+    assert exported.document["target"] == "x.zarr.zip"
+    assert cli("store", "verify", "x.zarr.zip").out.split() == ["intact", "x.zarr.zip"]
+    shown = cli("store", "info", "x.zarr.zip", "--json").document
+    assert shown["key"] == cli("store", "info", store, "--json").document["key"]
+
+    runs = [
+        cli("knn", "--store", place, "--k", 3, "--runs", f"runs-{i}", "--json").document["runs"][0]
+        for i, place in enumerate(("x.zarr.zip", store))
+    ]
+    assert runs[0]["metrics"] == runs[1]["metrics"]
+    assert runs[0]["run_id"] == runs[1]["run_id"]
+    probe = ("probe", "--store", "x.zarr.zip", "--epochs", 1, "--seed", 1, "--json")
+    [run] = cli(*probe).document["runs"]
+    assert cli("evaluate", run["path"], "--json").code == 0
+
+
+@pytest.mark.parametrize("arguments", [(), ("a.npz", "--to", "b.npz")])
+def test_export_goes_to_one_file(arguments: tuple[str, ...], cli: Callable, store: Path) -> None:
+    ran = cli("store", "export", store, *arguments)
+
+    assert ran.code == 2
+    assert "name one file to export to" in ran.err
+
+
+def test_one_store_has_to_be_what_is_asked_for(cli: Callable, store: Path) -> None:
+    named = ("--dataset", "toy", "--backbone")
+    assert cli("knn", "--store", store, *named, "toynet", "--k", 3).code == 0
+    assert cli("knn", "--store", store, *named, "resnet18", "--k", 3).code == 1
+
+    missing = cli("knn", "--k", 3)
+
+    assert missing.code == 2
+    assert "missing option --dataset; name what is meant, or one store with --store" in missing.err

@@ -126,6 +126,13 @@ def test_an_archive_that_lacks_a_chunk_or_is_cut_says_to_copy_it_again(write_sto
         open_store(tmp_path / "cut.zarr.zip")
 
 
+def test_an_archive_whose_metadata_inflate_to_much_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zarr.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("zarr.json", b" " * 2**25)
+    with pytest.raises(MedplusError, match=r"zarr\.json is too large"):
+        open_store(tmp_path / "x.zarr.zip")
+
+
 @pytest.mark.parametrize("name", ["x.csv", "x", "x.npz.gz", "x.zip", "x.zarr"])
 def test_other_endings_are_refused(name, write_store, tmp_path):
     with pytest.raises(UsageError, match=r"must end in .npz, .parquet or .zarr.zip"):

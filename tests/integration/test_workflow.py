@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from medplus.seal import seal
+
 NETWORK = "lcnet_035"
 SPLITS = ("train", "val", "test")
 
@@ -247,10 +249,12 @@ def test_info_shows_the_key_in_clear(cli: Callable, store: Path) -> None:
     document = cli("store", "info", store, "--json").document
     shown = json.loads(cli("store", "info", store).out)
 
-    assert document["key"]["backbone"] == "pixels"
+    assert document["spec"]["backbone"] == "pixels"
     assert document["complete"] is True
     assert shown["chunks"] == {
-        f"{split}/{kind}": 1 for split in SPLITS for kind in ("labels", "index", "embeddings")
+        f"{split}/{kind}": 1
+        for split in SPLITS
+        for kind in ("embeddings", "labels", "index", "names")
     }
 
 
@@ -263,8 +267,9 @@ def test_ls_lists_complete_incomplete_and_damaged_stores(
     [half] = Path("embeddings/half/8").iterdir()
     [broken] = Path("embeddings/broken/8").iterdir()
     document = json.loads((half / "zarr.json").read_text())
-    document["attributes"]["medplus"]["complete"] = False
-    del document["attributes"]["medplus"]["seal"]  # or the change would be damage
+    attributes = {**document["attributes"]["medplus"], "complete": False}
+    del attributes["seal"]
+    document["attributes"]["medplus"] = seal(attributes)
     (half / "zarr.json").write_text(json.dumps(document))
     (broken / "zarr.json").write_text("{}")
 
