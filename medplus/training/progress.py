@@ -54,5 +54,4 @@ class TrainingProgress:
     def from_dict(cls, fields: dict[str, Any]) -> TrainingProgress:
         """Return what `to_dict` was made from."""
         history = [EpochRow(**row) for row in fields["history"]]
-        # What a state without the field had used is unknown, not nothing.
-        return cls(**{"energy_joules": None, **fields, "history": history})
+        return cls(**{**fields, "history": history})

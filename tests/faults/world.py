@@ -92,6 +92,8 @@ def _plain(value: Any) -> Any:
     kept = {k: _plain(v) for k, v in value.items() if k not in _COSTS}
     if "training" in kept:
         kept["training"].pop("resumed")
+    if "spec" in kept:
+        kept["spec"].pop("dataset")  # where the data lie
     return kept
 
 

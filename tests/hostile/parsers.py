@@ -31,8 +31,8 @@ from medplus.spec import SCHEMA, ExtractSpec
 from medplus.sweep.gridfile import read_grid
 from medplus.tensorfile import read_tensors, write_tensors
 from medplus.yamlfile import read_yaml
-from tests.hostile.makers import write_npz
-from tests.records import make_record, write_record_for
+from tests.hostile.makers import vouch, write_npz
+from tests.records import make_record
 
 _READING = Reading(8, "squash", "auto", None)
 _PATHS = [f"{word}/{i}.png" for word in "ab" for i in range(4)]
@@ -126,13 +126,13 @@ def _safetensors() -> bytes:
     return save(_state())
 
 
-def _record() -> bytes:
-    return json.dumps(seal(make_record(protocol="knn", k=5).to_dict())).encode()
-
-
 def _read_predictions(path: Path) -> None:
-    write_record_for(path.parent)
+    vouch(path.parent)
     read_predictions(path.parent)
+
+
+def _record() -> bytes:
+    return json.dumps(seal({**make_record(k=5, protocol="knn").to_dict(), "files": {}})).encode()
 
 
 def _store() -> bytes:

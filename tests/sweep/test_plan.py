@@ -554,11 +554,10 @@ class TestFinetunedBackbone:
 
     def test_its_heads_and_networks_count(self, world, trained):
         name, digest = "resnet18@r", self.sha256(trained[1])
-        world.store(backbone=name, weights="pretrained", fit="native", weights_sha256=digest)
-        world.run("knn", backbone=name, weights="pretrained", fit="native", weights_sha256=digest)
-        world.run(
-            "finetune", backbone=name, weights="pretrained", fit="native", weights_sha256=digest
-        )
+        made = {"weights": "pretrained", "fit": "native", "weights_sha256": digest}
+        world.store(backbone=name, **made)
+        for protocol in ("knn", "finetune"):
+            world.run(protocol, backbone=name, **made)
         plan = world.plan(self.grid(world, trained[1]))
         assert left(plan) == set()
         assert {planned.job.spec.weights for planned in plan.jobs} == {"pretrained"}

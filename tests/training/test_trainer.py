@@ -572,16 +572,6 @@ def test_killed_training_equals_uninterrupted_training(start, uninterrupted, tmp
     assert_is_uninterrupted(tmp_path, trainer, uninterrupted["everything"])
 
 
-@pytest.mark.parametrize("epoch", [1, 3])
-def test_an_interrupt_between_epochs_is_not_lost(start, uninterrupted, tmp_path, epoch):
-    interrupted = Witness(after_epoch=epoch, act=CTRL_C)
-    with pytest.raises(KeyboardInterrupt):
-        start(tmp_path, interrupted)
-    assert interrupted.steps <= 4 * epoch + 1
-    trainer = start(tmp_path)
-    assert_is_uninterrupted(tmp_path, trainer, uninterrupted["everything"])
-
-
 def test_second_interrupt_does_not_wait_for_the_state(start, uninterrupted, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         start(tmp_path, Witness(after_step=7, act=send(signal.SIGINT, signal.SIGINT)))
@@ -605,16 +595,6 @@ def test_training_that_stopped_early_stays_stopped(unlucky, new_trainer, learnab
     trainer = new_trainer(recipe, learnable(shuffled=True), tmp_path, watch=watch)
     assert trainer.fit().history == history
     assert watch.steps == 0
-
-
-def test_without_resuming_training_begins_again(start, uninterrupted, tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        start(tmp_path, Witness(after_step=7, act=CTRL_C))
-    again = Witness()
-    trainer = start(tmp_path, again, resume=False)
-    assert again.steps == STEPS
-    assert trainer.progress.resumed == 0
-    assert_is_uninterrupted(tmp_path, trainer, uninterrupted["everything"])
 
 
 def test_times_add_up_over_a_resumption(start, tmp_path):
