@@ -256,7 +256,11 @@ def _write_results(folder: Path, record: RunRecord, predictions: Mapping[str, np
     path = folder / PREDICTIONS_FILE
     np.savez(path, allow_pickle=False, **predictions)
     stored = record.model_copy(update={"selected": None}).to_dict()
-    files = {PREDICTIONS_FILE: _checksum(path.read_bytes())}
+    files = {
+        name: _checksum((folder / name).read_bytes())
+        for name in (PREDICTIONS_FILE, HEAD_FILE)
+        if (folder / name).exists()
+    }
     atomic.write_json(folder / RECORD_FILE, seal({**stored, _FILES: files}))
 
 
@@ -326,16 +330,24 @@ def read_predictions(folder: Path) -> dict[str, np.ndarray]:
         If they are missing or damaged.
     """
     path = folder / PREDICTIONS_FILE
-    noted = _read_record(folder)[1].get(PREDICTIONS_FILE)
     try:
-        content = path.read_bytes()
-        if noted != _checksum(content):
-            raise ValueError("it is not what was written")
+        content = _read_vouched(path)
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             _refuse_bombs(archive.zip)
             return {name: archive[name] for name in archive.files}
+    except RunError:
+        raise
     except Exception as error:  # a damaged npz fails in many ways
         raise RunError(f"{path} is missing or damaged ({type(error).__name__})") from error
+
+
+def _read_vouched(path: Path) -> bytes:
+    """Return the bytes of a run's file, if they are those that its record vouches for."""
+    noted = _read_record(path.parent)[1].get(path.name)
+    content = path.read_bytes()
+    if noted != _checksum(content):
+        raise ValueError("it is not what was written")
+    return content
 
 
 def _refuse_bombs(archive: zipfile.ZipFile) -> None:
@@ -357,8 +369,9 @@ def read_head(folder: Path) -> dict[str, torch.Tensor]:
 
     path = folder / HEAD_FILE
     try:
+        _read_vouched(path)
         return read_tensors(path)[0]
-    except DamagedFileError as error:
+    except (DamagedFileError, OSError, ValueError) as error:
         what = "is missing" if not path.exists() else "is damaged"
         raise RunError(f"{path} {what}; run medplus probe again with --overwrite") from error
 
