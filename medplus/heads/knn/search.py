@@ -292,7 +292,8 @@ def _centre(x: _Points, q: _Points) -> tuple[np.ndarray, np.ndarray, np.ndarray,
 
 
 def _squared_norms(points: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.vector_norm(points, dim=1).double().square()
+    norms: torch.Tensor = torch.linalg.vector_norm(points, dim=1)
+    return norms.double().square()
 
 
 def _settle(
