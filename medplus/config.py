@@ -96,7 +96,12 @@ class FinetuneRecipe(Recipe):
     accumulate: int = Field(1, ge=1, description="Backward passes that one step is made of.")
     optimizer: Optimizer = Field("adamw", description="AdamW, or SGD with Nesterov momentum 0.9.")
     lr: float = Field(1e-4, gt=0, allow_inf_nan=False, description="Peak learning rate.")
-    weight_decay: float = Field(0.01, ge=0, allow_inf_nan=False, description="Decoupled.")
+    weight_decay: float = Field(
+        0.01,
+        ge=0,
+        allow_inf_nan=False,
+        description="Decoupled for AdamW; for SGD part of the gradient, as torch has it.",
+    )
     decay_bias_and_norm: bool = Field(
         True, description="Apply weight decay to biases and norm layers too."
     )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from timm.data.mixup import Mixup
 
 from medplus.config import FinetuneRecipe
 from medplus.datasets.dataset import ImageDataset
@@ -121,27 +122,24 @@ class Stepper:
         n = len(images)
         if not n:  # this process's share is empty, but the others wait for its gradient
             images = torch.zeros((1, *images.shape[1:]), dtype=torch.uint8, device=images.device)
-        pixels = self._prepare(images, self._change if self._augment else None)
-        if not n:
-            nothing: torch.Tensor = self._module(pixels).float().sum() * 0.0
-            return nothing
-        pixels, targets = self._mix(pixels, labels)
-        return sample_losses(self._module(pixels), targets, self._multi_label).sum()
-
-    def _change(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self._augment(pixels, self._noise)
-
-    def _mix(self, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         targets = make_targets(
             labels, self._n_classes, self._multi_label, self._recipe.label_smoothing
         )
-        even = len(pixels) - len(pixels) % 2  # timm mixes pairs; an odd one out stays as it is
-        if self._mixup is None or not even:
-            return pixels, targets
+
         classes = labels if self._multi_label else labels[:, 0]
-        # Mixed in place: `pixels` is this step's own.
-        _, targets[:even] = self._mixup(pixels[:even], classes[:even])
-        return pixels, targets
+
+        def change(pixels: torch.Tensor) -> torch.Tensor:
+            pixels = self._augment(pixels, self._noise)
+            if n and self._mixup is not None:
+                mix(self._mixup, pixels, classes, targets)
+            return pixels
+
+        changes = self._augment or self._mixup is not None
+        pixels = self._prepare(images, change if changes else None)
+        if not n:
+            nothing: torch.Tensor = self._module(pixels).float().sum() * 0.0
+            return nothing
+        return sample_losses(self._module(pixels), targets, self._multi_label).sum()
 
     def _seed_step(self, step: int) -> None:
         """Let chance in a step depend on seed, step and process alone, so that none is saved."""
@@ -150,3 +148,23 @@ class Stepper:
         torch.manual_seed(layers)  # dropout and the like
         np.random.seed(mixing)  # noqa: NPY002 - timm's Mixup draws from the global generator
         self._noise.manual_seed(noise)
+
+
+def mix(mixup: Mixup, pixels: torch.Tensor, classes: torch.Tensor, targets: torch.Tensor) -> None:
+    """Mix images in pairs, and their targets by the share of each, in place.
+
+    It is done before images are padded: a box that is pasted lies within the image, and its share
+    of the image is its share of the target.
+
+    Parameters
+    ----------
+    mixup : Mixup
+    pixels : Tensor of float32, shape (n, channels, side, side)
+        Not yet padded. An odd one out, the last, stays as it is.
+    classes : Tensor of int64, shape (n,), or (n, n_labels) where several may hold
+    targets : Tensor of float32, shape (n, n_classes)
+    """
+    even = len(pixels) - len(pixels) % 2
+    if not even:
+        return
+    _, targets[:even] = mixup(pixels[:even], classes[:even])

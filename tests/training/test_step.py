@@ -469,14 +469,17 @@ def test_mixup_is_timms_for_the_steps_seed(new_stepper, learnable):
     assert loss == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("canvas", [None, 14])
 @pytest.mark.parametrize("task", ["multi-class", MULTI_LABEL])
-def test_cutmix_pastes_a_box_and_weighs_losses_by_its_area(new_stepper, learnable, task):
+def test_cutmix_pastes_a_box_and_weighs_losses_by_its_share_of_the_image(
+    new_stepper, learnable, task, canvas
+):
     images, rows = learnable(task), np.arange(16)
     shares = []
     for step in range(6):
-        x, seen, logits, loss = mixed_step(new_stepper, images, rows, step=step, cutmix=1.0)
+        x, seen, logits, loss = mixed_step(new_stepper, images, rows, canvas, step, cutmix=1.0)
         pasted = (seen != x).any(0).any(0)
-        shares.append(1 - float(pasted.float().mean()))
+        shares.append(1 - float(pasted.sum()) / 8**2)  # of the image, not of what it is padded to
         assert torch.equal(seen, torch.where(pasted, x.flip(0), x))
         assert torch.equal(pasted, pasted.any(1)[:, None] & pasted.any(0))  # a rectangle
         expected = mixed_loss(logits, labels_of(images, rows), task, shares[-1])

@@ -193,6 +193,13 @@ def test_best_epoch_is_the_historys_lowest_val_loss(unlucky, tmp_path):
     assert (description.epoch, description.val_loss) == (progress.best_epoch, min(losses))
 
 
+def test_of_equal_val_losses_the_first_is_the_best(new_trainer, learnable, tmp_path):
+    recipe = FinetuneRecipe(epochs=9, batch_size=16, lr=1e-30, weight_decay=0, patience=3)
+    progress = new_trainer(recipe, learnable(), tmp_path, norm=False).fit()
+    assert len(set(column(progress, "val_loss"))) == 1  # steps too small for float32
+    assert (progress.best_epoch, progress.epoch) == (1, 4)
+
+
 def test_training_stops_after_its_patience(unlucky):
     progress = unlucky.progress
     assert progress.epoch == progress.best_epoch + 4 == len(progress.history) < 40

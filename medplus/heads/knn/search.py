@@ -11,7 +11,7 @@ in each block are exact neighbours of the whole once they are merged.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -32,6 +32,9 @@ _SMALLEST_BLOCK, _LARGEST_BLOCK = 1 << 23, 1 << 30
 _SAMPLE = 512
 _LARGEST = 2.0**124
 """Squared norms below this have squared distances that float32 can hold."""
+_TINY = 2.0**-60
+"""Squared norms below this are brought up, or float32 would lose their products."""
+_EPS = float(np.finfo(np.float32).eps)
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def search(
     k : int
         Number of neighbours.
     metric : {"l2", "cosine"}
-        Euclidean distance, or 1 − cosine similarity.
+        Euclidean distance, or 1 − cosine similarity; a row of zeros has the similarity 0 with any.
     backend : {"auto", "faiss", "torch"}
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
@@ -142,7 +145,8 @@ def _merge(a: _Found, b: _Found, k: int) -> _Found:
 def _search_block(
     x: _Points, q: _Points, k: int, backend: SearchBackend, device: str, exact: bool
 ) -> _Found:
-    x_centred, q_centred, rounding = _centre(x, q)
+    x, q = _Points.with_zeros_apart(x, q)
+    x_centred, q_centred, rounding, unit = _centre(x, q)
     squared = np.empty((len(q), k))
     indices = np.empty((len(q), k), np.int64)
     pending = np.arange(len(q))
@@ -151,7 +155,7 @@ def _search_block(
         some = q_centred if len(pending) == len(q) else q_centred[pending]
         found, rows = nearest_candidates(x_centred, some, width, backend, device)
         settled = _settle(
-            x, q, pending, found, rows, rounding[pending], exact, squared, indices,
+            x, q, pending, found * unit, rows, rounding[pending], exact, squared, indices,
             complete=width == len(x),
         )  # fmt: skip
         pending = pending[~settled]
@@ -205,6 +209,22 @@ class _Points:
         norms = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))[:, None]
         return cls(rows, 1 / np.where(norms == 0, 1, norms), first)
 
+    @staticmethod
+    def with_zeros_apart(x: _Points, q: _Points) -> tuple[_Points, _Points]:
+        """Give rows of zeros, which have no direction, one at a right angle to all others.
+
+        So their cosine similarity is 0, as in scikit-learn, also between a zero row and a zero
+        query: of two further dimensions each takes one.
+        """
+        if x.scale is None or q.scale is None or all(p.rows.any(axis=1).all() for p in (x, q)):
+            return x, q
+        extended = []
+        for place, points in enumerate((x, q)):
+            rows = np.pad(points.rows, ((0, 0), (0, 2)))
+            rows[~points.rows.any(axis=1), place - 2] = 1
+            extended.append(replace(points, rows=rows))
+        return extended[0], extended[1]
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -229,25 +249,32 @@ class _Points:
         return coordinates
 
 
-def _centre(x: _Points, q: _Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _centre(x: _Points, q: _Points) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Shift both by a train mean where that helps, and bound the error of squared distances.
 
     Distances do not change under a shift, but a common offset larger than the spread costs a
     float32 matrix product its digits. Any point near the middle serves: that of a sample is found
-    in no time.
+    in no time. Points whose products float32 cannot hold are multiplied by a power of two.
 
     Returns
     -------
     x, q : ndarray of float32
     rounding : ndarray of float64, shape (n_queries,)
+    unit : float
+        What squared distances of the returned points are to be multiplied by.
     """
     points, targets = (torch.from_numpy(p.rounded()) for p in (x, q))  # torch uses every core
+    scale, x_norms = 1.0, _squared_norms(points)
+    if x_norms.max() < _TINY and _squared_norms(targets).max() < _TINY:
+        most = max(float(p.abs().max()) for p in (points, targets))
+        scale = 2.0 ** -np.frexp(most)[1]
+        points, targets = ((p.double() * scale).float() for p in (points, targets))
+        x_norms = _squared_norms(points)
     centre = points[:: -(-len(points) // _SAMPLE)].mean(0)
-    x_norms = torch.linalg.vector_norm(points, dim=1).double().square()
     if 2 * centre.double().square().sum() > x_norms.mean():
         points, targets = points - centre, targets - centre
-        x_norms = torch.linalg.vector_norm(points, dim=1).double().square()
-    q_norms = torch.linalg.vector_norm(targets, dim=1).double().square()
+        x_norms = _squared_norms(points)
+    q_norms = _squared_norms(targets)
     # Negated, so that NaN counts as too large.
     if not bool((x_norms < _LARGEST).all()):
         raise _unusable("train", x)
@@ -255,8 +282,18 @@ def _centre(x: _Points, q: _Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]
         raise _unusable("query", q)
     # At least five times the largest error seen for 16 to 4096 dimensions with either backend.
     units = 0.25 * x.rows.shape[1] ** 0.5 + 6
-    bound = units * float(np.finfo(np.float32).eps) * (q_norms + x_norms.max())
-    return points.numpy(), targets.numpy(), bound.numpy()
+    bound = units * _EPS * (q_norms + x_norms.max())
+    if x.scale is not None:
+        # Coordinates of unit vectors were rounded before they were centred: each point has moved by
+        # up to eps / 2, and a squared distance d² by 2 d eps + eps², where d ≤ ‖q‖ + ‖x‖.
+        bound += 2 * _EPS * (q_norms.sqrt() + x_norms.max().sqrt()) + _EPS**2
+    unit = 1 / scale**2
+    return points.numpy(), targets.numpy(), bound.numpy() * unit, unit
+
+
+def _squared_norms(points: torch.Tensor) -> torch.Tensor:
+    norms: torch.Tensor = torch.linalg.vector_norm(points, dim=1)
+    return norms.double().square()
 
 
 def _settle(

@@ -296,3 +296,57 @@ def test_a_gpu_finds_what_the_cpu_finds(backend):
     on_cpu = search(train, queries, 11, backend=backend, device="cpu")
     np.testing.assert_array_equal(on_gpu.indices, on_cpu.indices)
     np.testing.assert_array_equal(on_gpu.distances, on_cpu.distances)
+
+
+# --- what float32 cannot tell apart -----------------------------------------------------------
+
+
+def ranked_in_long_doubles(train, queries, k, metric):
+    """Order all training rows by distances that are right to 18 digits, then by row number."""
+    x, q = train.astype(np.longdouble), queries.astype(np.longdouble)
+    if metric == "cosine":
+        x, q = (points / np.sqrt((points**2).sum(1, keepdims=True)) for points in (x, q))
+    squared = ((q[:, None] - x[None]) ** 2).sum(2)
+    return np.argsort(squared, axis=1, kind="stable")[:, :k]
+
+
+@ways
+@backends
+@pytest.mark.parametrize("spread", [1e-2, 1e-4, 1e-6])
+def test_cosine_neighbours_are_exact_where_all_point_almost_the_same_way(spread, backend, exact):
+    base = np.random.default_rng(0).uniform(0.5, 1.5, 64)
+    train, queries = (
+        (base * (1 + spread * gaussian(n, 64, seed))).astype("f4")
+        for seed, n in [(1, 400), (2, 60)]
+    )
+    found = search(
+        train, queries, 11, metric="cosine", backend=backend, device="cpu", exact_distances=exact
+    )
+    np.testing.assert_array_equal(
+        found.indices, ranked_in_long_doubles(train, queries, 11, "cosine")
+    )
+
+
+@ways
+@backends
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+@pytest.mark.parametrize("scale", [1e-10, 1e-22, 1e-38, 1e-42, 1e10])
+def test_neighbours_are_exact_at_any_scale(scale, metric, backend, exact):
+    train, queries = gaussian(300, 16) * np.float32(scale), gaussian(50, 16, 1) * np.float32(scale)
+    found = search(
+        train, queries, 11, metric=metric, backend=backend, device="cpu", exact_distances=exact
+    )
+    np.testing.assert_array_equal(found.indices, ranked_in_long_doubles(train, queries, 11, metric))
+
+
+@ways
+@backends
+def test_a_row_of_zeros_has_the_similarity_0_as_in_scikit_learn(backend, exact):
+    train, queries = gaussian(60, 5), gaussian(20, 5, seed=1)
+    train[::7], queries[3] = 0, 0
+    found = search(
+        train, queries, 40, metric="cosine", backend=backend, device="cpu", exact_distances=exact
+    )
+    model = NearestNeighbors(n_neighbors=40, metric="cosine", algorithm="brute")
+    expected = model.fit(train.astype("f8")).kneighbors(queries.astype("f8"))[0]
+    np.testing.assert_allclose(found.distances, expected, atol=1e-6)
