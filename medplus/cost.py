@@ -73,9 +73,11 @@ def measure_cost(device: torch.device, devices: int = 1) -> Iterator[CostMeter]:
     meter = CostMeter(device, devices)
     memory = PeakMemory(device)
     stopwatch = Stopwatch(device, devices)
-    yield meter
-    meter.seconds, meter.energy_joules = stopwatch.lap()
-    meter.peaks = memory.read()
+    try:
+        yield meter
+    finally:  # what was interrupted has its cost as well
+        meter.seconds, meter.energy_joules = stopwatch.lap()
+        meter.peaks = memory.read()
 
 
 def describe_cost(

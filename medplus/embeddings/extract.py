@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import groupby
@@ -24,7 +25,7 @@ from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.pipeline import as_tensor, fill_store
 from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.writer import WriteStatus, open_writer
-from medplus.errors import UsageError
+from medplus.errors import StoreError, UsageError
 from medplus.naming import safe_name
 from medplus.progress import Progress, silent
 from medplus.spec import AUTO, PRELOGITS, SCHEMA, Choices, ExtractSpec, make_spec
@@ -216,8 +217,13 @@ def _extract_one(
         status = writer.status
         if status == "skipped":
             return Extraction(open_store(path), status, 0, reused, 0.0, None)
-        with measure_cost(embedder.device) as meter:
-            n_images = fill_store(writer, images, embedder, progress)
+        try:
+            with measure_cost(embedder.device) as meter:
+                n_images = fill_store(writer, images, embedder, progress)
+        except BaseException:  # Ctrl-C above all
+            with suppress(StoreError):
+                writer.keep_cost(add_costs(writer.info.cost, meter.cost()))
+            raise
         cost = meter.cost(n_images)
         writer.finish(add_costs(writer.info.cost, cost))
     rate = cost.get("images_per_second")

@@ -81,6 +81,18 @@ class StoreWriter:
                 self._arrays[split] = ArrayWriter(self.path, self.info.layouts(split)[0])
             self._arrays[split].write(chunk, rows)
 
+    def keep_cost(self, cost: Mapping[str, Any]) -> None:
+        """Note what the sessions so far have cost; the store stays incomplete.
+
+        Raises
+        ------
+        StoreError
+            If the disk refuses it.
+        """
+        self.info.cost = dict(cost)
+        with _disk_errors(self.path):
+            write_info(self.path, self.info)
+
     def finish(self, cost: Mapping[str, Any]) -> None:
         """Sync the embeddings, then mark the store complete, with its cost over all sessions."""
         self.info.cost = dict(cost)

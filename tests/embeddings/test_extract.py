@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import timm
@@ -9,7 +11,7 @@ import torch
 
 from medplus.embeddings import extract as extraction
 from medplus.embeddings.extract import extract, extract_all
-from medplus.embeddings.info import write_info
+from medplus.embeddings.info import read_info, write_info
 from medplus.embeddings.store import open_store
 from medplus.errors import UsageError
 from medplus.spec import specs
@@ -17,6 +19,7 @@ from medplus.vocabulary import SPLITS
 from tests.embeddings.extractions import (
     N_CHUNKS,
     NETWORK,
+    Scaled,
     chunk_files,
     images_of,
     leftovers,
@@ -146,6 +149,28 @@ def test_cost_adds_up_over_sessions(npz, tmp_path):
         assert after[name] == pytest.approx(before[name] + again.seconds)
     assert after["peak_memory_bytes"] >= before["peak_memory_bytes"]
     assert after["images_per_second"] == again.images_per_second
+
+
+def test_an_interrupted_session_counts_among_the_costs(npz, tmp_path, use_backbone):
+    class Interrupted(Scaled):
+        def forward(self, x):
+            time.sleep(0.01)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            calls.append(len(x))
+            return super().forward(x)
+
+    calls: list[int] = []
+    use_backbone(Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        run(npz, tmp_path, batch_size=256)
+    [path] = tmp_path.glob("*/*/*.zarr")
+    interrupted = read_info(path).cost["seconds"]
+    calls.clear()
+    use_backbone(Scaled())
+    [again] = run(npz, tmp_path, batch_size=256)
+    assert interrupted > 0.01
+    assert again.store.info.cost["seconds"] == pytest.approx(interrupted + again.seconds)
 
 
 def test_energy_of_some_sessions_is_not_told_as_that_of_all(npz, tmp_path):
