@@ -11,7 +11,8 @@ from pathlib import Path
 
 from medplus.datasets import cache
 from medplus.doctor.data import cache_need
-from medplus.doctor.finding import Finding, Mark, Places, in_bytes
+from medplus.doctor.finding import Finding, Mark, Places
+from medplus.naming import in_bytes
 
 _SCANT = 1e9
 _TRUE = ("1", "ON", "YES", "TRUE")
