@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from medplus.runs.ledger import run_folder
+import xxhash
+
+from medplus.runs.ledger import PREDICTIONS_FILE, RECORD_FILE, run_folder
 from medplus.runs.record import RunRecord
+from medplus.seal import seal
 from medplus.spec import ExtractSpec
 
 
@@ -51,3 +55,13 @@ def make_record(
     }
     named = {"protocol": protocol, "dataset": dataset, "size": size, "backbone": backbone}
     return RunRecord(**{**known, **named, "weights": weights, "run_id": run_id, **fields})
+
+
+def write_record_for(folder: Path) -> None:
+    """Write a sealed record that vouches for the predictions in a folder: a stranger can, too."""
+    content = (folder / PREDICTIONS_FILE).read_bytes()
+    document = {
+        **make_record().to_dict(),
+        "files": {PREDICTIONS_FILE: xxhash.xxh3_128_hexdigest(content)},
+    }
+    (folder / RECORD_FILE).write_text(json.dumps(seal(document)))

@@ -79,6 +79,7 @@ def _show(done: Quickstart) -> None:
     console.print("Test scores in percent; k and learning rate chosen on val\n")
     print_table(columns, rows)
     root, run, frozen = done.root, done.finetuned, done.frozen
+    name = run.backbone if run.weights != "none" else "resnet18"
     was = f" (frozen, with a probe: {percent(frozen.probe_acc)})" if frozen else ""
     acc, area = percent(run.metrics["test"]["acc"]), percent(run.metrics["test"]["auc"])
     console.print(
@@ -86,8 +87,7 @@ def _show(done: Quickstart) -> None:
 Trained end to end for {run.epochs_run} epochs, {run.backbone} reaches ACC {acc}, AUC {area} on \
 {run.dataset}, {run.size} px{was}.
 
-These images are synthetic and the network is random: the numbers show that it works, \
-nothing more.
+These images are synthetic: the numbers show how things are done, and say nothing about medicine.
 
 Where it lies ({done.seconds:.0f} s)
   {root}/data          the phantoms, in MedMNIST's npz layout
@@ -100,10 +100,10 @@ Where it lies ({done.seconds:.0f} s)
 
 Next, on real data
   medplus download breastmnist
-  medplus extract --dataset breastmnist --size 28 --backbone resnet18
-  medplus knn     --dataset breastmnist --size 28 --backbone resnet18 --k 1,5,11
-  medplus probe   --dataset breastmnist --size 28 --backbone resnet18
-  medplus finetune --dataset breastmnist --size 28 --backbone resnet18 --recipe modern
+  medplus extract --dataset breastmnist --size 28 --backbone {name}
+  medplus knn     --dataset breastmnist --size 28 --backbone {name} --k 1,5,11
+  medplus probe   --dataset breastmnist --size 28 --backbone {name} --recipe grid
+  medplus finetune --dataset breastmnist --size 28 --backbone {name} --recipe modern
   medplus report  runs --out report --against paper""",
         soft_wrap=True,
     )

@@ -194,7 +194,7 @@ def _heads(job: Job) -> int:
 
 
 def _nbytes(job: Job, counts: Counts, network: Network) -> int:
-    labels = counts.n_labels + 8
+    labels = counts.n_labels + 8  # and the index
     if job.kind == "extract":
         width = 2 if job.spec.dtype == "float16" else 4
         return counts.total * (network.dim * width + labels)

@@ -260,9 +260,11 @@ def _check_backbone(name: str) -> None:
             f"{name} is code, which medplus runs only where a command line names it; extract with "
             f"--backbone {name}, then run knn and probe on the store"
         )
-    if name not in (ALL, PIXELS, *backbone_sources.PAPER, *backbone_sources.PAPER.values()):
-        backbone_sources.expand([name])
-        backbone_sources.is_pattern(name) or backbone_sources.resolve(name)
+    papers = backbone_sources.PAPER
+    if name in (ALL, PIXELS, *papers, *papers.values()) or backbone_sources.is_trained(name):
+        return
+    for each in backbone_sources.expand([name]):
+        backbone_sources.resolve(each)
 
 
 def _check_weights(file: _File) -> None:

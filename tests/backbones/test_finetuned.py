@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from medplus.backbones import networks
 from medplus.backbones.build import load_backbone
 from medplus.backbones.finetuned import (
     NETWORK_FILE,
@@ -27,7 +26,9 @@ from medplus.backbones.finetuned import (
     trained_sha256,
     write_network,
 )
+from medplus.backbones.modules import PreLogits
 from medplus.backbones.sources import PAPER, describe, resolve
+from medplus.backbones.sources import timm as timm_source
 from medplus.errors import BackboneError, MedplusError, UsageError
 from medplus.preprocess import PreprocessSpec
 from medplus.tensorfile import write_tensors
@@ -166,16 +167,17 @@ def test_any_text_is_a_run_or_not(name):
 def test_small_networks_are_loaded_with_the_weights_of_the_run(name, write_run, monkeypatch):
     if name == "hf-hub":  # a name with a slash, as if the hub had this network
         name = "hf-hub:some/net@v1"
-        build_timm = networks._build_timm
+        make = timm_source.make
         monkeypatch.setattr(
-            networks, "_build_timm", lambda tag, *rest: build_timm("test_resnet.r160_in1k", *rest)
+            timm_source, "make", lambda tag, *rest: make("test_resnet.r160_in1k", *rest)
         )
     folder, network = write_run(name)
     found = load_backbone(str(folder))
     assert_equal_states(found.module.state_dict(), network.backbone.state_dict())
-    assert found.name == f"{resolve(name)[0]}@seed1-00000001"
-    assert found.tag == f"{resolve(name)[1]}@seed1-00000001"
-    assert found.architecture == resolve(name)
+    began_as = resolve(name)
+    assert found.name == f"{began_as.name}@seed1-00000001"
+    assert found.tag == f"{began_as.tag}@seed1-00000001"
+    assert found.architecture == (began_as.name, began_as.tag)
     assert found.run_id == "seed1-00000001"
 
 
@@ -201,10 +203,11 @@ def test_name_tag_and_label_say_which_run_it_is(run):
     for path in (folder, f"{folder}/", folder / NETWORK_FILE):
         found = load_backbone(str(path))
         assert found.name == f"{NAME}@seed1-00000001"
-        assert found.tag == f"{resolve(NAME)[1]}@seed1-00000001"
+        assert found.tag == f"{resolve(NAME).tag}@seed1-00000001"
         assert found.weights == str((folder / NETWORK_FILE).resolve())
         assert found.feature == "prelogits"
-        assert resolve(str(path)) == (found.name, found.tag)
+        ref = resolve(str(path))
+        assert (ref.name, ref.tag) == (found.name, found.tag)
 
 
 def test_a_relative_path_gives_an_absolute_label(run, monkeypatch):
@@ -222,7 +225,8 @@ def test_run_is_frozen_and_in_eval_mode_unless_it_is_to_be_trained_on(run):
 
 
 def test_run_of_sam_has_its_tables_baked_only_when_frozen(write_run, monkeypatch, small_sam):
-    monkeypatch.setattr(networks, "_build_timm", lambda *_: small_sam())
+    half = (0.5,) * 3
+    monkeypatch.setattr(timm_source, "make", lambda *_: (PreLogits(small_sam()), half, half))
     folder, network = write_run("samvit_base_patch16")
     frozen, trainable = (load_backbone(str(folder), frozen=flag) for flag in (True, False))
     assert_equal_states(trainable.module.state_dict(), network.backbone.state_dict())
@@ -253,7 +257,8 @@ def test_run_of_a_run_is_named_after_the_last_and_loaded(run, write_run):
     folder, _ = run
     second, network = write_run(str(folder), seed=2, weights="pretrained")
     description = read_description(second)
-    assert (description.backbone, description.tag) == resolve(NAME)
+    ref = resolve(NAME)
+    assert (description.backbone, description.tag) == (ref.name, ref.tag)
     assert description.weights_sha256 == trained_sha256(folder)
     found = load_backbone(str(second))
     assert found.name == f"{NAME}@seed2-00000002"
@@ -391,7 +396,7 @@ def test_weights_that_do_not_fit_the_architecture_are_refused_with_the_key(run, 
     del state["backbone.network.conv_stem.weight"]
     write_network(tmp_path / NETWORK_FILE, state, description)
     message = message_of(BackboneError, tmp_path)
-    assert f"do not fit {resolve(NAME)[1]}" in message
+    assert f"do not fit {resolve(NAME).tag}" in message
     assert "conv_stem.weight" in message
 
 
@@ -459,7 +464,7 @@ def test_a_run_that_is_finished_by_now_or_not_yet_is_found_for_the_user(
 def test_a_folder_of_the_name_of_a_network_does_not_hide_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("resnet18").mkdir()
-    assert resolve("resnet18") == ("resnet18", "resnet18.a1_in1k")
+    assert resolve("resnet18").tag == "resnet18.a1_in1k"
     Path("toynet").mkdir()
     with pytest.raises(UsageError, match="toynet is no fine-tuned run"):
         resolve("toynet")

@@ -12,9 +12,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from medplus.backbones import pythonfile
 from medplus.backbones.build import load_backbone
-from medplus.backbones.sources import describe, resolve
+from medplus.backbones.sources import describe, python, resolve
 from medplus.embeddings.extract import extract
 from medplus.embeddings.select import find_store
 from medplus.errors import BackboneError, MedplusError, StoreError, UsageError
@@ -58,9 +57,9 @@ def test_the_name_has_the_files_digest(write: Write) -> None:
     file = write()
     digest = hashlib.sha256(SOURCE.encode()).hexdigest()[:16]
 
-    assert resolve(file) == ("mine.py", f"mine.py@{digest}")
-    assert resolve(f"{file}:backbone") == ("mine.py", f"mine.py@{digest}")
-    assert resolve(f"{file}:grey") == ("mine.py:grey", f"mine.py:grey@{digest}")
+    for spelling, name in [("", "mine.py"), (":backbone", "mine.py"), (":grey", "mine.py:grey")]:
+        ref = resolve(f"{file}{spelling}")
+        assert (ref.name, ref.tag) == (name, f"{name}@{digest}")
 
 
 def test_names_are_found_without_running_the_file(write: Write, tmp_path: Path) -> None:
@@ -232,4 +231,4 @@ def test_a_missing_file_is_said(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_which_names_are_python_files(name: str, expected: bool) -> None:
-    assert pythonfile.is_python_file(name) is expected
+    assert python.claims(name) is expected

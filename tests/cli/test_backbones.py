@@ -25,6 +25,8 @@ def test_lists_the_papers_ten_and_pixels(cli: Callable) -> None:
 
     dims = {row["name"]: row["dim"] for row in listed}
     assert dims.pop("pixels") == 28 * 28
+    demo = {name: dims.pop(name) for name in list(dims) if name.startswith("efficientnet_lite")}
+    assert set(demo.values()) == {1280}
     assert dims == PAPER_DIMS
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ def asked(cli: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[
     def run(*arguments: object) -> dict[str, Any]:
         calls: list[dict[str, Any]] = []
 
-        def remember(datasets: Any, sizes: Any, backbones: Any, seeds: Any, **more: Any) -> Any:
-            calls.append({"names": (datasets, sizes, backbones, seeds), **more})
+        def remember(specs: Any, seeds: Any, **more: Any) -> Any:
+            names = [(spec.dataset, spec.size, spec.backbone) for spec in specs]
+            chosen = {"weights": specs[0].weights, "fit": specs[0].fit}
+            calls.append({"names": names, "seeds": seeds, **chosen, **more})
             return []
 
         monkeypatch.setattr(medplus.training, "finetune_all", remember)
@@ -43,12 +46,13 @@ NAMES = ("--dataset", "toy.npz", "--backbone", "pixels")
 def test_defaults(asked: Callable) -> None:
     call = asked(*NAMES)
 
-    assert call.pop("names") == (["toy.npz"], [None], ["pixels"], PAPER_SEEDS[:1])
+    assert call.pop("names") == [("toy.npz", None, "pixels")]
+    assert call.pop("seeds") == PAPER_SEEDS[:1]
     assert isinstance(call.pop("watch"), OnConsole)
     assert callable(call.pop("progress"))
     given = {name: value for name, value in call.items() if value is not None}
     assert given == {
-        "recipe": "paper", "weights": "pretrained", "compiled": False, "device": "auto",
+        "recipe": "paper", "compiled": False, "device": "auto",
         "devices": 1, "resume": True, "overwrite": False, "keep": "best",
         "data_root": Path("data"), "runs": Path("runs"),
     }  # fmt: skip
@@ -60,9 +64,9 @@ def test_names_repeat_or_take_commas(asked: Callable) -> None:
         "--backbone", "resnet18, vgg16", "--seed", "3,1", "--seed", "2",
     )  # fmt: skip
 
-    assert call["names"] == (
-        ["a.npz", "b.npz"], [28, 64], ["pixels", "resnet18", "vgg16"], (3, 1, 2)
-    )  # fmt: skip
+    backbones = ["pixels", "resnet18", "vgg16"]
+    assert call["names"] == list(product(["a.npz", "b.npz"], [28, 64], backbones))
+    assert call["seeds"] == (3, 1, 2)
 
 
 def test_every_flag_arrives(asked: Callable) -> None:
@@ -132,7 +136,8 @@ def config(tmp_path: Path) -> Callable[[str], Path]:
 def test_all_options_may_stand_in_a_file(asked: Callable, config: Callable) -> None:
     call = asked("--config", config(FILE))
 
-    assert call["names"] == (["a.npz", "b.npz"], [None], ["pixels"], (3, 1))
+    assert call["names"] == [("a.npz", None, "pixels"), ("b.npz", None, "pixels")]
+    assert call["seeds"] == (3, 1)
     expected = {
         "recipe": "modern", "batch_size": "auto", "lr": 0.001, "epochs": 7, "flip": "none",
         "precision": "bf16", "deterministic": True, "fused": False, "channels_last": False,
@@ -148,7 +153,8 @@ def test_flags_win_over_the_file(asked: Callable, config: Callable) -> None:
         "--no-deterministic", "--fused", "--resume", "--epochs", "2", "--recipe", "paper",
     )  # fmt: skip
 
-    assert call["names"] == (["c.npz"], [None], ["pixels"], (9,))
+    assert call["names"] == [("c.npz", None, "pixels")]
+    assert call["seeds"] == (9,)
     expected = {
         "batch_size": 16, "deterministic": False, "fused": True, "resume": True, "epochs": 2,
         "recipe": "paper", "lr": 0.001, "overwrite": True,

@@ -12,15 +12,20 @@ PHANTOM = ("phantom", "--dataset", "breastmnist", "--samples", "60", "--out", "p
 
 
 def test_document_names_every_file(cli: Callable) -> None:
-    document = cli(*PHANTOM, "--size", "28,64", "--seed", "3", "--json").document
+    several = ("--dataset", "breastmnist,octmnist", "--size", "28,64", "--seed", "3")
+    ran = cli("phantom", *several, "--samples", "60", "--out", "ph", "--preview", "p.png", "--json")
 
-    assert [p["size"] for p in document["phantoms"]] == [28, 64]
-    assert document["preview"] is None
-    for entry in document["phantoms"]:
+    phantoms = ran.document["phantoms"]
+    assert [(p["dataset"], p["size"]) for p in phantoms] == [
+        (dataset, size) for dataset in ("breastmnist", "octmnist") for size in (28, 64)
+    ]
+    assert ran.document["preview"] == "p.png"
+    for entry in phantoms:
         with np.load(entry["path"]) as arrays:
             for split, count in entry["splits"].items():
                 assert arrays[f"{split}_images"].shape == (count, entry["size"], entry["size"])
-        assert (entry["dataset"], entry["seed"]) == ("breastmnist", 3)
+        assert (entry["seed"], entry["difficulty"]) == (3, 0.5)
+    assert cli(*PHANTOM, "--json").document["preview"] is None
 
 
 def test_shown_files_and_preview(cli: Callable) -> None:

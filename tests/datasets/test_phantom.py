@@ -6,18 +6,15 @@ import json
 import subprocess
 import sys
 from functools import cache
-from pathlib import Path
 
 import medmnist
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from medplus.cli.main import medplus
 from medplus.datasets import catalog
 from medplus.datasets.phantom import (
     Scene,
@@ -347,7 +344,7 @@ def test_least_number_of_samples_is_enough(tmp_path):
     assert write_phantom("bloodmnist", 28, tmp_path, samples=24).exists()
 
 
-# --- preview and command ------------------------------------------------------------------------
+# --- preview ----------------------------------------------------------------------------------
 
 
 def test_contact_sheet_has_a_row_per_class_and_shows_the_phantom():
@@ -370,51 +367,6 @@ def test_contact_sheet_shows_chest_findings_alone():
     alone = Scene("chestmnist", "train", 10_000, (1, *[0] * 13), 0, 0.5)
     windows = np.lib.stride_tricks.sliding_window_view(sheet[:80, 150:250, 0], (28, 28))
     assert (windows == render([alone], 28)[0]).all(axis=(2, 3)).sum() == 1
-
-
-def test_command_writes_files_and_one_json_document(tmp_path):
-    arguments = ["--dataset", "breastmnist,octmnist", "--size", "28", "--size", "64"]
-    arguments += ["--out", str(tmp_path / "data"), "--samples", "24", "--seed", "4", "--json"]
-    arguments += ["--preview", str(tmp_path / "pictures" / "sheet.png")]
-    result = CliRunner().invoke(medplus, ["phantom", *arguments], catch_exceptions=False)
-    assert result.exit_code == 0
-    document = json.loads(result.stdout)
-    assert [(entry["dataset"], entry["size"]) for entry in document["phantoms"]] == [
-        ("breastmnist", 28),
-        ("breastmnist", 64),
-        ("octmnist", 28),
-        ("octmnist", 64),
-    ]
-    for entry in document["phantoms"]:
-        assert (entry["seed"], entry["difficulty"]) == (4, 0.5)
-        with np.load(entry["path"]) as file:
-            for split, count in entry["splits"].items():
-                assert file[f"{split}_images"].shape[:2] == (count, entry["size"])
-    assert Path(document["preview"]).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-
-
-def test_command_lists_what_it_wrote(tmp_path):
-    arguments = ["--dataset", "breastmnist", "--size", "28", "--out", str(tmp_path)]
-    result = CliRunner().invoke(
-        medplus, ["phantom", *arguments, "--samples", "10"], catch_exceptions=False
-    )
-    path = tmp_path / "breastmnist.npz"
-    assert path.exists()
-    assert f"{path}  28 px  10 images" in result.stdout
-
-
-def test_command_checks_every_dataset_before_it_writes_the_first(tmp_path):
-    arguments = ["--dataset", "breastmnist", "--dataset", "nosuch", "--out", str(tmp_path)]
-    result = CliRunner().invoke(medplus, ["phantom", *arguments])
-    assert isinstance(result.exception, UsageError)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_command_refuses_a_size_that_is_no_number(tmp_path):
-    arguments = ["--dataset", "breastmnist", "--size", "28px", "--out", str(tmp_path)]
-    result = CliRunner().invoke(medplus, ["phantom", *arguments])
-    assert isinstance(result.exception, UsageError)
-    assert "28px is not a size" in str(result.exception)
 
 
 def test_help_imports_nothing_heavy():

@@ -32,6 +32,7 @@ from medplus.sweep.gridfile import read_grid
 from medplus.tensorfile import read_tensors, write_tensors
 from medplus.yamlfile import read_yaml
 from tests.hostile.makers import write_npz
+from tests.records import make_record, write_record_for
 
 _READING = Reading(8, "squash", "auto", None)
 _PATHS = [f"{word}/{i}.png" for word in "ab" for i in range(4)]
@@ -126,14 +127,12 @@ def _safetensors() -> bytes:
 
 
 def _record() -> bytes:
-    record = {
-        "schema_version": 1, "run_id": "knn-0", "path": "runs/x", "protocol": "knn",
-        "dataset": "toy", "size": 8, "backbone": "pixels", "task": "binary-class", "n_classes": 2,
-        "data_source": "custom", "licence": "", "weights": "none", "k": 5,
-        "metrics": {"test": {"acc": 0.5, "auc": 0.5}}, "seconds": 1.0, "cost": {"device": "cpu"},
-        "config": {"k": 5}, "environment": {"python": "3.11"}, "created": "2026-01-01T00:00:00Z",
-    }  # fmt: skip
-    return json.dumps(record).encode()
+    return json.dumps(seal(make_record(protocol="knn", k=5).to_dict())).encode()
+
+
+def _read_predictions(path: Path) -> None:
+    write_record_for(path.parent)
+    read_predictions(path.parent)
 
 
 def _store() -> bytes:
@@ -188,7 +187,7 @@ def parsers() -> dict[str, Parser]:
         Parser("zarr.json", _store, _read_store),
         Parser("record.json", _record, lambda path: read_record(path.parent)),
         Parser("predictions.npz", lambda: _saved(lambda file: np.savez(file, **scores)),
-               lambda path: read_predictions(path.parent)),
+               _read_predictions),
         Parser("w.safetensors", _safetensors, lambda path: state_sha256(read_weights_file(path))),
         Parser("w.pth", lambda: _saved(lambda file: torch.save(_state(), file)),
                lambda path: state_sha256(read_weights_file(path))),

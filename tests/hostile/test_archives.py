@@ -17,6 +17,7 @@ from medplus.runs.ledger import read_predictions
 from medplus.vocabulary import SPLITS
 from tests.hostile.limits import outcome
 from tests.hostile.makers import Trap, arrays, npy, npy_of, write_npz
+from tests.records import write_record_for
 
 MANY = 10**12
 MUCH = 1 << 27  # twice what a child may take
@@ -115,6 +116,7 @@ def test_float_pixels_are_refused_whatever_they_are(value, tmp_path):
 
 def test_predictions_that_numpy_writes_are_read(tmp_path):
     np.savez(tmp_path / "predictions.npz", test_score=np.ones((3, 2), np.float32))
+    write_record_for(tmp_path)
     assert outcome(lambda: read_predictions(tmp_path)) == "done"
     assert read_predictions(tmp_path)["test_score"].shape == (3, 2)
 
@@ -124,12 +126,14 @@ def test_predictions_that_inflate_to_too_much_are_refused(name, tmp_path):
     data = npy_of("|u1", (MUCH,), bytes(MUCH))
     with zipfile.ZipFile(tmp_path / "predictions.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(name, data)
+    write_record_for(tmp_path)
     assert outcome(lambda: read_predictions(tmp_path)).startswith("refused: ")
 
 
 def test_predictions_that_declare_a_trillion_elements_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "predictions.npz", "w") as archive:
         archive.writestr("test_score.npy", npy_of("<f4", (MANY, 2), b"xx"))
+    write_record_for(tmp_path)
     assert outcome(lambda: read_predictions(tmp_path)).startswith("refused: ")
 
 
@@ -140,6 +144,7 @@ def test_pickle_in_place_of_predictions_is_refused_and_never_run(bare, tmp_path)
         path.write_bytes(pickle.dumps(Trap(sprung)))
     else:
         np.savez(path, test_score=np.array([Trap(sprung)], object))
+    write_record_for(tmp_path)
     with pytest.raises(RunError, match="damaged"):
         read_predictions(tmp_path)
     assert not sprung.exists()

@@ -16,7 +16,7 @@ RUNS_CODE = {
     "torch.jit.load", "torch.package.PackageImporter", "os.system", "os.popen", "pd.read_pickle",
     "runpy.run_path",
 }  # fmt: skip
-ALLOWED = {"backbones/pythonfile.py: exec"}
+ALLOWED = {"backbones/sources/python.py: exec"}
 
 
 def risks(tree: ast.AST) -> Iterator[str]:

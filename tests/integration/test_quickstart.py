@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from medplus import quickstart
+from medplus.backbones.sources import demo
 from medplus.reporting import report
 
 DATASETS = ("breastmnist", "bloodmnist", "chestmnist")
@@ -44,8 +45,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the network, the larger size and the report out: one test has them."""
     monkeypatch.setattr(quickstart, "SIZES", (28,))
-    monkeypatch.setattr(quickstart, "BACKBONES", ("pixels",))
-    monkeypatch.setattr(quickstart, "FINETUNED", ("bloodmnist", 28, "pixels"))
+    monkeypatch.setattr(quickstart, "choose_network", lambda: ("pixels", "none"))
+    monkeypatch.setattr(quickstart, "FINETUNED", ("bloodmnist", 28))
     monkeypatch.setattr(report, "write_report", lambda analysis, out: [out / "index.html"])
 
 
@@ -55,7 +56,19 @@ def run(cli: Callable, *more: object) -> Any:
     return ran
 
 
-def test_goes_the_whole_way_and_says_what_to_do_next(cli: Callable, leftovers: Callable) -> None:
+@pytest.mark.parametrize(
+    ("network", "weights"),
+    [
+        ("efficientnet_lite0", "pretrained"),
+        pytest.param("mobilenetv3_small_050", "none", marks=pytest.mark.extensive),
+    ],
+)
+def test_goes_the_whole_way_and_says_what_to_do_next(
+    network: str, weights: str, cli: Callable, leftovers: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if network not in demo.available():
+        network, weights = "mobilenetv3_small_050", "none"
+    monkeypatch.setattr(quickstart, "choose_network", lambda: (network, weights))
     ran = run(cli)
 
     for number in "123456":
@@ -70,7 +83,7 @@ def test_goes_the_whole_way_and_says_what_to_do_next(cli: Callable, leftovers: C
     assert (finetuned / "learning_curve.png").exists()
     assert Path("quickstart/report/index.html").exists()
     assert len(list(Path("quickstart/report/figures").glob("*.png"))) >= 5
-    assert "Trained end to end for 1 epochs, mobilenetv3_small_050 reaches ACC" in ran.out
+    assert f"Trained end to end for 1 epochs, {network} reaches ACC" in ran.out
     assert "(frozen, with a probe: " in ran.out
     assert leftovers(Path()) == []
     steps = [line.split("(")[0] for line in ran.out.splitlines() if "medplus extract" in line]

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medplus.spec import ExtractSpec
 from medplus.sweep.engines.attempts import Attempts
 from medplus.sweep.events import Doing, Ended, Event, Started
-from medplus.sweep.grid import Cell
 from medplus.sweep.job import Job, Task
 
-CELL = Cell("toy", 28, "pixels")
-EXTRACT, KNN, PROBE = (Job(kind, CELL, "none", {}, 1) for kind in ("extract", "knn", "probe"))
+SPEC = ExtractSpec("toy", 28, "pixels")
+EXTRACT, KNN, PROBE = (Job(kind, SPEC, {}, 1) for kind in ("extract", "knn", "probe"))
 TASKS = st.sampled_from([(EXTRACT, KNN, PROBE), (KNN, PROBE), (EXTRACT,), (PROBE,)])
 
 

@@ -16,20 +16,20 @@ import pytest
 from medplus import atomic
 from medplus.errors import RunError
 from medplus.lock import LockHeldError
+from medplus.spec import ExtractSpec
 from medplus.sweep.desk import FOLDER, Desk
-from medplus.sweep.grid import Cell
 from medplus.sweep.job import Job
 
-JOB = Job("extract", Cell("breastmnist", 28, "resnet18"), "none", {"dtype": "float32"}, 0)
-OTHER = Job("extract", Cell("breastmnist", 28, "vgg16"), "none", {"dtype": "float32"}, 0)
+JOB = Job("extract", ExtractSpec("breastmnist", 28, "resnet18", "none"), {"dtype": "float32"}, 0)
+OTHER = Job("extract", ExtractSpec("breastmnist", 28, "vgg16", "none"), {"dtype": "float32"}, 0)
 
 _CLAIM = """
 import sys
 from pathlib import Path
 from medplus.sweep.desk import Desk
-from medplus.sweep.grid import Cell
+from medplus.spec import ExtractSpec
 from medplus.sweep.job import Job
-job = Job("extract", Cell("breastmnist", 28, "resnet18"), "none", {"dtype": "float32"}, 0)
+job = Job("extract", ExtractSpec("breastmnist", 28, "resnet18", "none"), {"dtype": "float32"}, 0)
 with Desk(Path(sys.argv[1])).claim(job):
     print("claimed", flush=True)
     sys.stdin.readline()

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medplus.errors import UsageError
-from medplus.sweep.grid import Cell, Grid
+from medplus.spec import ExtractSpec
+from medplus.sweep.grid import Grid
 from medplus.sweep.gridfile import read_grid
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -162,15 +163,15 @@ def test_paths_are_made_absolute_and_stay_one(read, tmp_path):
     assert grid.datasets == (own, "breastmnist", str(tmp_path / "sub/other.npz"))
     assert grid.backbones == (str(folder), "resnet18")
     assert grid.weights == str(tmp_path / "weights.pt")
-    assert not grid.includes(Cell(own, None, str(folder)), "knn")
-    assert grid.includes(Cell(own, None, "resnet18"), "knn")
+    assert not grid.includes(ExtractSpec(own, None, str(folder)), "knn")
+    assert grid.includes(ExtractSpec(own, None, "resnet18"), "knn")
 
 
 def test_file_has_its_own_size_and_a_flag_the_grids(read):
     grid = read(
         "datasets: [a.npz, breastmnist]\nsizes: [28, 64]\nbackbones: pixels\nprotocols: {knn: }"
     )
-    assert [(Path(cell.dataset).name, cell.size) for cell in grid.cells()] == [
+    assert [(Path(spec.dataset).name, spec.size) for spec in grid.specs()] == [
         ("a.npz", None),
         ("breastmnist", 28),
         ("breastmnist", 64),
@@ -433,11 +434,11 @@ def test_all_in_an_exclusion_is_everything_of_the_grid(exclusion, excluded, read
         "exclude": [exclusion],
     }  # fmt: skip
     grid = read(yaml.safe_dump(document))
-    for cell in grid.cells():
-        if cell.size is None and "sizes" in exclusion:
+    for spec in grid.specs():
+        if spec.size is None and "sizes" in exclusion:
             continue  # a file's own size is none of the grid's
         for protocol, seed in (("knn", None), ("probe", 1), ("finetune", 1)):
-            assert grid.includes(cell, protocol, seed) == (protocol not in excluded), cell
+            assert grid.includes(spec, protocol, seed) == (protocol not in excluded), spec
 
 
 def test_exclusion_of_all_leaves_nothing(refusal):
@@ -508,14 +509,17 @@ def test_runs_are_the_product_less_the_exclusions(document, one_folder):
         return
     grid = read_grid(path)
     found = []
-    for cell in grid.cells():
+    for spec in grid.specs():
         for protocol in ("knn", "probe", "finetune"):
             if getattr(grid, protocol) is None:
                 continue
             if protocol != "knn":
-                found += [(*cell, protocol, seed) for seed in grid.seeds_of(cell, protocol)]
-            elif grid.includes(cell, protocol):
-                found.append((*cell, protocol, None))
+                found += [
+                    (spec.dataset, spec.size, spec.backbone, protocol, seed)
+                    for seed in grid.seeds_of(spec, protocol)
+                ]
+            elif grid.includes(spec, protocol):
+                found.append((spec.dataset, spec.size, spec.backbone, protocol, None))
     assert len(found) == len(set(found))
     assert set(found) == expected
 
@@ -523,13 +527,13 @@ def test_runs_are_the_product_less_the_exclusions(document, one_folder):
 def counts(grid: Grid) -> tuple[int, int, int, int]:
     """Return the numbers of stores, kNN runs, probes and fine-tunings."""
     knn = probes = finetunings = stores = 0
-    for cell in grid.cells():
-        k = grid.includes(cell, "knn") * len(grid.knn.k) if grid.knn else 0
-        heads = len(grid.seeds_of(cell, "probe")) if grid.probe else 0
+    for spec in grid.specs():
+        k = grid.includes(spec, "knn") * len(grid.knn.k) if grid.knn else 0
+        heads = len(grid.seeds_of(spec, "probe")) if grid.probe else 0
         if grid.probe:
             heads *= len(grid.probe.recipe.lr) * len(grid.probe.recipe.weight_decay)
         knn, probes, stores = knn + k, probes + heads, stores + bool(k or heads)
-        finetunings += len(grid.seeds_of(cell, "finetune")) if grid.finetune else 0
+        finetunings += len(grid.seeds_of(spec, "finetune")) if grid.finetune else 0
     return stores, knn, probes, finetunings
 
 

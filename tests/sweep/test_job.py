@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from medplus.sweep.grid import Cell
+from medplus.spec import ExtractSpec
 from medplus.sweep.job import Job, Task
 
 NAMES = st.sampled_from(["breastmnist", "a.npz", "/x/a.npz", "/y/a.npz", "ünï [b].npz"]) | st.text(
@@ -24,16 +24,20 @@ OPTIONS = st.fixed_dictionaries(
     {"seed": st.integers(0, 2**63 - 1)},
     optional={
         "k": st.lists(st.integers(1, 20), max_size=3),
-        "fit": st.sampled_from([None, "pad", "resize", "native"]),
-        "extract": st.dictionaries(st.sampled_from(["dtype", "precision"]), VALUES),
         "fields": st.dictionaries(st.sampled_from(["lr", "epochs"]), VALUES),
     },
 )
 JOBS = st.builds(
     Job,
     kind=st.sampled_from(["extract", "knn", "probe", "finetune"]),
-    cell=st.builds(Cell, NAMES, st.none() | st.integers(1, 999), NAMES),
-    weights=st.sampled_from(["pretrained", "none", "/w/a.pt", "/v/a.pt"]),
+    spec=st.builds(
+        ExtractSpec,
+        NAMES,
+        st.none() | st.integers(1, 999),
+        NAMES,
+        st.sampled_from(["pretrained", "none", "/w/a.pt", "/v/a.pt"]),
+        st.sampled_from([None, "pad", "resize", "native"]),
+    ),
     options=OPTIONS,
     n_runs=st.just(1),  # it follows from the options
 )
@@ -44,8 +48,8 @@ def changed(job: Job, draw: Any) -> Job:
     """Return the job with one field changed."""
     field = draw(st.sampled_from(["kind", "dataset", "size", "backbone", "weights", "options"]))
     other = draw(JOBS)
-    if field in Cell._fields:
-        return replace(job, cell=job.cell._replace(**{field: getattr(other.cell, field)}))
+    if field not in ("kind", "options"):
+        return replace(job, spec=replace(job.spec, **{field: getattr(other.spec, field)}))
     return replace(job, **{field: getattr(other, field)})
 
 
@@ -73,15 +77,18 @@ def test_id_is_a_safe_file_name_that_ends_in_eight_hex_digits(job):
 
 
 def test_id_of_a_long_name_is_still_a_files_name(tmp_path):
-    job = Job("extract", Cell(f"/data/{'x' * 250}.npz", None, "resnet18"), "none", {}, 0)
+    job = Job("extract", ExtractSpec(f"/data/{'x' * 250}.npz", None, "resnet18", "none"), {}, 0)
     (tmp_path / f"{job.id}.lock").touch()
 
 
 def test_id_is_the_same_in_every_process():
-    job = Job("probe", Cell("/x/a.npz", None, "resnet18"), "none", {"b": [1, 2.5], "a": None}, 3)
+    job = Job(
+        "probe", ExtractSpec("/x/a.npz", None, "resnet18", "none"), {"b": [1, 2.5], "a": None}, 3
+    )
     code = (
-        "from medplus.sweep.job import Job\nfrom medplus.sweep.grid import Cell\n"
-        f"print(Job('probe', Cell('/x/a.npz', None, 'resnet18'), 'none', {job.options}, 3).id)"
+        "from medplus.sweep.job import Job\nfrom medplus.spec import ExtractSpec\n"
+        "spec = ExtractSpec('/x/a.npz', None, 'resnet18', 'none')\n"
+        f"print(Job('probe', spec, {job.options}, 3).id)"
     )
     for seed in ("1", "2"):
         printed = subprocess.run(
@@ -95,22 +102,26 @@ def test_id_is_the_same_in_every_process():
 
 
 @pytest.mark.parametrize(
-    ("kind", "cell", "name"),
+    ("kind", "spec", "name"),
     [
-        ("extract", Cell("breastmnist", 64, "resnet18"), "extract breastmnist 64 resnet18"),
-        ("knn", Cell("/data/own.npz", None, "pixels"), "knn own pixels"),
-        ("finetune", Cell("breastmnist", 28, "/runs/x/id/"), "finetune breastmnist 28 id seed7"),
+        ("extract", ExtractSpec("breastmnist", 64, "resnet18"), "extract breastmnist 64 resnet18"),
+        ("knn", ExtractSpec("/data/own.npz", None, "pixels"), "knn own pixels"),
+        (
+            "finetune",
+            ExtractSpec("breastmnist", 28, "/runs/x/id/"),
+            "finetune breastmnist 28 id seed7",
+        ),
     ],
 )
-def test_name_says_the_job_in_words(kind, cell, name):
-    assert Job(kind, cell, "none", {"seed": 7}, 1).name == name
+def test_name_says_the_job_in_words(kind, spec, name):
+    assert Job(kind, spec, {"seed": 7}, 1).name == name
 
 
 @pytest.fixture
 def task():
-    cell = Cell("breastmnist", 28, "pixels")
+    spec = ExtractSpec("breastmnist", 28, "pixels")
     kinds = ("extract", "knn", "probe")
-    return Task(tuple(Job(kind, cell, "none", {}, 1) for kind in kinds), "/store", 6.0)  # type: ignore[arg-type]
+    return Task(tuple(Job(kind, spec, {}, 1) for kind in kinds), "/store", 6.0)  # type: ignore[arg-type]
 
 
 def test_task_belongs_to_the_images_that_it_reads(task):

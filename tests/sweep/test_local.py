@@ -17,12 +17,12 @@ import pytest
 
 import medplus
 from medplus.errors import SweepError
+from medplus.spec import ExtractSpec
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.desk import Desk
 from medplus.sweep.engines import local
 from medplus.sweep.engines.local import LocalEngine
 from medplus.sweep.events import Doing, Ended, Event, Started
-from medplus.sweep.grid import Cell
 from medplus.sweep.job import Job, Place, Task
 
 
@@ -52,7 +52,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def job(kind: str, dataset: str = "a", seconds: int = 0) -> Job:
-    return Job(kind, Cell(dataset, 28, "pixels"), "none", {"seconds": seconds}, 1)  # type: ignore[arg-type]
+    return Job(kind, ExtractSpec(dataset, 28, "pixels", "none"), {"seconds": seconds}, 1)  # type: ignore[arg-type]
 
 
 def chain(dataset: str = "a") -> Task:
@@ -202,9 +202,10 @@ import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 import os, performers
 from medplus.sweep.engines.local import LocalEngine
 from medplus.sweep.job import Job, Place, Task
-from medplus.sweep.grid import Cell
+from medplus.spec import ExtractSpec
 if __name__ == "__main__":
-    task = Task((Job("knn", Cell("a", 28, "pixels"), "none", {{"seconds": 0}}, 1),), None, 1.0)
+    spec = ExtractSpec("a", 28, "pixels", "none")
+    task = Task((Job("knn", spec, {{"seconds": 0}}, 1),), None, 1.0)
     place = Place(*{(place.data_root, place.store, place.runs)!r})
     for event in LocalEngine(1, perform=performers.never_end).run([task], place):
         os._exit(0)
@@ -244,7 +245,7 @@ def test_workers_begin_with_different_images(performers: types.ModuleType, place
     while len(begun) < 2:
         event = next(running)
         if isinstance(event, Started):
-            begun[event.worker] = event.job.cell.dataset
+            begun[event.worker] = event.job.spec.dataset
     running.close()
 
     assert sorted(begun.values()) == ["a", "b"]

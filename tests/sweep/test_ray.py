@@ -22,12 +22,13 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from medplus.errors import SweepError  # noqa: E402
 from medplus.runs.ledger import list_runs, read_record  # noqa: E402
+from medplus.spec import ExtractSpec  # noqa: E402
 from medplus.sweep.conduct import Sweep  # noqa: E402
 from medplus.sweep.desk import Desk  # noqa: E402
 from medplus.sweep.engines.ray import RayEngine, _Round  # noqa: E402
 from medplus.sweep.engines.ray_cluster import check_address, check_room, room  # noqa: E402
 from medplus.sweep.events import Doing, Ended, Event, Started  # noqa: E402
-from medplus.sweep.grid import Cell, Grid  # noqa: E402
+from medplus.sweep.grid import Grid  # noqa: E402
 from medplus.sweep.gridfile import read_grid  # noqa: E402
 from medplus.sweep.job import Job, Place, Task  # noqa: E402
 from medplus.sweep.work import perform  # noqa: E402
@@ -69,7 +70,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def job(kind: Any, seed: int = 1) -> Job:
-    return Job(kind, Cell("toy", 28, "pixels"), "none", {"seed": seed}, 1)
+    return Job(kind, ExtractSpec("toy", 28, "pixels", "none"), {"seed": seed}, 1)
 
 
 def task(*jobs: Job) -> Task:
@@ -359,14 +360,14 @@ import sys
 import ray
 from medplus.sweep.engines.ray import RayEngine
 from medplus.sweep.events import Ended
-from medplus.sweep.grid import Cell
+from medplus.spec import ExtractSpec
 from medplus.sweep.job import Job, Place, Task
 
 def finish(task, place, worker, tell):
     for job in task.jobs:
         tell(Ended(worker, job, "finished"))
 
-task = Task((Job("knn", Cell("toy", 28, "pixels"), "none", {}, 1),), None, 1.0)
+task = Task((Job("knn", ExtractSpec("toy", 28, "pixels", "none"), {}, 1),), None, 1.0)
 place = Place("", "", sys.argv[1], "cpu")
 print([event.outcome for event in RayEngine(_perform=finish).run([task], place)])
 print(ray.is_initialized())

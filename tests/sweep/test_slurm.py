@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medplus.errors import SweepError, UsageError
+from medplus.spec import ExtractSpec
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.desk import Desk
 from medplus.sweep.engines.slurm import SlurmEngine, SlurmSettings, read_extras
@@ -23,7 +24,6 @@ from medplus.sweep.engines.slurm_bundles import make_bundles, seconds_of
 from medplus.sweep.engines.slurm_cluster import GONE, SlurmCluster, read_states
 from medplus.sweep.engines.slurm_worker import Element, Performance, from_lines, to_line
 from medplus.sweep.events import Doing, Ended, Event, Started
-from medplus.sweep.grid import Cell
 from medplus.sweep.gridfile import read_grid
 from medplus.sweep.job import Job, Place, Task
 
@@ -31,7 +31,7 @@ submitit = pytest.importorskip("submitit")
 
 
 def job(kind: Any = "knn", dataset: str = "toy", **options: Any) -> Job:
-    return Job(kind, Cell(dataset, 28, "pixels"), "none", options, 1)
+    return Job(kind, ExtractSpec(dataset, 28, "pixels", "none"), options, 1)
 
 
 def task(seconds: float = 1.0, dataset: str = "toy", number: int = 0) -> Task:

@@ -7,8 +7,8 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medplus.spec import ExtractSpec
 from medplus.sweep.estimate import Estimator
-from medplus.sweep.grid import Cell
 from medplus.sweep.job import Job
 from medplus.sweep.plan import Plan, PlannedJob
 from medplus.sweep.summary import WorkRow, summarise
@@ -19,7 +19,7 @@ KINDS = ("extract", "knn", "probe", "finetune")
 def planned(
     kind: Any, state: Any, n_runs: int = 0, done: int = 0, seconds: float = 0.0, nbytes: int = 0
 ) -> PlannedJob:
-    job = Job(kind, Cell("breastmnist", 28, "pixels"), "none", {"seed": 1}, n_runs)
+    job = Job(kind, ExtractSpec("breastmnist", 28, "pixels", "none"), {"seed": 1}, n_runs)
     return PlannedJob(job, state, done, seconds, nbytes)
 
 

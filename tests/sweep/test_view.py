@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from medplus.spec import ExtractSpec
 from medplus.sweep import view as view_module
 from medplus.sweep.estimate import Estimator
 from medplus.sweep.events import Doing, Ended, Started
-from medplus.sweep.grid import Cell
 from medplus.sweep.job import Job, Task
 from medplus.sweep.plan import Plan, PlannedJob
 from medplus.sweep.view import Standing, View, duration
 
 
 def job(dataset: str = "breastmnist", seed: int = 1) -> Job:
-    return Job("finetune", Cell(dataset, 28, "resnet18"), "none", {"seed": seed}, 1)
+    return Job("finetune", ExtractSpec(dataset, 28, "resnet18", "none"), {"seed": seed}, 1)
 
 
 def plan(*jobs: Job, seconds: float = 10.0, finished: int = 0) -> Plan:

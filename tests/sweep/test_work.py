@@ -159,7 +159,7 @@ def test_what_others_have_done_meanwhile_is_skipped(new_sweep: Callable[..., Swe
     def listen(event: Event) -> None:
         events.append(event)
         if isinstance(event, Started) and len(events) == 1:
-            done = second if event.job.cell == first.jobs[0].cell else first
+            done = second if event.job.spec == first.jobs[0].spec else first
             work.perform(done, other.place, "elsewhere", lambda event: None)
 
     sweep.run(Here(), listen)

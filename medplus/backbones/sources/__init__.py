@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from medplus.backbones.catalog import ALEXNET, DEMO, PAPER, PIXELS, BackboneInfo
@@ -176,6 +177,8 @@ def is_at_hand(name: str) -> bool:
 
 def portable(name: str) -> str:
     """Return a name that means the same from any folder, and one for what has several."""
-    if run.claims(name) or folder.claims(name):
+    if run.claims(name):
+        return str(Path(name).absolute())
+    if folder.claims(name):
         return resolve(name).spelling
     return next((short for short, tag in {**PAPER, **DEMO}.items() if tag == name), name)

