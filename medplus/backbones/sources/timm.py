@@ -107,13 +107,27 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
     from medplus.backbones.modules import PreLogits
 
     canvas = size if fit == "native" else PAPER_CANVAS
-    network = _make(ref.tag, ref.weights_from, canvas)
+    network = make(ref.tag, ref.weights_from, canvas)
     config = network.pretrained_cfg
     spec = PreprocessSpec.fitted(tuple(config["mean"]), tuple(config["std"]), fit)
     return Built(PreLogits(network), spec)
 
 
-def _make(tag: str, weights: str, canvas: int) -> Any:
+def make(tag: str, weights: str, canvas: int) -> Any:
+    """Make the network of a full tag without its classifier, as timm has it.
+
+    Parameters
+    ----------
+    weights : str
+        ``pretrained``, ``none``, a file, or a folder of pretrained weights.
+    canvas : int
+        Height and width of the input in pixels.
+
+    Raises
+    ------
+    BackboneError
+        If it cannot be built, or its weights cannot be had or do not fit.
+    """
     import timm
 
     from_folder = is_weights_folder(weights)
