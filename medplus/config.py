@@ -193,9 +193,8 @@ def make_recipe(kind: type[RecipeT], values: dict[str, Any]) -> RecipeT:
     UsageError
         If a field is unknown or its value is not allowed; names the field and the nearest name.
     """
-    given = {name: value for name, value in values.items() if value is not None}
     try:
-        return kind.model_validate(given)
+        return kind.model_validate(_given(values))
     except ValidationError as error:
         first = error.errors()[0]
         field = str(first["loc"][0])
@@ -204,6 +203,10 @@ def make_recipe(kind: type[RecipeT], values: dict[str, Any]) -> RecipeT:
                 f"unknown field '{field}'{nearest(field, kind.model_fields)}"
             ) from None
         raise UsageError(f"{field} = {short(first['input'])}: {first['msg'].lower()}") from None
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def finetune_recipe(name: str = "paper", /, **changes: Any) -> FinetuneRecipe:
@@ -222,22 +225,16 @@ def finetune_recipe(name: str = "paper", /, **changes: Any) -> FinetuneRecipe:
     UsageError
         If the name or a field is unknown, the file cannot be read, or a value is not allowed.
     """
-    given = {field: value for field, value in changes.items() if value is not None}
-    if name in FINETUNE_RECIPES:
-        return make_recipe(FinetuneRecipe, {**FINETUNE_RECIPES[name], **given})
     if not name.endswith((".yaml", ".yml")):
-        known = ", ".join(FINETUNE_RECIPES)
-        raise UsageError(
-            f"unknown recipe '{name}'{nearest(name, FINETUNE_RECIPES)} (known: {known}, or the "
-            "path of a .yaml file)"
-        )
+        named = _named(FINETUNE_RECIPES, name, ", or the path of a .yaml file")
+        return make_recipe(FinetuneRecipe, {**named, **_given(changes)})
     fields = read_yaml(Path(name), "recipe")
     try:
         # Checked on its own first, so that what is wrong in the file is told as the file's.
         make_recipe(FinetuneRecipe, fields)
     except UsageError as error:
         raise UsageError(f"{name}: {error}") from None
-    return make_recipe(FinetuneRecipe, {**fields, **given})
+    return make_recipe(FinetuneRecipe, {**fields, **_given(changes)})
 
 
 def probe_recipe(name: str = "paper", /, **changes: Any) -> ProbeRecipe:
@@ -248,8 +245,13 @@ def probe_recipe(name: str = "paper", /, **changes: Any) -> ProbeRecipe:
     UsageError
         If the name or a field is unknown, or a value is not allowed.
     """
-    if name not in PROBE_RECIPES:
-        known = ", ".join(PROBE_RECIPES)
-        raise UsageError(f"unknown recipe '{name}'{nearest(name, PROBE_RECIPES)} (known: {known})")
-    given = {field: value for field, value in changes.items() if value is not None}
-    return make_recipe(ProbeRecipe, {**PROBE_RECIPES[name], **given})
+    return make_recipe(ProbeRecipe, {**_named(PROBE_RECIPES, name), **_given(changes)})
+
+
+def _named(recipes: dict[str, dict[str, Any]], name: str, others: str = "") -> dict[str, Any]:
+    if name not in recipes:
+        known = ", ".join(recipes)
+        raise UsageError(
+            f"unknown recipe '{name}'{nearest(name, recipes)} (known: {known}{others})"
+        )
+    return recipes[name]

@@ -1,4 +1,4 @@
-"""Names of datasets and backbones as names of files and folders, and on a terminal."""
+"""Names as files and folders and a terminal take them, and sizes in words."""
 
 from __future__ import annotations
 
@@ -22,3 +22,12 @@ def printable(text: str, keep: str = "\n") -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
+
+
+def in_bytes(n: float) -> str:
+    """Return a size in words: ``340 kB``, ``1.2 GB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.0f} {unit}" if n >= 10 or unit == "B" else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.1f} TB"

@@ -45,6 +45,13 @@ class PreprocessSpec:
     canvas: int | None = PAPER_CANVAS
     rgb: bool = True
 
+    @classmethod
+    def fitted(
+        cls, mean: tuple[float, ...], std: tuple[float, ...], fit: Fit | None
+    ) -> PreprocessSpec:
+        """Return the spec of colour images on the paper's canvas or, if native, of their size."""
+        return cls(mean, std, fit or "pad", None if fit == "native" else PAPER_CANVAS)
+
     def check(self, size: int) -> None:
         """Raise `UsageError` if images of `size` pixels cannot be fitted."""
         if self.fit == "pad" and self.canvas is not None and size > self.canvas:

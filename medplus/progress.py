@@ -46,56 +46,37 @@ def new_console(**options: Any) -> Console:
 
 def on_console(console: Console) -> Progress:
     """Return a reporter for a console: a live bar on a terminal, a line now and then elsewhere."""
-    return _bar(console) if console.is_terminal else _lines(console, _items)
+    return _bar(console, False) if console.is_terminal else _lines(console, _items)
 
 
 def bytes_on_console(console: Console) -> Progress:
     """Return a reporter of bytes; as `on_console`, in megabytes."""
-    return _bytes_bar(console) if console.is_terminal else _lines(console, _megabytes)
+    return _bar(console, True) if console.is_terminal else _lines(console, _megabytes)
 
 
-def _bar(console: Console) -> Progress:
+def _bar(console: Console, in_bytes: bool) -> Progress:
     from rich import progress
+    from rich.text import Text
+
+    class Rate(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> Text:
+            rate = task.completed / max(task.elapsed or 0, 1e-9)
+            return Text(f"{rate:.0f} {task.fields['unit']}/s" if task.completed else "")
+
+    amount, rate = (
+        (progress.DownloadColumn(), progress.TransferSpeedColumn())
+        if in_bytes
+        else (progress.TaskProgressColumn(), Rate())
+    )
 
     @contextmanager
     def task(description: str, total: int, unit: str) -> Iterator[Advance]:
         columns = (
             progress.TextColumn("{task.description}", markup=False),
-            progress.BarColumn(bar_width=24),
-            progress.TaskProgressColumn(),
-            progress.TextColumn("{task.fields[rate]}"),
-            progress.TimeRemainingColumn(),
-        )
-        start = time.monotonic()
+            progress.BarColumn(bar_width=24), amount, rate, progress.TimeRemainingColumn(),
+        )  # fmt: skip
         with progress.Progress(*columns, console=console, transient=True) as bar:
-            handle = bar.add_task(printable(description), total=total, rate="")
-            done = 0
-
-            def advance(n: int) -> None:
-                nonlocal done
-                done += n
-                rate = done / max(time.monotonic() - start, 1e-9)
-                bar.update(handle, advance=n, rate=f"{rate:.0f} {unit}/s")
-
-            yield advance
-
-    return task
-
-
-def _bytes_bar(console: Console) -> Progress:
-    from rich import progress
-
-    @contextmanager
-    def task(description: str, total: int, unit: str) -> Iterator[Advance]:
-        columns = (
-            progress.TextColumn("{task.description}", markup=False),
-            progress.BarColumn(bar_width=24),
-            progress.DownloadColumn(),
-            progress.TransferSpeedColumn(),
-            progress.TimeRemainingColumn(),
-        )
-        with progress.Progress(*columns, console=console, transient=True) as bar:
-            handle = bar.add_task(description, total=total)
+            handle = bar.add_task(printable(description), total=total, unit=unit)
             yield lambda n: bar.update(handle, advance=n)
 
     return task

@@ -121,12 +121,31 @@ def run_reference(
         UsageError, DatasetError, BackboneError, StoreError or RunError, saying what is wrong and
         what to do.
     """
+    place: dict[str, Any] = {
+        "device": config.device, "runs": config.output_path, "overwrite": overwrite,
+    }  # fmt: skip
+    training: dict[str, Any] = {
+        "recipe": "paper", "epochs": config.epochs, "lr": config.learning_rate,
+        "batch_size": config.batch_size,
+    }  # fmt: skip
     if config.training_procedure == "endToEnd":
-        return _end_to_end(config, weights, overwrite, watch)
+        from medplus.training import finetune
+
+        [record] = finetune(
+            config.dataset, config.img_size, config.architecture, config.seed, fit="pad",
+            weights=weights, data_root=config.data_path, watch=watch, **training, **place,
+        )  # fmt: skip
+        return record
     embeddings = _extract(config, store, weights, progress)
     if config.training_procedure == "kNN":
-        return _knn(config, embeddings, overwrite)
-    return _linear_probing(config, embeddings, overwrite, progress)
+        from medplus.heads.knn import knn
+
+        [record] = knn(embeddings, config.k, **place)
+    else:
+        from medplus.heads.probe import probe
+
+        [record] = probe(embeddings, config.seed, progress=progress, **training, **place)
+    return record
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,31 +220,6 @@ def _look_up(name: str, find: Callable[[str], T], place: str) -> T:
         raise UsageError(f"{place}: {error}") from None
 
 
-def _end_to_end(
-    config: ReferenceConfig, weights: str, overwrite: bool, watch: Watch | None
-) -> RunRecord:
-    from medplus.training import finetune
-
-    [record] = finetune(
-        config.dataset,
-        config.img_size,
-        config.architecture,
-        config.seed,
-        recipe="paper",
-        epochs=config.epochs,
-        lr=config.learning_rate,
-        batch_size=config.batch_size,
-        fit="pad",
-        weights=weights,
-        device=config.device,
-        data_root=config.data_path,
-        runs=config.output_path,
-        overwrite=overwrite,
-        watch=watch,
-    )
-    return record
-
-
 def _extract(
     config: ReferenceConfig, store: str | Path, weights: str, progress: Progress
 ) -> EmbeddingStore:
@@ -243,36 +237,3 @@ def _extract(
         progress=progress,
     )
     return extraction.store
-
-
-def _knn(config: ReferenceConfig, embeddings: EmbeddingStore, overwrite: bool) -> RunRecord:
-    from medplus.heads.knn import knn
-
-    [record] = knn(
-        embeddings,
-        config.k,
-        device=config.device,
-        runs=config.output_path,
-        overwrite=overwrite,
-    )
-    return record
-
-
-def _linear_probing(
-    config: ReferenceConfig, embeddings: EmbeddingStore, overwrite: bool, progress: Progress
-) -> RunRecord:
-    from medplus.heads.probe import probe
-
-    [record] = probe(
-        embeddings,
-        config.seed,
-        lr=config.learning_rate,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        recipe="paper",
-        device=config.device,
-        runs=config.output_path,
-        overwrite=overwrite,
-        progress=progress,
-    )
-    return record

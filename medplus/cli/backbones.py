@@ -94,27 +94,25 @@ def _show_fetched(fetched: list[Any], to: Path | None) -> None:
 
 
 def _show(known: list[Any]) -> None:
-    from medplus.cli.tables import Column, make_console, print_table
+    from medplus.cli.tables import Column, make_console, print_rows
 
-    columns = (
-        Column("backbone"), Column("full tag", least=22), Column("dim", right=True),
-        Column("parameters", right=True), Column("native px", right=True, rank=4),
-        Column("mean", rank=2), Column("std", rank=1), Column("licence", rank=3),
-    )  # fmt: skip
-    rows = [
-        (
-            info.name,
-            info.tag,
-            str(info.dim),
-            f"{info.n_parameters / 1e6:.1f} M" if info.n_parameters else "–",
-            str(info.native_size or "any"),
-            " ".join(f"{value:.3f}" for value in info.mean),
-            " ".join(f"{value:.3f}" for value in info.std),
-            info.licence,
-        )
-        for info in known
-    ]
-    print_table(columns, rows)
+    def numbers(values: Sequence[float]) -> str:
+        return " ".join(f"{value:.3f}" for value in values)
+
+    def millions(n: int) -> str:
+        return f"{n / 1e6:.1f} M" if n else "–"
+
+    print_rows(
+        known,
+        (Column("backbone"), lambda info: info.name),
+        (Column("full tag", least=22), lambda info: info.tag),
+        (Column("dim", right=True), lambda info: info.dim),
+        (Column("parameters", right=True), lambda info: millions(info.n_parameters)),
+        (Column("native px", right=True, rank=4), lambda info: info.native_size or "any"),
+        (Column("mean", rank=2), lambda info: numbers(info.mean)),
+        (Column("std", rank=1), lambda info: numbers(info.std)),
+        (Column("licence", rank=3), lambda info: info.licence),
+    )
     make_console().print(
         "dim is that of the pre-logits; for pixels, per channel of images of 28 px and above. "
         "Any other timm name works too.",

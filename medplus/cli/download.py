@@ -17,13 +17,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("datasets", metavar="DATASET...", nargs=-1, required=True)
-@options.several(
-    "--size",
-    "sizes",
-    default=["28"],
-    show_default=True,
-    help="28, 64, 128, 224 or all; repeat or use commas.",
-)
+@options.pixel_sizes
 @options.data_root
 @click.option(
     "--base-url",

@@ -2,82 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from medplus.cli.options import together
 from medplus.errors import UsageError
 
 if TYPE_CHECKING:
     from medplus.sweep.engines import Engine
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 
+_COUNT = click.IntRange(min=1)
+_RESOURCES: dict[str, tuple[tuple[str, ...], str, dict[str, Any]]] = {
+    "cpus": (("ray", "slurm"), "cores per job.  [default: 1]", {"type": _COUNT}),
+    "gpus": (("ray",), "GPUs per job.", {"type": click.FloatRange(min=0)}),
+    "memory": (
+        ("ray", "slurm"), "memory per job in GB.",
+        {"type": click.FloatRange(min=0, min_open=True)},
+    ),
+    "address": (("ray",), "an existing cluster (host:port, or auto); else a local one.", {}),
+    "partition": (("slurm",), "where to submit to.", {}),
+    "time": (
+        ("slurm",), "limit of an array element in minutes; it is requeued after that.",
+        {"type": _COUNT},
+    ),
+    "gres": (("slurm",), "generic resources, for example gpu:1.", {}),
+    "account": (("slurm",), "who pays.", {}),
+    "slurm": (
+        ("slurm",), "any other option of sbatch; may be repeated.",
+        {"multiple": True, "metavar": "KEY=VALUE"},
+    ),
+    "detach": (
+        ("slurm",), "submit and return; --status tells how it stands.", {"is_flag": True}
+    ),
+}  # fmt: skip
+"""Per flag: the engines that take it (any other refuses it), what it does, its option."""
 
-def engine_options(command: Command) -> Command:
-    """Add what says where the jobs run."""
-    for option in reversed(
-        (
-            click.option(
-                "--engine",
-                type=click.Choice(["local", "ray", "slurm"]),
-                default="local",
-                show_default=True,
-                help="Processes on this machine, a Ray cluster, or SLURM.",
-            ),
-            click.option(
-                "--workers",
-                type=click.IntRange(min=1),
-                help="Jobs at once.  [default: one per GPU, else 1; ray, slurm: as many as fit]",
-            ),
-            click.option(
-                "--cpus",
-                type=click.IntRange(min=1),
-                help="ray, slurm: cores per job.  [default: 1]",
-            ),
-            click.option("--gpus", type=click.FloatRange(min=0), help="ray: GPUs per job."),
-            click.option(
-                "--memory", type=click.FloatRange(min=0, min_open=True),
-                help="ray, slurm: memory per job in GB.",
-            ),
-            click.option(
-                "--address", help="ray: an existing cluster (host:port, or auto); else a local one."
-            ),
-            click.option("--partition", help="slurm: where to submit to."),
-            click.option(
-                "--time", "minutes", type=click.IntRange(min=1),
-                help="slurm: limit of an array element in minutes; it is requeued after that.",
-            ),
-            click.option("--gres", help="slurm: generic resources, for example gpu:1."),
-            click.option("--account", help="slurm: who pays."),
-            click.option(
-                "--slurm", "extra", multiple=True, metavar="KEY=VALUE",
-                help="slurm: any other option of sbatch; may be repeated.",
-            ),
-            click.option(
-                "--detach", is_flag=True,
-                help="slurm: submit and return; --status tells how it stands.",
-            ),
-        )
-    ):  # fmt: skip
-        command = option(command)
-    return command
-
-
-_ONLY = {
-    "address": ("ray",),
-    "gpus": ("ray",),
-    "cpus": ("ray", "slurm"),
-    "memory": ("ray", "slurm"),
-    "partition": ("slurm",),
-    "minutes": ("slurm",),
-    "gres": ("slurm",),
-    "account": ("slurm",),
-    "extra": ("slurm",),
-    "detach": ("slurm",),
-}
-"""Which engines take which flags: one that would do nothing is refused."""
+engine_options = together(
+    click.option(
+        "--engine",
+        type=click.Choice(["local", "ray", "slurm"]),
+        default="local",
+        show_default=True,
+        help="Processes on this machine, a Ray cluster, or SLURM.",
+    ),
+    click.option(
+        "--workers",
+        type=_COUNT,
+        help="Jobs at once.  [default: one per GPU, else 1; ray, slurm: as many as fit]",
+    ),
+    *(
+        click.option(f"--{flag}", help=f"{', '.join(engines)}: {text}", **settings)
+        for flag, (engines, text, settings) in _RESOURCES.items()
+    ),
+)
+"""The options that say where the jobs run."""
 
 
 def make_engine(name: str, workers: int | None, device: str, resources: dict[str, Any]) -> Engine:
@@ -90,11 +70,11 @@ def make_engine(name: str, workers: int | None, device: str, resources: dict[str
     """
     absent = (None, (), False)
     given = {key: value for key, value in resources.items() if not any(value is a for a in absent)}
-    for key in given:
-        if name not in _ONLY[key]:
-            flag = {"minutes": "time", "extra": "slurm"}.get(key, key)
+    for flag in given:
+        engines, *_ = _RESOURCES[flag]
+        if name not in engines:
             raise UsageError(
-                f"--{flag} means nothing to --engine {name}; it is for {' and '.join(_ONLY[key])}"
+                f"--{flag} means nothing to --engine {name}; it is for {' and '.join(engines)}"
             )
     if name == "ray":
         from medplus.sweep.engines.ray import RayEngine
@@ -106,12 +86,11 @@ def make_engine(name: str, workers: int | None, device: str, resources: dict[str
     if name == "slurm":
         from medplus.sweep.engines.slurm import SlurmEngine, SlurmSettings, read_extras
 
-        names = ("partition", "minutes", "gres", "cpus", "account")
-        asked = {key: given[key] for key in names if key in given}
-        settings = SlurmSettings(
-            **asked, memory_gb=given.get("memory"), extras=read_extras(given.get("extra", ()))
-        )
-        return SlurmEngine(workers, settings, detach="detach" in given)
+        spelled = {"time": "minutes", "memory": "memory_gb"}
+        extras = read_extras(given.pop("slurm", ()))
+        detach = given.pop("detach", False)
+        asked = {spelled.get(flag, flag): value for flag, value in given.items()}
+        return SlurmEngine(workers, SlurmSettings(**asked, extras=extras), detach=detach)
     from medplus.sweep.engines.local import LocalEngine
 
     return LocalEngine(workers, device)

@@ -66,10 +66,4 @@ def evaluate(
         evaluate_run(run, store=store_root, progress=output.progress, **settings)
         for run in dict.fromkeys(runs)
     ]
-
-    def show() -> None:
-        from medplus.cli.tables import print_records
-
-        print_records(records)
-
-    output.result({"runs": [record.to_dict() for record in records]}, show)
+    output.records(records)

@@ -114,10 +114,4 @@ def finetune(
         progress=output.progress,
         **settings,
     )
-
-    def show() -> None:
-        from medplus.cli.tables import print_records
-
-        print_records(records)
-
-    output.result({"runs": [record.to_dict() for record in records]}, show)
+    output.records(records)

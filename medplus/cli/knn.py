@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from medplus.cli import options
 from medplus.cli.options import Output
-from medplus.cli.specs import select_stores, selecting
+from medplus.cli.specs import selecting
+
+if TYPE_CHECKING:
+    from medplus.embeddings.store import EmbeddingStore
 
 
 @click.command()
@@ -44,41 +46,19 @@ from medplus.cli.specs import select_stores, selecting
     help="What searches; auto is faiss, wherever it can use the device.",
 )
 @options.runs_root
-@click.option("--overwrite", is_flag=True, help="Compute runs again that exist.")
+@options.overwrite
 @options.common
 def knn(
     output: Output,
+    stores: list[EmbeddingStore],
     k: tuple[int, ...],
-    metric: str,
-    vote: str,
-    backend: str,
-    device: str,
-    runs: Path,
-    overwrite: bool,
-    **selection: Any,
+    **settings: Any,
 ) -> None:
     """Score k-nearest neighbours on stored embeddings, on val and test.
 
     The defaults are the paper's: k = 11, Euclidean distance, majority vote. ★ marks the k with the
     best val accuracy.
     """
-    stores = select_stores(device=device, **selection)
     from medplus.heads.knn import knn as run_knn
 
-    records = run_knn(
-        stores,
-        k,
-        metric=metric,
-        vote=vote,
-        backend=backend,
-        device=device,
-        runs=runs,
-        overwrite=overwrite,
-    )
-
-    def show() -> None:
-        from medplus.cli.tables import print_records
-
-        print_records(records)
-
-    output.result({"runs": [record.to_dict() for record in records]}, show)
+    output.records(run_knn(stores, k, **settings))

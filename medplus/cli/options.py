@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -16,8 +16,22 @@ from click.core import ParameterSource
 from medplus.errors import UsageError
 from medplus.naming import printable
 
+if TYPE_CHECKING:
+    from medplus.runs.record import RunRecord
+
 _LIBRARIES = r"(torch|torchvision|timm|huggingface_hub|safetensors|zarr|medmnist)(\.|$)"
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return one decorator that adds several options, which the help shows in this order."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 class Comma(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
@@ -161,6 +175,16 @@ class Output:
         else:
             show()
 
+    def records(self, records: Sequence[RunRecord]) -> None:
+        """Print runs as a result: their records with ``--json``, else a table of their scores."""
+
+        def show() -> None:
+            from medplus.cli.tables import print_records
+
+            print_records(records)
+
+        self.result({"runs": [record.to_dict() for record in records]}, show)
+
     def note(self, text: str) -> None:
         """Say something on stderr."""
         if not self._quiet:
@@ -207,11 +231,10 @@ store_root = _folder("--store", "store_root", "embeddings", "Root of the embeddi
 runs_root = _folder("--runs", "runs", "runs", "Root of the runs.")
 
 
-def device(command: Command) -> Command:
-    """Add ``--device``."""
-    return click.option(
-        "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i."
-    )(command)
+device = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i."
+)
+overwrite = click.option("--overwrite", is_flag=True, help="Compute runs again that exist.")
 
 
 def _place(text: str) -> Any:
@@ -220,46 +243,51 @@ def _place(text: str) -> Any:
     return to_place(text)
 
 
-def store_or_root(command: Command) -> Command:
-    """Add ``--store`` that may also name one store: a folder, an archive or a URL."""
-    return click.option(
-        "--store",
-        "store_root",
-        type=_place,
-        metavar="PATH",
-        default="embeddings",
-        show_default=True,
-        envvar="MEDPLUS_STORE",
-        show_envvar=True,
-        help="Root of the embedding stores; or one store: a .zarr folder, a .zarr.zip file or a "
-        "URL such as s3://bucket/NAME.zarr.",
-    )(command)
+store_or_root = click.option(
+    "--store",
+    "store_root",
+    type=_place,
+    metavar="PATH",
+    default="embeddings",
+    show_default=True,
+    envvar="MEDPLUS_STORE",
+    show_envvar=True,
+    help="Root of the embedding stores; or one store: a .zarr folder, a .zarr.zip file or a "
+    "URL such as s3://bucket/NAME.zarr.",
+)
+"""``--store`` that may also name one store."""
 
 
 def names(default_size: str, *, required: bool = True) -> Callable[[Command], Command]:
     """Add the selectors ``--dataset``, ``--size`` and ``--backbone``."""
-
-    def add(command: Command) -> Command:
-        command = several(
+    return together(
+        several(
+            "--dataset",
+            "datasets",
+            required=required,
+            help="MedMNIST flag, path of an npz file or a folder of images, or all; repeat or "
+            "use commas.",
+        ),
+        several("--size", "sizes", help=f"28, 64, 128, 224 or all.  [default: {default_size}]"),
+        several(
             "--backbone",
             "backbones",
             required=required,
             callback=named_code,
             help="timm name, alexnet, pixels, the folder of a fine-tuned run, a Python file "
             "(FILE.py[:FUNCTION]), or all (the paper's ten); repeat or use commas.",
-        )(command)
-        command = several(
-            "--size", "sizes", help=f"28, 64, 128, 224 or all.  [default: {default_size}]"
-        )(command)
-        return several(
-            "--dataset",
-            "datasets",
-            required=required,
-            help="MedMNIST flag, path of an npz file or a folder of images, or all; repeat or "
-            "use commas.",
-        )(command)
+        ),
+    )
 
-    return add
+
+pixel_sizes = several(
+    "--size",
+    "sizes",
+    default=["28"],
+    show_default=True,
+    help="28, 64, 128, 224 or all; repeat or use commas.",
+)
+"""``--size`` of files: 28 px where none is given."""
 
 
 def expand_sizes(given: Sequence[str] | None) -> list[int | None]:

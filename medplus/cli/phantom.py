@@ -18,13 +18,7 @@ from medplus.cli.options import Output
     required=True,
     help="Datasets to imitate, or all; repeat or use commas.",
 )
-@options.several(
-    "--size",
-    "sizes",
-    default=["28"],
-    show_default=True,
-    help="28, 64, 128, 224 or all; repeat or use commas.",
-)
+@options.pixel_sizes
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from medplus.cli import options
 from medplus.cli.options import Output
-from medplus.cli.specs import select_stores, selecting
+from medplus.cli.specs import selecting
+
+if TYPE_CHECKING:
+    from medplus.embeddings.store import EmbeddingStore
 
 
 @click.command()
@@ -41,48 +43,19 @@ from medplus.cli.specs import select_stores, selecting
     help="Stop after so many epochs without a better val loss.  [default: 5]",
 )
 @options.runs_root
-@click.option("--overwrite", is_flag=True, help="Compute runs again that exist.")
+@options.overwrite
 @options.common
 def probe(
     output: Output,
-    recipe: str,
+    stores: list[EmbeddingStore],
     seeds: tuple[int, ...] | None,
-    lr: tuple[float, ...] | None,
-    weight_decay: tuple[float, ...] | None,
-    epochs: int | None,
-    batch_size: int | None,
-    patience: int | None,
-    device: str,
-    runs: Path,
-    overwrite: bool,
-    **selection: Any,
+    **settings: Any,
 ) -> None:
     """Train linear probes on stored embeddings and score them on val and test.
 
     All seeds, learning rates and weight decays train at once. ★ marks each seed's best setting by
     val accuracy.
     """
-    stores = select_stores(device=device, **selection)
     from medplus.heads.probe import probe as run_probe
 
-    records = run_probe(
-        stores,
-        seeds,
-        lr=lr,
-        weight_decay=weight_decay,
-        epochs=epochs,
-        batch_size=batch_size,
-        patience=patience,
-        recipe=recipe,
-        device=device,
-        runs=runs,
-        overwrite=overwrite,
-        progress=output.progress,
-    )
-
-    def show() -> None:
-        from medplus.cli.tables import print_records
-
-        print_records(records)
-
-    output.result({"runs": [record.to_dict() for record in records]}, show)
+    output.records(run_probe(stores, seeds, progress=output.progress, **settings))

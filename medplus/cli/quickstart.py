@@ -53,31 +53,25 @@ def quickstart(output: Output, out: Path, samples: int, device: str) -> None:
 
 
 def _show(done: Quickstart) -> None:
-    from medplus.cli.tables import Column, make_console, percent, print_table
+    from medplus.cli.tables import Column, make_console, percent, print_rows
 
-    columns = (
-        Column("dataset"), Column("size", right=True), Column("backbone"),
-        Column("baseline", right=True, rank=2), Column("kNN ACC", right=True),
-        Column("kNN AUC", right=True), Column("k", right=True, rank=1),
-        Column("probe ACC", right=True), Column("probe AUC", right=True),
-    )  # fmt: skip
-    rows = [
-        (
-            row.dataset,
-            str(row.size),
-            row.backbone,
-            percent(row.baseline),
-            percent(row.knn_acc),
-            percent(row.knn_auc),
-            str(row.k),
-            f"{percent(row.probe_acc)} ± {100 * row.probe_acc_std:.2f}",
-            percent(row.probe_auc),
-        )
-        for row in done.summaries
-    ]
     console = make_console()
     console.print("Test scores in percent; k and learning rate chosen on val\n")
-    print_table(columns, rows)
+    print_rows(
+        done.summaries,
+        (Column("dataset"), lambda row: row.dataset),
+        (Column("size", right=True), lambda row: row.size),
+        (Column("backbone"), lambda row: row.backbone),
+        (Column("baseline", right=True, rank=2), lambda row: percent(row.baseline)),
+        (Column("kNN ACC", right=True), lambda row: percent(row.knn_acc)),
+        (Column("kNN AUC", right=True), lambda row: percent(row.knn_auc)),
+        (Column("k", right=True, rank=1), lambda row: row.k),
+        (
+            Column("probe ACC", right=True),
+            lambda row: f"{percent(row.probe_acc)} ± {100 * row.probe_acc_std:.2f}",
+        ),
+        (Column("probe AUC", right=True), lambda row: percent(row.probe_auc)),
+    )
     root, run, frozen = done.root, done.finetuned, done.frozen
     name = run.backbone if run.weights != "none" else "resnet18"
     was = f" (frozen, with a probe: {percent(frozen.probe_acc)})" if frozen else ""

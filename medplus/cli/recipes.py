@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
+
+from medplus.cli.options import Command, together
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
     from medplus.config import Recipe
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def recipe_options(
@@ -29,14 +29,13 @@ def recipe_options(
     """
     [kind] = {type(recipe) for recipe in recipes.values()}
 
-    def add(command: Command) -> Command:
-        for name, field in reversed(kind.model_fields.items()):
-            if name not in leave_out:
-                text = f"{field.description}  [{_defaults(name, recipes)}]"
-                command = _option(name, field, text)(command)
-        return command
-
-    return add
+    return together(
+        *(
+            _option(name, field, f"{field.description}  [{_defaults(name, recipes)}]")
+            for name, field in kind.model_fields.items()
+            if name not in leave_out
+        )
+    )
 
 
 def _defaults(name: str, recipes: Mapping[str, Recipe]) -> str:

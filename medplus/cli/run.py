@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
 from medplus.cli import options
-from medplus.cli.options import Output
+from medplus.cli.options import Command, Output
 from medplus.reference import ReferenceConfig, read_reference, run_reference
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def _reference_options(command: Command) -> Command:
@@ -71,10 +67,4 @@ def run(
         progress=output.progress,
         watch=output.watch,
     )
-
-    def show() -> None:
-        from medplus.cli.tables import print_records
-
-        print_records([record])
-
-    output.result({"runs": [record.to_dict()]}, show)
+    output.records([record])

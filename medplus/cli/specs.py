@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from medplus.cli import options
+from medplus.cli.options import Command
 from medplus.embeddings.container import Place, is_store
 from medplus.errors import UsageError
 from medplus.spec import AUTO, ExtractSpec, specs
@@ -16,8 +18,6 @@ from medplus.vocabulary import Fit, Precision, StoreDtype
 
 if TYPE_CHECKING:
     from medplus.embeddings.store import EmbeddingStore
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 _ANY = "any"
 _CHOICES: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -60,6 +60,7 @@ _CHOICES: dict[str, tuple[dict[str, Any], str, str]] = {
 EXTRACT = tuple(_CHOICES)
 TRAIN = ("weights", "fit", "group_column")
 SELECT = ("weights", "precision", "dtype", "fit", "feature")
+_SELECTORS = ("datasets", "sizes", "backbones", *SELECT, "key", "data_root", "store_root")
 
 
 def choices(*names: str, default: str | None = None) -> Callable[[Command], Command]:
@@ -83,25 +84,25 @@ def choices(*names: str, default: str | None = None) -> Callable[[Command], Comm
 
 
 def selecting(command: Command) -> Command:
-    """Add the options that select stores; what is not given matches any."""
-    for option in reversed(
-        (
-            options.names(default_size=_ANY, required=False),
-            choices(*SELECT, default=_ANY),
-            click.option(
-                "--key", help="The start of a store's key, as `medplus store ls` shows it."
-            ),
-            click.option(
-                "--data-root",
-                type=click.Path(path_type=Path, file_okay=False),
-                help="Only stores of the datasets in this folder.  [default: any]",
-            ),
-            options.store_or_root,
-            options.device,
-        )
-    ):
-        command = option(command)
-    return command
+    """Add the options that select stores, and give the command these stores as ``stores``."""
+
+    @options.names(default_size=_ANY, required=False)
+    @choices(*SELECT, default=_ANY)
+    @click.option("--key", help="The start of a store's key, as `medplus store ls` shows it.")
+    @click.option(
+        "--data-root",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Only stores of the datasets in this folder.  [default: any]",
+    )
+    @options.store_or_root
+    @options.device
+    @wraps(command)
+    def wrapped(device: str, **given: Any) -> Any:
+        selection = {name: given.pop(name) for name in _SELECTORS}
+        stores = select_stores(device=device, **selection)
+        return command(stores=stores, device=device, **given)
+
+    return wrapped  # type: ignore[return-value]
 
 
 def to_specs(

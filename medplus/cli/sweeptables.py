@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from medplus.cli.tables import Column, make_console, print_table
+from medplus.naming import in_bytes
 from medplus.sweep.plan import Plan
 from medplus.sweep.view import duration
 
@@ -24,7 +25,7 @@ def show_plan(plan: Plan, document: dict[str, Any], workers: int) -> None:
                 row["kind"], str(row["runs"]), str(row["runs_finished"]), str(row["jobs"]),
                 str(row["failed"]), str(row["left"]),
                 duration(row["seconds_left"]) if row["left"] else "",
-                _bytes(row["bytes_left"]) if row["left"] else "",
+                in_bytes(row["bytes_left"]) if row["left"] else "",
             )
             for row in rows
         ],
@@ -37,7 +38,7 @@ def show_plan(plan: Plan, document: dict[str, Any], workers: int) -> None:
         each = f" ({duration(seconds / workers)} with {workers} workers)" if workers > 1 else ""
         console.print(
             f"{left} jobs left: at most about {duration(seconds)} one after the other{each} and "
-            f"{_bytes(nbytes)} of disk. Estimated from {plan.estimator.basis}."
+            f"{in_bytes(nbytes)} of disk. Estimated from {plan.estimator.basis}."
         )
     else:
         console.print("nothing is left to do")
@@ -62,9 +63,9 @@ def show_end(document: dict[str, Any]) -> None:
     ]
     if totals["energy_joules"] is not None:
         parts.append(f"{totals['energy_joules'] / 3.6e6:.2f} kWh")
-    parts.append(f"at most {_bytes(totals['peak_memory_bytes'])} of memory")
+    parts.append(f"at most {in_bytes(totals['peak_memory_bytes'])} of memory")
     if totals["peak_device_memory_bytes"]:
-        parts.append(f"{_bytes(totals['peak_device_memory_bytes'])} on the device")
+        parts.append(f"{in_bytes(totals['peak_device_memory_bytes'])} on the device")
     console.print(f"all of it took {', '.join(parts)} on {', '.join(totals['devices']) or '-'}")
     _show_failures(document)
     if document["failed"]:
@@ -72,16 +73,6 @@ def show_end(document: dict[str, Any]) -> None:
 
 
 def _show_failures(document: dict[str, Any]) -> None:
-
     console = make_console()
     for failure in document["failed"]:
         console.print(f"failed: {failure['name']}: {failure['message']} (log: {failure['log']})")
-
-
-def _bytes(n: float) -> str:
-    """Return a size in words: ``340 kB``, ``1.2 GB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.0f} {unit}" if n >= 10 or unit == "B" else f"{n:.1f} {unit}"
-        n /= 1000
-    return f"{n:.1f} TB"

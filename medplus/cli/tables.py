@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rich import box
 from rich.cells import cell_len
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from medplus.embeddings.extract import Extraction
     from medplus.runs.record import RunRecord
 
+T = TypeVar("T")
 _PIPE_WIDTH = 1000
 _GAP = 2
 
@@ -84,6 +85,12 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
         console.print(text)
 
 
+def print_rows(rows: Iterable[T], *fields: tuple[Column, Callable[[T], object]]) -> None:
+    """Print a table of which every column says what it shows of a row."""
+    columns = [column for column, _ in fields]
+    print_table(columns, [[str(value(row)) for _, value in fields] for row in rows])
+
+
 def fit_columns(
     columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int
 ) -> tuple[list[int], list[int]]:
@@ -145,31 +152,27 @@ def _needed(columns: Sequence[Column], rows: Sequence[Sequence[str]], i: int) ->
 
 def print_extractions(extractions: Sequence[Extraction]) -> None:
     """Print what was extracted, and where it lies."""
-    columns = (
-        Column("dataset"), Column("size", right=True), Column("backbone"),
-        Column("dim", right=True, rank=3), Column("images", right=True, rank=2), Column("status"),
-        Column("chunks computed", right=True, rank=4), Column("img/s", right=True),
-        Column("store", rank=1),
-    )  # fmt: skip
-    rows = []
-    for extraction in extractions:
-        info = extraction.store.info
-        rate = extraction.images_per_second
-        chunks = extraction.chunks_computed + extraction.chunks_reused
-        rows.append(
-            (
-                info.dataset,
-                str(info.size),
-                info.backbone,
-                str(info.dim),
-                str(sum(info.n_samples.values())),
-                extraction.status,
-                f"{extraction.chunks_computed} of {chunks}",
-                "" if rate is None else f"{rate:.0f}",
-                str(extraction.store.path),
-            )
-        )
-    print_table(columns, rows)
+    print_rows(
+        extractions,
+        (Column("dataset"), lambda done: done.store.info.dataset),
+        (Column("size", right=True), lambda done: done.store.info.size),
+        (Column("backbone"), lambda done: done.store.info.backbone),
+        (Column("dim", right=True, rank=3), lambda done: done.store.info.dim),
+        (
+            Column("images", right=True, rank=2),
+            lambda done: sum(done.store.info.n_samples.values()),
+        ),
+        (Column("status"), lambda done: done.status),
+        (
+            Column("chunks computed", right=True, rank=4),
+            lambda done: f"{done.chunks_computed} of {done.chunks_computed + done.chunks_reused}",
+        ),
+        (
+            Column("img/s", right=True),
+            lambda done: "" if done.images_per_second is None else f"{done.images_per_second:.0f}",
+        ),
+        (Column("store", rank=1), lambda done: done.store.path),
+    )
 
 
 _OWN: tuple[tuple[Column, Callable[[RunRecord], str | None]], ...] = (

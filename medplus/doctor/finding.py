@@ -1,4 +1,4 @@
-"""What the doctor says, where it looks, and how it words sizes."""
+"""What the doctor says, and where it looks."""
 
 from __future__ import annotations
 
@@ -51,12 +51,3 @@ def from_error(group: Group, path: Path, error: Exception) -> Finding:
 def counted(n: int, noun: str) -> str:
     """Return ``1 store``, ``2 stores``."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-def in_bytes(n: float) -> str:
-    """Return a size in words: ``340 kB``, ``1.2 GB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.0f} {unit}" if n >= 10 or unit == "B" else f"{n:.1f} {unit}"
-        n /= 1000
-    return f"{n:.1f} TB"

@@ -7,14 +7,18 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from medplus.datasets import cache
 from medplus.doctor.data import cache_need
-from medplus.doctor.finding import Finding, Mark, Places, in_bytes
+from medplus.doctor.finding import Finding, Mark, Places
+from medplus.naming import in_bytes
 
 _SCANT = 1e9
 _TRUE = ("1", "ON", "YES", "TRUE")
+
+_said = partial(Finding, "folders")
 
 
 @dataclass
@@ -173,7 +177,3 @@ def _weights() -> Iterator[Finding]:
     else:
         told = ", and HF_HUB_OFFLINE forbids to fetch more" if offline else ""
         yield _said("ok", str(hub), f"weights of {n_models} networks{told}")
-
-
-def _said(mark: Mark, subject: str, text: str, remedy: str = "") -> Finding:
-    return Finding("folders", mark, subject, text, remedy)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from medplus.doctor.finding import Finding, Mark
+from medplus.doctor.finding import Finding
 from medplus.doctor.trial import Trial
+
+_said = partial(Finding, "hardware")
 
 
 def examine_hardware(
@@ -115,7 +118,3 @@ def _older(one: str | None, other: str) -> bool:
 
 def _named(gpus: list[str]) -> str:
     return ", ".join(f"{n} × {name}" if n > 1 else name for name, n in Counter(gpus).items())
-
-
-def _said(mark: Mark, subject: str, text: str, remedy: str = "") -> Finding:
-    return Finding("hardware", mark, subject, text, remedy)

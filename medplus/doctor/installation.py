@@ -5,26 +5,29 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from importlib import metadata
 
 from medplus._version import __version__
-from medplus.doctor.finding import Finding, Mark, counted
+from medplus.doctor.finding import Finding, counted
 from medplus.doctor.trial import Trial
 
 _TOLD = ("torch", "torchvision", "timm", "zarr", "numpy")
 _FAISS = "faiss"
 _DEVELOPMENT = "dev"
 
+_said = partial(Finding, "installation")
+
 
 def examine_installation(trials: Mapping[str, Trial]) -> Iterator[Finding]:
     """Yield what there is to say of the packages; `trials` are those that were imported."""
     python = f"{platform.python_version()} in {sys.prefix}"
-    yield Finding("installation", "ok", f"medplus {__version__}", f"Python {python}")
+    yield _said("ok", f"medplus {__version__}", f"Python {python}")
     faiss = faiss_packages()
     versions = {name: version for name in _TOLD if (version := _version(name))} | faiss
     told = ", ".join(f"{name} {version}" for name, version in versions.items())
     if told:
-        yield Finding("installation", "ok", "", told)
+        yield _said("ok", "", told)
     if len(faiss) > 1:
         both = " and ".join(f"{name} {version}" for name, version in faiss.items())
         yield _said(
@@ -114,10 +117,6 @@ def _unmet(name: str, wanted: str, installed: str | None, faiss: Mapping[str, st
         f"is not installed, medplus needs {wanted}",
         f"run pip install '{name}{wanted}'",
     )
-
-
-def _said(mark: Mark, subject: str, text: str, remedy: str = "") -> Finding:
-    return Finding("installation", mark, subject, text, remedy)
 
 
 def _pip_name(package: str) -> str:

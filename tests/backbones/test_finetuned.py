@@ -26,7 +26,6 @@ from medplus.backbones.finetuned import (
     trained_sha256,
     write_network,
 )
-from medplus.backbones.modules import PreLogits
 from medplus.backbones.sources import PAPER, describe, resolve
 from medplus.backbones.sources import timm as timm_source
 from medplus.errors import BackboneError, MedplusError, UsageError
@@ -225,8 +224,7 @@ def test_run_is_frozen_and_in_eval_mode_unless_it_is_to_be_trained_on(run):
 
 
 def test_run_of_sam_has_its_tables_baked_only_when_frozen(write_run, monkeypatch, small_sam):
-    half = (0.5,) * 3
-    monkeypatch.setattr(timm_source, "make", lambda *_: (PreLogits(small_sam()), half, half))
+    monkeypatch.setattr(timm_source, "make", lambda *_: small_sam())
     folder, network = write_run("samvit_base_patch16")
     frozen, trainable = (load_backbone(str(folder), frozen=flag) for flag in (True, False))
     assert_equal_states(trainable.module.state_dict(), network.backbone.state_dict())

@@ -7,7 +7,6 @@ import timm
 import torch
 
 from medplus.backbones.build import load_backbone
-from medplus.backbones.modules import PreLogits
 from medplus.backbones.sam import bake_sam_tables
 from medplus.backbones.sources import timm as timm_source
 
@@ -32,6 +31,7 @@ def _small_sam() -> torch.nn.Module:
     for name, parameter in network.named_parameters():
         if "pos" in name:
             torch.nn.init.normal_(parameter)
+    network.pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
     return network
 
 
@@ -74,7 +74,7 @@ def test_loaded_sam_has_its_tables_baked_for_the_canvas():
 
 
 def test_sam_that_is_to_be_trained_keeps_its_tables(monkeypatch):
-    monkeypatch.setattr(timm_source, "make", lambda *_: _made(_small_sam()))
+    monkeypatch.setattr(timm_source, "make", lambda *_: _small_sam())
     frozen, trainable = (load_backbone("samvit_base_patch16", "none", frozen=f) for f in (1, 0))
     assert trainable.module.network.pos_embed.shape[1:3] == (32, 32)
     assert frozen.module.network.pos_embed.shape[1:3] == (14, 14)
@@ -84,13 +84,9 @@ def test_sam_that_is_to_be_trained_keeps_its_tables(monkeypatch):
 
 
 def test_digest_is_of_the_weights_not_of_the_baked_tables(monkeypatch):
-    monkeypatch.setattr(timm_source, "make", lambda *_: _made(_small_sam()))
+    monkeypatch.setattr(timm_source, "make", lambda *_: _small_sam())
     digests = {
         load_backbone("samvit_base_patch16", "none", size=size, fit="native").weights_sha256
         for size in (64, 128)
     }
     assert len(digests) == 1
-
-
-def _made(network):
-    return PreLogits(network), (0.5,) * 3, (0.5,) * 3

@@ -19,7 +19,7 @@ from medplus.backbones.catalog import DEMO, BackboneInfo
 from medplus.backbones.sources import timm as timm_source
 from medplus.backbones.sources.ref import BackboneRef, Built
 from medplus.errors import BackboneError, UsageError
-from medplus.preprocess import PAPER_CANVAS, PreprocessSpec
+from medplus.preprocess import PreprocessSpec
 from medplus.spec import NONE, PRETRAINED
 from medplus.vocabulary import Fit
 
@@ -90,11 +90,9 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
     """Make the network up to its pre-logits, for an input of 224 px or, if native, of `size`."""
     from medplus.backbones.modules import PreLogits
 
-    fit = fit or "pad"
     network = classifier(ref)
     network.reset_classifier(0)
-    canvas = None if fit == "native" else PAPER_CANVAS
-    return Built(PreLogits(network), PreprocessSpec(_MEAN, _STD, fit, canvas))
+    return Built(PreLogits(network), PreprocessSpec.fitted(_MEAN, _STD, fit))
 
 
 def classifier(ref: BackboneRef) -> Any:

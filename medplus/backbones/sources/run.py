@@ -13,7 +13,7 @@ from medplus.backbones.finetuned import NetworkDescription, is_path
 from medplus.backbones.sources import demo, pixels, python, timm, torchvision
 from medplus.backbones.sources.ref import BackboneRef, Built, Source
 from medplus.errors import BackboneError, UsageError
-from medplus.preprocess import PAPER_CANVAS, PreprocessSpec
+from medplus.preprocess import PreprocessSpec
 from medplus.spec import NONE, PRETRAINED
 from medplus.vocabulary import Fit
 
@@ -100,7 +100,7 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
     run, state = finetuned.read_network(file)
     spec = run.spec
     if fit not in (None, spec.fit) and run.feature != PIXELS:
-        spec = replace(spec, fit=fit, canvas=None if fit == "native" else PAPER_CANVAS)
+        spec = replace(PreprocessSpec.fitted(spec.mean, spec.std, fit), rgb=spec.rgb)
     canvas = spec.canvas or size
     made = _code_of(file, run, code) if python.claims(run.backbone) else None
     try:

@@ -104,16 +104,17 @@ def describe(ref: BackboneRef) -> BackboneInfo:
 
 def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Built:
     """Make the network up to its pre-logits, for an input of 224 px or, if native, of `size`."""
-    fit = fit or "pad"
-    canvas = None if fit == "native" else PAPER_CANVAS
-    module, mean, std = make(ref.tag, ref.weights_from, canvas or size)
-    return Built(module, PreprocessSpec(mean, std, fit, canvas))
+    from medplus.backbones.modules import PreLogits
+
+    canvas = size if fit == "native" else PAPER_CANVAS
+    network = make(ref.tag, ref.weights_from, canvas)
+    config = network.pretrained_cfg
+    spec = PreprocessSpec.fitted(tuple(config["mean"]), tuple(config["std"]), fit)
+    return Built(PreLogits(network), spec)
 
 
-def make(
-    tag: str, weights: str, canvas: int
-) -> tuple[torch.nn.Module, tuple[float, ...], tuple[float, ...]]:
-    """Make the network of a full tag; return it with the mean and std of its input.
+def make(tag: str, weights: str, canvas: int) -> Any:
+    """Make the network of a full tag without its classifier, as timm has it.
 
     Parameters
     ----------
@@ -127,14 +128,6 @@ def make(
     BackboneError
         If it cannot be built, or its weights cannot be had or do not fit.
     """
-    from medplus.backbones.modules import PreLogits
-
-    network = _make(tag, weights, canvas)
-    config = network.pretrained_cfg
-    return PreLogits(network), tuple(config["mean"]), tuple(config["std"])
-
-
-def _make(tag: str, weights: str, canvas: int) -> Any:
     import timm
 
     from_folder = is_weights_folder(weights)

@@ -11,7 +11,7 @@ from medplus.backbones import weights as weights_io
 from medplus.backbones.catalog import ALEXNET, PAPER, BackboneInfo
 from medplus.backbones.sources.ref import BackboneRef, Built
 from medplus.backbones.weights_folder import is_weights_folder, read_folder_weights
-from medplus.preprocess import PAPER_CANVAS, PreprocessSpec
+from medplus.preprocess import PreprocessSpec
 from medplus.spec import NONE, PRETRAINED
 from medplus.vocabulary import Fit
 
@@ -64,9 +64,7 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
             module.load_state_dict(state, strict=True)
         except RuntimeError as error:
             raise weights_io.misfit(ref.tag, ref.weights_from, error) from error
-    fit = fit or "pad"
-    canvas = None if fit == "native" else PAPER_CANVAS
-    return Built(module, PreprocessSpec(_MEAN, _STD, fit, canvas))
+    return Built(module, PreprocessSpec.fitted(_MEAN, _STD, fit))
 
 
 def _state(ref: BackboneRef) -> dict[str, torch.Tensor] | None:
