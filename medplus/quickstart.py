@@ -128,7 +128,7 @@ def run_quickstart(
         )
     tell(f"2. Embeddings of {PIXELS} and {network} ({weights}) → {root / 'embeddings'}")
     extractions = extract_all(
-        specs(DATASETS, SIZES, (PIXELS, network), weights=weights, fit="native"),
+        specs(DATASETS, SIZES, dict.fromkeys((PIXELS, network)), weights=weights, fit="native"),
         device=device,
         data_root=data,
         store=root / "embeddings",

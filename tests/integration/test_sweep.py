@@ -207,5 +207,5 @@ def test_killed_twice_a_sweep_ends_as_if_it_had_not_been(
     assert json.loads(ended.stdout)["totals"]["runs"] == N_RUNS
     assert records(grid.parent / "runs") == records(grid.parent / "whole" / "runs")
     whole = embeddings(grid.parent / "whole" / "stores")
-    assert embeddings(grid.parent / "embeddings") == whole and len(whole) == 6 * 3
+    assert embeddings(grid.parent / "embeddings") == whole and len(whole) == 6 * 4
     assert leftovers(grid.parent) == []
