@@ -30,7 +30,8 @@ def _count(info: BackboneInfo, side: int) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        _network(info).eval()(torch.empty(1, 3, side, side))
+        network = _network(info).eval().requires_grad_(False)  # or the counter hooks gradients
+        network(torch.empty(1, 3, side, side))
     return int(counter.get_total_flops())
 
 

@@ -60,3 +60,8 @@ def test_sam_is_counted_at_the_size_that_it_is_run_at():
     neck = tokens * (width * 256 + 256 * 256 * 9)
     by_hand = 2 * (tokens * 3 * 16**2 * width + 12 * block + neck)
     assert count_flops(describe("samvit_base_patch16")) == by_hand
+
+
+@pytest.mark.parametrize("name", ["test_vit2", "test_vit3", "test_vit4"])
+def test_networks_that_hand_parameters_on_as_inputs_are_counted(name):
+    assert count_flops(describe(name)) > 0
