@@ -11,12 +11,12 @@ import click
 
 from medplus.cli import options
 from medplus.cli.options import Command
-from medplus.embeddings.container import Place, is_store
 from medplus.errors import UsageError
 from medplus.spec import AUTO, ExtractSpec, specs
 from medplus.vocabulary import Fit, Precision, StoreDtype
 
 if TYPE_CHECKING:
+    from medplus.embeddings.container import Place
     from medplus.embeddings.store import EmbeddingStore
 
 _ANY = "any"
@@ -139,7 +139,7 @@ def select_stores(
 ) -> list[EmbeddingStore]:
     """Return one store for every spec that the options of `selecting` name, or the one named."""
     from medplus.embeddings.select import find_stores
-    from medplus.embeddings.store import open_store
+    from medplus.embeddings.store import is_store, open_store
 
     missing = [name for name in ("dataset", "backbone") if not selection[f"{name}s"]]
     if len(missing) == 2 and is_store(store_root):
