@@ -159,6 +159,7 @@ def test_a_lost_mailbox_loses_no_ending(
     ]
 
 
+@pytest.mark.extensive  # it once took pytest's own worker down with it
 def test_an_interrupt_lets_workers_save(cluster: Cluster, place: Place, tmp_path: Path) -> None:
     saved = tmp_path / "saved"
 
