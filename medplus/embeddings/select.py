@@ -213,9 +213,13 @@ def _several(sought: Sought, stores: list[Found]) -> str:
     return "\n".join(lines)
 
 
+_TELLING = tuple(name for name in CHOICES if name != "group_column")
+"""The choices that select a store; a column of groups shows in the data's digest."""
+
+
 def _options(info: StoreInfo) -> dict[str, str]:
     """Return the flags that tell a store from others."""
-    choices = {name: value for name, value in asdict(info.spec).items() if name in CHOICES}
+    choices = {name: value for name, value in asdict(info.spec).items() if name in _TELLING}
     flags = {"size": info.size, **choices, "key": info.key[:8]}
     return {f"--{name}": str(value) for name, value in flags.items() if value is not None}
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from medplus.cli.knn import knn
+from medplus.cli.probe import probe
 from medplus.device import resolve_precision
+from medplus.embeddings.info import write_info
 from medplus.embeddings.select import find_store
 from medplus.errors import StoreError
 from medplus.seal import seal
@@ -218,3 +222,15 @@ def test_damaged_stores_match_nothing(add, tmp_path):
     (damaged.path / "zarr.json").write_text("{}")
     meant = add(precision="bf16")
     assert find_store(tmp_path, ExtractSpec("toy", 28, "toynet")).path == meant.path
+
+
+def test_only_flags_that_the_selecting_commands_have_are_named(write_store, tmp_path):
+    commands = {flag for command in (knn, probe) for p in command.params for flag in p.opts}
+    for precision in ("fp32", "bf16"):
+        store = write_store(EMBEDDINGS, LABELS, root=tmp_path, precision=precision)
+        spec = replace(store.info.spec, group_column="patient")
+        write_info(store.path, store.info.model_copy(update={"spec": spec}))
+    message = message_of(tmp_path, "toy", 28, "toynet", dtype="float16")
+    flags = {word for word in message.partition("(there: ")[2].partition(")")[0].split()
+             if word.startswith("--")}  # fmt: skip
+    assert {"--precision", "--key"} <= flags <= commands
