@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -18,6 +19,10 @@ Advance = Callable[[int], None]
 
 Progress = Callable[[str, int, str], AbstractContextManager[Advance]]
 """Opens a task: description, total number of items, unit; gives the function that advances it."""
+
+SAID = 25
+"""The level of what was read or assumed: between INFO and WARNING; the command line shows it."""
+logging.addLevelName(SAID, "DATA")
 
 _LINE_EVERY_S = 10.0
 

@@ -19,6 +19,9 @@ PIXELS = "pixels"
 PRETRAINED = "pretrained"
 NONE = "none"
 AUTO = "auto"
+NO_GROUPS = "none"
+PATTERN = "path~"
+"""Begins a group column that is no column, but a regular expression for the images' paths."""
 SCHEMA = 2
 """The version of what a store holds; it is part of every key."""
 
@@ -73,8 +76,9 @@ class ExtractSpec:
     dtype : {"float32", "float16"} or None
         How embeddings are stored; by default ``float32``.
     group_column : str or None
-        Of a folder of images: the column of its table whose groups stay in one split. It changes
-        the data, and so their digest.
+        Of a folder of images: the column of its table whose groups stay in one split; ``none``; or
+        ``path~`` and a regular expression that finds them in the images' paths. It changes the
+        data, and so their digest.
 
     Examples
     --------

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import socket
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -17,16 +18,21 @@ from urllib.request import getproxies
 
 from medplus.backbones.weights_folder import find_weights, is_weights_folder
 from medplus.errors import BackboneError, first_line
+from medplus.progress import SAID
 from medplus.spec import NONE, PRETRAINED
 
 if TYPE_CHECKING:
     import torch
 
+log = logging.getLogger(__name__)
+
 LOCAL_PREFIX = "local-dir:"
 """What timm puts before the path of a model in a folder."""
 _RANDOM_INIT_SEED = 0
 _CONNECT_TIMEOUT_S = 3.0
-_NESTED_KEYS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema")
+_AVERAGED_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "model_state_dict_ema")
+_NESTED_KEYS = (*_AVERAGED_KEYS, "state_dict", "model", "model_state_dict")
+"""Where files keep a state dict; averaged weights first, as timm takes them."""
 _LOCAL_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -127,6 +133,11 @@ def plain_state(state: object, path: Path) -> dict[str, torch.Tensor]:
         nested = next((key for key in _NESTED_KEYS if isinstance(state.get(key), Mapping)), None)
         if nested is None:
             break
+        others = [k for k in _NESTED_KEYS if k != nested and isinstance(state.get(k), Mapping)]
+        if others:
+            why = ", averaged over training, as timm does" if nested in _AVERAGED_KEYS else ""
+            log.log(SAID, "%s holds %s and %s: %s is taken%s",
+                    path, " and ".join(others), nested, nested, why)  # fmt: skip
         state = state[nested]
     if not isinstance(state, Mapping) or not state:
         raise BackboneError(f"the weights file {path} holds no state dict of tensors")
@@ -146,6 +157,48 @@ def plain_state(state: object, path: Path) -> dict[str, torch.Tensor]:
         if all(key.startswith(prefix) for key in cleaned):
             cleaned = {key.removeprefix(prefix): value for key, value in cleaned.items()}
     return cleaned
+
+
+def fitted_to(
+    state: dict[str, torch.Tensor], expected: Collection[str], tag: str, path: Path
+) -> dict[str, torch.Tensor]:
+    """Return a state without the prefix that a framework put before the names of the network's.
+
+    Keys without that prefix, such as those of a loss, are left out.
+
+    Parameters
+    ----------
+    expected : collection of str
+        The keys of the network's own state.
+
+    Raises
+    ------
+    BackboneError
+        If no key is one of the network's, or several networks of that kind are in the file.
+    """
+    prefixes = {
+        key.removesuffix(name) for key in state for name in expected
+        if key == name or key.endswith(f".{name}")
+    } if not set(state) & set(expected) else {""}  # fmt: skip
+    fits = {prefix: sum(prefix + name in state for name in expected) for prefix in prefixes}
+    best = [prefix for prefix in fits if fits[prefix] == max(fits.values())]
+    if not best:
+        raise BackboneError(
+            f"the weights {path} do not fit {tag}: the file has {_first_keys(state)}, the network "
+            f"{_first_keys(expected)}; check that file and backbone belong together"
+        )
+    if len(best) > 1:
+        raise BackboneError(
+            f"the weights file {path} holds several networks ({', '.join(sorted(best))}); save the "
+            "one that is meant in a file of its own"
+        )
+    if best[0]:
+        log.log(SAID, "%s: '%s' before the names of its tensors is dropped", path, best[0])
+    return {k.removeprefix(best[0]): v for k, v in state.items() if k.startswith(best[0])}
+
+
+def _first_keys(keys: Iterable[str]) -> str:
+    return f"{', '.join(list(keys)[:3])}, …"
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import click
 
-from medplus.cli import options
+from medplus.cli import options, specs
 from medplus.cli.options import Output
+from medplus.naming import printable
 
 
 @click.command()
+@click.argument("paths", nargs=-1, metavar="[NAME|PATH]...")
+@click.option("--size", type=click.IntRange(min=1), help="At which size folders are read.")
+@specs.choices("group_column")
 @options.data_root
 @options.common
-def datasets(output: Output, data_root: Path) -> None:
-    """List the 12 MedMNIST+ datasets, and which of their files are on disk."""
+def datasets(
+    output: Output, data_root: Path, paths: tuple[str, ...], size: int | None,
+    group_column: str | None,
+) -> None:  # fmt: skip
+    """List the 12 MedMNIST+ datasets, and which of their files are on disk.
+
+    With the names or paths of datasets: show the data card of each, which says what was read as
+    what, where its splits come from, and what to be careful of.
+    """
+    if paths:
+        _show_cards(output, paths, size, group_column, data_root)
+        return
     from medplus.datasets.catalog import FLAGS, info
     from medplus.vocabulary import SIZES
 
@@ -39,6 +54,37 @@ def datasets(output: Output, data_root: Path) -> None:
         ]
     }
     output.result(document, lambda: _show(known, on_disk, data_root))
+
+
+def _show_cards(
+    output: Output, paths: tuple[str, ...], size: int | None, group_column: str | None, root: Path
+) -> None:
+    from medplus.datasets.sources import load_dataset
+
+    card_log = logging.getLogger("medplus.datasets.card")
+    card_log.disabled = True  # it is shown anyway
+    try:
+        read = [
+            load_dataset(path, size, root, group_column=group_column, progress=output.progress)
+            for path in paths
+        ]
+    finally:
+        card_log.disabled = False
+    cards = [
+        {"dataset": d.name, "path": d.path, "size": d.size, "digest": d.card.digest}
+        | d.card.to_dict()
+        for d in read
+    ]
+
+    def show() -> None:
+        for dataset in read:
+            click.echo(printable(f"{dataset.name}, {dataset.path} at {dataset.size} px"))
+            for line in dataset.card.lines():
+                click.echo(printable(f"  {line}"))
+            for warning in dataset.card.warnings:
+                click.echo(printable(f"  WARNING: {warning}"))
+
+    output.result({"cards": cards}, show)
 
 
 def _show(known: list[Any], on_disk: dict[str, list[int]], data_root: Path) -> None:

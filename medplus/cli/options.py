@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from medplus.errors import UsageError
 from medplus.naming import printable
+from medplus.progress import SAID
 
 if TYPE_CHECKING:
     from medplus.runs.record import RunRecord
@@ -132,8 +133,22 @@ class _PrintableFormatter(logging.Formatter):
         return printable(super().format(record))
 
 
+class _Once(logging.Filter):
+    """Passes each message once: a command opens a dataset several times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        known = message in self._seen
+        self._seen.add(message)
+        return not known
+
+
 def _set_up_logging(verbose: int, quiet: bool, debug: bool) -> None:
-    level = logging.ERROR if quiet else logging.WARNING
+    level = logging.ERROR if quiet else SAID
     level = {0: level, 1: logging.INFO}.get(verbose, logging.DEBUG)
     logging.basicConfig(
         level=logging.DEBUG if debug and verbose else logging.ERROR,
@@ -142,6 +157,7 @@ def _set_up_logging(verbose: int, quiet: bool, debug: bool) -> None:
     )
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_PrintableFormatter("%(levelname)s: %(message)s"))
+        handler.addFilter(_Once())
     logging.getLogger("medplus").setLevel(level)
     if not (verbose or debug):  # our own messages say what matters
         warnings.filterwarnings("ignore", module=_LIBRARIES)

@@ -12,7 +12,7 @@ import click
 from medplus.cli import options
 from medplus.cli.options import Command
 from medplus.errors import UsageError
-from medplus.spec import AUTO, ExtractSpec, specs
+from medplus.spec import AUTO, PATTERN, ExtractSpec, specs
 from medplus.vocabulary import Fit, Precision, StoreDtype
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ _CHOICES: dict[str, tuple[dict[str, Any], str, str]] = {
     "group_column": (
         {"metavar": "NAME"},
         "Of a folder of images: the column of its table whose groups, such as patients, stay in "
-        "one split. The split remembers it.",
-        "dataset.yaml's",
+        "one split, or none. The split remembers it.",
+        "dataset.yaml's, else a column that looks like patients",
     ),
 }
 """Per choice of a spec: settings of its option, what it does, and what an extraction takes."""
@@ -73,6 +73,8 @@ def choices(*names: str, default: str | None = None) -> Callable[[Command], Comm
     """
 
     def add(command: Command) -> Command:
+        if "group_column" in names:
+            command = _with_group_pattern(command)
         for name in reversed(names):
             settings, text, own = _CHOICES[name]
             flag = f"--{name.replace('_', '-')}"
@@ -81,6 +83,26 @@ def choices(*names: str, default: str | None = None) -> Callable[[Command], Comm
         return command
 
     return add
+
+
+def _with_group_pattern(command: Command) -> Command:
+    """Add ``--group-pattern``, another way to say the group column."""
+
+    @click.option(
+        "--group-pattern",
+        metavar="REGEX",
+        help="Instead: a regular expression that finds the group in an image's path below the "
+        "folder, such as '(patient\\d+)'; its first group counts, or all that it matches.",
+    )
+    @wraps(command)
+    def wrapped(*args: Any, group_pattern: str | None, **given: Any) -> Any:
+        if group_pattern is not None:
+            if given["group_column"] is not None:
+                raise UsageError("say --group-column or --group-pattern, not both")
+            given["group_column"] = f"{PATTERN}{group_pattern}"
+        return command(*args, **given)
+
+    return wrapped  # type: ignore[return-value]
 
 
 def selecting(command: Command) -> Command:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -15,16 +14,18 @@ import numpy as np
 import numpy.typing as npt
 
 from medplus.datasets import decode, dicom
-from medplus.datasets.decode import Glance, Reading
-from medplus.datasets.files import DICOM, Sample
+from medplus.datasets.card import Card, copies
+from medplus.datasets.decode import Glance, Look, Reading
+from medplus.datasets.files import Sample, is_dicom
 from medplus.datasets.intensity import ImageFaultError
 from medplus.datasets.wording import count, quoted, some
 from medplus.datasets.workers import in_workers, worker_count
-from medplus.errors import DatasetError
+from medplus.errors import DatasetError, UsageError
 from medplus.progress import Advance
 from medplus.vocabulary import SPLITS, Split
 
-log = logging.getLogger(__name__)
+_MOST_FOR_RANGE = 500
+_LEAST_SHARE = 0.25
 
 Item = TypeVar("Item")
 Seen = TypeVar("Seen")
@@ -46,10 +47,11 @@ def fill_arrays(
     reading: Reading,
     folder: Path,
     advance: Advance,
+    card: Card,
 ) -> int:
     """Write images, labels and names of every split into `folder`; return the number of channels.
 
-    `advance` is told of the images that have been decoded.
+    The card is told what the images are; `advance` is told of the images that have been decoded.
 
     Raises
     ------
@@ -58,20 +60,64 @@ def fill_arrays(
         a header tells is told before anything is decoded.
     """
     paths = [sample.path for sample in samples]
-    n_dicom = sum(path.lower().endswith(DICOM) for path in paths)
+    n_dicom = sum(map(is_dicom, paths))
     if n_dicom:
         dicom.check_installed(root, n_dicom)
     glances = _look_at_all(root, paths, partial(_glance, root), paths, lambda n: None)
-    grey = _are_grey(root, glances, reading)
+    grey = _are_grey(root, glances, reading, card)
+    train = [sample.path for sample in samples if sample.split == "train"]
+    settled = _settle_range(root, train, reading)
     rows: list[Row] = []
     for split in SPLITS:
         members = [i for i, sample in enumerate(samples) if sample.split == split]
         rows += _lay_out(folder, split, [paths[i] for i in members], reading.size, grey)
         np.save(folder / f"{split}_labels.npy", labels[members])
-    read = partial(_read, root, reading, grey)
-    contents = _look_at_all(root, [row.path for row in rows], read, rows, advance)
-    _warn_of_copies(root, samples, contents)
+    read = partial(_read, root, settled, grey)
+    looks = _look_at_all(root, [row.path for row in rows], read, rows, advance)
+    if settled.ends is not None:
+        card.images += "; values from {:g} to {:g} become 0 to 255".format(*settled.ends)
+    _warn_of_contrast(list(looks.values()), settled, card)
+    contents = [looks[path].content for path in paths]
+    splits = [sample.split for sample in samples]
+    card.warnings += copies(contents, splits, labels.tolist(), paths)
     return 1 if grey else 3
+
+
+def _settle_range(root: Path, train: Sequence[str], reading: Reading) -> Reading:
+    """Return the reading with numbers for ``auto``: the middle 99 % of train's values."""
+    if reading.value_range != "auto":
+        return reading
+    some_images = train[:: max(1, len(train) // _MOST_FOR_RANGE)]
+    found = _look_at_all(root, some_images, partial(_quantiles, root), some_images, lambda n: None)
+    values = np.concatenate(list(found.values()))
+    if not values.size:
+        raise UsageError(
+            f"{root}: value_range: auto is for images of more than 8 bits, and these have 8; leave "
+            "it out of dataset.yaml"
+        )
+    low, high = np.percentile(values, [0.5, 99.5])
+    return replace(reading, value_range=(float(low), float(max(high, low + 1e-6))))
+
+
+def _warn_of_contrast(looks: Sequence[Look], reading: Reading, card: Card) -> None:
+    """Say where most of the 256 levels lie idle, and how many images are of one value."""
+    spans = np.array([look.span for look in looks if look.span is not None])
+    if reading.ends is None and len(spans) > len(looks) / 2:
+        low, high = np.percentile(spans[:, 0], 1), np.percentile(spans[:, 1], 99)
+        whole = 1.0 if high <= 1 else 65535.0
+        share = float(np.median(spans[:, 1] - spans[:, 0]) / whole)
+        if share < _LEAST_SHARE:
+            card.warn(
+                f"most images use {share:.1%} of the range 0 to {whole:g} that becomes 0 to 255 "
+                f"({256 * share:.0f} of 256 grey levels); say value_range: [{low:g}, {high:g}], or "
+                "auto, in dataset.yaml"
+            )
+    blank = sum(look.blank for look in looks)
+    if blank:
+        card.warn(
+            f"{blank:,} of {count(len(looks), 'image')} "
+            f"{'is' if blank == 1 else 'are'} of one value only, without any contrast"
+        )
 
 
 def _lay_out(folder: Path, split: Split, paths: list[str], size: int, grey: bool) -> list[Row]:
@@ -123,26 +169,37 @@ def _glance(root: Path, path: str) -> Glance:
     return decode.glance(root / path)
 
 
-def _read(root: Path, reading: Reading, grey: bool, row: Row) -> str:
-    """Decode an image into its row, and return what identifies its content."""
-    pixels, content = decode.read(root / row.path, reading, grey)
+def _quantiles(root: Path, path: str) -> npt.NDArray[np.float64]:
+    return decode.quantiles(root / path)
+
+
+def _read(root: Path, reading: Reading, grey: bool, row: Row) -> Look:
+    """Decode an image into its row, and return what was seen of it."""
+    pixels, look = decode.read(root / row.path, reading, grey)
     with row.array.open("r+b") as file:
         file.seek(row.offset)
         file.write(np.ascontiguousarray(pixels).data)
-    return content
+    return look
 
 
-def _are_grey(root: Path, glances: Mapping[str, Glance], reading: Reading) -> bool:
-    """Tell whether the dataset is grey, and say what of its images differs."""
+def _are_grey(root: Path, glances: Mapping[str, Glance], reading: Reading, card: Card) -> bool:
+    """Tell whether the dataset is grey, and note what its images are."""
     shapes = Counter(glance.shape for glance in glances.values())
-    if len(shapes) > 1:
-        (low, high) = min(shapes), max(shapes)
-        mixed_series = any(glance.dicom for glance in glances.values())
-        log.log(
-            logging.WARNING if mixed_series else logging.INFO,
-            "%s: images of %d shapes (%d × %d to %d × %d px) are brought to %d px (%s)",
-            root, len(shapes), low[1], low[0], high[1], high[0], reading.size, reading.policy,
-        )  # fmt: skip
+    low, high = min(shapes), max(shapes)
+    modes = Counter(glance.mode for glance in glances.values())
+    told = ", ".join(f"{n:,} {mode}" if len(modes) > 1 else mode for mode, n in modes.items())
+    spread = f"{low[1]} × {low[0]}" + (f" to {high[1]} × {high[0]}" if len(shapes) > 1 else "")
+    done = ""
+    if set(shapes) != {(reading.size, reading.size)}:
+        size = reading.size
+        done = f"; brought to {size} × {size} px ({reading.policy})"
+        larger = sum(n for shape, n in shapes.items() if min(shape) < size)
+        if larger:
+            done += f", {larger:,} of {len(glances):,} enlarged"
+    card.images = f"files of {spread} px ({told}){done}"
+    if len(shapes) > 1 and any(glance.dicom for glance in glances.values()):
+        card.warn(f"images of {len(shapes)} shapes ({spread} px) are brought to {reading.size} px "
+                  f"({reading.policy})")  # fmt: skip
     if reading.channels != "auto":
         return reading.channels == "grey"
     dicom = {path: glance.colour for path, glance in glances.items() if glance.dicom}
@@ -155,21 +212,5 @@ def _are_grey(root: Path, glances: Mapping[str, Glance], reading: Reading) -> bo
         )
     n_colour = sum(glance.colour for glance in glances.values())
     if 0 < n_colour < len(glances):
-        log.info("%s: %d of %d images have colour, so all become RGB", root, n_colour, len(glances))
+        card.images += f"; {n_colour:,} of {len(glances):,} have colour, so all become RGB"
     return n_colour == 0
-
-
-def _warn_of_copies(root: Path, samples: Sequence[Sample], contents: Mapping[str, str]) -> None:
-    """Say how many images of val and test are in train too, pixel by pixel."""
-    by_split: dict[Split | None, dict[str, str]] = {name: {} for name in SPLITS}
-    for sample in samples:
-        by_split[sample.split].setdefault(contents[sample.path], sample.path)
-    for one, other in (("train", "test"), ("train", "val"), ("val", "test")):
-        shared = set(by_split[one]) & set(by_split[other])  # type: ignore[index]
-        if shared:
-            n = sum(s.split == other and contents[s.path] in shared for s in samples)
-            first = sorted(by_split[other][content] for content in shared)  # type: ignore[index]
-            log.warning(
-                "%s: %s of %s %s the same content as one of %s %s; scores will be too good",
-                root, count(n, "image"), other, "has" if n == 1 else "have", one, some(first),
-            )  # fmt: skip

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from medplus.datasets.card import Card
 from medplus.jsonfile import digest_of
 from medplus.vocabulary import Split, Task
 
@@ -130,6 +131,8 @@ class ImageDataset:
         The file or folder the data were read from.
     licence, citation : str
         Under what the data may be used, and what their owner asks to be cited; may be empty.
+    card : Card
+        What was read, and what to be careful of.
     """
 
     name: str
@@ -143,6 +146,7 @@ class ImageDataset:
     path: str
     splits: Mapping[Split, ImageSplit]
     citation: str = ""
+    card: Card = field(default_factory=Card)
 
     @property
     def n_classes(self) -> int:

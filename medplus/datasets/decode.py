@@ -4,27 +4,43 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import (
+    Image,
+    ImageOps,
+    Jpeg2KImagePlugin,  # noqa: F401  # a format that is named is known once its plugin is imported
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+)
 
 from medplus.datasets import dicom
 from medplus.datasets.description import Channels, Policy
-from medplus.datasets.files import DICOM
+from medplus.datasets.files import is_dicom
 from medplus.datasets.intensity import ImageFaultError, scale_to_bytes
 from medplus.errors import first_line
 
-RULES = 1
+RULES = 2
 """Version of the rules below: what changes a pixel raises it, and images are read anew."""
 
-FORMATS = ("BMP", "DIB", "JPEG", "PNG", "TIFF")
+FORMATS = ("BMP", "DIB", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")
 _GREY = ("1", "L", "LA", "La", "I", "F")
 _WHITE_IS_ZERO = 0
 _PHOTOMETRIC_TAG = 262
+_SIGNED = 2
+_SAMPLE_FORMAT_TAG = 339
+_QUANTILES = 101
+
+ValueRange = tuple[float, float] | Literal["auto"] | None
+Span = tuple[float, float] | None
+"""The lowest and highest value of an image of more than 8 bits; None for 8."""
 
 
 @dataclass(frozen=True)
@@ -33,28 +49,54 @@ class Reading:
 
     Attributes
     ----------
-    value_range : tuple of two floats, or None
-        The values that become 0 and 255, where an image has more than 8 bits.
+    value_range : tuple of two floats, "auto", or None
+        The values that become 0 and 255, where an image has more than 8 bits. To be settled before
+        images are read, where it is ``auto``.
     """
 
     size: int
     policy: Policy
     channels: Channels
-    value_range: tuple[float, float] | None
+    value_range: ValueRange
     rules: int = RULES
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """The value range as two numbers, or None."""
+        return self.value_range if isinstance(self.value_range, tuple) else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON has them."""
-        return {**asdict(self), "value_range": self.value_range and list(self.value_range)}
+        ends = self.ends
+        return {**asdict(self), "value_range": self.value_range if ends is None else list(ends)}
 
 
 @dataclass(frozen=True)
 class Glance:
-    """What a file's header tells: whether it has colour, its shape, and whether it is DICOM."""
+    """What a file's header tells: whether it has colour, its height and width, what it is."""
 
     colour: bool
     shape: tuple[int, int]
     dicom: bool
+    mode: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen of an image when it was read.
+
+    Attributes
+    ----------
+    content : str
+        Digest of the file's own pixels in 8 bits, before they are resized.
+    span : tuple of two floats, or None
+    blank : bool
+        Whether all its pixels are alike.
+    """
+
+    content: str
+    span: Span
+    blank: bool
 
 
 def glance(path: Path) -> Glance:
@@ -64,30 +106,46 @@ def glance(path: Path) -> Glance:
     ------
     ImageFaultError
     """
-    if path.suffix.lower() == DICOM:
+    if is_dicom(path.name):
         colour, shape = dicom.glance(path)
-        return Glance(colour, shape, dicom=True)
+        return Glance(colour, shape, True, "DICOM")
     with _open(path) as image:
-        return Glance(_has_colour(image), (image.height, image.width), dicom=False)
+        colour = _has_colour(image)
+        deep = _is_deep(image) or _has_deep_colour(image)
+        mode = f"{'colour' if colour else 'grey'} {'16 bits or more' if deep else '8 bits'}"
+        return Glance(colour, (image.height, image.width), False, mode)
 
 
-def read(path: Path, reading: Reading, grey: bool) -> tuple[npt.NDArray[np.uint8], str]:
-    """Return an image, shape (size, size) or (size, size, 3), and a digest of its content.
-
-    The content is that of the file's own pixels, before they are resized.
+def read(path: Path, reading: Reading, grey: bool) -> tuple[npt.NDArray[np.uint8], Look]:
+    """Return an image, shape (size, size) or (size, size, 3), and what was seen of it.
 
     Raises
     ------
     ImageFaultError
     """
-    if path.suffix.lower() == DICOM:
-        image = Image.fromarray(dicom.read(path, reading.value_range))
+    if is_dicom(path.name):
+        image, span = Image.fromarray(dicom.read(path, reading.ends)), None
     else:
-        image = _upright(path, reading.value_range)
+        image, span = _upright(path, reading.ends)
     digest = hashlib.blake2b(f"{image.mode}{image.size}".encode(), digest_size=16)
     digest.update(image.tobytes())
-    fitted = fit(image.convert("L" if grey else "RGB"), reading.size, reading.policy)
-    return np.asarray(fitted), digest.hexdigest()
+    fitted = np.asarray(fit(image.convert("L" if grey else "RGB"), reading.size, reading.policy))
+    return fitted, Look(digest.hexdigest(), span, bool((fitted == fitted.flat[0]).all()))
+
+
+def quantiles(path: Path) -> npt.NDArray[np.float64]:
+    """Return 101 quantiles of an image's values; none where it has 8 bits.
+
+    Raises
+    ------
+    ImageFaultError
+    """
+    if is_dicom(path.name):
+        values = dicom.grey_values(path)
+    else:
+        with _open(path) as image:
+            values = _deep_values(image) if _is_deep(image) else np.empty(0)
+    return np.quantile(values, np.linspace(0, 1, _QUANTILES)) if values.size else np.empty(0)
 
 
 def fit(image: Image.Image, size: int, policy: Policy) -> Image.Image:
@@ -111,25 +169,33 @@ def fit(image: Image.Image, size: int, policy: Policy) -> Image.Image:
     return canvas
 
 
-def _open(path: Path) -> Image.Image:
+@contextmanager
+def _open(path: Path) -> Iterator[Image.Image]:
+    """Open an image; as a stream, since Pillow maps files and then turns some TIFFs wrongly."""
     try:
-        with warnings.catch_warnings():
-            # Twice the limit is an error to Pillow, and beyond it a mere warning.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", category=UserWarning)
-            image = Image.open(path, formats=FORMATS)
-            frames = getattr(image, "n_frames", 1)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        limit = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
-        raise ImageFaultError(f"it has more than {limit:.0f} million pixels") from None
-    except UnidentifiedImageError:
-        raise ImageFaultError(_why_unidentified(path)) from None
-    except Exception as error:  # decoders fail in many ways on damaged files
+        file = path.open("rb")
+    except OSError as error:
         raise ImageFaultError(first_line(error)) from None
-    if frames > 1:
-        image.close()
-        raise ImageFaultError(f"it holds {frames} images (animated or multi-page)")
-    return image
+    with file:
+        try:
+            with warnings.catch_warnings():
+                # Twice the limit is an error to Pillow, and beyond it a mere warning.
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                warnings.filterwarnings("ignore", category=UserWarning)
+                image = Image.open(file, formats=FORMATS)
+                # Of a camera's MPO, the first picture is the photograph.
+                frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+            limit = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+            raise ImageFaultError(f"it has more than {limit:.0f} million pixels") from None
+        except UnidentifiedImageError:
+            raise ImageFaultError(_why_unidentified(path)) from None
+        except Exception as error:  # decoders fail in many ways on damaged files
+            raise ImageFaultError(first_line(error)) from None
+        with image:
+            if frames > 1:
+                raise ImageFaultError(f"it holds {frames} images (animated or multi-page)")
+            yield image
 
 
 def _why_unidentified(path: Path) -> str:
@@ -148,7 +214,7 @@ def _why_unidentified(path: Path) -> str:
                 "or RGB with 8 or 16 bits"
             )
     except Exception:  # no TIFF, or a damaged one
-        return "it is no PNG, JPEG, TIFF or BMP image, or damaged"
+        return "it is no image of a format that medplus reads, or damaged"
 
 
 def _has_colour(image: Image.Image) -> bool:
@@ -160,23 +226,59 @@ def _has_colour(image: Image.Image) -> bool:
     return True
 
 
-def _upright(path: Path, value_range: tuple[float, float] | None) -> Image.Image:
-    """Return a file's image in 8 bits, grey or RGB, turned as its EXIF says."""
+def _is_deep(image: Image.Image) -> bool:
+    """Tell whether Pillow gives the pixels as they are, to be brought to 8 bits here."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16") or _is_int8(image)
+
+
+def _is_int8(image: Image.Image) -> bool:
+    signed = getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT_TAG) == (_SIGNED,)
+    return signed and image.mode == "L"
+
+
+def _has_deep_colour(image: Image.Image) -> bool:
+    """Tell whether Pillow itself brings 16 bits of colour or alpha to 8, before it is loaded."""
+    return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())) and not _is_deep(image)
+
+
+def _upright(path: Path, ends: tuple[float, float] | None) -> tuple[Image.Image, Span]:
+    """Return a file's image in 8 bits, grey or RGB, turned as its EXIF says; and its span."""
     with _open(path) as image:
+        if ends is not None and _has_deep_colour(image):
+            raise ImageFaultError(
+                "it has 16 bits of colour or of alpha, to which value_range cannot be applied; "
+                "save it as grey without alpha, or leave value_range out"
+            )
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
+                if _is_deep(image):
+                    values = _deep_values(image)
+                    inverted = _is_inverted(image)
+                    return _from_deep(values, ends, inverted, _is_int8(image))
                 image.load()
-                upright = ImageOps.exif_transpose(image)
-                if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
-                    tags = getattr(image, "tag_v2", {})
-                    inverted = tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO
-                    return _from_deep(upright, value_range, inverted)
-                return _without_alpha(upright)
+                return _without_alpha(ImageOps.exif_transpose(image)), None
         except ImageFaultError:
             raise
         except Exception as error:  # decoders fail in many ways on damaged files
             raise ImageFaultError(first_line(error)) from None
+
+
+def _is_inverted(image: Image.Image) -> bool:
+    return bool(getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO)
+
+
+def _deep_values(image: Image.Image) -> npt.NDArray[Any]:
+    """Return the values of an image of more than 8 bits, or of signed ones, turned upright."""
+    tags = getattr(image, "tag_v2", {})
+    is_int8, unsigned = _is_int8(image), tags.get(_SAMPLE_FORMAT_TAG, (1,)) == (1,)
+    image.load()
+    values = np.asarray(ImageOps.exif_transpose(image))
+    if is_int8:
+        return values.view(np.int8)
+    if tags and unsigned and values.dtype == np.int32:
+        return values.view(np.uint32)  # which Pillow has no mode for
+    return values
 
 
 def _without_alpha(image: Image.Image) -> Image.Image:
@@ -191,21 +293,21 @@ def _without_alpha(image: Image.Image) -> Image.Image:
 
 
 def _from_deep(
-    image: Image.Image, value_range: tuple[float, float] | None, inverted: bool
-) -> Image.Image:
-    """Scale 16-bit, 32-bit and float pixels to 8 bits, the same way for every image.
+    values: npt.NDArray[Any], ends: tuple[float, float] | None, inverted: bool, signed_byte: bool
+) -> tuple[Image.Image, Span]:
+    """Scale 16-bit, 32-bit and float values to 8 bits, the same way for every image.
 
-    Without a `value_range`, 16 bits by their whole range (0 to 65535), and floats by 0 to 1.
+    Without `ends`, 16 bits by their whole range (0 to 65535), and floats by 0 to 1.
     """
-    values = np.asarray(image)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ImageFaultError("it has pixels that are not finite")
+    span = (float(values.min()), float(values.max()))
     default = (0.0, 1.0) if values.dtype.kind == "f" else (0.0, 65535.0)
-    low, high = value_range or default
-    if value_range is None and (values.min() < low or values.max() > high):
+    low, high = ends or ((-128.0, 127.0) if signed_byte else default)
+    if ends is None and (span[0] < low or span[1] > high):
         raise ImageFaultError(
-            f"its values lie between {values.min():g} and {values.max():g}, not {low:g} and "
+            f"its values lie between {span[0]:g} and {span[1]:g}, not {low:g} and "
             f"{high:g}; say value_range: [low, high] in dataset.yaml"
         )
     pixels = scale_to_bytes(values, low, high)
-    return Image.fromarray(255 - pixels if inverted else pixels)
+    return Image.fromarray(255 - pixels if inverted else pixels), span

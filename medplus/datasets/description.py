@@ -85,7 +85,9 @@ class Description(BaseModel):
     label_columns : tuple of str
         The table's label columns: one for classes, several of 0 and 1 for multi-label.
     group_column : str or None
-        The column whose groups (patients) must not be torn apart.
+        The column whose groups (patients) must not be torn apart; ``none`` for no groups.
+    group_pattern : str or None
+        Instead, a regular expression that finds the group in an image's path.
     allow_shared_groups : bool
         Take given splits although they share groups.
     size : int or None
@@ -93,8 +95,9 @@ class Description(BaseModel):
     policy : {"squash", "crop", "pad"}
         How images that are not square are made so.
     channels : {"auto", "grey", "rgb"}
-    value_range : tuple of two floats, or None
-        The values that become 0 and 255, for 16-bit, float and DICOM images.
+    value_range : tuple of two floats, "auto", or None
+        The values that become 0 and 255, for 16-bit, float and DICOM images; ``auto`` takes them
+        from the train split.
     seed : int
         Of the split.
     fractions : Fractions
@@ -109,11 +112,12 @@ class Description(BaseModel):
     table: Annotated[str, Field(min_length=1)] | None = None
     label_columns: Names = ()
     group_column: Name | None = None
+    group_pattern: Annotated[str, Field(min_length=1)] | None = None
     allow_shared_groups: Annotated[bool, Field(strict=True)] = False
     size: Annotated[int, Field(ge=1, le=LARGEST_SIZE, strict=True)] | None = None
     policy: Policy = "squash"
     channels: Channels = "auto"
-    value_range: tuple[float, float] | None = None
+    value_range: tuple[float, float] | Literal["auto"] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
     fractions: Fractions = Fractions()
     licence: str = ""
@@ -121,7 +125,9 @@ class Description(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Description:
-        if self.value_range is not None:
+        if self.group_column is not None and self.group_pattern is not None:
+            raise ValueError("say group_column or group_pattern, not both")
+        if isinstance(self.value_range, tuple):
             low, high = self.value_range
             if not (low < high and math.isfinite(high - low)):
                 raise ValueError("value_range must be [low, high] with low < high, both finite")

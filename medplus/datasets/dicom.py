@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _INVERTED = "MONOCHROME1"
 _MOST_PIXELS = 1 << 27
+_OF_FRAME = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
 _LONGEST_REASON = 300
 
 
@@ -63,37 +66,99 @@ def glance(path: Path) -> tuple[bool, tuple[int, int]]:
     return kind not in _GREY, shape
 
 
-def read(path: Path, value_range: tuple[float, float] | None) -> npt.NDArray[np.uint8]:
+def patient(path: Path) -> str:
+    """Return the patient that a file's header names; empty where it names none."""
+    try:
+        return str(_read(path, specific_tags=["PatientID"], stop_before_pixels=True).PatientID)
+    except (ImageFaultError, AttributeError, ImportError):
+        return ""  # what cannot be read is told of when its image is
+
+
+def read(path: Path, ends: tuple[float, float] | None) -> npt.NDArray[np.uint8]:
     """Return a file's pixels, shape (height, width) or (height, width, 3).
 
-    Grey: stored values, through the modality transform (Hounsfield units, for CT), then by
-    `value_range`, or else the file's own window (the first), or else its smallest to its largest
-    value; MONOCHROME1 is inverted. Colour: RGB, from YBR and palettes too, by the stored bits.
+    Grey: stored values, through the modality transform (Hounsfield units, for CT), then by `ends`,
+    or else the file's own window (the first), or else its smallest to its largest value, padding
+    left aside; MONOCHROME1 is inverted. Colour: RGB, from YBR and palettes too, by the stored bits.
 
     Raises
     ------
     ImageFaultError
         If the pixels cannot be decoded; says so too where a package for them is missing.
     """
-    from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
+    from pydicom.pixels import apply_color_lut
 
-    dataset = _read(path)
+    dataset = _flat(_read(path))
+    kind = dataset.get("PhotometricInterpretation", "MONOCHROME2")
+    with _faults():
+        if kind in _GREY:
+            values, padding = _grey(dataset)
+            grey = _windowed(values, padding, dataset, ends)
+            return 255 - grey if kind == _INVERTED else grey
+        values = _pixels(dataset)  # YBR becomes RGB
+        if kind == "PALETTE COLOR":
+            values = apply_color_lut(values, dataset)
+            return scale_to_bytes(values, 0, np.iinfo(values.dtype).max)
+        return scale_to_bytes(values, 0, 2 ** int(dataset.BitsStored) - 1)
+
+
+def grey_values(path: Path) -> npt.NDArray[Any]:
+    """Return a grey file's values through the modality transform, without padding; else none.
+
+    Raises
+    ------
+    ImageFaultError
+    """
+    dataset = _flat(_read(path))
+    with _faults():
+        if dataset.get("PhotometricInterpretation", "MONOCHROME2") not in _GREY:
+            return np.empty(0)
+        values, padding = _grey(dataset)
+        return values[~padding]
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of private tags and odd values: pixels are what counts
         try:
-            values = pixel_array(dataset)  # YBR becomes RGB
-            kind = dataset.get("PhotometricInterpretation", "MONOCHROME2")
-            if kind == "PALETTE COLOR":
-                values = apply_color_lut(values, dataset)
-                return scale_to_bytes(values, 0, np.iinfo(values.dtype).max)
-            if kind not in _GREY:
-                return scale_to_bytes(values, 0, 2 ** int(dataset.BitsStored) - 1)
-            grey = _windowed(apply_modality_lut(values, dataset), dataset, value_range)
+            yield
         except ImageFaultError:
             raise
         except Exception as error:  # its decoders fail in many ways, and list them on many lines
             raise ImageFaultError(" ".join(str(error).split())[:_LONGEST_REASON]) from None
-    return 255 - grey if kind == _INVERTED else grey
+
+
+def _flat(dataset: Dataset) -> Dataset:
+    """Put what an enhanced file says of its one frame where plain files say it."""
+    with _faults():
+        for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+            for group in list(dataset.get(groups) or ())[:1]:
+                for name in _OF_FRAME:
+                    for said in list(group.get(name) or ())[:1]:
+                        for element in said:
+                            dataset[element.tag] = element
+    return dataset
+
+
+def _pixels(dataset: Dataset) -> npt.NDArray[Any]:
+    from pydicom.pixels import pixel_array
+
+    values: npt.NDArray[Any] = pixel_array(dataset)
+    return values
+
+
+def _grey(dataset: Dataset) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Return values through the modality transform, and which of them are mere padding."""
+    from pydicom.pixels import apply_modality_lut
+
+    stored = _pixels(dataset)
+    padding = np.zeros(stored.shape, bool)
+    value, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
+    if isinstance(value, int):
+        ends = sorted((value, limit if isinstance(limit, int) else value))
+        padding = (stored >= ends[0]) & (stored <= ends[1])
+    return apply_modality_lut(stored, dataset), padding
 
 
 def _read(path: Path, **options: Any) -> Dataset:
@@ -116,23 +181,30 @@ def _read(path: Path, **options: Any) -> Dataset:
 
 
 def _windowed(
-    values: npt.NDArray[Any], dataset: Dataset, value_range: tuple[float, float] | None
+    values: npt.NDArray[Any],
+    padding: npt.NDArray[np.bool_],
+    dataset: Dataset,
+    ends: tuple[float, float] | None,
 ) -> npt.NDArray[np.uint8]:
     from pydicom.pixels import apply_voi_lut
 
     if not np.isfinite(values).all():
         raise ImageFaultError("it has pixels that are not finite")
-    if value_range is not None:
-        return scale_to_bytes(values, *value_range)
+    if ends is not None:
+        return scale_to_bytes(values, *ends)
     if dataset.get("VOILUTSequence"):
         shown = apply_voi_lut(values.astype(np.int64), dataset)
         table = dataset.VOILUTSequence[0]
         return scale_to_bytes(shown, 0, 2 ** int(table.LUTDescriptor[2]) - 1)
     if dataset.get("WindowWidth") is not None and dataset.get("WindowCenter") is not None:
         # What lies far outside the window shows which values the window's ends become.
-        ends = np.array([-1e12, 1e12])
+        far = np.array([-1e12, 1e12])
         with np.errstate(over="ignore"):
-            low, high = apply_voi_lut(ends, dataset)
-            return scale_to_bytes(apply_voi_lut(values.astype(np.float64), dataset), low, high)
-    low, high = float(values.min()), float(values.max())
-    return scale_to_bytes(values, low, high if high > low else low + 1)
+            low, high = apply_voi_lut(far, dataset)
+            shown = apply_voi_lut(values.astype(np.float64), dataset)
+            return scale_to_bytes(shown, low, high)
+    seen = values[~padding] if not padding.all() else values
+    low, high = float(seen.min()), float(seen.max())
+    pixels = scale_to_bytes(values, low, high if high > low else low + 1)
+    pixels[padding] = 0
+    return pixels

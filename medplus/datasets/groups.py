@@ -1,18 +1,47 @@
-"""What must stay together, such as the images of a patient: which column says it, and whether."""
+"""What must stay together, such as the images of a patient: what says it, and whether it holds."""
 
 from __future__ import annotations
 
-import logging
+import re
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from medplus.datasets.card import Card
 from medplus.datasets.description import DESCRIPTION_FILE, Description
-from medplus.datasets.files import Sample
+from medplus.datasets.files import Sample, is_dicom
 from medplus.datasets.wording import count, some
-from medplus.errors import UsageError
+from medplus.errors import UsageError, nearest
+from medplus.spec import NO_GROUPS, PATTERN
 from medplus.vocabulary import Split
 
-log = logging.getLogger(__name__)
+PATIENT_ID = "PatientID"
+"""The name of the groups that DICOM headers tell."""
+_PATIENT = re.compile(
+    r"(id[ _-]?)?(patient|subject|participant|person|case|lesion|mrn|pid)s?"
+    r"([ _-]?(id|no|nr|num|number|code|key|name))?",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The group of every image.
+
+    Attributes
+    ----------
+    column : str or None
+        What says it: a column of the table, ``path~`` and a regular expression, or ``PatientID``
+        of DICOM headers; None where nothing does.
+    values : list of str or None
+    guessed : bool
+        Whether nobody asked for it.
+    """
+
+    column: str | None
+    values: list[str | None]
+    guessed: bool = False
 
 
 def with_group_column(description: Description, root: Path, asked: str | None) -> Description:
@@ -23,38 +52,107 @@ def with_group_column(description: Description, root: Path, asked: str | None) -
     UsageError
         If `dataset.yaml` names another: commands without the flag would disagree on the split.
     """
-    if asked is None or asked == description.group_column:
+    said = description.group_column
+    if asked is None or asked == said:
         return description
-    if description.group_column is not None:
+    if said is not None:
         raise UsageError(
             f"--group-column {asked}: {root / DESCRIPTION_FILE} says group_column: "
-            f"{description.group_column}; leave the flag out, or change it there"
+            f"{said}; leave the flag out, or change it there"
         )
     return description.model_copy(update={"group_column": asked})
 
 
-def check_groups(root: Path, samples: list[Sample], description: Description) -> None:
+def find_groups(
+    root: Path,
+    table: Path | None,
+    paths: Sequence[str],
+    columns: Mapping[str, list[str]],
+    description: Description,
+) -> Groups:
+    """Return the groups that are asked for, or else those that a column looks like patients.
+
+    Raises
+    ------
+    UsageError
+        If what is asked for is not there, or leaves an image without a group.
+    """
+    asked = description.group_column
+    nothing = Groups(None, [None] * len(paths))
+    if asked == NO_GROUPS:
+        return nothing
+    if asked is not None and asked.startswith(PATTERN):
+        return Groups(asked, list(_matches(root, paths, asked.removeprefix(PATTERN))))
+    if asked is not None and asked in columns:
+        gaps = [row for row, value in enumerate(columns[asked], start=2) if not value]
+        if gaps:
+            lines = ", ".join(map(str, gaps[:3]))
+            raise UsageError(f"{table}: {count(len(gaps), 'row')} without {asked} (rows {lines}); "
+                             "fill in every row, or drop it")  # fmt: skip
+        return Groups(asked, list(columns[asked]))
+    if asked not in (None, PATIENT_ID):
+        if table is None:
+            raise UsageError(
+                f"{root} has no table whose group_column could be meant; put a labels.csv there, "
+                f"or name one as 'table' in {DESCRIPTION_FILE}"
+            )
+        near = nearest(str(asked), columns)
+        raise UsageError(f"{table} has no column '{asked}' (it has {some(columns)}){near}")
+    found = {name: len(set(filter(None, values))) for name, values in columns.items()
+             if _PATIENT.fullmatch(name)}  # fmt: skip
+    repeating = [name for name, n in found.items() if 1 < n < sum(map(bool, columns[name]))]
+    if repeating:
+        name = min(repeating, key=found.__getitem__)  # the fewest: patients before their lesions
+        return Groups(name, [v or p for v, p in zip(columns[name], paths, strict=True)], True)
+    if all(map(is_dicom, paths)):
+        from medplus.datasets import dicom
+
+        patients = [dicom.patient(root / path) or path for path in paths]
+        if asked == PATIENT_ID or 1 < len(set(patients)) < len(paths):
+            return Groups(PATIENT_ID, list(patients), asked is None)
+    return nothing
+
+
+def _matches(root: Path, paths: Sequence[str], pattern: str) -> list[str]:
+    """Return what a pattern finds in each path: its first group, or all that it matches."""
+    try:
+        found = [re.search(pattern, path) for path in paths]
+    except re.error as error:
+        raise UsageError(f"--group-pattern {pattern}: no regular expression ({error})") from None
+    missed = [path for path, match in zip(paths, found, strict=True) if match is None]
+    if missed:
+        raise UsageError(
+            f"--group-pattern {pattern} finds nothing in {count(len(missed), 'path')} of {root} "
+            f"{some(missed)}; it has to match every one"
+        )
+    return [match[1 if match.re.groups else 0] or "" for match in found if match]
+
+
+def check_groups(
+    root: Path, samples: list[Sample], groups: Groups, description: Description, card: Card
+) -> None:
     """Refuse groups that stand in several splits, or warn of them where that is allowed.
 
     Raises
     ------
     UsageError
     """
-    if description.group_column is None:
+    if groups.column is None:
         return
     where: dict[str | None, set[Split | None]] = defaultdict(set)
     for sample in samples:
         where[sample.group].add(sample.split)
+    card.groups = f"{count(len(where), 'group')} by '{groups.column}'"
+    if groups.guessed:
+        card.groups += " (it looks like patients; --group-column none takes images one by one)"
     torn = sorted(str(group) for group, splits in where.items() if len(splits) > 1)
     if not torn:
         return
-    told = (
-        f"{count(len(torn), 'group')} of {len(where):,} in the column "
-        f"'{description.group_column}' {some(torn)}"
-    )
+    told = f"{count(len(torn), 'group')} of {len(where):,} in the column '{groups.column}' "
+    told += some(torn)
     if not description.allow_shared_groups:
         raise UsageError(
             f"{root}: {told} stand in several splits, so test scores would be too good; split by "
             "group, or say allow_shared_groups: true in dataset.yaml"
         )
-    log.warning("%s: %s stand in several splits; test scores may be too good", root, told)
+    card.warn(f"{told} stand in several splits; test scores may be too good")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medplus.datasets import splitfile
 from medplus.datasets.cache import elsewhere
+from medplus.datasets.card import Card
 from medplus.datasets.decode import Reading
 from medplus.datasets.description import DESCRIPTION_FILE, Description, read_description
-from medplus.datasets.files import File, Sample, find_files, from_places
-from medplus.datasets.groups import with_group_column
+from medplus.datasets.files import Found, Sample, find_files, from_places
+from medplus.datasets.groups import find_groups, with_group_column
 from medplus.datasets.labels import Labels, encode
 from medplus.datasets.splitfile import SplitFile
 from medplus.datasets.table import read_table, table_path
 from medplus.errors import DatasetError, UsageError, first_line
+from medplus.spec import PATTERN
+from medplus.vocabulary import SPLITS
 
 _RUN_FILES = ("record.json", "network.safetensors", "zarr.json")
 
@@ -30,7 +33,8 @@ class ImageFolder:
         Without links.
     description : Description
         With the group column that a command asked for.
-    files : list of File
+    found : Found
+        What lies there.
     table : Path or None
     elsewhere : Path
         Where caches and the split lie if the folder cannot be written.
@@ -38,7 +42,7 @@ class ImageFolder:
 
     root: Path
     description: Description
-    files: list[File]
+    found: Found
     table: Path | None
     elsewhere: Path
 
@@ -59,8 +63,9 @@ class ImageFolder:
     def signature(self, split_file: SplitFile | None) -> str:
         """Return what changes when the folder changes: names, sizes, times; texts in full."""
         digest = hashlib.sha256()
-        for file in self.files:
-            digest.update(f"{file.path!r}:{file.nbytes}:{file.mtime_ns}\n".encode())
+        for file in self.found.files:
+            digest.update(f"{file.path!r}:{file.nbytes}:{file.stamps}\n".encode())
+        digest.update(repr((self.found.folders, self.found.warnings)).encode())
         for path in (self.root / DESCRIPTION_FILE, self.table):
             digest.update(b"|" + (path.read_bytes() if path and path.is_file() else b"-"))
         digest.update(b"|" + (split_file.text if split_file else b"-"))
@@ -80,12 +85,16 @@ class Content:
     split_file : SplitFile or None
         Where the splits stand, or are to stand, that neither places nor a table give.
     group_column : str or None
+        The one that was asked for, now or when the splits were made.
+    card : Card
+        What is known before the images are read.
     """
 
     samples: list[Sample]
     labels: Labels
     split_file: SplitFile | None
     group_column: str | None
+    card: Card
 
 
 def read_folder(path: Path, group_column: str | None = None) -> ImageFolder:
@@ -109,7 +118,10 @@ def read_folder(path: Path, group_column: str | None = None) -> ImageFolder:
             f"{path} is {what} of medplus, not a dataset: it holds {runs[0]} (a fine-tuned run is "
             "a --backbone)"
         )
-    description = with_group_column(read_description(root), root, group_column)
+    said = read_description(root)
+    if said.group_pattern is not None:
+        said = said.model_copy(update={"group_column": f"{PATTERN}{said.group_pattern}"})
+    description = with_group_column(said, root, group_column)
     table = table_path(root, description)
     return ImageFolder(root, description, find_files(root), table, elsewhere(root))
 
@@ -130,19 +142,30 @@ def read_content(folder: ImageFolder) -> Content:
     ------
     UsageError, DatasetError
     """
-    root, said = folder.root, folder.description
+    root, said, found = folder.root, folder.description, folder.found
+    card = Card(split_from="given by folders", warnings=list(found.warnings))
     names: tuple[str, ...] = ()
+    said = splitfile.with_written_groups(said, folder.split_file())
     if folder.table is not None:
-        said = splitfile.with_written_groups(said, folder.split_file())
-        samples, names = read_table(root, folder.table, said, folder.files)
-    elif said.label_columns or said.group_column:
-        key = "group_column" if said.group_column else "label_columns"
+        samples, names, groups = read_table(root, folder.table, said, found.files, card)
+    elif said.label_columns:
         raise UsageError(
-            f"{root} has no table whose {key} could be meant; put a labels.csv there, or "
+            f"{root} has no table whose label_columns could be meant; put a labels.csv there, or "
             f"name one as 'table' in {DESCRIPTION_FILE}"
         )
     else:
-        samples = from_places(root, folder.files)
+        samples = from_places(root, found, card)
+        groups = find_groups(root, None, [sample.path for sample in samples], {}, said)
+        samples = [replace(s, group=g) for s, g in zip(samples, groups.values, strict=True)]
     labels = encode(root, samples, names, said)
-    settled, split_file = splitfile.settle(root, folder.elsewhere, samples, labels, said)
-    return Content(settled, labels, split_file, said.group_column)
+    card.task = labels.task
+    settled, split_file = splitfile.settle(
+        root, folder.elsewhere, samples, labels, said, groups, card
+    )
+    splits = [sample.split for sample in settled]
+    of_split = {
+        split: labels.values[[i for i, name in enumerate(splits) if name == split]]
+        for split in SPLITS
+    }
+    card.describe(labels.classes, of_split)
+    return Content(settled, labels, split_file, said.group_column, card)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import logging
+import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from medplus.datasets.card import task_of
 from medplus.datasets.description import Description
 from medplus.datasets.files import Sample
 from medplus.datasets.wording import count, some
 from medplus.errors import UsageError, nearest
 from medplus.vocabulary import MULTI_LABEL, Task
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,12 @@ def encode(
             f"{root}: all {count(len(words), 'image')} are of the class '{words[0]}'; a classifier "
             "needs at least two classes"
         )
-    absent = [name for name in classes if name not in set(words)]
-    if absent:
-        log.warning("%s: no image is of %s %s", root, count(len(absent), "class"), some(absent))
-    task: Task = description.task or ("binary-class" if len(classes) == 2 else "multi-class")
+    task: Task = description.task or task_of(classes)
+    if task == "ordinal-regression" and not (description.classes or _all_numbers(words)):
+        raise UsageError(
+            f"{root}: the task is ordinal-regression, but nothing says in which order the classes "
+            f"{some(classes)} stand; name them in their order as classes in dataset.yaml"
+        )
     if task == "binary-class" and len(classes) != 2:
         raise UsageError(f"{root}: the task is binary-class, but there are {len(classes)} classes")
     dtype: type[np.integer] = np.uint8 if len(classes) <= 256 else np.int64
@@ -100,10 +102,17 @@ def _encode_flags(
     return Labels(MULTI_LABEL, tuple(classes), values)
 
 
+def _all_numbers(words: Iterable[str]) -> bool:
+    try:
+        return all(math.isfinite(float(word)) for word in words)
+    except ValueError:
+        return False
+
+
 def _in_order(words: set[str]) -> tuple[str, ...]:
     """Sort by name; numbers by value, so that 10 comes after 9."""
-    if all(word.isascii() and word.isdigit() for word in words):
-        return tuple(sorted(words, key=lambda word: (int(word), word)))
+    if _all_numbers(words):
+        return tuple(sorted(words, key=lambda word: (float(word), word)))
     return tuple(sorted(words))
 
 

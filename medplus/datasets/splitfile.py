@@ -7,21 +7,21 @@ import io
 import logging
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from medplus import atomic
+from medplus.datasets.card import Card
 from medplus.datasets.description import Description
 from medplus.datasets.files import Sample
-from medplus.datasets.groups import check_groups
+from medplus.datasets.groups import Groups, check_groups
 from medplus.datasets.labels import Labels, check_class_sizes
 from medplus.datasets.splits import split
 from medplus.datasets.wording import count, some
 from medplus.errors import DatasetError, UsageError
-from medplus.vocabulary import MULTI_LABEL, SPLITS, Split
+from medplus.vocabulary import SPLITS, Split
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +87,8 @@ def settle(
     samples: list[Sample],
     labels: Labels,
     description: Description,
+    groups: Groups,
+    card: Card,
 ) -> tuple[list[Sample], SplitFile | None]:
     """Return samples that all have a split, and the file that keeps those not given.
 
@@ -100,42 +102,51 @@ def settle(
     present = {sample.split for sample in samples}
     missing = [name for name in SPLITS if name not in present]
     if not missing:
-        check_groups(root, samples, description)
+        check_groups(root, samples, groups, description, card)
         return samples, None
     if present != {None} and "train" in missing:
         raise UsageError(f"{root} has {some(sorted(map(str, present)))} but no train images; add a "
                          "folder train, or leave the splits out")  # fmt: skip
     open_names: list[Split] = ["train", *(name for name in missing if name != "train")]
-    made_by = _settings(open_names, description)
+    made_by = _settings(open_names, description, groups)
     known = find_split_file(root, fallback)
     if known is None:
-        settled = _made(root, samples, labels, open_names, description)
+        settled = _made(root, samples, labels, open_names, description, groups)
         place = root if os.access(root, os.W_OK) else fallback
         text = _text(settled, made_by)
         known = SplitFile(place / SPLITS_FILE, text, is_new=True)
     else:
-        settled = _reused(known, samples, open_names, made_by)
-    check_groups(root, settled, description)
+        settled = _reused(known, samples, open_names, made_by, card)
+    kept = f", whole by '{groups.column}'" if groups.column else ""
+    card.split_from = f"{' and '.join(missing)} made: stratified, seed {description.seed}{kept}"
+    check_groups(root, settled, groups, description, card)
     return settled, known
 
 
-def _settings(names: list[Split], description: Description) -> str:
+def _settings(names: list[Split], description: Description, groups: Groups) -> str:
     fractions = " ".join(f"{name}={getattr(description.fractions, name):g}" for name in SPLITS)
-    group = f" group_column={description.group_column}" if description.group_column else ""
+    column = groups.column or description.group_column
+    group = f" group_column={column}" if column else ""
     return f"seed={description.seed} {fractions}{group} ({', '.join(names)})"
 
 
 def _made(
-    root: Path, samples: list[Sample], labels: Labels, names: list[Split], description: Description
+    root: Path,
+    samples: list[Sample],
+    labels: Labels,
+    names: list[Split],
+    description: Description,
+    kept: Groups,
 ) -> list[Sample]:
     free = [i for i, sample in enumerate(samples) if sample.split in (None, "train")]
     groups = None
-    if description.group_column is not None:
+    if kept.column is not None:
         groups = [samples[i].group for i in free]
         if len(set(groups)) < len(names):
             raise UsageError(
                 f"{root}: {count(len(set(groups)), 'group')} in the column "
-                f"'{description.group_column}' cannot be split {len(names)} ways"
+                f"'{kept.column}' cannot be split {len(names)} ways (--group-column none takes "
+                "the images one by one)"
             )
     part = replace(labels, values=labels.values[free])
     if groups is None:
@@ -148,24 +159,10 @@ def _made(
     else:  # what is given keeps its images; the rest is shared out as if it were all
         fractions = np.array([1 - shares[1], shares[1]])
     parts = split(part.flags, groups, fractions.tolist(), description.seed)
-    if part.task != MULTI_LABEL:
-        _warn_of_absent_classes(root, part, parts, names)
     settled = list(samples)
     for i, number in zip(free, parts, strict=True):
         settled[i] = replace(samples[i], split=names[number])
     return settled
-
-
-def _warn_of_absent_classes(
-    root: Path, labels: Labels, parts: np.ndarray, names: Sequence[Split]
-) -> None:
-    """Say which classes groups keep out of a split: where a class is of few patients."""
-    for number, name in enumerate(names):
-        here = set(labels.values[parts == number, 0].tolist())
-        absent = [labels.classes[i] for i in sorted(set(labels.values[:, 0].tolist()) - here)]
-        if absent:
-            log.warning("%s: %s has no image of %s %s", root, name,
-                        count(len(absent), "class"), some(absent))  # fmt: skip
 
 
 def _text(samples: list[Sample], made_by: str) -> bytes:
@@ -189,7 +186,7 @@ def _rows(file: SplitFile) -> list[dict[str, str]]:
 
 
 def _reused(
-    file: SplitFile, samples: list[Sample], names: list[Split], made_by: str
+    file: SplitFile, samples: list[Sample], names: list[Split], made_by: str, card: Card
 ) -> list[Sample]:
     rows = _rows(file)
     written = {row["path"]: row["split"] for row in rows}
@@ -197,7 +194,8 @@ def _reused(
     if settings - {made_by}:
         raise UsageError(
             f"{file.path} was made with {min(settings - {made_by})}, but {made_by} is asked for "
-            "now; delete it to split anew, or ask as before (dataset.yaml, --group-column)"
+            "now; delete it to split anew, or ask as before (dataset.yaml; --group-column, where "
+            "'none' stands for no groups)"
         )
     new = [sample.path for sample in samples if sample.path not in written]
     if new:
@@ -207,9 +205,7 @@ def _reused(
         )
     gone = sorted(set(written) - {sample.path for sample in samples})
     if gone:
-        log.warning(
-            "%s names what is gone: %s %s", file.path, count(len(gone), "image"), some(gone)
-        )
+        card.warn(f"{file.path.name} names what is gone: {count(len(gone), 'image')} {some(gone)}")
     settled = []
     for sample in samples:
         name = written[sample.path]

@@ -156,19 +156,31 @@ def extract_all(
     results = []
     jobs = zip(asked, refs, precisions, strict=True)
     for (name, size, column), group in groupby(jobs, key=lambda job: _images_of(job[0])):
+        todo = [*group]
+        first, ref, _ = todo[0]
+        data = datasets.resolve(name, column)
+        backbone = None
+        if datasets.known_digest(data, size, data_root) is None:
+            # Weights that do not fit are told of before images are read for minutes.
+            side = datasets.describe(data, size, data_root).size
+            backbone = _load(first, ref, side)
         images = datasets.load_dataset(
             name, size, data_root, group_column=column, progress=progress
         )
-        for spec, ref, precision in group:
-            feature = spec.feature or PRELOGITS
-            backbone = backbones.load(ref, images.size, spec.fit, feature=feature)
+        for spec, ref, precision in todo:
+            backbone = backbone or _load(spec, ref, images.size)
             compute = precision if backbone.is_network else "fp32"
             embedder = Embedder(backbone, target, compute, batch)
             settled = _settle(spec, images, embedder)
             results.append(
                 _extract_one(settled, images, embedder, Path(store), patience_s, progress)
             )
+            backbone = None
     return results
+
+
+def _load(spec: ExtractSpec, ref: backbones.BackboneRef, size: int) -> Backbone:
+    return backbones.load(ref, size, spec.fit, feature=spec.feature or PRELOGITS)
 
 
 def _images_of(spec: ExtractSpec) -> tuple[str, int | None, str | None]:
@@ -253,6 +265,8 @@ def _new_info(spec: ExtractSpec, images: ImageDataset, backbone: Backbone, dim: 
         run_id=backbone.run_id,
         dim=dim,
         n_samples={split: len(images.splits[split]) for split in SPLITS},
+        card_digest=images.card.digest,
+        warnings=images.card.warnings,
         versions={"medplus": __version__, **{name: version(name) for name in packages}},
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )

@@ -61,6 +61,8 @@ class StoreInfo(BaseModel):
         Number of embedding dimensions D.
     name_nbytes : int
         Bytes per row of the names: UTF-8, filled up with zeros.
+    card_digest, warnings : str, list of str
+        Of the data card: what was said of the data when they were read.
     metadata : dict
         SHA-256 of the Zarr metadata of each group and array below the store's own.
     cost : dict
@@ -92,6 +94,8 @@ class StoreInfo(BaseModel):
     dim: PositiveInt
     n_samples: dict[Split, PositiveInt]
     name_nbytes: PositiveInt = 1
+    card_digest: str = ""
+    warnings: list[str] = []
     versions: dict[str, str]
     created: str
     cost: dict[str, Any] = {}

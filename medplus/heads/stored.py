@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from medplus.datasets.card import warn_of
 from medplus.datasets.dataset import Names
 from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.errors import RunError
@@ -69,6 +70,7 @@ def run_heads(
     """
     records = []
     for store in open_stores(stores):
+        warn_of(f"{store.info.dataset} at {store.info.size} px", store.info.warnings)
         plans = plan(store)
         with claim_missing(plans, overwrite) as found:
             todo = [plan for plan, record in zip(plans, found, strict=True) if record is None]

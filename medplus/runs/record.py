@@ -41,6 +41,8 @@ class Provenance(_Facts):
         ``pretrained``, ``none``, or the absolute path of the file.
     weights_sha256, backbone_digest : str
         Of the weights that were in memory (of a fine-tuning, before it), and of the whole backbone.
+    card_digest, warnings : str, list of str
+        Of the data card: what was said of the data when they were read.
     """
 
     spec: ExtractSpec
@@ -57,6 +59,8 @@ class Provenance(_Facts):
     weights: str
     weights_sha256: str
     backbone_digest: str
+    card_digest: str = ""
+    warnings: list[str] = []
 
     @classmethod
     def of(cls, made: Any) -> Provenance:

@@ -136,6 +136,8 @@ def describe_data(images: ImageDataset) -> dict[str, Any]:
         "licence": images.licence,
         "citation": images.citation,
         "dataset_digest": images.digest,
+        "card_digest": images.card.digest,
+        "warnings": images.card.warnings,
     }
 
 
@@ -181,6 +183,8 @@ def plan_finetune(
     pixels = vars(backbone.preprocess).items()
     config = {
         "dataset_digest": images.digest,
+        "card_digest": images.card.digest,
+        "warnings": images.card.warnings,
         "task": images.task,
         "size": images.size,
         "backbone": backbone.tag,

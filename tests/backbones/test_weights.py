@@ -405,3 +405,34 @@ def test_pretrained_weights_in_the_local_cache_need_no_network(tmp_path):
 def test_random_weights_need_no_network(tmp_path):
     text, _ = load_without_network("test_resnet", "none", tmp_path)
     assert text == load_backbone("test_resnet", "none").weights_sha256
+
+
+@pytest.mark.parametrize("prefix", ["model.", "encoder.", "module.encoder_q.", "backbone.model."])
+def test_the_prefix_of_any_framework_is_dropped_and_said(tmp_path, prefix, caplog):
+    network = random_network()
+    state = {prefix + key: value for key, value in network.state_dict().items()}
+    state["criterion.weight"] = torch.zeros(3)
+    with caplog.at_level("INFO", "medplus"):
+        assert_holds("test_resnet", save(state, tmp_path / "w.pth"), network)
+    assert "before the names of its tensors is dropped" in caplog.text
+
+
+def test_of_averaged_and_last_weights_the_averaged_are_taken_and_said(tmp_path, caplog):
+    network = random_network()
+    state = network.state_dict()
+    zeros = {key: torch.zeros_like(value) for key, value in state.items()}
+    both = save({"state_dict": zeros, "state_dict_ema": state}, tmp_path / "both.pth")
+    with caplog.at_level("INFO", "medplus"):
+        assert_holds("test_resnet", both, network)
+    assert "holds state_dict and state_dict_ema: state_dict_ema is taken" in caplog.text
+
+
+def test_two_networks_in_one_file_are_refused(tmp_path):
+    state = random_network().state_dict()
+    both = {f"{who}.{key}": value for who in ("student", "teacher") for key, value in state.items()}
+    assert "several networks (student., teacher.)" in refusal(save(both, tmp_path / "w.pth"))
+
+
+def test_keys_of_another_network_are_told_beside_the_networks_own(tmp_path):
+    message = refusal(save({"enc.0.w": torch.zeros(2)}, tmp_path / "w.pth"))
+    assert "the file has enc.0.w, …" in message and "the network conv1.0.weight" in message

@@ -171,7 +171,7 @@ def test_tiffs_that_pillow_cannot_open_are_told_for_what_they_are(tmp_path):
     with pytest.raises(ImageFaultError, match=r"several images \(multi-page\)"):
         glance(path)
     path.write_bytes(double_tiff(2)[:60])
-    with pytest.raises(ImageFaultError, match="no PNG, JPEG, TIFF or BMP image, or damaged"):
+    with pytest.raises(ImageFaultError, match="no image of a format that medplus"):
         glance(path)
 
 
@@ -189,7 +189,7 @@ def test_damaged_files_are_refused(save):
     with pytest.raises(ImageFaultError), warnings.catch_warnings():
         pixels(path)
     path.write_bytes(b"no image")
-    with pytest.raises(ImageFaultError, match="no PNG, JPEG, TIFF or BMP"):
+    with pytest.raises(ImageFaultError, match="no image of a format"):
         glance(path)
 
 

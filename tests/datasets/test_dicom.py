@@ -136,6 +136,7 @@ def folder_of(tmp_path: Path, names: list[str]) -> Path:
 
 def test_series_of_several_shapes_is_resized_and_says_so(tmp_path, caplog):
     root = folder_of(tmp_path, ["CT_small.dcm", "MR_small.dcm", "MR_small_RLE.dcm"])
+    (root / "dataset.yaml").write_text("group_column: none")
     data = load_dataset(str(root), 32)
     assert data.channels == 1 and data.splits["train"].images.shape[1:] == (32, 32)
     assert "images of 2 shapes (64 × 64 to 128 × 128 px) are brought to 32 px" in caplog.text

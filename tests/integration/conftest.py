@@ -23,7 +23,7 @@ def fails(cli: Callable, tmp_path: Path) -> Callable[..., str]:
     def run(*arguments: object, code: int, says: tuple[str, ...]) -> str:
         ran = cli(*arguments)
         assert ran.code == code, ran.err
-        assert ran.err.startswith("Error: "), ran.err
+        assert "\nError: " in f"\n{ran.err}", ran.err
         assert ran.err.count("Error: ") == 1, ran.err
         assert "Traceback" not in ran.err + ran.out
         assert "a bug" not in ran.err

@@ -148,6 +148,8 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
     if ref.weights_from != PRETRAINED:
         state = weights_io.read_weights_file(Path(ref.weights_from))
         state = backbone_state(state) or state  # of a fine-tuned run, without its head
+        expected = made.module.state_dict()
+        state = weights_io.fitted_to(state, expected, ref.name, Path(ref.weights_from))
         try:
             made.module.load_state_dict(state, strict=True)
         except RuntimeError as error:

@@ -129,6 +129,7 @@ def make(tag: str, weights: str, canvas: int) -> Any:
         If it cannot be built, or its weights cannot be had or do not fit.
     """
     import timm
+    import torch
 
     from_folder = is_weights_folder(weights)
     carried = find_config(Path(weights), tag) if from_folder else None
@@ -147,6 +148,10 @@ def make(tag: str, weights: str, canvas: int) -> Any:
         arguments["pretrained_cfg_overlay"] = {"source": "", "state_dict": state}
     elif weights not in (PRETRAINED, NONE):
         state = weights_io.read_weights_file(Path(weights))
+        if ":" not in tag:
+            with torch.device("meta"):
+                expected = timm.create_model(tag, pretrained=False).state_dict()
+            state = weights_io.fitted_to(state, expected, tag, Path(weights))
         classes = _classes_in(state, config)
         arguments["num_classes"] = classes
         # The overlay's class count makes timm load strictly: every key must fit. Of a network that

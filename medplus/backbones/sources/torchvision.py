@@ -59,6 +59,10 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
     module = AlexNetFeatures(network)
     state = _state(ref)
     if state is not None:
+        if ref.weights_from != PRETRAINED and not is_weights_folder(ref.weights_from):
+            state = weights_io.fitted_to(
+                state, network.state_dict(), ref.tag, Path(ref.weights_from)
+            )
         state = {key: value for key, value in state.items() if not key.startswith("classifier.6.")}
         try:
             module.load_state_dict(state, strict=True)

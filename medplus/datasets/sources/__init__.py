@@ -68,6 +68,7 @@ def load(
     images: ImageDataset = kind.load(
         ref, size, Path(data_root), group_column=group_column, progress=progress
     )
+    images.card.say(f"{images.path} at {images.size} px")
     return images
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from medplus.datasets.build import fill_arrays
 from medplus.datasets.cache import FOLDER, META, Cache, Cached, Facts, read_file
+from medplus.datasets.card import Card
 from medplus.datasets.dataset import (
     DatasetRef,
     ImageDataset,
@@ -20,7 +21,6 @@ from medplus.datasets.dataset import (
 from medplus.datasets.description import DEFAULT_SIZE, LARGEST_SIZE
 from medplus.datasets.imagefolder import ImageFolder, folder_name, read_content, read_folder
 from medplus.datasets.sources import npz
-from medplus.datasets.wording import count
 from medplus.datasets.workers import refuse_while_starting
 from medplus.errors import MedplusError, UsageError
 from medplus.jsonfile import digest_of
@@ -138,11 +138,11 @@ def _decode(found: ImageFolder, size: int, folder: Path, progress: Progress) -> 
     """Decode all images into the folder of a new cache, and write the split down."""
     content = read_content(found)
     n_images = len(content.samples)
-    log.info("reading %s of %s at %d px", count(n_images, "image"), found.root, size)
+    log.info("reading %d images of %s at %d px", n_images, found.root, size)
     reading = found.reading(size)
     with progress(f"{found.name} {size} px · reading", n_images, "img") as tell:
         channels = fill_arrays(
-            found.root, content.samples, content.labels.values, reading, folder, tell
+            found.root, content.samples, content.labels.values, reading, folder, tell, content.card
         )
     if content.split_file is not None:
         content.split_file.write()
@@ -153,6 +153,7 @@ def _decode(found: ImageFolder, size: int, folder: Path, progress: Progress) -> 
         "classes": list(content.labels.classes),
         "channels": channels,
         "group_column": content.group_column,
+        "card": content.card.to_dict(),
     }
 
 
@@ -179,6 +180,7 @@ def _dataset(folder: ImageFolder, size: int, cached: Cached) -> ImageDataset:
         ),
         path=str(folder.root),
         splits=splits,
+        card=Card(**facts["card"]),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +12,6 @@ from medplus.datasets.dataset import DatasetRef, ImageDataset, Outline, Provenan
 from medplus.datasets.sources import npz
 from medplus.errors import DatasetError, UsageError
 from medplus.vocabulary import SIZES
-
-log = logging.getLogger(__name__)
 
 _DEFAULT_SIZE = 28
 
@@ -58,14 +55,12 @@ def load(ref: DatasetRef, size: int | None, data_root: Path, **options: Any) -> 
             f"{file} holds images of {channels} channels, but {info.flag} has {info.channels}"
         )
     source: Provenance = "phantom" if cached.facts["phantom"] else "official"
+    card = npz.card_of(cached, info.task, "MedMNIST", info.classes, splits)
     if source == "official" and cached.facts["md5"] != info.md5[size]:
         source = "unofficial"
-        log.warning(
-            "%s is not the official file (MD5 %s, official %s): it is used, and every result "
-            "records it as unofficial",
-            file,
-            cached.facts["md5"],
-            info.md5[size],
+        card.warn(
+            f"it is not the official file (MD5 {cached.facts['md5']}, official {info.md5[size]}): "
+            "it is used, and every result records it as unofficial"
         )
     return ImageDataset(
         name=info.flag,
@@ -79,6 +74,7 @@ def load(ref: DatasetRef, size: int | None, data_root: Path, **options: Any) -> 
         digest=data_digest(cached.facts["digest"], info.task, info.classes),
         path=str(file),
         splits=splits,
+        card=card,
     )
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from medplus.datasets import npzfile
 from medplus.datasets.cache import Cache, Cached, Facts, check_room
+from medplus.datasets.card import Card, copies, task_of
 from medplus.datasets.dataset import (
     DatasetRef,
     ImageDataset,
@@ -20,12 +24,11 @@ from medplus.datasets.dataset import (
     Outline,
     data_digest,
 )
+from medplus.datasets.wording import count, some
 from medplus.errors import DatasetError, UsageError, first_line
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split, Task
 
 log = logging.getLogger(__name__)
-
-_MOST_CLASSES = 1 << 16
 
 
 def claims(name: str) -> bool:
@@ -66,19 +69,20 @@ def load(ref: DatasetRef, size: int | None, data_root: Path, **options: Any) -> 
     found = int(cached.arrays["train_images"].shape[1])
     if size is not None and size != found:
         raise UsageError(f"{file} holds images of {found} px; leave --size out, or say {found}")
-    task, classes = _infer_task(cached, file)
-    splits = splits_of(cached, file, task, len(classes))
+    meaning = _infer(cached, file)
+    splits = splits_of(cached, file, meaning.task, len(meaning.classes), meaning.column)
     return ImageDataset(
         name=ref.name,
         size=found,
-        task=task,
-        classes=classes,
+        task=meaning.task,
+        classes=meaning.classes,
         channels=3 if splits["train"].images.ndim == 4 else 1,
         source="phantom" if cached.facts["phantom"] else "custom",
         licence="",
-        digest=data_digest(cached.facts["digest"], task, classes),
+        digest=data_digest(cached.facts["digest"], meaning.task, meaning.classes),
         path=str(file),
         splits=splits,
+        card=card_of(cached, meaning.task, meaning.why, meaning.classes, splits),
     )
 
 
@@ -88,7 +92,8 @@ def known_digest(ref: DatasetRef, size: int | None, data_root: Path) -> str | No
     cached = find_cached(file)
     if cached is None:
         return None
-    return data_digest(cached.facts["digest"], *_infer_task(cached, file))
+    meaning = _infer(cached, file)
+    return data_digest(cached.facts["digest"], meaning.task, meaning.classes)
 
 
 def describe(ref: DatasetRef, size: int | None, data_root: Path) -> Outline:
@@ -111,7 +116,8 @@ def open_cached(file: Path) -> Cached:
     """Return the arrays of an npz file from its cache, filling the cache first where needed.
 
     The cache's facts are ``md5`` of the file; ``phantom``, what the phantom generator noted, or
-    None; and ``signature``, by which a change is noticed.
+    None; ``copies``, warnings of images that repeat others; and ``signature``, by which a change
+    is noticed.
 
     Raises
     ------
@@ -133,8 +139,16 @@ def find_cached(file: Path) -> Cached | None:
     return Cache(file, file.parent, file.stem).find(partial(_is_of, file))
 
 
-def splits_of(cached: Cached, file: Path, task: Task, n_classes: int) -> dict[Split, ImageSplit]:
+def splits_of(
+    cached: Cached,
+    file: Path,
+    task: Task,
+    n_classes: int,
+    column: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> dict[Split, ImageSplit]:
     """Return the three splits of a file, with labels of one shape and dtype.
+
+    `column` makes class indices of labels that come as something else.
 
     Raises
     ------
@@ -146,9 +160,26 @@ def splits_of(cached: Cached, file: Path, task: Task, n_classes: int) -> dict[Sp
         images = cached.arrays[f"{split}_images"]
         names = Names(len(images), partial(_number, split, len(images)))
         images = images[..., 0] if images.ndim == 4 and images.shape[3] == 1 else images
-        labels = _labels(cached, split, file, task, n_classes)
+        labels = cached.arrays[f"{split}_labels"]
+        labels = _checked(column(labels) if column else labels, split, file, task, n_classes)
         splits[split] = ImageSplit(images, labels, names)
     return splits
+
+
+def card_of(
+    cached: Cached,
+    task: Task,
+    why: str,
+    classes: Sequence[str],
+    splits: Mapping[Split, ImageSplit],
+) -> Card:
+    """Return the card of a file's images."""
+    shape = splits["train"].images.shape
+    images = f"{shape[2]} × {shape[1]} px, {'colour' if len(shape) == 4 else 'grey'}"
+    card = Card(task, why, split_from="given by the file", images=images)
+    card.warnings += cached.facts["copies"]
+    card.describe(classes, {split: part.labels for split, part in splits.items()})
+    return card
 
 
 def file_md5(file: Path) -> str:
@@ -174,9 +205,9 @@ def _is_of(file: Path, facts: Facts) -> bool:
 
 
 def _signature(file: Path) -> list[int]:
-    """Cheap sign that a file is unchanged."""
+    """Cheap sign that a file is unchanged; a swapped one has another inode or change of status."""
     stat = file.stat()
-    return [stat.st_size, stat.st_mtime_ns]
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
 def _copy(file: Path, folder: Path) -> Facts:
@@ -191,29 +222,78 @@ def _copy(file: Path, folder: Path) -> Facts:
             with (folder / f"{name}.npy").open("wb") as array:
                 array.writelines(npzfile.read_blocks(archive, file, header))
         phantom = npzfile.read_phantom_note(archive, file)
-    return {"signature": signature, "md5": file_md5(file), "phantom": phantom}
+    return {
+        "signature": signature,
+        "md5": file_md5(file),
+        "phantom": phantom,
+        "copies": _copies(folder),
+    }
 
 
-def _infer_task(cached: Cached, file: Path) -> tuple[Task, tuple[str, ...]]:
-    labels = cached.arrays["train_labels"]
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        return MULTI_LABEL, tuple(map(str, range(labels.shape[1])))
-    highest = max(int(cached.arrays[f"{split}_labels"].max()) for split in SPLITS)
-    if highest >= _MOST_CLASSES:
+def _copies(folder: Path) -> list[str]:
+    contents: list[str] = []
+    splits: list[Split | None] = []
+    labels: list[Any] = []
+    names: list[str] = []
+    for split in SPLITS:
+        images = np.load(folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
+        contents += [xxhash.xxh3_128_hexdigest(image.tobytes()) for image in images]
+        labels += np.load(folder / f"{split}_labels.npy", allow_pickle=False).tolist()
+        splits += [split] * len(images)
+        names += _number(split, len(images))
+    return copies(contents, splits, labels, names)
+
+
+@dataclass(frozen=True)
+class _Meaning:
+    """What labels mean, why, and how class indices are made of them where they come otherwise."""
+
+    task: Task
+    classes: tuple[str, ...]
+    why: str
+    column: Callable[[np.ndarray], np.ndarray] | None = None
+
+
+def _infer(cached: Cached, file: Path) -> _Meaning:
+    every = [cached.arrays[f"{split}_labels"] for split in SPLITS]
+    width = every[0].shape[1] if every[0].ndim == 2 else 1
+    if width > 1:
+        names = tuple(map(str, range(width)))
+        if all(a.ndim == 2 and _is_one_hot(a) for a in every):
+            why = f"{width} columns of labels, exactly one of them 1 in every row"
+            return _Meaning(task_of(names), names, why, lambda a: a.argmax(1)[:, None])
+        return _Meaning(MULTI_LABEL, names, f"{width} columns of labels")
+    values = np.unique(np.concatenate([np.unique(a) for a in every]))
+    lowest, highest = int(values[0]), int(values[-1])
+    if highest >= max(2 * len(values), 2) or lowest < 0:
+        shown = some(map(str, values.tolist() if len(values) <= 3 else [*values[:2], highest]))
+        odd = lowest if lowest < 0 else highest
+        n = sum(int((a == odd).sum()) for a in every)
         raise DatasetError(
-            f"{file}: the labels reach {highest}; class indices must lie between 0 and "
-            f"{_MOST_CLASSES - 1}"
+            f"{file}: the labels {shown} are no class indices from 0 on: "
+            f"{count(n, 'image')} {'has' if n == 1 else 'have'} the label {odd}; if that stands "
+            "for a missing label, drop these images, else number the classes from 0"
         )
-    task: Task = "binary-class" if highest <= 1 else "multi-class"
-    return task, tuple(map(str, range(max(highest, 1) + 1)))
+    if lowest == 1 and len(values) == highest > 1:
+        names = tuple(map(str, values.tolist()))
+        why = f"labels from 1 to {highest}, which are taken for the classes' names"
+        return _Meaning(task_of(names), names, why, lambda a: a.astype(np.int64) - 1)
+    names = tuple(map(str, range(max(highest, 1) + 1)))
+    return _Meaning(task_of(names), names, f"labels from {lowest} to {highest}")
+
+
+def _is_one_hot(labels: np.ndarray) -> bool:
+    return bool(np.isin(labels, (0, 1)).all() and (labels.sum(1) == 1).all())
 
 
 def _number(split: Split, n: int) -> list[str]:
     return [f"{split}/{row}" for row in range(n)]
 
 
-def _labels(cached: Cached, split: Split, file: Path, task: Task, n_classes: int) -> np.ndarray:
-    labels = np.asarray(cached.arrays[f"{split}_labels"])
+def _checked(
+    labels: np.ndarray, split: Split, file: Path, task: Task, n_classes: int
+) -> np.ndarray:
+    labels = np.asarray(labels)
     labels = labels.reshape(len(labels), -1)
     width = n_classes if task == MULTI_LABEL else 1
     if labels.shape[1] != width:

@@ -1,0 +1,217 @@
+"""The data card: what exactly was read, in a few lines, and what to be careful of."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from medplus.datasets.wording import count, quoted, some
+from medplus.jsonfile import digest_of
+from medplus.progress import SAID
+from medplus.vocabulary import MULTI_LABEL, SPLITS, Split, Task
+
+log = logging.getLogger(__name__)
+
+_MOST_NAMED = 12
+_MISSING = {"", "na", "n/a", "nan", "none", "null", "nil", "unknown", "missing", "?", "-", "--"}
+
+
+@dataclass
+class Card:
+    """What was read of a dataset, and how; filled in while it is read.
+
+    Attributes
+    ----------
+    task, task_from : str
+        The task, and why: ``column 'diagnosis'``.
+    classes : list of str
+        In the order of the class indices.
+    counts : dict
+        Per split, the number of images of each class (or with each label), and of all.
+    split_from : str
+        Who made the split: given by folders, by a column, or made, and how.
+    groups : str
+        What was kept together; empty if nothing.
+    images : str
+        Sizes and modes of the files, and what was done to them.
+    unused_columns : list of str
+        Columns of the table that play no part.
+    warnings : list of str
+        What may make results wrong. Stores and records carry it.
+
+    Examples
+    --------
+    >>> card = Card("binary-class", "the folders")
+    >>> card.describe(("no", "yes"), {"train": [[0], [1]], "val": [[0]], "test": [[1]]})
+    >>> card.warnings
+    ['val has no image of yes', 'test has no image of no']
+    """
+
+    task: str = ""
+    task_from: str = ""
+    classes: list[str] = field(default_factory=list)
+    counts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    split_from: str = ""
+    groups: str = ""
+    images: str = ""
+    unused_columns: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that the card says, in hex."""
+        return digest_of(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON has them."""
+        return asdict(self)
+
+    def warn(self, text: str) -> None:
+        """Add a warning, once."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+    def describe(self, classes: Sequence[str], labels: Mapping[Split, Any]) -> None:
+        """Count the images of every class, and warn of classes that a split lacks."""
+        self.classes = list(classes)
+        for split in SPLITS:
+            values = np.asarray(labels[split])
+            if self.task == MULTI_LABEL:
+                per_class = values.sum(0)
+            else:
+                per_class = np.bincount(values.ravel(), minlength=len(classes))
+            self.counts[split] = {"images": len(values), "classes": per_class.tolist()}
+        present = [sum(n) > 0 for n in zip(*self._per_class(), strict=True)]
+        missing = [name for name, there in zip(self.classes, present, strict=True) if not there]
+        if missing:
+            self.warn(f"no image is of {count(len(missing), 'class')} {some(missing)}")
+        for split in SPLITS:
+            numbers = zip(self.classes, self.counts[split]["classes"], present, strict=True)
+            absent = [name for name, n, there in numbers if there and not n]
+            if absent:
+                cannot = ", which nothing can learn" if split == "train" else ""
+                self.warn(f"{split} has no image of {_listed(absent)}{cannot}")
+        self._warn_of_names()
+
+    def lines(self) -> list[str]:
+        """Return the card in a few lines, without its warnings."""
+        sizes = " + ".join(f"{self.counts[split]['images']:,}" for split in SPLITS)
+        told = [f"{self.task} ({self.task_from}); {sizes} images (train + val + test, "
+                f"{self.split_from})"]  # fmt: skip
+        if len(self.classes) <= _MOST_NAMED:
+            numbers = zip(self.classes, *self._per_class(), strict=True)
+            told.append(", ".join(f"{quoted(c)} {a:,} + {b:,} + {d:,}" for c, a, b, d in numbers))
+        else:
+            totals = [sum(n) for n in zip(*self._per_class(), strict=True)]
+            what = f"{len(self.classes)} classes of {min(totals):,} to {max(totals):,} images"
+            told.append(f"{what} {some(self.classes)}")
+        told.append(self.images)
+        if self.groups:
+            told.append(f"kept together: {self.groups}")
+        if self.unused_columns:
+            told.append(f"columns not used: {', '.join(map(quoted, self.unused_columns))}")
+        return [line for line in told if line]
+
+    def say(self, what: str) -> None:
+        """Log the card, and each of its warnings."""
+        log.log(SAID, "%s: %s", what, "\n  ".join(self.lines()))
+        warn_of(what, self.warnings)
+
+    def _per_class(self) -> list[list[int]]:
+        return [self.counts[split]["classes"] for split in SPLITS]
+
+    def _warn_of_names(self) -> None:
+        alike: dict[str, list[str]] = defaultdict(list)
+        for name in self.classes:
+            alike[_plain(name)].append(name)
+        for names in alike.values():
+            if len(names) > 1:
+                self.warn(f"the classes {_listed(names)} look alike; should they be one?")
+        missing = [name for name in self.classes if name.strip().casefold() in _MISSING]
+        if missing:
+            self.warn(
+                f"the class {_listed(missing)} looks like a missing value; if it is, drop its "
+                "images"
+            )
+
+
+def warn_of(what: str, warnings: Iterable[str]) -> None:
+    """Log what a card warns of, also one that was read long ago."""
+    for text in warnings:
+        log.warning("%s: %s", what, text)
+
+
+def copies(
+    contents: Sequence[str], splits: Sequence[Split | None], labels: Sequence[Any],
+    names: Sequence[str],
+) -> list[str]:  # fmt: skip
+    """Return warnings of images that are there more than once: across splits, classes, or within.
+
+    Parameters
+    ----------
+    contents : sequence of str
+        What identifies each image's pixels.
+    splits, labels, names : sequences
+        Of the same length; labels are compared for equality.
+    """
+    members = defaultdict(list)
+    for i, content in enumerate(contents):
+        members[content].append(i)
+    clusters = [rows for rows in members.values() if len(rows) > 1]
+    warnings = []
+    for one, other in (("train", "test"), ("train", "val"), ("val", "test")):
+        leaked = [
+            i for rows in clusters if any(splits[j] == one for j in rows)
+            for i in rows if splits[i] == other
+        ]  # fmt: skip
+        if leaked:
+            warnings.append(
+                f"{count(len(leaked), 'image')} of {other} {_have(leaked)} the same content as one "
+                f"of {one} {some(sorted(names[i] for i in leaked))}; scores will be too good"
+            )
+    torn = [rows for rows in clusters if len({_label(labels[i]) for i in rows}) > 1]
+    if torn:
+        images = [i for rows in torn for i in rows]
+        warnings.append(
+            f"{count(len(images), 'image')} of the same content {_have(images)} different labels "
+            f"{some(names[i] for rows in torn for i in rows)}; at most one can be right"
+        )
+    within = Counter(split for rows in clusters for split in {splits[i] for i in rows}
+                     for _ in range(sum(splits[i] == split for i in rows) - 1))  # fmt: skip
+    if within:
+        told = ", ".join(f"{n:,} in {split}" for split, n in sorted(within.items(), key=str))
+        first = [" = ".join(names[i] for i in rows[:2]) for rows in clusters]
+        warnings.append(f"images that repeat another of their split: {told} {some(first)}")
+    return warnings
+
+
+def _have(rows: Sequence[int]) -> str:
+    return "has" if len(rows) == 1 else "have"
+
+
+def _label(value: Any) -> Any:
+    return tuple(np.asarray(value).ravel().tolist())
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(quoted(name) for name in names[:_MOST_NAMED])
+    more = len(names) - _MOST_NAMED
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _plain(name: str) -> str:
+    """Return what names have in common that only look different: case, accents' form, zeros."""
+    name = unicodedata.normalize("NFKC", name).casefold().strip()
+    name = "".join(" " if c in "_-" else c for c in name)
+    return str(int(name)) if name.isascii() and name.isdigit() else name
+
+
+def task_of(classes: Sequence[str]) -> Task:
+    """Return the task that so many classes make, one per image."""
+    return "binary-class" if len(classes) == 2 else "multi-class"

@@ -1,0 +1,338 @@
+"""The data card: what was read is said, and what may be wrong with it is never silent."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medplus.datasets.card import copies
+from medplus.datasets.files import split_of
+from medplus.datasets.sources import load_dataset
+from medplus.errors import DatasetError, UsageError
+from tests.datasets.folders import SPLIT_FOLDERS, describe, load, write_table
+
+pytestmark = pytest.mark.usefixtures("fast_disk")
+
+
+def warnings_of(root, **options):
+    return " | ".join(load_dataset(str(root), 6, **options).card.warnings)
+
+
+def table(fill, head, rows, n=12):
+    """Return a folder of n images in i/, and a table of the rows without their paths."""
+    root = fill({"i": n})
+    lines = [[f"i/{i}.png", *row] for i, row in enumerate(rows)]
+    write_table(root, [["path", *head], *lines])
+    return root
+
+
+# --- what is said ---------------------------------------------------------------------------------
+
+
+def test_the_card_tells_task_classes_splits_images_and_unused_columns(fill):
+    rows = [(("train", "val", "test")[i % 3], "ab"[i // 6], 40 + i) for i in range(12)]
+    root = table(fill, ["Split", "label", "age"], rows)
+    card = load(root).card
+    assert (card.task, card.task_from) == ("binary-class", "column 'label'")
+    assert card.split_from == "column 'Split'"
+    assert card.classes == ["a", "b"]
+    assert card.counts["train"] == {"images": 4, "classes": [2, 2]}
+    assert card.unused_columns == ["age"]
+    assert card.warnings == []
+    assert card.images == "files of 6 × 6 px (grey 8 bits)"
+    assert any("columns not used: age" in line for line in card.lines())
+
+
+def test_a_clean_folder_and_a_clean_file_warn_of_nothing(fill, write_npz):
+    assert load(fill(SPLIT_FOLDERS)).card.warnings == []
+    assert load_dataset(str(write_npz("mine.npz"))).card.warnings == []
+
+
+def test_what_was_said_at_the_first_read_is_said_again_and_stands_in_stores_and_records(
+    cli, fill, caplog
+):
+    root = fill(SPLIT_FOLDERS)
+    shutil.copy(root / "train/a/0.png", root / "test/a/0.png")
+    words = ("--dataset", str(root), "--size", "6", "--backbone", "pixels")
+    for _ in range(2):
+        assert "the same content as one of train" in cli("extract", *words).err
+    ran = cli("knn", *words, "--k", "1", "--json")
+    assert "the same content as one of train" in ran.err
+    [record] = ran.document["runs"]
+    assert any("the same content" in text for text in record["warnings"])
+    assert record["card_digest"] == load(root).card.digest
+
+
+def test_the_command_line_shows_a_card_alone(cli, fill):
+    root = fill(SPLIT_FOLDERS)
+    ran = cli("datasets", str(root), "--size", "6", "--json")
+    [card] = ran.document["cards"]
+    assert (card["path"], card["size"]) == (str(root), 6)
+    assert card["counts"]["test"]["images"] == 6
+    shown = cli("datasets", str(root), "--size", "6")
+    assert "given by folders" in shown.out
+
+
+# --- labels ---------------------------------------------------------------------------------------
+
+
+def test_a_column_of_labels_is_never_guessed_where_there_is_a_choice(fill):
+    rows = [("ab"[i % 2], i % 2) for i in range(12)]
+    with pytest.raises(UsageError, match=r"not clear \(diagnosis, male\).*label_columns"):
+        load(table(fill, ["diagnosis", "male"], rows))
+
+
+@pytest.mark.parametrize("gap", ["", "-1"])
+def test_a_flag_with_a_gap_does_not_vanish(fill, gap):
+    rows = [(i % 2, gap if i == 3 else (i + 1) % 2, i % 2) for i in range(12)]
+    with pytest.raises(UsageError, match=r"not clear \(edema, mass, fluid\)"):
+        load(table(fill, ["edema", "mass", "fluid"], rows))
+
+
+def test_columns_of_which_exactly_one_is_1_are_classes(fill):
+    rows = [tuple(int(i % 3 == k) for k in range(3)) for i in range(12)]
+    data = load(table(fill, ["mel", "nev", "bkl"], rows))
+    assert (data.task, data.classes) == ("multi-class", ("bkl", "mel", "nev"))
+
+
+def test_one_hot_labels_of_a_file_are_classes(write_npz):
+    hot = {f"{s}_labels": np.eye(3, dtype=np.uint8)[np.arange(n) % 3]
+           for s, n in (("train", 7), ("val", 3), ("test", 5))}  # fmt: skip
+    data = load_dataset(str(write_npz("mine.npz", **hot)))
+    assert (data.task, data.splits["train"].labels[:, 0].tolist()) == (
+        "multi-class", [0, 1, 2, 0, 1, 2, 0],
+    )  # fmt: skip
+    assert "exactly one" in data.card.task_from
+
+
+def test_labels_from_1_on_are_the_names_of_classes(write_npz):
+    sizes = {"train": 7, "val": 3, "test": 5}
+    counted = {f"{split}_labels": 1 + np.arange(n) % 3 for split, n in sizes.items()}
+    data = load_dataset(str(write_npz("mine.npz", **counted)))
+    assert (data.classes, data.splits["val"].labels[:, 0].tolist()) == (("1", "2", "3"), [0, 1, 2])
+
+
+@pytest.mark.parametrize("odd", [255, -1])
+def test_labels_that_stand_for_missing_ones_are_refused(write_npz, odd):
+    labels = np.array([0, 1, odd, 0, 1, odd, 0])
+    with pytest.raises(DatasetError, match=f"2 images have the label {odd}"):
+        load_dataset(str(write_npz("mine.npz", train_labels=labels)))
+
+
+def test_cells_of_several_labels_are_multi_label(fill):
+    words = ["edema", "mass", "edema|mass", "none"] * 3
+    data = load(table(fill, ["label"], [(word,) for word in words]))
+    assert data.classes == ("edema", "mass", "none")
+    assert sorted(data.splits["train"].labels.sum(1)) >= [1]
+    assert data.task.startswith("multi-label")
+
+
+def test_a_bar_in_one_name_is_no_list(fill):
+    data = load(table(fill, ["label"], [(word,) for word in ["a|b", "c"] * 6]))
+    assert data.classes == ("a|b", "c")
+
+
+def test_names_that_look_alike_or_missing_are_named(fill):
+    told = warnings_of(fill({"Cat": 4, "cat": 4, "NA": 4, "1": 4, "01": 4}))
+    assert "Cat, cat look alike" in told
+    assert "01, 1 look alike" in told or "1, 01 look alike" in told
+    assert "the class NA looks like a missing value" in told
+
+
+def test_grades_are_sorted_by_value_and_words_only_as_said(fill):
+    root = fill({"10": 4, "9": 4, "-1": 4})
+    describe(root, "task: ordinal-regression")
+    assert load(root).classes == ("-1", "9", "10")
+
+
+def test_words_for_grades_need_an_order(fill):
+    root = fill({"mild": 4, "severe": 4, "absent": 4})
+    describe(root, "task: ordinal-regression")
+    with pytest.raises(UsageError, match="in which order"):
+        load(root)
+
+
+def test_classes_that_a_split_lacks_are_named(fill):
+    told = warnings_of(fill({**SPLIT_FOLDERS, "test/zoster": 2}))
+    assert "train has no image of zoster, which nothing can learn" in told
+
+
+def test_folders_without_an_image_are_named(fill):
+    root = fill({"a": 4, "b": 4})
+    (root / "cyst").mkdir()
+    assert "(cyst): no class is made of it" in warnings_of(root)
+
+
+# --- splits ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "split"),
+    [("Training", "train"), ("train_images", "train"), ("VALID", "val"), ("dev", "val"),
+     ("test_set", "test"), ("testing", "test"), ("holdout", "test"), ("testis", None),
+     ("images", None), ("train_val", None), ("0", None)],
+)  # fmt: skip
+def test_words_for_splits(word, split):
+    assert split_of(word) == split
+
+
+def test_splits_below_the_classes_are_used(fill):
+    data = load(fill({f"{c}/{s}": 2 for c in "ab" for s in ("train", "val", "test")}))
+    assert data.classes == ("a", "b")
+    assert [len(data.splits[s]) for s in ("train", "val", "test")] == [4, 4, 4]
+
+
+def test_folds_are_not_classes(fill):
+    with pytest.raises(UsageError, match=r"\(fold1, fold2\) look like folds"):
+        load(fill({f"fold{i}/{c}": 2 for i in (1, 2) for c in "ab"}))
+
+
+@pytest.mark.parametrize("head", ["split ", "Train_Val_Test", "set"])
+def test_a_column_of_splits_is_used_however_it_is_spelled(fill, head):
+    rows = [(("training", "validation", "holdout")[i % 3], "ab"[i // 6]) for i in range(12)]
+    data = load(table(fill, [head, "label"], rows))
+    assert len(data.splits["test"]) == 4
+
+
+def test_a_column_of_splits_by_number_is_refused(fill):
+    rows = [(i % 3, "ab"[i // 6]) for i in range(12)]
+    with pytest.raises(UsageError, match="unknown split '0' in the column 'split'"):
+        load(table(fill, ["split", "label"], rows))
+
+
+# --- patients -------------------------------------------------------------------------------------
+
+
+def test_what_looks_like_patients_is_kept_together_and_said(fill):
+    rows = [("ab"[i // 2 % 2], f"P{i // 2}") for i in range(24)]
+    root = table(fill, ["label", "Patient ID"], rows, 24)
+    data = load(root)
+    assert "12 groups by 'Patient ID' (it looks like patients" in data.card.groups
+    of = [{int(name[2:-4]) // 2 for name in data.splits[s].names} for s in ("train", "val", "test")]
+    assert not (of[0] & of[1] or of[0] & of[2] or of[1] & of[2])
+
+
+def test_given_splits_that_tear_patients_apart_are_refused_unless_allowed(fill):
+    rows = [(("train", "val", "test")[i % 3], "ab"[i // 6], f"P{i // 2}") for i in range(12)]
+    root = table(fill, ["split", "label", "patient_id"], rows)
+    with pytest.raises(UsageError, match="stand in several splits"):
+        load(root)
+    describe(root, "allow_shared_groups: true")
+    assert "stand in several splits" in warnings_of(root)
+    describe(root, "group_column: none")
+    assert warnings_of(root) == ""
+
+
+@pytest.mark.parametrize("by", ["flag", "description"])
+def test_groups_are_found_in_names_of_files(fill, by):
+    root = fill({f"{c}/p{i}": 3 for c in "ab" for i in range(8)})
+    if by == "flag":
+        data = load_dataset(str(root), 6, group_column=r"path~/(p\d+)/")
+    else:
+        describe(root, r"group_pattern: '/(p\d+)/'")
+        data = load(root)
+    where = [{n.split("/")[1] for n in data.splits[s].names} for s in ("train", "val", "test")]
+    assert not (where[0] & where[1] or where[0] & where[2] or where[1] & where[2])
+
+
+def test_a_pattern_that_misses_files_is_refused(fill):
+    root = fill({"a": 4, "b": 4})
+    describe(root, "group_pattern: 'p(\\d+)_'")
+    with pytest.raises(UsageError, match="finds nothing in 8 paths"):
+        load(root)
+
+
+# --- copies ---------------------------------------------------------------------------------------
+
+
+def test_copies_are_counted_across_splits_and_classes_and_within():
+    told = copies("xxyyzzw", ["train", "test", "train", "train", "val", "val", "val"],
+                  [[0], [0], [0], [1], [1], [1], [1]], list("abcdefg"))  # fmt: skip
+    assert told[0].startswith("1 image of test has the same content as one of train (b)")
+    assert told[1].startswith("2 images of the same content have different labels (c, d)")
+    assert told[2].startswith("images that repeat another of their split: 1 in train, 1 in val")
+
+
+def test_copies_in_a_file_are_named(write_npz, make_arrays):
+    arrays = make_arrays()
+    arrays["test_images"][1] = arrays["train_images"][2]
+    data = load_dataset(str(write_npz("mine.npz", arrays)))
+    assert any("1 image of test has the same content as one of train (test/1)" in text
+               for text in data.card.warnings)  # fmt: skip
+
+
+# --- pixels ---------------------------------------------------------------------------------------
+
+
+def deep_folder(fill, high):
+    root = fill(SPLIT_FOLDERS)
+    rng = np.random.default_rng(0)
+    for path in root.rglob("*.png"):
+        Image.fromarray(rng.integers(0, high, (6, 6)).astype(np.uint16)).save(path)
+    return root
+
+
+def test_contrast_that_is_lost_is_told_with_the_remedy(fill):
+    root = deep_folder(fill, 4096)
+    told = warnings_of(root)
+    assert "say value_range: [" in told and "auto" in told
+    describe(root, "value_range: auto")
+    data = load(root)
+    assert data.card.warnings == []
+    assert np.ptp(data.splits["train"].images) > 240
+    assert "become 0 to 255" in data.card.images
+
+
+def test_deep_images_that_use_their_range_warn_of_nothing(fill):
+    assert warnings_of(deep_folder(fill, 65536)) == ""
+
+
+def test_blank_images_are_counted(fill):
+    root = fill(SPLIT_FOLDERS)
+    Image.new("L", (8, 8), 7).save(root / "train/a/0.png")
+    assert "1 of 18 images is of one value only" in warnings_of(root)
+
+
+# --- what is no image of the dataset --------------------------------------------------------------
+
+
+def test_masks_and_foreign_folders_are_left_out_and_named(fill):
+    root = fill({"a": 4, "b": 4, "c/images": 4, "c/masks": 4, "a/@eaDir/0.png": 1})
+    shutil.copy(root / "b/0.png", root / "b/0_mask.png")
+    data = load(root)
+    assert sum(len(split) for split in data.splits.values()) == 12
+    told = " | ".join(data.card.warnings)
+    assert "5 masks of images" in told and "@eaDir" in told
+
+
+def test_a_class_of_masks_is_a_class(fill):
+    data = load(fill({"mask": 5, "no_mask": 5}))
+    assert data.classes == ("mask", "no_mask")
+
+
+# --- staleness ------------------------------------------------------------------------------------
+
+
+def test_a_swapped_file_of_equal_size_and_time_is_noticed(write_npz, make_arrays, tmp_path):
+    path = write_npz("mine.npz", compressed=False)
+    first = load_dataset(str(path))
+    arrays = make_arrays()
+    arrays["train_images"] = 255 - arrays["train_images"]
+    other = write_npz("other.npz", arrays, compressed=False)
+    stat = path.stat()
+    assert other.stat().st_size == stat.st_size
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    other.replace(path)
+    assert load_dataset(str(path)).digest != first.digest
+
+
+def test_the_card_is_said_below_warnings_and_above_info(fill, caplog):
+    with caplog.at_level(logging.INFO, "medplus"):
+        load(fill(SPLIT_FOLDERS))
+    [level] = {r.levelno for r in caplog.records if "binary-class" in r.getMessage()}
+    assert logging.INFO < level < logging.WARNING
