@@ -22,7 +22,7 @@ from medplus.embeddings.store import (
     to_place,
 )
 from medplus.errors import DatasetError, RunError, StoreError, UsageError
-from medplus.evaluation.prepared import EvaluationOptions, Labelling, Prepared, check_labelling
+from medplus.evaluation.prepared import EvaluationOptions, Labelling, Prepared, match_classes
 from medplus.heads.stored import read_split, store_facts
 from medplus.runs.ledger import HEAD_FILE, read_head
 from medplus.runs.record import Provenance, RunRecord
@@ -48,7 +48,7 @@ def prepare_head(run: Path, record: RunRecord, options: EvaluationOptions) -> Pr
     if options.dataset in catalog.FLAGS:  # before anyone extracts what cannot be used
         flag = catalog.info(options.dataset)
         meant = Labelling(flag.flag, flag.task, list(flag.classes))
-        check_labelling(run, Labelling.of(record), meant)
+        match_classes(run, Labelling.of(record), meant)
     store = _find_store(run, record, options)
     info = store.info
     if info.dim != weight.shape[1]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from medplus.progress import Progress
 from medplus.runs.record import Provenance, RunRecord, StoreFacts
 from medplus.runs.scoring import Samples
 from medplus.vocabulary import MULTI_LABEL, Split, Task
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,8 @@ class Labelling:
 
     @property
     def has_names(self) -> bool:
-        """Whether the classes are more than numbers: files have no names for theirs."""
-        return not all(name.isdecimal() for name in self.classes)
+        """Whether the classes are more than their indices: files have no names for theirs."""
+        return self.classes != [str(index) for index in range(len(self.classes))]
 
     def describe(self) -> str:
         """Return the labelling in words."""
@@ -84,24 +87,37 @@ class Labelling:
         return f"{self.origin} ({self.task}, {len(self.classes)} {noun}{names})"
 
 
-def check_labelling(run: Path, learned: Labelling, found: Labelling) -> None:
-    """Refuse data whose labels mean something else than those that a run learned.
+def match_classes(run: Path, learned: Labelling, found: Labelling) -> list[int]:
+    """Return the index in which a run learned each class of some data, in the data's order.
+
+    Classes are matched by name, and it is said where their order differs. Classes without names,
+    as those of files, stand for any names but other numbers.
 
     Raises
     ------
     UsageError
-        If task, number of classes or, where both are known, their names differ.
+        If task, number of classes or their names differ.
     """
+    ours, theirs = learned.classes, found.classes
+    nameless = not (learned.has_names and found.has_names)
+    numbers = all(name.isdecimal() for name in (*ours, *theirs))
     same = (
         _kind(learned.task) == _kind(found.task)
-        and len(learned.classes) == len(found.classes)
-        and (learned.classes == found.classes or not (learned.has_names and found.has_names))
+        and len(ours) == len(theirs)
+        and (set(ours) == set(theirs) or (nameless and not numbers))
     )
+    if same and ours != theirs and set(ours) == set(theirs):
+        log.warning(
+            "%s learned the classes in another order than %s has them: they are matched by name",
+            run, found.origin,
+        )  # fmt: skip
+        return [ours.index(name) for name in theirs]
     if not same:
         raise UsageError(
             f"{run} learned {learned.describe()} and cannot be scored on {found.describe()}; "
             "name a --dataset with the same task and classes"
         )
+    return list(range(len(ours)))
 
 
 def _kind(task: Task) -> Task:

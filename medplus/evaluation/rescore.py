@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from medplus.errors import UsageError, nearest
 from medplus.evaluation.head import prepare_head
 from medplus.evaluation.medmnist_csv import check_exportable, write_csv
 from medplus.evaluation.network import prepare_network
-from medplus.evaluation.prepared import EvaluationOptions, Labelling, Prepared, check_labelling
+from medplus.evaluation.prepared import EvaluationOptions, Labelling, Prepared, match_classes
 from medplus.progress import Progress, silent
 from medplus.runs.ledger import (
     HEAD_FILE,
@@ -29,7 +30,7 @@ from medplus.runs.ledger import (
 )
 from medplus.runs.plan import RunPlan
 from medplus.runs.record import RunRecord
-from medplus.runs.scoring import EVALUATED, score_splits
+from medplus.runs.scoring import EVALUATED, Samples, score_splits
 from medplus.training.loss import make_targets, probabilities, sample_losses
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split
 
@@ -117,7 +118,9 @@ def evaluate(
     folder = _folder_of(Path(run))
     prepared = _prepare(folder, options)
     on = prepared.provenance
-    check_labelling(folder, Labelling.of(prepared.record), Labelling.of(on))
+    order = match_classes(folder, Labelling.of(prepared.record), Labelling.of(on))
+    if order != sorted(order):
+        prepared = replace(prepared, samples=_reordered(prepared, order))
     if csv is not None:
         check_exportable(on.dataset, on.size, on.classes)
     with measure_cost(options.device) as meter:
@@ -136,6 +139,21 @@ def evaluate(
     if csv is not None:
         write_csv(record, predictions, Path(csv))
     return record
+
+
+def _reordered(prepared: Prepared, order: list[int]) -> dict[Split, Samples]:
+    """Return the samples with labels as the run learned them; `order` is of the data's classes."""
+    multi_label = prepared.record.task == MULTI_LABEL
+    index = np.array(order)
+    return {
+        split: replace(
+            samples,
+            labels=samples.labels[:, np.argsort(index)]
+            if multi_label
+            else index[samples.labels].astype(samples.labels.dtype),
+        )
+        for split, samples in prepared.samples.items()
+    }
 
 
 def _check_splits(splits: Sequence[str]) -> tuple[Split, ...]:

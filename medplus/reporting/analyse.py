@@ -12,7 +12,7 @@ import pandas as pd
 
 from medplus.errors import MedplusError
 from medplus.reporting.against import TOLERANCE, against_paper, newcomers
-from medplus.reporting.analysis import Analysis
+from medplus.reporting.analysis import Analysis, Note
 from medplus.reporting.baseline import DOI, load_baseline
 from medplus.reporting.cells import KEYS, comparable
 from medplus.reporting.findings import findings_of
@@ -148,8 +148,21 @@ def _analyse(
 ) -> Analysis:
     found = analyse_cells(cells, runs, **about)
     devices = sorted(set() if runs is None else set(runs["device"]) - {""})
-    notes = tuple(notes_on(found, devices, unreadable))
-    return replace(found, notes=notes, findings=tuple(findings_of(found)))
+    notes = [*notes_on(found, devices, unreadable), *_warnings_of(runs)]
+    return replace(found, notes=tuple(notes), findings=tuple(findings_of(found)))
+
+
+def _warnings_of(runs: pd.DataFrame | None) -> list[Note]:
+    """Return what the data cards of the runs warned of."""
+    if runs is None:
+        return []
+    said = {
+        (dataset, text)
+        for dataset, texts in zip(runs["dataset"], runs["warnings"], strict=True)
+        if isinstance(texts, tuple)
+        for text in texts
+    }
+    return [Note("benchmark", f"{dataset}: {text}.") for dataset, text in sorted(said)]
 
 
 def _best_against_second(cells: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.DataFrame, int]:

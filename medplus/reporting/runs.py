@@ -29,12 +29,14 @@ ANY = "any"
 
 RUN_COLUMNS = [
     *KEYS, "seed", "acc", "auc", "acc_low", "acc_high", "val_acc", "val_auc", "device_seconds",
-    "device", "run", "run_id", "created", "conditions", "digests", "task", "licence", "citation",
+    "extraction_seconds", "device", "run", "run_id", "created", "conditions", "digests", "task",
+    "licence", "citation", "warnings",
 ]  # fmt: skip
 """Columns of a table of runs. Scores are of test (but `val_acc`, `val_auc`), in percent; `seed` is
 a nullable integer, as seeds have up to 63 bits and k-NN has none; `device_seconds` is the full cost
-of the run, its extraction included; `conditions` maps names to values, and runs are alike where all
-of them are equal; `digests` are those of the images and of the weights."""
+of the run, its extraction included, which is `extraction_seconds` of it; `conditions` maps names to
+values, and runs are alike where all of them are equal; `digests` are those of the images and of the
+weights; `warnings` are those of the data card."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ def _row(record: RunRecord) -> dict[str, Any]:
     if not 0 <= test["acc"] <= 1:
         raise ValueError(f"a test ACC of {test['acc']}")
     low, high = test.get("acc_ci95") or (None, None)
+    store = record.store
+    extraction = 0.0 if store is None else _extraction_seconds(store.path, store.key)
     return {
         "dataset": record.dataset,
         "protocol": record.protocol,
@@ -112,7 +116,8 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "acc_high": _percent(high),
         "val_acc": _percent(val.get("acc")),
         "val_auc": _percent(val.get("auc")),
-        "device_seconds": _device_seconds(record),
+        "device_seconds": _own_seconds(record) + extraction,
+        "extraction_seconds": extraction,
         "device": record.cost.get("device", ""),
         "run": record.path,
         "run_id": record.run_id,
@@ -122,6 +127,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "task": record.task,
         "licence": record.licence,
         "citation": record.citation,
+        "warnings": tuple(record.warnings),
     }
 
 
@@ -158,15 +164,12 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _device_seconds(record: RunRecord) -> float:
-    """Return what a run has cost, its share of a common computation and its extraction included."""
+def _own_seconds(record: RunRecord) -> float:
+    """Return what a run has cost without its extraction: its share of a common computation."""
     own = record.cost.get("device_seconds")
     if own is None:
         return float("nan")
-    own = float(own) / int(record.cost.get("shared_by", 1))
-    if record.store is None:
-        return own
-    return own + _extraction_seconds(record.store.path, record.store.key)
+    return float(own) / int(record.cost.get("shared_by", 1))
 
 
 @lru_cache(maxsize=4096)

@@ -250,6 +250,35 @@ def test_other_classes_are_refused_by_name(store_of, probed, roots):
         medplus.evaluate(run.path, "pneumoniamnist", store=roots[0]["root"], **CPU)
 
 
+@pytest.mark.parametrize("task", ["multi-class", MULTI_LABEL])
+def test_classes_in_another_order_are_matched_by_name_and_it_is_said(
+    task, store_of, probed, roots, write_store, caplog
+):
+    names = ["benign", "malignant", "unsure"]
+    run = probed(store_of(task, classes=names))
+    values, labels, _ = clouds(task)
+    turned = [
+        label[:, ::-1].copy() if task == MULTI_LABEL else (2 - label).astype("u1")
+        for label in labels
+    ]
+    write_store(values, turned, task=task, classes=names[::-1], dataset="turned",
+                dataset_digest="e" * 64, **roots[0])  # fmt: skip
+    found = medplus.evaluate(run.path, "turned", store=roots[0]["root"], **CPU)
+    assert found.metrics["test"]["acc"] == run.metrics["test"]["acc"]
+    assert "matched by name" in caplog.text
+
+
+@pytest.mark.parametrize("other", [["1", "2", "3"], ["benign", "malignant", "unsure"]])
+def test_numbers_stand_for_names_but_not_for_other_numbers(other, store_of, probed, roots):
+    run = probed(store_of())
+    store_of(seed=1, dataset="other", dataset_digest="e" * 64, classes=other)
+    if other[0] == "1":
+        with pytest.raises(UsageError, match="learned toy"):
+            medplus.evaluate(run.path, "other", store=roots[0]["root"], **CPU)
+    else:
+        medplus.evaluate(run.path, "other", store=roots[0]["root"], **CPU)
+
+
 def test_other_numbers_of_classes_are_refused(store_of, probed, roots):
     run = probed(store_of())
     store_of("binary-class", seed=1, dataset="other", dataset_digest="e" * 64)

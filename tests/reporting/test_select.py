@@ -27,7 +27,8 @@ def make_run(number: int, **fields: Any) -> dict[str, Any]:
     row: dict[str, Any] = {
         "dataset": "toy", "protocol": "probe", "backbone": "resnet18", "size": 28, "seed": 1,
         "acc": 80.0, "auc": 90.0, "acc_low": 70.0, "acc_high": 90.0, "val_acc": 75.0,
-        "val_auc": 85.0, "device_seconds": 1.0, "device": "cpu", "run": f"run{number:03}",
+        "val_auc": 85.0, "device_seconds": 1.0, "extraction_seconds": 0.0, "device": "cpu",
+        "run": f"run{number:03}",
         "run_id": f"{number}", "created": "2026-01-01", "digests": ("images", "weights"),
         "task": "binary-class",
     }  # fmt: skip
@@ -159,6 +160,17 @@ def test_tuning_looks_at_val_and_never_at_test(rows: list[dict[str, Any]], score
         rivals = [by_run[other] for other in left if _untuned(by_run[other]) == _untuned(one)]
         assert len(rivals) == 1
         assert not rivals[0]["val_acc"] < one["val_acc"]
+
+
+def test_a_head_chosen_on_val_costs_its_whole_search_on_embeddings_made_once():
+    heads = [
+        {"lr": f"{lr}", "val_acc": 70.0 + lr, "device_seconds": 3.0, "extraction_seconds": 2.0}
+        for lr in range(13)
+    ]
+    runs = table(*heads)
+    assert select_alike(runs, tuned="val").cells["device_seconds"].tolist() == [15.0]
+    fixed = select_alike(runs, [("lr", "3")])
+    assert fixed.cells["device_seconds"].tolist() == [3.0]
 
 
 def _untuned(run: dict[str, Any]) -> str:
