@@ -7,6 +7,7 @@ not at all.
 from __future__ import annotations
 
 import hashlib
+import logging
 import random
 from collections.abc import Callable
 from contextlib import suppress
@@ -79,6 +80,7 @@ class Patience:
 
 
 PATIENT = Patience()
+log = logging.getLogger(__name__)
 
 
 class _BrokenError(Exception):
@@ -175,8 +177,18 @@ class _Fetch:
             stop=lambda state: self._failures >= self._patience.attempts,
             wait=lambda state: self._pause(),
             sleep=self._sleep,
+            before_sleep=self._tell,
             retry_error_callback=self._give_up,
         )(self._attempt)
+
+    def _tell(self, state: tenacity.RetryCallState) -> None:
+        """Say what is waited for: minutes of silence look like a hang."""
+        error = state.outcome and state.outcome.exception()
+        seconds = state.next_action.sleep if state.next_action else 0.0
+        log.warning(
+            "%s: %s; trying again in %.0f s (%d of %d)",
+            self._file.url, error, seconds, self._failures + 1, self._patience.attempts,
+        )  # fmt: skip
 
     def _pause(self) -> float:
         bound = self._patience.first_wait_s * 2.0 ** min(self._failures, 30)

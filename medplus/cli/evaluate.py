@@ -17,8 +17,8 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.argument("runs", metavar="RUN...", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option(
     "--dataset",
-    help="MedMNIST flag or path of an npz file with the same task and classes.  [default: the "
-    "run's own]",
+    help="MedMNIST flag, or path of an npz file or a folder of images, with the same task and "
+    "classes.  [default: the run's own]",
 )
 @click.option("--size", type=click.IntRange(min=1), help="In pixels.  [default: the run's own]")
 @options.several(

@@ -12,7 +12,7 @@ from medplus.cli.options import Output
 
 
 @click.command()
-@options.names(default_size="28, or an npz file's own")
+@options.names(default_size="28; a file's own; a folder's, else 224")
 @specs.choices(*specs.EXTRACT)
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Images per forward.  [default: automatic]"

@@ -33,7 +33,7 @@ class BatchSize(click.ParamType):  # type: ignore[type-arg]  # not generic befor
 
 
 @click.command()
-@options.names(default_size="28, or a file's own")
+@options.names(default_size="28; a file's own; a folder's, else 224")
 @options.several(
     "--seed",
     "seeds",

@@ -6,6 +6,7 @@ import importlib
 import io
 import logging
 import os
+import re
 import sys
 from typing import Any
 
@@ -85,7 +86,7 @@ def medplus() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-    args = sys.argv[1:] if arguments is None else arguments
+    args = [_at_home(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     debug = "--debug" in args
     fail = _Failure("--json" in args)
     _never_fail_to_print()
@@ -122,6 +123,12 @@ def main(arguments: list[str] | None = None) -> None:
         message = f"{type(error).__name__}: {error} (a bug, or a fault of this machine; "
         code = fail(f"{message}--debug shows where)", 1, type(error).__name__)
     sys.exit(code)
+
+
+def _at_home(word: str) -> str:
+    """Expand ``~`` where the shell has not: in quotes, after a comma or an equals sign."""
+    home = os.path.expanduser("~")  # noqa: PTH111 - which Path.home() refuses where there is none
+    return re.sub(r"(^|[=,])~(?=/|$)", lambda match: match[1] + home, word)
 
 
 def _never_fail_to_print() -> None:

@@ -32,7 +32,9 @@ class _Condition(click.ParamType[tuple[str, str]]):
 
 @click.command()
 @click.argument("runs", required=False, type=_FOLDER)
-@click.option("--out", type=_FOLDER, help="Folder of the report; an earlier one is replaced.")
+@click.option(
+    "--out", type=_FOLDER, help="Folder of the report; an earlier one is replaced.  [required]"
+)
 @click.option(
     "--baseline",
     type=click.Choice(["paper"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from difflib import SequenceMatcher
 from pathlib import Path
 from shlex import quote
 from typing import Protocol
@@ -239,8 +240,13 @@ def _none(root: Place, sought: Sought, infos: list[Found]) -> str:
         )
         return f"no store of {what} under {root} has these options (there: {have}); {remedy}"
     _check_names(root, sought, [info for _, info in infos])
-    names = sorted({f"{info.dataset}/{info.size}/{info.backbone}" for _, info in infos})
-    there = f" (there: {', '.join(names[:6])})" if names else ""
+    asked = f"{sought.spec.dataset}/{sought.spec.size}/{sought.spec.backbone}"
+    names = sorted(
+        {f"{info.dataset}/{info.size}/{info.backbone}" for _, info in infos},
+        key=lambda name: (-SequenceMatcher(None, asked, name).ratio(), name),
+    )
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    there = f" (there: {', '.join(names[:6])}{more})" if names else ""
     unreadable = len(_listed(root) or infos) - len(infos)
     if unreadable:
         noun = "store" if unreadable == 1 else "stores"

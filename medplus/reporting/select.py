@@ -200,7 +200,10 @@ def _values(runs: pd.DataFrame, name: str) -> pd.Series:
         return runs[name].map(lambda value: ANY if pd.isna(value) else str(value)).astype(object)
     known = [*columns, *dict.fromkeys(name for c in runs["conditions"] for name in c)]
     if name not in known:
-        raise UsageError(f"--only {name}: runs have no such condition{nearest(name, known)}")
+        raise UsageError(
+            f"--only {name}: runs have no such condition{nearest(name, known)} "
+            f"(known: {', '.join(known)})"
+        )
     return runs["conditions"].map(lambda conditions: conditions.get(name, ANY))
 
 

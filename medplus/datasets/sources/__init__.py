@@ -48,6 +48,8 @@ def resolve(name: str, group_column: str | None = None) -> DatasetRef:
 
 def find(name: str) -> DatasetRef | None:
     """Return what a dataset's name means, or None for one that is neither a flag nor a path."""
+    if name.startswith("~/"):
+        name = str(Path(name).expanduser())
     for kind in _KINDS.values():
         if kind.claims(name):
             ref: DatasetRef = kind.resolve(name)
