@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from medplus.naming import printable
 
 if TYPE_CHECKING:
     from medplus.reporting.report import Report
+    from medplus.reporting.verdict import Verdict
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -187,6 +189,7 @@ def _document(written: Report) -> dict[str, Any]:
     document: dict[str, Any] = {
         "out": str(written.out),
         "files": [str(path) for path in written.files],
+        "verdict": [verdict.to_dict() for verdict in analysis.verdicts],
         "findings": list(analysis.findings),
         "notes": [{"where": note.where, "text": note.text} for note in analysis.notes],
         "conditions": dict(analysis.conditions),
@@ -206,6 +209,7 @@ def _document(written: Report) -> dict[str, Any]:
 
 def _show(written: Report) -> None:
     analysis = written.analysis
+    show_verdicts(analysis.verdicts)
     for finding in analysis.findings:
         click.echo(printable(finding))
     for note in analysis.notes:
@@ -215,6 +219,14 @@ def _show(written: Report) -> None:
     figures = {path.stem for path in written.files if path.suffix == ".png"}
     tables = {path.stem for path in written.files if path.suffix == ".csv"}
     click.echo(f"{len(tables)} tables, {len(figures)} figures, one page: {written.files[0]}")
+
+
+def show_verdicts(verdicts: Sequence[Verdict]) -> None:
+    """Print verdicts: the one over all datasets last, where it stands above what follows."""
+    for verdict in verdicts:
+        click.echo(printable(f"Verdict on {verdict.dataset}:"))
+        for sentence in verdict.sentences:
+            click.echo(printable(f"  {sentence}"))
 
 
 def _failure(written: Report) -> str | None:

@@ -68,6 +68,22 @@ class Card:
         """SHA-256 of all that the card says, in hex."""
         return digest_of(self.to_dict())
 
+    @property
+    def baseline_acc(self) -> dict[Split, float]:
+        """Per split, the ACC of always saying what most images of train are; empty if unknown."""
+        if not self.counts:
+            return {}
+        train = np.array(self.counts["train"]["classes"])
+        found: dict[Split, float] = {}
+        for split in SPLITS:
+            n, of = self.counts[split]["images"], np.array(self.counts[split]["classes"])
+            if self.task == MULTI_LABEL:
+                said = 2 * train > self.counts["train"]["images"]
+                found[split] = float(np.where(said, of, n - of).mean() / n)
+            else:
+                found[split] = float(of[train.argmax()] / n)
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON has them."""
         return asdict(self)
@@ -106,7 +122,7 @@ class Card:
                 f"{self.split_from})"]  # fmt: skip
         if len(self.classes) <= _MOST_NAMED:
             numbers = zip(self.classes, *self._per_class(), strict=True)
-            told.append(", ".join(f"{quoted(c)} {a:,} + {b:,} + {d:,}" for c, a, b, d in numbers))
+            told.append("; ".join(f"{quoted(c)}: {a:,} + {b:,} + {d:,}" for c, a, b, d in numbers))
         else:
             totals = [sum(n) for n in zip(*self._per_class(), strict=True)]
             what = f"{len(self.classes)} classes of {min(totals):,} to {max(totals):,} images"

@@ -118,7 +118,8 @@ def settle(
     else:
         settled = _reused(known, samples, open_names, made_by, card)
     kept = f", whole by '{groups.column}'" if groups.column else ""
-    card.split_from = f"{' and '.join(missing)} made: stratified, seed {description.seed}{kept}"
+    which = "" if len(missing) == len(SPLITS) else f"{' and '.join(missing)} "
+    card.split_from = f"{which}made: stratified, seed {description.seed}{kept}"
     check_groups(root, settled, groups, description, card)
     return settled, known
 

@@ -267,6 +267,7 @@ def _new_info(spec: ExtractSpec, images: ImageDataset, backbone: Backbone, dim: 
         n_samples={split: len(images.splits[split]) for split in SPLITS},
         card_digest=images.card.digest,
         warnings=images.card.warnings,
+        baseline_acc=images.card.baseline_acc,
         versions={"medplus": __version__, **{name: version(name) for name in packages}},
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )

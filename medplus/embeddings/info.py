@@ -63,6 +63,8 @@ class StoreInfo(BaseModel):
         Bytes per row of the names: UTF-8, filled up with zeros.
     card_digest, warnings : str, list of str
         Of the data card: what was said of the data when they were read.
+    baseline_acc : dict
+        Per split, the ACC of always saying the most frequent class of train.
     metadata : dict
         SHA-256 of the Zarr metadata of each group and array below the store's own.
     cost : dict
@@ -96,6 +98,7 @@ class StoreInfo(BaseModel):
     name_nbytes: PositiveInt = 1
     card_digest: str = ""
     warnings: list[str] = []
+    baseline_acc: dict[Split, float] = {}
     versions: dict[str, str]
     created: str
     cost: dict[str, Any] = {}

@@ -18,7 +18,7 @@ from medplus.reporting.cells import KEYS, comparable
 from medplus.reporting.findings import findings_of
 from medplus.reporting.notes import notes_on
 from medplus.reporting.runs import Runs
-from medplus.reporting.select import select_alike
+from medplus.reporting.select import filtered, select_alike
 from medplus.reporting.sources import published_sources, sources_of
 from medplus.reporting.statistics.averages import with_averages
 from medplus.reporting.statistics.friedman import friedman
@@ -30,6 +30,7 @@ from medplus.reporting.statistics.pareto import pareto
 from medplus.reporting.statistics.percentiles import dataset_means, percentiles
 from medplus.reporting.statistics.ranking import top_ranks
 from medplus.reporting.statistics.transfer import default_transfers
+from medplus.reporting.verdict import verdicts_on
 from medplus.runs.ledger import read_predictions
 
 PAIRED_COLUMNS = [
@@ -101,6 +102,7 @@ def analyse_runs(
         newcomers=newcomers(selection.cells, selection.runs) if against else None,
         unlike=selection.unlike,
         skipped=runs.skipped,
+        verdicts=tuple(verdicts_on(filtered(runs.table, only))),
     )
 
 

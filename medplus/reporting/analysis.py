@@ -9,6 +9,7 @@ import pandas as pd
 
 from medplus.reporting.statistics.friedman import Friedman
 from medplus.reporting.statistics.transfer import Transfer
+from medplus.reporting.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class Analysis:
         Records that could not be read, and why.
     left_out : tuple of str
         Backbones that rankings and tests leave out; see `medplus.reporting.cells.comparable`.
+    verdicts : tuple of Verdict
+        On every dataset, and over all; none for the paper, whose val scores are not known.
     notes : tuple of Note
     findings : tuple of str
         Sentences computed from the data.
@@ -94,5 +97,6 @@ class Analysis:
     unlike: pd.DataFrame = field(default_factory=pd.DataFrame)
     skipped: tuple[tuple[str, str], ...] = ()
     left_out: tuple[str, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
     notes: tuple[Note, ...] = ()
     findings: tuple[str, ...] = ()

@@ -30,13 +30,14 @@ ANY = "any"
 RUN_COLUMNS = [
     *KEYS, "seed", "acc", "auc", "acc_low", "acc_high", "val_acc", "val_auc", "device_seconds",
     "extraction_seconds", "device", "run", "run_id", "created", "conditions", "digests", "task",
-    "licence", "citation", "warnings",
+    "licence", "citation", "warnings", "weights", "baseline_acc",
 ]  # fmt: skip
 """Columns of a table of runs. Scores are of test (but `val_acc`, `val_auc`), in percent; `seed` is
 a nullable integer, as seeds have up to 63 bits and k-NN has none; `device_seconds` is the full cost
 of the run, its extraction included, which is `extraction_seconds` of it; `conditions` maps names to
 values, and runs are alike where all of them are equal; `digests` are those of the images and of the
-weights; `warnings` are those of the data card."""
+weights; `warnings` are those of the data card; `baseline_acc` is the test ACC, a fraction, of
+always saying the most frequent class of train."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,8 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "licence": record.licence,
         "citation": record.citation,
         "warnings": tuple(record.warnings),
+        "weights": record.weights,
+        "baseline_acc": test.get("baseline_acc", float("nan")),
     }
 
 

@@ -72,10 +72,10 @@ def select_alike(
     UsageError
         If `only` names what no run has.
     """
-    sieve = _Sieve(_filtered(runs, only))
+    sieve = _Sieve(filtered(runs, only))
     sieve.keep_main(SHARED, sieve.kept.index)
     if tuned == "val":
-        sieve.kept = _best_on_val(sieve.kept)
+        sieve.kept = best_on_val(sieve.kept)
     for protocol in order_protocols(sieve.kept["protocol"]):
         of_it = sieve.kept.index[sieve.kept["protocol"] == protocol]
         sieve.keep_main(_names(sieve.kept.loc[of_it]), of_it)
@@ -170,7 +170,7 @@ class _Sieve:
         self.kept = self.kept.drop(index)
 
 
-def _filtered(runs: pd.DataFrame, only: Sequence[tuple[str, str]]) -> pd.DataFrame:
+def filtered(runs: pd.DataFrame, only: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """Return the runs that have what is asked for."""
     wanted: dict[str, list[str]] = {}
     for name, value in only:
@@ -226,7 +226,7 @@ def _number(text: str) -> Decimal | None:
     return number if number.is_finite() else None
 
 
-def _best_on_val(runs: pd.DataFrame) -> pd.DataFrame:
+def best_on_val(runs: pd.DataFrame) -> pd.DataFrame:
     """Of runs that differ in what a search varies, keep the best on val, as a search does itself.
 
     Of equals on val it is the first by the name of its folder; test takes no part. Its cost is that

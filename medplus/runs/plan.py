@@ -67,7 +67,7 @@ class RunPlan:
             run_id=self.run_id,
             path=str(self.folder),
             protocol=self.protocol,
-            metrics=metrics,
+            metrics={split: {**of, **self._baseline(split)} for split, of in metrics.items()},
             seconds=seconds,
             cost=cost,
             config=self.config,
@@ -77,6 +77,10 @@ class RunPlan:
             **self.fields,
             **found,
         )
+
+    def _baseline(self, split: Split) -> dict[str, float]:
+        known = self.provenance.baseline_acc
+        return {"baseline_acc": known[split]} if split in known else {}
 
 
 def plan_run(

@@ -43,6 +43,8 @@ class Provenance(_Facts):
         Of the weights that were in memory (of a fine-tuning, before it), and of the whole backbone.
     card_digest, warnings : str, list of str
         Of the data card: what was said of the data when they were read.
+    baseline_acc : dict
+        Per split, the ACC of always saying the most frequent class of train.
     """
 
     spec: ExtractSpec
@@ -61,6 +63,7 @@ class Provenance(_Facts):
     backbone_digest: str
     card_digest: str = ""
     warnings: list[str] = []
+    baseline_acc: dict[Split, float] = {}
 
     @classmethod
     def of(cls, made: Any) -> Provenance:

@@ -138,6 +138,7 @@ def describe_data(images: ImageDataset) -> dict[str, Any]:
         "dataset_digest": images.digest,
         "card_digest": images.card.digest,
         "warnings": images.card.warnings,
+        "baseline_acc": images.card.baseline_acc,
     }
 
 
@@ -185,6 +186,7 @@ def plan_finetune(
         "dataset_digest": images.digest,
         "card_digest": images.card.digest,
         "warnings": images.card.warnings,
+        "baseline_acc": images.card.baseline_acc,
         "task": images.task,
         "size": images.size,
         "backbone": backbone.tag,

@@ -65,12 +65,23 @@ def load(
     group_column: str | None = None,
     progress: Progress = silent,
 ) -> ImageDataset:
-    """Load a dataset at a size, memory-mapped; as `load_dataset`."""
-    kind = _KINDS[ref.source]
-    images: ImageDataset = kind.load(
+    """Load a dataset at a size, memory-mapped, and say its card; as `load_dataset`."""
+    images = _load(ref, size, data_root, group_column=group_column, progress=progress)
+    images.card.say(f"{images.path} at {images.size} px")
+    return images
+
+
+def _load(
+    ref: DatasetRef,
+    size: int | None,
+    data_root: str | Path,
+    *,
+    group_column: str | None = None,
+    progress: Progress = silent,
+) -> ImageDataset:
+    images: ImageDataset = _KINDS[ref.source].load(
         ref, size, Path(data_root), group_column=group_column, progress=progress
     )
-    images.card.say(f"{images.path} at {images.size} px")
     return images
 
 
@@ -145,7 +156,7 @@ def digest(ref: DatasetRef, size: int | None = None, data_root: str | Path = "da
     """
     if not path(ref, size, data_root).exists():
         return None
-    return load(ref, size, data_root).digest
+    return _load(ref, size, data_root).digest
 
 
 def known_digest(
@@ -174,7 +185,7 @@ def digests(
     sizes: list[int | None] = [size]
     if ref.source == "folder" and size is None:
         sizes = [*folder.cached_sizes(ref)]
-    return frozenset(load(ref, each, data_root).digest for each in sizes)
+    return frozenset(_load(ref, each, data_root).digest for each in sizes)
 
 
 def expand(names: Iterable[str]) -> list[str]:

@@ -142,8 +142,8 @@ def _run(
     with measure_cost(target) as meter:
         feeds = make_feeds({split: data.embeddings for split, data in splits.items()}, target)
         labels = {split: torch.from_numpy(splits[split].labels).to(target) for split in splits}
-        heads = "1 head" if len(todo) == 1 else f"{len(todo)} heads"
-        what = f"{info.dataset} {info.size} px · {info.backbone} · {heads}"
+        counted = "1 head" if len(todo) == 1 else f"{len(todo)} heads"
+        what = f"{info.dataset} {info.size} px · {info.backbone} · {counted}"
         with progress(what, recipe.epochs, "epoch") as advance:
             heads = train_heads(
                 (feeds["train"], labels["train"]),
