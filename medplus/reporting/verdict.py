@@ -45,7 +45,8 @@ class Candidate:
         Wilson's interval over test images [1]_; over datasets, Student's.
     device_seconds : float
         Of one seed, search and extraction included; NaN where nothing was measured.
-    n_seeds : int
+    n_seeds, n_val : int
+        Seeds, and val images (over datasets, of the smallest).
     hits : ndarray, shape (n_test,)
         Share of seeds that have each test image right; over datasets, the ACC of each.
 
@@ -66,6 +67,7 @@ class Candidate:
     test_acc_ci95: tuple[float, float]
     device_seconds: float
     n_seeds: int
+    n_val: int
     hits: npt.NDArray[np.float64] = field(repr=False)
 
     @property
@@ -212,7 +214,9 @@ def _candidates(rows: pd.DataFrame) -> list[Candidate]:
     for _, seeds in rows.groupby(["protocol", "backbone", "size", "weights", fixed], sort=True):
         one = seeds.sort_values("created").iloc[-1]
         try:
-            hits = np.mean([_hits(run, one["task"]) for run in seeds["run"]], axis=0)
+            saved = [read_predictions(Path(run)) for run in seeds["run"]]
+            hits = np.mean([_hits(each, one["task"]) for each in saved], axis=0)
+            n_val = len(saved[0]["val_true"])
         except (MedplusError, KeyError, ValueError):
             continue
         of_network = one["backbone"] != PIXELS
@@ -230,6 +234,7 @@ def _candidates(rows: pd.DataFrame) -> list[Candidate]:
                 test_acc_ci95=wilson(acc, len(hits)),
                 device_seconds=float(seeds["device_seconds"].mean()),
                 n_seeds=len(seeds),
+                n_val=n_val,
                 hits=hits,
             )
         )
@@ -241,8 +246,7 @@ def _candidates(rows: pd.DataFrame) -> list[Candidate]:
     return found
 
 
-def _hits(run: str, task: Task) -> npt.NDArray[np.float64]:
-    saved = read_predictions(Path(run))
+def _hits(saved: Mapping[str, npt.NDArray[Any]], task: Task) -> npt.NDArray[np.float64]:
     cases = check(saved["test_true"], saved["test_score"], task)
     right: npt.NDArray[np.float64] = (cases.true == cases.predicted).mean(axis=1)
     return right
@@ -300,6 +304,7 @@ def _over(
                 test_acc_ci95=(max(0.0, mean - half), min(1.0, mean + half)),
                 device_seconds=float(np.sum([one.device_seconds for one in each])),
                 n_seeds=min(one.n_seeds for one in each),
+                n_val=min(one.n_val for one in each),
                 hits=accs,
             )
         )
@@ -335,8 +340,8 @@ def _verdict(
         (),
     )  # fmt: skip
     sentences = [
-        *_on_the_best(settled), *_on_the_others(settled, others), *_on_the_cost(settled),
-        *_on_the_power(settled, spread),
+        *_on_the_best(settled), *_on_the_choice(best, others), *_on_the_others(settled, others),
+        *_on_the_cost(settled), *_on_the_power(settled, spread),
     ]  # fmt: skip
     return replace(settled, sentences=tuple(sentences))
 
@@ -378,6 +383,18 @@ def _on_the_best(verdict: Verdict) -> list[str]:
             f"{abs(100 * gain):.1f} points {where} it."
         )
     return told
+
+
+def _on_the_choice(best: Candidate, others: Sequence[Candidate]) -> list[str]:
+    """Say where val is too small to choose on."""
+    low = wilson(best.val_acc, best.n_val)[0]
+    near = [one for one in others if one.val_acc >= low]
+    if 2 * len(near) <= len(others):
+        return []
+    return [
+        f"Val has {best.n_val:,} images, too few to choose on: {len(near)} of the {len(others)} "
+        f"others have a val ACC within the interval of the best ({_percent(low)} and more)."
+    ]
 
 
 def _on_the_others(verdict: Verdict, others: Sequence[Candidate]) -> list[str]:
