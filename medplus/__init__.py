@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from medplus._version import __version__
 
 if TYPE_CHECKING:
+    from medplus.comparison import compare
     from medplus.datasets.phantom import write_phantom
     from medplus.datasets.sources import load_dataset
     from medplus.embeddings.extract import extract, extract_all
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "MedplusError": "medplus.errors",
     "ExtractSpec": "medplus.spec",
+    "compare": "medplus.comparison",
     "evaluate": "medplus.evaluation",
     "extract": "medplus.embeddings.extract",
     "extract_all": "medplus.embeddings.extract",
@@ -49,6 +51,7 @@ __all__ = [
     "ExtractSpec",
     "MedplusError",
     "__version__",
+    "compare",
     "evaluate",
     "extract",
     "extract_all",

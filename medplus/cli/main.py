@@ -19,6 +19,7 @@ from medplus.naming import printable
 
 _COMMANDS = {
     "quickstart": "The whole way on synthetic data: extract, knn, probe, finetune; no download.",
+    "compare": "From data to a verdict: which backbone, at which size, how sure, at what cost.",
     "download": "Fetch the official files, or list and verify them.",
     "datasets": "List the datasets: task, licence, counts, what is on disk.",
     "backbones": "List backbones: full tag, dimension, parameters, preprocessing.",

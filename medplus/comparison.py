@@ -1,0 +1,285 @@
+"""From data to a verdict: embeddings, kNN and probes of several backbones, and what to take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from medplus.backbones.catalog import PAPER
+from medplus.backbones.inference import Embedder
+from medplus.backbones.sources import demo, expand, load, resolve
+from medplus.backbones.weights_folder import is_weights_folder, read_manifest
+from medplus.datasets import catalog, decode, sources
+from medplus.datasets.dataset import DatasetRef
+from medplus.datasets.files import find_files
+from medplus.device import resolve_device, resolve_precision
+from medplus.embeddings.extract import Extraction, extract_all
+from medplus.errors import MedplusError, UsageError
+from medplus.heads.knn import knn
+from medplus.heads.probe import probe
+from medplus.progress import Progress, silent
+from medplus.reporting.report import Report, report
+from medplus.reporting.verdict import Verdict
+from medplus.runs.record import RunRecord
+from medplus.spec import PIXELS, PRETRAINED, ExtractSpec
+from medplus.training import finetune
+from medplus.training.watch import Watch
+from medplus.vocabulary import SIZES, Fit
+
+PROTOCOLS = ("knn", "probe", "finetune")
+SEEDS = (1, 2, 3)
+NEIGHBOURS = (1, 3, 5, 7, 11, 15, 21, 31, 51)
+_FOLDER_SIZES = (64, 224)
+_HEADERS = 200
+_TIMED = 8
+_TUNING = 3.0
+"""Passes over train per second of a forward that a fine-tuning epoch takes: forward and twice."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison made.
+
+    Attributes
+    ----------
+    extractions : list of Extraction
+    records : list of RunRecord
+    report : Report
+    left : tuple of str
+        What the budget did not reach.
+    seconds : float
+    """
+
+    extractions: list[Extraction]
+    records: list[RunRecord]
+    report: Report
+    left: tuple[str, ...]
+    seconds: float
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """One per dataset, and one over all."""
+        return self.report.analysis.verdicts
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Embeddings to be made and scored, or a network to be trained."""
+
+    spec: ExtractSpec
+    protocols: tuple[str, ...]
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        return f"{' and '.join(self.protocols)} of {self.spec.describe()}"
+
+
+def compare(
+    datasets: str | Iterable[str],
+    backbones: Sequence[str] | None = None,
+    sizes: Sequence[int] | None = None,
+    *,
+    weights: str | None = None,
+    fits: Sequence[Fit] | None = None,
+    protocols: Sequence[str] = ("knn", "probe"),
+    budget_s: float | None = None,
+    group_column: str | None = None,
+    device: str = "auto",
+    data_root: str | Path = "data",
+    out: str | Path = "comparison",
+    progress: Progress = silent,
+    watch: Watch | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Comparison:
+    """Compare backbones on datasets, and say which to take. What is there is used again.
+
+    Parameters
+    ----------
+    datasets : str or iterable of str
+        As for `medplus.load_dataset`.
+    backbones : sequence of str, optional
+        By default raw pixels, the demo networks that are installed, and those of the paper's ten
+        whose weights are at hand.
+    sizes : sequence of int, optional
+        In pixels; by default those on disk of a MedMNIST flag, a file's own, and 64 and 224 of a
+        folder, as far as its images are that large.
+    weights, group_column
+        As for `medplus.extract`.
+    fits : sequence of {"pad", "resize", "native"}, optional
+        By default what `medplus.extract` takes.
+    protocols : sequence of {"knn", "probe", "finetune"}
+        kNN with nine k; probes with 13 learning rates and three seeds; the modern recipe.
+    budget_s : float, optional
+        Seconds; what does not fit any more is left out, the dearest first, and named.
+    device : str
+    data_root : str or Path
+    out : str or Path
+        Folder of ``embeddings``, ``runs`` and ``report``.
+    progress, watch, tell
+        Where to report progress, training, and each step in a sentence.
+
+    Raises
+    ------
+    MedplusError
+        If a dataset, a backbone or weights cannot be used.
+    """
+    start = time.perf_counter()
+    root = Path(out)
+    _check_protocols(protocols)
+    names = list(sources.expand([datasets] if isinstance(datasets, str) else datasets))
+    networks = list(expand(backbones)) if backbones else default_backbones(weights)
+    specs = [
+        ExtractSpec(name, size, network, weights if network != PIXELS else None, fit,
+                    group_column=group_column)
+        for name in names
+        for size in sizes or default_sizes(sources.resolve(name, group_column), Path(data_root))
+        for network in networks
+        for fit in (fits if fits and network != PIXELS else (None,))
+    ]  # fmt: skip
+    jobs = _plan(specs, tuple(protocols), device, Path(data_root))
+    expected = sum(job.seconds for job in jobs)
+    tell(
+        f"{len(names)} dataset{'s' * (len(names) > 1)}, {', '.join(networks)}; "
+        f"{len(specs)} embeddings in about {_duration(expected)}, heads in seconds each → {root}"
+    )
+    extractions: list[Extraction] = []
+    records: list[RunRecord] = []
+    left = []
+    for job in jobs:
+        elapsed = time.perf_counter() - start
+        if records and budget_s is not None and elapsed + job.seconds > budget_s:
+            left.append(job.name)
+            continue
+        if job.protocols == ("finetune",):
+            spec = job.spec
+            records += finetune(
+                spec.dataset, spec.size, spec.backbone, weights=spec.weights, fit=spec.fit,
+                group_column=group_column, recipe="modern", device=device, data_root=data_root,
+                runs=root / "runs", watch=watch,
+            )  # fmt: skip
+            continue
+        [extraction] = extract_all(
+            [job.spec],
+            device=device,
+            data_root=data_root,
+            store=root / "embeddings",
+            progress=progress,
+        )
+        extractions.append(extraction)
+        if "knn" in job.protocols:
+            n_train = extraction.store.info.n_samples["train"]
+            k = [k for k in NEIGHBOURS if k <= n_train]
+            records += knn(extraction.store, k, device=device, runs=root / "runs")
+        if "probe" in job.protocols:
+            records += probe(
+                extraction.store, SEEDS, recipe="grid", device=device, runs=root / "runs",
+                progress=progress,
+            )  # fmt: skip
+    for name in left:
+        tell(f"left out, since the budget does not reach: {name}")
+    written = report(
+        root / "runs", root / "report", tuned="val", title=f"Comparison on {', '.join(names)}"
+    )
+    return Comparison(extractions, records, written, tuple(left), time.perf_counter() - start)
+
+
+def default_backbones(weights: str | None = None) -> list[str]:
+    """Return raw pixels, and the networks whose weights need no internet here."""
+    if weights is not None and is_weights_folder(weights):
+        carried = read_manifest(Path(weights)).weights
+        return [PIXELS, *(name for name, tag in PAPER.items() if tag in carried)]
+    if weights not in (None, PRETRAINED):
+        raise UsageError(f"--weights {weights}: say with --backbone which networks are to have it")
+    return [PIXELS, *demo.available(), *(name for name, tag in PAPER.items() if _is_at_hand(tag))]
+
+
+def _is_at_hand(tag: str) -> bool:
+    """Tell whether the hub's cache has a tag's weights."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    config = timm.models.get_pretrained_cfg(tag)
+    if config is None or not config.hf_hub_id:
+        return False
+    files = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors")
+    return any(isinstance(try_to_load_from_cache(config.hf_hub_id, file), str) for file in files)
+
+
+def default_sizes(ref: DatasetRef, data_root: Path) -> list[int | None]:
+    """Return the sizes at which a dataset is compared where none is named."""
+    if ref.source == "medmnist":
+        info = catalog.info(ref.spelling)
+        return [s for s in SIZES if (data_root / info.filename(s)).is_file()] or [None]
+    if ref.source == "npz":
+        return [None]
+    files = find_files(Path(ref.spelling)).files
+    shown = files[:: max(1, len(files) // _HEADERS)]
+    sides = []
+    for file in shown:
+        try:
+            sides.append(min(decode.glance(Path(ref.spelling) / file.path).shape))
+        except MedplusError:
+            continue  # told when it is read
+    side = median(sides) if sides else 0
+    return [s for s in _FOLDER_SIZES if s <= side] or [
+        max((s for s in SIZES if s <= side), default=SIZES[0])
+    ]
+
+
+def _check_protocols(protocols: Sequence[str]) -> None:
+    for name in protocols:
+        if name not in PROTOCOLS:
+            raise UsageError(f"unknown protocol '{name}' ({', '.join(PROTOCOLS)})")
+    if not set(protocols) - {"finetune"}:
+        raise UsageError("a comparison needs knn or probe; fine-tuning alone is medplus finetune")
+
+
+def _plan(
+    specs: list[ExtractSpec], protocols: tuple[str, ...], device: str, data_root: Path
+) -> list[_Job]:
+    """Return what there is to do, the cheapest first: it tells most for its time."""
+    heads = tuple(name for name in protocols if name != "finetune")
+    per_image: dict[tuple[str, str | None, Fit | None], float] = {}
+    jobs = []
+    for spec in specs:
+        outline = sources.describe(
+            sources.resolve(spec.dataset, spec.group_column), spec.size, data_root
+        )
+        what = (spec.backbone, spec.weights, spec.fit)
+        if what not in per_image:
+            per_image[what] = _seconds_per_image(spec, outline.size, device)
+        seconds = per_image[what] * sum(outline.n_samples.values())
+        jobs.append(_Job(spec, heads, seconds))
+        if "finetune" in protocols and spec.backbone != PIXELS:
+            from medplus.config import finetune_recipe
+
+            passes = _TUNING * finetune_recipe("modern").epochs
+            jobs.append(_Job(spec, ("finetune",), passes * seconds))
+    return sorted(jobs, key=lambda job: (job.protocols != heads, job.seconds))
+
+
+def _seconds_per_image(spec: ExtractSpec, size: int, device: str) -> float:
+    """Measure a network on empty images."""
+    import torch
+
+    ref = resolve(spec.backbone, spec.weights)
+    if spec.backbone == PIXELS:
+        return 0.0
+    target = resolve_device(device)
+    backbone = load(ref, size, spec.fit)
+    embedder = Embedder(backbone, target, resolve_precision("auto", target), _TIMED)
+    images = torch.zeros((_TIMED, size, size), dtype=torch.uint8)
+    embedder(images)
+    start = time.perf_counter()
+    embedder(images)
+    return (time.perf_counter() - start) / _TIMED
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

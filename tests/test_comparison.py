@@ -1,0 +1,68 @@
+"""`medplus compare`: from a folder of images to a verdict, and on where it was left."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medplus.comparison import compare, default_sizes
+from medplus.datasets.sources import resolve
+
+pytestmark = pytest.mark.usefixtures("fast_disk")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ninety images of two classes that raw pixels tell apart."""
+    rng = np.random.default_rng(0)
+    for i in range(90):
+        shade = rng.integers(0, 128, (12, 12)) + 100 * (i % 2)
+        path = tmp_path / f"mine/{'ab'[i % 2]}/{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(shade.astype(np.uint8)).save(path)
+    return tmp_path / "mine"
+
+
+def test_a_verdict_in_one_call_and_nothing_twice(folder, tmp_path):
+    told: list[str] = []
+    options = {"backbones": ["pixels"], "sizes": [8], "out": tmp_path / "out", "device": "cpu"}
+    first = compare(str(folder), **options, tell=told.append)
+    [verdict] = first.verdicts
+    assert verdict.dataset == "mine"
+    assert verdict.best.test_acc > 0.9
+    assert verdict.baseline_acc == pytest.approx(0.5)
+    assert {record.protocol for record in first.records} == {"knn", "probe"}
+    assert first.report.files[0].is_file()
+    assert "1 embeddings in about" in told[0]
+    again = compare(str(folder), **options)
+    assert [one.status for one in again.extractions] == ["skipped"]
+    assert [r.created for r in again.records] == [r.created for r in first.records]
+
+
+def test_what_the_budget_does_not_reach_is_named(folder, tmp_path):
+    done = compare(
+        str(folder), ["pixels", "test_resnet"], [8], weights="none", budget_s=1e-6,
+        out=tmp_path / "out", device="cpu",
+    )  # fmt: skip
+    assert done.left == (f"knn and probe of {folder} at 8 px with test_resnet",)
+    assert done.verdicts[0].best.backbone == "pixels"
+
+
+def test_the_command_line_says_the_verdict_and_has_it_as_json(folder, tmp_path, cli):
+    words = ("compare", folder, "--backbone", "pixels", "--size", 8, "--out", tmp_path / "out")
+    ran = cli(*words)
+    assert ran.code == 0, ran.err
+    assert "Verdict on mine:" in ran.out and "binary-class" in ran.err
+    document = cli(*words, "--json").document
+    assert json.dumps(document["verdict"][0]["best"]["backbone"]) == '"pixels"'
+    assert cli(*words, "--budget", "soon").code == 2
+
+
+@pytest.mark.parametrize(("side", "sizes"), [(20, [28]), (40, [28]), (100, [64]), (300, [64, 224])])
+def test_folders_are_compared_at_sizes_that_their_images_have(tmp_path, side, sizes):
+    (tmp_path / "d/a").mkdir(parents=True)
+    Image.new("L", (side, side + 9)).save(tmp_path / "d/a/0.png")
+    assert default_sizes(resolve(str(tmp_path / "d")), tmp_path) == sizes
