@@ -134,9 +134,9 @@ class Card:
             told.append(f"columns not used: {', '.join(map(quoted, self.unused_columns))}")
         return [line for line in told if line]
 
-    def say(self, what: str) -> None:
-        """Log the card, and each of its warnings."""
-        log.log(SAID, "%s: %s", what, "\n  ".join(self.lines()))
+    def say(self, what: str, where: str) -> None:
+        """Log the card of what was read, and where, and each of its warnings."""
+        log.log(SAID, "%s (%s): %s", what, where, "\n  ".join(self.lines()))
         warn_of(what, self.warnings)
 
     def _per_class(self) -> list[list[int]]:

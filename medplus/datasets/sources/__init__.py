@@ -67,7 +67,7 @@ def load(
 ) -> ImageDataset:
     """Load a dataset at a size, memory-mapped, and say its card; as `load_dataset`."""
     images = _load(ref, size, data_root, group_column=group_column, progress=progress)
-    images.card.say(f"{images.path} at {images.size} px")
+    images.card.say(f"{images.name} at {images.size} px", images.path)
     return images
 
 
