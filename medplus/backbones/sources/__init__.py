@@ -7,6 +7,7 @@ backbone is a new module, named there.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +18,7 @@ from medplus.backbones.sources import demo, folder, python, run
 from medplus.backbones.sources.ref import BackboneRef, Source
 from medplus.backbones.weights import weights_label
 from medplus.errors import UsageError, nearest
-from medplus.spec import PRELOGITS, PRETRAINED
+from medplus.spec import NONE, PRELOGITS, PRETRAINED
 
 if TYPE_CHECKING:
     from medplus.backbones.build import Backbone
@@ -66,8 +67,15 @@ def resolve(name: str, weights: str | None = None) -> BackboneRef:
     """
     for source in ORDER:
         if _source(source).claims(name):
-            return _source(source).resolve(name, weights or PRETRAINED)
+            return _named_by_file(_source(source).resolve(name, weights or PRETRAINED))
     raise UsageError(f"unknown backbone '{name}'")  # pragma: no cover - timm claims the rest
+
+
+def _named_by_file(ref: BackboneRef) -> BackboneRef:
+    """Return a backbone called after its weights file, too: two files are two backbones."""
+    if ref.weights in (PRETRAINED, NONE) or ref.run_id is not None:
+        return ref
+    return replace(ref, name=f"{ref.name}@{Path(ref.weights).stem}")
 
 
 def describe(name: str | BackboneRef) -> BackboneInfo:
