@@ -12,20 +12,31 @@ from medplus.reporting.cells import ALL, AVERAGE, order_protocols
 from medplus.reporting.format import counted, percent
 from medplus.reporting.palette import PROTOCOL_LABELS, setting_label
 from medplus.reporting.statistics.friedman import Friedman
+from medplus.reporting.statistics.pairwise import smallest_p
+from medplus.reporting.statistics.ties import settle
 from medplus.reporting.statistics.transfer import Transfer
+
+_FEWEST_DATASETS = 3
+_FEWEST_BACKBONES = 4
+_LEVEL = 0.05
 
 
 def findings_of(analysis: Analysis) -> Iterator[str]:
-    """Yield all that an analysis says."""
+    """Yield all that an analysis says, and that so many datasets and backbones can support."""
+    n_datasets = analysis.cells["dataset"].nunique()
+    several = n_datasets >= _FEWEST_DATASETS
+    testable = smallest_p(n_datasets) <= _LEVEL
     return chain(
         best_averages(analysis.benchmark),
         reproduction(analysis.against),
         ranks_of_newcomers(analysis.newcomers),
         protocol_gaps(analysis.cells),
         resolution(analysis.gains),
-        winners(analysis.ranking),
-        significance(analysis.pairwise, analysis.friedman),
-        predictions(analysis.transfers),
+        winners(analysis.ranking) if several else (),
+        significance(analysis.pairwise, analysis.friedman) if testable else (),
+        predictions([t for t in analysis.transfers if t.n_backbones >= _FEWEST_BACKBONES])
+        if several
+        else (),
         costs(analysis.costs),
     )
 
@@ -44,11 +55,16 @@ def best_averages(benchmark: pd.DataFrame) -> Iterator[str]:
         most = max((datasets[protocol, size] for size in rows["size"].unique()), key=len)
         rows = rows[rows["size"].map(lambda size: datasets[protocol, size] == most)]  # noqa: B023
         over = f"over {len(most)} datasets" if len(most) > 1 else f"on {next(iter(most))}"
-        best = rows.loc[rows["acc_mean"].idxmax()]
-        auc = "" if pd.isna(best["auc_mean"]) else f" (AUC {percent(best['auc_mean'])} %)"
+        means = settle(rows["acc_mean"])
+        tied = rows[means == means.max()]
+        best = tied.iloc[0]
+        names = " and ".join(f"{one.backbone} at {one.size} px" for one in tied.itertuples())
+        has = "has" if len(tied) == 1 else "have"
+        plain = len(tied) > 1 or pd.isna(best["auc_mean"])
+        auc = "" if plain else f" (AUC {percent(best['auc_mean'])} %)"
         yield (
-            f"{_first_upper(PROTOCOL_LABELS[protocol])}: {best['backbone']} at {best['size']} px "
-            f"has the highest mean ACC {over}, {percent(best['acc_mean'])} %{auc}."
+            f"{_first_upper(PROTOCOL_LABELS[protocol])}: {names} {has} the highest mean ACC "
+            f"{over}, {percent(best['acc_mean'])} %{auc}."
         )
 
 
@@ -61,12 +77,13 @@ def protocol_gaps(cells: pd.DataFrame) -> Iterator[str]:
     for dear, cheap in pairwise(present):
         both = scores[[dear, cheap]].dropna()
         if len(both):
-            gap = float((both[dear] - both[cheap]).mean())
-            wins = int((both[dear] > both[cheap]).sum())
+            gaps = settle(both[dear] - both[cheap])
+            gap, wins, ties = float(gaps.mean()), int((gaps > 0).sum()), int((gaps == 0).sum())
+            equal = f", equal in {ties}" if ties else ""
             yield (
                 f"{_first_upper(PROTOCOL_LABELS[dear])} is on average {abs(gap):.1f} points "
                 f"{'above' if gap >= 0 else 'below'} {PROTOCOL_LABELS[cheap]} with the same "
-                f"dataset, backbone and size, and better in {wins} of {len(both)} cases."
+                f"dataset, backbone and size, and better in {wins} of {len(both)} cases{equal}."
             )
 
 

@@ -246,3 +246,20 @@ class TestRuns:
 def np_shift(made: dict[str, Any]) -> Any:
     """Return the index of other images."""
     return made["test_index"] + 1
+
+
+def test_scores_that_differ_by_rounding_alone_are_ties() -> None:
+    """The mean over three seeds of a score is not always that score to the last bit."""
+    acc: Rows = {}
+    for right in range(80, 156):
+        score = 100 * (right / 156)
+        acc[f"d{right}", "probe", "resnet18", 28] = (score + score + score) / 3
+        acc[f"d{right}", "knn", "resnet18", 28] = score
+    [gap] = findings.protocol_gaps(cells(acc))
+    assert "better in 0 of 76 cases, equal in 76" in gap
+
+
+def test_of_equals_none_is_the_highest() -> None:
+    acc: Rows = {("x", "probe", name, 28): 100 * (80 / 156) for name in ("resnet18", "vgg16")}
+    [best] = findings.best_averages(with_averages(cells(acc)))
+    assert "vgg16 at 28 px and resnet18 at 28 px have the highest" in best
