@@ -7,7 +7,6 @@ import pandas as pd
 from medplus.reporting import format as fmt
 from medplus.reporting.analysis import Analysis
 from medplus.reporting.cells import order_backbones
-from medplus.reporting.page import inference_charts
 from medplus.reporting.page.columns import BACKBONE, DATASET, PAIR, PROTOCOL, SIZE
 from medplus.reporting.page.parts import Section, verdict
 from medplus.reporting.palette import label_of
@@ -42,10 +41,9 @@ def pairwise_section(analysis: Analysis) -> Section:
         f"Two-sided Wilcoxon signed-rank tests over {len(analysis.means)} datasets, each with "
         "its ACC averaged over the protocols and sizes that all backbones have. With "
         f"Bonferroni's correction p must lie below {threshold} "
-        f"(0.05 / {len(frame)}): {firm} of {len(frame)} pairs do, marked ●.\n\n"
+        f"(0.05 / {len(frame)}): {firm} of {len(frame)} pairs do.\n\n"
         "The row is better than the column where the cell is blue, worse where it is orange; "
-        "the stronger the colour, the smaller p.",
-        inference_charts.pairwise(frame),
+        "pale where the difference is not significant.",
         (list_block("p value of every pair", frame, columns),),
         ("fig5_pairwise",),
     )
@@ -93,9 +91,7 @@ def friedman_section(result: Friedman) -> Section:
         f"p = {fmt.significant(result.p_value)}. By Nemenyi's test two mean ranks differ at "
         f"the 5 % level where they are {result.critical_difference:.2f} or more apart "
         "(Demšar 2006).\n\n"
-        "Each bar reaches half of that to both sides: backbones whose bars overlap cannot be "
-        "told apart.",
-        inference_charts.mean_ranks(result),
+        "A bar joins backbones that cannot be told apart.",
         (list_block("Mean ranks", ranks, [BACKBONE, rank]), groups_table),
         ("nemenyi", "fig7_critical_difference"),
     )
@@ -104,16 +100,15 @@ def friedman_section(result: Friedman) -> Section:
 def intervals_section(analysis: Analysis) -> Section:
     """Return the three uncertainties, a table each."""
     parts = {over: analysis.intervals[analysis.intervals["over"] == over] for over in _OVER}
-    drawn = parts["datasets"].dropna(subset="low")
     return Section(
         "intervals",
         "Intervals",
         "How certain the means are: three uncertainties, kept apart",
         "An interval over seeds, one over datasets and one over test images answer three "
         "different questions; none contains another, and they must not be mixed. All are of "
-        "95 %." + (" The chart shows those over datasets." if len(drawn) else ""),
-        inference_charts.dataset_intervals(drawn) if len(drawn) else None,
+        "95 %. The figure shows those over datasets.",
         tuple(_intervals(over, rows) for over, rows in parts.items() if len(rows)),
+        ("fig10_intervals",),
     )
 
 
@@ -169,9 +164,7 @@ def costs_section(analysis: Analysis) -> Section:
         "Accuracy against cost",
         "Mean ACC over the measured device time of one run, extraction included. On the "
         "Pareto front stands what no other setting beats or equals at the same or a lower "
-        "cost. Circles are fine-tuned, diamonds probed, squares k-NN; the larger, the larger "
-        "the images.",
-        inference_charts.pareto(frame),
+        "cost.",
         (list_block("ACC and cost, cheapest first", frame.sort_values("device_seconds"), columns),),
         ("fig6_cost",),
     )
@@ -196,9 +189,8 @@ def transfers_section(analysis: Analysis) -> Section:
         "expensive one. ρ is Spearman's correlation of the two, averaged over datasets, with a "
         "bootstrap interval over datasets. Regret: the percent points of ACC by the expensive "
         "protocol that you lose if you take the backbone that the cheap one ranks first.\n\n"
-        "Large symbols are means over datasets, small ones single datasets, moved apart where "
-        "they coincide. On the dotted line both ranks agree.",
-        inference_charts.transfers(results),
+        "Coloured symbols are means over datasets, grey ones single datasets. On the dashed "
+        "line both ranks agree.",
         (correlations, *map(_points_table, results)),
         ("transfer", "fig8_transfer"),
     )

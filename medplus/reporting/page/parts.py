@@ -1,51 +1,10 @@
-"""What a page is made of: sections of text, charts and tables."""
+"""What a page is made of: sections of text, figures and tables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from medplus.reporting.table import Block, Cell
-
-
-@dataclass(frozen=True)
-class Chart:
-    """An interactive chart, of which a reader may choose the variant.
-
-    Attributes
-    ----------
-    id : str
-    summary : str
-        What a screen reader says instead of it.
-    variants : mapping of str to dict
-        By name, plotly's ``data`` and ``layout``, and ``narrow``: what differs in a narrow layout.
-    choose : str
-        The label of the choice.
-    height : int
-        In CSS pixels.
-    narrow_height : int
-        The same where the page is narrow.
-    min_width : int
-        Below it the chart scrolls in its box.
-    """
-
-    id: str
-    summary: str
-    variants: Mapping[str, dict[str, Any]]
-    choose: str = "Show"
-    height: int = 440
-    narrow_height: int = 440
-    min_width: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what the page's script draws."""
-        return {
-            "variants": list(self.variants.values()),
-            "height": self.height,
-            "narrowHeight": self.narrow_height,
-            "minWidth": self.min_width,
-        }
 
 
 @dataclass(frozen=True)
@@ -61,10 +20,10 @@ class Section:
     title : str
     text : str
         What is shown, by which rule; an empty line stands between paragraphs.
-    chart : Chart or None
     tables : tuple of Block
     files : tuple of str
-        Names of its tables and figures in files, besides the table of its own name.
+        Names of its tables and figures in files, besides the table of its own name. The figures
+        are shown.
     notes : tuple of str
     """
 
@@ -72,7 +31,6 @@ class Section:
     short: str
     title: str
     text: str = ""
-    chart: Chart | None = None
     tables: tuple[Block, ...] = ()
     files: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

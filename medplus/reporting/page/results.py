@@ -10,7 +10,6 @@ import pandas as pd
 from medplus.reporting import format as fmt
 from medplus.reporting.analysis import Analysis
 from medplus.reporting.cells import ALL, AVERAGE, order_backbones
-from medplus.reporting.page import charts
 from medplus.reporting.page.columns import BACKBONE, DATASET, NAME, PROTOCOL, SIZE
 from medplus.reporting.page.links import PageLinks
 from medplus.reporting.page.parts import Section, verdict
@@ -44,8 +43,8 @@ def against_section(frame: pd.DataFrame) -> Section:
         "tolerance (dotted; cells that fail are hollow). Beside it stands whether the "
         "difference lies within the paper's spread over seeds, and whether the paper's ACC "
         "lies in your 95 % interval over test images.",
-        charts.against_paper(frame),
         (list_block(caption, frame, columns, folded=len(frame) > 40),),
+        ("fig11_against",),
     )
 
 
@@ -84,11 +83,9 @@ def benchmark_section(analysis: Analysis) -> Section:
         "Accuracy by size",
         "Accuracy by image size",
         "Mean ACC over seeds. The average is over datasets, and stands only where a backbone "
-        "has all of them. Each panel has a scale of its own. A click on a name in the legend "
-        "hides its line.",
-        charts.overview(frame),
+        "has all of them. Each panel has a scale of its own.",
         tuple(_benchmark_table(marked, name) for name in names),
-        ("fig1_overview",),
+        ("fig1_overview", "fig9_datasets"),
     )
 
 
@@ -145,7 +142,6 @@ def ranking_section(analysis: Analysis) -> Section:
         "In every dataset, protocol and size that all backbones of the table have, they are "
         "ordered by mean ACC; equal ones stay in the paper's order. Counted is how often each "
         "takes each rank.",
-        charts.ranking(frame),
         (cross_block("Counts of ranks", (BACKBONE, PROTOCOL, SIZE), names, columns, cells),),
         ("settings", "fig2_ranking"),
     )
@@ -200,7 +196,6 @@ def spread_section(analysis: Analysis) -> Section:
         "the last value within 1.5 box lengths, all others as points.\n\n"
         "The percentile table is of each dataset's ACC averaged over protocols and sizes that "
         "all backbones have (numpy's linear rule).",
-        charts.boxes(analysis.cells),
         (list_block(title, analysis.percentiles, columns, folded=False), behind),
         ("fig4_boxes",),
     )
