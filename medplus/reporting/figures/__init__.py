@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from medplus import atomic
 from medplus.reporting.analysis import Analysis
@@ -107,6 +108,9 @@ def render(figure: Figure) -> dict[str, bytes]:
     for number, artist in enumerate(drawn):
         if (label := str(artist.get_label()))[:1] not in ("", "_"):
             artist.set_gid(f"{number}: {label}")
+    for text in figure.findobj(Text):
+        if hasattr(text, "set_fontfeatures"):  # matplotlib 3.11; a ligature would cost a PDF a font
+            text.set_fontfeatures(("-liga",))
     files = {}
     with look():
         for ending, options in _FORMATS.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,7 +22,12 @@ SEQUENTIAL = LinearSegmentedColormap.from_list(
 
 DIVERGING = LinearSegmentedColormap.from_list(
     "medplus_diverging",
-    [(0, to_rgba(LESS, 1)), (0.5, to_rgba(LESS, 0)), (0.5, to_rgba(MORE, 0)), (1, to_rgba(MORE, 1))],
+    [
+        (0, to_rgba(LESS, 1)),
+        (0.5, to_rgba(LESS, 0)),
+        (0.5, to_rgba(MORE, 0)),
+        (1, to_rgba(MORE, 1)),
+    ],
 ).with_extremes(bad=MISSING)
 """Brown below one half, green-blue above: colour-blind readers tell them apart."""
 
@@ -78,7 +84,9 @@ def draw_blocks(
     size : float
         Of the text in cells, in points.
     """
-    left, ticks, labels = 0.0, [], []
+    left = 0.0
+    ticks: list[float] = []
+    labels: list[str] = []
     for block in blocks:
         n_rows, n_columns = block.shares.shape
         axes.pcolormesh(
@@ -118,7 +126,7 @@ def frame_rows(axes: Axes, rows: Sequence[str]) -> None:
     axes.spines[:].set_visible(False)
 
 
-def write(axes: Axes, x: float, y: float, text: str, **options: object) -> None:
+def write(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:
     """Write into the middle of a cell."""
     axes.text(x, y, text, ha="center", va="center_baseline", **options)
 

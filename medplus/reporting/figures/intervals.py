@@ -19,11 +19,18 @@ def draw_intervals(analysis: Analysis) -> Figure | None:
     found = {(row.protocol, row.backbone, row.size): row for row in frame.itertuples()}
     rows = Rows(frame, analysis.cells["backbone"], "mean ACC, %")
     for protocol, axes in rows.panels():
-        for name, size, middle, colour, sign in rows.places():
-            if row := found.get((protocol, name, size)):
-                axes.plot([row.low, row.high], [middle] * 2, color=colour, lw=1.6)
-                said = f"{read_percent(row.mean)} ({interval(row.low, row.high)})"
-                style = backbone_style(sign, 3.5) | {"label": f"{rows.names[name]}, {size} px: {said}"}
-                axes.plot([row.mean], [middle], linestyle="none", **style)
+        there = [one for one in rows.places() if (protocol, one.backbone, one.size) in found]
+        intervals = [found[protocol, one.backbone, one.size] for one in there]
+        axes.hlines(
+            [one.middle for one in there],
+            [one.low for one in intervals],
+            [one.high for one in intervals],
+            color=[one.colour for one in there],
+            lw=1.6,
+        )
+        for place, one in zip(there, intervals, strict=True):
+            said = f"{place.label}: {read_percent(one.mean)} ({interval(one.low, one.high)})"
+            style = backbone_style(place.sign, 3.5)
+            axes.plot([one.mean], [place.middle], linestyle="none", label=said, **style)
         axes.set_xlim(frame["low"].min() - 1.0, frame["high"].max() + 1.0)
     return rows.figure

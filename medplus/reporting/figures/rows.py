@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -23,8 +24,34 @@ _PALEST = 0.35
 Colour = tuple[float, float, float, float]
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a backbone at an image size is drawn, and how.
+
+    Attributes
+    ----------
+    backbone : str
+    size : int
+    label : str
+        Both in words.
+    middle : float
+        In millimetres from the panel's top.
+    colour : tuple of float
+        The smaller the image size, the paler.
+    sign : Sign
+        The backbone's.
+    """
+
+    backbone: str
+    size: int
+    label: str
+    middle: float
+    colour: Colour
+    sign: Sign
+
+
 class Rows:
-    """A figure of such panels; places are measured in millimetres from the panel's top.
+    """A figure of such panels.
 
     Parameters
     ----------
@@ -37,19 +64,18 @@ class Rows:
 
     Attributes
     ----------
-    names : dict of str to str
-        What each backbone is called.
+    figure : matplotlib.figure.Figure
     height : float
         Of a place, in millimetres.
     """
 
     def __init__(self, frame: pd.DataFrame, backbones: pd.Series, label: str) -> None:
         self._extent, self._signs = Extent.of(frame), signs(backbones)
-        self.names = short_names(self._extent.backbones)
-        n_rows, n_sizes = len(self.names), len(self._extent.sizes)
+        self._names = short_names(self._extent.backbones)
+        n_rows, n_sizes = len(self._names), len(self._extent.sizes)
         self.height = _PLACE if n_rows <= _MANY else _THIN
         self._row = max(self.height * n_sizes + _BETWEEN, LINE + 1.0)
-        left = MARGIN + text_width(self.names.values()) + 2.0
+        left = MARGIN + text_width(self._names.values()) + 2.0
         n_panels, height = len(self._extent.protocols), self._row * n_rows
         width = (WIDE - left - MARGIN - (n_panels - 1) * _GAP) / n_panels
         sheet = Sheet(WIDE, _TOP + height + _BELOW + LINE + MARGIN)
@@ -67,28 +93,30 @@ class Rows:
             axes.set_title(PROTOCOL_LABELS[protocol])
             yield protocol, axes
 
-    def places(self) -> Iterator[tuple[str, int, float, Colour, Sign]]:
-        """Yield backbone, size, the place's middle, its colour, and the backbone's sign."""
+    def places(self) -> Iterator[Place]:
+        """Yield the places of a panel from the top."""
         first = (self._row - self.height * (len(self._extent.sizes) - 1)) / 2
-        for line, backbone in enumerate(self.names):
+        for line, (backbone, name) in enumerate(self._names.items()):
             sign = self._signs[backbone]
             for place, size in enumerate(self._extent.sizes):
                 middle = self._row * line + first + self.height * place
-                yield backbone, size, middle, self._shade(sign.colour, size), sign
+                label, colour = f"{name}, {size} px", self._shade(sign.colour, size)
+                yield Place(backbone, size, label, middle, colour, sign)
 
     def _separate(self, axes: Axes) -> None:
-        n_rows = len(self.names)
+        n_rows = len(self._names)
         middles = [self._row * (line + 0.5) for line in range(n_rows)]
-        axes.set_yticks(middles, [*self.names.values()] if axes is self._panels[0] else [""] * n_rows)
-        for line in range(1, n_rows):
-            axes.axhline(self._row * line, color=FAINT, lw=0.6, zorder=0)
+        first = axes is self._panels[0]
+        axes.set_yticks(middles, self._names.values() if first else [""] * n_rows)
+        between = [self._row * line for line in range(1, n_rows)]
+        over = axes.get_yaxis_transform()
+        axes.hlines(between, 0, 1, color=FAINT, lw=0.6, zorder=0, transform=over)
         axes.set_ylim(self._row * n_rows, 0)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
         axes.spines["left"].set_visible(False)
 
     def _shade(self, colour: str, size: int) -> Colour:
-        """Return a colour: the smaller the image size, the paler."""
         steps = len(self._extent.sizes) - 1
         larger = self._extent.sizes.index(size) / steps if steps else 1.0
         return to_rgba(colour, _PALEST + (1 - _PALEST) * larger)

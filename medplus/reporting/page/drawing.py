@@ -18,6 +18,7 @@ _VARIABLES = {
 }
 _COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 _LONG = re.compile(r"(\.\d\d)\d+")
+_FONT = re.compile(r"font-family: [^;]+;? ?")
 _TIP = re.compile(r"\d+: ", re.ASCII)
 
 
@@ -50,22 +51,22 @@ def _adapt(element: ElementTree.Element, name: str) -> None:
     """Take the page's colours and font, make ids unique and numbers short; add the tooltip."""
     found = dict(element.attrib)
     element.attrib.clear()
+    if tip := _TIP.match(found.get("id", "")):
+        ElementTree.SubElement(element, "title").text = found["id"][tip.end() :]
     for key, value in found.items():
-        key = key.rpartition("}")[2]
-        if key == "style":
-            value = _COLOUR.sub(lambda hit: _VARIABLES.get(hit[0].upper(), hit[0]), value)
-            value = re.sub(r"font-family: [^;]+;? ?", "", value)
-        elif key == "href" or value.startswith("url("):
-            value = value.replace("#", f"#{name}-")
-        elif key == "id":
-            if tip := _TIP.match(value):
-                ElementTree.SubElement(element, "title").text = value[tip.end() :]
-            if element.tag == "g":
-                continue
-            value = f"{name}-{value}"
-        elif key in ("d", "x", "y", "transform"):
-            value = _LONG.sub(r"\1", value.replace("\n", ""))
-        element.set(key, value)
-    if element.tag != "text" and not (element.text or "").strip():
+        if key != "id" or element.tag != "g":
+            element.set(key.rpartition("}")[2], _adapted(key, value, name))
+    if not (element.text or "").strip():
         element.text = None
     element.tail = None
+
+
+def _adapted(key: str, value: str, name: str) -> str:
+    if key == "style":
+        themed = _COLOUR.sub(lambda hit: _VARIABLES.get(hit[0].upper(), hit[0]), value)
+        return _FONT.sub("", themed)
+    if key == "id":
+        return f"{name}-{value}"
+    if key.endswith("href") or value.startswith("url("):
+        return value.replace("#", f"#{name}-")
+    return _LONG.sub(r"\1", value.replace("\n", ""))
