@@ -15,6 +15,7 @@ from medplus.reporting.page.leaderboard import leaderboard
 from medplus.reporting.page.links import PageLinks
 from medplus.reporting.page.sections import sections
 from medplus.reporting.palette import PROTOCOL_LABELS
+from medplus.reporting.tables import tables_of
 
 
 def render_page(analysis: Analysis, links: PageLinks, drawings: Mapping[str, str]) -> str:
@@ -34,7 +35,7 @@ def render_page(analysis: Analysis, links: PageLinks, drawings: Mapping[str, str
         HTML. Style, scripts, data and figures stand in it; its content security policy lets no
         other script run and refuses the network. Names are escaped wherever they stand.
     """
-    shown = sections(analysis, links)
+    shown = sections(analysis, tables_of(analysis))
     board = leaderboard(analysis, links)
     scripts = {"theme": asset("theme.js"), "page": asset("page.js")}
     figures = {name: inline_svg(name, svg, SUMMARIES[name]) for name, svg in drawings.items()}
