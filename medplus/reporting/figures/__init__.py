@@ -30,7 +30,7 @@ Maker = Callable[[Analysis], Figure | None]
 DPI = 200
 
 # The same numbers must give the same files, so that no file holds a date.
-_FORMATS: Mapping[str, Mapping[str, Any]] = {
+FORMATS: Mapping[str, Mapping[str, Any]] = {
     "png": {"dpi": DPI},
     "svg": {"metadata": {"Date": None}},
     "pdf": {"metadata": {"CreationDate": None}},
@@ -40,9 +40,27 @@ _FORMATS: Mapping[str, Mapping[str, Any]] = {
 def _in_style(maker: Maker) -> Maker:
     def make(analysis: Analysis) -> Figure | None:
         with look():
-            return maker(analysis)
+            if (figure := maker(analysis)) is not None:
+                _name_marks(figure)
+                _avoid_ligatures(figure)
+        return figure
 
     return make
+
+
+def _name_marks(figure: Figure) -> None:
+    """Write labels into the ids of the SVG, which become tooltips on the page."""
+    marks = [one for axes in figure.axes for one in (*axes.lines, *axes.patches, *axes.collections)]
+    for number, mark in enumerate(marks):
+        if (label := str(mark.get_label()))[:1] not in ("", "_"):
+            mark.set_gid(f"{number}: {label}")
+
+
+def _avoid_ligatures(figure: Figure) -> None:
+    """Save PDFs a second font, for which matplotlib takes longer than for all else in them."""
+    for text in figure.findobj(Text):
+        if hasattr(text, "set_fontfeatures"):  # since matplotlib 3.11, which has ligatures
+            text.set_fontfeatures(("-liga",))
 
 
 FIGURES: Mapping[str, Maker] = {
@@ -92,29 +110,16 @@ def write_figures(analysis: Analysis, folder: Path) -> list[Path]:
         figure = make(analysis)
         if figure is None:
             continue
-        for ending, content in render(figure).items():
+        for ending in FORMATS:
             path = folder / f"{name}.{ending}"
-            atomic.write_bytes(path, content)
+            atomic.write_bytes(path, render(figure, ending))
             written.append(path)
     return written
 
 
-def render(figure: Figure) -> dict[str, bytes]:
-    """Return a figure's files by their ending.
-
-    In the SVG, what has a label has it in its id, which becomes a tooltip on the page.
-    """
-    drawn = [one for axes in figure.axes for one in (*axes.lines, *axes.patches, *axes.collections)]
-    for number, artist in enumerate(drawn):
-        if (label := str(artist.get_label()))[:1] not in ("", "_"):
-            artist.set_gid(f"{number}: {label}")
-    for text in figure.findobj(Text):
-        if hasattr(text, "set_fontfeatures"):  # matplotlib 3.11; a ligature would cost a PDF a font
-            text.set_fontfeatures(("-liga",))
-    files = {}
+def render(figure: Figure, ending: str) -> bytes:
+    """Return a figure as a file: png, svg or pdf."""
+    content = io.BytesIO()
     with look():
-        for ending, options in _FORMATS.items():
-            content = io.BytesIO()
-            figure.savefig(content, format=ending, **options)
-            files[ending] = content.getvalue()
-    return files
+        figure.savefig(content, format=ending, **FORMATS[ending])
+    return content.getvalue()
