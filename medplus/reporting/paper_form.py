@@ -17,11 +17,13 @@ _PER_BACKBONE = (Column("protocol"), Column("backbone"))
 
 
 def benchmark_blocks(benchmark: pd.DataFrame) -> Iterator[Block]:
-    """Yield one block per dataset and at last one for the average, as far as there is one."""
+    """Yield a block for the average, as far as there is one, and one per dataset."""
     marks = {score: best_and_second(benchmark, f"{score}_mean") for score in SCORE_NAMES}
     marked = benchmark.assign(**{f"{score}_mark": marks[score] for score in SCORE_NAMES})
     n_datasets = len(set(benchmark["dataset"]) - {AVERAGE})
-    for dataset, rows in marked.groupby("dataset", sort=False):
+    average = marked["dataset"] == AVERAGE
+    ordered = pd.concat([marked[average], marked[~average]])
+    for dataset, rows in ordered.groupby("dataset", sort=False):
         over = f" over {n_datasets} datasets" if dataset == AVERAGE else ""
         yield _benchmark_block(f"{dataset}{over}", rows)
 
@@ -60,7 +62,7 @@ def ranking_blocks(title: str, ranking: pd.DataFrame) -> Iterator[Block]:
     columns = {
         rank: Column(str(rank), numeric=True, group="rank") for rank in sorted(set(ranking["rank"]))
     }
-    heads = (Column("size", numeric=True), Column("backbone"))
+    heads = (Column("size"), Column("backbone"))
     for protocol, rows in ranking.groupby("protocol", sort=False):
         keys = list(zip(rows["size"], rows["backbone"], strict=True))
         counts = map(str, rows["count"])

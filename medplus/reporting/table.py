@@ -35,12 +35,14 @@ _TITLES = {
     "favoured": "higher mean",
     "high": "95 % to",
     "low": "95 % from",
+    "paper_acc": "paper",
     "p25": "25th",
     "p50": "50th (median)",
     "p75": "75th",
     "p_holm": "p (Holm)",
     "p_value": "p",
     "rho": "ρ",
+    "significant_holm": "significant",
     "size": "size (px)",
 }
 """Columns of frames, as readers see them; all others by their name."""
@@ -111,7 +113,7 @@ class Block:
 def list_block(caption: str, frame: pd.DataFrame, kinds: Mapping[str, Kind]) -> Block:
     """Return a block with a row for each row of a frame, and the columns that have a kind."""
     columns = [
-        Column(_TITLES.get(name, name.replace("_", " ")), kind not in _WORDS)
+        Column(_TITLES.get(name, name.removeprefix("n_").replace("_", " ")), kind not in _WORDS)
         for name, kind in kinds.items()
     ]
     shown = [[_shown(value, kind) for value in frame[name]] for name, kind in kinds.items()]

@@ -205,11 +205,14 @@ def _blocks(
             yield _by_dataset(f"{CAPTIONS[name]}: {label}", rows, cells)
     elif name == "intervals":
         for over, rows in frame.groupby("over", sort=False):
-            yield list_block(f"Over {over}: {_OVER[over]}", rows, kinds)
+            yield list_block(f"Over {over}: {_OVER[over]}", rows, _without(kinds, "over"))
     else:
         caption = CAPTIONS.get(name) or _friedman_caption(analysis.friedman)
-        shown = [column for column in kinds if column not in _HIDDEN.get(name, ())]
-        yield list_block(caption, frame, {column: kinds[column] for column in shown})
+        yield list_block(caption, frame, _without(kinds, *_HIDDEN.get(name, ())))
+
+
+def _without(kinds: Mapping[str, Kind], *columns: str) -> dict[str, Kind]:
+    return {column: kind for column, kind in kinds.items() if column not in columns}
 
 
 def _by_dataset(caption: str, frame: pd.DataFrame, cells: Mapping[tuple[str, str], str]) -> Block:
