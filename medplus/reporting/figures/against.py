@@ -15,6 +15,7 @@ from medplus.reporting.figures.sheet import (
     legend_height,
 )
 from medplus.reporting.figures.style import GREY, PAPER, short_names, signs
+from medplus.reporting.format import one_line
 from medplus.reporting.palette import setting_label
 
 _TOP, _LEFT, _HEIGHT, _BELOW = 4.0, 14.0, 80.0, 11.0
@@ -36,7 +37,7 @@ def draw_against(analysis: Analysis) -> Figure | None:
         if not row.passed:
             style |= {"color": PAPER, "markeredgecolor": sign.colour, "markeredgewidth": 1.2}
         setting = setting_label(row.protocol, row.size)
-        said = f"{row.dataset}, {names[row.backbone]}, {setting}: {row.difference:+.2f}"
+        said = f"{one_line(row.dataset)}, {names[row.backbone]}, {setting}: {row.difference:+.2f}"
         axes.plot([row.paper_acc], [row.difference], linestyle="none", label=said, **style)
     axes.axhline(0.0, color=GREY, lw=0.6)
     for tolerance in frame["tolerance"].unique():
