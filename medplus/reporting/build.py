@@ -49,8 +49,9 @@ def write_report(analysis: Analysis, out: Path) -> list[Path]:
         with atomic.new_folder(out) as folder:
             tables = write_tables(analysis, folder / "tables")
             figures = write_figures(analysis, folder / "figures")
+            drawings = {p.stem: p.read_text("utf-8") for p in figures if p.suffix == ".svg"}
             links = PageLinks(_linked((*tables, *figures), folder), _runs(analysis, out))
-            (folder / PAGE).write_text(render_page(analysis, links), encoding="utf-8")
+            (folder / PAGE).write_text(render_page(analysis, links, drawings), encoding="utf-8")
             files = [PAGE, *(_relative(path, folder) for path in (*tables, *figures))]
             manifest = {"medplus": __version__, "created": analysis.created, "files": files}
             (folder / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")

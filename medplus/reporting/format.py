@@ -6,7 +6,6 @@ What has no value is empty in a file, and a dash where people read it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -78,11 +77,6 @@ def significant(value: float, digits: int = 3) -> str:
     return MISSING if math.isnan(value) else f"{value:.{digits}g}".replace("-", _MINUS)
 
 
-def whole(value: float) -> str:
-    """Return a count, with commas between thousands."""
-    return MISSING if math.isnan(value) else f"{int(value):,}"
-
-
 def seconds(value: float) -> str:
     """Return a duration with three significant digits, and never as a power of ten."""
     if math.isnan(value):
@@ -105,11 +99,6 @@ def counted(n: int, word: str) -> str:
 def json_number(value: float) -> float | None:
     """Return a number for JSON, which knows no NaN."""
     return None if math.isnan(value) else round(float(value), 6)
-
-
-def json_numbers(values: Iterable[float]) -> list[float | None]:
-    """Return numbers for JSON."""
-    return [json_number(value) for value in values]
 
 
 def one_line(text: Any) -> str:

@@ -31,43 +31,40 @@ class Look:
         ``#rrggbb``.
     marker : str
         In matplotlib.
-    symbol : str
-        The same in plotly.
     label : str
         A short name to be read by people.
     """
 
     colour: str
     marker: str
-    symbol: str
     label: str
 
 
 _PAPER = {
-    "vgg16": Look("#db6d00", "o", "circle", "VGG16"),
-    "alexnet": Look("#b63700", "s", "square", "AlexNet"),
-    "resnet18": Look("#1292ff", "D", "diamond", "ResNet-18"),
-    "densenet121": Look("#007a52", "^", "triangle-up", "DenseNet-121"),
-    "efficientnet_b4": Look("#37a45b", "v", "triangle-down", "EfficientNet-B4"),
-    "vit_base_patch16_224": Look("#6d49c8", "P", "cross", "ViT-B/16"),
-    "vit_base_patch16_clip_224": Look("#a43792", "X", "x", "CLIP ViT-B/16"),
-    "eva02_base_patch16_clip_224": Look("#5b806d", "p", "pentagon", "EVA-02 ViT-B/16"),
-    "vit_base_patch16_224.dino": Look("#926dc8", "*", "star", "DINO ViT-B/16"),
-    "samvit_base_patch16": Look("#9292a4", "h", "hexagon", "SAM ViT-B/16"),
+    "vgg16": Look("#db6d00", "o", "VGG16"),
+    "alexnet": Look("#b63700", "s", "AlexNet"),
+    "resnet18": Look("#1292ff", "D", "ResNet-18"),
+    "densenet121": Look("#007a52", "^", "DenseNet-121"),
+    "efficientnet_b4": Look("#37a45b", "v", "EfficientNet-B4"),
+    "vit_base_patch16_224": Look("#6d49c8", "P", "ViT-B/16"),
+    "vit_base_patch16_clip_224": Look("#a43792", "X", "CLIP ViT-B/16"),
+    "eva02_base_patch16_clip_224": Look("#5b806d", "p", "EVA-02 ViT-B/16"),
+    "vit_base_patch16_224.dino": Look("#926dc8", "*", "DINO ViT-B/16"),
+    "samvit_base_patch16": Look("#9292a4", "h", "SAM ViT-B/16"),
 }
 
 _OTHERS = (
-    ("#c8102e", "<", "triangle-left"),
-    ("#0a7ea4", ">", "triangle-right"),
-    ("#8a6d00", "d", "diamond-tall"),
-    ("#c2528b", "8", "octagon"),
-    ("#4f7d00", "H", "hexagon2"),
-    ("#4a68b8", "s", "square"),
+    ("#c8102e", "<"),
+    ("#0a7ea4", ">"),
+    ("#8a6d00", "d"),
+    ("#c2528b", "8"),
+    ("#4f7d00", "H"),
+    ("#4a68b8", "s"),
 )
-"""Colour, marker and symbol of backbones beyond the paper's, in their order in the table; they
-begin again after the last."""
+"""Colour and marker of backbones beyond the paper's, in their order in the table; they begin again
+after the last."""
 
-_PIXELS = Look("#757575", ".", "circle-dot", "raw pixels")
+_PIXELS = Look("#757575", ".", "raw pixels")
 
 PROTOCOL_COLOURS = {"finetune": "#d55e00", "probe": "#0072b2", "knn": "#009e73"}
 """From Okabe and Ito's palette."""
@@ -97,8 +94,8 @@ def look_of(backbone: str, backbones: Sequence[str]) -> Look:
     others = [
         name for name in order_backbones([*backbones, backbone]) if name not in (*_PAPER, PIXELS)
     ]
-    colour, marker, symbol = _OTHERS[others.index(backbone) % len(_OTHERS)]
-    return Look(colour, marker, symbol, backbone)
+    colour, marker = _OTHERS[others.index(backbone) % len(_OTHERS)]
+    return Look(colour, marker, backbone)
 
 
 def label_of(backbone: str) -> str:

@@ -1,4 +1,4 @@
-"""The paper's tables in its form: sizes, ranks and steps beside each other, a row per backbone."""
+"""The paper's tables in its form, in files and on the page: sizes, ranks and steps side by side."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ import pandas as pd
 
 from medplus.reporting.cells import ALL, AVERAGE, order_backbones, order_protocols
 from medplus.reporting.format import MISSING, percent
-from medplus.reporting.palette import PROTOCOL_LABELS
+from medplus.reporting.palette import PROTOCOL_LABELS, label_of
 from medplus.reporting.series import SCORE_NAMES, best_and_second, gains_by_step
-from medplus.reporting.table import Block, Cell, Column, cross_block, number
+from medplus.reporting.table import Block, Cell, Column, cross_block
 
 _PER_BACKBONE = (Column("protocol"), Column("backbone"))
 
 
 def benchmark_blocks(benchmark: pd.DataFrame) -> Iterator[Block]:
-    """Yield one block per dataset and at last one for the average, as far as there is one."""
+    """Yield a block for the average, as far as there is one, and one per dataset."""
     marks = {score: best_and_second(benchmark, f"{score}_mean") for score in SCORE_NAMES}
     marked = benchmark.assign(**{f"{score}_mark": marks[score] for score in SCORE_NAMES})
     n_datasets = len(set(benchmark["dataset"]) - {AVERAGE})
-    for dataset, rows in marked.groupby("dataset", sort=False):
+    average = marked["dataset"] == AVERAGE
+    ordered = pd.concat([marked[average], marked[~average]])
+    for dataset, rows in ordered.groupby("dataset", sort=False):
         over = f" over {n_datasets} datasets" if dataset == AVERAGE else ""
         yield _benchmark_block(f"{dataset}{over}", rows)
 
@@ -35,7 +37,7 @@ def _benchmark_block(title: str, rows: pd.DataFrame) -> Block:
         for score in scores
     }
     names = {
-        (protocol, backbone): (PROTOCOL_LABELS[protocol], backbone)
+        (protocol, backbone): (PROTOCOL_LABELS[protocol], label_of(backbone))
         for protocol in order_protocols(rows["protocol"])
         for backbone in order_backbones(rows.loc[rows["protocol"] == protocol, "backbone"])
     }
@@ -60,21 +62,24 @@ def ranking_blocks(title: str, ranking: pd.DataFrame) -> Iterator[Block]:
     columns = {
         rank: Column(str(rank), numeric=True, group="rank") for rank in sorted(set(ranking["rank"]))
     }
-    heads = (number("size"), Column("backbone"))
+    heads = (Column("size"), Column("backbone"))
     for protocol, rows in ranking.groupby("protocol", sort=False):
         keys = list(zip(rows["size"], rows["backbone"], strict=True))
         counts = map(str, rows["count"])
         cells = dict(zip(zip(keys, rows["rank"], strict=True), counts, strict=True))
         pooled = "all protocols" if protocol == ALL else PROTOCOL_LABELS[str(protocol)]
         caption = f"{title}: {pooled}"
-        names = {key: tuple(map(str, key)) for key in keys}
+        names = {(size, backbone): (str(size), label_of(backbone)) for size, backbone in keys}
         yield cross_block(caption, heads, names, columns, cells, grouped=True)
 
 
 def gains_block(title: str, gains: pd.DataFrame) -> Block:
     """Set the steps beside each other."""
     found = gains_by_step(gains)
-    names = {key[:2]: (PROTOCOL_LABELS[key[0]], key[1]) for key in found}
-    columns = {step: number(f"{step[0]} → {step[1]}") for step in sorted({key[2] for key in found})}
+    names = {key[:2]: (PROTOCOL_LABELS[key[0]], label_of(key[1])) for key in found}
+    columns = {
+        step: Column(f"{step[0]} → {step[1]}", numeric=True)
+        for step in sorted({key[2] for key in found})
+    }
     cells = {(key[:2], key[2]): "/".join(map(str, counts)) for key, counts in found.items()}
     return cross_block(title, _PER_BACKBONE, names, columns, cells, grouped=True)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from medplus.reporting.cells import order_backbones, order_protocols
 from medplus.reporting.format import percent
@@ -85,45 +82,3 @@ def gains_by_step(
         (row.protocol, row.backbone, (row.from_size, row.to_size)): (row.improved, row.n_datasets)
         for row in gains.itertuples()
     }
-
-
-@dataclass(frozen=True)
-class Box:
-    """The numbers of a box plot over datasets, as Tukey draws it.
-
-    Attributes
-    ----------
-    values : pandas.Series of float, by dataset
-        In ascending order.
-    q1, median, q3 : float
-        Quartiles by numpy's linear rule.
-    low, high : float
-        The last values within 1.5 times the box's length.
-    """
-
-    values: pd.Series
-    q1: float
-    median: float
-    q3: float
-    low: float
-    high: float
-
-    @property
-    def outliers(self) -> NDArray[np.float64]:
-        """The values beyond the whiskers."""
-        inside = self.values.between(self.low, self.high)
-        beyond: NDArray[np.float64] = self.values[~inside].to_numpy()
-        return beyond
-
-
-def boxes_of(cells: pd.DataFrame) -> Mapping[tuple[str, str, int], Box]:
-    """Return the boxes of ACC by protocol, backbone and size; none where there is no score."""
-    scored = cells.dropna(subset="acc_mean")
-    boxes = {}
-    for key, rows in scored.groupby(["protocol", "backbone", "size"]):
-        values = rows.set_index("dataset")["acc_mean"].astype(float).sort_values()
-        q1, median, q3 = np.percentile(values, [25, 50, 75])
-        reach = 1.5 * (q3 - q1)
-        inside = values[values.between(q1 - reach, q3 + reach)]
-        boxes[key] = Box(values, q1, median, q3, inside.min(), inside.max())
-    return boxes

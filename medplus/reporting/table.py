@@ -8,16 +8,44 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
 from medplus.reporting import format as fmt
 from medplus.reporting.format import MISSING
-from medplus.reporting.palette import PROTOCOL_LABELS
+from medplus.reporting.palette import PROTOCOL_LABELS, label_of
 
-Kind = Literal["text", "protocol", "size", "percent", "count", "exact", "p", "seconds", "flag"]
+Kind = Literal[
+    "text", "runs", "backbone", "protocol", "flag", "size", "percent", "difference", "count",
+    "exact", "p", "seconds",
+]  # fmt: skip
 """What a column of a file holds, which decides how it is written."""
+
+_WORDS = ("text", "runs", "backbone", "protocol", "flag")
+
+_TITLES = {
+    "acc": "ACC",
+    "acc_mean": "mean ACC",
+    "acc_difference": "difference",
+    "backbone_a": "backbone",
+    "backbone_b": "against",
+    "device_seconds": "device seconds",
+    "favoured": "higher mean",
+    "high": "95 % to",
+    "low": "95 % from",
+    "paper_acc": "paper",
+    "p25": "25th",
+    "p50": "50th (median)",
+    "p75": "75th",
+    "p_holm": "p (Holm)",
+    "p_value": "p",
+    "rho": "ρ",
+    "significant_holm": "significant",
+    "size": "size (px)",
+}
+"""Columns of frames, as readers see them; all others by their name."""
 
 Mark = Literal["", "best", "second", "yes", "no"]
 
@@ -31,16 +59,13 @@ class Cell:
     text : str
     mark : str
         ``best`` and ``second`` of a group; ``yes`` and ``no`` where a test was passed or not.
-    level : float or None
-        0 to 1: how strongly the cell is tinted on the page; None for not at all.
-    runs : tuple of (str, str or None)
-        Instead of a text: runs, each with the link to its folder, or None.
+    runs : tuple of str
+        The runs that the text names.
     """
 
     text: str
     mark: Mark = ""
-    level: float | None = None
-    runs: tuple[tuple[str, str | None], ...] = ()
+    runs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,25 +75,14 @@ class Column:
     Attributes
     ----------
     title : str
-    of : str
-        Columns of the frame that a list's cells are made of, with spaces between them.
-    show : callable
-        From a row's values in them to a text or cell.
     numeric : bool
     group : str
         The heading that it shares with its neighbours.
     """
 
     title: str
-    of: str = ""
-    show: Callable[..., str | Cell] = str
     numeric: bool = False
     group: str = ""
-
-
-def number(title: str, of: str = "", show: Callable[..., str | Cell] = fmt.whole) -> Column:
-    """Return a column of numbers, by default of counts."""
-    return Column(title, of, show, numeric=True)
 
 
 @dataclass(frozen=True)
@@ -82,15 +96,12 @@ class Block:
     rows : sequence of sequence of Cell
     grouped : bool
         Whether rows belong together that are equal in the first column.
-    folded : bool
-        Whether it opens on demand only, on the page.
     """
 
     caption: str
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
     grouped: bool = False
-    folded: bool = True
 
     @property
     def groups(self) -> list[tuple[str, int]]:
@@ -99,16 +110,14 @@ class Block:
         return [(name, len(list(of_it))) for name, of_it in groupby(names)] if any(names) else []
 
 
-def list_block(
-    caption: str, frame: pd.DataFrame, columns: Sequence[Column], folded: bool = True
-) -> Block:
-    """Return a block with a row for each row of a frame."""
-    cells = [
-        [as_cell(column.show(*values)) for values in zip(*map(frame.get, names), strict=True)]
-        for column in columns
-        for names in (column.of.split(),)
+def list_block(caption: str, frame: pd.DataFrame, kinds: Mapping[str, Kind]) -> Block:
+    """Return a block with a row for each row of a frame, and the columns that have a kind."""
+    columns = [
+        Column(_TITLES.get(name, name.removeprefix("n_").replace("_", " ")), kind not in _WORDS)
+        for name, kind in kinds.items()
     ]
-    return Block(caption, columns, list(zip(*cells, strict=True)), folded=folded)
+    shown = [[_shown(value, kind) for value in frame[name]] for name, kind in kinds.items()]
+    return Block(caption, columns, list(zip(*shown, strict=True)))
 
 
 def cross_block(
@@ -117,7 +126,7 @@ def cross_block(
     rows: Mapping[Any, Sequence[str]],
     columns: Mapping[Any, Column],
     cells: Mapping[tuple[Any, Any], str | Cell],
-    **options: bool,
+    grouped: bool = False,
 ) -> Block:
     """Return a block of rows × columns, with a dash where there is no cell.
 
@@ -130,8 +139,7 @@ def cross_block(
         What stands in them.
     columns : mapping of key to Column
     cells : mapping of (row's key, column's key) to str or Cell
-    **options
-        `grouped` and `folded` of the block.
+    grouped : bool
     """
     body = [
         [
@@ -140,7 +148,7 @@ def cross_block(
         ]
         for row, names in rows.items()
     ]
-    return Block(caption, [*heads, *columns.values()], body, **options)
+    return Block(caption, [*heads, *columns.values()], body, grouped)
 
 
 def as_cell(shown: str | Cell) -> Cell:
@@ -182,15 +190,13 @@ class Table:
         return text.getvalue()
 
 
-def file_column(name: str, kind: Kind) -> Column:
-    """Return how a frame's column is shown in Markdown and LaTeX."""
-
-    def show(value: Any) -> str:
-        if not _given(value):
-            return "" if kind == "text" else MISSING
-        return _FOR_READERS[kind](value)
-
-    return Column(name.replace("_", " "), name, show, kind not in ("text", "protocol", "flag"))
+def _shown(value: Any, kind: Kind) -> Cell:
+    """Return what readers see of a value."""
+    if not _given(value):
+        return Cell("" if kind in _WORDS else MISSING)
+    if kind == "flag":
+        return Cell("yes", "yes") if value else Cell("no", "no")
+    return Cell(_FOR_READERS[kind](value), runs=value if kind == "runs" else ())
 
 
 def _given(value: Any) -> bool:
@@ -211,9 +217,12 @@ def _size(value: Any) -> str:
 
 _FOR_MACHINES: dict[Kind, Callable[[Any], str]] = {
     "text": _text,
+    "runs": _text,
+    "backbone": str,
     "protocol": _text,
     "size": _size,
     "percent": fmt.percent,
+    "difference": fmt.percent,
     "count": lambda value: str(int(value)),
     "exact": fmt.exact,
     "p": fmt.exact,
@@ -223,9 +232,12 @@ _FOR_MACHINES: dict[Kind, Callable[[Any], str]] = {
 
 _FOR_READERS: dict[Kind, Callable[[Any], str]] = {
     **_FOR_MACHINES,
+    "backbone": label_of,
     "protocol": lambda value: PROTOCOL_LABELS.get(value, str(value)),
-    "exact": fmt.percent,
+    "runs": lambda value: "; ".join(Path(run).name for run in value),
+    "percent": fmt.read_percent,
+    "difference": fmt.difference,
+    "exact": fmt.read_percent,
     "p": fmt.p_value,
     "seconds": fmt.seconds,
-    "flag": lambda value: "yes" if value else "no",
 }

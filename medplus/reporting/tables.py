@@ -10,18 +10,21 @@ import pandas as pd
 
 from medplus import atomic
 from medplus.reporting.analysis import Analysis
+from medplus.reporting.cells import order_backbones
 from medplus.reporting.format import p_equals, percent
 from medplus.reporting.markup import latex_table, markdown_table
+from medplus.reporting.palette import label_of, setting_label
 from medplus.reporting.paper_form import benchmark_blocks, gains_block, ranking_blocks
 from medplus.reporting.statistics.friedman import Friedman
 from medplus.reporting.statistics.transfer import Transfer
-from medplus.reporting.table import Block, Kind, Table, file_column, list_block
+from medplus.reporting.table import Block, Column, Kind, Table, cross_block, list_block
 
 _COLUMNS: Mapping[str, str] = {
     "benchmark": "dataset protocol backbone size acc_mean acc_std auc_mean auc_std n_seeds",
     "ranking": "protocol size backbone rank count",
     "resolution_gains": "protocol backbone from_size to_size improved n_datasets",
     "percentiles": "backbone p25 p50 p75",
+    "means": "dataset backbone acc_mean",
     "pairwise": "backbone_a backbone_b p_value threshold significant favoured",
     "settings": "protocol size n_settings",
     "comparisons": "backbone_a backbone_b n_datasets mean_difference effect_size p_value p_holm "
@@ -31,6 +34,8 @@ _COLUMNS: Mapping[str, str] = {
     "intervals": "over dataset protocol backbone size mean low high n",
     "transfer": "cheap_protocol cheap_size target_protocol target_size n_datasets n_backbones rho "
     "low high regret",
+    "transfer_ranks": "cheap_protocol cheap_size target_protocol target_size dataset backbone "
+    "cheap_rank target_rank",
     "costs": "protocol backbone size acc device_seconds n_datasets front",
     "paired": "dataset protocol size best second acc_difference low high p_value n_resamples "
     "n_images seeds",
@@ -43,13 +48,16 @@ _COLUMNS: Mapping[str, str] = {
 """Tables by name, and the columns of their CSV files."""
 
 _KINDS: Mapping[Kind, str] = {
+    "backbone": "backbone backbone_a backbone_b favoured best second",
     "protocol": "protocol cheap_protocol target_protocol",
     "size": "size cheap_size target_size",
-    "percent": "acc acc_mean acc_std auc_mean auc_std p25 p50 p75 mean low high mean_difference "
-    "acc_difference regret paper_acc paper_std difference tolerance",
+    "percent": "acc acc_mean acc_std auc_mean auc_std p25 p50 p75 mean low high regret paper_acc "
+    "paper_std tolerance",
+    "difference": "mean_difference acc_difference difference",
+    "runs": "runs",
     "count": "n n_seeds n_settings n_datasets n_backbones n_resamples n_images rank count of "
     "from_size to_size improved",
-    "exact": "effect_size mean_rank statistic critical_difference rho",
+    "exact": "effect_size mean_rank statistic critical_difference rho cheap_rank target_rank",
     "p": "p_value threshold p_holm",
     "seconds": "device_seconds",
     "flag": "significant significant_holm front within_spread within_interval passed",
@@ -63,16 +71,17 @@ CAPTIONS: Mapping[str, str] = {
     "resolution_gains": "Datasets on which the larger image size has the higher mean ACC, of those "
     "that have both sizes",
     "percentiles": "Percentiles over datasets of ACC in percent, averaged over protocols and sizes",
+    "means": "ACC per dataset in percent, averaged over protocols and sizes",
     "pairwise": "Two-sided Wilcoxon signed-rank tests over datasets; significant below the "
     "threshold, which is 0.05 over the number of pairs (Bonferroni)",
     "settings": "Settings (dataset, protocol and size) that the ranking counts",
     "comparisons": "Pairs of backbones over datasets: difference of mean ACC in percent points, "
     "matched-pairs rank-biserial correlation, and Wilcoxon's p corrected after Holm",
     "nemenyi": "Nemenyi test of each pair, after Friedman's test",
-    "intervals": "Mean ACC in percent and its 95 % interval, each over one source of uncertainty",
     "transfer": "How well a cheap setting predicts the ranks of an expensive one: Spearman's ρ "
     "within datasets, its 95 % interval over datasets, and the ACC lost in percent points by "
     "taking the backbone that the cheap setting ranks first",
+    "transfer_ranks": "Ranks within each dataset",
     "costs": "Mean ACC in percent and measured device seconds of one run, extraction included",
     "paired": "Best backbone less second best on the same test images: difference of ACC in "
     "percent points, with its 95 % bootstrap interval",
@@ -82,12 +91,21 @@ CAPTIONS: Mapping[str, str] = {
     "datasets": "The data, their licences, and what is to be cited",
 }
 
+_OVER = {
+    "seeds": "what another seed would change (Student's t interval of the mean over seeds)",
+    "datasets": "what another choice of datasets would change (percentile bootstrap of the mean)",
+    "test samples": "what other images of the same kind would change (percentile bootstrap over "
+    "the images of the test set)",
+}
+
+_SETTINGS = ["cheap_protocol", "cheap_size", "target_protocol", "target_size"]
+
 _ALWAYS = ("benchmark", "ranking", "resolution_gains", "percentiles", "pairwise")
 """Tables that are written even when they are empty, so that scripts find them."""
 
 _HIDDEN: Mapping[str, tuple[str, ...]] = {
     "friedman": ("statistic", "p_value", "n_datasets", "critical_difference"),
-    "unlike": ("runs",),
+    "unlike": ("conditions",),
 }
 """Columns for machines only."""
 
@@ -139,6 +157,7 @@ def _frames(analysis: Analysis) -> dict[str, pd.DataFrame | None]:
         "ranking": analysis.ranking,
         "resolution_gains": analysis.gains,
         "percentiles": analysis.percentiles,
+        "means": _long(analysis.means),
         "pairwise": analysis.pairwise,
         "settings": analysis.ranking.drop_duplicates(["protocol", "size"]),
         "comparisons": analysis.pairwise,
@@ -146,6 +165,7 @@ def _frames(analysis: Analysis) -> dict[str, pd.DataFrame | None]:
         "nemenyi": _nemenyi(analysis.friedman),
         "intervals": analysis.intervals,
         "transfer": _transfers(analysis.transfers),
+        "transfer_ranks": _transfer_ranks(analysis.transfers),
         "costs": analysis.costs,
         "paired": analysis.paired,
         "against": analysis.against,
@@ -172,11 +192,42 @@ def _blocks(
         yield from ranking_blocks(CAPTIONS[name], frame)
     elif name == "resolution_gains":
         yield gains_block(CAPTIONS[name], frame)
+    elif name == "means":
+        cells = {(row.dataset, row.backbone): percent(row.acc_mean) for row in frame.itertuples()}
+        yield _by_dataset(CAPTIONS[name], frame, cells)
+    elif name == "transfer_ranks":
+        for (*cheap, target_protocol, target_size), rows in frame.groupby(_SETTINGS, sort=False):
+            label = f"{setting_label(*cheap)} → {setting_label(target_protocol, target_size)}"
+            cells = {
+                (row.dataset, row.backbone): f"{row.cheap_rank:g} → {row.target_rank:g}"
+                for row in rows.itertuples()
+            }
+            yield _by_dataset(f"{CAPTIONS[name]}: {label}", rows, cells)
+    elif name == "intervals":
+        for over, rows in frame.groupby("over", sort=False):
+            yield list_block(f"Over {over}: {_OVER[over]}", rows, _without(kinds, "over"))
     else:
         caption = CAPTIONS.get(name) or _friedman_caption(analysis.friedman)
-        shown = [column for column in kinds if column not in _HIDDEN.get(name, ())]
-        columns = [file_column(column, kinds[column]) for column in shown]
-        yield list_block(caption, frame, columns)
+        yield list_block(caption, frame, _without(kinds, *_HIDDEN.get(name, ())))
+
+
+def _without(kinds: Mapping[str, Kind], *columns: str) -> dict[str, Kind]:
+    return {column: kind for column, kind in kinds.items() if column not in columns}
+
+
+def _by_dataset(caption: str, frame: pd.DataFrame, cells: Mapping[tuple[str, str], str]) -> Block:
+    """Return a block of datasets × backbones."""
+    rows = {name: (name,) for name in sorted(set(frame["dataset"]))}
+    columns = {one: Column(label_of(one), True) for one in order_backbones(frame["backbone"])}
+    return cross_block(caption, [Column("dataset")], rows, columns, cells)
+
+
+def _long(means: pd.DataFrame) -> pd.DataFrame:
+    return (
+        means.rename_axis(index="dataset")
+        .melt(var_name="backbone", value_name="acc_mean", ignore_index=False)
+        .reset_index()
+    )
 
 
 def _ranks(result: Friedman | None) -> pd.DataFrame | None:
@@ -223,7 +274,13 @@ def _nemenyi(result: Friedman | None) -> pd.DataFrame | None:
 
 
 def _transfers(transfers: Iterable[Transfer]) -> pd.DataFrame:
-    names = ("cheap_protocol", "cheap_size", "target_protocol", "target_size")
-    return pd.DataFrame(
-        [vars(one) | dict(zip(names, (*one.cheap, *one.target), strict=True)) for one in transfers]
-    )
+    return pd.DataFrame([vars(one) | _settings(one) for one in transfers])
+
+
+def _transfer_ranks(transfers: Iterable[Transfer]) -> pd.DataFrame | None:
+    frames = [one.points.assign(**_settings(one)) for one in transfers]
+    return pd.concat(frames) if frames else None
+
+
+def _settings(one: Transfer) -> dict[str, str | int]:
+    return dict(zip(_SETTINGS, (*one.cheap, *one.target), strict=True))

@@ -23,7 +23,7 @@ Cli = Callable[..., Any]
 def quick(monkeypatch: pytest.MonkeyPatch, fast_disk: None) -> None:
     """Leave out the figures and the page, which take most of the time."""
     monkeypatch.setattr(build, "write_figures", lambda analysis, folder: [])
-    monkeypatch.setattr(build, "render_page", lambda analysis, links: analysis.title)
+    monkeypatch.setattr(build, "render_page", lambda analysis, *_: analysis.title)
 
 
 def strict_json(text: str) -> Any:

@@ -44,7 +44,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, fast_disk: None) -> None:
         return [folder / "fig1.png"]
 
     monkeypatch.setattr(build, "write_figures", write_figures)
-    monkeypatch.setattr(build, "render_page", lambda analysis, links: analysis.title)
+    monkeypatch.setattr(build, "render_page", lambda analysis, *_: analysis.title)
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -25,7 +25,7 @@ def test_licence_and_citation_of_each_dataset_reach_page_and_frame_escaped(tmp_p
     assert analysis.datasets.values.tolist() == [
         ["one", "custom", "CC BY", "Me & <b>you</b> (2025)"], ["two", "custom", "", ""],
     ]  # fmt: skip
-    page = render_page(analysis, PageLinks())
+    page = render_page(analysis, PageLinks(), {})
     assert "Me &amp; &lt;b&gt;you&lt;/b&gt; (2025)</td>" in page
     assert "<b>you" not in page
 

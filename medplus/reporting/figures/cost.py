@@ -14,9 +14,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from medplus.reporting.analysis import Analysis
 from medplus.reporting.figures.sheet import LINE, MARGIN, WIDE, Sheet, text_width
-from medplus.reporting.figures.style import GREY, INK, Sign, short_names, signs
+from medplus.reporting.figures.style import GREY, INK, PAPER, Sign, short_names, signs
 from medplus.reporting.format import counted
-from medplus.reporting.palette import PROTOCOL_COLOURS, PROTOCOL_LABELS
+from medplus.reporting.palette import PROTOCOL_COLOURS, PROTOCOL_LABELS, setting_label
 from medplus.reporting.series import Extent
 
 _TOP, _LEFT, _BELOW, _HEIGHT, _GAP = 4.0, 12.0, 10.0, 95.0, 6.0
@@ -48,6 +48,7 @@ def draw_cost(analysis: Analysis) -> Figure | None:
 def _draw_points(
     axes: Axes, costs: pd.DataFrame, drawn: Mapping[str, Sign], sizes: Sequence[int]
 ) -> None:
+    names = short_names(list(drawn))
     for row in costs.itertuples():
         sign = drawn[row.backbone]
         axes.plot(
@@ -57,9 +58,9 @@ def _draw_points(
             marker=sign.marker,
             markersize=_marker_size(row.size, sizes) * sign.scale,
             color=PROTOCOL_COLOURS[row.protocol],
-            markeredgecolor=INK if row.front else "white",
+            markeredgecolor=INK if row.front else PAPER,
             markeredgewidth=0.8 if row.front else 0.4,
-            label=f"{row.protocol}, {row.backbone}, {row.size}",
+            label=f"{names[row.backbone]}, {setting_label(row.protocol, row.size)}",
             zorder=4 if row.front else 3,
         )
 
@@ -94,12 +95,12 @@ def _label_cost(axes: Axes, costs: pd.DataFrame) -> None:
 
 def _entries(extent: Extent, drawn: Mapping[str, Sign]) -> list[tuple[str, Line2D]]:
     def handle(marker: str = "o", markersize: float = 6.0, **options: Any) -> Line2D:
-        style = {"linestyle": "none", "markeredgecolor": "white", "color": GREY, **options}
+        style = {"linestyle": "none", "markeredgecolor": PAPER, "color": GREY, **options}
         return Line2D([], [], marker=marker, markersize=markersize, **style)
 
     names = short_names(extent.backbones)
     backbones = ((names[one], drawn[one]) for one in extent.backbones)
-    front = handle(color="white", markeredgecolor=INK, markeredgewidth=0.8)
+    front = handle(color=PAPER, markeredgecolor=INK, markeredgewidth=0.8)
     return [
         *((PROTOCOL_LABELS[one], handle(color=PROTOCOL_COLOURS[one])) for one in extent.protocols),
         *((name, handle(sign.marker, 5 * sign.scale)) for name, sign in backbones),

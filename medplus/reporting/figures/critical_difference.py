@@ -106,7 +106,12 @@ def _draw_names(
         sign = drawn[str(backbone)]
         axes.plot([x, x, edge], [_AXIS, y, y], color=sign.colour, lw=0.8, zorder=1)
         axes.plot(
-            [x], [_AXIS], linestyle="none", label=backbone, zorder=4, **backbone_style(sign, 5.0)
+            [x],
+            [_AXIS],
+            linestyle="none",
+            label=names[str(backbone)],
+            zorder=4,
+            **backbone_style(sign, 5.0),
         )
         outwards = -1 if left else 1
         side = "right" if left else "left"

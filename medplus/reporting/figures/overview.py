@@ -43,7 +43,7 @@ def draw_overview(analysis: Analysis) -> Figure | None:
     width = min(_WIDEST, (WIDE - _LEFT - MARGIN - (n_panels - 1) * _GAP) / n_panels)
     panels = sheet.panels(n_panels, _LEFT, _TOP, width, height, _GAP)
     for axes, protocol in zip(panels, extent.protocols, strict=True):
-        _draw_panel(axes, rows[rows["protocol"] == protocol], extent, drawn)
+        _draw_panel(axes, rows[rows["protocol"] == protocol], extent, drawn, names)
         axes.set_title(f"{PROTOCOL_LABELS[protocol]}, {_n_datasets(analysis.cells, protocol)}")
     panels[0].set_ylabel(f"mean ACC, %{' (scales differ)' if n_panels > 1 else ''}")
     entries = [(names[name], backbone_handle(drawn[name], line=several)) for name in names]
@@ -51,14 +51,20 @@ def draw_overview(analysis: Analysis) -> Figure | None:
     return sheet.figure
 
 
-def _draw_panel(axes: Axes, rows: pd.DataFrame, extent: Extent, drawn: Mapping[str, Sign]) -> None:
+def _draw_panel(
+    axes: Axes,
+    rows: pd.DataFrame,
+    extent: Extent,
+    drawn: Mapping[str, Sign],
+    names: Mapping[str, str],
+) -> None:
     backbones, sizes = extent.backbones, extent.sizes
     for backbone, shift in zip(backbones, _apart(len(backbones), len(sizes)), strict=True):
         of_it = rows[rows["backbone"] == backbone].set_index("size")["acc_mean"].reindex(sizes)
         axes.plot(
             np.arange(len(sizes)) + shift,
             of_it.to_numpy(),
-            label=backbone,
+            label=names[backbone],
             linestyle=drawn[backbone].line,
             **backbone_style(drawn[backbone]),
         )

@@ -6,23 +6,23 @@ import math
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from medplus.reporting.analysis import Analysis
 from medplus.reporting.cells import order_backbones
-from medplus.reporting.figures.heatmap import label_rows, readable_on
+from medplus.reporting.figures.heatmap import frame_rows, ink_on, write
 from medplus.reporting.figures.sheet import LINE, MARGIN, WIDE, Sheet, legend_height, text_width
-from medplus.reporting.figures.style import INK, MISSING, NORMAL, mixed, short_names
+from medplus.reporting.figures.style import INK, MISSING, NORMAL, PAPER, short_names
 from medplus.reporting.format import counted, p_value
 
 ROW_BETTER, COLUMN_BETTER = "#0072B2", "#E69F00"
-_PALE = 0.72
+_PALE = 0.28
 _SIGNS = (
-    ("row better, significant", ROW_BETTER, 0.0),
+    ("row better, significant", ROW_BETTER, 1.0),
     ("row better, not significant", ROW_BETTER, _PALE),
-    ("column better, significant", COLUMN_BETTER, 0.0),
+    ("column better, significant", COLUMN_BETTER, 1.0),
     ("column better, not significant", COLUMN_BETTER, _PALE),
 )
 _MARGIN_ABOVE, _CELL_MAX, _CELL_MIN = 3.0, 12.5, 3.2
@@ -48,12 +48,10 @@ def draw_pairwise(analysis: Analysis) -> Figure | None:
     sheet = Sheet(WIDE, below + legend + LINE + 2.0 + MARGIN)
     axes = sheet.axes(left, _MARGIN_ABOVE, cell * len(across), height * len(down))
     for row in table.itertuples():
-        _draw_pair(axes, down.index(row.backbone_b), across.index(row.backbone_a), row, cell)
+        place = across.index(row.backbone_a), down.index(row.backbone_b)
+        _draw_pair(axes, *place, row, legible=cell >= _LEGIBLE)
     axes.set_xlim(0, len(across))
-    axes.set_ylim(len(down), 0)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    label_rows(axes, [names[name] for name in down])
+    frame_rows(axes, [names[name] for name in down])
     axes.set_xticks([place + 0.6 for place in range(len(across))])
     axes.set_xticklabels(
         [names[name] for name in across], rotation=45, ha="right", rotation_mode="anchor"
@@ -63,33 +61,31 @@ def draw_pairwise(analysis: Analysis) -> Figure | None:
     return sheet.figure
 
 
-def _draw_pair(axes: Axes, down: int, across: int, row: Any, cell: float) -> None:
+def _draw_pair(axes: Axes, across: int, down: int, row: Any, legible: bool) -> None:
     """Fill one cell: backbone_b stands at the row, backbone_a at the column."""
     favoured, p = row.favoured, row.p_value
     significant = bool(row.significant)
-    if favoured == "" or math.isnan(p):
-        ground = to_rgb(MISSING)
-    else:
+    ground, ink = to_rgba(MISSING), INK
+    if favoured != "" and not math.isnan(p):
         colour = ROW_BETTER if favoured == row.backbone_b else COLUMN_BETTER
-        ground = mixed(colour, 0.0 if significant else _PALE)
-    axes.add_patch(
-        Rectangle((across, down), 1, 1, facecolor=ground, edgecolor="white", linewidth=0.8)
-    )
+        ground = to_rgba(colour, 1.0 if significant else _PALE)
+        ink = ink_on(ground)
+    cell = Rectangle((across, down), 1, 1, facecolor=ground, edgecolor=PAPER, linewidth=0.8)
+    axes.add_patch(cell)
     number = p_value(p).removeprefix("0") or "–"
-    axes.text(
+    write(
+        axes,
         across + 0.5,
         down + 0.5,
-        number if cell >= _LEGIBLE else "•" if significant else "",
-        ha="center",
-        va="center_baseline",
+        number if legible else "•" if significant else "",
         fontsize=NORMAL,
         fontweight="bold" if significant else "normal",
-        color=readable_on((*ground, 1.0)) if significant else INK,
+        color=ink,
     )
 
 
 def _signs() -> list[tuple[str, Patch]]:
-    return [(label, Patch(facecolor=mixed(colour, white))) for label, colour, white in _SIGNS]
+    return [(label, Patch(facecolor=to_rgba(colour, opacity))) for label, colour, opacity in _SIGNS]
 
 
 def _caption(analysis: Analysis) -> str:

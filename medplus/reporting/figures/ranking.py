@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 
 from medplus.reporting.analysis import Analysis
 from medplus.reporting.cells import ALL, order_protocols
-from medplus.reporting.figures.heatmap import SEQUENTIAL, draw_heatmap, label_columns, label_rows
+from medplus.reporting.figures.heatmap import SEQUENTIAL, Block, blocks_width, draw_blocks
 from medplus.reporting.figures.sheet import MARGIN, WIDE, Sheet, text_width
-from medplus.reporting.figures.style import NORMAL, short_names
+from medplus.reporting.figures.style import short_names
 from medplus.reporting.palette import PROTOCOL_LABELS
 from medplus.reporting.series import Setting, ranks_by_setting
 
-_ROW, _TITLE, _TICKS, _GAP = 3.7, 6.5, 5.0, 3.0
+_ROW, _TITLE, _TICKS = 3.7, 6.5, 5.0
 _MANY = 20
 _COLUMN_MAX = 14.0
 
@@ -28,47 +28,43 @@ def draw_ranking(analysis: Analysis) -> Figure | None:
     if n_backbones < 2 or not found:
         return None
     backbones = _worth_showing(found[ALL, ALL][1])
-    names = list(short_names(backbones).values())
-    rows = [
-        kept
-        for row in _arrangement(everything)
-        if (kept := {setting: title for setting, title in row.items() if setting in found})
-    ]
-    left, across = MARGIN + text_width(names) + 2.0, max(map(len, rows))
     # With four backbones nobody can be fifth.
     ranks = list(found[ALL, ALL][1].columns[:n_backbones])
-    width = (WIDE - left - MARGIN - (across - 1) * _GAP) / across
-    width = min(width, _COLUMN_MAX * len(ranks))
-    height = _ROW * len(backbones)
-    below = len(rows) * (_TITLE + height + _TICKS)
-    sheet = Sheet(WIDE, below + 7.0 + MARGIN)
+
+    def block(setting: Setting, title: str) -> Block:
+        n_settings, counts = found[setting]
+        shown = counts.reindex(backbones, columns=ranks).to_numpy()
+        texts = [[str(count) if count else "" for count in row] for row in shown]
+        return Block(f"{title} ({n_settings})", list(map(str, ranks)), shown / n_settings, texts)
+
+    rows = [
+        [block(setting, title) for setting, title in row.items() if setting in found]
+        for row in _arrangement(everything)
+    ]
+    rows = [row for row in rows if row]
+    names = list(short_names(backbones).values())
+    left, height = MARGIN + text_width(names) + 2.0, _ROW * len(names)
+    column = min(_COLUMN_MAX, (WIDE - left - MARGIN) / max(map(blocks_width, rows)))
+    row_height = _TITLE + height + _TICKS
+    sheet = Sheet(WIDE, len(rows) * row_height + 7.0 + MARGIN)
     most = max(counts.max(axis=None) / n for n, counts in found.values())
     for line, row in enumerate(rows):
-        top = line * (_TITLE + height + _TICKS) + _TITLE
-        panels = sheet.panels(len(row), left, top, width, height, _GAP)
-        for axes, (setting, title) in zip(panels, row.items(), strict=True):
-            number, counts = found[setting]
-            shown = counts.reindex(backbones, columns=ranks).to_numpy()
-            texts = [[str(count) for count in of_backbone] for of_backbone in shown]
-            draw_heatmap(axes, shown / number, texts, SEQUENTIAL, most)
-            axes.set_title(f"{title} ({number})", fontsize=NORMAL)
-            label_rows(axes, names if axes is panels[0] else [""] * len(names))
-            label_columns(axes, [str(rank) for rank in ranks])
-    left_out = n_backbones - len(backbones)
-    sheet.note(left, below + 1.0, _legend(left_out))
+        top, width = line * row_height + _TITLE, column * blocks_width(row)
+        draw_blocks(sheet.axes(left, top, width, height), row, names, SEQUENTIAL, most)
+    sheet.note(left, len(rows) * row_height + 1.0, _legend(n_backbones - len(backbones)))
     return sheet.figure
 
 
 def _legend(left_out: int) -> str:
     text = (
         "columns: rank by mean ACC; in brackets: settings counted (dataset, protocol and size); "
-        "the darker,\nthe larger the share of them"
+        "the stronger the colour,\nthe larger the share of them"
     )
     return text + (f"; {left_out} more backbones take these ranks less often" if left_out else "")
 
 
 def _arrangement(settings: Iterable[Setting]) -> list[dict[Setting, str]]:
-    """Return rows of panels under their titles, without those that would say the same again."""
+    """Return rows of settings under their titles, without those that would say the same again."""
     protocols = order_protocols(protocol for protocol, _ in settings)
     sizes = sorted({size for _, size in settings if size != ALL})
     several = len(protocols) > 1

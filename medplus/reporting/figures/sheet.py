@@ -14,7 +14,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import TextToPath
 
-from medplus.reporting.figures.style import GREY, NORMAL, SMALL, Sign
+from medplus.reporting.figures.style import GREY, NORMAL, PAPER, SMALL, Sign
 
 WIDE = 180.0
 """Millimetres: a page's text is about as wide."""
@@ -107,7 +107,7 @@ def backbone_style(sign: Sign, size: float = 4.0) -> dict[str, Any]:
         "color": sign.colour,
         "marker": sign.marker,
         "markersize": size * sign.scale,
-        "markeredgecolor": "white",
+        "markeredgecolor": PAPER,
     }
 
 

@@ -26,7 +26,6 @@ from medplus.reporting.statistics.transfer import Transfer
 
 _PANEL, _TOP, _LEFT, _BELOW, _GAP = 68.0, 14.5, 14.0, 12.0, 18.0
 _SIGN = 6.0
-_CROWD = "#C9C9C9"
 
 
 def draw_transfer(analysis: Analysis) -> Figure | None:
@@ -49,7 +48,7 @@ def draw_transfer(analysis: Analysis) -> Figure | None:
         line, place = divmod(number, across)
         left = _LEFT + place * (_PANEL + _GAP)
         axes = sheet.axes(left, line * row + _TOP, _PANEL, _PANEL)
-        _draw_panel(axes, one, drawn)
+        _draw_panel(axes, one, drawn, names)
         sheet.text(left, line * row + 2.5, _title(one), linespacing=1.35)
     entries = [(names[name], backbone_handle(drawn[name], _SIGN, line=False)) for name in backbones]
     if aside:
@@ -66,7 +65,9 @@ def draw_transfer(analysis: Analysis) -> Figure | None:
     return sheet.figure
 
 
-def _draw_panel(axes: Axes, one: Transfer, drawn: Mapping[str, Sign]) -> None:
+def _draw_panel(
+    axes: Axes, one: Transfer, drawn: Mapping[str, Sign], names: Mapping[str, str]
+) -> None:
     points = one.points
     crowd = points.groupby(["cheap_rank", "target_rank"]).size().reset_index(name="n")
     step = _PANEL / 25.4 * 72 / (one.n_backbones + 1)  # points from one rank to the next
@@ -75,7 +76,8 @@ def _draw_panel(axes: Axes, one: Transfer, drawn: Mapping[str, Sign]) -> None:
         crowd["cheap_rank"],
         crowd["target_rank"],
         s=(0.8 * min(step, 12.0)) ** 2 * crowd["n"] / largest,
-        color=_CROWD,
+        color=GREY,
+        alpha=0.35,
         linewidth=0,
         label="datasets",
     )
@@ -86,7 +88,7 @@ def _draw_panel(axes: Axes, one: Transfer, drawn: Mapping[str, Sign]) -> None:
             [means.loc[backbone, "cheap_rank"]],
             [means.loc[backbone, "target_rank"]],
             linestyle="none",
-            label=backbone,
+            label=names[backbone],
             zorder=3,
             **backbone_style(drawn[backbone], _SIGN),
         )

@@ -5,12 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from functools import lru_cache
 from importlib import resources
 from typing import Any
 
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -19,21 +17,6 @@ def asset(name: str) -> Markup:
     """Return a style sheet or script of this package."""
     text = (resources.files("medplus.reporting.page") / name).read_text(encoding="utf-8")
     return Markup(text)  # noqa: S704 - a file of this package
-
-
-@lru_cache(maxsize=1)
-def plotly_source() -> Markup:
-    """Return plotly.js as it comes with the plotly package.
-
-    Raises
-    ------
-    ValueError
-        If it holds what would end the element that it is written into.
-    """
-    source = get_plotlyjs()
-    if "</script" in source.lower() or "<!--" in source:
-        raise ValueError("this version of plotly.js cannot be written into a page")
-    return Markup(source)  # noqa: S704 - checked above
 
 
 def safe_json(value: Any) -> Markup:
@@ -48,12 +31,11 @@ def content_security_policy(*scripts: str) -> str:
     """Return a policy that lets only these scripts run, and nothing reach the network.
 
     Styles need no such care: they can load nothing, since every kind of resource is refused.
-    Plotly makes its download of a picture from ``data:`` and ``blob:``.
     """
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
     return (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
-        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+        "base-uri 'none'; form-action 'none'"
     )
 
 

@@ -304,113 +304,11 @@
         // Not remembered then.
       }
       label();
-      redraw();
     });
-    systemIsDark.addEventListener("change", () => { label(); redraw(); });
+    systemIsDark.addEventListener("change", label);
   }
 
-  /* ---- Charts ----------------------------------------------------------------------------- */
-
-  const drawn = new Map();
-  let charts = null;
-
-  function colour(name) {
-    const probe = make("span");
-    probe.style.color = `var(${name})`;
-    root.append(probe);
-    const found = getComputedStyle(probe).color;
-    probe.remove();
-    return found;
-  }
-
-  function theme() {
-    return {
-      text: colour("--text"), muted: colour("--muted"), line: colour("--line"), surface: colour("--surface"),
-      scales: {
-        sequential: [[0, colour("--low")], [1, colour("--high")]],
-        diverging: [[0, colour("--worse")], [0.5, colour("--low")], [1, colour("--better")]],
-      },
-    };
-  }
-
-  function merge(base, patch) {
-    const merged = { ...base };
-    for (const [key, value] of Object.entries(patch ?? {})) {
-      const both = value && merged[key] && typeof value === "object" && !Array.isArray(value);
-      merged[key] = both ? merge(merged[key], value) : value;
-    }
-    return merged;
-  }
-
-  function figure(chart, variant) {
-    const look = theme();
-    const layout = merge(chart.variants[variant].layout, narrow.matches ? chart.variants[variant].narrow : {});
-    const axis = {
-      gridcolor: look.line, linecolor: look.line, zerolinecolor: look.line, tickcolor: look.line,
-      automargin: true, fixedrange: narrow.matches, zeroline: false, title: { font: { size: 13 }, standoff: 8 },
-    };
-    for (const key of Object.keys(layout)) if (/^[xy]axis/.test(key)) layout[key] = merge(axis, layout[key]);
-    const font = { family: getComputedStyle(document.body).fontFamily, size: 13, color: look.text };
-    return {
-      data: chart.variants[variant].data.map((trace) => {
-        const themed = { ...trace };
-        if (trace.type === "heatmap") {
-          themed.colorscale = look.scales[trace.colorscale];
-          themed.textfont = { size: 12, color: look.text };
-        }
-        if (trace.error_x) themed.error_x = { ...trace.error_x, color: look.muted };
-        return themed;
-      }),
-      layout: merge({
-        font, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true,
-        margin: narrow.matches ? { l: 4, r: 8, t: 32, b: 32 } : { l: 8, r: 12, t: 32, b: 32 },
-        hoverlabel: { bgcolor: look.surface, bordercolor: look.muted, font: { ...font, color: look.text } },
-        modebar: { color: look.muted, activecolor: look.text, bgcolor: "rgba(0,0,0,0)" },
-      }, layout),
-    };
-  }
-
-  function loadPlotly() {
-    // Its 5 MB are read only when the first chart comes into sight.
-    if (!window.Plotly) document.head.append(make("script", { textContent: $("#plotly-source").textContent }));
-  }
-
-  function draw(element, variant = 0) {
-    loadPlotly();
-    charts ??= json("chart-data");
-    const { data, layout } = figure(charts[element.id], variant);
-    const config = {
-      responsive: true, displaylogo: false, scrollZoom: false,
-      modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
-      toImageButtonOptions: { format: "svg", filename: element.id },
-    };
-    drawn.set(element, variant);
-    return window.Plotly.react(element, data, layout, config);
-  }
-
-  function redraw() {
-    for (const [element, variant] of drawn) draw(element, variant);
-  }
-
-  function startCharts() {
-    const plots = document.querySelectorAll(".plot");
-    const watch = new IntersectionObserver((entries) => {
-      for (const entry of entries.filter((one) => one.isIntersecting)) {
-        watch.unobserve(entry.target);
-        if (!drawn.has(entry.target)) draw(entry.target);
-      }
-    }, { rootMargin: "400px" });
-    for (const plot of plots) watch.observe(plot);
-    for (const select of document.querySelectorAll("[data-chart]")) {
-      select.disabled = false;
-      select.addEventListener("change", () => draw($(`#${select.dataset.chart}`), Number(select.value)));
-    }
-    narrow.addEventListener("change", redraw);
-    window.addEventListener("beforeprint", () => {
-      for (const details of document.querySelectorAll("details")) details.open = true;
-      for (const plot of plots) if (!drawn.has(plot)) draw(plot);
-    });
-  }
+  /* ---- Contents and print ----------------------------------------------------------------- */
 
   function startContents() {
     const links = new Map([...document.querySelectorAll(".contents a")].map((link) => [link.hash.slice(1), link]));
@@ -423,12 +321,11 @@
     for (const section of document.querySelectorAll("main > section")) watch.observe(section);
   }
 
+  window.addEventListener("beforeprint", () => {
+    for (const details of document.querySelectorAll("details")) details.open = true;
+  });
   startTheme();
   startBoard();
-  // The charts' library stands below this script.
-  window.addEventListener("DOMContentLoaded", () => {
-    startCharts();
-    startContents();
-    root.dataset.ready = "yes";
-  });
+  startContents();
+  root.dataset.ready = "yes";
 })();

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scikit_posthocs import posthoc_nemenyi_friedman
 from scipy.stats import friedmanchisquare, studentized_range
 
 from medplus.reporting.statistics.ties import settle
@@ -51,7 +50,7 @@ def friedman(means: pd.DataFrame, alpha: float = 0.05) -> Friedman | None:
     On each dataset the backbones are ranked. Friedman's statistic is that of scipy, corrected for
     ties. Two mean ranks differ significantly where they are no closer than
 
-    .. math:: CD = \frac{q_\alpha}{\sqrt 2} \sqrt{\frac{k (k + 1)}{6 N}}
+    .. math:: CD = q_\alpha \sqrt{\frac{k (k + 1)}{12 N}}
 
     with k backbones, N datasets, and q the studentized range of k groups and infinitely many
     degrees of freedom.
@@ -84,9 +83,10 @@ def friedman(means: pd.DataFrame, alpha: float = 0.05) -> Friedman | None:
         statistic, p_value = 0.0, 1.0
     else:
         statistic, p_value = friedmanchisquare(*blocks.to_numpy().T)
-    range_of_ranks = studentized_range.isf(alpha, n_backbones, np.inf) / np.sqrt(2)
-    difference = range_of_ranks * np.sqrt(n_backbones * (n_backbones + 1) / (6 * n_datasets))
-    nemenyi = posthoc_nemenyi_friedman(blocks.to_numpy()).to_numpy()
+    unit = np.sqrt(n_backbones * (n_backbones + 1) / (12 * n_datasets))
+    difference = studentized_range.isf(alpha, n_backbones, np.inf) * unit
+    apart = np.abs(np.subtract.outer(ranks.mean().to_numpy(), ranks.mean().to_numpy()))
+    nemenyi = studentized_range.sf(apart / unit, n_backbones, np.inf)
     return Friedman(
         statistic=float(statistic),
         p_value=float(p_value),

@@ -7,6 +7,9 @@ import pandas as pd
 from medplus.reporting.analyse import PAIRED_COLUMNS
 from medplus.reporting.analysis import Analysis, Note
 from medplus.reporting.baseline import load_baseline
+from medplus.reporting.figures import FIGURES
+from medplus.reporting.figures import render as figure_file
+from medplus.reporting.page import PageLinks, render_page
 from medplus.reporting.select import UNLIKE_COLUMNS
 from medplus.reporting.sources import SOURCE_COLUMNS
 from medplus.reporting.statistics.intervals import over_datasets, over_samples
@@ -122,6 +125,13 @@ def of_runs(
         ),
         findings=(f"A finding about {backbone} on {dataset} {words}",),
     )
+
+
+def render(analysis: Analysis, links: PageLinks) -> str:
+    """The page with its figures."""
+    figures = {name: make(analysis) for name, make in FIGURES.items()}
+    svgs = {name: figure_file(one, "svg").decode() for name, one in figures.items() if one}
+    return render_page(analysis, links, svgs)
 
 
 def attacked() -> Analysis:
