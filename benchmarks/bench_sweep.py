@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from medplus.sweep.events import Event
 
 import medplus
 from benchmarks.measure import Result, compare, interleave, seconds
@@ -20,7 +21,6 @@ from medplus.seal import seal
 from medplus.spec import ExtractSpec
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.engines.local import LocalEngine
-from medplus.sweep.events import Event
 from medplus.sweep.gridfile import read_grid
 from medplus.sweep.job import Place
 

@@ -14,12 +14,7 @@ from medplus.errors import SweepError
 from medplus.sweep.resources import cores, gpus
 
 Resources = Mapping[str, float]
-"""What a node has or a task asks for, by Ray's names: CPU, GPU and memory in bytes."""
-
-_HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-_HTTP2_SETTINGS = 4
-_OBJECT_STORE_BYTES = 2**27
-"""Only orders and letters pass through it."""
+"""What a node has or a worker asks for, by Ray's names: CPU, GPU and memory in bytes."""
 
 
 def import_ray() -> Any:
@@ -99,23 +94,13 @@ def check_address(address: str, timeout_s: float = 5.0) -> None:
     if not host or not port.isdigit() or int(port) >= 2**16:
         raise SweepError(f"the Ray address '{address}' is not HOST:PORT; Ray's usual port is 6379")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout_s) as link:
-            if "RAY_USE_TLS" in os.environ:
-                return
-            # Ray speaks gRPC, and that begins as every HTTP/2 does: by an exchange of settings.
-            link.sendall(_HTTP2_GREETING)
-            answer = link.recv(9)
+        socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
     except OSError as error:
         reason = error.strerror or one_sentence(error)
         raise SweepError(
             f"no Ray cluster answers at {address} ({reason.lower()}); "
             "`ray start --head` on its first node prints its address"
         ) from None
-    if len(answer) < 9 or answer[3] != _HTTP2_SETTINGS:
-        raise SweepError(
-            f"what answers at {address} is no Ray cluster; its usual port is 6379, and "
-            "`ray start --head` on its first node prints its address"
-        )
 
 
 def nodes() -> list[Resources]:
@@ -125,20 +110,13 @@ def nodes() -> list[Resources]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def is_alive(node: str) -> bool:
-    """Tell whether the cluster still counts a node, by its id, among the living."""
-    import ray
-
-    return any(known["Alive"] and known["NodeID"] == node for known in ray.nodes())
-
-
 def this_machine() -> Resources:
     """Return what a cluster started on this machine alone would have."""
     return {"CPU": cores(), "GPU": len(gpus())}
 
 
 def room(request: Resources, have: Sequence[Resources]) -> int:
-    """Return how many tasks with a request fit on nodes at once."""
+    """Return how many workers with a request fit on nodes at once."""
     wanted = {name: amount for name, amount in request.items() if amount}
     return sum(
         min(int(node.get(name, 0) // amount) for name, amount in wanted.items()) for node in have
@@ -158,12 +136,12 @@ def check_room(request: Resources, have: Sequence[Resources]) -> None:
         most = max((node.get(name, 0) for node in have), default=0)
         if most < amount:
             raise SweepError(
-                f"each task asks for {_words(name, amount)}, and the most that a node of the Ray "
+                f"each worker asks for {_words(name, amount)}, and the most that a node of the Ray "
                 f"cluster has is {_words(name, most)}; ask for less, or add a node"
             )
     together = ", ".join(_words(name, amount) for name, amount in request.items() if amount)
     raise SweepError(
-        f"no node of the Ray cluster has all that each task asks for ({together}); ask for less, "
+        f"no node of the Ray cluster has all that each worker asks for ({together}); ask for less, "
         "or add a node"
     )
 
@@ -181,7 +159,7 @@ def _options(address: str | None) -> dict[str, Any]:
         "address": "local",  # even where RAY_ADDRESS or a running cluster suggests another one
         "num_cpus": have["CPU"],
         "num_gpus": have["GPU"],
-        "object_store_memory": _OBJECT_STORE_BYTES,
+        "object_store_memory": 2**27,  # only the grid passes through it
         "include_dashboard": False,
     }
 

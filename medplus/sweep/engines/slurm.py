@@ -1,4 +1,4 @@
-"""The SLURM engine: tasks as the elements of a job array, submitted by submitit."""
+"""The SLURM engine: workers as the elements of a job array, submitted by submitit."""
 
 from __future__ import annotations
 
@@ -6,24 +6,35 @@ import logging
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medplus.atomic import remove_folder
 from medplus.errors import SweepError, UsageError
-from medplus.sweep.desk import Desk
-from medplus.sweep.engines.slurm_array import Array, Followed, Pace
-from medplus.sweep.engines.slurm_bundles import make_bundles
-from medplus.sweep.engines.slurm_cluster import Cluster, SlurmCluster, Submission
-from medplus.sweep.engines.slurm_worker import Performance
-from medplus.sweep.events import Event
-from medplus.sweep.job import Place, Task
+from medplus.sweep.claims import Claims
+from medplus.sweep.engines.slurm_cluster import (
+    ENDINGS,
+    Element,
+    SlurmCluster,
+    Submission,
+    tells_of_memory,
+)
+from medplus.sweep.grid import Grid
+from medplus.sweep.job import Place
 
 log = logging.getLogger(__name__)
 
 FOLDER = "slurm"
+_MOST = 1000
+"""MaxArraySize of a cluster is 1001 by default."""
+_LOOK_S = 1.0
+_ASK_S = 2.0, 30.0
+"""Between two questions to SLURM, at first and at last: a controller has other users, too."""
+_PATIENCE_S = 60.0
+_NOT_CERTAIN = ("NODE_FAIL", "GONE")
 
 
 @dataclass(frozen=True)
@@ -51,8 +62,6 @@ class SlurmSettings:
         requeue it at all. An element that SLURM takes off its node goes back any number of times.
     notice_s : int
         How long before the end of its time an element begins to save, in seconds.
-    array_size : int
-        How many elements an array may have; one less than the cluster's MaxArraySize.
     """
 
     partition: str | None = None
@@ -64,7 +73,6 @@ class SlurmSettings:
     extras: Mapping[str, str] = field(default_factory=dict)
     requeues: int = 10
     notice_s: int = 90
-    array_size: int = 1000
 
     def __post_init__(self) -> None:
         if self.minutes * 60 <= self.notice_s:
@@ -72,8 +80,6 @@ class SlurmSettings:
                 f"minutes = {self.minutes}: the time limit must be longer than the notice before "
                 f"its end, {self.notice_s} s"
             )
-        if self.array_size < 1:
-            raise UsageError(f"array_size = {self.array_size}: must be at least 1")
 
     def for_submitit(self) -> dict[str, Any]:
         """Return the parameters as submitit names them."""
@@ -114,17 +120,16 @@ def read_extras(options: Sequence[str]) -> dict[str, str]:
 
 
 class SlurmEngine:
-    """Submits tasks as one job array, and follows it.
+    """Submits workers as one job array, and looks after it.
 
     Parameters
     ----------
     workers : int, optional
-        How many elements may run at once; as many as there is room for by default.
+        How many elements the array has; by default one for every job, but at most 1000, of which
+        as many run as there is room for.
     settings : SlurmSettings, optional
     detach : bool
-        Submit, log the array's id, and follow nothing: `run` yields no event.
-    pace : Pace, optional
-        How often elements and SLURM are looked at.
+        Submit, log the array's id, and follow nothing.
 
     Attributes
     ----------
@@ -137,21 +142,19 @@ class SlurmEngine:
         workers: int | None = None,
         settings: SlurmSettings | None = None,
         detach: bool = False,
-        pace: Pace | None = None,
         *,
-        _kind: str = "slurm",
-        _cluster: Callable[[Sequence[Submission]], Cluster] = SlurmCluster,
+        kind: str = "slurm",
+        cluster: Callable[[Sequence[Submission]], SlurmCluster] = SlurmCluster,
     ) -> None:
         self._settings = settings or SlurmSettings()
-        self.workers = workers or self._settings.array_size
+        self.workers = workers or _MOST
         self.array: str | None = None
         self._detach = detach
-        self._pace = pace or Pace()
-        self._kind = _kind
-        self._cluster = _cluster
+        self._kind = kind
+        self._cluster = cluster
 
-    def run(self, tasks: Sequence[Task], place: Place) -> Generator[Event]:
-        """Run tasks; see `medplus.sweep.engines.Engine`.
+    def run(self, grid: Grid, place: Place, most: int) -> Generator[None]:
+        """Start workers; see `medplus.sweep.engines.Engine`.
 
         Raises
         ------
@@ -159,31 +162,26 @@ class SlurmEngine:
             If SLURM or submitit is missing, SLURM refuses the array, an element could not start, or
             elements were cancelled; the latter two once all others have ended.
         """
-        folder = Desk(Path(place.runs)).folder / FOLDER / _new_name()
-        bundles = make_bundles(tasks, self._settings.array_size)
-        files = [folder / f"{i}.events" for i in range(len(bundles))]
-        performances = [
-            Performance(bundle, place, str(file))
-            for bundle, file in zip(bundles, files, strict=True)
-        ]
-        submissions = self._submit(performances, folder)
-        self.array = submissions[0].job_id.partition("_")[0]
-        log.info("SLURM array job %s: %d elements; %s", self.array, len(bundles), folder)
+        claims = Claims(Path(place.runs))
+        # SLURM's ids begin anew with a new cluster.
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+        folder = claims.folder / FOLDER / name
+        elements = self._submit([Element(grid, place)] * min(self.workers, most), folder)
+        self.array = elements[0].job_id.partition("_")[0]
+        log.info("SLURM array job %s: %d workers; %s", self.array, len(elements), folder)
         if self._detach:
             return
-        elements = [Followed(*parts) for parts in zip(submissions, bundles, files, strict=True)]
-        cluster, desk = self._cluster(submissions), Desk(Path(place.runs))
-        array = Array(elements, cluster, desk, self._pace)
+        array = _Array(elements, self._cluster(elements), claims)
         try:
             yield from array.follow()
         except BaseException:
             array.stop()
             raise
-        finally:
+        if array.went_well:
             with suppress(OSError):  # a network file system keeps files that are still open
-                array.tidy()
+                remove_folder(folder)
 
-    def _submit(self, performances: Sequence[Performance], folder: Path) -> Sequence[Submission]:
+    def _submit(self, elements: Sequence[Element], folder: Path) -> Sequence[Submission]:
         try:
             import submitit
             from submitit.core.utils import FailedJobError
@@ -200,25 +198,90 @@ class SlurmEngine:
         logging.getLogger("submitit").setLevel(logging.CRITICAL)
         try:
             folder.mkdir(parents=True)
-            for performance in performances:
-                # A file that exists from the start is seen to grow on network file systems as well.
-                performance.events.touch()
             executor = submitit.AutoExecutor(
                 folder, self._kind, slurm_max_num_timeout=self._settings.requeues
             )
             executor.update_parameters(
-                **self._settings.for_submitit(), slurm_array_parallelism=self.workers
+                **self._settings.for_submitit(), slurm_array_parallelism=len(elements)
             )
-            return executor.submit_array(performances)
+            return executor.submit_array(elements)
         except FailedJobError as error:
             raise SweepError(f"SLURM refused the array: {_sbatch_words(error)}") from None
         except OSError as error:
             raise SweepError(f"{folder} cannot be written: {error.strerror}") from None
 
 
-def _new_name() -> str:
-    """Return a name that no other submission has: SLURM's ids begin anew with a new cluster."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+class _Array:
+    """The elements of an array, of which some may die."""
+
+    def __init__(
+        self, elements: Sequence[Submission], cluster: SlurmCluster, claims: Claims
+    ) -> None:
+        self._open = {element.job_id: element for element in elements}
+        self._array = elements[0].job_id.partition("_")[0]
+        self._cluster, self._claims = cluster, claims
+        self._ended: set[str] = set()  # by one answer; the second is believed
+        self._trouble: list[str] = []
+        self._is_over = False
+        self.went_well = True
+
+    def follow(self) -> Iterator[None]:
+        start = asked = time.monotonic()
+        while self._open:
+            yield
+            time.sleep(_LOOK_S)
+            now = time.monotonic()
+            if now - asked >= min(max(_ASK_S[0], (now - start) / 10), _ASK_S[1]):
+                asked = now
+                self._ask()
+        if self._trouble:
+            more = f" (and {len(self._trouble) - 1} more)" if len(self._trouble) > 1 else ""
+            raise SweepError(f"{self._trouble[0]}{more}")
+
+    def _ask(self) -> None:
+        states = self._cluster.states()
+        ended = {name for name in self._open if states.get(name, "") in ENDINGS}
+        for name in ended & self._ended:
+            self._end(self._open.pop(name), states[name])
+        self._ended = ended
+
+    def _end(self, element: Submission, state: str) -> None:
+        """Note what an element died of."""
+        name = element.job_id
+        if state == "COMPLETED":  # it found nothing to do: those that wait would not either
+            self._is_over = True
+            self._cluster.interrupt(running=False)
+            return
+        self.went_well = False
+        cause = ENDINGS["OUT_OF_MEMORY" if tells_of_memory(element.paths.stderr) else state]
+        cause = f"{cause} ({state})"
+
+        def is_it(worker: Any) -> bool:
+            return bool(worker.name.startswith(f"{name} "))
+
+        held = self._claims.bury(is_it, cause, certain=state not in _NOT_CERTAIN)
+        if state == "CANCELLED" and (held or not self._is_over):
+            self._trouble.append(f"the SLURM job {name} was cancelled; sweep again to go on")
+        elif not held and state in ("FAILED", "OUT_OF_MEMORY", "BOOT_FAIL"):
+            self._trouble.append(f"the SLURM job {name}: {cause}; see {element.paths.stderr}")
+
+    def stop(self) -> None:
+        """Interrupt the elements, wait until they have saved what they can, and cancel the rest."""
+        if not self._open:
+            return
+        try:
+            self._cluster.interrupt()
+            deadline = time.monotonic() + _PATIENCE_S
+            while time.monotonic() < deadline and self._is_at_work():
+                time.sleep(_LOOK_S)
+        except KeyboardInterrupt:
+            pass  # whoever asks twice does not want to wait
+        finally:
+            self._cluster.cancel()
+
+    def _is_at_work(self) -> bool:
+        ours = f"{self._array}_"
+        return any(worker.name.startswith(ours) for worker in self._claims.workers())
 
 
 def _sbatch_words(error: Exception) -> str:
