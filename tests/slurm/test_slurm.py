@@ -125,7 +125,6 @@ def test_records_equal_those_of_the_local_engine(new_sweep: Make, workers: int |
         pytest.param(command("scancel", "--signal=USR2"), id="notice of the time limit"),
         pytest.param(command("scontrol", "requeue"), id="requeued by SLURM"),
         pytest.param(command("scancel", "--signal=TERM"), id="terminated"),
-        pytest.param(lambda _, pid: os.kill(pid, signal.SIGKILL), id="killed"),
     ],
 )
 def test_interrupted_training_goes_on_where_it_was(
@@ -139,6 +138,14 @@ def test_interrupted_training_goes_on_where_it_was(
     assert metrics(sweep.place.runs) == undisturbed
     logs = "".join(path.read_text() for path in sweep.claims.folder.glob("logs/*"))
     assert logs.count("train_loss") < 2 * 12 + 3, "it began from the start"
+
+
+def test_killed_element_counts_an_attempt_and_no_run_is_made_twice(
+    new_sweep: Make, undisturbed: dict[Any, Any]
+) -> None:
+    sweep = new_sweep(TRAINING, n_datasets=1, epochs=12)
+    sweep.run(engine(), Disturbance(lambda _, pid: os.kill(pid, signal.SIGKILL)))
+    assert metrics(sweep.place.runs) == undisturbed
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from medplus.errors import SweepError  # noqa: E402
 from medplus.sweep.conduct import Running, Sweep  # noqa: E402
-from medplus.sweep.engines.ray import RayEngine  # noqa: E402
-from medplus.sweep.engines.ray_cluster import check_address, check_room, room  # noqa: E402
+from medplus.sweep.engines.ray import RayEngine, check_address, room  # noqa: E402
 from medplus.sweep.plan import Plan  # noqa: E402
 from tests.sweep.here import Here  # noqa: E402
 from tests.sweep.test_local import LONG, Disturbance, kill, metrics  # noqa: E402
@@ -75,18 +74,11 @@ def test_an_interrupt_lets_the_workers_save(cluster: Cluster, new_sweep: Make) -
     assert sweep.run(Here()).count("finished") == 2
 
 
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"gpus": 1}, "asks for 1 GPU, and the most that a node of the Ray cluster has is 0 GPUs"),
-        ({"cpus": 3}, "asks for 3 CPU cores, and the most that a node"),
-        ({"memory_gb": 1e6}, "GB of memory"),
-    ],
-)
+@pytest.mark.parametrize("options", [{"gpus": 1}, {"cpus": 3}, {"memory_gb": 1e6}])
 def test_more_than_any_node_has_is_refused(
-    cluster: Cluster, new_sweep: Make, options: dict[str, float], says: str
+    cluster: Cluster, new_sweep: Make, options: dict[str, float]
 ) -> None:
-    with pytest.raises(SweepError, match=says):
+    with pytest.raises(SweepError, match="no node of the Ray cluster has all that each worker"):
         new_sweep(1).run(RayEngine(**options))  # type: ignore[arg-type]
 
 
@@ -95,16 +87,15 @@ def test_a_request_must_fit_on_one_node() -> None:
 
     assert room({"CPU": 1, "GPU": 0, "memory": 0}, have) == 9
     assert room({"CPU": 1, "GPU": 0.5, "memory": 1e9}, have) == 1
-    with pytest.raises(SweepError, match="2 CPU cores, 1 GPU"):
-        check_room({"CPU": 2, "GPU": 1, "memory": 0}, have)
+    assert room({"CPU": 2, "GPU": 1, "memory": 0}, have) == 0
 
 
 @pytest.mark.parametrize(
     ("address", "says"),
     [
-        ("127.0.0.1:9", "no Ray cluster answers at 127.0.0.1:9 \\(connection refused\\)"),
+        ("127.0.0.1:9", "no Ray cluster answers at 127.0.0.1:9 .*refused"),
         ("head", "'head' is not HOST:PORT"),
-        ("ray://head:10001", "is one for clients"),
+        ("ray://head:10001", "is not HOST:PORT; start the sweep on a node"),
     ],
 )
 def test_an_address_that_does_not_answer_is_told_at_once(address: str, says: str) -> None:

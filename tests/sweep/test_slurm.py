@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from medplus.errors import SweepError, UsageError
-from medplus.sweep.claims import Claims
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.engines import slurm
 from medplus.sweep.engines.slurm import SlurmEngine, SlurmSettings, read_extras
-from medplus.sweep.engines.slurm_cluster import Element, SlurmCluster, read_states
+from medplus.sweep.engines.slurm_element import Element
 
 submitit = pytest.importorskip("submitit")
 
@@ -91,25 +90,26 @@ def test_extras() -> None:
 
 
 def test_states_are_read_without_who_has_brought_them_about(commands: Callable[..., None]) -> None:
-    assert read_states("12_1|CANCELLED by 0\n12_2|RUNNING\nx") == {
-        "12_1": "CANCELLED", "12_2": "RUNNING",
-    }  # fmt: skip
-    elements: Any = [SimpleNamespace(job_id=f"12_{i}") for i in (1, 2)]
-    commands(squeue="echo '12_1|PENDING'")
-    assert SlurmCluster(elements).states() == {"12_1": "PENDING", "12_2": "GONE"}
+    elements: Any = [SimpleNamespace(job_id=f"12_{i}") for i in (1, 2, 3)]
+    commands(squeue="printf '12_1|CANCELLED by 0\\n12_2|RUNNING\\n'")
+    assert SlurmEngine().states(elements) == {
+        "12_1": "CANCELLED",
+        "12_2": "RUNNING",
+        "12_3": "GONE",
+    }
     commands(squeue="exit 1")
-    assert SlurmCluster(elements).states() == {}
+    assert SlurmEngine().states(elements) == {}
 
 
 # --- what becomes of an array --------------------------------------------------------------------
 
 
-class Play:
-    """A cluster whose elements are in the states that are given, one set per question."""
+class Played(SlurmEngine):
+    """An array of two elements that are in the states that are given, one pair per question."""
 
-    def __init__(self, claims: Claims, *states: Sequence[str]) -> None:
+    def __init__(self, states: Sequence[Sequence[str]]) -> None:
+        super().__init__(2)
         self.done: list[str] = []
-        self._claims = claims
         self._states = iter(states)
 
     def submit(self, elements: Sequence[Element], folder: Path) -> list[Any]:
@@ -119,29 +119,24 @@ class Play:
             for i in range(2)
         ]
 
-    def states(self) -> dict[str, str]:
+    def states(self, elements: Any) -> dict[str, str]:
         return {f"7_{i}": state for i, state in enumerate(next(self._states))}
 
     def interrupt(self, running: bool = True) -> None:
         self.done.append("all" if running else "waiting")
 
-    def cancel(self) -> None:
-        self.done.append("cancelled")
-
 
 @pytest.fixture
 def play(new_sweep: Make, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Return a function that runs an array of two elements, of which the first has a job."""
-    monkeypatch.setattr(slurm, "_LOOK_S", 0.0)
+    monkeypatch.setattr(slurm, "LOOK_S", 0.0)
     monkeypatch.setattr(slurm, "_ASK_S", (0.0, 0.0))
     sweep = new_sweep(1)
     plan = sweep.prepare()
 
-    def run(*states: Sequence[str]) -> tuple[Sweep, Play, Iterator[None]]:
-        played: Any = Play(sweep.claims, *states)
-        engine = SlurmEngine(2, cluster=lambda elements: played)
-        monkeypatch.setattr(engine, "_submit", played.submit)
-        return sweep, played, engine.run(sweep.grid, sweep.place, 2)
+    def run(*states: Sequence[str]) -> tuple[Sweep, Played, Iterator[None]]:
+        engine = Played(states)
+        return sweep, engine, engine.run(sweep.grid, sweep.place, 2)
 
     with sweep.claims.as_worker("7_0 on node") as worker:
         worker.claim(plan.jobs[0].job)
@@ -174,7 +169,10 @@ def test_elements_that_wait_for_nothing_are_taken_back(play: Any) -> None:
 
 @pytest.mark.parametrize(
     ("state", "says"),
-    [("CANCELLED", "7_1 was cancelled; sweep again"), ("FAILED", "7_1: its process died .*1.err")],
+    [
+        ("CANCELLED", "7_1 was cancelled; sweep again"),
+        ("FAILED", "7_1 died without a job .*1.err"),
+    ],
 )
 def test_elements_that_were_cancelled_or_could_not_start_end_the_sweep(
     play: Any, state: str, says: str
@@ -185,11 +183,11 @@ def test_elements_that_were_cancelled_or_could_not_start_end_the_sweep(
 
 
 def test_an_interrupt_is_passed_on(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slurm, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(slurm, "PATIENCE_S", 0.0)
     _, played, array = play(["RUNNING", "RUNNING"])
     next(array)
     array.close()
-    assert played.done == ["all", "cancelled"]
+    assert played.done == ["all"]
 
 
 # --- an element ----------------------------------------------------------------------------------
@@ -244,20 +242,17 @@ def test_job_whose_time_may_not_be_extended_has_failed(
     assert failure.name == "knn toy0 pixels" and "time limit was over once more" in failure.message
 
 
-class LocalCluster(SlurmCluster):
+class Local(SlurmEngine):
     """submitit's local executor, which knows no SLURM: one process that minds each element."""
 
-    def states(self) -> dict[str, str]:
-        return {job.job_id: job.state.replace("FINISHED", "COMPLETED") for job in self._elements}
-
-    def interrupt(self, running: bool = True) -> None:
-        pass
+    def states(self, elements: Any) -> dict[str, str]:
+        return {job.job_id: job.state.replace("FINISHED", "COMPLETED") for job in elements}
 
 
 def test_grid_through_submitit(new_sweep: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_CPUS_ON_NODE", "1")
     monkeypatch.setattr(slurm, "_ASK_S", (0.5, 0.5))
     sweep = new_sweep(1)
-    plan = sweep.run(SlurmEngine(1, kind="local", cluster=LocalCluster))
+    plan = sweep.run(Local(1, executor="local"))
     assert (plan.count("finished"), plan.count("left")) == (3, 0)
     assert list((sweep.claims.folder / slurm.FOLDER).iterdir()) == []

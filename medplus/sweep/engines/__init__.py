@@ -8,6 +8,11 @@ from typing import Protocol
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Place
 
+LOOK_S = 1.0
+"""How often engines look after their workers."""
+PATIENCE_S = 60.0
+"""How long workers that are interrupted may take to save what they can."""
+
 
 class Engine(Protocol):
     """Starts workers somewhere.

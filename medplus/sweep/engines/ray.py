@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
+import signal
+import socket
+import threading
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from medplus.errors import SweepError
 from medplus.sweep.claims import ATTEMPTS, Claims
-from medplus.sweep.engines import work
-from medplus.sweep.engines.ray_cluster import (
-    Resources,
-    check_room,
-    connected,
-    import_ray,
-    nodes,
-    one_sentence,
-    room,
-    this_machine,
-)
+from medplus.sweep.engines import LOOK_S, PATIENCE_S, work
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Place
+from medplus.sweep.resources import cores, gpus
 
-_LOOK_S = 1.0
-_PATIENCE_S = 60.0
+Resources = Mapping[str, float]
+"""What a node has or a worker asks for, by Ray's names: CPU, GPU and memory in bytes."""
 
 
 class RayEngine:
@@ -54,132 +48,199 @@ class RayEngine:
         self, workers: int | None = None, address: str | None = None, cpus: int = 1,
         gpus: float | None = None, memory_gb: float | None = None,
     ) -> None:  # fmt: skip
-        import_ray()
-        self._limit = workers
-        self._address = address
-        self._cpus = cpus
-        self._gpus = gpus
-        self._memory_gb = memory_gb
-        self.workers = workers or 1
-        if address is None:
-            here = [this_machine()]
-            self.workers = min(room(self._request("auto", here), here) or 1, workers or 2**31)
+        self._ray = _import_ray()
+        self._limit, self._address = workers, address
+        self._cpus, self._gpus, self._memory = cpus, gpus, (memory_gb or 0) * 1e9
+        here = [_this_machine()]
+        self.workers = workers or (1 if address else room(self._request("auto", here), here) or 1)
+        self._idle_deaths = 0
 
     def run(self, grid: Grid, place: Place, most: int) -> Generator[None]:
         """Start workers; see `medplus.sweep.engines.Engine`."""
         with connected(self._address):
-            request = self._request(place.device, nodes())
-            check_room(request, nodes())
-            self.workers = min(self._limit or room(request, nodes()), most)
+            have = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+            request = self._request(place.device, have)
+            self.workers = min(self._limit or room(request, have), most)
+            if not room(request, have):
+                asked = ", ".join(f"{name} {amount:g}" for name, amount in request.items())
+                raise SweepError(
+                    f"no node of the Ray cluster has all that each worker asks for ({asked}); ask "
+                    "for less, or add a node"
+                )
             if not request["GPU"] and place.device == "auto":
                 place = replace(place, device="cpu")  # a worker that is given no GPU takes none
-            yield from _Pool(grid, place, request).run(self.workers)
+            try:
+                yield from self._look_after(self._starter(grid, place, request), place)
+            except self._ray.exceptions.RayError as error:
+                raise SweepError(f"the Ray cluster is lost: {_one_line(error)}") from None
 
     def _request(self, device: str, have: Sequence[Resources]) -> Resources:
-        gpus = self._gpus
-        if gpus is None:
-            found = device == "auto" and any(node.get("GPU") for node in have)
-            gpus = 1.0 if found or device.startswith("cuda") else 0.0
-        return {"CPU": self._cpus, "GPU": gpus, "memory": (self._memory_gb or 0) * 1e9}
+        found = device == "auto" and any(node.get("GPU") for node in have)
+        default = 1.0 if found or device.startswith("cuda") else 0.0
+        gpus = default if self._gpus is None else self._gpus
+        return {"CPU": self._cpus, "GPU": gpus, "memory": self._memory}
 
-
-class _Pool:
-    """The workers on a cluster that is connected.
-
-    Ray's own retries stay unused: they would not tell what has ended a worker.
-    """
-
-    def __init__(self, grid: Grid, place: Place, request: Resources) -> None:
-        self._ray = import_ray()
-        self._place = place
-        self._claims = Claims(Path(place.runs))
-        self._names: dict[Any, str] = {}
-        self._idle_deaths = 0
+    def _starter(self, grid: Grid, place: Place, request: Resources) -> Any:
+        """Return a function that starts a worker of a name; Ray is not to start it again."""
         # A process that is used again may be given another GPU than CUDA has begun with in it.
-        self._start = self._ray.remote(
+        remote = self._ray.remote(
             num_cpus=request["CPU"], num_gpus=request["GPU"], memory=request["memory"] or None,
             max_calls=1, max_retries=0,
         )(_work)  # fmt: skip
-        self._grid = self._ray.put(grid)
-        self._threads = int(request["CPU"])
+        arguments = grid, place, int(request["CPU"]), str(Path.cwd())
+        return lambda name: remote.options(name=f"medplus {name}").remote(name, *arguments)
 
-    def run(self, size: int) -> Iterator[None]:
+    def _look_after(self, start: Any, place: Place) -> Iterator[None]:
+        claims = Claims(Path(place.runs))
+        names: dict[Any, str] = {}
         try:
-            for _ in range(size):
-                self._launch()
-            while self._names:
-                ended, _ = self._ray.wait(list(self._names), timeout=_LOOK_S)
-                for task in ended:
-                    self._end(task, self._names.pop(task))
+            to_start = self.workers
+            while names or to_start:
+                for _ in range(to_start):
+                    name = f"ray {secrets.token_hex(4)}"
+                    names[start(name)] = name
+                ended, _ = self._ray.wait(list(names), timeout=LOOK_S)
+                to_start = sum(self._has_died(task, names.pop(task), claims) for task in ended)
                 yield
-        except self._ray.exceptions.RayError as error:
-            raise SweepError(f"the Ray cluster is lost: {one_sentence(error)}") from None
         finally:
-            self._stop()
+            self._stop(list(names))
 
-    def _launch(self) -> None:
-        name = f"ray {secrets.token_hex(4)}"
-        named = self._start.options(name=f"medplus {name}")
-        task = named.remote(self._grid, self._place, name, self._threads, str(Path.cwd()))
-        self._names[task] = name
-
-    def _end(self, task: Any, name: str) -> None:
-        """Note what a worker died of, and start another one."""
+    def _has_died(self, task: Any, name: str, claims: Claims) -> bool:
+        """Tell whether a worker that has ended died, and note in its claim of what."""
         errors = self._ray.exceptions
         try:
             self._ray.get(task)
-            return
+            return False
         except errors.TaskCancelledError:
-            return
+            return False
+        except errors.RayTaskError as error:
+            cause = _one_line(error.cause if isinstance(error.cause, Exception) else error)
+            raise SweepError(
+                f"Ray's workers cannot work: {cause}; every node needs the same medplus in the "
+                "Python that `ray start` runs in"
+            ) from None
         except errors.NodeDiedError:
             cause = "its node was lost"
         except errors.OutOfMemoryError:
-            cause = (
-                "its node ran out of memory, and Ray killed its process; ask for more memory per "
-                "worker, so that fewer share a node, or use a smaller batch_size in the grid"
-            )
+            cause = "its node ran out of memory, and Ray killed its process; ask for more --memory"
         except errors.WorkerCrashedError:
             cause = (
-                "its process was killed or crashed, or its node was lost; its log may tell why. "
-                "The system kills when memory runs out; if so, ask for more memory per worker, so "
-                "that fewer share a node, or use a smaller batch_size in the grid"
+                "its process was killed or its node was lost; the system kills when memory runs "
+                "out: if so, ask for more --memory, or use a smaller batch_size in the grid"
             )
-        except errors.RayTaskError as error:
-            raise _refusal(error.cause if isinstance(error.cause, Exception) else error) from None
         # A node that is lost to the cluster may still compute.
-        held = self._claims.bury(lambda worker: worker.name == name, cause, certain=False)
+        held = claims.bury(lambda worker: worker.name == name, cause, certain=False)
         self._idle_deaths = 0 if held else self._idle_deaths + 1
         if self._idle_deaths >= ATTEMPTS:
             raise SweepError(f"Ray's workers die before they have a job: {cause}")
-        self._launch()
+        return True
 
-    def _stop(self) -> None:
-        """Interrupt the workers, wait until they have saved what they can, or kill them."""
-        tasks = list(self._names)
+    def _stop(self, tasks: list[Any]) -> None:
+        """Interrupt workers, wait until they have saved what they can, or kill them."""
         with suppress(self._ray.exceptions.RayError):
             for task in tasks:
                 self._ray.cancel(task)
             try:
                 if tasks:
-                    self._ray.wait(tasks, num_returns=len(tasks), timeout=_PATIENCE_S)
+                    self._ray.wait(tasks, num_returns=len(tasks), timeout=PATIENCE_S)
             finally:
                 for task in tasks:
                     self._ray.cancel(task, force=True)
 
 
-def _work(grid: Grid, place: Place, name: str, threads: int, folder: str) -> None:
+def _work(name: str, grid: Grid, place: Place, threads: int, folder: str) -> None:
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     with suppress(OSError):  # without the folder only relative paths fail, and they say so
         os.chdir(folder)
     work(grid, place, name)
 
 
-def _refusal(error: Exception) -> SweepError:
-    text = one_sentence(error)
-    if "No module named" in text:
-        missing = " ".join(text[text.index("No module named") :].split()[:4]).rstrip(".")
-        return SweepError(
-            f"Ray's workers cannot import what they need ({missing}); install the same medplus "
-            "in the Python of every node that `ray start` runs in"
+def room(request: Resources, have: Sequence[Resources]) -> int:
+    """Return how many workers with a request fit on nodes at once."""
+    wanted = {name: amount for name, amount in request.items() if amount}
+    return sum(
+        min(int(node.get(name, 0) // amount) for name, amount in wanted.items()) for node in have
+    )
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Use the cluster at an address, or one of this machine's own, for the duration of the block.
+
+    Raises
+    ------
+    SweepError
+        If there is no cluster, or it cannot be used.
+    """
+    ray = _import_ray()
+    if ray.is_initialized():
+        yield
+        return
+    options: dict[str, Any] = {"address": address}
+    if address is None:
+        have = _this_machine()
+        options = {
+            "address": "local",  # even where RAY_ADDRESS or a running cluster suggests another one
+            "num_cpus": have["CPU"], "num_gpus": have["GPU"], "include_dashboard": False,
+            "object_store_memory": 2**27,  # only the grid passes through it
+        }  # fmt: skip
+    else:
+        check_address(address)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    handler = signal.getsignal(signal.SIGTERM)  # which Ray replaces by its own
+    try:
+        ray.init(log_to_driver=False, logging_level="ERROR", **options)
+        # Ray tells of every dead worker on stdout, whatever log_to_driver says; so do we.
+        ray._private.worker._worker_logs_enabled = False
+        _put_back(handler)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        ray.shutdown()  # it may be connected in part
+        where = f"Ray at {address}" if address else "Ray on this machine"
+        raise SweepError(f"{where} cannot be used: {_one_line(error)}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        _put_back(handler)
+
+
+def check_address(address: str) -> None:
+    """Refuse an address at which nobody answers; Ray itself would try for minutes.
+
+    Raises
+    ------
+    SweepError
+    """
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if address.startswith("ray://") or not host or not port.isdigit():
+        raise SweepError(
+            f"the Ray address '{address}' is not HOST:PORT; start the sweep on a node of the "
+            "cluster, with the address that `ray start --head` printed, or auto"
         )
-    return SweepError(f"Ray's workers cannot work: {text}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        raise SweepError(f"no Ray cluster answers at {address} ({_one_line(error)})") from None
+
+
+def _put_back(handler: Any) -> None:
+    if threading.current_thread() is threading.main_thread() and handler is not None:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _this_machine() -> Resources:
+    return {"CPU": cores(), "GPU": len(gpus())}
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise SweepError("the engine ray needs Ray; run: pip install 'medplus[ray]'") from None
+    return ray
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -5,36 +5,46 @@ from __future__ import annotations
 import logging
 import secrets
 import shutil
+import subprocess
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medplus.atomic import remove_folder
 from medplus.errors import SweepError, UsageError
 from medplus.sweep.claims import Claims
-from medplus.sweep.engines.slurm_cluster import (
-    ENDINGS,
-    Element,
-    SlurmCluster,
-    Submission,
-    tells_of_memory,
-)
+from medplus.sweep.engines import LOOK_S, PATIENCE_S
+from medplus.sweep.engines.slurm_element import Element
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Place
+
+if TYPE_CHECKING:
+    import submitit
+
+    Submitted = Sequence[submitit.Job[None]]
 
 log = logging.getLogger(__name__)
 
 FOLDER = "slurm"
 _MOST = 1000
 """MaxArraySize of a cluster is 1001 by default."""
-_LOOK_S = 1.0
 _ASK_S = 2.0, 30.0
 """Between two questions to SLURM, at first and at last: a controller has other users, too."""
-_PATIENCE_S = 60.0
-_NOT_CERTAIN = ("NODE_FAIL", "GONE")
+_GONE = "GONE"
+"""The state of an element that SLURM does not know, or no longer."""
+_ENDED = (
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
+    "PREEMPTED", "REVOKED", "TIMEOUT", _GONE,
+)  # fmt: skip
+_REMEDIES = {
+    "FAILED": "; its log may tell why",
+    "OUT_OF_MEMORY": "; ask for more --memory, or use a smaller batch_size in the grid",
+    "TIMEOUT": " before it could save; give it more --time",
+}
+_MEMORY_WORDS = ("exceeded job memory limit", "oom_kill event", "oom-kill event")
 
 
 @dataclass(frozen=True)
@@ -133,25 +143,19 @@ class SlurmEngine:
 
     Attributes
     ----------
-    array : str or None
+    array : str
         SLURM's id of the array that was submitted last.
     """
 
     def __init__(
-        self,
-        workers: int | None = None,
-        settings: SlurmSettings | None = None,
-        detach: bool = False,
-        *,
-        kind: str = "slurm",
-        cluster: Callable[[Sequence[Submission]], SlurmCluster] = SlurmCluster,
-    ) -> None:
+        self, workers: int | None = None, settings: SlurmSettings | None = None,
+        detach: bool = False, *, executor: str = "slurm",
+    ) -> None:  # fmt: skip
         self._settings = settings or SlurmSettings()
         self.workers = workers or _MOST
-        self.array: str | None = None
+        self.array = ""
         self._detach = detach
-        self._kind = kind
-        self._cluster = cluster
+        self._executor = executor
 
     def run(self, grid: Grid, place: Place, most: int) -> Generator[None]:
         """Start workers; see `medplus.sweep.engines.Engine`.
@@ -166,22 +170,22 @@ class SlurmEngine:
         # SLURM's ids begin anew with a new cluster.
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
         folder = claims.folder / FOLDER / name
-        elements = self._submit([Element(grid, place)] * min(self.workers, most), folder)
+        elements = self.submit([Element(grid, place)] * min(self.workers, most), folder)
         self.array = elements[0].job_id.partition("_")[0]
         log.info("SLURM array job %s: %d workers; %s", self.array, len(elements), folder)
         if self._detach:
             return
-        array = _Array(elements, self._cluster(elements), claims)
         try:
-            yield from array.follow()
-        except BaseException:
-            array.stop()
+            went_well = yield from self._look_after(elements, claims)
+        except (GeneratorExit, KeyboardInterrupt):
+            self._stop(claims)
             raise
-        if array.went_well:
+        if went_well:
             with suppress(OSError):  # a network file system keeps files that are still open
                 remove_folder(folder)
 
-    def _submit(self, elements: Sequence[Element], folder: Path) -> Sequence[Submission]:
+    def submit(self, elements: Sequence[Element], folder: Path) -> Submitted:
+        """Submit an array whose files lie in a folder."""
         try:
             import submitit
             from submitit.core.utils import FailedJobError
@@ -189,7 +193,7 @@ class SlurmEngine:
             raise SweepError(
                 "submitit is not installed; install it with: pip install 'medplus[slurm]'"
             ) from None
-        if self._kind == "slurm" and (shutil.which("sbatch") is None or not shutil.which("srun")):
+        if self._executor == "slurm" and not (shutil.which("sbatch") and shutil.which("srun")):
             raise SweepError(
                 "there is no sbatch on this machine; start the sweep on a login node of the "
                 "cluster, or choose --engine local or ray"
@@ -199,7 +203,7 @@ class SlurmEngine:
         try:
             folder.mkdir(parents=True)
             executor = submitit.AutoExecutor(
-                folder, self._kind, slurm_max_num_timeout=self._settings.requeues
+                folder, self._executor, slurm_max_num_timeout=self._settings.requeues
             )
             executor.update_parameters(
                 **self._settings.for_submitit(), slurm_array_parallelism=len(elements)
@@ -210,78 +214,87 @@ class SlurmEngine:
         except OSError as error:
             raise SweepError(f"{folder} cannot be written: {error.strerror}") from None
 
-
-class _Array:
-    """The elements of an array, of which some may die."""
-
-    def __init__(
-        self, elements: Sequence[Submission], cluster: SlurmCluster, claims: Claims
-    ) -> None:
-        self._open = {element.job_id: element for element in elements}
-        self._array = elements[0].job_id.partition("_")[0]
-        self._cluster, self._claims = cluster, claims
-        self._ended: set[str] = set()  # by one answer; the second is believed
-        self._trouble: list[str] = []
-        self._is_over = False
-        self.went_well = True
-
-    def follow(self) -> Iterator[None]:
+    def _look_after(self, elements: Submitted, claims: Claims) -> Generator[None, None, bool]:
+        """Note what elements die of, until the last one has ended; return whether none has."""
+        living = {element.job_id: element for element in elements}
+        seen: set[str] = set()  # to have ended, by one answer: the second is believed
+        trouble, is_over, went_well = "", False, True
         start = asked = time.monotonic()
-        while self._open:
+        while living:
             yield
-            time.sleep(_LOOK_S)
+            time.sleep(LOOK_S)
             now = time.monotonic()
-            if now - asked >= min(max(_ASK_S[0], (now - start) / 10), _ASK_S[1]):
-                asked = now
-                self._ask()
-        if self._trouble:
-            more = f" (and {len(self._trouble) - 1} more)" if len(self._trouble) > 1 else ""
-            raise SweepError(f"{self._trouble[0]}{more}")
+            if now - asked < min(max(_ASK_S[0], (now - start) / 10), _ASK_S[1]):
+                continue
+            asked, states = now, self.states(elements)
+            ended = {name for name in living if states.get(name) in _ENDED}
+            for name in ended & seen:
+                errors, state = living.pop(name).paths.stderr, states[name]
+                if state == "COMPLETED":  # it found nothing to do; those that wait would not either
+                    is_over = True
+                    self.interrupt(running=False)
+                    continue
+                went_well, held = False, _bury(claims, name, state, errors)
+                if state == "CANCELLED" and (held or not is_over):
+                    trouble = f"the SLURM job {name} was cancelled; sweep again to go on"
+                elif state in ("FAILED", "OUT_OF_MEMORY", "BOOT_FAIL") and not held:
+                    trouble = f"the SLURM job {name} died without a job ({state}); see {errors}"
+            seen = ended
+        if trouble:
+            raise SweepError(trouble)
+        return went_well
 
-    def _ask(self) -> None:
-        states = self._cluster.states()
-        ended = {name for name in self._open if states.get(name, "") in ENDINGS}
-        for name in ended & self._ended:
-            self._end(self._open.pop(name), states[name])
-        self._ended = ended
+    def states(self, elements: Submitted) -> dict[str, str]:
+        """Return the elements' states by their ids; of what cannot be learnt now, none."""
+        answer = call("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T",
+                      f"--jobs={self.array}")  # fmt: skip
+        if answer.returncode and "Invalid job id" not in answer.stderr:
+            log.debug("squeue: %s", answer.stderr.strip())  # the controller is busy, or restarts
+            return {}
+        pairs = (line.strip().split("|") for line in answer.stdout.splitlines() if "|" in line)
+        known = {name: state.partition(" ")[0].rstrip("+") for name, state in pairs}
+        return {element.job_id: known.get(element.job_id, _GONE) for element in elements}
 
-    def _end(self, element: Submission, state: str) -> None:
-        """Note what an element died of."""
-        name = element.job_id
-        if state == "COMPLETED":  # it found nothing to do: those that wait would not either
-            self._is_over = True
-            self._cluster.interrupt(running=False)
-            return
-        self.went_well = False
-        cause = ENDINGS["OUT_OF_MEMORY" if tells_of_memory(element.paths.stderr) else state]
-        cause = f"{cause} ({state})"
+    def interrupt(self, running: bool = True) -> None:
+        """Take waiting elements out of the queue, and send `running` ones SIGTERM."""
+        call("scancel", "--state=PENDING", self.array)
+        if running:
+            call("scancel", "--signal=TERM", self.array)
 
-        def is_it(worker: Any) -> bool:
-            return bool(worker.name.startswith(f"{name} "))
-
-        held = self._claims.bury(is_it, cause, certain=state not in _NOT_CERTAIN)
-        if state == "CANCELLED" and (held or not self._is_over):
-            self._trouble.append(f"the SLURM job {name} was cancelled; sweep again to go on")
-        elif not held and state in ("FAILED", "OUT_OF_MEMORY", "BOOT_FAIL"):
-            self._trouble.append(f"the SLURM job {name}: {cause}; see {element.paths.stderr}")
-
-    def stop(self) -> None:
+    def _stop(self, claims: Claims) -> None:
         """Interrupt the elements, wait until they have saved what they can, and cancel the rest."""
-        if not self._open:
-            return
         try:
-            self._cluster.interrupt()
-            deadline = time.monotonic() + _PATIENCE_S
-            while time.monotonic() < deadline and self._is_at_work():
-                time.sleep(_LOOK_S)
+            self.interrupt()
+            deadline = time.monotonic() + PATIENCE_S
+            while time.monotonic() < deadline and any(
+                worker.name.startswith(f"{self.array}_") for worker in claims.workers()
+            ):
+                time.sleep(LOOK_S)
         except KeyboardInterrupt:
             pass  # whoever asks twice does not want to wait
         finally:
-            self._cluster.cancel()
+            call("scancel", "--quiet", self.array)
 
-    def _is_at_work(self) -> bool:
-        ours = f"{self._array}_"
-        return any(worker.name.startswith(ours) for worker in self._claims.workers())
+
+def _bury(claims: Claims, name: str, state: str, errors: Path) -> bool:
+    """Note what an element died of; return whether it had a job."""
+    with suppress(OSError):
+        text = errors.read_text(errors="replace").lower()
+        # Without cgroups, the state does not tell that memory ran out.
+        state = "OUT_OF_MEMORY" if any(words in text for words in _MEMORY_WORDS) else state
+    cause = f"SLURM ended its process ({state}){_REMEDIES.get(state, '')}"
+    certain = state not in ("NODE_FAIL", _GONE)
+    return claims.bury(lambda worker: worker.name.startswith(f"{name} "), cause, certain)
+
+
+def call(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run one of SLURM's commands, which may fail."""
+    try:
+        return subprocess.run(  # noqa: S603 - our own words and job ids, and no shell
+            command, capture_output=True, text=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(command, 1, "", str(error))
 
 
 def _sbatch_words(error: Exception) -> str:
