@@ -118,8 +118,7 @@ def _work(conductor: Sweep, output: Output, retry_failed: bool) -> Plan:
 
 def _document(conductor: Sweep, plan: Plan) -> dict[str, Any]:
     """Return what ``--json`` prints."""
-    from medplus.sweep.summary import summarise
-    from medplus.sweep.totals import total_cost
+    from medplus.sweep.summary import summarise, total_cost
 
     failures = [conductor.claims.failure(p.job) for p in plan.jobs if p.state == "failed"]
     return {
@@ -129,5 +128,5 @@ def _document(conductor: Sweep, plan: Plan) -> dict[str, Any]:
             for job, worker in conductor.running(plan)
         ],
         "failed": [failure.model_dump() for failure in failures if failure is not None],
-        "totals": total_cost(plan).to_dict(),
+        "totals": asdict(total_cost(plan)),
     }

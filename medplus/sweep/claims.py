@@ -98,7 +98,6 @@ class Failure(BaseModel):
     host: str
     pid: int
     log: str
-    when: str
 
 
 @dataclass(frozen=True)
@@ -225,50 +224,38 @@ class Claims:
 
     def failures(self) -> dict[str, Failure]:
         """Return what errors have ended, by job id; a note that cannot be read counts as none."""
-        notes = (_read_failure(path) for path in self.folder.glob("failures/*.json"))
-        return {note.job_id: note for note in notes if note is not None}
+        found = {}
+        for path in self.folder.glob("failures/*.json"):
+            with suppress(OSError, ValidationError):
+                note = Failure.model_validate_json(path.read_bytes())
+                found[note.job_id] = note
+        return found
 
     def failure(self, job: Job) -> Failure | None:
         """Return how a job failed, or None."""
-        note = _read_failure(self._failure(job))
         dead = self.standing().deaths.get(job.id, [])
-        if note is not None or len(dead) < ATTEMPTS:
-            return note
+        if len(dead) < ATTEMPTS:
+            return self.failures().get(job.id)
         cause = dead[-1].cause or "it was heard of no more"
-        message = f"{ATTEMPTS} workers have died of it; of the last one: {cause}"
-        return self._new_failure(job, "killed", "Killed", message, "", dead[-1].host, dead[-1].pid)
+        return Failure(
+            job_id=job.id, name=job.name, kind="killed", error="Killed", traceback="",
+            message=f"{ATTEMPTS} workers have died of it; of the last one: {cause}",
+            host=dead[-1].host, pid=dead[-1].pid, log=str(self.log(job)),
+        )  # fmt: skip
 
-    def record_error(self, job: Job, error: Exception) -> Failure:
+    def record(self, job: Job, error: Exception) -> Failure:
         """Record that a job raised an error."""
-        text = str(error) if isinstance(error, MedplusError) else first_line(error)
-        trace = "".join(traceback.format_exception(error))
-        return self._record(job, "error", type(error).__name__, text, trace)
-
-    def record_end(self, job: Job, message: str) -> Failure:
-        """Record that a job was ended for good by what its engine may not go beyond."""
-        return self._record(job, "killed", "Killed", message, "")
-
-    def _record(
-        self, job: Job, kind: Literal["error", "killed"], error: str, text: str, trace: str
-    ) -> Failure:
-        failure = self._new_failure(
-            job, kind, error, text, trace, socket.gethostname(), os.getpid()
-        )
+        failure = Failure(
+            job_id=job.id, name=job.name, kind="error", error=type(error).__name__,
+            message=str(error) if isinstance(error, MedplusError) else first_line(error),
+            traceback="".join(traceback.format_exception(error)),
+            host=socket.gethostname(), pid=os.getpid(), log=str(self.log(job)),
+        )  # fmt: skip
         try:
             atomic.write_json(self._failure(job), failure.model_dump())
         except OSError as fault:
-            log.warning("'%s' has failed (%s), and %s", job.name, text, fault)
+            log.warning("'%s' has failed (%s), and %s", job.name, failure.message, fault)
         return failure
-
-    def _new_failure(
-        self, job: Job, kind: Literal["error", "killed"], error: str, text: str, trace: str,
-        host: str, pid: int,
-    ) -> Failure:  # fmt: skip
-        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        return Failure(
-            job_id=job.id, name=job.name, kind=kind, error=error, message=text, traceback=trace,
-            host=host, pid=pid, log=str(self.log(job)), when=when,
-        )  # fmt: skip
 
     def forget(self, job: Job) -> None:
         """Remove what is known of a job's failure: it has succeeded, or is to be tried again."""
@@ -420,10 +407,3 @@ def _process(pid: int) -> str:
     except OSError:
         return ""
     return "" if state in "ZX" else f"{_machine()}{pid} {rest[18]}"
-
-
-def _read_failure(path: Path) -> Failure | None:
-    try:
-        return Failure.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return None

@@ -141,7 +141,7 @@ class Worker:
             log.info("%s", error)  # a single command is at it
             return False
         except Exception as error:  # whatever it is, the rest goes on
-            message = self._claims.record_error(job, error).message
+            message = self._claims.record(job, error).message
             self._ended[job.id] = False
             self._say(f"failed {job.name}: {message}")
         else:

@@ -237,20 +237,20 @@ def test_failure_comes_back_as_it_was_recorded(claims: Claims):
     try:
         raise ValueError("first line\nsecond line")
     except ValueError as error:
-        told = claims.record_error(JOB, error)
+        told = claims.record(JOB, error)
     assert claims.failures() == {JOB.id: told}
     assert claims.failure(JOB) == told
     assert (told.kind, told.error, told.message) == ("error", "ValueError", "first line")
     assert "test_failure_comes_back_as_it_was_recorded" in told.traceback
     assert (told.host, told.pid) == (socket.gethostname(), os.getpid())
-    assert claims.record_error(JOB, RunError("a; b")).message == "a; b"
+    assert claims.record(JOB, RunError("a; b")).message == "a; b"
     claims.forget(JOB)
     assert claims.failures() == {}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"null", b"[]", b"\xff\xfe", b'{"job_id": []}'])
 def test_damaged_files_count_as_none(claims: Claims, content: bytes):
-    kept = claims.record_error(OTHER, RunError("two"))
+    kept = claims.record(OTHER, RunError("two"))
     (claims.folder / "failures" / "damaged.json").write_bytes(content)
     assert claims.failures() == {OTHER.id: kept}
     claims.path(JOB, 1).write_bytes(content)
@@ -281,7 +281,7 @@ def test_full_disk_loses_the_note_but_not_the_sweep(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(atomic, "write_json", fail)
-    assert claims.record_error(JOB, RunError("one")).message == "one"
+    assert claims.record(JOB, RunError("one")).message == "one"
     assert claims.failures() == {}
 
 

@@ -488,7 +488,7 @@ def test_sweep_knows_what_has_failed(world):
     sweep = Sweep(world.grid(), world.place)
     sweep.claims.prepare()
     job = sweep.plan().jobs[0].job
-    sweep.claims.record_error(job, ValueError("no"))
+    sweep.claims.record(job, ValueError("no"))
     assert [p.job for p in sweep.plan().jobs if p.state == "failed"] == [job]
     sweep.claims.forget(job)
     assert sweep.plan().count("failed") == 0
@@ -696,8 +696,7 @@ from pathlib import Path
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.gridfile import read_grid
 from medplus.sweep.job import Place
-from medplus.sweep.summary import summarise
-from medplus.sweep.totals import total_cost
+from medplus.sweep.summary import summarise, total_cost
 folder = Path(sys.argv[1])
 place = Place(sys.argv[2], str(folder / "store"), str(folder / "runs"), "cpu")
 plan = Sweep(read_grid(Path(sys.argv[3])), place).plan()

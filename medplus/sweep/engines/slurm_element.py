@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from medplus.errors import SweepError
 from medplus.sweep.claims import Claims
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Place
@@ -48,11 +49,11 @@ class Element:
                 interruption.requeue()
             except UncompletedJobError:
                 if worker.job is not None:
-                    Claims(Path(self._place.runs)).record_end(
-                        worker.job,
+                    limit = SweepError(
                         "its time limit was over once more, and may not be extended again; give "
-                        "it more time, or more requeues",
+                        "it more --time"
                     )
+                    Claims(Path(self._place.runs)).record(worker.job, limit)
         interruption.ignore_more()
 
     def checkpoint(self) -> Any:
