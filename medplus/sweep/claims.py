@@ -14,7 +14,6 @@ import logging
 import os
 import signal
 import socket
-import tempfile
 import threading
 import time
 import traceback
@@ -30,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from medplus import atomic
 from medplus.errors import MedplusError, RunError, first_line
 from medplus.jsonfile import parse_json
+from medplus.lock import BEAT_S, SILENT_S, clock_of
 from medplus.sweep.job import Job
 
 log = logging.getLogger(__name__)
@@ -37,9 +37,6 @@ log = logging.getLogger(__name__)
 FOLDER = ".sweep"
 ATTEMPTS = 3
 """So many workers may die of a job."""
-_BEAT_S = 10.0
-_SILENT_S = 45.0
-"""Who has not been heard of for so long is dead, where its process cannot be looked at."""
 _FILE_BYTES = 2048
 
 
@@ -178,15 +175,7 @@ class Claims:
             return False
         if worker.process and worker.process.startswith(_machine()):
             return _process(worker.pid) == worker.process
-        return self._now() - seen < _SILENT_S
-
-    def _now(self) -> float:
-        """Return the time by the file system's clock, as far as that can be asked."""
-        try:
-            with tempfile.TemporaryFile(dir=self.folder / "workers") as file:
-                return os.fstat(file.fileno()).st_mtime
-        except OSError:
-            return time.time()
+        return clock_of(self.folder / "workers") - seen < SILENT_S
 
     def _files(self, kind: str) -> Iterator[tuple[Path, Worker, float]]:
         for path in sorted((self.folder / kind).glob("[!.]*")):
@@ -356,14 +345,14 @@ class Claimant:
 
     def _beat(self) -> None:
         """Show that the worker lives, and interrupt it where it has lost its parent or its job."""
-        due = time.monotonic() + _BEAT_S
+        due = time.monotonic() + BEAT_S
         while not self._over.wait(1.0):
             orphan = self._parent is not None and os.getppid() != self._parent
             if orphan or (self._next is not None and self._next.exists()):
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
             if time.monotonic() >= due:
-                due = time.monotonic() + _BEAT_S
+                due = time.monotonic() + BEAT_S
                 for path in filter(None, (self._path, self._claim)):
                     with suppress(OSError):
                         os.utime(path)
