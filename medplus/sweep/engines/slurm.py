@@ -234,7 +234,8 @@ class SlurmEngine:
                     is_over = True
                     self.interrupt(running=False)
                     continue
-                went_well, held = False, _bury(claims, name, state, errors)
+                state = "OUT_OF_MEMORY" if _tells_of_memory(errors) else state
+                went_well, held = False, _bury(claims, name, state)
                 if state == "CANCELLED" and (held or not is_over):
                     trouble = f"the SLURM job {name} was cancelled; sweep again to go on"
                 elif state in ("FAILED", "OUT_OF_MEMORY", "BOOT_FAIL") and not held:
@@ -276,12 +277,17 @@ class SlurmEngine:
             call("scancel", "--quiet", self.array)
 
 
-def _bury(claims: Claims, name: str, state: str, errors: Path) -> bool:
-    """Note what an element died of; return whether it had a job."""
-    with suppress(OSError):
+def _tells_of_memory(errors: Path) -> bool:
+    """Tell whether SLURM says that memory ran out: without cgroups, its state does not."""
+    try:
         text = errors.read_text(errors="replace").lower()
-        # Without cgroups, the state does not tell that memory ran out.
-        state = "OUT_OF_MEMORY" if any(words in text for words in _MEMORY_WORDS) else state
+    except OSError:
+        return False
+    return any(words in text for words in _MEMORY_WORDS)
+
+
+def _bury(claims: Claims, name: str, state: str) -> bool:
+    """Note what an element died of; return whether it had a job."""
     cause = f"SLURM ended its process ({state}){_REMEDIES.get(state, '')}"
     certain = state not in ("NODE_FAIL", _GONE)
     return claims.bury(lambda worker: worker.name.startswith(f"{name} "), cause, certain)
