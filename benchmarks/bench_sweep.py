@@ -6,9 +6,9 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,6 @@ from medplus.seal import seal
 from medplus.spec import ExtractSpec
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.engines.local import LocalEngine
-from medplus.sweep.events import Event
 from medplus.sweep.gridfile import read_grid
 from medplus.sweep.job import Place
 
@@ -44,9 +43,9 @@ def _workers(folder: Path) -> list[Result]:
         for name, workers in (("one", 1), ("two", 2)):
             home = folder / f"{name}-{number}"
             sweep = _sweep(folder, paths, protocols, home)
-            clock, engine = _Clock(), LocalEngine(workers)
-            times[f"{name}, whole"].append(seconds(lambda: sweep.run(engine, clock)))  # noqa: B023
-            times[name].append(clock.working)
+            engine = LocalEngine(workers)
+            times[f"{name}, whole"].append(seconds(lambda: sweep.run(engine)))  # noqa: B023
+            times[name].append(_working(sweep))
     n = DATASETS * SEEDS
     return [
         compare(f"{n} tiny fine-tunings: one worker ÷ two, once started", times["one"],
@@ -58,19 +57,11 @@ def _workers(folder: Path) -> list[Result]:
     ]  # fmt: skip
 
 
-class _Clock:
-    """Hears a sweep's events, and knows the time from the first job to the last."""
-
-    def __init__(self) -> None:
-        self._first = self._last = 0.0
-
-    def __call__(self, event: Event) -> None:
-        self._first = self._first or time.perf_counter()
-        self._last = time.perf_counter()
-
-    @property
-    def working(self) -> float:
-        return self._last - self._first
+def _working(sweep: Sweep) -> float:
+    """Return the time from the beginning of the first job to the end of the last, by their logs."""
+    logs = list(sweep.claims.folder.glob("logs/*"))
+    begun = min(datetime.fromisoformat(log.read_text()[:23].replace(",", ".")) for log in logs)
+    return max(log.stat().st_mtime for log in logs) - begun.timestamp()
 
 
 def _plain(paths: list[str], home: Path) -> None:
@@ -119,7 +110,7 @@ def _finished_paper_grid(folder: Path) -> list[Result]:
 
     place = Place(str(root), str(root / "stores"), str(root / "runs"))
     plan = Sweep(read_grid(grid), place).plan()
-    assert len(plan.records) == 3360 and len(plan.stores) == 480 and not plan.tasks
+    assert len(plan.records) == 3360 and len(plan.stores) == 480 and not plan.cells
     files = [*root.rglob("record.json"), *root.glob("stores/*/*/*.zarr/zarr.json")]
     times = interleave(
         {

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +25,10 @@ from medplus.jsonfile import parse_json
 
 log = logging.getLogger(__name__)
 
-_FOREIGN_LOCK_EXPIRES_S = 300.0
+SILENT_S = 45.0
+"""Who has not been heard of for so long is dead, where its process cannot be looked at."""
+BEAT_S = 10.0
+"""How often owners show that they are alive."""
 _POLL_S = 0.2
 _SILENT_S = 2.0
 """Who waits for longer says so."""
@@ -49,7 +53,7 @@ class Owner:
 
 @contextmanager
 def hold(
-    path: Path, what: str, timeout_s: float = 0.0, heartbeat_s: float = 30.0
+    path: Path, what: str, timeout_s: float = 0.0, heartbeat_s: float = BEAT_S
 ) -> Iterator[None]:
     """Hold the lock file `path` for the duration of the block.
 
@@ -200,7 +204,16 @@ def _held_on_another_host(path: Path) -> bool:
     host = _read_owner(path).host
     if host in ("", socket.gethostname()):
         return False  # we hold the kernel's lock, so an owner on this host is dead
-    return time.time() - path.stat().st_mtime < _FOREIGN_LOCK_EXPIRES_S
+    return clock_of(path.parent) - path.stat().st_mtime < SILENT_S
+
+
+def clock_of(folder: Path) -> float:
+    """Return the time by a file system's clock, or by ours where a folder cannot be written."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            return os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return time.time()
 
 
 def _describe_owner(path: Path) -> str:

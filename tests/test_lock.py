@@ -126,7 +126,7 @@ def test_stale_file_of_this_host_is_taken_over_however_fresh(path):
 
 
 def test_fresh_lock_of_another_host_is_refused_with_its_owner_named(path):
-    leave_lock(path, "node17", age_s=200)
+    leave_lock(path, "node17", age_s=20)
     with pytest.raises(lock.LockHeldError, match="process 4711 on node17"), lock.hold(path, "it"):
         pass
     assert json.loads(path.read_text())["host"] == "node17"
@@ -241,7 +241,7 @@ class TestOwner:
         assert lock.owner(path) is None
 
     def test_holder_on_another_host_counts_while_it_is_young(self, path):
-        leave_lock(path, "node17", age_s=60)
+        leave_lock(path, "node17", age_s=20)
         assert lock.owner(path) == lock.Owner("node17", 4711)
         leave_lock(path, "node17", age_s=1000)
         assert lock.owner(path) is None

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 _COUNT = click.IntRange(min=1)
 _RESOURCES: dict[str, tuple[tuple[str, ...], str, dict[str, Any]]] = {
-    "cpus": (("ray", "slurm"), "cores per job.  [default: 1]", {"type": _COUNT}),
-    "gpus": (("ray",), "GPUs per job.", {"type": click.FloatRange(min=0)}),
+    "cpus": (("ray", "slurm"), "cores per worker.  [default: 1]", {"type": _COUNT}),
+    "gpus": (("ray",), "GPUs per worker.", {"type": click.FloatRange(min=0)}),
     "memory": (
-        ("ray", "slurm"), "memory per job in GB.",
+        ("ray", "slurm"), "memory per worker in GB.",
         {"type": click.FloatRange(min=0, min_open=True)},
     ),
     "address": (("ray",), "an existing cluster (host:port, or auto); else a local one.", {}),
@@ -50,14 +50,14 @@ engine_options = together(
     click.option(
         "--workers",
         type=_COUNT,
-        help="Jobs at once.  [default: one per GPU, else 1; ray, slurm: as many as fit]",
+        help="How many.  [default: one per GPU, else 1; ray, slurm: as many as fit]",
     ),
     *(
         click.option(f"--{flag}", help=f"{', '.join(engines)}: {text}", **settings)
         for flag, (engines, text, settings) in _RESOURCES.items()
     ),
 )
-"""The options that say where the jobs run."""
+"""The options that say where the workers run."""
 
 
 def make_engine(name: str, workers: int | None, device: str, resources: dict[str, Any]) -> Engine:

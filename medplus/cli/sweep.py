@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +17,10 @@ import click
 from medplus.cli import options
 from medplus.cli.engines import engine_options, make_engine
 from medplus.cli.options import Output
+from medplus.errors import UsageError
 
 if TYPE_CHECKING:
     from medplus.sweep.conduct import Sweep
-    from medplus.sweep.engines import Engine
-    from medplus.sweep.job import Job
     from medplus.sweep.plan import Plan
 
 
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
     "--status", "status", is_flag=True, help="Show what is finished, running and failed, and stop."
 )
 @click.option("--retry-failed", is_flag=True, help="Try what has failed before again.")
+@click.option(
+    "--worker", is_flag=True, help="Be one worker, beside others that any scheduler has started."
+)
 @engine_options
 @options.device
 @options.data_root
@@ -40,6 +46,7 @@ def sweep(
     dry_run: bool,
     status: bool,
     retry_failed: bool,
+    worker: bool,
     engine: str,
     workers: int | None,
     device: str,
@@ -59,6 +66,8 @@ def sweep(
     from medplus.sweep.gridfile import read_grid
     from medplus.sweep.job import Place
 
+    if worker and (engine != "local" or workers is not None):
+        raise UsageError("--worker is one worker by itself; --engine and --workers start several")
     grid = read_grid(config)
     chosen = make_engine(engine, workers, device, resources)
     data, stores, records = (str(path.absolute()) for path in (data_root, store_root, runs))
@@ -69,48 +78,55 @@ def sweep(
         document = _document(conductor, plan)
         output.result(document, lambda: show_plan(plan, document, chosen.workers))
         return 0
-    plan, seconds = _run(conductor, chosen, output, retry_failed)
-    document = {**_document(conductor, plan), "seconds": seconds}
+    start = time.monotonic()
+    with _terminable():
+        if worker:
+            plan = _work(conductor, output, retry_failed)
+        else:
+            from medplus.sweep.view import View
+
+            with View(output.console) as view:
+                plan = conductor.run(chosen, view.look, retry_failed)
+    document = {**_document(conductor, plan), "seconds": time.monotonic() - start}
     output.result(document, lambda: show_end(document))
     return 1 if document["failed"] else 0
 
 
-def _run(
-    conductor: Sweep, engine: Engine, output: Output, retry_failed: bool
-) -> tuple[Plan, float]:
-    from medplus.sweep.view import View
-
-    # SIGTERM, with which clusters take a node away, counts as Ctrl-C.
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM, with which clusters take a node away, count as Ctrl-C."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    start = time.monotonic()
     try:
-        with View(output.console) as view:
-            plan = conductor.run(engine, view.hear, view.begin, view.waiting, retry_failed)
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
-    return plan, time.monotonic() - start
+
+
+def _work(conductor: Sweep, output: Output, retry_failed: bool) -> Plan:
+    """Be a worker in this process, and return the plan as it stands at the end."""
+    from medplus.sweep.worker import Worker
+
+    def say(text: str) -> None:
+        if output.console is not None:
+            output.console.print(text, soft_wrap=True, highlight=False)
+
+    if conductor.prepare(retry_failed).cells:
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        Worker(conductor.grid, conductor.place, name, say=say).run()
+    return conductor.plan()
 
 
 def _document(conductor: Sweep, plan: Plan) -> dict[str, Any]:
     """Return what ``--json`` prints."""
-    from medplus.sweep.conduct import running
-    from medplus.sweep.summary import summarise
-    from medplus.sweep.totals import total_cost
+    from medplus.sweep.summary import summarise, total_cost
 
+    failures = [conductor.claims.failure(p.job) for p in plan.jobs if p.state == "failed"]
     return {
         "work": [asdict(row) for row in summarise(plan)],
-        "running": [{"job": job.id, "name": job.name, "by": who} for job, who in running(
-            conductor, plan
-        )],
-        "failed": [_failure(conductor, p.job) for p in plan.jobs if p.state == "failed"],
-        "totals": total_cost(plan).to_dict(),
-    }  # fmt: skip
-
-
-def _failure(conductor: Sweep, job: Job) -> dict[str, Any]:
-    """Return the note of a failure, or what was heard of it where a full disk took no note."""
-    note = conductor.desk.failure(job)
-    if note is not None:
-        return note.model_dump()
-    message = conductor.failed[job.id].message
-    return {"job_id": job.id, "name": job.name, "message": message, "log": ""}
+        "running": [
+            {"job": job.id, "name": job.name, "by": str(worker), "doing": worker.doing}
+            for job, worker in conductor.running(plan)
+        ],
+        "failed": [failure.model_dump() for failure in failures if failure is not None],
+        "totals": asdict(total_cost(plan)),
+    }

@@ -43,7 +43,8 @@ def show_plan(plan: Plan, document: dict[str, Any], workers: int) -> None:
     else:
         console.print("nothing is left to do")
     for job in document["running"]:
-        console.print(f"running: {job['name']} (by {job['by']})")
+        doing = f", {job['doing']}" if job["doing"] else ""
+        console.print(f"running: {job['name']} (by {job['by']}{doing})")
     _show_failures(document)
 
 

@@ -30,7 +30,6 @@ from medplus.vocabulary import SIZES
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.tmp-([0-9]+-)?[0-9a-f]{8}")
 _STORE_LOCK = re.compile(r".+-[0-9a-f]{8}\.zarr\.lock")
 _RUN_LOCK = re.compile(r"\..+-[0-9a-f]{8}\.lock")
-_CLAIM = re.compile(r".+-[0-9a-f]{8}\.lock")
 _QUIET_S = 3600.0
 """A temporary file that no lock guards is left over if nobody has written to it for so long."""
 
@@ -183,8 +182,7 @@ def _is_lock(kind: str, path: Path, parts: tuple[str, ...]) -> bool:
     if kind == "stores":
         return n == 3 and bool(_STORE_LOCK.fullmatch(path.name))
     if kind == "runs":
-        claim = n == 3 and parts[:2] == (".sweep", "claims") and _CLAIM.fullmatch(path.name)
-        return bool(claim or (n >= 5 and _RUN_LOCK.fullmatch(path.name)))
+        return n >= 5 and bool(_RUN_LOCK.fullmatch(path.name))
     if kind == "data":
         download = n == 1 and path.name[1:].removesuffix(".lock") in official_names()
         return download or (n >= 2 and parts[-2] == dataset_cache.FOLDER)

@@ -33,7 +33,7 @@ def need_of_grid(file: Path, places: Places) -> Need:
         runs={"runs": sum(planned.nbytes for planned in left) - stores},
     )
     caches = downloads = 0
-    for name, size in dict.fromkeys(task.group for task in plan.tasks):
+    for name, size in dict.fromkeys(cell.images for cell in plan.cells):
         ref = sources.resolve(name)
         path = sources.path(ref, size, places.data)
         if path.exists():

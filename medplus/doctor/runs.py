@@ -19,7 +19,7 @@ from medplus.runs.ledger import (
     read_predictions,
     read_record,
 )
-from medplus.sweep.desk import Desk
+from medplus.sweep.claims import Claims
 
 _PROTOCOLS = ("knn", "probe", "finetune")
 _NETWORK_FILE = "network.safetensors"  # to import its home would import torch
@@ -61,7 +61,7 @@ def examine_runs(root: Path, deep: bool) -> Iterator[Finding]:
     if whole or not total:
         text = f"{whole} of {counted(total, 'run')} in {root} {told}"
         yield Finding("runs", "ok", "", text if total else f"no finished run in {root}")
-    failures = Desk(root).failures()
+    failures = Claims(root).failures()
     if failures:
         first = next(iter(failures.values()))
         text = f"{counted(len(failures), 'job')} failed, such as '{first.name}'"

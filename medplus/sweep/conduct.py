@@ -1,26 +1,30 @@
-"""Conducting a sweep: plan, run what is left, plan again, until nothing is left."""
+"""Conducting a sweep: start workers on what is left, and follow on disk what they do."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 from medplus.errors import SweepError
 from medplus.runs.ledger import tidy_runs
-from medplus.sweep.desk import Desk
+from medplus.sweep.claims import Claims, Worker
 from medplus.sweep.engines import Engine
-from medplus.sweep.events import Ended, Event
 from medplus.sweep.grid import Grid
-from medplus.sweep.job import Job, Place, Task
+from medplus.sweep.job import Job, Place
 from medplus.sweep.plan import Plan, plan_from_disk
 
-_LOOKS = 5
+_LOOK_EVERY_S = 1.0
+_PLAN_COSTS = 20
+_LATE_S = 5.0
+"""A network file system may show results so late."""
 
-Listener = Callable[[Event], None]
-"""Told of every event of a sweep."""
+Running = list[tuple[Job, Worker]]
+"""The jobs that are under way, here or elsewhere, and who does them."""
+
+Show = Callable[[Plan, Running], None]
+"""Shown how the sweep stands, again and again."""
 
 
 class Sweep:
@@ -31,50 +35,68 @@ class Sweep:
     grid : Grid
     place : Place
     workers : int
-        How many jobs share this machine, for estimates.
+        How many workers share this machine, for estimates.
 
     Attributes
     ----------
-    desk : Desk
-    failed : dict of str to Ended
-        The jobs that have failed in this sweep, by id.
+    claims : Claims
     """
 
-    def __init__(
-        self, grid: Grid, place: Place, workers: int = 1, look_every_s: float = 2.0
-    ) -> None:
+    def __init__(self, grid: Grid, place: Place, workers: int = 1) -> None:
         self.grid = grid
         self.place = place
-        self.desk = Desk(Path(place.runs))
-        self.failed: dict[str, Ended] = {}
+        self.claims = Claims(Path(place.runs))
         self._workers = workers
-        self._look_every_s = look_every_s
-        self._finished: set[str] = set()
 
     def plan(self) -> Plan:
         """Return what is finished and what is left, as the disk tells it now."""
-        # On a full disk a failure leaves no note, but is not to be tried for ever.
-        failed = self.desk.failures().keys() | self.failed.keys()
-        return plan_from_disk(self.grid, self.place, failed, self._workers)
+        return plan_from_disk(self.grid, self.place, self.claims.failed(), self._workers)
+
+    def running(self, plan: Plan) -> Running:
+        """Return the jobs that are under way, here or elsewhere, and who does them."""
+        holders = self.claims.standing().holders
+        jobs = (planned.job for planned in plan.jobs if planned.state != "finished")
+        return [(job, holders[job.id]) for job in jobs if job.id in holders]
+
+    def prepare(self, retry_failed: bool = False) -> Plan:
+        """Get everything ready for workers, and return the plan.
+
+        Parameters
+        ----------
+        retry_failed : bool
+            Try again what has failed before.
+
+        Raises
+        ------
+        MedplusError
+            If data are missing, or files cannot be written.
+        """
+        tidy_runs(Path(self.place.runs))
+        plan = self.plan()
+        self._tidy(plan)
+        if retry_failed and plan.count("failed"):
+            failed = self.claims.failed()
+            for planned in plan.jobs:
+                if planned.job.id in failed:
+                    self.claims.forget(planned.job)
+            plan = self.plan()
+        if plan.cells:
+            plan.check_data(Path(self.place.data_root))
+            self.claims.prepare()
+        return plan
 
     def run(
         self,
         engine: Engine,
-        listen: Listener = lambda event: None,
-        begin: Callable[[Plan], None] = lambda plan: None,
-        waiting: Callable[[list[str]], None] = lambda who: None,
+        show: Show = lambda plan, running: None,
         retry_failed: bool = False,
     ) -> Plan:
         """Run everything that is left, and return the plan as it stands then.
 
         Parameters
         ----------
-        listen : callable
-            Told of every event.
-        begin : callable
-            Given the plan that the sweep begins with.
-        waiting : callable
-            Told who does what is left, where that is other sweeps only.
+        show : callable
+            Shown how the sweep stands, at first, about once a second, and at last.
         retry_failed : bool
             Try again what has failed before.
 
@@ -83,75 +105,57 @@ class Sweep:
         MedplusError
             If data are missing, files cannot be written, or the engine cannot run.
         """
-        self.desk.tidy()
-        tidy_runs(Path(self.place.runs))
-        plan = self.plan()
-        if retry_failed:
-            for planned in plan.jobs:
-                self.desk.forget_failure(planned.job)
-            plan = self.plan()
-        if plan.tasks:
-            plan.check_data(Path(self.place.data_root))
-            self.desk.prepare()
-        begin(plan)
-        while plan.tasks and self._round(engine, plan, listen, waiting):
-            plan = self._plan_again()
+        plan = self.prepare(retry_failed)
+        show(plan, self.running(plan))
+        while plan.cells:
+            if not self._any_free(plan):
+                time.sleep(_LOOK_EVERY_S)
+                plan = self._look(show)
+                continue
+            before = _ended(plan)
+            if not self._follow(engine, plan, show):
+                return plan  # it has let its workers go
+            plan = self._look(show)
+            until = time.monotonic() + _LATE_S
+            while plan.cells and _ended(plan) == before and time.monotonic() < until:
+                time.sleep(_LOOK_EVERY_S)
+                plan = self._look(show)
+            if plan.cells and _ended(plan) == before and not self.running(plan):
+                raise SweepError(
+                    f"the workers have ended, and left {len(plan.cells)} cells of the grid as they "
+                    f"were; {self.claims.folder / 'logs'} may tell why"
+                )
+        self._tidy(plan)
         return plan
 
-    def _round(
-        self,
-        engine: Engine,
-        plan: Plan,
-        listen: Listener,
-        waiting: Callable[[list[str]], None],
-    ) -> bool:
-        """Run what nobody else does, or wait for the others; False if the engine has let go."""
-        free = [task for task in plan.tasks if not self._holders(task)]
-        if not free:
-            waiting(list(dict.fromkeys(who for task in plan.tasks for who in self._holders(task))))
-            time.sleep(self._look_every_s)
-            return True
-        followed = False
-        # Closed at once where a listener is interrupted, so that the workers are, too.
-        with closing(engine.run(free, replace(self.place, grid=self.grid))) as events:
-            for event in events:
+    def _any_free(self, plan: Plan) -> bool:
+        holders = self.claims.standing().holders
+        return any(all(job.id not in holders for job in cell.jobs) for cell in plan.cells)
+
+    def _follow(self, engine: Engine, plan: Plan, show: Show) -> bool:
+        """Let an engine start workers, and show what they do; tell whether it has followed them."""
+        followed, due = False, 0.0
+        most = sum(len(cell.jobs) for cell in plan.cells)
+        # Closed at once where `show` is interrupted, so that the workers are, too.
+        with closing(engine.run(self.grid, self.place, most)) as looks:
+            for _ in looks:
                 followed = True
-                if isinstance(event, Ended) and event.outcome in ("finished", "skipped"):
-                    self._finished.add(event.job.id)
-                elif isinstance(event, Ended) and event.outcome == "failed":
-                    self.failed[event.job.id] = event
-                listen(event)
+                start = time.monotonic()
+                if start >= due:
+                    self._look(show)
+                    took = time.monotonic() - start
+                    due = start + max(_LOOK_EVERY_S, _PLAN_COSTS * took)
         return followed
 
-    def _plan_again(self) -> Plan:
-        """Plan after a round; what workers have finished must be there.
+    def _look(self, show: Show) -> Plan:
+        plan = self.plan()
+        show(plan, self.running(plan))
+        return plan
 
-        Raises
-        ------
-        SweepError
-            If it is not, for then the same jobs would be done again and again.
-        """
-        for _ in range(_LOOKS):
-            plan = self.plan()
-            left = [job for task in plan.tasks for job in task.jobs]
-            lost = [job.name for job in left if job.id in self._finished]
-            if not lost:
-                return plan
-            time.sleep(self._look_every_s)  # a network file system may show it late
-        raise SweepError(
-            f"a worker has finished '{lost[0]}', but its results are not in {self.place.store} "
-            f"and {self.place.runs}; all workers must see the same folders there"
-        )
-
-    def _holders(self, task: Task) -> list[str]:
-        owners = [self.desk.holder(job) for job in task.jobs]
-        return [str(owner) for owner in owners if owner is not None]
+    def _tidy(self, plan: Plan) -> None:
+        finished = {planned.job.id for planned in plan.jobs if planned.state == "finished"}
+        self.claims.tidy(finished.__contains__)
 
 
-def running(sweep: Sweep, plan: Plan) -> Iterator[tuple[Job, str]]:
-    """Yield the jobs that are under way, here or elsewhere, and who does them."""
-    for planned in plan.jobs:
-        if planned.state != "finished":
-            owner = sweep.desk.holder(planned.job)
-            if owner is not None:
-                yield planned.job, str(owner)
+def _ended(plan: Plan) -> tuple[int, int]:
+    return plan.count("finished"), plan.count("failed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class Inventory:
         self._digest_of = digest_of
         self._data_root, self._store, self._runs = data_root, store, runs
         self._digests: dict[Images, str | None] = {}
+        self._identified: dict[ExtractSpec, Sought] = {}
         self._names: dict[str, str] = {}
 
     def store_of(self, spec: ExtractSpec) -> tuple[Path, StoreInfo] | None:
@@ -74,12 +75,16 @@ class Inventory:
         return [record for record in nearby if sought and sought.matches(record)]
 
     def _sought(self, spec: ExtractSpec) -> Sought:
+        if spec not in self._identified:
+            self._identified[spec] = identify(spec)
         images = (spec.dataset, spec.size)
         if images not in self._digests:
             ref = datasets.resolve(spec.dataset)
             self._digests[images] = self._digest_of(ref, spec.size, self._data_root)
         digest = self._digests[images]
-        return replace(identify(spec), data_digests=None if digest is None else frozenset([digest]))
+        return replace(
+            self._identified[spec], data_digests=None if digest is None else frozenset([digest])
+        )
 
     def _images(self, spec: ExtractSpec) -> Images:
         return self._name(spec), spec.size
@@ -95,7 +100,7 @@ class Inventory:
         for name in dict.fromkeys(self._name(spec) for spec in self._grid.specs()):
             for path in sorted((self._store / safe_name(name)).glob("*/[!.]*.zarr")):
                 try:
-                    info = read_info(path)
+                    info = _info(path, _state(path / "zarr.json"))
                 except MedplusError as error:
                     log.info("%s", error)  # the extraction will tell, or repair it
                     continue
@@ -161,6 +166,25 @@ class Inventory:
 def _read(folder: Path) -> Iterator[RunRecord]:
     """Yield the record of a run, unless it is damaged: then the job will say so."""
     try:
-        yield read_record(folder)
+        yield _record(folder, _state(folder / RECORD_FILE))
     except MedplusError as error:
         log.warning("%s", error)
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """Return what changes with a file: what has been read once is known to the next plan."""
+    try:
+        state = path.stat()
+    except OSError:
+        return ()
+    return state.st_ino, state.st_mtime_ns, state.st_size
+
+
+@cache
+def _record(folder: Path, state: tuple[int, ...]) -> RunRecord:
+    return read_record(folder)
+
+
+@cache
+def _info(path: Path, state: tuple[int, ...]) -> StoreInfo:
+    return read_info(path)

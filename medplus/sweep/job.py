@@ -1,15 +1,14 @@
-"""The units of a sweep: jobs, and the tasks that they form."""
+"""The units of a sweep: jobs, and the cells that they form."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 from medplus.jsonfile import digest_of
 from medplus.naming import safe_name
 from medplus.spec import PIXELS, PRELOGITS, ExtractSpec
-from medplus.sweep.grid import Grid
 
 Kind = Literal["extract", "knn", "probe", "finetune"]
 _LONGEST_NAME = 150  # file systems take 255 bytes, and a character may have several
@@ -65,8 +64,8 @@ def _short(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Task:
-    """Jobs for one worker, to be done in this order: heads follow the extraction they need.
+class Cell:
+    """Jobs that are left of a cell of the grid, in this order: heads follow their extraction.
 
     Attributes
     ----------
@@ -81,15 +80,10 @@ class Task:
     seconds: float
 
     @property
-    def group(self) -> tuple[str, int | None]:
-        """The images that the task reads: a worker that has read them had better go on with it."""
+    def images(self) -> tuple[str, int | None]:
+        """The images that it reads: a worker that has read them had better go on with them."""
         spec = self.jobs[0].spec
         return spec.dataset, spec.size
-
-    def after(self, job: Job) -> Task | None:
-        """Return what is left once a job has failed: nothing, where all else needs it."""
-        rest = self.jobs[self.jobs.index(job) + 1 :]
-        return replace(self, jobs=rest) if rest and job.kind != "extract" else None
 
 
 @dataclass(frozen=True)
@@ -104,9 +98,6 @@ class Place:
         As for `medplus.extract`, as a worker sees it.
     bootstrap : int or None
         As for `medplus.knn`.
-    grid : Grid or None
-        What the tasks belong to: a worker looks again at what others have done of a task before
-        it begins.
     """
 
     data_root: str
@@ -114,4 +105,3 @@ class Place:
     runs: str
     device: str = "auto"
     bootstrap: int | None = None
-    grid: Grid | None = None

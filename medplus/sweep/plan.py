@@ -19,7 +19,7 @@ from medplus.spec import AUTO, ExtractSpec
 from medplus.sweep.estimate import Estimator
 from medplus.sweep.grid import Grid
 from medplus.sweep.inventory import Inventory
-from medplus.sweep.job import Job, Place, Task
+from medplus.sweep.job import Cell, Job, Place
 from medplus.sweep.resources import cores, gpus
 
 State = Literal["finished", "failed", "left"]
@@ -46,12 +46,12 @@ class PlannedJob:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every job of a grid, and the tasks that are left, the largest first.
+    """Every job of a grid, and the cells that are left, the largest first.
 
     Attributes
     ----------
     jobs : tuple of PlannedJob
-    tasks : tuple of Task
+    cells : tuple of Cell
     records : tuple of RunRecord
         Of the finished runs.
     stores : tuple of StoreInfo
@@ -61,7 +61,7 @@ class Plan:
     """
 
     jobs: tuple[PlannedJob, ...]
-    tasks: tuple[Task, ...]
+    cells: tuple[Cell, ...]
     records: tuple[RunRecord, ...]
     stores: tuple[StoreInfo, ...]
     estimator: Estimator
@@ -72,7 +72,7 @@ class Plan:
 
     def missing_files(self, data_root: Path) -> list[Path]:
         """Return the files and folders of data that are missing, but that something left needs."""
-        images = dict.fromkeys(task.group for task in self.tasks)
+        images = dict.fromkeys(cell.images for cell in self.cells)
         paths = [datasets.path(datasets.resolve(name), size, data_root) for name, size in images]
         return [path for path in dict.fromkeys(paths) if not path.exists()]
 
@@ -119,16 +119,16 @@ def make_plan(
     """
     planner = _Planner(grid, inventory, estimator, failed)
     jobs: list[PlannedJob] = []
-    tasks: list[Task] = []
+    cells: list[Cell] = []
     for spec in grid.specs():
         for group, store in planner.groups(spec):
             jobs += group
             left = [planned for planned in group if planned.state == "left"]
             if left and not (group[0].job.kind == "extract" and group[0].state == "failed"):
                 seconds = sum(planned.seconds for planned in left)
-                tasks.append(Task(tuple(planned.job for planned in left), store, seconds))
-    tasks.sort(key=lambda task: -task.seconds)
-    return Plan(tuple(jobs), tuple(tasks), tuple(planner.records), tuple(planner.stores), estimator)
+                cells.append(Cell(tuple(planned.job for planned in left), store, seconds))
+    cells.sort(key=lambda cell: -cell.seconds)
+    return Plan(tuple(jobs), tuple(cells), tuple(planner.records), tuple(planner.stores), estimator)
 
 
 class _Planner:

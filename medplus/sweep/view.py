@@ -3,80 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from medplus.naming import printable
-from medplus.sweep.events import Doing, Ended, Event, Started
-from medplus.sweep.job import Job
 from medplus.sweep.plan import Plan
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
     from rich.live import Live
 
+    from medplus.sweep.conduct import Running
+
 _REFRESH_PER_S = 4
-
-
-@dataclass
-class Standing:
-    """Where a sweep stands: counted from the events, weighed by the estimates.
-
-    Attributes
-    ----------
-    busy : dict
-        Per worker, its job, what it does, and when it began.
-    finished, failed, blocked : int
-        Jobs that have ended; what another sweep has finished meanwhile counts as finished.
-    """
-
-    total: int = 0
-    finished: int = 0
-    failed: int = 0
-    blocked: int = 0
-    busy: dict[str, tuple[Job, str, float]] = field(default_factory=dict)
-    _weights: dict[str, float] = field(default_factory=dict)
-    _done: float = 0.0
-    _start: float = field(default_factory=time.monotonic)
-
-    def begin(self, plan: Plan) -> None:
-        """Note what there is to do."""
-        left = {job.id for task in plan.tasks for job in task.jobs}
-        self._weights = {p.job.id: p.seconds for p in plan.jobs if p.job.id in left}
-        self.total = len(left)
-        self._start = time.monotonic()
-
-    def hear(self, event: Event) -> None:
-        """Take an event into account."""
-        if isinstance(event, Started):
-            for worker in [w for w, (job, *_) in self.busy.items() if job == event.job]:
-                del self.busy[worker]  # lost, with its node
-            self.busy[event.worker] = (event.job, "", time.monotonic())
-        elif isinstance(event, Doing):
-            if event.worker in self.busy:
-                job, _, since = self.busy[event.worker]
-                self.busy[event.worker] = (job, event.text, since)
-        else:
-            self.busy.pop(event.worker, None)
-            self.finished += event.outcome in ("finished", "skipped")
-            self.failed += event.outcome == "failed"
-            self.blocked += event.outcome == "blocked"
-            if event.outcome == "held":
-                return
-            weight = self._weights.pop(event.job.id, 0.0)
-            if event.outcome in ("finished", "failed"):  # the others took none of our time
-                self._done += weight
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the sweep began."""
-        return time.monotonic() - self._start
-
-    @property
-    def remaining(self) -> float | None:
-        """Seconds that it will still take, or None as long as nothing has ended."""
-        left = sum(self._weights.values())
-        return self.elapsed * left / self._done if self._done else None
 
 
 def duration(seconds: float) -> str:
@@ -97,7 +35,7 @@ def duration(seconds: float) -> str:
 
 
 class View:
-    """Shows a sweep on a console; `hear` and `begin` go to `medplus.sweep.conduct.Sweep.run`.
+    """Shows a sweep on a console; `look` goes to `medplus.sweep.conduct.Sweep.run`.
 
     Parameters
     ----------
@@ -107,21 +45,38 @@ class View:
 
     def __init__(self, console: Console | None) -> None:
         self._console = console
-        self._standing = Standing()
         self._live: Live | None = None
-        self._waited_for: list[str] = []
+        self._start = time.monotonic()
+        self._seconds: dict[str, float] | None = None  # of the jobs that there are to do
+        self._ended: dict[str, str] = {}
+        self._running: Running = []
 
     def __enter__(self) -> View:
         return self
 
-    def begin(self, plan: Plan) -> None:
-        """Show what there is to do."""
-        self._standing.begin(plan)
-        if self._console is None or not plan.tasks:
+    def look(self, plan: Plan, running: Running) -> None:
+        """Show how the sweep stands: at first what there is to do, then what has ended since."""
+        self._running = running
+        if self._seconds is None:
+            left = {job.id for cell in plan.cells for job in cell.jobs}
+            self._seconds = {p.job.id: p.seconds for p in plan.jobs if p.job.id in left}
+            if left:
+                self._begin(plan)
             return
-        already = len(plan.jobs) - self._standing.total
-        self._say(f"{self._standing.total} jobs to do, {already} done or failed before")
-        if self._console.is_terminal:
+        for planned in plan.jobs:
+            job = planned.job
+            if planned.state != "left" and job.id in self._seconds and job.id not in self._ended:
+                self._ended[job.id] = planned.state
+                if self._live is None or planned.state == "failed":  # the bar counts the others
+                    count = f"[{len(self._ended)}/{len(self._seconds)}]"
+                    self._say(f"{count} {planned.state} {job.name}{self._ahead()}")
+
+    def _begin(self, plan: Plan) -> None:
+        assert self._seconds is not None
+        n = len(self._seconds)
+        others = f", {len(self._running)} under way elsewhere" if self._running else ""
+        self._say(f"{n} jobs to do, {len(plan.jobs) - n} done or failed before{others}")
+        if self._console is not None and self._console.is_terminal:
             from rich.live import Live
 
             self._live = Live(
@@ -129,23 +84,6 @@ class View:
                 refresh_per_second=_REFRESH_PER_S, transient=True,
             )  # fmt: skip
             self._live.start()
-
-    def hear(self, event: Event) -> None:
-        """Show an event."""
-        self._standing.hear(event)
-        if not isinstance(event, Ended) or event.outcome == "held":
-            return
-        if self._live is None or event.outcome not in (
-            "finished",
-            "skipped",
-        ):  # the live view counts the others
-            self._say(self._line(event))
-
-    def waiting(self, who: list[str]) -> None:
-        """Show that all that is left is done elsewhere."""
-        if who != self._waited_for:
-            self._waited_for = who
-            self._say(f"waiting for what {' and '.join(who)} will finish")
 
     def __exit__(self, *error: Any) -> None:
         if self._live is not None:
@@ -155,18 +93,13 @@ class View:
         if self._console is not None:
             self._console.print(text, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
-    def _line(self, event: Ended) -> str:
-        done = self._standing.finished + self._standing.failed + self._standing.blocked
-        what = f"[{done}/{self._standing.total}] {event.outcome} {event.job.name}"
-        if event.outcome == "skipped":
-            return f"{what}: another sweep has finished it"
-        if event.outcome == "finished":
-            return f"{what} · {duration(event.seconds)}{self._ahead()}"
-        return f"{what}: {event.message}" if event.message else what
-
     def _ahead(self) -> str:
-        remaining = self._standing.remaining
-        return f" · about {duration(remaining)} left" if remaining else ""
+        """Tell how long it will still take, by the estimates of what is done and what is left."""
+        weights = self._seconds or {}
+        done = sum(weights[job] for job in self._ended)
+        left = sum(weights.values()) - done
+        taken = time.monotonic() - self._start
+        return f" · about {duration(taken * left / done)} left" if done and left > 0.01 else ""
 
     def _render(self) -> Group:
         from rich.console import Group
@@ -174,24 +107,19 @@ class View:
         from rich.table import Table
         from rich.text import Text
 
-        standing = self._standing
-        done = standing.finished + standing.failed + standing.blocked
         table = Table.grid(padding=(0, 2))
-        for worker, (job, text, since) in sorted(standing.busy.items()):
-            table.add_row(
-                Text(worker),
-                Text(printable(job.name)),
-                Text(printable(text)),
-                duration(time.monotonic() - since),
-            )
-        if not standing.busy:
+        for job, worker in self._running:
+            since = duration(max(time.time() - worker.since, 0))
+            words = (worker.name, job.name, worker.doing, since)
+            table.add_row(*(Text(printable(word)) for word in words))
+        if not self._running:
             table.add_row("workers are starting")
-        failed = f", {standing.failed} failed" if standing.failed else ""
-        blocked = f", {standing.blocked} blocked" if standing.blocked else ""
+        total, failed = len(self._seconds or ()), [*self._ended.values()].count("failed")
         line = Text(
-            f"{standing.finished} of {standing.total} jobs finished{failed}{blocked}, "
-            f"{len(standing.busy)} running · {duration(standing.elapsed)}{self._ahead()}"
+            f"{len(self._ended) - failed} of {total} jobs finished"
+            f"{f', {failed} failed' if failed else ''}, {len(self._running)} running · "
+            f"{duration(time.monotonic() - self._start)}{self._ahead()}"
         )
         bar = Table.grid(expand=True)  # a bar by itself does not end its line
-        bar.add_row(ProgressBar(total=max(standing.total, 1), completed=done))
+        bar.add_row(ProgressBar(total=max(total, 1), completed=len(self._ended)))
         return Group(table, bar, line)

@@ -53,7 +53,6 @@ LEFT = [
 LOCKS = [
     f"stores/{STORE}.lock",
     "runs/probe/toy/28/net/.seed1-0123abcd.lock",
-    "runs/.sweep/claims/extract-toy-0123abcd.lock",
     "data/.medplus-cache/breastmnist.lock",
     "data/mine/.medplus-cache/28.lock",
     "data/.octmnist_64.npz.lock",

@@ -323,7 +323,7 @@ def write_lock_of_another_host(job, age_s):
 
 
 def test_a_fresh_lock_of_another_host_is_respected(job):
-    file = write_lock_of_another_host(job, age_s=60)
+    file = write_lock_of_another_host(job, age_s=20)
     with pytest.raises(StoreError, match=f"process 7 on elsewhere.*delete {file}"):
         job.run()
     assert file.exists()

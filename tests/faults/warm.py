@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import mmap
-import multiprocessing
 import os
 import select
 import signal
@@ -269,7 +268,7 @@ def _shortcuts() -> None:
 
 
 class _Worker(ForkProcess):
-    """A worker of a sweep that, like a spawned one, has no open file but its pipe."""
+    """A worker of a sweep that, like a spawned one, has no open file."""
 
     def start(self) -> None:
         # A fork runs hooks in which Python drops the interrupts that come just then; a spawn none.
@@ -279,14 +278,10 @@ class _Worker(ForkProcess):
 
     def run(self) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        pipe = self._args[1].fileno()  # type: ignore[attr-defined]
-        os.closerange(3, pipe)
-        os.closerange(pipe + 1, os.sysconf("SC_OPEN_MAX"))
         super().run()
 
 
 class _ForkContext:
-    Pipe = staticmethod(multiprocessing.Pipe)
     Process = _Worker
 
 

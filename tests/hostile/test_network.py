@@ -77,7 +77,7 @@ MAY_REACH = {
     "backbones/fetch.py": "medplus backbones --fetch",
     "backbones/weights.py": "--weights pretrained: is the hub there at all?",
     "datasets/download.py": "medplus download",
-    "sweep/engines/ray_cluster.py": "medplus sweep --engine ray: is the cluster there?",
+    "sweep/engines/ray.py": "medplus sweep --engine ray: is the cluster there?",
     "transfer.py": "medplus download",
 }
 """The modules that open connections themselves, and for whom; timm fetches weights by itself."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import time
@@ -14,14 +13,14 @@ from typing import Any
 import pytest
 
 from medplus.errors import SweepError
-from medplus.runs.ledger import RECORD_FILE, read_record
-from medplus.sweep.conduct import Sweep
+from medplus.sweep.conduct import Running, Sweep
 from medplus.sweep.engines.local import LocalEngine
 from medplus.sweep.engines.slurm import SlurmEngine, SlurmSettings
-from medplus.sweep.events import Doing, Ended, Event, Started
 from medplus.sweep.gridfile import read_grid
-from medplus.sweep.job import Job, Place
+from medplus.sweep.job import Place
+from medplus.sweep.plan import Plan
 from medplus.training.folder import STATE_FILE
+from tests.sweep.test_local import metrics
 
 
 def _slurm_answers() -> bool:
@@ -37,7 +36,6 @@ pytestmark = [
     pytest.mark.skipif(not _slurm_answers(), reason="needs a SLURM cluster; see make test-slurm"),
 ]
 
-BACKBONE = "mobilenetv3_small_050"
 HEADS = """
 backbones: pixels
 protocols:
@@ -45,13 +43,12 @@ protocols:
   probe: {epochs: 3, lr: 0.01, weight_decay: 0}
 """
 TRAINING = """
-backbones: BACKBONE
+backbones: mobilenetv3_small_050
 protocols:
   finetune: {epochs: EPOCHS, patience: EPOCHS, batch_size: 8, precision: fp32}
 """
 ONE_TRAINING = "exclude: [{protocols: finetune, seeds: 2}]\n"
 FOREVER = 100_000
-
 
 Make = Callable[..., Sweep]
 
@@ -65,72 +62,42 @@ def new_sweep(write_npz: Callable[..., Path], new_folder: Callable[[], Path]) ->
         root = new_folder()
         datasets = ", ".join(map(str, data[:n_datasets]))
         text = f"datasets: [{datasets}]\nweights: none\nseeds: [1, 2]\n{grid}"
-        (root / "grid.yaml").write_text(
-            text.replace("EPOCHS", str(epochs)).replace("BACKBONE", BACKBONE)
-        )
+        (root / "grid.yaml").write_text(text.replace("EPOCHS", str(epochs)))
         place = Place(str(root), str(root / "store"), str(root / "runs"), "cpu")
         return Sweep(read_grid(root / "grid.yaml"), place)
 
     return make
 
 
-def metrics_of(sweep: Sweep) -> dict[str, Any]:
-    """Return the metrics of all runs of a sweep, which must each exist once."""
-    records = [read_record(path.parent) for path in Path(sweep.place.runs).rglob(RECORD_FILE)]
-    by_id = {record.run_id: record.metrics for record in records}
-    assert len(by_id) == len(records), "a run exists twice"
-    return by_id
-
-
-def run_locally(sweep: Sweep) -> dict[str, Any]:
-    """Run a sweep in two processes of one thread each, as SLURM's elements have; for comparison."""
-    sweep.run(LocalEngine(2, "cpu"), lambda event: None)
-    return metrics_of(sweep)
-
-
 @pytest.fixture(scope="module")
-def undisturbed(new_sweep: Make) -> dict[str, Any]:
+def undisturbed(new_sweep: Make) -> dict[Any, Any]:
     """Metrics of the short trainings."""
-    return run_locally(new_sweep(TRAINING, n_datasets=1, epochs=12))
+    sweep = new_sweep(TRAINING, n_datasets=1, epochs=12)
+    sweep.run(LocalEngine(2, "cpu"))
+    return metrics(sweep.place.runs)
 
 
-def engine(**settings: Any) -> SlurmEngine:
-    return SlurmEngine(settings=SlurmSettings(**{"minutes": 5, "notice_s": 10, **settings}))
-
-
-Act = Callable[[str, Job], object]
-"""What is done to an element, given its id, and to the job that it does."""
+def engine(workers: int | None = None, **settings: Any) -> SlurmEngine:
+    return SlurmEngine(workers, SlurmSettings(**{"minutes": 5, "notice_s": 10, **settings}))
 
 
 class Disturbance:
-    """Listens to a sweep, and acts on the first element that trains its third epoch."""
+    """Is shown a sweep, and acts on workers that train their third epoch, given id and process."""
 
-    def __init__(self, act: Act) -> None:
-        self._act = act
-        self._jobs: dict[str, Job] = {}
-        self.events: list[Event] = []
-        self.hit = 0
+    def __init__(self, act: Callable[[str, int], object], times: int = 1) -> None:
+        self._act, self._times = act, times
+        self.hit: set[int] = set()
 
-    def __call__(self, event: Event) -> None:
-        self.events.append(event)
-        if isinstance(event, Started):
-            self._jobs[event.worker] = event.job
-        if not self.hit and epoch_of(event) >= 3:
-            self.hit = len(self.events)
-            self._act(event.worker.partition(" ")[0], self._jobs[event.worker])
-
-    def ended(self, outcome: str) -> list[Ended]:
-        return [e for e in self.events if isinstance(e, Ended) and e.outcome == outcome]
+    def __call__(self, plan: Plan, running: Running) -> None:
+        for _, worker in running:
+            epoch = int(worker.doing.partition("/")[0].removeprefix("epoch ") or 0)
+            if epoch >= 3 and len(self.hit) < self._times and worker.pid not in self.hit:
+                self.hit.add(worker.pid)
+                self._act(worker.name.partition(" ")[0], worker.pid)
 
 
-def epoch_of(event: Event) -> int:
-    """Return the epoch that a worker is at, or 0."""
-    found = re.match(r"epoch (\d+)", event.text) if isinstance(event, Doing) else None
-    return int(found[1]) if found else 0
-
-
-def command(*words: str) -> Act:
-    return lambda element, job: subprocess.run([*words, element], check=True)
+def command(*words: str) -> Callable[[str, int], object]:
+    return lambda element, pid: subprocess.run([*words, element], check=True)
 
 
 def elements_in_queue() -> str:
@@ -144,16 +111,12 @@ def _empty_queue() -> Iterator[None]:
     subprocess.run(["scancel", "--user=root"], check=True)
 
 
-@pytest.mark.parametrize("array_size", [1000, 1])
-def test_records_equal_those_of_the_local_engine(new_sweep: Make, array_size: int) -> None:
-    events: list[Event] = []
-    sweep = new_sweep(HEADS)
-    plan = sweep.run(engine(array_size=array_size), events.append)
-
-    assert (plan.count("finished"), len(plan.jobs)) == (6, 6)
-    assert metrics_of(sweep) == run_locally(new_sweep(HEADS))
-    ended = [event.job.id for event in events if isinstance(event, Ended)]
-    assert sorted(ended) == sorted(planned.job.id for planned in plan.jobs)
+@pytest.mark.parametrize("workers", [None, 1])
+def test_records_equal_those_of_the_local_engine(new_sweep: Make, workers: int | None) -> None:
+    sweep, other = new_sweep(HEADS), new_sweep(HEADS)
+    assert sweep.run(engine(workers)).count("finished") == 6
+    other.run(LocalEngine(2, "cpu"))
+    assert metrics(sweep.place.runs) == metrics(other.place.runs)
 
 
 @pytest.mark.parametrize(
@@ -165,53 +128,44 @@ def test_records_equal_those_of_the_local_engine(new_sweep: Make, array_size: in
     ],
 )
 def test_interrupted_training_goes_on_where_it_was(
-    new_sweep: Make, undisturbed: dict[str, Any], disturb: Act
+    new_sweep: Make, undisturbed: dict[Any, Any], disturb: Callable[[str, int], object]
 ) -> None:
-    listen = Disturbance(disturb)
+    disturbance = Disturbance(disturb)
     sweep = new_sweep(TRAINING, n_datasets=1, epochs=12)
-    sweep.run(engine(), listen)
+    sweep.run(engine(), disturbance)
 
-    assert metrics_of(sweep) == undisturbed
-    assert not listen.ended("failed")
-    begun = [event.job for event in listen.events if isinstance(event, Started)]
-    [again] = [job for i, job in enumerate(begun) if job in begun[:i]]
-    later = listen.events[listen.hit :]
-    start = next(e for e in later if isinstance(e, Started) and e.job == again)
-    after = [e for e in later[later.index(start) :] if e.worker == start.worker]
-    assert next(filter(None, map(epoch_of, after))) >= 3, "it began from the start"
+    assert disturbance.hit
+    assert metrics(sweep.place.runs) == undisturbed
+    logs = "".join(path.read_text() for path in sweep.claims.folder.glob("logs/*"))
+    assert logs.count("train_loss") < 2 * 12 + 3, "it began from the start"
 
 
-def test_killed_process_fails_its_job_and_the_rest_goes_on(new_sweep: Make) -> None:
-    grid = HEADS.replace("pixels", BACKBONE) + TRAINING.partition("protocols:\n")[2] + ONE_TRAINING
-    sweep = new_sweep(grid, n_datasets=1, epochs=FOREVER)
-
-    def kill(element: str, job: Job) -> None:
-        os.kill(sweep.desk.holder(job).pid, signal.SIGKILL)
-
-    listen = Disturbance(kill)
-    plan = sweep.run(engine(array_size=1), listen)
-
-    [failed] = listen.ended("failed")
-    assert failed.job.kind == "finetune"
-    assert "its process died (FAILED)" in failed.message
-    assert (plan.count("finished"), plan.count("failed"), plan.count("left")) == (3, 1, 0)
+def test_killed_element_counts_an_attempt_and_no_run_is_made_twice(
+    new_sweep: Make, undisturbed: dict[Any, Any]
+) -> None:
+    sweep = new_sweep(TRAINING, n_datasets=1, epochs=12)
+    sweep.run(engine(), Disturbance(lambda _, pid: os.kill(pid, signal.SIGKILL)))
+    assert metrics(sweep.place.runs) == undisturbed
 
 
-def test_time_that_is_over_and_may_not_be_extended_is_told(new_sweep: Make) -> None:
-    events: list[Event] = []
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"minutes": 2, "notice_s": 20, "requeues": 0}, "time limit was over"),
+        ({"memory_gb": 0.1}, "OUT_OF_MEMORY"),
+    ],
+)
+def test_limit_that_no_attempt_keeps_is_told(
+    new_sweep: Make, settings: dict[str, Any], says: str
+) -> None:
     sweep = new_sweep(TRAINING + ONE_TRAINING, n_datasets=1, epochs=FOREVER)
-    plan = sweep.run(engine(minutes=2, notice_s=20, requeues=0), events.append)
-
-    [ended] = [event for event in events if isinstance(event, Ended)]
-    assert ended.outcome == "failed"
-    assert "time limit was over" in ended.message
-    assert plan.count("failed") == 1
-
-
-def test_want_of_memory_is_told_apart(new_sweep: Make) -> None:
-    sweep = new_sweep(TRAINING + ONE_TRAINING, n_datasets=1, epochs=FOREVER)
-    with pytest.raises(SweepError, match="OUT_OF_MEMORY"):
-        sweep.run(engine(memory_gb=0.1), lambda event: None)
+    try:
+        plan = sweep.run(engine(**settings))
+    except SweepError as error:  # before it had a job
+        assert says in str(error)
+    else:
+        [failure] = [sweep.claims.failure(p.job) for p in plan.jobs if p.state == "failed"]
+        assert failure is not None and says in failure.message
 
 
 # For a whole job, SLURM takes KILL as a wish to cancel it, and sends SIGTERM first.
@@ -225,7 +179,7 @@ def test_cancelled_element_saves_and_ends_the_sweep(new_sweep: Make, words: list
 
 
 def test_interrupt_lets_elements_save_and_leaves_none_behind(new_sweep: Make) -> None:
-    def press_ctrl_c(element: str, job: Job) -> None:
+    def press_ctrl_c(element: str, pid: int) -> None:
         raise KeyboardInterrupt
 
     sweep = new_sweep(TRAINING, epochs=FOREVER)
@@ -236,20 +190,14 @@ def test_interrupt_lets_elements_save_and_leaves_none_behind(new_sweep: Make) ->
         time.sleep(1)
     assert elements_in_queue() == ""
     runs = Path(sweep.place.runs)
-    assert not list(runs.rglob("*.lock"))
-    assert len(list(runs.rglob(STATE_FILE))) == 2
-
-
-def test_refused_array_is_told_in_the_words_of_sbatch(new_sweep: Make) -> None:
-    with pytest.raises(SweepError, match=r"^SLURM refused the array: invalid partition.*nope"):
-        new_sweep(HEADS).run(engine(partition="nope"), lambda event: None)
+    assert not list(runs.rglob("*.lock")) and not sweep.claims.workers()
+    assert list(runs.rglob(STATE_FILE))
 
 
 def test_detached_array_runs_on_by_itself(new_sweep: Make) -> None:
     sweep = new_sweep(HEADS, n_datasets=1)
-    sweep.desk.prepare()
     detached = SlurmEngine(settings=SlurmSettings(minutes=5), detach=True)
-    assert list(detached.run(sweep.plan().tasks, sweep.place)) == []
+    assert sweep.run(detached).count("left") == 3
 
     assert detached.array is not None
     while detached.array in elements_in_queue():

@@ -21,9 +21,7 @@ def new_sweep(write_npz: Callable[..., Path], tmp_path: Path) -> Callable[..., S
     ``new_sweep(n_datasets=2, protocols={"knn": {"k": 3}})``: the datasets are toy0, toy1, …
     """
 
-    def make(
-        n_datasets: int = 2, root: Path | None = None, look_every_s: float = 2.0, **keys: Any
-    ) -> Sweep:
+    def make(n_datasets: int = 2, root: Path | None = None, **keys: Any) -> Sweep:
         folder = tmp_path / "data"
         folder.mkdir(exist_ok=True)
         paths = [str(write_npz(f"toy{i}", seed=i, folder=folder)) for i in range(n_datasets)]
@@ -38,6 +36,6 @@ def new_sweep(write_npz: Callable[..., Path], tmp_path: Path) -> Callable[..., S
         file.write_text(yaml.safe_dump(document))
         home = root or tmp_path
         place = Place(str(folder), str(home / "embeddings"), str(home / "runs"), bootstrap=0)
-        return Sweep(read_grid(file), place, look_every_s=look_every_s)
+        return Sweep(read_grid(file), place)
 
     return make

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator
 
-from medplus.sweep.events import Event
-from medplus.sweep.job import Place, Task
-from medplus.sweep.work import perform
+from medplus.sweep.engines import work
+from medplus.sweep.grid import Grid
+from medplus.sweep.job import Place
 
 
 class Here:
-    """Does the tasks in this process, one after the other."""
+    """Is the one worker, in this process."""
 
     workers = 1
 
-    def run(self, tasks: Sequence[Task], place: Place) -> Iterator[Event]:
-        for task in tasks:
-            events: list[Event] = []
-            perform(task, place, "here", events.append)
-            yield from events
+    def run(self, grid: Grid, place: Place, most: int) -> Generator[None]:
+        work(grid, place, "here")
+        yield

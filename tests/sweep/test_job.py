@@ -14,7 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from medplus.spec import ExtractSpec
-from medplus.sweep.job import Job, Task
+from medplus.sweep.job import Job
 
 NAMES = st.sampled_from(["breastmnist", "a.npz", "/x/a.npz", "/y/a.npz", "ünï [b].npz"]) | st.text(
     min_size=1, max_size=40
@@ -115,23 +115,3 @@ def test_id_is_the_same_in_every_process():
 )
 def test_name_says_the_job_in_words(kind, spec, name):
     assert Job(kind, spec, {"seed": 7}, 1).name == name
-
-
-@pytest.fixture
-def task():
-    spec = ExtractSpec("breastmnist", 28, "pixels")
-    kinds = ("extract", "knn", "probe")
-    return Task(tuple(Job(kind, spec, {}, 1) for kind in kinds), "/store", 6.0)  # type: ignore[arg-type]
-
-
-def test_task_belongs_to_the_images_that_it_reads(task):
-    assert task.group == ("breastmnist", 28)
-
-
-def test_nothing_is_left_after_a_failed_extraction_and_the_rest_after_a_failed_head(task):
-    extraction, knn, probe = task.jobs
-    assert task.after(extraction) is None
-    rest = task.after(knn)
-    assert rest is not None
-    assert (rest.jobs, rest.store) == ((probe,), "/store")
-    assert task.after(probe) is None

@@ -21,8 +21,6 @@ from medplus.errors import DatasetError
 from medplus.jsonfile import digest_of
 from medplus.runs.ledger import save_run
 from medplus.sweep.conduct import Sweep
-from medplus.sweep.desk import Desk
-from medplus.sweep.events import Ended, Event
 from medplus.sweep.grid import Grid
 from medplus.sweep.gridfile import read_grid
 from medplus.sweep.job import Place
@@ -172,8 +170,8 @@ def test_nothing_on_disk_means_that_all_is_left(world):
         "finetune": [("left", 0, 1)] * 2,
     }
     assert (plan.records, plan.stores) == ((), ())
-    assert sorted(len(task.jobs) for task in plan.tasks) == [1, 1, 3]
-    assert all(task.store is None for task in plan.tasks)
+    assert sorted(len(part.jobs) for part in plan.cells) == [1, 1, 3]
+    assert all(part.store is None for part in plan.cells)
 
 
 def test_all_on_disk_means_that_nothing_is_left(world):
@@ -185,7 +183,7 @@ def test_all_on_disk_means_that_nothing_is_left(world):
         "probe": [("finished", 2, 2)],
         "finetune": [("finished", 1, 1)] * 2,
     }
-    assert plan.tasks == ()
+    assert plan.cells == ()
     assert (len(plan.records), len(plan.stores)) == (6, 1)
     assert sum(planned.seconds + planned.nbytes for planned in plan.jobs) == 0
 
@@ -195,9 +193,9 @@ def test_some_k_are_a_part_of_a_knn_job(world):
     world.run("knn", k=3)
     plan = world.plan(world.grid())
     assert standing(plan)["knn"] == [("left", 1, 2)]
-    [task] = [task for task in plan.tasks if task.store]
-    assert task.store == str(path)
-    assert [job.kind for job in task.jobs] == ["knn", "probe"]
+    [part] = [part for part in plan.cells if part.store]
+    assert part.store == str(path)
+    assert [job.kind for job in part.jobs] == ["knn", "probe"]
 
 
 def test_some_seeds_are_a_part_of_a_probe_and_cost_what_is_left_of_it(world):
@@ -375,7 +373,7 @@ def test_of_several_stores_the_last_is_used(last, world):
     info = read_info(paths[last])
     write_info(paths[last], info.model_copy(update={"created": "2024-01-01T00:00:01Z"}))
     plan = world.plan(world.grid())
-    stores = {task.store for task in plan.tasks if task.jobs[0].kind != "finetune"}
+    stores = {part.store for part in plan.cells if part.jobs[0].kind != "finetune"}
     assert stores == {str(paths[last])}
 
 
@@ -442,7 +440,7 @@ def test_removed_store_is_not_made_again_where_its_heads_are_finished(world):
     world.finish()
     (next((world.root / "store").glob("*/*/*.zarr")) / "zarr.json").unlink()
     plan = world.plan(world.grid())
-    assert (left(plan), plan.tasks) == (set(), ())
+    assert (left(plan), plan.cells) == (set(), ())
 
 
 def test_removed_store_is_made_again_before_the_head_that_needs_it(world):
@@ -451,9 +449,9 @@ def test_removed_store_is_made_again_before_the_head_that_needs_it(world):
     [folder, _] = sorted((world.root / "runs/knn").glob("*/*/*/*"))
     (folder / "record.json").unlink()
     plan = world.plan(world.grid())
-    [task] = plan.tasks
-    assert [job.kind for job in task.jobs] == ["extract", "knn"]
-    assert task.store is None
+    [part] = plan.cells
+    assert [job.kind for job in part.jobs] == ["extract", "knn"]
+    assert part.store is None
 
 
 def ids(plan: Plan, *kinds: str) -> list[str]:
@@ -466,7 +464,7 @@ def test_heads_of_a_failed_extraction_are_not_tried(world):
     plan = world.plan(grid, failed)
     assert standing(plan)["extract"] == [("failed", 0, 0)]
     assert standing(plan)["knn"] == [("left", 0, 2)]
-    assert {job.kind for task in plan.tasks for job in task.jobs} == {"finetune"}
+    assert {job.kind for part in plan.cells for job in part.jobs} == {"finetune"}
 
 
 def test_failed_head_is_not_tried_and_the_others_are(world):
@@ -474,7 +472,7 @@ def test_failed_head_is_not_tried_and_the_others_are(world):
     failed = ids(world.plan(grid), "knn")
     plan = world.plan(grid, failed)
     assert plan.count("failed") == 1
-    assert [[job.kind for job in task.jobs] for task in plan.tasks if len(task.jobs) > 1] == [
+    assert [[job.kind for job in part.jobs] for part in plan.cells if len(part.jobs) > 1] == [
         ["extract", "probe"]
     ]
 
@@ -486,13 +484,13 @@ def test_what_has_succeeded_since_is_no_failure(world):
     assert world.plan(grid, failed).count("finished") == 5
 
 
-def test_sweep_knows_the_failures_on_its_desk(world):
+def test_sweep_knows_what_has_failed(world):
     sweep = Sweep(world.grid(), world.place)
-    sweep.desk.prepare()
+    sweep.claims.prepare()
     job = sweep.plan().jobs[0].job
-    Desk(world.root / "runs").record_error(job, ValueError("no"))
+    sweep.claims.record(job, ValueError("no"))
     assert [p.job for p in sweep.plan().jobs if p.state == "failed"] == [job]
-    sweep.desk.forget_failure(job)
+    sweep.claims.forget(job)
     assert sweep.plan().count("failed") == 0
 
 
@@ -660,7 +658,7 @@ def test_plan_of_any_grid_and_any_part_of_it_on_disk(sweep, new_world):
         assert planned.state == state
         assert (planned.seconds > 0) == (planned.state != "finished")
 
-    # Every job that is left stands in one task, but for heads whose extraction has failed.
+    # Every job that is left stands in one cell, but for heads whose extraction has failed.
     blocked = {
         cell for (cell, kind, _), p in jobs.items() if kind == "extract" and p.state == "failed"
     }
@@ -669,23 +667,23 @@ def test_plan_of_any_grid_and_any_part_of_it_on_disk(sweep, new_world):
         for (cell, kind, _), planned in jobs.items()
         if planned.state == "left" and (kind == "finetune" or cell not in blocked)
     }
-    in_tasks = [job.id for task in plan.tasks for job in task.jobs]
-    assert sorted(in_tasks) == sorted(to_do)
+    in_cells = [job.id for part in plan.cells for job in part.jobs]
+    assert sorted(in_cells) == sorted(to_do)
 
     estimates = {planned.job.id: planned.seconds for planned in plan.jobs}
-    for task in plan.tasks:
-        kinds = [job.kind for job in task.jobs]
-        assert len({job.spec for job in task.jobs}) == 1
+    for part in plan.cells:
+        kinds = [job.kind for job in part.jobs]
+        assert len({job.spec for job in part.jobs}) == 1
         assert kinds == ["finetune"] or (kinds == sorted(kinds, key=KINDS.index))
-        assert task.seconds == pytest.approx(sum(estimates[job.id] for job in task.jobs))
+        assert part.seconds == pytest.approx(sum(estimates[job.id] for job in part.jobs))
         # Heads either find their store, or make it first.
-        assert kinds == ["finetune"] or (kinds[0] == "extract") == (task.store is None)
-    assert [task.seconds for task in plan.tasks] == sorted(
-        (task.seconds for task in plan.tasks), reverse=True
+        assert kinds == ["finetune"] or (kinds[0] == "extract") == (part.store is None)
+    assert [part.seconds for part in plan.cells] == sorted(
+        (part.seconds for part in plan.cells), reverse=True
     )
 
     again = world.plan(grid, failed)
-    assert (again.jobs, again.tasks) == (plan.jobs, plan.tasks)
+    assert (again.jobs, again.cells) == (plan.jobs, plan.cells)
 
 
 def _undone(sweep: dict[str, Any]) -> list[Any]:
@@ -698,8 +696,7 @@ from pathlib import Path
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.gridfile import read_grid
 from medplus.sweep.job import Place
-from medplus.sweep.summary import summarise
-from medplus.sweep.totals import total_cost
+from medplus.sweep.summary import summarise, total_cost
 folder = Path(sys.argv[1])
 place = Place(sys.argv[2], str(folder / "store"), str(folder / "runs"), "cpu")
 plan = Sweep(read_grid(Path(sys.argv[3])), place).plan()
@@ -726,8 +723,8 @@ def test_planning_the_papers_grid_loads_no_torch(world):
 
 @pytest.mark.slow
 def test_what_workers_make_is_what_the_plan_asked_for(world):
-    """The real thing, once: after its tasks are performed, nothing is left of the grid."""
-    from medplus.sweep.work import perform
+    """The real thing, once: after a worker has ended, nothing is left of the grid."""
+    from medplus.sweep.engines import work
 
     grid = world.grid(
         backbones=["pixels", "resnet18"], fit="native", seeds=[1],
@@ -739,14 +736,9 @@ def test_what_workers_make_is_what_the_plan_asked_for(world):
         },
         exclude=[{"backbones": "pixels", "protocols": "finetune"}],
     )  # fmt: skip
-    Desk(world.root / "runs").prepare()
-    events: list[Event] = []
-    for task in world.plan(grid).tasks:
-        perform(task, world.place, "worker", events.append)
-    ended = [event for event in events if isinstance(event, Ended)]
-    assert [(e.outcome, e.message) for e in ended] == [("finished", "")] * 7
+    work(grid, world.place, "worker")
     after = world.plan(grid)
-    assert (left(after), after.tasks) == (set(), ())
+    assert (left(after), after.cells) == (set(), ())
     assert (len(after.stores), len(after.records)) == (2, 2 * 2 + 2 * 2 + 1)
     assert left(world.plan(world.grid(backbones="pixels", protocols={"knn": {"k": 1}}))) == {
         "extract", "knn"
@@ -770,7 +762,7 @@ def images(tmp_path):
 
 def test_folder_is_planned_at_every_size_of_the_grid_and_read_only_by_its_jobs(world, images):
     plan = world.plan(world.grid(datasets=str(images), sizes=[28, 16]))
-    assert {task.group for task in plan.tasks} == {(str(images), 28), (str(images), 16)}
+    assert {cell.images for cell in plan.cells} == {(str(images), 28), (str(images), 16)}
     assert plan.missing_files(world.data) == []
     assert sorted(path.name for path in images.iterdir()) == ["a", "b"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, cast
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from medplus.runs.record import RunRecord
 from medplus.sweep.estimate import Estimator
 from medplus.sweep.plan import Plan
-from medplus.sweep.totals import Totals, total_cost
+from medplus.sweep.summary import Totals, total_cost
 from tests.records import make_record
 
 
@@ -98,5 +99,5 @@ def test_part_of_what_was_computed_together_costs_its_share():
 
 
 def test_totals_are_json():
-    document = json.loads(json.dumps(total_cost(plan([record(1.0, device="CPU")])).to_dict()))
+    document = json.loads(json.dumps(asdict(total_cost(plan([record(1.0, device="CPU")])))))
     assert (document["runs"], document["seconds"], document["devices"]) == (1, 1.0, ["CPU"])

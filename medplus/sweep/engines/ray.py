@@ -1,313 +1,246 @@
-"""The Ray engine: tasks on the nodes of a Ray cluster, which share a file system."""
+"""The Ray engine: workers on the nodes of a Ray cluster, which share a file system."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medplus.errors import SweepError, first_line
-from medplus.sweep.desk import Desk
-from medplus.sweep.engines import perform
-from medplus.sweep.engines.attempts import Attempts
-from medplus.sweep.engines.ray_cluster import (
-    Resources,
-    check_room,
-    connected,
-    import_ray,
-    is_alive,
-    nodes,
-    one_sentence,
-    room,
-    this_machine,
-)
-from medplus.sweep.engines.ray_worker import Letter, Mailbox, Order, Worker, carry_out
-from medplus.sweep.events import Event, Perform
-from medplus.sweep.job import Place, Task
+from medplus.errors import SweepError
+from medplus.sweep.claims import ATTEMPTS, Claims
+from medplus.sweep.engines import LOOK_S, PATIENCE_S, work
+from medplus.sweep.grid import Grid
+from medplus.sweep.job import Place
+from medplus.sweep.resources import cores, gpus
 
-_POLL_S = 0.2
-_SILENCE_S = 5.0
-"""After so long without a word, look whether any node is left that can do the tasks."""
-_NODE_DEATH_SHOWS_S = 3.0
-_MAILBOX_STARTS_S = 120.0
-_PATIENCE_S = 60.0
+Resources = Mapping[str, float]
+"""What a node has or a worker asks for, by Ray's names: CPU, GPU and memory in bytes."""
 
 
 class RayEngine:
-    """Runs each task as a task of Ray's, the largest first.
+    """Starts workers as tasks of Ray's, and another one where one dies.
 
     Parameters
     ----------
     workers : int, optional
-        At most so many tasks at once; by default as many as the cluster's resources take.
+        How many; by default as many as the cluster's resources take.
     address : str, optional
         ``HOST:PORT`` of a cluster, or ``auto`` for the one that this machine belongs to. By
-        default one is started on this machine alone, for as long as a round of the sweep. If this
-        process is connected to a cluster already, that one is used.
+        default one is started on this machine alone. If this process is connected to a cluster
+        already, that one is used.
     cpus : int
-        CPU cores, and so threads, per task.
+        CPU cores, and so threads, per worker.
     gpus : float, optional
-        GPUs per task, of which one may be shared; by default 1, where the cluster has any and the
-        device is not the CPU.
+        GPUs per worker, of which one may be shared; by default 1, where the cluster has any and
+        the device is not the CPU.
     memory_gb : float, optional
-        Memory per task, in 10⁹ bytes; Ray counts it, but does not enforce it.
-    max_retries : int
-        How many nodes a task may lose before its job counts as the culprit.
+        Memory per worker, in 10⁹ bytes; Ray counts it, but does not enforce it.
     """
 
     def __init__(
-        self,
-        workers: int | None = None,
-        address: str | None = None,
-        cpus: int = 1,
-        gpus: float | None = None,
-        memory_gb: float | None = None,
-        max_retries: int = 3,
-        _perform: Perform = perform,
-    ) -> None:
-        import_ray()
-        self._limit = workers
-        self._address = address
-        self._cpus = cpus
-        self._gpus = gpus
-        self._memory_gb = memory_gb
-        self._max_retries = max_retries
-        self._perform = _perform
-        self.workers = workers or 1
-        if address is None:
-            self.workers = self._count(self._request("auto", [this_machine()]), [this_machine()])
+        self, workers: int | None = None, address: str | None = None, cpus: int = 1,
+        gpus: float | None = None, memory_gb: float | None = None,
+    ) -> None:  # fmt: skip
+        self._ray = _import_ray()
+        self._limit, self._address = workers, address
+        self._cpus, self._gpus, self._memory = cpus, gpus, (memory_gb or 0) * 1e9
+        here = [_this_machine()]
+        self.workers = workers or (1 if address else room(self._request("auto", here), here) or 1)
+        self._idle_deaths = 0
 
-    def run(self, tasks: Sequence[Task], place: Place) -> Generator[Event]:
-        """Run tasks; see `medplus.sweep.engines.Engine`."""
+    def run(self, grid: Grid, place: Place, most: int) -> Generator[None]:
+        """Start workers; see `medplus.sweep.engines.Engine`."""
         with connected(self._address):
-            request = self._request(place.device, nodes())
-            check_room(request, nodes())
-            self.workers = self._count(request, nodes())
-            yield from _Round(
-                tasks, place, request, self._limit, self._max_retries, self._perform
-            ).run()
+            have = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+            request = self._request(place.device, have)
+            self.workers = min(self._limit or room(request, have), most)
+            if not room(request, have):
+                asked = ", ".join(f"{name} {amount:g}" for name, amount in request.items())
+                raise SweepError(
+                    f"no node of the Ray cluster has all that each worker asks for ({asked}); ask "
+                    "for less, or add a node"
+                )
+            if not request["GPU"] and place.device == "auto":
+                place = replace(place, device="cpu")  # a worker that is given no GPU takes none
+            try:
+                yield from self._look_after(self._starter(grid, place, request), place)
+            except self._ray.exceptions.RayError as error:
+                raise SweepError(f"the Ray cluster is lost: {_one_line(error)}") from None
 
     def _request(self, device: str, have: Sequence[Resources]) -> Resources:
-        gpus = self._gpus
-        if gpus is None:
-            found = device == "auto" and any(node.get("GPU") for node in have)
-            gpus = 1.0 if found or device.startswith("cuda") else 0.0
-        memory = (self._memory_gb or 0) * 1e9
-        return {"CPU": self._cpus, "GPU": gpus, "memory": memory}
+        found = device == "auto" and any(node.get("GPU") for node in have)
+        default = 1.0 if found or device.startswith("cuda") else 0.0
+        gpus = default if self._gpus is None else self._gpus
+        return {"CPU": self._cpus, "GPU": gpus, "memory": self._memory}
 
-    def _count(self, request: Resources, have: Sequence[Resources]) -> int:
-        return min(room(request, have) or 1, self._limit or 2**31)
+    def _starter(self, grid: Grid, place: Place, request: Resources) -> Any:
+        """Return a function that starts a worker of a name; Ray is not to start it again."""
+        # A process that is used again may be given another GPU than CUDA has begun with in it.
+        remote = self._ray.remote(
+            num_cpus=request["CPU"], num_gpus=request["GPU"], memory=request["memory"] or None,
+            max_calls=1, max_retries=0,
+        )(_work)  # fmt: skip
+        arguments = grid, place, int(request["CPU"]), str(Path.cwd())
+        return lambda name: remote.options(name=f"medplus {name}").remote(name, *arguments)
 
-
-class _Round:
-    """One run of the engine on a cluster that is connected.
-
-    Ray's own retries stay unused: they would not tell which job ended its worker, and would let it
-    end others.
-    """
-
-    def __init__(
-        self,
-        tasks: Sequence[Task],
-        place: Place,
-        request: Resources,
-        limit: int | None,
-        max_retries: int,
-        perform: Perform,
-    ) -> None:
-        self._ray = import_ray()
-        self._place = _on_cpu_without_gpu(place, request)
-        self._request = request
-        self._limit = limit or len(tasks)
-        self._max_retries = max_retries
-        self._perform = perform
-        self._desk = Desk(Path(place.runs))
-        self._attempts = [Attempts(task) for task in tasks]
-        self._workers: dict[int, Worker] = {}
-        self._queue = list(range(len(tasks)))
-        self._flights: dict[Any, int] = {}
-        self._mailbox = self._open_mailbox()
-        self._function = self._remote(carry_out, request)
-        self._heard = time.monotonic()
-
-    def run(self) -> Iterator[Event]:
+    def _look_after(self, start: Any, place: Place) -> Iterator[None]:
+        claims = Claims(Path(place.runs))
+        names: dict[Any, str] = {}
         try:
-            while self._queue or self._flights:
-                self._launch()
-                yield from self._listen()
-        except self._ray.exceptions.RayError as error:
-            raise SweepError(f"the Ray cluster is lost: {one_sentence(error)}") from None
+            to_start = self.workers
+            while names or to_start:
+                for _ in range(to_start):
+                    name = f"ray {secrets.token_hex(4)}"
+                    names[start(name)] = name
+                ended, _ = self._ray.wait(list(names), timeout=LOOK_S)
+                to_start = sum(self._has_died(task, names.pop(task), claims) for task in ended)
+                yield
         finally:
-            self._stop()
+            self._stop(list(names))
 
-    def _open_mailbox(self) -> Any:
-        """Start the mailbox on this node: with the loss of this one the sweep is over anyway."""
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        here = self._ray.get_runtime_context().get_node_id()
-        pinned = NodeAffinitySchedulingStrategy(here, soft=False)
-        mailbox = self._ray.remote(Mailbox).options(
-            num_cpus=0, max_restarts=-1, scheduling_strategy=pinned
-        ).remote()  # fmt: skip
-        try:
-            self._ray.get(mailbox.take.remote(), timeout=_MAILBOX_STARTS_S)
-        except self._ray.exceptions.RayError as error:
-            raise _start_failure(error) from None
-        return mailbox
-
-    def _remote(self, function: Any, request: Resources) -> Any:
-        # Ray may give a process that is used again another GPU than CUDA has begun with in it.
-        may_change = request["GPU"] > 0 and any(node.get("GPU", 0) > 1 for node in nodes())
-        return self._ray.remote(
-            num_cpus=request["CPU"],
-            num_gpus=request["GPU"],
-            memory=request["memory"] or None,
-            max_calls=1 if may_change else 0,
-            max_retries=0,
-        )(function)
-
-    def _launch(self) -> None:
-        while self._queue and len(self._flights) < self._limit:
-            number = self._queue.pop(0)
-            attempts = self._attempts[number]
-            task = attempts.task
-            if task is None:
-                continue
-            order = Order(
-                number, attempts.number, task, self._place, int(self._request["CPU"]),
-                str(Path.cwd()), self._perform,
-            )  # fmt: skip
-            named = self._function.options(name=f"medplus {task.jobs[-1].name}")
-            self._flights[named.remote(order, self._mailbox)] = number
-
-    def _listen(self) -> Iterator[Event]:
-        """Yield what has been told, then deal with the tasks that had ended before."""
-        if not self._flights:
-            return
-        landed, _ = self._ray.wait(list(self._flights), timeout=_POLL_S)
-        letters = self._letters()
-        for letter in letters:
-            attempts = self._attempts[letter.number]
-            if isinstance(letter.content, Worker):
-                self._workers[letter.number] = letter.content
-                attempts.begin(letter.attempt)
-            else:
-                yield from attempts.hear(letter.attempt, letter.content)
-        for flight in landed:
-            yield from self._land(flight)
-        self._mind_the_silence(bool(letters or landed))
-
-    def _letters(self) -> list[Letter]:
-        with suppress(self._ray.exceptions.RayError):  # it starts again: what it held is lost
-            letters: list[Letter] = self._ray.get(self._mailbox.take.remote(), timeout=_SILENCE_S)
-            return letters
-        return []
-
-    def _mind_the_silence(self, heard: bool) -> None:
-        now = time.monotonic()
-        if not heard and now - self._heard < _SILENCE_S:
-            return
-        if not heard:
-            check_room(self._request, nodes())
-        self._heard = now
-
-    def _land(self, flight: Any) -> Iterator[Event]:
+    def _has_died(self, task: Any, name: str, claims: Claims) -> bool:
+        """Tell whether a worker that has ended died, and note in its claim of what."""
         errors = self._ray.exceptions
-        number = self._flights.pop(flight)
-        attempts = self._attempts[number]
         try:
-            for ended in self._ray.get(flight):
-                yield from attempts.hear(attempts.number, ended)
-        except (errors.NodeDiedError, errors.TaskCancelledError):
-            yield from self._lose(number, "its node was lost, or interrupted it")
-        except errors.OutOfMemoryError:
-            yield from self._kill(
-                number,
-                "its node ran out of memory, and Ray killed its process; ask for more memory per "
-                "task, so that fewer share a node, or use a smaller batch_size in the grid",
-            )
-        except errors.WorkerCrashedError:
-            if self._node_is_lost(number):
-                yield from self._lose(number, "its node was lost")
-            else:
-                yield from self._kill(
-                    number,
-                    "its process was killed or crashed; its log may tell why. The system kills "
-                    "when memory runs out; if so, ask for more memory per task, so that fewer "
-                    "share a node, or use a smaller batch_size in the grid",
-                )
+            self._ray.get(task)
+            return False
+        except errors.TaskCancelledError:
+            return False
         except errors.RayTaskError as error:
-            yield from self._fail(number, error)
+            cause = _one_line(error.cause if isinstance(error.cause, Exception) else error)
+            raise SweepError(
+                f"Ray's workers cannot work: {cause}; every node needs the same medplus in the "
+                "Python that `ray start` runs in"
+            ) from None
+        except errors.NodeDiedError:
+            cause = "its node was lost"
+        except errors.OutOfMemoryError:
+            cause = "its node ran out of memory, and Ray killed its process; ask for more --memory"
+        except errors.WorkerCrashedError:
+            cause = (
+                "its process was killed or its node was lost; the system kills when memory runs "
+                "out: if so, ask for more --memory, or use a smaller batch_size in the grid"
+            )
+        # A node that is lost to the cluster may still compute.
+        held = claims.bury(lambda worker: worker.name == name, cause, certain=False)
+        self._idle_deaths = 0 if held else self._idle_deaths + 1
+        if self._idle_deaths >= ATTEMPTS:
+            raise SweepError(f"Ray's workers die before they have a job: {cause}")
+        return True
 
-    def _node_is_lost(self, number: int) -> bool:
-        """Tell whether the worker has died with its node, whose end shows a little later."""
-        worker = self._workers.get(number)
-        until = time.monotonic() + _NODE_DEATH_SHOWS_S
-        while worker is not None and time.monotonic() < until:
-            if not is_alive(worker.node):
-                return True
-            time.sleep(_POLL_S)
-        return False
-
-    def _lose(self, number: int, why: str) -> Iterator[Event]:
-        attempts = self._attempts[number]
-        if attempts.task is None:
-            return
-        if attempts.began and attempts.lost >= self._max_retries:
-            yield from self._kill(number, f"{why}, {attempts.lost + 1} times")
-            return
-        attempts.lose()
-        self._queue.insert(0, number)
-
-    def _kill(self, number: int, message: str) -> Iterator[Event]:
-        attempts = self._attempts[number]
-        if attempts.task is None:
-            return
-        worker = self._workers.get(number)
-        where = (worker.host, worker.pid) if worker else ("", 0)
-        self._desk.record_death(attempts.suspect, message, *where)
-        yield from attempts.kill(worker.name if worker else "", message)
-        self._queue.insert(0, number)
-
-    def _fail(self, number: int, error: Any) -> Iterator[Event]:
-        """End the job that raised what `perform` does not deal with."""
-        cause = error.cause if isinstance(error.cause, Exception) else error
-        if not self._attempts[number].began:
-            raise _start_failure(cause)
-        self._desk.record_error(self._attempts[number].suspect, cause)
-        worker = self._workers[number]
-        yield from self._attempts[number].kill(worker.name, first_line(cause))
-        self._queue.insert(0, number)
-
-    def _stop(self) -> None:
-        """Interrupt what is under way, wait until it has saved what it can, or kill it."""
-        flights = list(self._flights)
+    def _stop(self, tasks: list[Any]) -> None:
+        """Interrupt workers, wait until they have saved what they can, or kill them."""
         with suppress(self._ray.exceptions.RayError):
-            for flight in flights:
-                self._ray.cancel(flight)
+            for task in tasks:
+                self._ray.cancel(task)
             try:
-                if flights:
-                    self._ray.wait(flights, num_returns=len(flights), timeout=_PATIENCE_S)
+                if tasks:
+                    self._ray.wait(tasks, num_returns=len(tasks), timeout=PATIENCE_S)
             finally:
-                for flight in flights:
-                    self._ray.cancel(flight, force=True)
-                self._ray.kill(self._mailbox)
+                for task in tasks:
+                    self._ray.cancel(task, force=True)
 
 
-def _on_cpu_without_gpu(place: Place, request: Resources) -> Place:
-    """Keep workers that were given no GPU from taking one."""
-    return replace(place, device="cpu") if not request["GPU"] and place.device == "auto" else place
+def _work(name: str, grid: Grid, place: Place, threads: int, folder: str) -> None:
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+    with suppress(OSError):  # without the folder only relative paths fail, and they say so
+        os.chdir(folder)
+    work(grid, place, name)
 
 
-def _start_failure(error: Exception) -> SweepError:
-    text = one_sentence(error)
-    if "No module named" in text:
-        missing = " ".join(text[text.index("No module named") :].split()[:4]).rstrip(".")
-        return SweepError(
-            f"Ray's workers cannot import what a task needs ({missing}); install the same medplus "
-            "in the Python of every node that `ray start` runs in"
+def room(request: Resources, have: Sequence[Resources]) -> int:
+    """Return how many workers with a request fit on nodes at once."""
+    wanted = {name: amount for name, amount in request.items() if amount}
+    return sum(
+        min(int(node.get(name, 0) // amount) for name, amount in wanted.items()) for node in have
+    )
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Use the cluster at an address, or one of this machine's own, for the duration of the block.
+
+    Raises
+    ------
+    SweepError
+        If there is no cluster, or it cannot be used.
+    """
+    ray = _import_ray()
+    if ray.is_initialized():
+        yield
+        return
+    options: dict[str, Any] = {"address": address}
+    if address is None:
+        have = _this_machine()
+        options = {
+            "address": "local",  # even where RAY_ADDRESS or a running cluster suggests another one
+            "num_cpus": have["CPU"], "num_gpus": have["GPU"], "include_dashboard": False,
+            "object_store_memory": 2**27,  # only the grid passes through it
+        }  # fmt: skip
+    else:
+        check_address(address)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    handler = signal.getsignal(signal.SIGTERM)  # which Ray replaces by its own
+    try:
+        ray.init(log_to_driver=False, logging_level="ERROR", **options)
+        # Ray tells of every dead worker on stdout, whatever log_to_driver says; so do we.
+        ray._private.worker._worker_logs_enabled = False
+        _put_back(handler)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        ray.shutdown()  # it may be connected in part
+        where = f"Ray at {address}" if address else "Ray on this machine"
+        raise SweepError(f"{where} cannot be used: {_one_line(error)}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        _put_back(handler)
+
+
+def check_address(address: str) -> None:
+    """Refuse an address at which nobody answers; Ray itself would try for minutes.
+
+    Raises
+    ------
+    SweepError
+    """
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if address.startswith("ray://") or not host or not port.isdigit():
+        raise SweepError(
+            f"the Ray address '{address}' is not HOST:PORT; start the sweep on a node of the "
+            "cluster, with the address that `ray start --head` printed, or auto"
         )
-    return SweepError(f"Ray's workers cannot start: {text}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        raise SweepError(f"no Ray cluster answers at {address} ({_one_line(error)})") from None
+
+
+def _put_back(handler: Any) -> None:
+    if threading.current_thread() is threading.main_thread() and handler is not None:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _this_machine() -> Resources:
+    return {"CPU": cores(), "GPU": len(gpus())}
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise SweepError("the engine ray needs Ray; run: pip install 'medplus[ray]'") from None
+    return ray
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -1,0 +1,299 @@
+"""A worker: plan from grid and disk, claim the next job that is ready, do it, and so on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from medplus.errors import SweepError
+from medplus.lock import LockHeldError
+from medplus.progress import Advance, Progress
+from medplus.sweep.claims import Claimant, Claims
+from medplus.sweep.grid import Grid
+from medplus.sweep.job import Cell, Job, Place
+from medplus.sweep.plan import Plan, plan_from_disk
+from medplus.training.history import EpochRow
+from medplus.training.watch import Watch
+
+log = logging.getLogger(__name__)
+
+_TELL_EVERY_S = 1.0
+_PAUSE_S = 1.0
+_PLAN_COSTS = 20
+"""A plan is used for so many times as long as it took to make."""
+
+
+class Worker:
+    """Does what is left of a grid, as far as no other worker does it.
+
+    Parameters
+    ----------
+    grid : Grid
+    place : Place
+    name : str
+        What it is called.
+    parent : int, optional
+        The process with which it is to end.
+    wait : bool
+        Wait for what other workers do, since they may die, or make what others need.
+    say : callable
+        Told of every job that it has ended.
+
+    Attributes
+    ----------
+    job : Job or None
+        What it does, or did when it was interrupted.
+    """
+
+    def __init__(
+        self, grid: Grid, place: Place, name: str, parent: int | None = None, wait: bool = True,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:  # fmt: skip
+        self._grid, self._place, self._name = grid, place, name
+        self._parent, self._wait, self._say = parent, wait, say
+        self._claims = Claims(Path(place.runs))
+        self._ended: dict[str, bool] = {}  # whether it went well
+        self._images: tuple[str, int | None] | None = None
+        self.job: Job | None = None
+
+    def run(self) -> None:
+        """Work until nothing is left; an interrupt ends it, with what is finished kept.
+
+        Raises
+        ------
+        SweepError
+            If what has been done is not there afterwards.
+        """
+        self._claims.prepare()
+        with self._claims.as_worker(self._name, self._parent) as me:
+            while True:
+                start = time.monotonic()
+                plan = self._plan(self._grid)
+                took = time.monotonic() - start
+                if not plan.cells:
+                    return
+                if not self._go_through(plan, me, start + max(_PAUSE_S, took * _PLAN_COSTS)):
+                    if not self._wait:
+                        return
+                    time.sleep(max(_PAUSE_S, took * _PLAN_COSTS))
+
+    def _plan(self, grid: Grid) -> Plan:
+        # On a full disk a failure leaves no note, but is not to be tried for ever.
+        failed = {job for job, well in self._ended.items() if not well}
+        return plan_from_disk(grid, self._place, self._claims.failed() | failed)
+
+    def _go_through(self, plan: Plan, me: Claimant, until: float) -> bool:
+        """Do jobs until the plan is old; return whether any was free."""
+        queues: dict[tuple[str, int | None], deque[Cell]] = {}
+        for cell in plan.cells:
+            queues.setdefault(cell.images, deque()).append(cell)
+        holders = self._claims.standing().holders
+        others = {cell.images for cell in plan.cells for job in cell.jobs if job.id in holders}
+        did = False
+        while queues and not (did and time.monotonic() > until):
+            if self._images not in queues:  # the largest, if possible of what nobody is reading
+                self._images = max(queues, key=lambda i: (i not in others, queues[i][0].seconds))
+            did |= self._try(queues[self._images].popleft(), me)
+            if not queues[self._images]:
+                del queues[self._images]
+        return did
+
+    def _try(self, cell: Cell, me: Claimant) -> bool:
+        """Do those jobs of a cell that are free and ready; return whether any was."""
+        did = False
+        for job in cell.jobs:
+            if me.claim(job):
+                try:
+                    did |= self._do_what_is_left(job, me)
+                finally:
+                    me.release()
+            elif job.kind == "extract":
+                break  # the others need it
+        return did
+
+    def _do_what_is_left(self, job: Job, me: Claimant) -> bool:
+        """Do a job that has been claimed, unless another worker was here before the claim."""
+        self.job = job
+        cells = self._plan(self._grid.only(job.spec)).cells
+        now = next((cell for cell in cells for left in cell.jobs if left.id == job.id), None)
+        if now is None or (now.store is None and job.kind in ("knn", "probe")):
+            return False
+        if job.id in self._ended:
+            raise SweepError(
+                f"a worker has finished '{job.name}', but its results are not in "
+                f"{self._place.store} and {self._place.runs}; all workers must see the same "
+                "folders there"
+            )
+        start = time.perf_counter()
+        try:
+            with _logged(self._claims.log(job), job):
+                _do(job, self._place, now.store, _Reporter(me.tell))
+        except LockHeldError as error:
+            log.info("%s", error)  # a single command is at it
+            return False
+        except Exception as error:  # whatever it is, the rest goes on
+            message = self._claims.record(job, error).message
+            self._ended[job.id] = False
+            self._say(f"failed {job.name}: {message}")
+        else:
+            self._claims.forget(job)
+            self._ended[job.id] = True
+            self._say(f"finished {job.name} ({time.perf_counter() - start:.1f} s)")
+        return True
+
+
+def _do(job: Job, place: Place, store: str | None, reporter: _Reporter) -> None:
+    if job.kind == "extract":
+        _extract(job, place, reporter.progress)
+    elif job.kind == "finetune":
+        _finetune(job, place, reporter)
+    elif store is not None:
+        _head(job, place, store, reporter)
+
+
+def _extract(job: Job, place: Place, progress: Progress) -> None:
+    from medplus.embeddings.extract import extract_all
+
+    extract_all(
+        [job.spec], **job.options, device=place.device, data_root=place.data_root,
+        store=place.store, progress=progress,
+        patience_s=0.0,  # there is other work meanwhile
+    )  # fmt: skip
+
+
+def _head(job: Job, place: Place, store: str, reporter: _Reporter) -> None:
+    where: dict[str, Any] = {
+        "device": place.device, "runs": place.runs, "bootstrap": place.bootstrap,
+    }  # fmt: skip
+    if job.kind == "knn":
+        from medplus.heads.knn import knn
+
+        knn(store, **job.options, **where)
+    else:
+        from medplus.heads.probe import probe
+
+        probe(store, **job.options, **where, progress=reporter.progress)
+
+
+def _finetune(job: Job, place: Place, reporter: _Reporter) -> None:
+    from medplus.training import finetune_all
+
+    options = job.options
+    finetune_all(
+        [job.spec], [options["seed"]], recipe=options["recipe"], batch_size=options["batch_size"],
+        device=place.device, data_root=place.data_root, runs=place.runs,
+        bootstrap=place.bootstrap, watch=reporter, **options["changes"],
+    )  # fmt: skip
+
+
+class _Reporter(Watch):
+    """Turns what extraction and training report into short words, not too often."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._last = 0.0
+        self._seen = self._epochs = self._per_epoch = 0
+
+    def _say(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self._last >= _TELL_EVERY_S:
+            self._last = now
+            self._tell(text)
+
+    @property
+    def progress(self) -> Progress:
+        """The reporter for extractions and probes."""
+
+        @contextmanager
+        def task(description: str, total: int, unit: str) -> Iterator[Advance]:
+            done = 0
+
+            def advance(n: int) -> None:
+                nonlocal done
+                done += n
+                self._say(f"{done}/{total} {unit}")
+
+            yield advance
+
+        return task
+
+    def begin(
+        self, description: str, epochs: int, images_per_epoch: int, epochs_done: int = 0,
+        images_done: int = 0,
+    ) -> None:  # fmt: skip
+        """Note how much there is to train."""
+        self._epochs, self._per_epoch = epochs, images_per_epoch
+        self._seen = epochs_done * images_per_epoch + images_done
+
+    def images(self, n: int) -> None:
+        """Tell of the epoch under way."""
+        self._seen += n
+        self._say(self._text())
+
+    def _text(self) -> str:
+        epoch = -(-self._seen // max(self._per_epoch, 1))
+        share = self._seen / max(self._per_epoch, 1) - (epoch - 1)
+        return f"epoch {epoch}/{self._epochs}, {share:.0%}"
+
+    def epoch(self, row: EpochRow) -> None:
+        """Note a finished epoch in the job's log."""
+        log.info("%s", ", ".join(f"{name} {value}" for name, value in asdict(row).items()))
+
+
+@contextmanager
+def _logged(path: Path, job: Job) -> Iterator[None]:
+    """Send everything that is printed, also by libraries in other languages, to a file."""
+    handler = logging.FileHandler(path, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("medplus")
+    before = logger.level, logger.propagate
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        with _printed_to(path):
+            gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
+            where = socket.gethostname() + (f", GPU {gpu}" if gpu else "")
+            log.info("%s begins in process %d on %s", job.name, os.getpid(), where)
+            try:
+                yield
+            except KeyboardInterrupt:
+                log.info("%s has been interrupted", job.name)
+                raise
+            except BaseException:
+                log.exception("%s has not finished", job.name)
+                raise
+            log.info("%s has finished", job.name)
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+
+
+@contextmanager
+def _printed_to(path: Path) -> Iterator[None]:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, descriptor in zip((1, 2), kept, strict=True):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        os.close(file)

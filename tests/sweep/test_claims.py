@@ -1,0 +1,291 @@
+"""Claims: one worker per job, whatever dies; failures are remembered."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from medplus import atomic
+from medplus.errors import RunError
+from medplus.spec import ExtractSpec
+from medplus.sweep import claims as module
+from medplus.sweep.claims import ATTEMPTS, Claims, read_worker
+from medplus.sweep.job import Job
+
+
+def job(number: int = 0) -> Job:
+    return Job("finetune", ExtractSpec("breastmnist", 28, "resnet18", "none"), {"seed": number}, 1)
+
+
+JOB, OTHER = job(0), job(1)
+FOREVER = 10_000_000.0
+
+_WORKER = """
+import sys, time
+from pathlib import Path
+from medplus.spec import ExtractSpec
+from medplus.sweep.claims import Claims
+from medplus.sweep.job import Job
+def job(number):
+    return Job("finetune", ExtractSpec("breastmnist", 28, "resnet18", "none"), {"seed": number}, 1)
+with Claims(Path(sys.argv[1])).as_worker("w") as me:
+    print(*(i for i in range(int(sys.argv[2])) if me.claim(job(i))), flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.fixture
+def claims(tmp_path: Path) -> Claims:
+    claims = Claims(tmp_path / "runs")
+    claims.prepare()
+    return claims
+
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(claims: Claims) -> Iterator[Start]:
+    """Return a function that starts a worker which claims what it can, and says what."""
+    started = []
+
+    def run(
+        n_jobs: int = 1, seconds: float = 100, within: tuple[str, ...] = ()
+    ) -> subprocess.Popen:
+        words = (
+            sys.executable,
+            "-c",
+            _WORKER,
+            str(claims.folder.parent),
+            str(n_jobs),
+            str(seconds),
+        )
+        started.append(subprocess.Popen([*within, *words], stdout=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def claimed(process: subprocess.Popen[str]) -> list[int]:
+    assert process.stdout is not None
+    return [int(number) for number in process.stdout.readline().split()]
+
+
+def die(start: Start) -> None:
+    process = start()
+    assert claimed(process) == [0]
+    process.kill()
+    process.wait()
+
+
+def age(claims: Claims, seconds: float) -> None:
+    """Let all workers have been silent for so long."""
+    files = (*claims.folder.glob("workers/*"), *claims.folder.glob("claims/*"))
+    for path in {path.stat().st_ino: path for path in files}.values():
+        then = path.stat().st_mtime - seconds
+        os.utime(path, (then, then))
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process be on another machine than the workers that it looks at."""
+    monkeypatch.setattr(module, "_machine", lambda: "another boot pid:[1] ")
+
+
+def test_claimed_job_is_refused_to_others_and_its_holder_is_told(claims: Claims, start: Start):
+    process = start()
+    assert claimed(process) == [0]
+    with claims.as_worker("me") as me:
+        assert not me.claim(JOB)
+        assert me.claim(OTHER)
+        holders = claims.standing().holders
+    assert holders[JOB.id].host == socket.gethostname()
+    assert (holders[JOB.id].pid, holders[OTHER.id].pid) == (process.pid, os.getpid())
+
+
+def test_what_is_let_go_is_free_and_counts_no_attempt(claims: Claims):
+    with claims.as_worker("me") as me:
+        for _ in range(ATTEMPTS + 1):
+            assert me.claim(JOB)
+            me.tell("epoch 1/2")
+            assert claims.standing().holders[JOB.id].doing == "epoch 1/2"
+            me.release()
+    assert claims.standing() == module.Standing()
+    assert [path.name for path in claims.folder.rglob("*") if path.is_file()] == []
+
+
+def test_many_workers_claim_every_job_once(claims: Claims, start: Start):
+    processes = [start(n_jobs=200) for _ in range(3)]
+    assert sorted(chain.from_iterable(map(claimed, processes))) == list(range(200))
+
+
+def test_job_of_the_dead_is_free_at_once_and_has_failed_after_three(claims: Claims, start: Start):
+    for attempt in range(1, ATTEMPTS + 1):
+        assert claims.failed() == set()
+        die(start)
+        assert len(claims.standing().deaths[JOB.id]) == attempt
+    assert claims.bury(lambda worker: True, "it ran out of memory")
+    with claims.as_worker("me") as me:
+        assert not me.claim(JOB)
+    assert claims.failed() == {JOB.id}
+    failure = claims.failure(JOB)
+    assert failure is not None and failure.kind == "killed"
+    assert failure.message == "3 workers have died of it; of the last one: it ran out of memory"
+
+    claims.forget(JOB)
+    assert claims.failed() == set()
+    with claims.as_worker("me") as me:
+        assert me.claim(JOB)
+
+
+def test_worker_on_another_machine_lives_while_it_is_heard_of(
+    claims: Claims, start: Start, elsewhere: None, monkeypatch: pytest.MonkeyPatch
+):
+    """By the clock of the file system: that of this machine may be wrong by hours."""
+    process = start()
+    assert claimed(process) == [0]
+    monkeypatch.setattr(time, "time", lambda: FOREVER)
+    with claims.as_worker("me") as me:
+        age(claims, 30)
+        assert not me.claim(JOB)
+        process.kill()
+        process.wait()
+        assert not me.claim(JOB)
+        age(claims, 30)
+        assert me.claim(JOB)
+
+
+def test_cause_that_is_not_certain_is_confirmed_by_silence(
+    claims: Claims, start: Start, elsewhere: None
+):
+    assert claimed(start()) == [0]
+    assert claims.bury(lambda worker: worker.name == "w", "its node was lost", certain=False)
+    assert JOB.id in claims.standing().holders
+    age(claims, 60)
+    [dead] = claims.standing().deaths[JOB.id]
+    assert dead.cause == "its node was lost"
+
+
+@pytest.mark.parametrize("namespace", [("--pid", "--mount-proc"), ("--uts",)])
+def test_workers_in_containers_do_not_take_each_other_for_dead(
+    claims: Claims, start: Start, namespace: tuple[str, ...]
+):
+    """In a namespace of its own, a process has a number that means another one outside."""
+    within = ("unshare", *namespace, "--fork", "--kill-child")
+    if subprocess.run([*within, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("needs the right to make namespaces")
+    assert claimed(start(within=within)) == [0]
+    assert claimed(start(within=within)) == []
+    with claims.as_worker("me") as me:
+        assert not me.claim(JOB)
+
+
+def test_file_system_without_hard_links_will_do(claims: Claims, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with claims.as_worker("a") as a, claims.as_worker("b") as b:
+        assert a.claim(JOB)
+        assert not b.claim(JOB)
+        a.release()
+        assert b.claim(JOB)
+
+
+def test_worker_whose_job_was_taken_over_is_interrupted(claims: Claims):
+    """It was suspended for so long that others took it for dead."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with claims.as_worker("me") as me:
+            me.claim(JOB)
+            claims.path(JOB, 2).touch()
+            with pytest.raises(KeyboardInterrupt):
+                time.sleep(60)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_tidying_removes_the_dead_but_for_their_attempts(claims: Claims, start: Start):
+    process = start(n_jobs=2)
+    claimed(process)
+    claims.tidy(lambda job_id: True)
+    assert len(list(claims.folder.rglob("claims/*"))) == 2  # it lives
+    process.kill()
+    process.wait()
+    claims.tidy(lambda job_id: job_id == OTHER.id)
+    assert [p.name for p in claims.folder.rglob("*") if p.is_file()] == [f"{JOB.id}.1"]
+
+
+# --- failures ------------------------------------------------------------------------------------
+
+
+def test_failure_comes_back_as_it_was_recorded(claims: Claims):
+    try:
+        raise ValueError("first line\nsecond line")
+    except ValueError as error:
+        told = claims.record(JOB, error)
+    assert claims.failures() == {JOB.id: told}
+    assert claims.failure(JOB) == told
+    assert (told.kind, told.error, told.message) == ("error", "ValueError", "first line")
+    assert "test_failure_comes_back_as_it_was_recorded" in told.traceback
+    assert (told.host, told.pid) == (socket.gethostname(), os.getpid())
+    assert claims.record(JOB, RunError("a; b")).message == "a; b"
+    claims.forget(JOB)
+    assert claims.failures() == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"null", b"[]", b"\xff\xfe", b'{"job_id": []}'])
+def test_damaged_files_count_as_none(claims: Claims, content: bytes):
+    kept = claims.record(OTHER, RunError("two"))
+    (claims.folder / "failures" / "damaged.json").write_bytes(content)
+    assert claims.failures() == {OTHER.id: kept}
+    claims.path(JOB, 1).write_bytes(content)
+    assert JOB.id in claims.standing().holders  # perhaps it is just being written
+    age(claims, 60)
+    assert JOB.id in claims.standing().deaths
+
+
+def test_worker_file_is_json(claims: Claims):
+    with claims.as_worker("me"):
+        [path] = claims.folder.glob("workers/*")
+        assert json.loads(path.read_bytes())["pid"] == os.getpid()
+        assert read_worker(path) is not None
+
+
+def test_no_folder_means_no_failures_and_no_holders(tmp_path: Path):
+    claims = Claims(tmp_path / "none")
+    assert (claims.failed(), claims.standing()) == (set(), module.Standing())
+    claims.forget(JOB)
+    claims.tidy(lambda job_id: True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_loses_the_note_but_not_the_sweep(
+    claims: Claims, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(atomic, "write_json", fail)
+    assert claims.record(JOB, RunError("one")).message == "one"
+    assert claims.failures() == {}
+
+
+def test_folder_that_cannot_be_made_is_told_with_the_remedy(tmp_path: Path):
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(RunError, match=r"cannot be made: Not a directory; choose another --runs"):
+        Claims(tmp_path / "runs").prepare()

@@ -1,0 +1,203 @@
+"""Workers, and the sweep round about them: everything once, and what fails ends nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medplus.errors import DatasetError, SweepError
+from medplus.lock import hold
+from medplus.runs.ledger import list_runs, read_record
+from medplus.sweep.conduct import Sweep
+from medplus.sweep.grid import Grid
+from medplus.sweep.job import Place
+from medplus.sweep.worker import Worker
+from tests.sweep.here import Here
+
+
+class Lazy:
+    """An engine whose workers do nothing, and which may let them go."""
+
+    workers = 1
+
+    def __init__(self, looks: int) -> None:
+        self._looks = looks
+
+    def run(self, grid: Grid, place: Place, most: int) -> Generator[None]:
+        for _ in range(self._looks):
+            yield
+
+
+def work(sweep: Sweep) -> list[str]:
+    """Be a worker, and return what it said."""
+    said: list[str] = []
+    Worker(sweep.grid, sweep.place, "here", say=said.append).run()
+    return [text.partition(" (")[0] for text in said]
+
+
+def states(sweep: Sweep) -> list[tuple[str, str]]:
+    return [(planned.job.kind, planned.state) for planned in sweep.plan().jobs]
+
+
+def test_heads_follow_their_extraction(new_sweep: Callable[..., Sweep]):
+    assert work(new_sweep(2)) == [
+        f"finished {kind} toy{i} pixels" for i in (0, 1) for kind in ("extract", "knn", "probe")
+    ]
+
+
+def test_fine_tuning_is_part_of_it(new_sweep: Callable[..., Sweep]):
+    protocols = {"finetune": {"recipe": "modern", "epochs": 1, "batch_size": 16}}
+    sweep = new_sweep(1, protocols=protocols, weights="none")
+
+    assert len(work(sweep)) == 2
+
+    found = [read_record(folder) for folder in list_runs(Path(sweep.place.runs))]
+    assert sorted(record.seed for record in found) == [1, 2]  # type: ignore[type-var]
+    log = next((sweep.claims.folder / "logs").glob("finetune-*.log")).read_text()
+    assert "begins in process" in log and "train_loss" in log and "has finished" in log
+
+
+def test_nothing_is_done_twice(new_sweep: Callable[..., Sweep]):
+    sweep = new_sweep(1)
+    sweep.run(Here())
+    before = {path: path.stat().st_mtime_ns for path in Path(sweep.place.runs).rglob("*.json")}
+
+    assert work(new_sweep(1)) == []
+
+    assert {p: p.stat().st_mtime_ns for p in Path(sweep.place.runs).rglob("*.json")} == before
+
+
+def test_a_larger_grid_adds_to_a_smaller_one(new_sweep: Callable[..., Sweep]):
+    """Only the new k and the new seed are computed."""
+    sweep = new_sweep(1)
+    sweep.run(Here())
+    protocols = {"knn": {"k": [1, 3, 5]}, "probe": {"epochs": 2}}
+
+    assert len(work(new_sweep(1, seeds=[1, 2, 3], protocols=protocols))) == 2
+
+    runs = list(list_runs(Path(sweep.place.runs)))
+    assert sorted(Counter(p.parts[-5] for p in runs).items()) == [("knn", 3), ("probe", 3)]
+
+
+def test_an_error_ends_its_job_and_what_needs_it_and_nothing_else(
+    new_sweep: Callable[..., Sweep],
+):
+    sweep = new_sweep(2)
+    broken = Path(sweep.grid.datasets[0])
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:500])
+
+    sweep.run(Here())
+
+    kinds = ("extract", "knn", "probe")
+    done = [(kind, "finished") for kind in kinds]
+    assert states(sweep) == [("extract", "failed"), ("knn", "left"), ("probe", "left"), *done]
+    [failure] = sweep.claims.failures().values()
+    assert (failure.kind, failure.error, failure.pid) == ("error", "DatasetError", os.getpid())
+    assert str(broken) in failure.message and "\n" not in failure.message
+    assert "in load_dataset" in failure.traceback
+    assert "has not finished" in Path(failure.log).read_text()
+
+    # The same sweep leaves it alone, until it is told to try again.
+    broken.write_bytes(whole)
+    assert work(new_sweep(2)) == []
+    assert new_sweep(2).run(Here(), retry_failed=True).count("finished") == 6
+    assert sweep.claims.failed() == set()
+
+
+def test_whatever_a_job_raises_the_rest_goes_on(
+    new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*arguments: Any, **named: Any) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("medplus.heads.knn.search.search", broken)
+    sweep = new_sweep(1)
+
+    sweep.run(Here())
+
+    assert states(sweep) == [("extract", "finished"), ("knn", "failed"), ("probe", "finished")]
+    [failure] = sweep.claims.failures().values()
+    assert (failure.error, failure.message) == ("ZeroDivisionError", "by zero")
+
+
+def test_an_interrupt_leaves_the_job_free(
+    new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+):
+    def interrupted(*arguments: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    sweep = new_sweep(1)
+    with monkeypatch.context() as patch:
+        patch.setattr("medplus.heads.knn.search.search", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            sweep.run(Here())
+
+    assert list(sweep.claims.folder.glob("claims/*")) == []
+    assert work(sweep) == ["finished knn toy0 pixels", "finished probe toy0 pixels"]
+
+
+def test_what_another_worker_does_is_left_to_it(new_sweep: Callable[..., Sweep]):
+    sweep = new_sweep(2)
+    sweep.prepare()
+    held = next(p.job for p in sweep.plan().jobs if p.job.spec.dataset == sweep.grid.datasets[0])
+    with sweep.claims.as_worker("elsewhere") as other:
+        assert other.claim(held)
+        Worker(sweep.grid, sweep.place, "here", wait=False).run()
+        assert [job for job, _ in sweep.running(sweep.plan())] == [held]
+        other.release()
+
+    assert sweep.plan().count("finished") == 3
+    assert {planned.state for planned in sweep.plan().jobs[:3]} == {"left"}
+
+
+def test_what_a_single_command_does_is_left_to_it(new_sweep: Callable[..., Sweep]):
+    sweep = new_sweep(1)
+    work(sweep)
+    [store] = Path(sweep.place.store).rglob("*.zarr")
+    (store / "zarr.json").unlink()
+    with hold(store.with_name(f"{store.name}.lock"), "the store"):
+        Worker(new_sweep(1, seeds=[3]).grid, sweep.place, "here", wait=False).run()
+    assert sweep.claims.failed() == set()
+
+
+def test_missing_data_are_told_before_anything_starts(new_sweep: Callable[..., Sweep]):
+    sweep = new_sweep(1, datasets=["breastmnist", "bloodmnist"], sizes=[28, 64])
+
+    with pytest.raises(DatasetError, match=r"breastmnist\.npz.*and 1 more; put them there"):
+        sweep.run(Here())
+
+    assert not Path(sweep.place.runs).exists()
+
+
+def test_results_that_are_not_there_are_not_made_for_ever(
+    new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("medplus.embeddings.extract.extract_all", lambda *_, **__: [])
+    with pytest.raises(SweepError, match="all workers must see the same folders"):
+        work(new_sweep(1))
+
+
+def test_a_failure_without_a_note_is_not_tried_for_ever(
+    new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("medplus.atomic.write_json", full)
+    monkeypatch.setattr("medplus.embeddings.extract.extract_all", full)
+    assert len(work(new_sweep(1))) == 1
+
+
+def test_workers_that_do_nothing_end_the_sweep(new_sweep: Callable[..., Sweep]):
+    with pytest.raises(SweepError, match="the workers have ended, and left 1 cells"):
+        new_sweep(1).run(Lazy(looks=1))
+
+
+def test_an_engine_that_lets_go_ends_the_sweep(new_sweep: Callable[..., Sweep]):
+    assert len(new_sweep(1).run(Lazy(looks=0)).cells) == 1
