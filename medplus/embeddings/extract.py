@@ -160,7 +160,8 @@ def extract_all(
         first, ref, _ = todo[0]
         data = datasets.resolve(name, column)
         backbone = None
-        if datasets.known_digest(data, size, data_root) is None:
+        there = datasets.path(data, size, data_root).exists()
+        if there and datasets.known_digest(data, size, data_root) is None:
             # Weights that do not fit are told of before images are read for minutes.
             side = datasets.describe(data, size, data_root).size
             backbone = _load(first, ref, side)
