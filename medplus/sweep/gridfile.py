@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -48,6 +49,15 @@ from medplus.vocabulary import PAPER_SEEDS, SIZES, Fit
 from medplus.yamlfile import Place, read_yaml_with_lines
 
 
+def _with_options(value: Any) -> Any:
+    """Let a list of protocols, or one, stand for each of them with its defaults."""
+    if isinstance(value, str):
+        return {value: None}
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return dict.fromkeys(value)
+    return value
+
+
 class _File(BaseModel):
     """A grid's file as it is written."""
 
@@ -60,7 +70,9 @@ class _File(BaseModel):
     fit: Fit | None = None
     seeds: Annotated[Seeds, Field(min_length=1)] = PAPER_SEEDS
     extract: ExtractOptions = ExtractOptions()
-    protocols: dict[Protocol, dict[str, Any] | None] = Field(min_length=1)
+    protocols: Annotated[
+        dict[Protocol, dict[str, Any] | None], BeforeValidator(_with_options), Field(min_length=1)
+    ]
     exclude: tuple[Exclusion, ...] = ()
 
     @field_validator("exclude", mode="before")

@@ -556,3 +556,10 @@ def test_quickstart_grid_trains_no_pixels_and_needs_no_download():
     grid = read_grid(CONFIGS / "quickstart.yaml")
     assert counts(grid) == (4, 4 * 3, 4 * 3, 2 * 3)
     assert grid.weights == "none"
+
+
+@pytest.mark.parametrize("said", ["[knn, probe]", "{knn: , probe: }"])
+def test_protocols_may_be_a_list(read, said):
+    grid = read(f"datasets: breastmnist\nbackbones: pixels\nprotocols: {said}\n")
+    assert grid == read(BASE.replace("{knn: }", "{knn: {}, probe: {}}"))
+    assert grid.finetune is None
