@@ -65,9 +65,8 @@ class _Condition(click.ParamType[tuple[str, str]]):
 @click.option(
     "--tuned",
     type=click.Choice(["fixed", "val"]),
-    default="fixed",
-    show_default=True,
-    help="fixed: one k, learning rate and weight decay for all; val: in each cell the best on val.",
+    help="fixed: one k, learning rate and weight decay for all; val: in each cell the best on val. "
+    " [default: val; with --against, fixed]",
 )
 @click.option("--title", help="Title of the report.")
 @click.option(
@@ -116,7 +115,7 @@ def _report(
 ) -> int:
     if runs is None:
         remedy = "is about runs; name their folder: medplus report RUNS"
-        _refuse(remedy, against=against, only=only, title=title, tuned=tuned != "fixed")
+        _refuse(remedy, against=against, only=only, title=title, tuned=tuned)
     against = against or (baseline if runs is not None else None)
     if against is None:
         remedy = "judges runs by the paper's numbers; add --against paper"
@@ -172,8 +171,7 @@ def _compare(output: Output, first: Path, second: Path) -> None:
     output.result(document, show)
 
 
-def _refuse_beside_compare(tuned: str, **given: Any) -> None:
-    given["tuned"] = tuned != "fixed"
+def _refuse_beside_compare(**given: Any) -> None:
     for name, value in given.items():
         if value not in (None, False, ()):
             flag = name if name.isupper() else f"--{name}"

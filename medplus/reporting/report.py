@@ -43,7 +43,7 @@ def report(
     against: Literal["paper"] | None = None,
     tolerance: float = TOLERANCE,
     only: Iterable[tuple[str, str]] = (),
-    tuned: Literal["fixed", "val"] = "fixed",
+    tuned: Literal["fixed", "val"] | None = None,
     title: str | None = None,
 ) -> Report:
     """Write a report on recorded runs, or on the paper's published numbers.
@@ -60,8 +60,9 @@ def report(
         Percent points of ACC by which they may differ from them.
     only : iterable of (name, value)
         Conditions that runs must have, for example ``("k", "5")``.
-    tuned : {"fixed", "val"}
-        Whether k, learning rate and weight decay are the same everywhere, or chosen on val.
+    tuned : {"fixed", "val"}, optional
+        Whether k, learning rate and weight decay are the same everywhere, or chosen on val; by
+        default the latter, but beside the paper the former.
     title : str, optional
 
     Returns
@@ -80,7 +81,7 @@ def report(
     if not 0 <= tolerance < math.inf:
         raise UsageError(f"tolerance = {tolerance}: must be a number of percent points from 0 up")
     only = tuple(only)
-    if runs is None and (against or only or title or tuned != "fixed"):
+    if runs is None and (against or only or title or tuned):
         raise UsageError(
             "against, only, tuned and title are about runs; name their folder with runs"
         )
@@ -93,7 +94,7 @@ def report(
             source=f"the runs in {runs}",
             title=title,
             only=only,
-            tuned=tuned,
+            tuned=tuned or ("fixed" if against else "val"),
             against=against is not None,
             tolerance=tolerance,
         )
