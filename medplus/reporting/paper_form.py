@@ -13,7 +13,7 @@ from medplus.reporting.palette import PROTOCOL_LABELS, label_of
 from medplus.reporting.series import SCORE_NAMES, best_and_second, gains_by_step
 from medplus.reporting.table import Block, Cell, Column, cross_block
 
-_PER_BACKBONE = (Column("protocol"), Column("backbone"))
+_PER_BACKBONE = (Column("Protocol"), Column("Backbone"))
 
 
 def benchmark_blocks(benchmark: pd.DataFrame) -> Iterator[Block]:
@@ -60,9 +60,9 @@ def _score(row: Mapping[Any, Any], score: str) -> Cell:
 def ranking_blocks(title: str, ranking: pd.DataFrame) -> Iterator[Block]:
     """Yield a block per protocol, with the ranks beside each other."""
     columns = {
-        rank: Column(str(rank), numeric=True, group="rank") for rank in sorted(set(ranking["rank"]))
+        rank: Column(str(rank), numeric=True, group="Rank") for rank in sorted(set(ranking["rank"]))
     }
-    heads = (Column("size"), Column("backbone"))
+    heads = (Column("Size"), Column("Backbone"))
     for protocol, rows in ranking.groupby("protocol", sort=False):
         keys = list(zip(rows["size"], rows["backbone"], strict=True))
         counts = map(str, rows["count"])

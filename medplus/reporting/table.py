@@ -27,23 +27,23 @@ _WORDS = ("text", "runs", "backbone", "protocol", "flag")
 
 _TITLES = {
     "acc": "ACC",
-    "acc_mean": "mean ACC",
-    "acc_difference": "difference",
-    "backbone_a": "backbone",
-    "backbone_b": "against",
-    "device_seconds": "device seconds",
-    "favoured": "higher mean",
+    "acc_mean": "Mean ACC",
+    "acc_difference": "Difference",
+    "backbone_a": "Backbone",
+    "backbone_b": "Against",
+    "device_seconds": "Device seconds",
+    "favoured": "Higher mean",
     "high": "95 % to",
     "low": "95 % from",
-    "paper_acc": "paper",
+    "paper_acc": "Paper",
     "p25": "25th",
     "p50": "50th (median)",
     "p75": "75th",
     "p_holm": "p (Holm)",
     "p_value": "p",
     "rho": "ρ",
-    "significant_holm": "significant",
-    "size": "size (px)",
+    "significant_holm": "Significant",
+    "size": "Size (px)",
 }
 """Columns of frames, as readers see them; all others by their name."""
 
@@ -113,11 +113,15 @@ class Block:
 def list_block(caption: str, frame: pd.DataFrame, kinds: Mapping[str, Kind]) -> Block:
     """Return a block with a row for each row of a frame, and the columns that have a kind."""
     columns = [
-        Column(_TITLES.get(name, name.removeprefix("n_").replace("_", " ")), kind not in _WORDS)
+        Column(_TITLES.get(name) or _title(name), kind not in _WORDS)
         for name, kind in kinds.items()
     ]
     shown = [[_shown(value, kind) for value in frame[name]] for name, kind in kinds.items()]
     return Block(caption, columns, list(zip(*shown, strict=True)))
+
+
+def _title(name: str) -> str:
+    return name.removeprefix("n_").replace("_", " ").capitalize()
 
 
 def cross_block(

@@ -219,7 +219,7 @@ def _by_dataset(caption: str, frame: pd.DataFrame, cells: Mapping[tuple[str, str
     """Return a block of datasets × backbones."""
     rows = {name: (name,) for name in sorted(set(frame["dataset"]))}
     columns = {one: Column(label_of(one), True) for one in order_backbones(frame["backbone"])}
-    return cross_block(caption, [Column("dataset")], rows, columns, cells)
+    return cross_block(caption, [Column("Dataset")], rows, columns, cells)
 
 
 def _long(means: pd.DataFrame) -> pd.DataFrame:
