@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -211,11 +211,17 @@ class Claims:
                     _write(path, replace(worker, cause=cause, died=certain))
         return held
 
-    def tidy(self, finished: Callable[[str], bool]) -> None:
-        """Remove the files of dead workers, but for their claims on what is not finished."""
+    def tidy(self, finished: Collection[str]) -> None:
+        """Remove the files of dead workers, but for their claims on what is not finished.
+
+        Parameters
+        ----------
+        finished : collection of str
+            Ids of jobs.
+        """
         for kind in ("claims", "workers"):
             for path, worker, seen in self._files(kind):
-                over = kind == "workers" or finished(path.name.rpartition(".")[0])
+                over = kind == "workers" or path.name.rpartition(".")[0] in finished
                 if over and not self.is_alive(worker, seen):
                     path.unlink(missing_ok=True)
 

@@ -74,7 +74,7 @@ class Sweep:
         """
         tidy_runs(Path(self.place.runs))
         plan = self.plan()
-        self._tidy(plan)
+        self.claims.tidy(plan.ids("finished"))
         if retry_failed and plan.count("failed"):
             failed = self.claims.failed()
             for planned in plan.jobs:
@@ -126,7 +126,7 @@ class Sweep:
                     f"the workers have ended, and left {len(plan.cells)} cells of the grid as they "
                     f"were; {self.claims.folder / 'logs'} may tell why"
                 )
-        self._tidy(plan)
+        self.claims.tidy(plan.ids("finished"))
         return plan
 
     def _progress(self, plan: Plan) -> tuple[int, int, int]:
@@ -157,7 +157,3 @@ class Sweep:
         took = time.monotonic() - start
         self._due = start + max(_LOOK_EVERY_S, _PLAN_COSTS * took)
         return plan
-
-    def _tidy(self, plan: Plan) -> None:
-        finished = {planned.job.id for planned in plan.jobs if planned.state == "finished"}
-        self.claims.tidy(finished.__contains__)
