@@ -9,6 +9,7 @@ forgets what has failed.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -38,6 +39,8 @@ FOLDER = ".sweep"
 ATTEMPTS = 3
 """So many workers may die of a job."""
 _FILE_BYTES = 2048
+_NO_LINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
+"""What file systems without hard links answer."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,7 @@ class Claims:
 
     def __init__(self, runs: Path) -> None:
         self.folder = runs / FOLDER
+        self._ahead = self._ask_again = 0.0
 
     def prepare(self) -> None:
         """Make the folders.
@@ -175,7 +179,15 @@ class Claims:
             return False
         if worker.process and worker.process.startswith(_machine()):
             return _process(worker.pid) == worker.process
-        return clock_of(self.folder / "workers") - seen < SILENT_S
+        return self._now() - seen < SILENT_S
+
+    def _now(self) -> float:
+        """Return the time by the file system's clock, which is asked now and then."""
+        now = time.monotonic()
+        if now >= self._ask_again:
+            self._ahead = clock_of(self.folder / "workers") - now
+            self._ask_again = now + BEAT_S
+        return now + self._ahead
 
     def _files(self, kind: str) -> Iterator[tuple[Path, Worker, float]]:
         for path in sorted((self.folder / kind).glob("[!.]*")):
@@ -199,11 +211,17 @@ class Claims:
                     _write(path, replace(worker, cause=cause, died=certain))
         return held
 
-    def tidy(self, finished: Callable[[str], bool]) -> None:
-        """Remove the files of dead workers, but for their claims on what is not finished."""
+    def tidy(self, finished: Collection[str]) -> None:
+        """Remove the files of dead workers, but for their claims on what is not finished.
+
+        Parameters
+        ----------
+        finished : collection of str
+            Ids of jobs.
+        """
         for kind in ("claims", "workers"):
             for path, worker, seen in self._files(kind):
-                over = kind == "workers" or finished(path.name.rpartition(".")[0])
+                over = kind == "workers" or path.name.rpartition(".")[0] in finished
                 if over and not self.is_alive(worker, seen):
                     path.unlink(missing_ok=True)
 
@@ -336,7 +354,9 @@ class Claimant:
             with suppress(OSError):
                 return self._path.samefile(path)
             return False
-        except PermissionError:  # there are no hard links
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
             try:
                 _write(path, self._me, new=True)
             except FileExistsError:

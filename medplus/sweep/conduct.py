@@ -47,6 +47,7 @@ class Sweep:
         self.place = place
         self.claims = Claims(Path(place.runs))
         self._workers = workers
+        self._due = 0.0
 
     def plan(self) -> Plan:
         """Return what is finished and what is left, as the disk tells it now."""
@@ -73,7 +74,7 @@ class Sweep:
         """
         tidy_runs(Path(self.place.runs))
         plan = self.plan()
-        self._tidy(plan)
+        self.claims.tidy(plan.ids("finished"))
         if retry_failed and plan.count("failed"):
             failed = self.claims.failed()
             for planned in plan.jobs:
@@ -109,24 +110,29 @@ class Sweep:
         show(plan, self.running(plan))
         while plan.cells:
             if not self._any_free(plan):
-                time.sleep(_LOOK_EVERY_S)
+                time.sleep(max(self._due - time.monotonic(), 0))
                 plan = self._look(show)
                 continue
-            before = _ended(plan)
+            before = self._progress(plan)
             if not self._follow(engine, plan, show):
                 return plan  # it has let its workers go
             plan = self._look(show)
             until = time.monotonic() + _LATE_S
-            while plan.cells and _ended(plan) == before and time.monotonic() < until:
+            while plan.cells and self._progress(plan) == before and time.monotonic() < until:
                 time.sleep(_LOOK_EVERY_S)
                 plan = self._look(show)
-            if plan.cells and _ended(plan) == before and not self.running(plan):
+            if plan.cells and self._progress(plan) == before and not self.running(plan):
                 raise SweepError(
                     f"the workers have ended, and left {len(plan.cells)} cells of the grid as they "
                     f"were; {self.claims.folder / 'logs'} may tell why"
                 )
-        self._tidy(plan)
+        self.claims.tidy(plan.ids("finished"))
         return plan
+
+    def _progress(self, plan: Plan) -> tuple[int, int, int]:
+        """Return what changes with every job that ends, and with every worker that dies of one."""
+        deaths = self.claims.standing().deaths.values()
+        return plan.count("finished"), plan.count("failed"), sum(map(len, deaths))
 
     def _any_free(self, plan: Plan) -> bool:
         holders = self.claims.standing().holders
@@ -134,28 +140,20 @@ class Sweep:
 
     def _follow(self, engine: Engine, plan: Plan, show: Show) -> bool:
         """Let an engine start workers, and show what they do; tell whether it has followed them."""
-        followed, due = False, 0.0
+        followed = False
         most = sum(len(cell.jobs) for cell in plan.cells)
         # Closed at once where `show` is interrupted, so that the workers are, too.
         with closing(engine.run(self.grid, self.place, most)) as looks:
             for _ in looks:
                 followed = True
-                start = time.monotonic()
-                if start >= due:
+                if time.monotonic() >= self._due:
                     self._look(show)
-                    took = time.monotonic() - start
-                    due = start + max(_LOOK_EVERY_S, _PLAN_COSTS * took)
         return followed
 
     def _look(self, show: Show) -> Plan:
+        start = time.monotonic()
         plan = self.plan()
         show(plan, self.running(plan))
+        took = time.monotonic() - start
+        self._due = start + max(_LOOK_EVERY_S, _PLAN_COSTS * took)
         return plan
-
-    def _tidy(self, plan: Plan) -> None:
-        finished = {planned.job.id for planned in plan.jobs if planned.state == "finished"}
-        self.claims.tidy(finished.__contains__)
-
-
-def _ended(plan: Plan) -> tuple[int, int]:
-    return plan.count("finished"), plan.count("failed")

@@ -70,6 +70,10 @@ class Plan:
         """Return the number of jobs in a state."""
         return sum(planned.state == state for planned in self.jobs)
 
+    def ids(self, state: State) -> set[str]:
+        """Return the ids of the jobs in a state."""
+        return {planned.job.id for planned in self.jobs if planned.state == state}
+
     def missing_files(self, data_root: Path) -> list[Path]:
         """Return the files and folders of data that are missing, but that something left needs."""
         images = dict.fromkeys(cell.images for cell in self.cells)

@@ -80,6 +80,7 @@ class Worker:
                 plan = self._plan(self._grid)
                 took = time.monotonic() - start
                 if not plan.cells:
+                    self._claims.tidy(plan.ids("finished"))
                     return
                 if not self._go_through(plan, me, start + max(_PAUSE_S, took * _PLAN_COSTS)):
                     if not self._wait:

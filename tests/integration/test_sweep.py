@@ -89,6 +89,16 @@ def test_plan_run_and_plan_again(cli: Callable, grid: Path, here: None, leftover
     assert "nothing is left to do" in cli("sweep", grid, "--status").out
 
 
+def test_a_worker_by_itself_does_the_grid(cli: Callable, fails: Callable, grid: Path):
+    fails("sweep", grid, "--worker", "--workers", 2, code=2, says=("--worker is one worker",))
+
+    ran = cli("sweep", grid, "--worker", "--json")
+
+    assert ran.code == 0 and ran.document["totals"]["runs"] == N_RUNS
+    assert ran.err.count("finished ") == N_JOBS
+    assert cli("sweep", grid, "--worker").err == ""
+
+
 def test_feature_of_a_grid_is_what_is_extracted(cli: Callable, grid: Path, here: None):
     document = GRID.replace("pixels", "[test_vit, test_resnet]").replace("k: [1, 3]", "k: 1")
     document = document.replace("[toy.npz, other.npz]", "toy.npz").partition("  probe")[0]

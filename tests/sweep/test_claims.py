@@ -222,11 +222,11 @@ def test_worker_whose_job_was_taken_over_is_interrupted(claims: Claims):
 def test_tidying_removes_the_dead_but_for_their_attempts(claims: Claims, start: Start):
     process = start(n_jobs=2)
     claimed(process)
-    claims.tidy(lambda job_id: True)
+    claims.tidy({JOB.id, OTHER.id})
     assert len(list(claims.folder.rglob("claims/*"))) == 2  # it lives
     process.kill()
     process.wait()
-    claims.tidy(lambda job_id: job_id == OTHER.id)
+    claims.tidy({OTHER.id})
     assert [p.name for p in claims.folder.rglob("*") if p.is_file()] == [f"{JOB.id}.1"]
 
 
@@ -270,7 +270,7 @@ def test_no_folder_means_no_failures_and_no_holders(tmp_path: Path):
     claims = Claims(tmp_path / "none")
     assert (claims.failed(), claims.standing()) == (set(), module.Standing())
     claims.forget(JOB)
-    claims.tidy(lambda job_id: True)
+    claims.tidy({JOB.id})
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,17 +1,21 @@
-"""A plan in a few rows."""
+"""A plan in a few numbers: the work in rows, and every job's cost once, shared work by shares."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medplus.runs.record import RunRecord
 from medplus.spec import ExtractSpec
 from medplus.sweep.estimate import Estimator
 from medplus.sweep.job import Job
 from medplus.sweep.plan import Plan, PlannedJob
-from medplus.sweep.summary import WorkRow, summarise
+from medplus.sweep.summary import Totals, WorkRow, summarise, total_cost
+from tests.records import make_record
 
 KINDS = ("extract", "knn", "probe", "finetune")
 
@@ -25,10 +29,6 @@ def planned(
 
 def plan(*jobs: PlannedJob) -> Plan:
     return Plan(jobs, (), (), (), cast(Estimator, None))
-
-
-def test_empty_plan_has_no_rows():
-    assert summarise(plan()) == []
 
 
 def test_rows_count_jobs_runs_and_what_is_left():
@@ -76,3 +76,77 @@ def test_rows_add_up_to_the_plan(jobs):
     left = [job for job in jobs if job.state == "left"]
     assert sum(row.seconds_left for row in rows) == sum(job.seconds for job in left)
     assert sum(row.bytes_left for row in rows) == sum(job.nbytes for job in left)
+
+
+# --- costs ----------------------------------------------------------------------------------------
+
+
+def record(seconds: float, **cost: Any) -> RunRecord:
+    return make_record(seconds=seconds, cost=cost)
+
+
+@pytest.fixture(scope="module")
+def store(store_info) -> Callable[..., Any]:
+    return lambda **cost: store_info((3, 2, 2), 4).model_copy(update={"cost": cost})
+
+
+def done(records: Any = (), stores: Any = ()) -> Plan:
+    return Plan((), (), tuple(records), tuple(stores), cast(Estimator, None))
+
+
+def test_stores_and_runs_are_added(store):
+    totals = total_cost(
+        done(
+            [
+                record(2.0, device="CPU", device_seconds=3.0, energy_joules=5.0,
+                       peak_memory_bytes=70),
+                record(4.0, device="GPU", device_seconds=8.0, peak_device_memory_bytes=90,
+                       peak_memory_bytes=60),
+            ],
+            [store(seconds=1.0, device_seconds=1.5, energy_joules=2.0, device="GPU",
+                   peak_memory_bytes=50)],
+        )
+    )  # fmt: skip
+    assert totals == Totals(
+        stores=1, runs=2, seconds=7.0, device_seconds=12.5, energy_joules=7.0,
+        peak_memory_bytes=70, peak_device_memory_bytes=90, devices=("CPU", "GPU"),
+    )  # fmt: skip
+
+
+def test_energy_that_nobody_measured_is_not_zero(store):
+    assert total_cost(done([record(1.0)], [store(seconds=1.0)])).energy_joules is None
+    assert total_cost(done([record(1.0, energy_joules=0.0)])).energy_joules == 0.0
+
+
+def test_old_store_without_costs_counts_as_a_store(store):
+    totals = total_cost(done(stores=[store()]))
+    assert (totals.stores, totals.seconds, totals.devices) == (1, 0.0, ())
+
+
+def test_record_without_device_seconds_held_one_device_all_the_time():
+    assert total_cost(done([record(3.0)])).device_seconds == 3.0
+
+
+def test_peaks_are_not_divided():
+    assert total_cost(done([record(3.0, shared_by=3, peak_memory_bytes=9)])).peak_memory_bytes == 9
+
+
+GROUPS = st.lists(
+    st.tuples(st.integers(1, 5), st.floats(0, 1e5), st.floats(0, 1e5), st.floats(0, 1e5)),
+    max_size=6,
+)
+
+
+@given(groups=GROUPS)
+def test_runs_that_were_computed_together_cost_together_what_one_computation_did(groups):
+    """Oracle: the sum over computations, not over runs."""
+    records = [
+        record(s, shared_by=n, device_seconds=d, energy_joules=e)
+        for n, s, d, e in groups
+        for _ in range(n)
+    ]
+    totals = total_cost(done(records))
+    assert totals.runs == len(records)
+    assert totals.seconds == pytest.approx(sum(s for _, s, _, _ in groups))
+    assert totals.device_seconds == pytest.approx(sum(d for _, _, d, _ in groups))
+    assert (totals.energy_joules or 0) == pytest.approx(sum(e for _, _, _, e in groups))

@@ -199,5 +199,27 @@ def test_workers_that_do_nothing_end_the_sweep(new_sweep: Callable[..., Sweep]):
         new_sweep(1).run(Lazy(looks=1))
 
 
+def test_where_all_workers_have_died_others_are_started(
+    new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+):
+    """As at the end of an array of SLURM, which does not start its elements again."""
+    sweep = new_sweep(1)
+    started: list[int] = []
+
+    class Array(Here):
+        def run(self, grid: Grid, place: Place, most: int) -> Generator[None]:
+            started.append(most)
+            if len(started) > 1:
+                yield from super().run(grid, place, most)
+            with sweep.claims.as_worker("doomed") as worker:
+                if len(started) == 1:
+                    worker.claim(sweep.plan().jobs[0].job)
+                    sweep.claims.bury(lambda _: True, "its node was lost")
+                yield
+
+    assert sweep.run(Array()).count("finished") == 3
+    assert started == [3, 3]
+
+
 def test_an_engine_that_lets_go_ends_the_sweep(new_sweep: Callable[..., Sweep]):
     assert len(new_sweep(1).run(Lazy(looks=0)).cells) == 1
