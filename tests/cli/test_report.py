@@ -123,12 +123,12 @@ def test_real_heads(cli: Cli, tmp_path: Path, write_store: Callable[..., Any]) -
 def test_conditions_are_chosen(cli: Cli, tmp_path: Path) -> None:
     for dataset, k, acc in (("a", 11, 0.5), ("b", 11, 0.6), ("b", 5, 0.7)):
         write_record(tmp_path / "runs", "knn", dataset, acc=acc, k=k)
-    ran = cli("report", "runs", "--out", "out", "--json")
+    ran = cli("report", "runs", "--out", "out", "--tuned", "fixed", "--json")
     (left,) = read_table(tmp_path / "out" / "tables" / "unlike.csv")
 
     assert ran.document["left_out"] == 1
     assert (left["reason"], left["acc_mean"]) == ("k 5, not 11", "70.00")
-    ran = cli("report", "runs", "--out", "out", "--only", "k=5", "--json")
+    ran = cli("report", "runs", "--out", "out", "--tuned", "fixed", "--only", "k=5", "--json")
     assert (ran.document["cells"], ran.document["left_out"]) == (1, 0)
     assert "k 5" in ran.document["conditions"]["knn"]
     assert not (tmp_path / "out" / "tables" / "unlike.csv").exists()

@@ -13,6 +13,17 @@ _LONG = 30
 """Rows of a table that opens on demand only."""
 
 
+_NEEDS = {
+    "ranking": (3, 3),
+    "percentiles": (3, 2),
+    "pairwise": (6, 2),  # fewer datasets cannot give a p below 0.05
+    "comparisons": (6, 2),
+    "friedman": (3, 3),
+    "transfers": (3, 4),
+}
+"""Of sections that say nothing about less: the fewest datasets, and the fewest backbones."""
+
+
 @dataclass(frozen=True)
 class Section:
     """A part of the page with a heading.
@@ -54,7 +65,11 @@ class Section:
 def sections(analysis: Analysis, tables: Mapping[str, Table]) -> list[Section]:
     """Return the sections for which there is something to say, in the order of the page."""
     found = []
+    have = (analysis.cells["dataset"].nunique(), analysis.cells["backbone"].nunique())
     for one in _sections(analysis):
+        needs = _NEEDS.get(one.id, (1, 1))
+        if have[0] < needs[0] or have[1] < needs[1]:
+            continue
         shown = [tables[name] for name in one.names if name in tables and len(tables[name].frame)]
         blocks = tuple(block for table in shown for block in table.blocks)
         notes = tuple(dict.fromkeys(n.text for n in analysis.notes if n.where == one.id))

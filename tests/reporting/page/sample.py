@@ -52,9 +52,11 @@ def of_runs(
 ) -> Analysis:
     """A small, partial grid with all that runs have and the paper lacks."""
     rows = []
-    for d, name in enumerate(("pneumoniamnist", "retinamnist", dataset)):
+    names = ("pneumoniamnist", "retinamnist", "bloodmnist", "dermamnist", "octmnist", dataset)
+    networks = ("resnet18", "vit_base_patch16_224.dino", "vgg16", backbone)
+    for d, name in enumerate(names):
         for p, protocol in enumerate(("probe", "knn")):
-            for b, network in enumerate(("resnet18", "vit_base_patch16_224.dino", backbone)):
+            for b, network in enumerate(networks):
                 for size in (28, 64):
                     if name == dataset and network == "resnet18" and size == 64:
                         continue  # a hole

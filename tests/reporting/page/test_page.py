@@ -143,7 +143,7 @@ def test_the_three_uncertainties_stand_in_three_tables(runs):
     assert [c.split(":")[0] for c in captions] == [
         "Over seeds", "Over datasets", "Over test samples",
     ]  # fmt: skip
-    assert [len(runs.table(c)) for c in captions] == [17, 10, 34]
+    assert [len(runs.table(c)) for c in captions] == [47, 14, 94]
 
 
 # ---- What a reader must know ----
@@ -169,7 +169,7 @@ def test_runs_are_traced_and_linked_where_links_are_known():
     found = [item for row in board["rows"] for item in row.get("runs", ())]
     assert [run, "../runs/word/breastmnist-probe-0"] in found
     assert ["runs/word/breastmnist-probe-1", None] in found
-    assert len(found) == 34 * 3
+    assert len(found) == 94 * 3
 
 
 def test_files_are_linked_only_where_they_are():
