@@ -32,6 +32,7 @@ _FOREIGN = {
     "system volume information",
 }  # fmt: skip
 _MASK_NAME = re.compile(r"[ _-]+(mask|segmentation|seg|annotation)s?([ _-]?\d+)?$", re.IGNORECASE)
+_MASK_WORD = re.compile(r"mask|seg|annotation|ground|gt", re.IGNORECASE)
 _MASK_FOLDERS = {"mask", "masks", "segmentation", "segmentations", "annotation", "annotations",
                  "groundtruth", "ground_truth", "gt"}  # fmt: skip
 _IMAGE_FOLDERS = {"image", "images", "img", "imgs", "scan", "scans", "photo", "photos", "frames"}
@@ -118,13 +119,14 @@ def find_files(root: Path) -> Found:
         a name is not valid Unicode.
     """
     inside = root.resolve()
+    start = len(os.path.join(root, ""))  # noqa: PTH118
     files: list[File] = []
     folders: list[str] = []
     foreign, others = Counter[str](), Counter[str]()
     links, odd = [], []
     for entry in _walk(root):
-        path = Path(entry.path).relative_to(root).as_posix()
-        suffix = PurePosixPath(entry.name).suffix.lower()
+        path = entry.path[start:].replace(os.sep, "/")
+        suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - of ten thousands of files
         if entry.is_dir(follow_symlinks=False):
             if _is_foreign(entry):
                 foreign[entry.name] += 1
@@ -219,7 +221,10 @@ def _begins_as_dicom(path: str) -> bool:
 
 def _masks(paths: set[str], folders: set[str]) -> set[str]:
     """Return the images that are masks of others: ``x_mask.png`` by ``x.png``, masks by images."""
-    stems = {str(PurePosixPath(path).with_suffix("")) for path in paths}
+    suspects = {path for path in paths if _MASK_WORD.search(path)}
+    if not suspects:
+        return set()
+    stems = {path.rpartition(".")[0] for path in paths}
     by_parent: dict[str, set[str]] = {}
     for folder in folders:
         place = PurePosixPath(folder)
@@ -231,7 +236,7 @@ def _masks(paths: set[str], folders: set[str]) -> set[str]:
         and by_parent[str(PurePosixPath(folder).parent)] & _IMAGE_FOLDERS
     }
     found = set()
-    for path in paths:
+    for path in suspects:
         place = PurePosixPath(path)
         match = _MASK_NAME.search(place.stem)
         twin = match and str(place.with_name(place.stem[: match.start()]))
