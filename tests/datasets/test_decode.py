@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -198,3 +199,74 @@ def test_content_does_not_depend_on_the_format(save):
     contents = {read(save(f"a/x.{end}", GREY), reading, True)[1] for end in ("png", "bmp", "tif")}
     assert len(contents) == 1
     assert read(save("a/y.png", GREY.T), reading, True)[1] not in contents
+
+
+@pytest.mark.parametrize("ending", ["webp", "jp2"])
+def test_webp_and_jpeg_2000_without_loss_keep_every_pixel(save, ending):
+    options = {"lossless": True} if ending == "webp" else {"irreversible": False}
+    np.testing.assert_array_equal(pixels(save(f"a/x.{ending}", RGB, **options)), RGB)
+
+
+def test_of_a_cameras_two_pictures_the_first_is_read(save):
+    second = Image.fromarray(255 - RGB)
+    path = save("a/x.jpg", RGB, format="MPO", save_all=True, append_images=[second], quality=95)
+    plain = save("a/y.jpg", RGB, quality=95)
+    np.testing.assert_array_equal(pixels(path), pixels(plain))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_uncompressed_tiffs_are_turned_as_they_say(save, orientation):
+    wide = RNG.integers(0, 256, (6, 10), dtype=np.uint8)
+    path = save("a/x.tif", wide, tiffinfo={274: orientation})
+    turned = {
+        1: wide, 2: wide[:, ::-1], 3: wide[::-1, ::-1], 4: wide[::-1], 5: wide.T,
+        6: np.rot90(wide, -1), 7: wide[::-1, ::-1].T, 8: np.rot90(wide),
+    }[orientation]  # fmt: skip
+    reading = Reading(10, "pad", "auto", None)
+    found, _ = read(path, reading, grey=True)
+    rows, columns = turned.shape
+    top, left = (10 - rows) // 2, (10 - columns) // 2
+    np.testing.assert_array_equal(found[top : top + rows, left : left + columns], turned)
+
+
+def tiff_of(values):
+    """Write a baseline TIFF by hand: Pillow has no mode for signed bytes and 32 bits unsigned."""
+    formats = {"u": 1, "i": 2}
+    entries = [
+        (256, 3, values.shape[1]), (257, 3, values.shape[0]), (258, 3, 8 * values.itemsize),
+        (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1), (278, 3, values.shape[0]),
+        (279, 4, values.nbytes), (339, 3, formats[values.dtype.kind]),
+    ]  # fmt: skip
+    body = values.tobytes()
+    directory = struct.pack("<H", len(entries))
+    for tag, kind, value in entries:
+        packed = struct.pack("<HH", value, 0) if kind == 3 else struct.pack("<I", value)
+        directory += struct.pack("<HHI", tag, kind, 1) + packed
+    return struct.pack("<2sHI", b"II", 42, 8 + len(body)) + body + directory + bytes(4)
+
+
+def test_signed_bytes_and_32_bits_without_a_sign_are_read_as_they_are(tmp_path):
+    signed = np.arange(-128, 128, dtype=np.int8).reshape(16, 16)
+    path = tmp_path / "x.tif"
+    path.write_bytes(tiff_of(signed))
+    np.testing.assert_array_equal(pixels(path, 16), signed.astype(int) + 128)
+    large = np.linspace(0, 2**32 - 1, 256).astype(np.uint32).reshape(16, 16)
+    path.write_bytes(tiff_of(large))
+    expected = np.rint(large / (2**32 - 1) * 255)
+    np.testing.assert_array_equal(pixels(path, 16, value_range=(0.0, 2.0**32 - 1)), expected)
+
+
+def test_a_value_range_for_16_bits_of_colour_is_refused(tmp_path):
+    def chunk(kind, body):
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    rows = b"".join(b"\0" + bytes(6 * 4) for _ in range(4))
+    header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    path = tmp_path / "x.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+                     + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))  # fmt: skip
+    assert pixels(path, 4).shape == (4, 4, 3)
+    with pytest.raises(ImageFaultError, match="16 bits of colour"):
+        pixels(path, 4, value_range=(0.0, 4095.0))

@@ -169,3 +169,43 @@ def test_every_file_of_pydicom_is_read_or_refused():
             read_well += 1
             assert image.shape == ((16, 16, 3) if found.colour else (16, 16))
     assert read_well >= 30
+
+
+def test_padding_counts_neither_as_black_nor_as_white(make):
+    values = VALUES.copy()
+    values[:2] = -20000
+    found = dicom.read(make(values, PixelPaddingValue=-20000), None)
+    inside = values[2:]
+    expected = np.rint((inside - inside.min()) / np.ptp(inside) * 255)
+    np.testing.assert_array_equal(found[2:], expected)
+    assert (found[:2] == 0).all()
+
+
+def test_what_an_enhanced_file_says_of_its_frame_counts(make):
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+
+    transform, window, group = Dataset(), Dataset(), Dataset()
+    transform.RescaleSlope, transform.RescaleIntercept = 2, -100
+    window.WindowCenter, window.WindowWidth = 40, 400
+    group.PixelValueTransformationSequence = Sequence([transform])
+    group.FrameVOILUTSequence = Sequence([window])
+    enhanced = dicom.read(make(VALUES, SharedFunctionalGroupsSequence=Sequence([group])), None)
+    plain = make(VALUES, RescaleSlope=2, RescaleIntercept=-100, WindowCenter=40, WindowWidth=400)
+    np.testing.assert_array_equal(enhanced, dicom.read(plain, None))
+
+
+def test_files_without_an_ending_are_read_and_patients_kept_together(make, tmp_path):
+    rng = np.random.default_rng(0)
+    for patient in range(8):
+        for scan in range(3):
+            values = rng.integers(-99, 99, (8, 8)).astype(np.int16)
+            made = make(values, PatientID=f"P{patient}")
+            target = tmp_path / f"scans/{'ab'[patient % 2]}/IM-{patient}-{scan}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            made.rename(target)
+    data = load_dataset(str(tmp_path / "scans"), 8)
+    assert sum(len(split) for split in data.splits.values()) == 24
+    assert "8 groups by 'PatientID'" in data.card.groups
+    where = [{name.split("-")[1] for name in split.names} for split in data.splits.values()]
+    assert not (where[0] & where[1] or where[0] & where[2] or where[1] & where[2])
