@@ -97,6 +97,7 @@ def test_a_job_that_kills_three_workers_has_failed_and_the_rest_goes_on(
 
     plan = sweep.run(LocalEngine(1), Disturbance(kill, times=3))
 
+    assert [note.traceback for note in sweep.claims.failures().values()] == []
     assert (plan.count("finished"), plan.count("failed")) == (2, 1)
     [failed] = [planned.job for planned in plan.jobs if planned.state == "failed"]
     failure = sweep.claims.failure(failed)
