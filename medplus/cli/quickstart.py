@@ -53,6 +53,7 @@ def quickstart(output: Output, out: Path, samples: int, device: str) -> None:
 
 
 def _show(done: Quickstart) -> None:
+    from medplus.cli.report import show_verdicts
     from medplus.cli.tables import Column, make_console, percent, print_rows
 
     console = make_console()
@@ -72,6 +73,8 @@ def _show(done: Quickstart) -> None:
         ),
         (Column("probe AUC", right=True), lambda row: percent(row.probe_auc)),
     )
+    click.echo()
+    show_verdicts(done.report.analysis.verdicts[-1:])
     root, run, frozen = done.root, done.finetuned, done.frozen
     name = run.backbone if run.weights != "none" else "resnet18"
     was = f" (frozen, with a probe: {percent(frozen.probe_acc)})" if frozen else ""
@@ -94,6 +97,8 @@ Where it lies ({done.seconds:.0f} s)
 
 Next, on real data
   medplus download breastmnist
+  medplus compare breastmnist                 or a folder of your images: from data to a verdict
+or step by step
   medplus extract --dataset breastmnist --size 28 --backbone {name}
   medplus knn     --dataset breastmnist --size 28 --backbone {name} --k 1,5,11
   medplus probe   --dataset breastmnist --size 28 --backbone {name} --recipe grid
