@@ -65,8 +65,8 @@ def new_folder(path: Path) -> Iterator[Path]:
 def temporary_folder(path: Path) -> Iterator[Path]:
     """Make a folder beside `path`, removed when the block ends; `remove_leftovers` knows it."""
     temporary = path.with_name(f".{path.name}{_MARK}{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    temporary.mkdir()
     try:
+        temporary.mkdir()  # within, since an interrupt may come as soon as it is there
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
