@@ -162,8 +162,11 @@ def verdicts_on(runs: pd.DataFrame) -> list[Verdict]:
     found: dict[str, list[Candidate]] = {}
     baselines: dict[str, float | None] = {}
     for dataset, rows in runs.groupby("dataset", sort=True):
-        newest = rows.sort_values("created")["digests"].map(lambda d: d[0]).iloc[-1]
-        rows_of_newest = rows[rows["digests"].map(lambda d, newest=newest: d[0] == newest)]
+        # Images of another size are other images; of those under one name, the newest count.
+        images = rows["digests"].map(lambda digests: str(digests[0]))
+        by_age = rows.assign(images=images).sort_values("created")
+        newest = by_age.groupby("size")["images"].transform("last")
+        rows_of_newest = by_age[by_age["images"] == newest]
         candidates = _candidates(rows_of_newest)
         if candidates:
             found[str(dataset)] = candidates
@@ -373,12 +376,16 @@ def _percent(share: float) -> str:
 def _on_the_best(verdict: Verdict) -> list[str]:
     best = verdict.best
     low, high = (_percent(end) for end in best.test_acc_ci95)
-    over = "test images" if verdict.dataset != ALL else "datasets"
     seeds = f", mean of {best.n_seeds} seeds" if best.n_seeds > 1 else ""
     scored = (
         f"Test ACC {_percent(best.test_acc)}, 95 % interval {low} to {high} ({verdict.n_test:,} "
-        f"{over}{seeds})."
+        f"test images{seeds})."
     )
+    if verdict.dataset == ALL:
+        scored = (
+            f"Mean test ACC over {verdict.n_test} datasets {_percent(best.test_acc)} "
+            f"({_percent(best.hits.min())} to {_percent(best.hits.max())}{seeds})."
+        )
     told = [f"Only {best.name} was tried. {scored}"]
     if verdict.n_candidates > 1:
         told = [
@@ -387,7 +394,8 @@ def _on_the_best(verdict: Verdict) -> list[str]:
         ]
     if verdict.baseline_acc is not None:
         gain = best.test_acc - verdict.baseline_acc
-        if best.test_acc_ci95[0] <= verdict.baseline_acc:
+        reached = best.test_acc if verdict.dataset == ALL else best.test_acc_ci95[0]
+        if reached <= verdict.baseline_acc:
             told.append(
                 f"It cannot be told from always saying the most frequent class "
                 f"({_percent(verdict.baseline_acc)}): do not rely on it."

@@ -82,6 +82,20 @@ def test_several_datasets_have_a_verdict_over_all(verdicts):
     assert over_all.n_test == 3
 
 
+def test_every_size_is_a_candidate_although_its_images_have_another_digest(verdicts):
+    small = {"size": 28, "dataset_digest": "1" * 64, "created": "2026-01-01T00:00:00Z"}
+    large = {"size": 64, "dataset_digest": "2" * 64, "created": "2026-01-02T00:00:00Z"}
+    [verdict] = verdicts(("a", 90, 90, small), ("a", 70, 70, large))
+    assert (verdict.n_candidates, verdict.best.size) == (2, 28)
+
+
+def test_images_that_were_replaced_take_no_part(verdicts):
+    old = {"dataset_digest": "1" * 64, "created": "2026-01-01T00:00:00Z"}
+    new = {"dataset_digest": "2" * 64, "created": "2026-01-02T00:00:00Z"}
+    [verdict] = verdicts(("a", 90, 90, old), ("b", 70, 70, new))
+    assert (verdict.n_candidates, verdict.best.backbone) == (1, "b")
+
+
 @pytest.mark.parametrize(("right", "n"), [(0, 20), (50, 50), (99, 100), (7, 12)])
 def test_wilsons_interval_is_scipys(right, n):
     expected = stats.binomtest(right, n).proportion_ci(0.95, method="wilson")
