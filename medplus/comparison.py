@@ -131,6 +131,13 @@ def compare(
     root = Path(out)
     _check_protocols(protocols)
     names = list(sources.expand([datasets] if isinstance(datasets, str) else datasets))
+    for name in names:
+        place = sources.path(sources.resolve(name, group_column)).resolve()
+        if place.is_dir() and root.resolve().is_relative_to(place):
+            raise UsageError(
+                f"--out {root} lies in the dataset's folder {place}, where its pictures would be "
+                "taken for images; name another"
+            )
     networks = list(expand(backbones)) if backbones else default_backbones(weights)
     specs = [
         ExtractSpec(name, size, network, weights if network != PIXELS else None, fit,

@@ -10,6 +10,7 @@ from PIL import Image
 
 from medplus.comparison import compare, default_sizes
 from medplus.datasets.sources import resolve
+from medplus.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("fast_disk")
 
@@ -59,6 +60,12 @@ def test_the_command_line_says_the_verdict_and_has_it_as_json(folder, tmp_path, 
     document = cli(*words, "--json").document
     assert json.dumps(document["verdict"][0]["best"]["backbone"]) == '"pixels"'
     assert cli(*words, "--budget", "soon").code == 2
+
+
+def test_results_do_not_go_among_the_images(folder):
+    with pytest.raises(UsageError, match="lies in the dataset's folder"):
+        compare(str(folder), ["pixels"], [8], out=folder / "out")
+    assert not (folder / "out").exists()
 
 
 @pytest.mark.parametrize(("side", "sizes"), [(20, [28]), (40, [28]), (100, [64]), (300, [64, 224])])
