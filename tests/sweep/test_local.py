@@ -87,6 +87,7 @@ def test_a_killed_worker_is_replaced_and_every_run_is_made_once(
     assert logs.count("begins in process") == 3 + 2 and logs.count("has finished") == 3
 
 
+@pytest.mark.extensive
 def test_a_job_that_kills_three_workers_has_failed_and_the_rest_goes_on(
     new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
 ):

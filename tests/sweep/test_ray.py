@@ -63,6 +63,7 @@ def test_every_run_is_made_once_though_a_worker_and_a_node_are_lost(
     cluster.add_node(**NODE)
 
 
+@pytest.mark.extensive
 def test_an_interrupt_lets_the_workers_save(cluster: Cluster, new_sweep: Make) -> None:
     def press_ctrl_c(pid: int) -> None:
         raise KeyboardInterrupt
