@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from medplus.backbones.catalog import PAPER
 from medplus.backbones.inference import Embedder
@@ -20,6 +21,7 @@ from medplus.embeddings.extract import Extraction, extract_all
 from medplus.errors import MedplusError, UsageError
 from medplus.heads.knn import knn
 from medplus.heads.probe import probe
+from medplus.naming import duration
 from medplus.progress import Progress, silent
 from medplus.reporting.report import Report, report
 from medplus.reporting.verdict import Verdict
@@ -36,7 +38,7 @@ _FOLDER_SIZES = (64, 224)
 _HEADERS = 200
 _TIMED = 8
 _TUNING = 3.0
-"""Passes over train per second of a forward that a fine-tuning epoch takes: forward and twice."""
+"""Forwards that an epoch of fine-tuning takes the time of: one, and twice that for backward."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def compare(
     expected = sum(job.seconds for job in jobs)
     tell(
         f"{len(names)} dataset{'s' * (len(names) > 1)}, {', '.join(networks)}; "
-        f"{len(specs)} embeddings in about {_duration(expected)}, heads in seconds each → {root}"
+        f"{len(specs)} embeddings in about {duration(expected)}, heads in seconds each → {root}"
     )
     extractions: list[Extraction] = []
     records: list[RunRecord] = []
@@ -189,7 +191,11 @@ def compare(
     for name in left:
         tell(f"left out, since the budget does not reach: {name}")
     written = report(
-        root / "runs", root / "report", tuned="val", title=f"Comparison on {', '.join(names)}"
+        root / "runs",
+        root / "report",
+        tuned="val",
+        only=[("dataset", name) for name in dict.fromkeys(r.dataset for r in records)],
+        title=f"Comparison on {', '.join(names)}",
     )
     return Comparison(extractions, records, written, tuple(left), time.perf_counter() - start)
 
@@ -250,13 +256,14 @@ def _plan(
 ) -> list[_Job]:
     """Return what there is to do, the cheapest first: it tells most for its time."""
     heads = tuple(name for name in protocols if name != "finetune")
-    per_image: dict[tuple[str, str | None, Fit | None], float] = {}
+    per_image: dict[tuple[Any, ...], float] = {}
     jobs = []
     for spec in specs:
         outline = sources.describe(
             sources.resolve(spec.dataset, spec.group_column), spec.size, data_root
         )
-        what = (spec.backbone, spec.weights, spec.fit)
+        native = outline.size if spec.fit == "native" else None
+        what = (spec.backbone, spec.weights, spec.fit, native)
         if what not in per_image:
             per_image[what] = _seconds_per_image(spec, outline.size, device)
         seconds = per_image[what] * sum(outline.n_samples.values())
@@ -284,9 +291,3 @@ def _seconds_per_image(spec: ExtractSpec, size: int, device: str) -> float:
     start = time.perf_counter()
     embedder(images)
     return (time.perf_counter() - start) / _TIMED
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""Names as files and folders and a terminal take them, and sizes in words."""
+"""Names as files and folders and a terminal take them, and sizes and times in words."""
 
 from __future__ import annotations
 
@@ -31,3 +31,20 @@ def in_bytes(n: float) -> str:
             return f"{n:.0f} {unit}" if n >= 10 or unit == "B" else f"{n:.1f} {unit}"
         n /= 1000
     return f"{n:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words: ``12 s``, ``3 min``, ``2.5 h``, ``4.1 days``.
+
+    >>> [duration(s) for s in (0.42, 12, 200, 9000, 355_000)]
+    ['0.4 s', '12 s', '3 min', '2.5 h', '4.1 days']
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"

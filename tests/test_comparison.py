@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -60,6 +61,14 @@ def test_the_command_line_says_the_verdict_and_has_it_as_json(folder, tmp_path, 
     document = cli(*words, "--json").document
     assert json.dumps(document["verdict"][0]["best"]["backbone"]) == '"pixels"'
     assert cli(*words, "--budget", "soon").code == 2
+
+
+def test_an_earlier_comparison_in_the_same_folder_takes_no_part(folder, tmp_path):
+    options = {"backbones": ["pixels"], "sizes": [8], "out": tmp_path / "out", "device": "cpu"}
+    compare(str(folder), **options)
+    other = folder.with_name("other")
+    shutil.copytree(folder, other, ignore=shutil.ignore_patterns(".medplus-cache"))
+    assert [verdict.dataset for verdict in compare(str(other), **options).verdicts] == ["other"]
 
 
 def test_results_do_not_go_among_the_images(folder):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from medplus.cli.tables import Column, make_console, print_table
-from medplus.naming import in_bytes
+from medplus.naming import duration, in_bytes
 from medplus.sweep.plan import Plan
-from medplus.sweep.view import duration
 
 
 def show_plan(plan: Plan, document: dict[str, Any], workers: int) -> None:

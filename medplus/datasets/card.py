@@ -202,7 +202,8 @@ def copies(
                      for _ in range(sum(splits[i] == split for i in rows) - 1))  # fmt: skip
     if within:
         told = ", ".join(f"{n:,} in {split}" for split, n in sorted(within.items(), key=str))
-        first = [" = ".join(names[i] for i in rows[:2]) for rows in clusters]
+        pairs = ([i for i in rows if splits[i] == split] for rows in clusters for split in within)
+        first = [" = ".join(names[i] for i in rows[:2]) for rows in pairs if len(rows) > 1]
         warnings.append(f"images that repeat another of their split: {told} {some(first)}")
     return warnings
 

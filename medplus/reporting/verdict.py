@@ -14,6 +14,7 @@ import pandas as pd
 
 from medplus.errors import MedplusError
 from medplus.metrics import check, resample_counts
+from medplus.naming import duration
 from medplus.reporting.palette import PROTOCOL_LABELS
 from medplus.reporting.runs import describe
 from medplus.reporting.select import best_on_val
@@ -180,33 +181,24 @@ def verdicts_on(runs: pd.DataFrame) -> list[Verdict]:
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a proportion.
+    """Return Wilson's 95 % interval of a proportion, which may be a mean of several.
 
     Examples
     --------
     >>> low, high = wilson(1.0, 50)
-    >>> round(low, 3), high
+    >>> round(low, 3), round(high, 3)
     (0.929, 1.0)
     """
-    spread = _Z * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n * n))
-    middle = share + _Z**2 / (2 * n)
-    scale = 1 + _Z**2 / n
-    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(share * n, n, method="wilson")
+    return max(0.0, float(low)), min(1.0, float(high))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for their number by Holm's step-down method.
+def _holm(p_values: Sequence[float]) -> list[float]:
+    from statsmodels.stats.multitest import multipletests
 
-    Examples
-    --------
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
-    """
-    adjusted = [0.0] * len(p_values)
-    highest = 0.0
-    for rank, i in enumerate(np.argsort(p_values)):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = highest
+    adjusted: list[float] = multipletests(p_values, method="holm")[1].tolist() if p_values else []
     return adjusted
 
 
@@ -293,7 +285,7 @@ def _on_images(dataset: str, candidates: list[Candidate], baseline: float | None
     resampled = np.concatenate([gaps @ counts.astype(np.float64) for counts in blocks], axis=1) / n
     resampled = np.round(resampled, 12)
     fewer = np.minimum((resampled <= 0).sum(1), (resampled >= 0).sum(1))
-    p_values = holm(np.minimum(1, 2 * (1 + fewer) / (1 + _RESAMPLES)).tolist())
+    p_values = _holm(np.minimum(1, 2 * (1 + fewer) / (1 + _RESAMPLES)).tolist())
     spread = float(gaps.std(axis=1, ddof=1).min()) if len(gaps) and n > 1 else 0.0
     return _verdict(dataset, best, others, p_values, baseline, n, spread)
 
@@ -338,7 +330,7 @@ def _over(
     p_values = [1.0] * len(others)
     if n >= _FEWEST_DATASETS:
         tests = [stats.ttest_1samp(gap, 0).pvalue if gap.any() else 1.0 for gap in gaps]
-        p_values = holm([1.0 if math.isnan(p) else float(p) for p in tests])
+        p_values = _holm([1.0 if math.isnan(p) else float(p) for p in tests])
     known = [value for value in baselines.values() if value is not None]
     baseline = float(np.mean(known)) if len(known) == n else None
     return _verdict(ALL, best, others, p_values, baseline, n, spread)
@@ -449,11 +441,11 @@ def _on_the_cost(verdict: Verdict) -> list[str]:
     if cheapest is best:
         if not verdict.not_distinguishable:
             return []
-        return [f"It is also the cheapest of these ({best.device_seconds:.3g} s)."]
+        return [f"It is also the cheapest of these ({duration(best.device_seconds)})."]
     share = best.device_seconds / max(cheapest.device_seconds, 1e-9)
     return [
-        f"The cheapest of these is {cheapest.name}: {cheapest.device_seconds:.3g} s against "
-        f"{best.device_seconds:.3g} s, {share:.1f} times cheaper."
+        f"The cheapest of these is {cheapest.name}: {duration(cheapest.device_seconds)} against "
+        f"{duration(best.device_seconds)}, {share:.1f} times cheaper."
     ]
 
 

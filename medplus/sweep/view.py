@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from medplus.naming import printable
+from medplus.naming import duration, printable
 from medplus.sweep.plan import Plan
 
 if TYPE_CHECKING:
@@ -15,23 +15,6 @@ if TYPE_CHECKING:
     from medplus.sweep.conduct import Running
 
 _REFRESH_PER_S = 4
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words: ``12 s``, ``3 min``, ``2.5 h``, ``4.1 days``.
-
-    >>> [duration(s) for s in (0.42, 12, 200, 9000, 355_000)]
-    ['0.4 s', '12 s', '3 min', '2.5 h', '4.1 days']
-    """
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 2 * 3600:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 48 * 3600:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86400:.1f} days"
 
 
 class View:

@@ -255,7 +255,9 @@ def test_copies_are_counted_across_splits_and_classes_and_within():
                   [[0], [0], [0], [1], [1], [1], [1]], list("abcdefg"))  # fmt: skip
     assert told[0].startswith("1 image of test has the same content as one of train (b)")
     assert told[1].startswith("2 images of the same content have different labels (c, d)")
-    assert told[2].startswith("images that repeat another of their split: 1 in train, 1 in val")
+    assert told[2].startswith(
+        "images that repeat another of their split: 1 in train, 1 in val (c = d, e = f)"
+    )
 
 
 def test_copies_in_a_file_are_named(write_npz, make_arrays):

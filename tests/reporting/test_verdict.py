@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from medplus.reporting.runs import read_runs
-from medplus.reporting.verdict import holm, verdicts_on, wilson
+from medplus.reporting.verdict import verdicts_on, wilson
 from medplus.runs.ledger import save_run
 from tests.records import make_record
 
@@ -100,12 +100,6 @@ def test_images_that_were_replaced_take_no_part(verdicts):
 def test_wilsons_interval_is_scipys(right, n):
     expected = stats.binomtest(right, n).proportion_ci(0.95, method="wilson")
     assert wilson(right / n, n) == pytest.approx((expected.low, expected.high), abs=1e-6)
-
-
-def test_holm_is_statsmodels():
-    multitest = pytest.importorskip("statsmodels.stats.multitest")
-    p = np.random.default_rng(0).uniform(0, 0.2, 9)
-    assert holm(p.tolist()) == pytest.approx(multitest.multipletests(p, method="holm")[1].tolist())
 
 
 def test_wilsons_interval_covers_near_1_where_the_bootstrap_does_not():

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from medplus.naming import duration
 from medplus.spec import ExtractSpec
 from medplus.sweep.claims import Worker
 from medplus.sweep.conduct import Running
 from medplus.sweep.job import Cell, Job
 from medplus.sweep.plan import Plan, PlannedJob
-from medplus.sweep.view import View, duration
+from medplus.sweep.view import View
 
 BEFORE = PlannedJob(
     Job("knn", ExtractSpec("breastmnist", 28, "resnet18", "none"), {}, 1), "finished", 1
