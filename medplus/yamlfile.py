@@ -86,7 +86,7 @@ def _loader(text: str) -> Any:
             if self.copied > _MOST_COPIED:
                 raise _invalid(node, "merges of too many keys")
 
-        def construct_scalar(self, node: yaml.ScalarNode) -> str:
+        def construct_scalar(self, node: Any) -> str:
             if node.tag == _INTEGER and len(node.value) > _MOST_DIGITS:
                 raise _invalid(node, "a number of too many digits")
             node.value.encode()  # half of a surrogate pair, which no file can hold: a ValueError

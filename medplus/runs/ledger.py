@@ -84,32 +84,13 @@ def claim_runs(folders: Iterable[Path]) -> Iterator[None]:
     MedplusError
         If a folder cannot be written.
     """
-    # In one order, or two processes that want the same runs would wait for one another.
-    claimed = sorted(set(folders))
-    new = {parent for folder in claimed for parent in folder.parents if not parent.exists()}
     with ExitStack() as claims:
-        for parent in sorted(new):
-            claims.callback(_remove_if_empty, parent)  # the innermost first
-        for folder in claimed:
-            _claim(folder, claims)
+        # In one order, or two processes that want the same runs would wait for one another.
+        for folder in sorted(set(folders)):
+            with _explained(folder):
+                folder.parent.mkdir(parents=True, exist_ok=True)
+            claims.enter_context(hold_run(folder, _CLAIM_TIMEOUT_S))
         yield
-
-
-def _claim(folder: Path, claims: ExitStack) -> None:
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        claims.enter_context(hold_run(folder, _CLAIM_TIMEOUT_S))
-    except OSError as error:
-        raise _unwritable(folder, error, _REMEDY) from error
-    except MedplusError:
-        if folder.parent.exists():
-            raise
-        _claim(folder, claims)  # another process has just removed the folder that it left empty
-
-
-def _remove_if_empty(folder: Path) -> None:
-    with suppress(OSError):
-        folder.rmdir()
 
 
 @contextmanager
@@ -167,15 +148,14 @@ def save_run(
         If the folder cannot be written.
     """
     folder = Path(record.path)
-    try:
-        with _explained(folder, remedy), atomic.new_folder(folder) as temporary:
-            if head is not None:
-                _write_head(temporary / HEAD_FILE, head)
-            _write_results(temporary, record, predictions)
-            if overwrite and folder.exists():
-                atomic.remove_folder(folder)  # only now: a failure above costs nothing
-    except FileExistsError:
-        return  # another process finished the same run; its result is as good
+    # Where another process finished the same run, its result is as good.
+    already = suppress(FileExistsError)
+    with _explained(folder, remedy), already, atomic.new_folder(folder) as temporary:
+        if head is not None:
+            _write_head(temporary / HEAD_FILE, head)
+        _write_results(temporary, record, predictions)
+        if overwrite and folder.exists():
+            atomic.remove_folder(folder)  # only now: a failure above costs nothing
 
 
 def _write_head(path: Path, head: Mapping[str, np.ndarray]) -> None:
@@ -231,8 +211,7 @@ def adopt_run(partial: Path, folder: Path, drop: str | None = None) -> RunRecord
         If the folder cannot be written.
     """
     try:
-        if find_run(partial) is None:
-            return None
+        read_record(partial)
     except RunError:
         return None
     with _explained(folder):
@@ -272,14 +251,10 @@ def _checksum(content: bytes) -> str:
 def _explained(folder: Path, remedy: str = _REMEDY) -> Iterator[None]:
     try:
         yield
-    except FileExistsError:
-        raise
     except OSError as error:
-        raise _unwritable(folder, error, remedy) from error
-
-
-def _unwritable(folder: Path, error: OSError, remedy: str) -> RunError:
-    return RunError(f"the run {folder} cannot be written: {error.strerror or error}; {remedy}")
+        raise RunError(
+            f"the run {folder} cannot be written: {error.strerror or error}; {remedy}"
+        ) from error
 
 
 def read_record(folder: Path) -> RunRecord:

@@ -62,7 +62,7 @@ def test_a_run_of_knn_is_wrong_usage(here: Path, cli: Callable) -> None:
         )
         ran = cli(command, *words)
         assert ran.code == 2
-        assert ran.err.startswith(f"Error: {folder} is a run of knn, which trains no network")
+        assert ran.err.startswith(f"Error: {folder} is no fine-tuned run")
 
 
 def test_a_truncated_network_is_a_failure(here: Path, cli: Callable) -> None:

@@ -7,7 +7,6 @@ import json
 import click
 import pytest
 
-from medplus.backbones.finetuned import no_network
 from medplus.backbones.weights_folder import read_manifest
 from medplus.cli.configfile import read_config
 from medplus.cli.knn import knn
@@ -131,12 +130,6 @@ def test_json_that_nobody_could_walk_is_refused(what, name, read, tmp_path):
     (tmp_path / name).write_bytes(JSON[what])
     with pytest.raises(MedplusError, match=r"damaged|no medplus store|not a medplus store"):
         read(tmp_path)
-
-
-@pytest.mark.parametrize("what", JSON)
-def test_folder_with_such_a_record_is_no_network(what, tmp_path):
-    (tmp_path / "record.json").write_bytes(JSON[what])
-    assert isinstance(no_network(tmp_path), UsageError)
 
 
 def test_json_of_ours_is_read_as_the_library_reads_it():
