@@ -121,7 +121,7 @@ def test_a_run_with_other_weights_is_refused_before_any_work(weights, npz, run, 
 def test_what_is_no_run_is_refused_before_any_work(npz, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "record.json").write_text('{"protocol": "probe"}')
-    with pytest.raises(UsageError, match="is a run of probe"):
+    with pytest.raises(UsageError, match="is no fine-tuned run"):
         asked = specs([str(npz)], backbones=["pixels", str(tmp_path / "run")])
         extract_all(asked, store=tmp_path / "s")
     assert not (tmp_path / "s").exists()
