@@ -226,12 +226,16 @@ def _none(root: Place, sought: Sought, infos: list[Found]) -> str:
             " ".join(f"{flag} {value}" for flag, value in _options(info).items()) for info in named
         )
         return f"no store of {what} under {root} has these options (there: {have}); {remedy}"
-    _check_names(sought, [info for _, info in infos])
+    listed = [] if is_store(root) else list(list_stores(Path(root)))
+    _check_names(sought, [info for _, info in infos], listed)
     asked = f"{sought.spec.dataset}/{sought.spec.size}/{sought.spec.backbone}"
     names = {f"{info.dataset}/{info.size}/{info.backbone}" for _, info in infos}
     shown = get_close_matches(asked, sorted(names), 6, cutoff=0)
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
     there = f" (there: {', '.join(shown)}{more})" if names else ""
+    if len(listed) > len(infos):
+        n = len(listed) - len(infos)
+        there += f" (unreadable there: {n}; medplus store verify says why)"
     return f"no store of {what} under {root}{there}; {remedy}"
 
 
@@ -243,9 +247,10 @@ def _makeable(asked: ExtractSpec, infos: list[Found]) -> ExtractSpec:
     return asked
 
 
-def _check_names(sought: Sought, infos: list[StoreInfo]) -> None:
+def _check_names(sought: Sought, infos: list[StoreInfo], listed: list[Path]) -> None:
     """Raise `UsageError` for a name that neither a store nor a catalogue knows."""
     known = {info.dataset for info in infos} | set(catalog.FLAGS)
+    known |= {path.parents[1].name for path in listed}  # also those unreadable
     if sought.spec.dataset not in known:
         try:
             datasets.resolve(sought.asked.dataset)

@@ -84,13 +84,31 @@ def claim_runs(folders: Iterable[Path]) -> Iterator[None]:
     MedplusError
         If a folder cannot be written.
     """
+    # In one order, or two processes that want the same runs would wait for one another.
+    claimed = sorted(set(folders))
+    new = {parent for folder in claimed for parent in folder.parents if not parent.exists()}
     with ExitStack() as claims:
-        # In one order, or two processes that want the same runs would wait for one another.
-        for folder in sorted(set(folders)):
-            with _explained(folder):
-                folder.parent.mkdir(parents=True, exist_ok=True)
-            claims.enter_context(hold_run(folder, _CLAIM_TIMEOUT_S))
+        for parent in sorted(new):
+            claims.callback(_remove_if_empty, parent)  # the innermost first
+        for folder in claimed:
+            _claim(folder, claims)
         yield
+
+
+def _claim(folder: Path, claims: ExitStack) -> None:
+    with _explained(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        claims.enter_context(hold_run(folder, _CLAIM_TIMEOUT_S))
+    except MedplusError:
+        if folder.parent.exists():
+            raise
+        _claim(folder, claims)  # another process has just removed the folder that it left empty
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 @contextmanager

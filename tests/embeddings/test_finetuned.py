@@ -150,16 +150,6 @@ def command_in(message):
     return shlex.split(message.partition("medplus ")[2])
 
 
-def test_without_a_store_the_command_that_makes_it_is_named(npz, run, tmp_path, cli):
-    (tmp_path / "stores").mkdir()
-    asked = ExtractSpec(str(npz), 28, str(run), precision="fp32")
-    with pytest.raises(StoreError) as caught:
-        find_store(tmp_path / "stores", asked)
-    assert f"with {SMALL}@seed1-00000001" in str(caught.value)
-    assert cli(*command_in(str(caught.value))).code == 0
-    assert find_store(tmp_path / "stores", asked).info.run_id == "seed1-00000001"
-
-
 def test_the_name_of_a_run_gives_a_command_with_its_path(npz, run, tmp_path, cli):
     asked = ExtractSpec(str(npz), 28, embed(npz, run, tmp_path).info.backbone, dtype="float16")
     with pytest.raises(StoreError) as caught:

@@ -48,7 +48,7 @@ def test_claimed_runs_are_held_and_then_free(folder):
     other = folder.with_name("other-00000000")
     with claim_runs([folder, other, folder]):
         assert lock.owner(lock_of(folder)) and lock.owner(lock_of(other))
-    assert list(folder.parent.iterdir()) == []
+    assert not any(parent.exists() for parent in folder.parents[:3])  # as it was before
 
 
 def test_a_second_claim_waits_for_the_first(folder):
