@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +24,7 @@ from medplus.training.memory import largest_batch, release_memory
 from medplus.training.network import Network, build_network
 from medplus.training.plan import FinetunePlan, load_backbone, load_images
 from medplus.training.progress import TrainingProgress
+from medplus.training.tracking import Tracker, open_tracker
 from medplus.training.trainer import Trainer
 from medplus.training.watch import Watch
 from medplus.vocabulary import Split
@@ -76,7 +76,7 @@ def train(
         If it was interrupted; the state is saved.
     """
     recipe = plan.recipe
-    images = images or load_images(plan.asked, plan.settings.data_root)
+    images = images or load_images(plan.asked, plan.data_root)
     backbone = backbone or load_backbone(plan.asked, images)
     order = torch.Generator().manual_seed(plan.seed)
     network = build_network(backbone, dim, images.n_classes, recipe, order)
@@ -84,12 +84,19 @@ def train(
     if several and fabric.device.type == "cuda" and recipe.norm_stats == "update":
         network = share_batch_norms(network)
     description = _describe(plan, dim, images, backbone)
-    with _tracked(fabric):
+    folder = RunFolder(partial_folder(plan.run.folder), description, plan.run.identity)
+    tracked: AbstractContextManager[Tracker | None] = nullcontext()
+    if plan.track is not None and fabric.is_global_zero:
+        group = f"{images.name}-{images.size}"
+        tracked = open_tracker(plan.track, folder.path, plan.run.run_id, group, plan.run.config)
+    with tracked as tracker:
         try:
             with reproducible(
                 recipe.deterministic, network, plan.precision, fabric.device
             ) as promise:
-                return _fit(fabric, plan, description, images, network, order, promise)
+                return _fit(
+                    fabric, plan, folder, images, backbone, network, order, tracker, promise
+                )
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if is_out_of_memory(error) and not several:
                 pass  # told below, where the failed attempt holds no memory any more
@@ -109,23 +116,6 @@ def train(
                 "image (per device), or --norm-stats frozen"
             ) from error
         raise _out_of_memory(plan, images, backbone, network, fabric.device)
-
-
-@contextmanager
-def _tracked(fabric: Fabric) -> Iterator[None]:
-    """Open the trackers, so that what is wrong with one shows before training, and close them."""
-    status = "failed"
-    try:
-        for tracker in fabric.loggers:
-            tracker.log_hyperparams({})
-        yield
-        status = "success"
-    except KeyboardInterrupt:
-        status = "aborted"
-        raise
-    finally:
-        for tracker in fabric.loggers:
-            tracker.finalize(status)
 
 
 def share_batch_norms(network: Network) -> Network:
@@ -162,28 +152,27 @@ def _describe(
 def _fit(
     fabric: Fabric,
     plan: FinetunePlan,
-    description: NetworkDescription,
+    folder: RunFolder,
     images: ImageDataset,
+    backbone: Backbone,
     network: Network,
     order: torch.Generator,
+    tracker: Tracker | None,
     promise: str,
 ) -> Trained:
-    settings = plan.settings
-    folder = RunFolder(partial_folder(plan.run.folder), description, plan.run.identity)
-    watch = settings.watch if fabric.is_global_zero else Watch()
     memory = PeakMemory(fabric.device)
     trainer = Trainer(
-        fabric, network, images, description.spec, plan.recipe, plan.seed, order, folder, watch,
-        settings.compiled,
+        fabric, network, images, backbone.preprocess, plan.recipe, plan.seed, order, folder,
+        plan.watch if fabric.is_global_zero else Watch(), tracker, plan.compiled,
     )  # fmt: skip
-    progress = trainer.fit(settings.resume)
+    progress = trainer.fit(plan.resume)
     scores = trainer.predict_best(EVALUATED)
     facts = TrainingFacts(
         deterministic=promise,
         images="on the device" if trainer.resident else "streamed from the cache",
         batch_norm=_batch_norm(network, fabric),
         devices=fabric.world_size,
-        compiled=settings.compiled,
+        compiled=plan.compiled,
         resumed=progress.resumed,
     )
     return Trained(progress, scores, facts, memory.read())
@@ -213,9 +202,7 @@ def _out_of_memory(
     what = f"{device} ran out of memory with {part} images at a time"
     if part == 1:
         return RunError(f"{what}; use another --device or a smaller backbone")
-    found = largest_batch(
-        network, images, backbone.preprocess, recipe, plan.precision, device, part // 2
-    )
+    found = largest_batch(network, images, backbone.preprocess, recipe, device, part // 2)
     return RunError(
         f"{what}; {found} would fit: use --accumulate {-(-recipe.batch_size // found)} for the "
         f"same steps in smaller parts, or --batch-size {found} (--batch-size auto finds it)"

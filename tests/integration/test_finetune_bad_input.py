@@ -276,8 +276,8 @@ def test_run_in_use_is_left_alone(cli: Callable, interrupted: Path) -> None:
 def test_tracker_that_is_not_installed(
     tracker: str, fails: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from medplus.training.tracking import choice
+    from medplus.training.tracking import tracker as module
 
-    monkeypatch.setattr(choice, "find_spec", lambda name: None)
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
 
     fails(*TOY, "--track", tracker, code=2, says=(f"--track {tracker}", "'medplus[track]'"))

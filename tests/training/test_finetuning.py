@@ -22,9 +22,9 @@ from medplus.runs.ledger import read_predictions, read_record
 from medplus.spec import specs
 from medplus.training import finetune_all, finetuning, memory
 from medplus.training import run as run_module
-from medplus.training.history import read_history
 from medplus.training.network import Network
 from medplus.vocabulary import MULTI_LABEL, PAPER_SEEDS
+from tests.records import read_history
 
 pytestmark = pytest.mark.usefixtures("fast_disk", "no_picture")
 

@@ -94,7 +94,7 @@ def test_network_is_in_eval_mode_and_unchanged(fabric, network, split):
 
 
 def test_half_precision_is_that_of_the_training(network, split):
-    bf16 = make_fabric(CPU, 1, "bf16", [])
+    bf16 = make_fabric(CPU, 1, "bf16")
     logits, expected = run(bf16, network, split, 16), plain(network, split)
     assert logits.dtype == torch.float32
     assert not torch.equal(logits, expected)

@@ -209,7 +209,7 @@ def test_a_cosine_reaches_its_end_in_the_last_step(new_stepper, learnable):
 
 def test_bf16_steps_are_close_to_fp32_steps(new_stepper, learnable):
     images, rows = learnable(), np.arange(16)
-    bf16 = make_fabric(torch.device("cpu"), 1, "bf16", [])
+    bf16 = make_fabric(torch.device("cpu"), 1, "bf16")
     single, network = new_stepper(images, FinetuneRecipe(**PLAIN), norm=False)
     half, half_network = new_stepper(images, FinetuneRecipe(**PLAIN), fabric=bf16, norm=False)
     before = weights(network)

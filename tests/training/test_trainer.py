@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from lightning_fabric.loggers.logger import Logger
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
@@ -25,7 +24,7 @@ from medplus.tensorfile import read_tensors
 from medplus.training import folder as folder_module
 from medplus.training import trainer as trainer_module
 from medplus.training.folder import CURVE_FILE, HISTORY_FILE, STATE_FILE
-from medplus.training.launch import make_fabric
+from medplus.training.tracking import Tracker
 from medplus.training.watch import Watch
 
 pytestmark = pytest.mark.usefixtures("fast_disk", "no_picture")
@@ -401,26 +400,24 @@ def test_steps_are_counted_over_all_epochs(new_trainer, learnable, tmp_path):
     assert column(progress, "lr") == pytest.approx(expected)
 
 
-class Notebook(Logger):
+class Notebook(Tracker):
     """A tracker that remembers."""
-
-    name = version = "notebook"
 
     def __init__(self):
         self.entries = []
 
-    def log_metrics(self, metrics, step=None):
+    def _log(self, metrics, step):
         self.entries.append((step, metrics))
 
-    def log_hyperparams(self, params):
-        pass
+    def start(self): ...
+
+    def finish(self, status): ...
 
 
 def test_trackers_are_told_of_every_epoch(new_trainer, learnable, tmp_path):
     notebook = Notebook()
-    fabric = make_fabric(torch.device("cpu"), 1, "fp32", [notebook])
     images = learnable(n=(50, 2, 20))  # without an AUC
-    progress = new_trainer(FinetuneRecipe(epochs=2), images, tmp_path, fabric=fabric).fit()
+    progress = new_trainer(FinetuneRecipe(epochs=2), images, tmp_path, tracker=notebook).fit()
     assert [step for step, _ in notebook.entries] == [1, 2]
     for (_, metrics), row in zip(notebook.entries, progress.history, strict=True):
         assert metrics == {
