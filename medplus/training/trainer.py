@@ -20,7 +20,7 @@ from medplus.training.checkpoint import TrainingState
 from medplus.training.folder import RunFolder
 from medplus.training.history import EpochRow
 from medplus.training.interrupts import Interrupts
-from medplus.training.loss import make_targets, probabilities, sample_losses
+from medplus.training.loss import mean_loss, probabilities
 from medplus.training.network import Network, set_training_mode
 from medplus.training.predict import predict
 from medplus.training.progress import TrainingProgress
@@ -201,8 +201,7 @@ class Trainer:
         network = self._state.average if self._state.average is not None else self._network
         logits = self._logits(network, "val")
         labels = self._images.splits["val"].labels.astype(np.int64)
-        targets = make_targets(torch.from_numpy(labels), self._images.n_classes, self._multi_label)
-        val_loss = float(sample_losses(logits, targets, self._multi_label).double().mean())
+        val_loss = mean_loss(logits, labels, self._images.n_classes, self._multi_label)
         self._check_finite(val_loss, "val")
         better = val_loss < done.best_loss
         done.waited = 0 if better else done.waited + 1
