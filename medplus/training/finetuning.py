@@ -18,10 +18,10 @@ from medplus.datasets.dataset import ImageDataset
 from medplus.device import check_devices, resolve_device, resolve_training_precision
 from medplus.embeddings.pipeline import as_tensor
 from medplus.embeddings.provenance import settle
-from medplus.errors import RunError
 from medplus.progress import Progress, silent
 from medplus.runs.ledger import find_run, tidy_run
 from medplus.runs.record import RunRecord
+from medplus.runs.scoring import check_trainable
 from medplus.spec import AUTO, ExtractSpec, make_spec
 from medplus.training.network import build_network, embedding_dim
 from medplus.training.plan import (
@@ -189,14 +189,11 @@ def finetune_all(
 def _check_classes(images: ImageDataset) -> None:
     """Refuse a train split of one class; tell of classes that cannot be learned."""
     labels = images.splits["train"].labels
-    counts = labels.sum(0) if images.task == MULTI_LABEL else np.bincount(labels[:, 0])
-    counts = np.pad(counts, (0, images.n_classes - len(counts)))
-    present = np.flatnonzero(counts)
-    if images.task != MULTI_LABEL and len(present) < 2:
-        raise RunError(
-            f"{images.path}: all {len(labels)} train labels are class {present[0]}; a classifier "
-            "needs at least two classes"
-        )
+    check_trainable(str(images.path), labels, images.task)
+    if images.task == MULTI_LABEL:
+        counts = labels.sum(0)
+    else:
+        counts = np.bincount(labels[:, 0], minlength=images.n_classes)
     for missing in np.flatnonzero(counts == 0):
         log.warning(
             "%s: no train image is of class %d (%s), so it cannot be learned",

@@ -171,18 +171,6 @@ def _mark_epochs(axes: Axes, epochs: Sequence[int], best: int | None) -> None:
 
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
-    if best is None:
-        return
-    axes.axvline(best, color=_GREY, linewidth=0.9, linestyle=":", zorder=1)
-    in_right_half = best > (epochs[0] + epochs[-1]) / 2
-    axes.annotate(
-        f"best: {best}",
-        (best, 1.0),
-        xycoords=("data", "axes fraction"),
-        xytext=(-3 if in_right_half else 3, 1),
-        textcoords="offset points",
-        horizontalalignment="right" if in_right_half else "left",
-        verticalalignment="bottom",
-        color=_GREY,
-        fontsize=8,
-    )
+    if best is not None:
+        label = f"best: {best}"
+        axes.axvline(best, color=_GREY, linewidth=0.9, linestyle=":", zorder=1, label=label)

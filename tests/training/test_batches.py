@@ -86,14 +86,6 @@ def test_any_rows_are_served_in_order(split, resident, rows):
 
 
 @RESIDENT
-def test_rows_may_be_every_second_of_a_larger_tensor(split, resident):
-    rows = torch.arange(N)
-    parts = [rows[start::2] for start in (0, 1)]
-    for part, (images, _) in zip(parts, Batches(split, CPU, resident=resident)(parts), strict=True):
-        np.testing.assert_array_equal(images.numpy(), split.images[part.numpy()])
-
-
-@RESIDENT
 def test_a_split_is_served_as_often_as_asked(split, resident):
     batches = Batches(split, CPU, resident=resident)
     assert len(batches) == N
@@ -149,19 +141,6 @@ def test_a_dataset_is_not_copied_to_memory(tmp_path, resident):
     finally:
         tracemalloc.stop()
     assert peak < 8 * 16 * 128 * 128  # of the 250 batches, a few at a time
-
-
-@RESIDENT
-def test_nor_is_one_in_fortrans_order(tmp_path, resident):
-    split = draw_split(tmp_path, n=1000, size=64, fortran=True)
-    batches = Batches(split, CPU, resident=resident)
-    tracemalloc.start()
-    try:
-        list(batches(orders([1, 2], [999])))
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < split.images.nbytes / 8
 
 
 def resident_bytes(path: Path) -> int:
@@ -259,19 +238,6 @@ def test_the_thread_ends_when_the_consumer_stops_early(split):
     assert rows.asked < 9
 
 
-def test_the_thread_ends_when_the_consumer_raises(split):
-    served = Batches(split, CPU, resident=False)(Counted(100))
-    with pytest.raises(KeyboardInterrupt), closing(served):
-        for _ in served:
-            raise KeyboardInterrupt
-    assert not readers()
-
-
-def test_a_generator_that_is_dropped_leaves_no_thread(split):
-    next(Batches(split, CPU, resident=False)(Counted(100)))
-    assert not readers()
-
-
 @RESIDENT
 def test_an_error_of_the_rows_reaches_the_consumer(split, resident):
     served = Batches(split, CPU, resident=resident)(Counted(9, fails_at=6))
@@ -296,13 +262,6 @@ def test_an_error_of_the_thread_reaches_the_consumer_at_its_batch(split):
     with pytest.raises(OSError, match="the disk is gone"):
         next(served)
     assert not readers()
-
-
-def test_two_streams_may_be_open_at_once(split):
-    first, second = (Batches(split, CPU, resident=False)(Counted(N)) for _ in range(2))
-    for row, ((a, _), (b, _)) in enumerate(zip(first, second, strict=True)):
-        np.testing.assert_array_equal(a.numpy()[0], split.images[row])
-        assert torch.equal(a, b)
 
 
 # --- what fits --------------------------------------------------------------------------------

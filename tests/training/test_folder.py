@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -25,51 +23,6 @@ from medplus.training.progress import TrainingProgress
 from tests.records import read_history
 
 FILES = {NETWORK_FILE, STATE_FILE, HISTORY_FILE, CURVE_FILE}
-
-
-class Death(BaseException):
-    """The process is killed; nothing that it would still do happens."""
-
-
-class Disk:
-    """Everything that writing does to a disk, until it dies before one of these deeds.
-
-    A write in the middle of which it dies has written half.
-    """
-
-    def __init__(self, patch: pytest.MonkeyPatch, dies_at: int | None = None) -> None:
-        self.deeds, self.dies_at = 0, dies_at
-        self._write = os.write
-        patch.setattr(os, "write", self.write)
-        for name in ("replace", "unlink", "fsync"):
-            patch.setattr(os, name, self._counted(getattr(os, name)))
-        patch.setattr(Path, "open", self._counted(Path.open))
-
-    @property
-    def is_dead(self) -> bool:
-        return self.dies_at is not None and self.deeds > self.dies_at
-
-    def _deed(self) -> None:
-        self.deeds += 1
-        if self.is_dead:
-            raise Death
-
-    def _counted(self, deed: Any) -> Any:
-        def counted(*arguments: Any, **options: Any) -> Any:
-            self._deed()
-            # Only a power cut would show the difference, and a real one takes milliseconds.
-            return None if deed.__name__ == "fsync" else deed(*arguments, **options)
-
-        return counted
-
-    def write(self, descriptor: int, data: Any) -> int:
-        try:
-            self._deed()
-        except Death:
-            if self.deeds == (self.dies_at or 0) + 1:
-                self._write(descriptor, data[: len(data) // 2])
-            raise
-        return self._write(descriptor, data)
 
 
 @pytest.fixture(autouse=True)
@@ -348,60 +301,3 @@ def test_a_best_network_that_is_written_already_is_kept(make, path):
         training.folder.keep_only_best()
         assert only(read_network(path)[1]) == 1
         assert not (path / STATE_FILE).exists()
-
-
-# --- death ------------------------------------------------------------------------------------
-
-
-def dies(deed, at):
-    """Do something on a disk that dies before the deed `at`; whether it died."""
-    with pytest.MonkeyPatch.context() as patch:
-        disk = Disk(patch, at)
-        try:
-            deed()
-        except Death:
-            return True
-        assert not disk.is_dead, "the death was swallowed"
-        return False
-
-
-EPOCHS = {
-    "first": ([], [True], False),
-    "new best": ([True], [True], False),
-    "new best average": ([True], [True], True),
-    "new best among others": ([True], [False, True, True, False], False),
-    "no better": ([True], [False], False),
-    "within an epoch": ([True, False], [], False),
-}
-
-
-@pytest.mark.parametrize("epochs", EPOCHS)
-def test_state_and_best_network_match_wherever_saving_dies(make, new_folder, epochs):
-    before, since, average = EPOCHS[epochs]
-    outcomes = set()
-    for at in range(1000):
-        path = new_folder() / "run.partial"
-        training = make(path, average=average)
-        for best in before:
-            training.epoch(best)
-        if before:
-            training.save()
-        for best in since:
-            training.epoch(best)
-        died = dies(training.save, at)
-
-        restored = make(path, average=average)
-        progress = restored.restore()
-        outcomes.add(progress.epoch if progress else 0)
-        if progress is not None:
-            assert_matches(restored, progress)
-        else:
-            assert not before
-        if not died:
-            break
-        restored.epoch(False)  # and it can be gone on with
-        restored.epoch(True)
-        restored.save()
-        assert {file for file in names(path) if ".tmp-" not in file} == FILES
-    assert at > 10
-    assert outcomes == {len(before), len(before) + len(since)}
