@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,16 +19,6 @@ _ORDER = "order"
 _OPTIMIZER = "optimizer."
 
 Tensors = dict[str, torch.Tensor]
-
-
-class Scaler(Protocol):
-    """What is needed of a loss scaler, such as torch's `GradScaler`."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return its numbers."""
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them back."""
 
 
 class _UnfitError(Exception):
@@ -49,7 +39,7 @@ class TrainingState:
         What draws the order of the samples, as it was before the epoch under way.
     average : nn.Module, optional
         The moving average of the network.
-    scaler : Scaler, optional
+    scaler : torch.amp.GradScaler, optional
         The loss scaler of float16 training.
     """
 
@@ -57,7 +47,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     order: torch.Generator
     average: nn.Module | None = None
-    scaler: Scaler | None = None
+    scaler: torch.amp.GradScaler | None = None
 
     def save(self, path: Path, progress: Mapping[str, Any], identity: str) -> None:
         """Write everything; a crash at any moment leaves the old file or the new one.

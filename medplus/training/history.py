@@ -104,8 +104,6 @@ def draw_learning_curve(path: Path, rows: Sequence[EpochRow], title: str) -> Non
 
 
 _LOOK: dict[Any, Any] = {
-    "figure.constrained_layout.w_pad": 0.08,
-    "figure.constrained_layout.h_pad": 0.06,
     "font.size": 8.5,
     "axes.titlesize": 9,
     "axes.spines.top": False,
@@ -115,11 +113,6 @@ _LOOK: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.formatter.useoffset": False,
     "grid.color": "#E6E6E6",
-    "grid.linewidth": 0.6,
-    "xtick.color": _GREY,
-    "ytick.color": _GREY,
-    "xtick.labelcolor": "black",
-    "ytick.labelcolor": "black",
     "lines.linewidth": 1.5,
     "lines.markersize": 3.5,
     "legend.frameon": False,

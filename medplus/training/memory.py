@@ -50,7 +50,9 @@ def largest_batch(
         else:
             return batch
         finally:
-            release_memory(device)
+            gc.collect()  # what the attempt held
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
         if batch == 1:
             raise RunError(
                 f"not even one image at a time fits into the memory of {device}; use another "
@@ -58,13 +60,6 @@ def largest_batch(
             )
         log.info("%d images at a time do not fit into memory", batch)
         batch //= 2
-
-
-def release_memory(device: torch.device) -> None:
-    """Give back what a failed attempt held."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 def _try_step(

@@ -31,7 +31,6 @@ from medplus.vocabulary import MULTI_LABEL, Split
 
 _LOOK_EVERY = 50
 _AGREE_EVERY = 10
-_LEAST_EVALUATION_BATCH = 64
 
 
 class Trainer:
@@ -239,8 +238,8 @@ class Trainer:
         if self._fabric.world_size > 1:
             for buffer in network.buffers():  # one process's batch-norm statistics for all
                 torch.distributed.broadcast(buffer, 0)
-        recipe = self._recipe
-        batch = max(_LEAST_EVALUATION_BATCH, recipe.batch_size // recipe.accumulate)
+        # What fits with gradients fits without them.
+        batch = -(-self._recipe.batch_size // self._recipe.accumulate)
         return predict(self._fabric, network, self._data[split], self._prepare, batch)
 
     def _account(self) -> None:

@@ -116,19 +116,6 @@ class Cramped(nn.Module):
         return self.network(x)
 
 
-@pytest.mark.parametrize(("room", "largest"), [(16, 16), (15, 8), (1, 1)])
-def test_batches_without_room_are_halved(fabric, network, split, room, largest):
-    cramped = Cramped(network, room)
-    torch.testing.assert_close(run(fabric, cramped, split, 16), plain(network, split))
-    assert max(size for size in cramped.sizes if size <= room) == largest
-    assert cramped.sizes.count(16) == (2 if largest == 16 else 1)  # 37 images; no second attempt
-
-
-def test_no_room_for_a_single_image_is_an_error(fabric, network, split):
-    with pytest.raises(torch.OutOfMemoryError):
-        run(fabric, Cramped(network, 0), split, 16)
-
-
 @given(n=st.integers(1, 40), world=st.integers(2, 7), batch_size=st.integers(1, 12))
 def test_all_devices_have_all_logits_in_order(n, world, batch_size):
     images = np.arange(n, dtype=np.uint8).repeat(4).reshape(n, 2, 2)
