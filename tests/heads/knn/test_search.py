@@ -178,7 +178,7 @@ def test_one_dominant_dimension_costs_no_neighbours(backend, exact):
 
 @ways
 @backends
-@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e17])
+@pytest.mark.parametrize("scale", [1e-14, 1e-12, 1e12, 1e17])
 def test_embeddings_of_any_scale_have_its_neighbours(scale, backend, exact):
     train = (gaussian(60, 5) * np.float32(scale)).astype("f4")
     queries = (gaussian(9, 5, seed=1) * np.float32(scale)).astype("f4")
@@ -208,6 +208,12 @@ def test_non_finite_embeddings_are_refused_naming_the_row(where, value, metric, 
     data[where][4, 1] = value
     with pytest.raises(RunError, match=rf"{where} embeddings are not finite \(first in row 4\)"):
         search(data["train"], data["query"], 2, metric=metric, backend=backend, device="cpu")
+
+
+def test_embeddings_whose_squares_underflow_are_refused():
+    tiny = gaussian(9, 3) * np.float32(1e-22)
+    with pytest.raises(RunError, match="too small to be compared"):
+        search(tiny, tiny, 1)
 
 
 @pytest.mark.parametrize("scale", [1e20, 1e37])
@@ -274,7 +280,7 @@ def test_cosine_neighbours_are_exact_where_all_point_almost_the_same_way(spread,
 @ways
 @backends
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
-@pytest.mark.parametrize("scale", [1e-10, 1e-22, 1e-38, 1e-42, 1e10])
+@pytest.mark.parametrize("scale", [1e-10, 1e-14, 1e10])
 def test_neighbours_are_exact_at_any_scale(scale, metric, backend, exact):
     train, queries = gaussian(300, 16) * np.float32(scale), gaussian(50, 16, 1) * np.float32(scale)
     found = search(
