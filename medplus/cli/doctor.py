@@ -17,6 +17,7 @@ import click
 
 from medplus.cli import options
 from medplus.cli.options import Output
+from medplus.naming import counted
 
 if TYPE_CHECKING:
     from medplus.doctor.finding import Finding, Mark
@@ -76,8 +77,6 @@ def doctor(
 
 def _show(findings: Sequence[Finding], removed: Sequence[Path], count: Counter[Mark]) -> None:
     # Without rich, which may be what is broken.
-    from medplus.doctor.finding import counted
-
     for group, members in groupby(findings, lambda finding: finding.group):
         head: str = group
         chosen = [*_chosen(list(members)), ("", "", "")]

@@ -18,9 +18,9 @@ from medplus.datasets.card import Card, copies
 from medplus.datasets.decode import Glance, Look, Reading
 from medplus.datasets.files import Sample, is_dicom
 from medplus.datasets.intensity import ImageFaultError
-from medplus.datasets.wording import count, quoted, some
 from medplus.datasets.workers import in_workers, worker_count
 from medplus.errors import DatasetError, UsageError
+from medplus.naming import counted, quoted, some
 from medplus.progress import Advance
 from medplus.vocabulary import SPLITS, Split
 
@@ -63,7 +63,7 @@ def fill_arrays(
     n_dicom = sum(map(is_dicom, paths))
     if n_dicom:
         dicom.check_installed(root, n_dicom)
-    glances = _look_at_all(root, paths, partial(_glance, root), paths, lambda n: None)
+    glances = _look_at_all(root, paths, decode.glance, [root / path for path in paths])
     grey = _are_grey(root, glances, reading, card)
     train = [sample.path for sample in samples if sample.split == "train"]
     settled = _settle_range(root, train, reading)
@@ -88,7 +88,8 @@ def _settle_range(root: Path, train: Sequence[str], reading: Reading) -> Reading
     if reading.value_range != "auto":
         return reading
     some_images = train[:: max(1, len(train) // _MOST_FOR_RANGE)]
-    found = _look_at_all(root, some_images, partial(_quantiles, root), some_images, lambda n: None)
+    files = [root / path for path in some_images]
+    found = _look_at_all(root, some_images, decode.quantiles, files)
     values = np.concatenate(list(found.values()))
     if not values.size:
         raise UsageError(
@@ -115,7 +116,7 @@ def _warn_of_contrast(looks: Sequence[Look], reading: Reading, card: Card) -> No
     blank = sum(look.blank for look in looks)
     if blank:
         card.warn(
-            f"{blank:,} of {count(len(looks), 'image')} "
+            f"{blank:,} of {counted(len(looks), 'image')} "
             f"{'is' if blank == 1 else 'are'} of one value only, without any contrast"
         )
 
@@ -134,7 +135,7 @@ def _look_at_all(
     paths: Sequence[str],
     look: Callable[[Item], Seen],
     items: Sequence[Item],
-    advance: Advance,
+    advance: Advance = lambda n: None,
 ) -> dict[str, Seen]:
     """Return by path what was seen of every image, or refuse those that cannot be used."""
     seen: dict[str, Seen] = {}
@@ -150,7 +151,7 @@ def _look_at_all(
         first, *more = sorted(faults)
         others = f"; the others: {some(more)}" if more else ""
         raise DatasetError(
-            f"{root}: {count(len(faults), 'image')} cannot be used: {quoted(first)}: "
+            f"{root}: {counted(len(faults), 'image')} cannot be used: {quoted(first)}: "
             f"{faults[first]}{others}; mend or remove them"
         )
     return seen
@@ -163,14 +164,6 @@ def _attempt(look: Callable[[Item], Seen], item: Item) -> Seen | ImageFaultError
         return error
     except MemoryError:
         return ImageFaultError("it does not fit into memory")
-
-
-def _glance(root: Path, path: str) -> Glance:
-    return decode.glance(root / path)
-
-
-def _quantiles(root: Path, path: str) -> npt.NDArray[np.float64]:
-    return decode.quantiles(root / path)
 
 
 def _read(root: Path, reading: Reading, grey: bool, row: Row) -> Look:
@@ -206,7 +199,7 @@ def _are_grey(root: Path, glances: Mapping[str, Glance], reading: Reading, card:
     if len(set(dicom.values())) > 1:
         colour = sorted(path for path, is_colour in dicom.items() if is_colour)
         raise DatasetError(
-            f"{root}: {len(colour)} of {count(len(dicom), 'DICOM file')} {some(colour)} have "
+            f"{root}: {len(colour)} of {counted(len(dicom), 'DICOM file')} {some(colour)} have "
             "colour, the others are grey; say channels: grey or rgb in dataset.yaml, or take apart "
             "what does not belong together"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -75,14 +74,6 @@ def test_digest_changes_with_one_pixel_one_label_the_split_and_the_order(write_n
     assert len({open_cached(path).facts["digest"] for path in paths}) == len(several)
 
 
-def test_cache_knows_the_files_md5_and_what_the_phantom_generator_noted(write_npz):
-    path = write_npz(phantom=np.array('{"seed": 4}'))
-    for _ in range(2):
-        facts = open_cached(path).facts
-        assert facts["md5"] == hashlib.md5(path.read_bytes()).hexdigest()
-        assert facts["phantom"] == '{"seed": 4}'
-
-
 # --- inflated once ----------------------------------------------------------------------------
 
 
@@ -120,21 +111,11 @@ def test_damaged_cache_is_filled_again(write_npz, make_arrays, harm, victim):
     else:
         content = file.read_bytes()
         file.write_bytes(
-            {"truncated": content[:-1], "emptied": b"", "garbled": b"{'" + content[2:]}[harm]
+            {"truncated": content[:-1], "emptied": b"", "garbled": b"[]" + content[2:]}[harm]
         )
     found = open_cached(path).arrays
     for name, expected in make_arrays().items():
         np.testing.assert_array_equal(found[name], expected)
-
-
-@pytest.mark.parametrize("meta", ["[]", "{}", "3", "null", '{"schema": 1, "signature": []}'])
-def test_strange_meta_is_filled_again(write_npz, meta, inflations):
-    path = write_npz()
-    digest = open_cached(path).facts["digest"]
-    (place(path) / "breastmnist" / "meta.json").write_text(meta)
-    inflations.clear()
-    assert open_cached(path).facts["digest"] == digest
-    assert inflations
 
 
 def test_cache_of_another_schema_is_filled_again(write_npz, inflations):
@@ -147,17 +128,6 @@ def test_cache_of_another_schema_is_filled_again(write_npz, inflations):
     inflations.clear()
     open_cached(path)
     assert inflations
-
-
-def test_links_to_one_file_share_its_cache(write_npz, tmp_path, inflations):
-    path = write_npz()
-    link = tmp_path / "elsewhere" / "renamed.npz"
-    link.parent.mkdir()
-    link.symlink_to(path)
-    open_cached(link)
-    inflations.clear()
-    open_cached(path)
-    assert inflations == []
 
 
 # --- where it lies ----------------------------------------------------------------------------
@@ -192,28 +162,6 @@ def test_read_only_data_folder_falls_back_to_medplus_cache(
     inflations.clear()
     open_cached(read_only_data)
     assert inflations == []
-
-
-def test_files_of_one_name_do_not_share_the_fallback(
-    read_only_data, write_npz, make_arrays, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("MEDPLUS_CACHE", str(tmp_path / "mine"))
-    other = tmp_path / "other" / read_only_data.name
-    other.parent.mkdir()
-    np.savez(other, **make_arrays(size=8))
-    beside = os.fspath(place(other))
-    access = os.access
-    monkeypatch.setattr(os, "access", lambda p, *a, **k: str(p) != beside and access(p, *a, **k))
-    assert open_cached(read_only_data).arrays["train_images"].shape[1] == 28
-    assert open_cached(other).arrays["train_images"].shape[1] == 8
-    assert len(list((tmp_path / "mine").iterdir())) == 2
-
-
-def test_cache_home_is_the_default_fallback(read_only_data, tmp_path, monkeypatch):
-    monkeypatch.delenv("MEDPLUS_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    open_cached(read_only_data)
-    assert len(list((tmp_path / "xdg" / "medplus").iterdir())) == 1
 
 
 def test_cache_that_others_filled_is_used_from_a_read_only_folder(

@@ -41,27 +41,16 @@ def test_interrupted_filling_leaves_nothing(write_npz, monkeypatch, error):
     open_cached(path)
 
 
-def test_full_disk_at_the_lock_is_told(write_npz, monkeypatch):
-    path = write_npz()
-
+@pytest.mark.parametrize("call", ["pwrite", "fsync"], ids=["at the lock", "at the sync"])
+def test_full_disk_is_told_and_leaves_nothing(write_npz, monkeypatch, call):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "pwrite", full)
+    path = write_npz()
+    monkeypatch.setattr(os, call, full)
     with pytest.raises(MedplusError, match="No space left") as caught:
         open_cached(path)
     assert str(path) in str(caught.value)
-
-
-def test_full_disk_at_the_sync_leaves_nothing(write_npz, monkeypatch):
-    path = write_npz()
-
-    def full(_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(DatasetError, match="No space left"):
-        open_cached(path)
     assert leftovers(path) == []
 
 
@@ -170,9 +159,11 @@ def test_file_changed_while_read_is_told(write_npz, make_arrays, monkeypatch):
 # --- bad files --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("compressed", [True, False], ids=["deflated", "stored"])
-def test_damage_deep_in_a_file_leaves_no_cache(write_npz, compressed):
-    path = write_npz(compressed=compressed)
+@pytest.mark.parametrize("was_read", [True, False])
+def test_damaged_file_leaves_no_cache(write_npz, was_read):
+    path = write_npz()
+    if was_read:
+        open_cached(path)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)
@@ -180,25 +171,6 @@ def test_damage_deep_in_a_file_leaves_no_cache(write_npz, compressed):
         open_cached(path)
     assert str(path) in str(caught.value)
     assert leftovers(path) == []
-
-
-@pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.9, 0.999])
-def test_truncated_file_leaves_no_cache(write_npz, part):
-    path = write_npz()
-    content = path.read_bytes()
-    path.write_bytes(content[: int(part * len(content))])
-    with pytest.raises(DatasetError) as caught:
-        open_cached(path)
-    assert str(path) in str(caught.value)
-    assert leftovers(path) == []
-
-
-def test_file_that_was_good_and_is_now_damaged_is_refused(write_npz):
-    path = write_npz()
-    open_cached(path)
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(DatasetError, match="not a readable npz"):
-        open_cached(path)
 
 
 @pytest.mark.parametrize("name", ["none.npz", ".", "x" * 300 + ".npz", "nul\0.npz", "loop.npz"])

@@ -10,7 +10,7 @@ from PIL import Image
 
 from medplus.errors import DatasetError, UsageError
 from medplus.vocabulary import SPLITS
-from tests.datasets.folders import SPLIT_FOLDERS, describe, load, refusal, write_table
+from tests.datasets.folders import describe, load, refusal, write_table
 
 pytestmark = pytest.mark.usefixtures("fast_disk")
 
@@ -71,14 +71,7 @@ def test_image_cut_short_is_found_when_it_is_decoded(fill):
 def test_newline_in_a_name_stays_out_of_the_message(fill, tmp_path):
     root = fill({"a": 5, "b": 5})
     (root / "a/x\ny.png").write_bytes(b"")
-    assert r"'a/x\ny.png'" in refusal(root)
-
-
-def test_same_content_in_train_and_test_is_counted(fill, caplog):
-    root = fill(SPLIT_FOLDERS)
-    Image.open(root / "train/a/0.png").save(root / "test/b/copy.bmp")
-    load(root)
-    assert "1 image of test has the same content as one of train (test/b/copy.bmp)" in caplog.text
+    assert r"a/x\ny.png" in refusal(root)
 
 
 @pytest.mark.parametrize("target", ["outside.png", "outside", "nowhere"])
@@ -123,18 +116,6 @@ def test_tables_that_do_not_fit(fill, rows, message):
     assert message in refusal(root, UsageError)
 
 
-def test_patient_in_two_splits_is_refused_unless_allowed(fill, caplog):
-    root = fill({"i": 6})
-    rows = [[*row, f"p{n // 2}"] for n, row in enumerate(GOOD)]
-    write_table(root, [[*HEAD, "patient"], *rows])
-    describe(root, "group_column: patient")
-    message = refusal(root, UsageError)
-    assert "3 groups of 3 in the column 'patient' (p0, p1, p2) stand in several splits" in message
-    describe(root, "group_column: patient\nallow_shared_groups: true")
-    load(root)
-    assert "stand in several splits" in caplog.text
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -148,6 +129,7 @@ def test_patient_in_two_splits_is_refused_unless_allowed(fill, caplog):
         ("task: binary", "task"),
         ("task: multi-label", "each image has one class"),
         ("group_column: patient", "has no table whose group_column could be meant"),
+        ("label_columns: [a, b]", "has no table whose label_columns could be meant"),
         ("table: gone.csv", "gone.csv does not exist"),
         ("seed: [", "is not valid YAML"),
     ],
