@@ -29,8 +29,6 @@ PART = ".part"
 Outcome = Literal["present", "downloaded", "resumed"]
 _GLANCE_S = 0.5
 """How often to look whether another process still fetches the same file."""
-_LONGEST_ASKED_S = 120.0
-"""A busy server may ask for a pause so long."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +104,10 @@ class Stopped(Exception):  # noqa: N818 - it is no error: someone has asked for 
 
 def remote_size(client: httpx.Client, file: RemoteFile) -> int | None:
     """Return a file's size in bytes, or None where the server does not tell."""
-    try:
-        answer = client.head(file.url)
-    except httpx.HTTPError:
-        return None
-    length = answer.headers.get("content-length", "")
-    return int(length) if answer.status_code == httpx.codes.OK and length.isdigit() else None
+    with suppress(httpx.HTTPError, KeyError, ValueError):
+        answer = client.head(file.url).raise_for_status()
+        return int(answer.headers["content-length"])
+    return None
 
 
 def fetch(
@@ -220,7 +216,7 @@ class _Transfer:
                 return  # nothing is left; the digest tells whether it is the file
             if code in (408, 425, 429, 500, 502, 503, 504):
                 asked = answer.headers.get("retry-after", "")
-                self.pause(min(float(asked), _LONGEST_ASKED_S) if asked.isdigit() else 0)
+                self.pause(min(float(asked), 120.0) if asked.isdigit() else 0)
                 raise _BrokenError(f"the server answers {code}")
             if code not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
                 raise DownloadError(

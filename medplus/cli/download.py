@@ -114,9 +114,9 @@ def _download(
     console = output.console
     progress = silent if console is None else bytes_on_console(console)
     done = fetch_all(files, workers=workers, patience=patience, progress=progress)
-    rows = [{**_row(one.file, one.outcome or "failed"), "error": one.error} for one in done]
-    lines = [f"{one.file.path}: {one.outcome or 'failed'}" for one in done]
-    errors = [one.error for one in done if one.outcome is None]
+    rows = [{**_row(file, file.outcome or "failed"), "error": file.error} for file in done]
+    lines = [f"{file.path}: {file.outcome or 'failed'}" for file in done]
+    errors = [file.error for file in done if file.outcome is None]
     fault = f"{len(errors)} of {len(done)} files are missing: {errors[0]}" if errors else ""
     return _told(output, rows, lines, fault)
 

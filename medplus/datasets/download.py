@@ -39,12 +39,18 @@ class OfficialFile(RemoteFile):
         What its arrays take uncompressed; the file is not noticeably larger.
     n_bytes : int or None
         Its size, where a server has told it.
+    outcome : {"present", "downloaded", "resumed"} or None
+        What became of it; None if nobody has asked for it, or it could not be had.
+    error : str
+        Why it could not be had.
     """
 
     dataset: str
     size: int
     most_bytes: int
     n_bytes: int | None = None
+    outcome: Outcome | None = None
+    error: str = ""
 
     @property
     def bytes_left(self) -> int:
@@ -65,24 +71,6 @@ class OfficialFile(RemoteFile):
             return "missing"
         except OSError as error:
             raise DownloadError(f"{self.path} cannot be read: {error.strerror}") from None
-
-
-@dataclass(frozen=True)
-class Download:
-    """What became of a file.
-
-    Attributes
-    ----------
-    file : OfficialFile
-    outcome : {"present", "downloaded", "resumed"} or None
-        None if it could not be had.
-    error : str
-        Why not.
-    """
-
-    file: OfficialFile
-    outcome: Outcome | None
-    error: str = ""
 
 
 def official_files(
@@ -129,8 +117,7 @@ def missing_files(files: Sequence[OfficialFile]) -> list[OfficialFile]:
 def ask_sizes(files: Sequence[OfficialFile], patience: Patience = PATIENT) -> list[OfficialFile]:
     """Return the files with their sizes, as far as the server tells them."""
     with _client(patience) as client, ThreadPoolExecutor(max_workers=8) as pool:
-        sizes = pool.map(lambda file: remote_size(client, file), files)
-        return [replace(file, n_bytes=size) for file, size in zip(files, sizes, strict=True)]
+        return list(pool.map(lambda file: replace(file, n_bytes=remote_size(client, file)), files))
 
 
 def check_room(files: Sequence[OfficialFile], data_root: Path) -> None:
@@ -160,7 +147,7 @@ def download(
     workers: int = 3,
     patience: Patience = PATIENT,
     progress: Progress = silent,
-) -> list[Download]:
+) -> list[OfficialFile]:
     """Fetch files, several at once; those that are there are left as they are.
 
     A file that cannot be had does not keep the others. Processes that fetch the same file wait for
@@ -176,8 +163,8 @@ def download(
 
     Returns
     -------
-    list of Download
-        In the order of `files`.
+    list of OfficialFile
+        In the order of `files`, with what became of each.
     """
     total = sum(file.n_bytes or file.most_bytes for file in missing_files(files))
     stop, lock = Event(), Lock()
@@ -187,11 +174,11 @@ def download(
             with lock:
                 advance(n)
 
-        def one(file: OfficialFile) -> Download:
+        def one(file: OfficialFile) -> OfficialFile:
             try:
-                return Download(file, fetch(client, file, patience, tell, stop))
+                return replace(file, outcome=fetch(client, file, patience, tell, stop))
             except MedplusError as error:
-                return Download(file, None, str(error))
+                return replace(file, error=str(error))
 
         with ThreadPoolExecutor(max_workers=workers) as pool:
             try:

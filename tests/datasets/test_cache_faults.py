@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -54,18 +53,6 @@ def test_full_disk_is_told_and_leaves_nothing(write_npz, monkeypatch, call):
     assert leftovers(path) == []
 
 
-def test_failed_refill_is_not_taken_for_the_new_content(write_npz, make_arrays, monkeypatch):
-    path = write_npz(compressed=False)
-    open_cached(path)
-    images = make_arrays()["train_images"][::-1]
-    write_npz(train_images=images, compressed=False)
-    with monkeypatch.context() as broken:
-        broken.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(5, "I/O error")))
-        with pytest.raises(DatasetError, match="I/O error"):
-            open_cached(path)
-    np.testing.assert_array_equal(open_cached(path).arrays["train_images"], images)
-
-
 _STALL = """
 import sys, time
 from pathlib import Path
@@ -95,47 +82,6 @@ def test_killed_filling_is_cleaned_up_and_done_again(write_npz, make_arrays):
     found = open_cached(path).arrays
     assert leftovers(path) == ["breastmnist"]
     np.testing.assert_array_equal(found["test_images"], make_arrays()["test_images"])
-
-
-_FILL = """
-import logging, sys, time
-from pathlib import Path
-from medplus.datasets import npzfile
-from medplus.datasets.sources import npz
-logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
-read_blocks = npzfile.read_blocks
-def slow(archive, path, header):
-    time.sleep(0.2)
-    yield from read_blocks(archive, path, header)
-npzfile.read_blocks = slow
-go = Path(sys.argv[2])
-print("ready", flush=True)
-while not go.exists():
-    time.sleep(0.005)
-print("digest", npz.open_cached(Path(sys.argv[1])).facts["digest"])
-"""
-
-
-def test_two_processes_filling_at_once_inflate_once(write_npz, tmp_path):
-    path = write_npz()
-    go = tmp_path / "go"
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", _FILL, str(path), str(go)], stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
-    for child in children:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
-    go.touch()
-    outputs = [child.communicate(timeout=120)[0] for child in children]
-    assert [child.returncode for child in children] == [0, 0]
-    assert sum(output.count("caching") for output in outputs) == 1
-    digests = {line for output in outputs for line in output.splitlines() if "digest" in line}
-    digest = open_cached(path).facts["digest"]
-    assert digests == {f"digest {digest}"}
-    assert leftovers(path) == ["breastmnist"]
 
 
 def test_file_changed_while_read_is_told(write_npz, make_arrays, monkeypatch):
@@ -180,12 +126,3 @@ def test_what_is_no_file_is_refused(tmp_path, name):
     with pytest.raises(DatasetError) as caught:
         open_cached(tmp_path / name)
     assert str(tmp_path) in str(caught.value)
-
-
-def test_name_with_wildcards_is_cleaned_up_too(write_npz, make_arrays):
-    path = write_npz("data[1].npz")
-    abandoned = place(path) / ".data[1].tmp-123-abc"
-    abandoned.mkdir(parents=True)
-    open_cached(path)
-    assert leftovers(path) == ["data[1]"]
-    shutil.rmtree(place(path))

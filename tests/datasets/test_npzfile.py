@@ -48,16 +48,6 @@ def npy(header: str, data: bytes = b"", version: int = 1) -> bytes:
 # --- what is read -----------------------------------------------------------------------------
 
 
-def test_blocks_are_bounded_and_join_to_the_data(write_npz, monkeypatch):
-    monkeypatch.setattr(npzfile, "_BLOCK", 1000)
-    path = write_npz()
-    with npzfile.open_npz(path) as archive, np.load(path) as expected:
-        header = npzfile.read_headers(archive, path)["train_images"]
-        blocks = list(npzfile.read_blocks(archive, path, header))
-        assert max(map(len, blocks)) <= 1000
-        assert b"".join(blocks).endswith(expected["train_images"].tobytes())
-
-
 def test_phantom_note_is_read_and_absent_elsewhere(write_npz):
     noted = write_npz("noted.npz", phantom=np.array('{"seed": 1}'))
     plain = write_npz("plain.npz")

@@ -13,7 +13,7 @@ from medplus.datasets import catalog
 from medplus.datasets.phantom import write_phantom
 from medplus.datasets.sources import describe, digest, known_digest, load_dataset, resolve
 from medplus.errors import DatasetError, UsageError
-from medplus.vocabulary import MULTI_LABEL, SPLITS
+from medplus.vocabulary import SPLITS
 
 # --- by flag ----------------------------------------------------------------------------------
 
@@ -34,14 +34,6 @@ def test_flag_and_size_name_the_official_file(write_npz, make_arrays, size):
         np.testing.assert_array_equal(data.splits[split].labels, arrays[f"{split}_labels"])
 
 
-def test_single_channel_axis_is_dropped(write_npz, make_arrays):
-    arrays = make_arrays(pixel_shape=(1,))
-    data = load_dataset("breastmnist", data_root=write_npz(arrays=arrays).parent)
-    assert data.channels == 1
-    assert data.splits["train"].images.shape == (7, 28, 28)
-    np.testing.assert_array_equal(data.splits["train"].images, arrays["train_images"][..., 0])
-
-
 @pytest.mark.parametrize("dtype", ["u1", ">i8", "<u8", "?"])
 @pytest.mark.parametrize("flat", [True, False], ids=["(N,)", "(N, 1)"])
 def test_labels_become_one_uint8_column(write_npz, make_arrays, flat, dtype):
@@ -55,15 +47,6 @@ def test_labels_become_one_uint8_column(write_npz, make_arrays, flat, dtype):
         found = data.splits[split].labels
         assert (found.dtype, found.shape) == (np.uint8, (len(data.splits[split]), 1))
         np.testing.assert_array_equal(found, arrays[f"{split}_labels"])
-
-
-def test_multi_label_columns_are_kept(write_npz, make_arrays):
-    arrays = make_arrays(n_labels=14)
-    data = load_dataset("chestmnist", data_root=write_npz("chestmnist.npz", arrays).parent)
-    assert (data.task, data.n_classes) == (MULTI_LABEL, 14)
-    assert data.classes[0] == "atelectasis"
-    for split in SPLITS:
-        np.testing.assert_array_equal(data.splits[split].labels, arrays[f"{split}_labels"])
 
 
 # --- where the images come from ---------------------------------------------------------------
