@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from medplus.doctor.finding import Finding, Group, Places, problem
+from medplus.doctor.finding import Finding, Group, Places, ok, problem
 from medplus.doctor.trial import try_packages
 from medplus.errors import UsageError, first_line
 
@@ -55,6 +55,9 @@ def examine(places: Places, grid: Path | None = None, deep: bool = False) -> lis
 def _examined(group: Group, arguments: Sequence[object]) -> Iterator[Finding]:
     """Yield what a part finds; each is imported by itself, since what it needs may be broken."""
     try:
+        if isinstance(arguments[0], Path) and not arguments[0].is_dir():
+            yield ok(f"no folder {arguments[0]}")
+            return
         module = importlib.import_module(f"medplus.doctor.{group}")
         yield from getattr(module, f"examine_{group}")(*arguments)
     except UsageError:

@@ -35,9 +35,6 @@ def examine_runs(root: Path, deep: bool) -> Iterator[Finding]:
         Read every byte of what runs have kept, which needs torch; else look whether records can be
         read and files are there in full.
     """
-    if not root.is_dir():
-        yield ok(f"no folder {root}")
-        return
     whole = total = 0
     for folder in _folders(root):
         owner = lock.owner(folder.with_name(f".{folder.name.removesuffix(PARTIAL)}.lock"))

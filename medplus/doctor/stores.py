@@ -20,9 +20,6 @@ def examine_stores(root: Path, deep: bool) -> Iterator[Finding]:
     deep : bool
         Read every byte; else look whether every chunk is there in full.
     """
-    if not root.is_dir():
-        yield ok(f"no folder {root}")
-        return
     looked_at = [_examine(path, root, deep) for path in list_stores(root)]
     findings = [finding for finding in looked_at if finding is not None]
     yield from findings

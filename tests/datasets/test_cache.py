@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +10,6 @@ import pytest
 from medplus.datasets import npzfile
 from medplus.datasets.sources.npz import open_cached
 from medplus.errors import DatasetError
-from medplus.seal import seal
 from tests.datasets.caches import leftovers, place
 
 # --- what it holds ----------------------------------------------------------------------------
@@ -118,67 +114,30 @@ def test_damaged_cache_is_filled_again(write_npz, make_arrays, harm, victim):
         np.testing.assert_array_equal(found[name], expected)
 
 
-def test_cache_of_another_schema_is_filled_again(write_npz, inflations):
-    path = write_npz()
-    open_cached(path)
-    meta_file = place(path) / "breastmnist" / "meta.json"
-    meta = json.loads(meta_file.read_text())
-    del meta["seal"]
-    meta_file.write_text(json.dumps(seal({**meta, "schema": meta["schema"] - 1})))
-    inflations.clear()
-    open_cached(path)
-    assert inflations
-
-
 # --- where it lies ----------------------------------------------------------------------------
 
 
-@pytest.fixture
-def read_only_data(write_npz, monkeypatch) -> Path:
-    """An npz file in a folder that seems read-only (the tests may run as root)."""
-    path = write_npz()
-    beside = place(path)
-    make = Path.mkdir
-    access = os.access
-
-    def refuse(self, *args, **kwargs):
-        if beside in (self, self.parent):
-            raise OSError(errno.EROFS, "Read-only file system")
-        return make(self, *args, **kwargs)
-
-    monkeypatch.setattr(Path, "mkdir", refuse)
-    monkeypatch.setattr(os, "access", lambda p, *a, **k: Path(p) != beside and access(p, *a, **k))
-    return path
-
-
-def test_read_only_data_folder_falls_back_to_medplus_cache(
-    read_only_data, tmp_path, monkeypatch, inflations
-):
-    monkeypatch.setenv("MEDPLUS_CACHE", str(tmp_path / "mine"))
-    open_cached(read_only_data)
-    assert not place(read_only_data).exists()
-    [folder] = (tmp_path / "mine").iterdir()
-    assert folder.name.startswith("breastmnist-")
-    inflations.clear()
-    open_cached(read_only_data)
-    assert inflations == []
-
-
-def test_cache_that_others_filled_is_used_from_a_read_only_folder(
+def test_read_only_folder_falls_back_to_the_users_cache_and_takes_what_others_filled(
     write_npz, tmp_path, monkeypatch, inflations
 ):
-    path = write_npz()
-    open_cached(path)
-    inflations.clear()
     monkeypatch.setenv("MEDPLUS_CACHE", str(tmp_path / "mine"))
-    monkeypatch.setattr(os, "access", lambda *a, **k: False)
-    open_cached(path)
+    mine, theirs = write_npz("mine.npz"), write_npz("theirs.npz")
+    open_cached(theirs)
+    inflations.clear()
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)  # root may write everywhere
+    open_cached(theirs)
     assert inflations == []
-    assert not (tmp_path / "mine").exists()
+    open_cached(mine)
+    [folder] = (tmp_path / "mine").iterdir()
+    assert folder.name.startswith("mine-")
+    inflations.clear()
+    open_cached(mine)
+    assert inflations == []
 
 
-def test_no_writable_place_is_told(read_only_data, tmp_path, monkeypatch):
+def test_no_writable_place_is_told(write_npz, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("MEDPLUS_CACHE", str(tmp_path / "file" / "mine"))
-    with pytest.raises(DatasetError, match="MEDPLUS_CACHE"):
-        open_cached(read_only_data)
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    with pytest.raises(DatasetError, match="set MEDPLUS_CACHE"):
+        open_cached(write_npz())

@@ -18,9 +18,9 @@ from medplus.vocabulary import SPLITS
 # --- by flag ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [28, 64])
-def test_flag_and_size_name_the_official_file(write_npz, make_arrays, size):
-    arrays = make_arrays(size=size)
+@pytest.mark.parametrize(("size", "pixel_shape"), [(28, ()), (64, (1,))])
+def test_flag_and_size_name_the_official_file(write_npz, make_arrays, size, pixel_shape):
+    arrays = make_arrays(size=size, pixel_shape=pixel_shape)
     path = write_npz(catalog.info("breastmnist").filename(size), arrays)
     data = load_dataset("breastmnist", size, path.parent)
     assert (data.name, data.size, data.path) == ("breastmnist", size, str(path))
@@ -30,7 +30,8 @@ def test_flag_and_size_name_the_official_file(write_npz, make_arrays, size):
     assert "doi:10.1038/s41597-022-01721-8" in data.citation
     for split in SPLITS:
         assert len(data.splits[split]) == len(arrays[f"{split}_images"])
-        np.testing.assert_array_equal(data.splits[split].images, arrays[f"{split}_images"])
+        expected = arrays[f"{split}_images"].reshape(-1, size, size)
+        np.testing.assert_array_equal(data.splits[split].images, expected)
         np.testing.assert_array_equal(data.splits[split].labels, arrays[f"{split}_labels"])
 
 
