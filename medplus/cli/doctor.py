@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -27,7 +25,8 @@ _SHOWN = 3
 """Findings of one kind that are shown in full, so that all fits on a screen."""
 
 _MARGIN = " " * 15
-_PIPE_WIDTH = 1000
+_PIPE = (1000, 24)
+"""Columns and lines where there is no terminal."""
 
 
 @click.command()
@@ -96,9 +95,10 @@ def _show(findings: Sequence[Finding], removed: Sequence[Path], count: Counter[M
 
 def _wrapped(text: str, start: str) -> list[str]:
     """Return lines that fit the terminal; a path or a word of a command stays in one piece."""
+    width = shutil.get_terminal_size(_PIPE).columns
     rest = _MARGIN + "  " * start.endswith("→ ")
     return textwrap.wrap(
-        text, _width(), initial_indent=start, subsequent_indent=rest, break_on_hyphens=False,
+        text, width, initial_indent=start, subsequent_indent=rest, break_on_hyphens=False,
         break_long_words=False,
     )  # fmt: skip
 
@@ -115,9 +115,3 @@ def _chosen(findings: Sequence[Finding]) -> Iterator[tuple[str, str, str]]:
         elif seen[finding.mark] == _SHOWN + 1:
             more = total[finding.mark] - _SHOWN
             yield finding.mark, f"and {more} more of these (--json lists all)", finding.remedy
-
-
-def _width() -> int:
-    if sys.stdout.isatty() or "COLUMNS" in os.environ:
-        return shutil.get_terminal_size().columns
-    return _PIPE_WIDTH

@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medplus import lock
@@ -131,7 +131,8 @@ def remove_leftovers(places: Places) -> tuple[list[Path], list[Finding]]:
         except lock.LockHeldError:
             continue
         except (OSError, MedplusError) as error:
-            kept.append(problem(leftover.path, f"cannot be removed: {error}"))
+            fault = problem(leftover.path, f"cannot be removed: {error}")
+            kept.append(replace(fault, group="leftovers"))
     return removed, kept
 
 

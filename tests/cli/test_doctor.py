@@ -138,8 +138,10 @@ def test_broken_torch_is_a_problem_and_the_rest_is_examined(
 
 
 def test_part_that_fails_is_told_in_its_place(
-    doctor: Callable, monkeypatch: pytest.MonkeyPatch
+    doctor: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "embeddings").mkdir()
+
     def fail(root: Path, deep: bool) -> None:
         raise RuntimeError("what nobody foresaw")
 

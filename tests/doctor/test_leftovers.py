@@ -164,6 +164,16 @@ def test_lock_of_someone_else_stays(text: str, age_s: float, places: Places) -> 
     assert theirs.exists()
 
 
+def test_what_cannot_be_removed_is_told(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = put(places.data / ".breastmnist.npz.tmp-0123abcd")
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: Path("/proc/none such").stat())
+
+    removed, [kept] = remove_leftovers(places)
+
+    assert (removed, kept.subject, kept.group) == ([], str(left), "leftovers")
+    assert kept.text.startswith("cannot be removed: ")
+
+
 def test_links_are_neither_followed_nor_removed(places: Places, tmp_path: Path) -> None:
     outside = put(tmp_path / "outside/28/.net-0123abcd.zarr.tmp-77-0123abcd/zarr.json")
     note = put(tmp_path / "outside/note", DEAD)

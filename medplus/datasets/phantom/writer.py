@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medplus import atomic
 from medplus.datasets import catalog, npzfile
 from medplus.datasets.phantom.labels import draw_labels, split_counts
 from medplus.datasets.phantom.painter import render_sizes, scenes
@@ -74,11 +75,13 @@ def write_phantoms(
 
     Sizes 28 and 64, and 128 and 224, share a painting.
     """
-    _check(seed, difficulty)
-    out = Path(out)
+    if not 0.0 <= difficulty <= 1.0:
+        raise UsageError(f"difficulty {difficulty} is out of range: choose from 0 to 1 (hard)")
+    if seed < 0:
+        raise UsageError(f"seed {seed} is negative: choose 0 or more")
     info = catalog.info(flag)
     counts = split_counts(flag, samples)
-    paths = [out / info.filename(size) for size in sizes]
+    paths = [Path(out) / info.filename(size) for size in sizes]
     for path in paths:
         if path.exists() and not is_phantom(path):
             raise UsageError(
@@ -109,17 +112,8 @@ def is_phantom(path: Path) -> bool:
         return False
 
 
-def _check(seed: int, difficulty: float) -> None:
-    if not 0.0 <= difficulty <= 1.0:
-        raise UsageError(f"difficulty {difficulty} is out of range: choose from 0 to 1 (hard)")
-    if seed < 0:
-        raise UsageError(f"seed {seed} is negative: choose 0 or more")
-
-
 def _save(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    """Write an npz under a temporary name, then rename: readers never see half a file."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
-        temporary = Path(folder) / path.name
-        np.savez_compressed(temporary, allow_pickle=False, **arrays)
-        temporary.replace(path)
+    atomic.write_bytes(path, buffer.getbuffer())
