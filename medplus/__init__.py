@@ -15,6 +15,7 @@ from medplus._version import __version__
 
 if TYPE_CHECKING:
     from medplus.comparison import compare
+    from medplus.curves.curve import curve
     from medplus.datasets.phantom import write_phantom
     from medplus.datasets.sources import load_dataset
     from medplus.embeddings.extract import extract, extract_all
@@ -32,6 +33,7 @@ _HOMES = {
     "MedplusError": "medplus.errors",
     "ExtractSpec": "medplus.spec",
     "compare": "medplus.comparison",
+    "curve": "medplus.curves.curve",
     "evaluate": "medplus.evaluation",
     "extract": "medplus.embeddings.extract",
     "extract_all": "medplus.embeddings.extract",
@@ -52,6 +54,7 @@ __all__ = [
     "MedplusError",
     "__version__",
     "compare",
+    "curve",
     "evaluate",
     "extract",
     "extract_all",

@@ -27,6 +27,7 @@ _COMMANDS = {
     "extract": "Run frozen backbones once and fill embedding stores.",
     "knn": "Score k-nearest neighbours on stored embeddings.",
     "probe": "Train and score linear probes on stored embeddings.",
+    "curve": "Tell how many labels are enough: heads on few images of each class.",
     "finetune": "Train whole networks end to end; resumable.",
     "sweep": "Run a whole grid, on this machine or a cluster; goes on where it stopped.",
     "evaluate": "Score a saved network or head again, or on other data.",

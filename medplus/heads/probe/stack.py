@@ -45,7 +45,7 @@ class TrainedHeads:
     weight : Tensor of float32, shape (n_seeds, n_settings, n_classes, dim)
     bias : Tensor of float32, shape (n_seeds, n_settings, n_classes)
     val_loss : Tensor of float32, shape (n_seeds, n_settings)
-        Mean val loss at the best epoch.
+        Mean val loss at the best epoch; NaN where there was no val.
     epochs_run, best_epoch : Tensor of int64, shape (n_seeds, n_settings)
         Counted from 1.
     """
@@ -78,12 +78,13 @@ def learning_rate_factor(epoch: int, epochs: int) -> float:
 
 def train_heads(
     train: tuple[torch.Tensor | Feed, torch.Tensor],
-    val: tuple[torch.Tensor | Feed, torch.Tensor],
+    val: tuple[torch.Tensor | Feed, torch.Tensor] | None,
     n_classes: int,
     recipe: ProbeRecipe,
     *,
     multi_label: bool = False,
     grid: HeadGrid | None = None,
+    rows: torch.Tensor | None = None,
     advance: Advance = lambda n: None,
 ) -> TrainedHeads:
     """Train all heads of a grid together.
@@ -92,7 +93,8 @@ def train_heads(
     ----------
     train, val : (embeddings, labels)
         float32 (n_samples, dim), or what feeds them to the device, and integer
-        (n_samples, n_labels), on that device.
+        (n_samples, n_labels), on that device. Without val, heads train for all epochs and are
+        taken as they are then.
     n_classes : int
         Classes, or labels if `multi_label`.
     recipe : ProbeRecipe
@@ -100,6 +102,9 @@ def train_heads(
         Sigmoid cross-entropy per label instead of softmax cross-entropy.
     grid : HeadGrid, optional
         A part of the recipe's grid; by default all of it.
+    rows : Tensor of int64, shape (n_seeds, n_rows), on the CPU, optional
+        The train rows that each seed of the grid learns from, so that a seed may occur with several
+        subsets: each head is what it would be on ``embeddings[rows]``. By default all rows.
     advance : callable
         Told after every epoch.
 
@@ -107,18 +112,21 @@ def train_heads(
     -------
     TrainedHeads
     """
-    train_feed, val_feed = _feed(train[0]), _feed(val[0])
-    stack = _Stack(train_feed, grid or HeadGrid.of(recipe), n_classes)
+    train_feed = _feed(train[0])
+    stack = _Stack(train_feed, grid or HeadGrid.of(recipe), n_classes, rows)
     targets = _targets(train[1], n_classes, multi_label)
-    val_targets = _targets(val[1], n_classes, multi_label)
+    judged = val and (_feed(val[0]), _targets(val[1], n_classes, multi_label))
     for epoch in range(recipe.epochs):
         stack.start_epoch(learning_rate_factor(epoch, recipe.epochs), recipe.batch_size)
         for x, y in _batches(train_feed, targets, stack.shuffle(), recipe.batch_size):
             stack.step(x, y, multi_label)
-        stack.judge(stack.losses(val_feed, val_targets, multi_label), epoch, recipe.patience)
+        if judged:
+            stack.judge(stack.losses(*judged, multi_label), epoch, recipe.patience)
         advance(1)
         if stack.finished:
             break
+    if not judged:
+        stack.keep(recipe.epochs)
     return stack.best()
 
 
@@ -159,8 +167,12 @@ class _Stack:
     when a whole seed or a whole setting has.
     """
 
-    def __init__(self, train: Feed, grid: HeadGrid, n_classes: int) -> None:
-        self._n_rows, dim = train.shape
+    def __init__(
+        self, train: Feed, grid: HeadGrid, n_classes: int, rows: torch.Tensor | None
+    ) -> None:
+        n_train, dim = train.shape
+        self._rows = rows
+        self._n_rows = n_train if rows is None else rows.shape[1]
         self._n_classes = n_classes
         self._device = device = train.device
         n_seeds, n_settings = len(grid.seeds), len(grid.settings)
@@ -192,9 +204,10 @@ class _Stack:
         return not bool(self._active.any())
 
     def shuffle(self) -> torch.Tensor:
-        """Return this epoch's order of the training rows per seed, shape (n_seeds, n_train)."""
+        """Return this epoch's order of the training rows per seed, shape (n_seeds, n_rows)."""
         generators = [self._generators[seed] for seed in self._seeds.tolist()]
-        return torch.stack([torch.randperm(self._n_rows, generator=g) for g in generators])
+        orders = torch.stack([torch.randperm(self._n_rows, generator=g) for g in generators])
+        return orders if self._rows is None else self._rows[self._seeds].gather(1, orders)
 
     def start_epoch(self, factor: float, batch_size: int) -> None:
         """Set the schedule's factor for the steps to come, and number them."""
@@ -271,15 +284,27 @@ class _Stack:
         best_loss = self._best_loss[place]
         better = (losses < best_loss) & active.to(losses.device)
         self._best_loss[place] = torch.where(better, losses, best_loss)
-        current = torch.cat(self._parameters, 2) * self._scale
-        heads = current.unflatten(1, (self._n_classes, -1)).transpose(1, 2)
-        self._best[place] = torch.where(better[:, :, None, None], heads, self._best[place])
+        keep = better[:, :, None, None]
+        self._best[place] = torch.where(keep, self._heads(), self._best[place])
         improved = better.cpu()
         self._epochs_run[place] += active
         self._best_epoch[place] = torch.where(improved, epoch + 1, self._best_epoch[place])
         self._waited[place] = torch.where(improved, 0, self._waited[place] + 1)
         self._active[place] = active & (self._waited[place] < patience)
         self._drop_stopped()
+
+    def keep(self, epochs: int) -> None:
+        """Take all heads as they are after so many epochs, none having been judged."""
+        self._best = self._heads()
+        self._best_loss.fill_(torch.nan)
+        self._best_epoch.fill_(epochs)
+        self._epochs_run.fill_(epochs)
+
+    def _heads(self) -> torch.Tensor:
+        """Return the heads that still train, shape (n_seeds, n_settings, n_classes, dim + 1)."""
+        current: torch.Tensor = torch.cat(self._parameters, 2) * self._scale
+        n_seeds, _, width = current.shape
+        return current.view(n_seeds, self._n_classes, -1, width).transpose(1, 2)
 
     def _drop_stopped(self) -> None:
         active = self._active[self._seeds][:, self._settings]

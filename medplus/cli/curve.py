@@ -1,0 +1,116 @@
+"""`medplus curve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from medplus.cli import options
+from medplus.cli.options import Output
+from medplus.cli.specs import selecting
+
+if TYPE_CHECKING:
+    from medplus.curves.curve import Curve
+    from medplus.embeddings.store import EmbeddingStore
+
+
+@click.command()
+@selecting
+@options.several(
+    "--shots",
+    "shots",
+    of=click.IntRange(min=1),
+    help="Images of each class; repeat or use commas.  [default: 1, 2, 5, 10, … as far as the "
+    "smallest class has them, unless there are --fractions]",
+)
+@options.several(
+    "--fractions", "fractions", of=click.FLOAT, help="Shares of each class, such as 0.1,0.5,1."
+)
+@click.option(
+    "--episodes",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="How often the images are drawn anew.",
+)
+@options.several(
+    "--seed",
+    "seeds",
+    of=click.IntRange(0, 2**63 - 1),
+    default=["1"],
+    show_default=True,
+    help="Seeds of the probes of every episode; repeat or use commas.",
+)
+@options.several(
+    "--protocol",
+    "protocols",
+    of=click.Choice(["probe", "knn"]),
+    default=["probe"],
+    show_default="probe",
+    help="Repeat or use commas.",
+)
+@click.option(
+    "--tune",
+    type=click.Choice(["val", "shots"]),
+    default="val",
+    show_default=True,
+    help="What chooses learning rate and k: the val split, or folds within the images drawn.",
+)
+@click.option(
+    "--target",
+    type=click.FLOAT,
+    default=0.9,
+    show_default=True,
+    help="The test accuracy for which the number of labels is wanted.",
+)
+@options.several("--lr", "lr", of=click.FLOAT, help="Learning rates.  [default: 13 from 1e-4 to 1]")
+@click.option("--epochs", type=click.IntRange(min=1), help="At most.  [default: 100]")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Rows per step.  [default: 64]")
+@click.option(
+    "--patience",
+    type=click.IntRange(min=1),
+    help="Stop after so many epochs without a better val loss.  [default: 5]",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="curve",
+    show_default=True,
+    help="Folder of the figure and of everything as JSON.",
+)
+@options.common
+def curve(output: Output, stores: list[EmbeddingStore], **settings: Any) -> None:
+    """Score heads that learn from few images of each class, and say what more would bring.
+
+    Every episode draws images, the same for all backbones, smaller amounts within larger ones. No
+    test image trains or chooses anything.
+    """
+    from medplus.curves.curve import curve as draw
+
+    made = draw(stores, progress=output.progress, **settings)
+    output.result(made.to_dict(), lambda: _show(made))
+
+
+def _show(made: Curve) -> None:
+    from medplus.cli.tables import Column, percent, print_rows
+
+    rows = [row for one in made.series for row in one.to_dict()]
+    print_rows(
+        rows,
+        (Column("protocol"), lambda row: row["protocol"]),
+        (Column("backbone"), lambda row: row["backbone"]),
+        (Column("per class", right=True), lambda row: row["amount"]),
+        (Column("images", right=True), lambda row: row["labels"]),
+        (Column("test ACC", right=True), lambda row: percent(row["mean"])),
+        (Column("95 % CI", right=True), lambda row: _range(row["ci95"])),
+        (Column("5–95 % of episodes", right=True, rank=1), lambda row: _range(row["episodes90"])),
+    )
+    click.echo("")
+    for line in made.sentences():
+        click.echo(line)
+
+
+def _range(bounds: list[float] | None) -> str:
+    return "–" if bounds is None else f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f}"

@@ -1,0 +1,167 @@
+"""What a curve says: means with their intervals, and where backbones cross."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+from medplus.curves.points import Point
+from medplus.curves.powerlaw import PowerLaw, extrapolate, inflation
+
+
+@dataclass(frozen=True)
+class Series:
+    """One backbone's curve over amounts of one kind.
+
+    Attributes
+    ----------
+    backbone, protocol : str
+    kind : {"shots", "fractions"}
+    amounts : tuple of str
+        As they are shown.
+    n : ndarray of int, shape (n_amounts,)
+        Train images, ascending.
+    accuracies : ndarray of float, shape (n_episodes, n_amounts)
+        On test, the mean over seeds.
+    stock : int
+        Train images that episodes draw from.
+    """
+
+    backbone: str
+    protocol: str
+    kind: str
+    amounts: tuple[str, ...]
+    n: np.ndarray
+    accuracies: np.ndarray
+    stock: int
+
+    @property
+    def inflation(self) -> np.ndarray:
+        """By how much spread over episodes falls short, shape (n_amounts,); see `inflation`."""
+        return inflation(self.n, self.stock, len(self.accuracies))
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean accuracy over episodes, shape (n_amounts,)."""
+        return np.asarray(self.accuracies.mean(0))
+
+    @property
+    def half_widths(self) -> np.ndarray:
+        """Half of the 95 % interval of the mean over episodes, shape (n_amounts,)."""
+        return half_width(self.accuracies, self.inflation)
+
+    @property
+    def label(self) -> str:
+        """Backbone and protocol in words."""
+        return f"{self.backbone} · {self.protocol}"
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Return a row for every amount, for JSON."""
+        low, high = np.quantile(self.accuracies, (0.05, 0.95), axis=0)
+        half = self.half_widths
+        return [
+            {
+                "backbone": self.backbone,
+                "protocol": self.protocol,
+                "kind": self.kind,
+                "amount": amount,
+                "labels": int(self.n[i]),
+                "episodes": len(self.accuracies),
+                "mean": float(self.mean[i]),
+                "ci95": None if np.isnan(half[i]) else
+                [float(self.mean[i] - half[i]), float(self.mean[i] + half[i])],
+                "episodes90": [float(low[i]), float(high[i])],
+            }
+            for i, amount in enumerate(self.amounts)
+        ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Two neighbouring amounts between which two curves change places.
+
+    Attributes
+    ----------
+    first, second : str
+        The curve that leads with fewer labels, and the one that leads with more.
+    kind : str
+    between : (int, int)
+        Train images.
+    at : float
+        Where straight lines over the logarithm of the number of images meet.
+    certain : bool
+        Whether the paired 95 % intervals of both differences exclude zero.
+    """
+
+    first: str
+    second: str
+    kind: str
+    between: tuple[int, int]
+    at: float
+    certain: bool
+
+
+def half_width(values: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """Return half of Student's 95 % interval of the mean over axis 0, times a factor.
+
+    NaN of a single row, and where the factor is infinite.
+    """
+    n = len(values)
+    if n < 2:
+        return np.full(values.shape[1:], np.nan)
+    known = np.where(np.isfinite(factor), factor, np.nan)
+    return np.asarray(student.ppf(0.975, n - 1) * values.std(0, ddof=1) * known / np.sqrt(n))
+
+
+def to_series(points: Sequence[Point], stock: int) -> list[Series]:
+    """Gather points as curves, in the order in which they come."""
+    groups: dict[tuple[str, str, str], list[Point]] = {}
+    for point in points:
+        kind = "shots" if point.amount.fraction is None else "fractions"
+        groups.setdefault((point.backbone, point.protocol, kind), []).append(point)
+    return [_series(*key, own, stock) for key, own in groups.items()]
+
+
+def _series(backbone: str, protocol: str, kind: str, points: Sequence[Point], stock: int) -> Series:
+    amounts = {point.amount: len(point.rows) for point in points}
+    ordered = sorted(amounts, key=lambda amount: amounts[amount])
+    episodes = sorted({point.episode for point in points})
+    cells: dict[Any, list[float]] = {}
+    for point in points:
+        cells.setdefault((point.episode, point.amount), []).append(point.test_acc)
+    values = [[np.mean(cells[episode, amount]) for amount in ordered] for episode in episodes]
+    n = np.array([amounts[amount] for amount in ordered])
+    return Series(backbone, protocol, kind, tuple(map(str, ordered)), n, np.array(values), stock)
+
+
+def find_crossings(series: Sequence[Series]) -> list[Crossing]:
+    """Find where two curves of one kind cross; episodes are paired, since their rows are equal."""
+    found = []
+    for one, other in combinations(series, 2):
+        if one.kind != other.kind:
+            continue
+        difference = one.accuracies - other.accuracies
+        mean, half = difference.mean(0), half_width(difference, one.inflation)
+        for i in np.flatnonzero(mean[:-1] * mean[1:] < 0):
+            share = mean[i] / (mean[i] - mean[i + 1])
+            x = np.log(one.n[[i, i + 1]])
+            leader, follower = (one, other) if mean[i] > 0 else (other, one)
+            found.append(
+                Crossing(
+                    leader.label, follower.label, one.kind,
+                    (int(one.n[i]), int(one.n[i + 1])),
+                    float(np.exp(x[0] + share * (x[1] - x[0]))),
+                    bool((np.abs(mean[i : i + 2]) > half[i : i + 2]).all()),
+                )
+            )  # fmt: skip
+    return found
+
+
+def fit(series: Series, target: float, n_test: int) -> PowerLaw:
+    """Fit a curve's power law."""
+    return extrapolate(series.n, series.accuracies, target, n_test, series.stock)
