@@ -1,0 +1,104 @@
+"""Operating points against scikit-learn, statsmodels and simulation."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import confusion_matrix, precision_score, recall_score
+from statsmodels.stats.proportion import proportion_confint
+
+from medplus.metrics.operating_points import operating_point, predictive_values, threshold_at
+
+flags = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
+
+
+@given(flags)
+def test_counts_and_rates_equal_scikit_learns(pairs):
+    target, called = np.array(pairs).T
+    point = operating_point(target, called)
+    tn, fp, fn, tp = confusion_matrix(target, called, labels=[False, True]).ravel()
+    assert (point.tp, point.fp, point.tn, point.fn) == (tp, fp, tn, fn)
+    nan = {"zero_division": np.nan}
+    expected = {
+        "sensitivity": recall_score(target, called, **nan),
+        "specificity": recall_score(~target, ~called, **nan),
+        "ppv": precision_score(target, called, **nan),
+        "npv": precision_score(~target, ~called, **nan),
+    }
+    for name, value in expected.items():
+        assert getattr(point, name).value == pytest.approx(value, nan_ok=True)
+
+
+def test_intervals_at_the_samples_own_prevalence_are_wilsons():
+    target = np.repeat([True, True, False, False], [18, 2, 5, 25])
+    called = np.repeat([True, False, True, False], [18, 2, 5, 25])
+    point = operating_point(target, called)
+    assert point.sensitivity[1:] == pytest.approx(proportion_confint(18, 20, method="wilson"))
+    assert point.npv[1:] == pytest.approx(proportion_confint(25, 27, method="wilson"))
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.integers(1, 40))
+def test_predictive_values_at_the_own_prevalence_are_the_observed_shares(tp, fp, tn, fn):
+    prevalence = (tp + fn) / (tp + fp + tn + fn)
+    ppv, npv = predictive_values(tp, fp, tn, fn, prevalence)
+    assert ppv.value == pytest.approx(tp / (tp + fp))
+    assert npv.value == pytest.approx(tn / (tn + fn))
+
+
+def test_predictive_values_follow_bayes_at_another_prevalence():
+    ppv, npv = predictive_values(tp=90, fp=20, tn=80, fn=10, prevalence=0.01)
+    assert ppv.value == pytest.approx(0.9 * 0.01 / (0.9 * 0.01 + 0.2 * 0.99))
+    assert npv.value == pytest.approx(0.8 * 0.99 / (0.8 * 0.99 + 0.1 * 0.01))
+
+
+@pytest.mark.parametrize(("sensitivity", "specificity"), [(0.8, 0.9), (0.95, 0.7), (0.6, 0.98)])
+def test_intervals_at_another_prevalence_cover_the_true_value(sensitivity, specificity):
+    rng = np.random.default_rng(0)
+    prevalence, n1, n0, trials = 0.02, 60, 120, 600
+    hit = sensitivity * prevalence
+    truth = hit / (hit + (1 - specificity) * (1 - prevalence))
+    covered = 0
+    for _ in range(trials):
+        tp, tn = rng.binomial(n1, sensitivity), rng.binomial(n0, specificity)
+        ppv, _ = predictive_values(tp, n0 - tn, tn, n1 - tp, prevalence)
+        covered += ppv.low <= truth <= ppv.high
+    assert covered / trials >= 0.93
+
+
+@pytest.mark.parametrize("counts", [(10, 0, 20, 5), (10, 3, 20, 0), (10, 0, 20, 0)])
+def test_without_a_mistake_the_interval_still_leaves_room_for_one(counts):
+    ppv, npv = predictive_values(*counts, prevalence=0.1)
+    for estimate in (ppv, npv):
+        assert estimate.low <= estimate.value <= estimate.high
+        assert estimate.high - estimate.low > 0.001
+
+
+def test_a_class_without_samples_has_no_rates():
+    point = operating_point(np.zeros(4, dtype=bool), np.array([True, False, False, False]), 0.1)
+    assert math.isnan(point.sensitivity.value)
+    assert math.isnan(point.ppv.value)
+    assert point.to_dict()["sensitivity"] is None
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 9)), min_size=2, max_size=40).filter(
+        lambda pairs: len({target for target, _ in pairs}) == 2
+    ),
+    st.sampled_from(["sensitivity", "specificity"]),
+    st.sampled_from([0.5, 0.9, 0.95]),
+)
+def test_threshold_is_the_best_of_all_that_keep_the_rate(pairs, rate, least):
+    target = np.array([one for one, _ in pairs])
+    score = np.array([one / 10 for _, one in pairs])
+    other = {"sensitivity": "specificity", "specificity": "sensitivity"}[rate]
+
+    def rates(threshold):
+        point = operating_point(target, score >= threshold)
+        return getattr(point, rate).value, getattr(point, other).value
+
+    possible = [rates(one) for one in (*score, math.inf)]
+    kept, gained = rates(threshold_at(target, score, rate, least))
+    assert kept >= least
+    assert gained == max(b for a, b in possible if a >= least)
