@@ -48,12 +48,11 @@ def scale(y_score: ArrayLike, task: Task, temperature: float) -> NDArray[np.floa
     if task == "binary-class":
         score = score.reshape(len(score), -1)[:, -1:]
         score = np.hstack([1 - score, score])
-    score = score.clip(LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
-    scaled: NDArray[np.float64] = (
-        expit(logit(score) / temperature)
-        if task == MULTI_LABEL
-        else softmax(np.log(score) / temperature, axis=1)
-    )
+    scaled: NDArray[np.float64]
+    if task == MULTI_LABEL:
+        scaled = expit(logit(score.clip(LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)) / temperature)
+    else:
+        scaled = softmax(np.log(score.clip(LEAST_PROBABILITY)) / temperature, axis=1)
     return scaled
 
 

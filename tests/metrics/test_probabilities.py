@@ -68,7 +68,13 @@ def test_temperature_undoes_what_made_logits_too_large():
     assert temperature == pytest.approx(3.0, rel=0.07)
     scaled = scale(too_sure, "multi-class", temperature)
     assert ece(y, scaled, "multi-class") < ece(y, too_sure, "multi-class") / 3
-    np.testing.assert_allclose(scaled, softmax(3 * logits / temperature, axis=1), atol=5e-3)
+
+
+def test_scaling_probabilities_is_scaling_their_logits():
+    logits = RNG.normal(size=(20, 4))
+    scaled = scale(softmax(logits, axis=1), "multi-class", 2.5)
+    np.testing.assert_allclose(scaled, softmax(logits / 2.5, axis=1))
+    np.testing.assert_allclose(scale(expit(logits), MULTI_LABEL, 2.5), expit(logits / 2.5))
 
 
 @pytest.mark.parametrize("task", ["binary-class", "multi-class", MULTI_LABEL])
