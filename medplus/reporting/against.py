@@ -7,12 +7,12 @@ from itertools import product
 
 import pandas as pd
 
+from medplus.analysis.results.baseline import load_baseline, paper_conditions
+from medplus.analysis.results.cells import KEYS
+from medplus.analysis.results.runs import ANY
+from medplus.analysis.results.ties import settle
+from medplus.analysis.series import Extent
 from medplus.backbones.catalog import PAPER
-from medplus.reporting.baseline import load_baseline, paper_conditions
-from medplus.reporting.cells import KEYS
-from medplus.reporting.runs import ANY
-from medplus.reporting.series import Extent
-from medplus.reporting.statistics.ties import settle
 
 TOLERANCE = 2.0
 """Percent points of ACC; BreastMNIST's test set has 156 images, of which one is 0.64."""
@@ -38,7 +38,7 @@ def against_paper(
     Parameters
     ----------
     cells : pandas.DataFrame
-        See `medplus.reporting.cells`, with the further columns of runs.
+        See `medplus.analysis.results.cells`, with the further columns of runs.
     runs : pandas.DataFrame
         The runs that the cells were made of, for their conditions.
     tolerance : float
@@ -83,7 +83,7 @@ def newcomers(cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     cells : pandas.DataFrame
-        See `medplus.reporting.cells`.
+        See `medplus.analysis.results.cells`.
     runs : pandas.DataFrame
         The runs that the cells were made of. Phantoms and data of your own cannot be ranked: of
         the paper's datasets they only have the name.

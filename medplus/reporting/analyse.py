@@ -10,15 +10,15 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from medplus.analysis.results.baseline import DOI, load_baseline
+from medplus.analysis.results.cells import KEYS, comparable
+from medplus.analysis.results.runs import Runs
+from medplus.analysis.results.select import filtered, select_alike
 from medplus.errors import MedplusError
 from medplus.reporting.against import TOLERANCE, against_paper, newcomers
 from medplus.reporting.analysis import Analysis, Note
-from medplus.reporting.baseline import DOI, load_baseline
-from medplus.reporting.cells import KEYS, comparable
 from medplus.reporting.findings import findings_of
 from medplus.reporting.notes import notes_on
-from medplus.reporting.runs import Runs
-from medplus.reporting.select import filtered, select_alike
 from medplus.reporting.sources import published_sources, sources_of
 from medplus.reporting.statistics.averages import with_averages
 from medplus.reporting.statistics.friedman import friedman
@@ -71,12 +71,12 @@ def analyse_runs(
     Parameters
     ----------
     runs : Runs
-        As `medplus.reporting.runs.read_runs` returns them.
+        As `medplus.analysis.results.runs.read_runs` returns them.
     source : str
         Where they come from, in one line.
     title : str, optional
     only, tuned
-        See `medplus.reporting.select.select_alike`.
+        See `medplus.analysis.results.select.select_alike`.
     against : bool
         Set the runs beside the paper's numbers.
     tolerance : float
@@ -112,7 +112,7 @@ def analyse_cells(cells: pd.DataFrame, runs: pd.DataFrame | None = None, **about
     Parameters
     ----------
     cells : pandas.DataFrame
-        See `medplus.reporting.cells`.
+        See `medplus.analysis.results.cells`.
     runs : pandas.DataFrame, optional
         The runs that the cells were made of.
     **about

@@ -42,7 +42,7 @@ class Analysis:
     created : str
         ISO 8601, UTC.
     cells : pandas.DataFrame
-        The benchmark; see `medplus.reporting.cells`.
+        The benchmark; see `medplus.analysis.results.cells`.
     benchmark, ranking, gains, means, percentiles, pairwise : pandas.DataFrame
         As the functions of `medplus.reporting.statistics` return them.
     friedman : Friedman or None
@@ -66,7 +66,7 @@ class Analysis:
     skipped : tuple of (str, str)
         Records that could not be read, and why.
     left_out : tuple of str
-        Backbones that rankings and tests leave out; see `medplus.reporting.cells.comparable`.
+        Backbones that rankings and tests leave out; see `comparable`.
     verdicts : tuple of Verdict
         On every dataset, and over all; none for the paper, whose val scores are not known.
     notes : tuple of Note

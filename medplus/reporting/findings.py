@@ -7,13 +7,13 @@ from itertools import chain, pairwise
 
 import pandas as pd
 
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS, setting_label
+from medplus.analysis.format import counted, percent
+from medplus.analysis.results.cells import ALL, AVERAGE, order_protocols
+from medplus.analysis.results.ties import settle
 from medplus.reporting.analysis import Analysis
-from medplus.reporting.cells import ALL, AVERAGE, order_protocols
-from medplus.reporting.format import counted, percent
-from medplus.reporting.palette import PROTOCOL_LABELS, setting_label
 from medplus.reporting.statistics.friedman import Friedman
 from medplus.reporting.statistics.pairwise import smallest_p
-from medplus.reporting.statistics.ties import settle
 from medplus.reporting.statistics.transfer import Transfer
 
 _FEWEST_DATASETS = 3

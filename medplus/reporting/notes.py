@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS
+from medplus.analysis.format import counted
 from medplus.reporting.analysis import Analysis, Note
-from medplus.reporting.format import counted
-from medplus.reporting.palette import PROTOCOL_LABELS
 from medplus.reporting.statistics.pairwise import smallest_p
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from medplus.reporting.cells import ALL, AVERAGE, order_backbones, order_protocols
-from medplus.reporting.format import MISSING, percent
-from medplus.reporting.palette import PROTOCOL_LABELS, label_of
-from medplus.reporting.series import SCORE_NAMES, best_and_second, gains_by_step
-from medplus.reporting.table import Block, Cell, Column, cross_block
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
+from medplus.analysis.format import MISSING, percent
+from medplus.analysis.results.cells import ALL, AVERAGE, order_backbones, order_protocols
+from medplus.analysis.series import SCORE_NAMES, best_and_second, gains_by_step
+from medplus.analysis.table import Block, Cell, Column, cross_block
 
 _PER_BACKBONE = (Column("Protocol"), Column("Backbone"))
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from medplus.analysis.results.runs import read_runs
 from medplus.errors import UsageError
 from medplus.reporting.against import TOLERANCE
 from medplus.reporting.analyse import analyse_baseline, analyse_runs
 from medplus.reporting.analysis import Analysis
 from medplus.reporting.build import check_folder, write_report
-from medplus.reporting.runs import read_runs
 from medplus.reporting.statistics.paired import Pair
 from medplus.runs.ledger import read_predictions, read_record
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import pandas as pd
 
 from medplus import atomic
+from medplus.analysis.drawing.palette import label_of, setting_label
+from medplus.analysis.format import p_equals, percent
+from medplus.analysis.results.cells import order_backbones
+from medplus.analysis.table import Block, Column, Kind, Table, cross_block, list_block
 from medplus.reporting.analysis import Analysis
-from medplus.reporting.cells import order_backbones
-from medplus.reporting.format import p_equals, percent
 from medplus.reporting.markup import latex_table, markdown_table
-from medplus.reporting.palette import label_of, setting_label
 from medplus.reporting.paper_form import benchmark_blocks, gains_block, ranking_blocks
 from medplus.reporting.statistics.friedman import Friedman
 from medplus.reporting.statistics.transfer import Transfer
-from medplus.reporting.table import Block, Column, Kind, Table, cross_block, list_block
 
 _COLUMNS: Mapping[str, str] = {
     "benchmark": "dataset protocol backbone size acc_mean acc_std auc_mean auc_std n_seeds",

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS
+from medplus.analysis.results.runs import describe
+from medplus.analysis.results.select import best_on_val
 from medplus.errors import MedplusError
 from medplus.metrics import check, resample_counts
 from medplus.naming import duration
-from medplus.reporting.palette import PROTOCOL_LABELS
-from medplus.reporting.runs import describe
-from medplus.reporting.select import best_on_val
 from medplus.runs.ledger import read_predictions
 from medplus.spec import NONE, PIXELS
 from medplus.vocabulary import Task
@@ -157,8 +157,8 @@ def verdicts_on(runs: pd.DataFrame) -> list[Verdict]:
     Parameters
     ----------
     runs : pandas.DataFrame
-        As `medplus.reporting.runs.read_runs` returns it. What cannot be read, or has no val score,
-        takes no part.
+        As `medplus.analysis.results.runs.read_runs` returns it. What cannot be read, or has no
+        val score, takes no part.
     """
     found: dict[str, list[Candidate]] = {}
     baselines: dict[str, float | None] = {}

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medplus.analysis.results.baseline import load_baseline
+from medplus.analysis.results.cells import KEYS
 from medplus.reporting import build
-from medplus.reporting.baseline import load_baseline
-from medplus.reporting.cells import KEYS
 from tests.reporting.ledgers import accuracy, predict, write_record
 
 Cli = Callable[..., Any]

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from medplus.analysis.results.cells import sort_cells
 from medplus.reporting.analyse import analyse_cells
 from medplus.reporting.analysis import Analysis
-from medplus.reporting.cells import sort_cells
 from medplus.reporting.statistics.intervals import over_datasets
 
 HOSTILE = (

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from medplus.analysis.results.baseline import load_baseline
+from medplus.analysis.results.cells import KEYS
 from medplus.backbones.catalog import PAPER
 from medplus.reporting.against import AGAINST_COLUMNS, against_paper, newcomers
-from medplus.reporting.baseline import load_baseline
-from medplus.reporting.cells import KEYS
 
 PAPER_CONDITIONS = {
     "knn": {"k": "11", "metric": "l2", "vote": "majority"},

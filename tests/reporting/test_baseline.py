@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from medplus.analysis.results.baseline import load_baseline
+from medplus.analysis.results.cells import COLUMNS, KEYS, SCORES
 from medplus.backbones.catalog import PAPER
 from medplus.datasets.catalog import FLAGS
-from medplus.reporting.baseline import load_baseline
-from medplus.reporting.cells import COLUMNS, KEYS, SCORES
 from medplus.vocabulary import SIZES
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from medplus.analysis.results.runs import read_runs
 from medplus.errors import RunError
 from medplus.reporting import build
 from medplus.reporting.analyse import analyse_baseline, analyse_runs
 from medplus.reporting.analysis import Analysis
 from medplus.reporting.build import MANIFEST, PAGE, write_report
-from medplus.reporting.runs import read_runs
 from tests.reporting.ledgers import write_record
 
 

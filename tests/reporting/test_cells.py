@@ -9,8 +9,8 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medplus.analysis.results.cells import comparable, complete_blocks, order_backbones, sort_cells
 from medplus.backbones.catalog import PAPER
-from medplus.reporting.cells import comparable, complete_blocks, order_backbones, sort_cells
 
 
 def table(rows):

@@ -13,13 +13,13 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
-from medplus.reporting.baseline import load_baseline
-from medplus.reporting.cells import AVERAGE
+from medplus.analysis.drawing.heatmap import DARK, LIGHT, ink_on
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of, setting_label
+from medplus.analysis.drawing.style import INK, PAPER, short_names, signs
+from medplus.analysis.format import p_value, percent
+from medplus.analysis.results.baseline import load_baseline
+from medplus.analysis.results.cells import AVERAGE
 from medplus.reporting.figures import FIGURES, render, write_figures
-from medplus.reporting.figures.heatmap import DARK, LIGHT, ink_on
-from medplus.reporting.figures.style import INK, PAPER, short_names, signs
-from medplus.reporting.format import p_value, percent
-from medplus.reporting.palette import PROTOCOL_LABELS, label_of, setting_label
 from medplus.reporting.statistics.ranking import top_ranks
 from tests.reporting.analyses import (
     HOSTILE,

@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from medplus.analysis.results.baseline import load_baseline
+from medplus.analysis.results.cells import COLUMNS
+from medplus.analysis.results.runs import read_runs
 from medplus.reporting import findings
 from medplus.reporting.analyse import analyse_runs
 from medplus.reporting.analysis import Analysis
-from medplus.reporting.baseline import load_baseline
-from medplus.reporting.cells import COLUMNS
-from medplus.reporting.runs import read_runs
 from medplus.reporting.statistics.averages import with_averages
 from medplus.reporting.statistics.gains import resolution_gains
 from medplus.reporting.statistics.pairwise import pairwise

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from matplotlib.markers import MarkerStyle
 
+from medplus.analysis.drawing import palette
 from medplus.backbones.catalog import PAPER
-from medplus.reporting import palette
 
 
 def luminance(colour):

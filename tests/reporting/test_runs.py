@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medplus.analysis.results.runs import RUN_COLUMNS, read_runs
 from medplus.errors import RunError
-from medplus.reporting.runs import RUN_COLUMNS, read_runs
 from medplus.runs.record import RunRecord
 from medplus.seal import seal
 from tests.reporting.ledgers import make_record, write_record

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medplus.analysis.results.cells import KEYS
+from medplus.analysis.results.runs import RUN_COLUMNS, read_runs
+from medplus.analysis.results.select import ON_VAL, Selection, select_alike
 from medplus.errors import UsageError
-from medplus.reporting.cells import KEYS
-from medplus.reporting.runs import RUN_COLUMNS, read_runs
-from medplus.reporting.select import ON_VAL, Selection, select_alike
 from tests.reporting.ledgers import write_record
 
 CONDITIONS = {"data": "official", "weights": "trained", "fit": "pad", "precision": "fp32"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from medplus.reporting.cells import KEYS
-from medplus.reporting.series import best_and_second
+from medplus.analysis.results.cells import KEYS
+from medplus.analysis.series import best_and_second
 
 
 def test_equal_scores_share_a_mark_and_a_cell_alone_has_none() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from medplus.analysis.results.runs import read_runs
 from medplus.datasets import catalog
 from medplus.reporting.analyse import analyse_baseline, analyse_runs
 from medplus.reporting.page.links import PageLinks
 from medplus.reporting.page.render import render_page
-from medplus.reporting.runs import read_runs
 from medplus.runs.ledger import save_run
 from tests.reporting.ledgers import make_record
 

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medplus.reporting.baseline import load_baseline
-from medplus.reporting.format import p_value, percent, seconds
+from medplus.analysis.format import p_value, percent, seconds
+from medplus.analysis.results.baseline import load_baseline
 from medplus.reporting.markup import latex, latex_table, markdown, markdown_table
 from medplus.reporting.tables import tables_of, write_tables
 from tests.reporting.analyses import HOSTILE, analysis_of, hostile_grid, tiny_grid
@@ -89,7 +89,7 @@ def test_columns_are_those_of_the_contract(tables, name):
 
 
 def test_published_results_come_out_as_they_went_in(tables):
-    published = pd.read_csv("medplus/reporting/data/paper_results.csv", dtype=str)
+    published = pd.read_csv("medplus/analysis/results/data/paper_results.csv", dtype=str)
     protocols = {"endToEnd": "finetune", "linearProbing": "probe", "kNN": "knn"}
     rows = {
         (r["dataset"], r["protocol"], r["backbone"], r["size"]): r

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from medplus.reporting.runs import read_runs
+from medplus.analysis.results.runs import read_runs
 from medplus.reporting.verdict import verdicts_on, wilson
 from medplus.runs.ledger import save_run
 from tests.records import make_record

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from medplus import atomic
+from medplus.analysis.drawing.style import look
 from medplus.reporting.analysis import Analysis
 from medplus.reporting.figures.against import draw_against
 from medplus.reporting.figures.boxes import draw_boxes
@@ -22,7 +23,6 @@ from medplus.reporting.figures.intervals import draw_intervals
 from medplus.reporting.figures.overview import draw_overview
 from medplus.reporting.figures.pairwise import draw_pairwise
 from medplus.reporting.figures.ranking import draw_ranking
-from medplus.reporting.figures.style import look
 from medplus.reporting.figures.transfer import draw_transfer
 
 Maker = Callable[[Analysis], Figure | None]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from medplus.reporting.analysis import Analysis
-from medplus.reporting.cells import order_backbones
-from medplus.reporting.figures.sheet import (
+from medplus.analysis.drawing.palette import setting_label
+from medplus.analysis.drawing.sheet import (
     MARGIN,
     WIDE,
     Sheet,
@@ -14,9 +13,10 @@ from medplus.reporting.figures.sheet import (
     backbone_style,
     legend_height,
 )
-from medplus.reporting.figures.style import GREY, PAPER, short_names, signs
-from medplus.reporting.format import one_line
-from medplus.reporting.palette import setting_label
+from medplus.analysis.drawing.style import GREY, PAPER, short_names, signs
+from medplus.analysis.format import one_line
+from medplus.analysis.results.cells import order_backbones
+from medplus.reporting.analysis import Analysis
 
 _TOP, _LEFT, _HEIGHT, _BELOW = 4.0, 14.0, 80.0, 11.0
 

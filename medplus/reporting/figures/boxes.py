@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.cbook import boxplot_stats
 from matplotlib.figure import Figure
 
+from medplus.analysis.drawing.rows import Rows
+from medplus.analysis.drawing.style import GREY, INK
+from medplus.analysis.format import read_percent
 from medplus.reporting.analysis import Analysis
-from medplus.reporting.figures.rows import Rows
-from medplus.reporting.figures.style import GREY, INK
-from medplus.reporting.format import read_percent
 
 
 def draw_boxes(analysis: Analysis) -> Figure | None:

@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from medplus.analysis.drawing.palette import PROTOCOL_COLOURS, PROTOCOL_LABELS, setting_label
+from medplus.analysis.drawing.sheet import LINE, MARGIN, WIDE, Sheet, text_width
+from medplus.analysis.drawing.style import GREY, INK, PAPER, Sign, short_names, signs
+from medplus.analysis.format import counted
+from medplus.analysis.series import Extent
 from medplus.reporting.analysis import Analysis
-from medplus.reporting.figures.sheet import LINE, MARGIN, WIDE, Sheet, text_width
-from medplus.reporting.figures.style import GREY, INK, PAPER, Sign, short_names, signs
-from medplus.reporting.format import counted
-from medplus.reporting.palette import PROTOCOL_COLOURS, PROTOCOL_LABELS, setting_label
-from medplus.reporting.series import Extent
 
 _TOP, _LEFT, _BELOW, _HEIGHT, _GAP = 4.0, 12.0, 10.0, 95.0, 6.0
 _SMALLEST, _LARGEST = 3.5, 8.0

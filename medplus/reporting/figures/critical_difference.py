@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medplus.reporting.analysis import Analysis
-from medplus.reporting.figures.sheet import LINE, MARGIN, WIDE, Sheet, backbone_style, text_width
-from medplus.reporting.figures.style import (
+from medplus.analysis.drawing.sheet import LINE, MARGIN, WIDE, Sheet, backbone_style, text_width
+from medplus.analysis.drawing.style import (
     GREY,
     INK,
     LARGE,
@@ -19,7 +18,8 @@ from medplus.reporting.figures.style import (
     short_names,
     signs,
 )
-from medplus.reporting.format import p_equals, percent
+from medplus.analysis.format import p_equals, percent
+from medplus.reporting.analysis import Analysis
 from medplus.reporting.statistics.friedman import Friedman
 
 _AXIS, _BAR, _ROW = 15.0, 2.6, 4.6

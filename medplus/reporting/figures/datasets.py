@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from medplus.reporting.analysis import Analysis
-from medplus.reporting.figures.sheet import (
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS
+from medplus.analysis.drawing.sheet import (
     MARGIN,
     WIDE,
     Sheet,
@@ -15,9 +15,9 @@ from medplus.reporting.figures.sheet import (
     legend_height,
     text_width,
 )
-from medplus.reporting.figures.style import FAINT, short_names, signs
-from medplus.reporting.palette import PROTOCOL_LABELS
-from medplus.reporting.series import Extent
+from medplus.analysis.drawing.style import FAINT, short_names, signs
+from medplus.analysis.series import Extent
+from medplus.reporting.analysis import Analysis
 
 _TOP, _LEFT, _HEIGHT = 7.0, 13.0, 50.0
 _PER_LINE = 12

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
+from medplus.analysis.drawing.heatmap import DIVERGING, Block, blocks_width, draw_blocks
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS
+from medplus.analysis.drawing.sheet import MARGIN, WIDE, Sheet, text_width
+from medplus.analysis.drawing.style import NORMAL, short_names
+from medplus.analysis.format import MISSING
+from medplus.analysis.results.cells import order_backbones, order_protocols
+from medplus.analysis.series import gains_by_step
 from medplus.reporting.analysis import Analysis
-from medplus.reporting.cells import order_backbones, order_protocols
-from medplus.reporting.figures.heatmap import DIVERGING, Block, blocks_width, draw_blocks
-from medplus.reporting.figures.sheet import MARGIN, WIDE, Sheet, text_width
-from medplus.reporting.figures.style import NORMAL, short_names
-from medplus.reporting.format import MISSING
-from medplus.reporting.palette import PROTOCOL_LABELS
-from medplus.reporting.series import gains_by_step
 
 _ROW, _TOP, _BELOW, _COLUMN_MAX = 5.0, 7.0, 5.0, 18.0
 

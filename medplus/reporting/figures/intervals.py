@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from medplus.analysis.drawing.rows import Rows
+from medplus.analysis.drawing.sheet import backbone_style
+from medplus.analysis.format import interval, read_percent
 from medplus.reporting.analysis import Analysis
-from medplus.reporting.figures.rows import Rows
-from medplus.reporting.figures.sheet import backbone_style
-from medplus.reporting.format import interval, read_percent
 
 
 def draw_intervals(analysis: Analysis) -> Figure | None:

@@ -10,9 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from medplus.reporting.analysis import Analysis
-from medplus.reporting.cells import AVERAGE
-from medplus.reporting.figures.sheet import (
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS
+from medplus.analysis.drawing.sheet import (
     MARGIN,
     WIDE,
     Sheet,
@@ -20,9 +19,10 @@ from medplus.reporting.figures.sheet import (
     backbone_style,
     legend_height,
 )
-from medplus.reporting.figures.style import Sign, short_names, signs
-from medplus.reporting.palette import PROTOCOL_LABELS
-from medplus.reporting.series import Extent
+from medplus.analysis.drawing.style import Sign, short_names, signs
+from medplus.analysis.results.cells import AVERAGE
+from medplus.analysis.series import Extent
+from medplus.reporting.analysis import Analysis
 
 _TOP, _LEFT, _BELOW, _GAP = 7.0, 13.0, 12.0, 9.0
 _HIGH, _LOW, _WIDEST = 72.0, 50.0, 85.0

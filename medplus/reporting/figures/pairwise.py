@@ -10,12 +10,12 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from medplus.analysis.drawing.heatmap import frame_rows, ink_on, write
+from medplus.analysis.drawing.sheet import LINE, MARGIN, WIDE, Sheet, legend_height, text_width
+from medplus.analysis.drawing.style import INK, MISSING, NORMAL, PAPER, short_names
+from medplus.analysis.format import counted, p_value
+from medplus.analysis.results.cells import order_backbones
 from medplus.reporting.analysis import Analysis
-from medplus.reporting.cells import order_backbones
-from medplus.reporting.figures.heatmap import frame_rows, ink_on, write
-from medplus.reporting.figures.sheet import LINE, MARGIN, WIDE, Sheet, legend_height, text_width
-from medplus.reporting.figures.style import INK, MISSING, NORMAL, PAPER, short_names
-from medplus.reporting.format import counted, p_value
 
 ROW_BETTER, COLUMN_BETTER = "#0072B2", "#E69F00"
 _PALE = 0.28

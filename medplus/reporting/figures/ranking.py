@@ -7,13 +7,13 @@ from collections.abc import Iterable
 import pandas as pd
 from matplotlib.figure import Figure
 
+from medplus.analysis.drawing.heatmap import SEQUENTIAL, Block, blocks_width, draw_blocks
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS
+from medplus.analysis.drawing.sheet import MARGIN, WIDE, Sheet, text_width
+from medplus.analysis.drawing.style import short_names
+from medplus.analysis.results.cells import ALL, order_protocols
+from medplus.analysis.series import Setting, ranks_by_setting
 from medplus.reporting.analysis import Analysis
-from medplus.reporting.cells import ALL, order_protocols
-from medplus.reporting.figures.heatmap import SEQUENTIAL, Block, blocks_width, draw_blocks
-from medplus.reporting.figures.sheet import MARGIN, WIDE, Sheet, text_width
-from medplus.reporting.figures.style import short_names
-from medplus.reporting.palette import PROTOCOL_LABELS
-from medplus.reporting.series import Setting, ranks_by_setting
 
 _ROW, _TITLE, _TICKS = 3.7, 6.5, 5.0
 _MANY = 20

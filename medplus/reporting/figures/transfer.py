@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medplus.reporting.analysis import Analysis
-from medplus.reporting.cells import order_backbones
-from medplus.reporting.figures.sheet import (
+from medplus.analysis.drawing.palette import setting_label
+from medplus.analysis.drawing.sheet import (
     LINE,
     MARGIN,
     WIDE,
@@ -19,9 +18,10 @@ from medplus.reporting.figures.sheet import (
     backbone_style,
     legend_height,
 )
-from medplus.reporting.figures.style import FAINT, GREY, Sign, rank_ticks, short_names, signs
-from medplus.reporting.format import counted, percent
-from medplus.reporting.palette import setting_label
+from medplus.analysis.drawing.style import FAINT, GREY, Sign, rank_ticks, short_names, signs
+from medplus.analysis.format import counted, percent
+from medplus.analysis.results.cells import order_backbones
+from medplus.reporting.analysis import Analysis
 from medplus.reporting.statistics.transfer import Transfer
 
 _PANEL, _TOP, _LEFT, _BELOW, _GAP = 68.0, 14.5, 14.0, 12.0, 18.0

@@ -8,13 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from medplus.reporting import format as fmt
+from medplus.analysis import format as fmt
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS, look_of
+from medplus.analysis.results.baseline import DOI
+from medplus.analysis.results.cells import AVERAGE, KEYS
+from medplus.analysis.series import SCORE_NAMES, Extent, best_and_second
 from medplus.reporting.analysis import Analysis
-from medplus.reporting.baseline import DOI
-from medplus.reporting.cells import AVERAGE, KEYS
 from medplus.reporting.page.links import PageLinks
-from medplus.reporting.palette import PROTOCOL_LABELS, look_of
-from medplus.reporting.series import SCORE_NAMES, Extent, best_and_second
 
 _FURTHER = ["acc_low", "acc_high", "device_seconds", "runs"]
 _PRINTED = {"finetune": "end-to-end training", "probe": "linear probing", "knn": "k-NN"}

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS
+from medplus.analysis.results.baseline import DOI
 from medplus.reporting.analysis import Analysis
-from medplus.reporting.baseline import DOI
 from medplus.reporting.figures import SUMMARIES
 from medplus.reporting.page.drawing import inline_svg
 from medplus.reporting.page.inline import asset, content_security_policy, safe_json
 from medplus.reporting.page.leaderboard import leaderboard
 from medplus.reporting.page.links import PageLinks
 from medplus.reporting.page.sections import sections
-from medplus.reporting.palette import PROTOCOL_LABELS
 from medplus.reporting.tables import tables_of
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from medplus.analysis.format import p_equals, significant
+from medplus.analysis.table import Block, Table
 from medplus.reporting.analysis import Analysis
-from medplus.reporting.format import p_equals, significant
-from medplus.reporting.table import Block, Table
 
 _LONG = 30
 """Rows of a table that opens on demand only."""

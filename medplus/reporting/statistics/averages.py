@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from medplus.reporting.cells import AVERAGE, COLUMNS, SCORES, sort_cells
+from medplus.analysis.results.cells import AVERAGE, COLUMNS, SCORES, sort_cells
 
 
 def with_averages(cells: pd.DataFrame) -> pd.DataFrame:
@@ -19,7 +19,7 @@ def with_averages(cells: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     cells : pandas.DataFrame
-        See `medplus.reporting.cells`.
+        See `medplus.analysis.results.cells`.
 
     Returns
     -------

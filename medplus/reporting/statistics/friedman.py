@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import friedmanchisquare, studentized_range
 
-from medplus.reporting.statistics.ties import settle
+from medplus.analysis.results.ties import settle
 
 
 @dataclass(frozen=True, eq=False)

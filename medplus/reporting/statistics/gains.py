@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pandas as pd
 
-from medplus.reporting.cells import PROTOCOLS, order_backbones
-from medplus.reporting.statistics.ties import settle
+from medplus.analysis.results.cells import PROTOCOLS, order_backbones
+from medplus.analysis.results.ties import settle
 
 _COLUMNS = ["protocol", "backbone", "from_size", "to_size", "improved", "n_datasets"]
 
@@ -21,7 +21,7 @@ def resolution_gains(cells: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     cells : pandas.DataFrame
-        See `medplus.reporting.cells`.
+        See `medplus.analysis.results.cells`.
 
     Returns
     -------

@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import t
 
+from medplus.analysis.results.cells import AVERAGE, KEYS, sort_cells
 from medplus.metrics.bootstrap import LEVEL
-from medplus.reporting.cells import AVERAGE, KEYS, sort_cells
 from medplus.reporting.statistics.averages import mean_over_datasets, on_all_datasets
 
 SEEDS, DATASETS, SAMPLES = "seeds", "datasets", "test samples"
@@ -67,7 +67,7 @@ def over_datasets(cells: pd.DataFrame, n_resamples: int = 10_000, seed: int = 0)
     Parameters
     ----------
     cells : pandas.DataFrame
-        See `medplus.reporting.cells`.
+        See `medplus.analysis.results.cells`.
     n_resamples : int, default 10000
         Resamples of the datasets.
     seed : int, default 0
@@ -104,8 +104,8 @@ def over_samples(cells: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     cells : pandas.DataFrame
-        See `medplus.reporting.cells`. Intervals stand in `acc_low` and `acc_high`; the paper's
-        numbers have none.
+        See `medplus.analysis.results.cells`. Intervals stand in `acc_low` and `acc_high`; the
+        paper's numbers have none.
 
     Returns
     -------

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medplus.analysis.results.ties import settle
 from medplus.errors import UsageError
 from medplus.metrics import Predictions, check, percentile_interval, replicates, resample_counts
 from medplus.metrics.ranking import auc_present
-from medplus.reporting.statistics.ties import settle
 from medplus.vocabulary import Task
 
 Arrays = Mapping[str, NDArray[Any]]

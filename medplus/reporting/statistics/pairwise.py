@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import permutation_test, rankdata, wilcoxon
 from statsmodels.stats.multitest import multipletests
 
-from medplus.reporting.statistics.ties import settle
+from medplus.analysis.results.ties import settle
 
 _ENUMERABLE = 13
 """Up to so many datasets scipy tries all signs where there are ties: 2 ** 13 of them."""

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from medplus.reporting.cells import AVERAGE, sort_cells
-from medplus.reporting.statistics.ties import settle
+from medplus.analysis.results.cells import AVERAGE, sort_cells
+from medplus.analysis.results.ties import settle
 
 _SETTING = ["protocol", "backbone", "size"]
 _COLUMNS = [*_SETTING, "acc", "device_seconds", "n_datasets", "front"]
@@ -22,7 +22,7 @@ def pareto(cells: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     cells : pandas.DataFrame
-        See `medplus.reporting.cells`. `device_seconds` is NaN where it was not measured; the
+        See `medplus.analysis.results.cells`. `device_seconds` is NaN where it was not measured; the
         paper's numbers have none.
 
     Returns

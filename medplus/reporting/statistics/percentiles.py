@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from medplus.reporting.cells import complete_blocks, order_backbones, sort_cells
+from medplus.analysis.results.cells import complete_blocks, order_backbones, sort_cells
 
 _PERCENTILES = (25, 50, 75)
 
@@ -20,7 +20,7 @@ def dataset_means(cells: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     cells : pandas.DataFrame
-        See `medplus.reporting.cells`.
+        See `medplus.analysis.results.cells`.
 
     Returns
     -------

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from medplus.reporting.cells import ALL, complete_blocks, order_backbones, order_protocols
-from medplus.reporting.statistics.ties import settle
+from medplus.analysis.results.cells import ALL, complete_blocks, order_backbones, order_protocols
+from medplus.analysis.results.ties import settle
 
 _GROUP = ["protocol", "size"]
 
@@ -20,7 +20,7 @@ def top_ranks(cells: pd.DataFrame, top: int = 5) -> pd.DataFrame:
     Parameters
     ----------
     cells : pandas.DataFrame
-        See `medplus.reporting.cells`.
+        See `medplus.analysis.results.cells`.
     top : int, default 5
         Ranks that are counted.
 

@@ -9,10 +9,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from medplus.reporting.cells import order_backbones
-from medplus.reporting.palette import setting_label
+from medplus.analysis.drawing.palette import setting_label
+from medplus.analysis.results.cells import order_backbones
+from medplus.analysis.results.ties import settle
 from medplus.reporting.statistics.intervals import mean_interval
-from medplus.reporting.statistics.ties import settle
 
 Setting = tuple[str, int]
 """Protocol and size."""
@@ -75,7 +75,7 @@ def transfer(
     Parameters
     ----------
     cells : pandas.DataFrame
-        See `medplus.reporting.cells`.
+        See `medplus.analysis.results.cells`.
     cheap, target : tuple of (str, int)
         Protocol and size.
     n_resamples : int, default 2000
@@ -124,7 +124,7 @@ def default_transfers(cells: pd.DataFrame) -> list[Transfer]:
     Parameters
     ----------
     cells : pandas.DataFrame
-        See `medplus.reporting.cells`.
+        See `medplus.analysis.results.cells`.
 
     Returns
     -------

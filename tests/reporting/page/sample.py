@@ -4,13 +4,13 @@ from functools import cache
 
 import pandas as pd
 
+from medplus.analysis.results.baseline import load_baseline
+from medplus.analysis.results.select import UNLIKE_COLUMNS
 from medplus.reporting.analyse import PAIRED_COLUMNS
 from medplus.reporting.analysis import Analysis, Note
-from medplus.reporting.baseline import load_baseline
 from medplus.reporting.figures import FIGURES
 from medplus.reporting.figures import render as figure_file
 from medplus.reporting.page import PageLinks, render_page
-from medplus.reporting.select import UNLIKE_COLUMNS
 from medplus.reporting.sources import SOURCE_COLUMNS
 from medplus.reporting.statistics.intervals import over_datasets, over_samples
 from tests.reporting.analyses import analysis_of

@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 import pytest
 
-from medplus.reporting.format import percent
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
+from medplus.analysis.format import percent
 from medplus.reporting.page import PageLinks
-from medplus.reporting.palette import PROTOCOL_LABELS, label_of
 from tests.reporting.page import sample
 from tests.reporting.page.sample import render
 

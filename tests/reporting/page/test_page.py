@@ -7,14 +7,14 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 
-from medplus.reporting.baseline import DOI
-from medplus.reporting.cells import KEYS, PROTOCOLS, order_backbones
-from medplus.reporting.figures.style import FAINT, GREY, INK, MISSING, PAPER
-from medplus.reporting.format import p_value, percent
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
+from medplus.analysis.drawing.style import FAINT, GREY, INK, MISSING, PAPER
+from medplus.analysis.format import p_value, percent
+from medplus.analysis.results.baseline import DOI
+from medplus.analysis.results.cells import KEYS, PROTOCOLS, order_backbones
 from medplus.reporting.page import PageLinks
 from medplus.reporting.page.inline import safe_json
 from medplus.reporting.page.links import href
-from medplus.reporting.palette import PROTOCOL_LABELS, label_of
 from medplus.reporting.tables import CAPTIONS
 from tests.reporting.page import sample
 from tests.reporting.page.document import Document, seen

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from hypothesis import strategies as st
 
-from medplus.reporting.baseline import load_baseline
-from medplus.reporting.cells import COLUMNS, PROTOCOLS, SCORES
+from medplus.analysis.results.baseline import load_baseline
+from medplus.analysis.results.cells import COLUMNS, PROTOCOLS, SCORES
 
 BACKBONES = ("pixels", "my<b>net", "resnet18", "vgg16", "a_first")
 """In none of the orders that a report could put them in."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medplus.reporting.cells import AVERAGE, COLUMNS, SCORES
+from medplus.analysis.results.cells import AVERAGE, COLUMNS, SCORES
 from medplus.reporting.statistics.averages import on_all_datasets, with_averages
 
 pytestmark = pytest.mark.filterwarnings("error")

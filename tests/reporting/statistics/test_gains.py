@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medplus.reporting.cells import order_backbones
+from medplus.analysis.results.cells import order_backbones
 from medplus.reporting.statistics.gains import resolution_gains
 
 pytestmark = pytest.mark.filterwarnings("error")

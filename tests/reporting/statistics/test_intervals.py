@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from medplus.reporting.cells import AVERAGE, KEYS
+from medplus.analysis.results.cells import AVERAGE, KEYS
 from medplus.reporting.statistics.averages import with_averages
 from medplus.reporting.statistics.intervals import over_datasets, over_samples, over_seeds
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medplus.reporting.cells import order_backbones
+from medplus.analysis.results.cells import order_backbones
 from medplus.reporting.statistics.percentiles import dataset_means, percentiles
 
 pytestmark = pytest.mark.filterwarnings("error")

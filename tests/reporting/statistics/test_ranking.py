@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medplus.reporting.cells import ALL, order_backbones
+from medplus.analysis.results.cells import ALL, order_backbones
 from medplus.reporting.statistics.ranking import top_ranks
 
 pytestmark = pytest.mark.filterwarnings("error")

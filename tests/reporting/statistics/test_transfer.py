@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from medplus.reporting.cells import order_backbones
+from medplus.analysis.results.cells import order_backbones
 from medplus.reporting.statistics.transfer import default_transfers, transfer
 
 pytestmark = pytest.mark.filterwarnings("error")

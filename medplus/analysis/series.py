@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from medplus.reporting.cells import order_backbones, order_protocols
-from medplus.reporting.format import percent
-from medplus.reporting.table import Mark
+from medplus.analysis.format import percent
+from medplus.analysis.results.cells import order_backbones, order_protocols
+from medplus.analysis.table import Mark
 from medplus.runs.record import Protocol
 
 SCORE_NAMES = {"acc": "ACC", "auc": "AUC"}
@@ -41,7 +41,7 @@ def best_and_second(cells: pd.DataFrame, score: str) -> list[Mark]:
     Parameters
     ----------
     cells : pandas.DataFrame
-        See `medplus.reporting.cells`; averages may be among them.
+        See `medplus.analysis.results.cells`; averages may be among them.
     score : str
         A column, as ``acc_mean``.
     """

@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from medplus.analysis.results.cells import order_backbones
 from medplus.backbones.catalog import PIXELS
-from medplus.reporting.cells import order_backbones
 
 
 @dataclass(frozen=True)

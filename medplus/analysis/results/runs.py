@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
+from medplus.analysis.results.cells import AVERAGE, KEYS
 from medplus.embeddings.store import read_info
 from medplus.errors import MedplusError, RunError
-from medplus.reporting.cells import AVERAGE, KEYS
 from medplus.runs.ledger import list_runs, read_record
 from medplus.runs.record import RunRecord
 from medplus.spec import PIXELS

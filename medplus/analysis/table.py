@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from medplus.reporting import format as fmt
-from medplus.reporting.format import MISSING
-from medplus.reporting.palette import PROTOCOL_LABELS, label_of
+from medplus.analysis import format as fmt
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
+from medplus.analysis.format import MISSING
 
 Kind = Literal[
     "text", "runs", "backbone", "protocol", "flag", "size", "percent", "difference", "count",

@@ -8,9 +8,9 @@ from importlib import resources
 
 import pandas as pd
 
+from medplus.analysis.results.cells import COLUMNS, sort_cells
+from medplus.analysis.results.runs import as_text
 from medplus.config import finetune_recipe, probe_recipe
-from medplus.reporting.cells import COLUMNS, sort_cells
-from medplus.reporting.runs import as_text
 from medplus.spec import PRELOGITS
 from medplus.vocabulary import PAPER_K
 
@@ -27,16 +27,16 @@ def load_baseline() -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns `medplus.reporting.cells.COLUMNS`, scores in percent as printed. Fine-tuning and
-        probing are means over three seeds. k-NN (k = 11) has no seed and was printed as one ACC:
-        `n_seeds` is 1, and its other scores are NaN.
+        Columns `medplus.analysis.results.cells.COLUMNS`, scores in percent as printed.
+        Fine-tuning and probing are means over three seeds. k-NN (k = 11) has no seed and was
+        printed as one ACC: `n_seeds` is 1, and its other scores are NaN.
 
     References
     ----------
     .. [1] Doerrich, Di Salvo, Brockmann, Ledig: Rethinking model prototyping through the MedMNIST+
        dataset collection. Scientific Reports 15, 7669 (2025). doi:10.1038/s41598-025-92156-9
     """
-    file = resources.files("medplus.reporting") / "data" / "paper_results.csv"
+    file = resources.files("medplus.analysis.results") / "data" / "paper_results.csv"
     with file.open(encoding="utf-8") as lines:
         printed = pd.read_csv(lines)
     names = {"training_procedure": "protocol", "architecture": "backbone", "img_size": "size"}

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from medplus.analysis.results.baseline import paper_conditions
+from medplus.analysis.results.cells import KEYS, order_protocols, sort_cells
+from medplus.analysis.results.runs import ANY, SHARED, TUNED, describe
 from medplus.errors import UsageError, nearest
-from medplus.reporting.baseline import paper_conditions
-from medplus.reporting.cells import KEYS, order_protocols, sort_cells
-from medplus.reporting.runs import ANY, SHARED, TUNED, describe
 
 UNLIKE_COLUMNS = ["reason", *KEYS, "acc_mean", "n_seeds", "conditions", "runs"]
 
@@ -31,7 +31,7 @@ class Selection:
     runs : pandas.DataFrame
         The runs that the cells were made of.
     cells : pandas.DataFrame
-        See `medplus.reporting.cells`, with the further columns of runs.
+        See `medplus.analysis.results.cells`, with the further columns of runs.
     unlike : pandas.DataFrame
         Columns `UNLIKE_COLUMNS`.
     conditions : dict of str to str
@@ -60,7 +60,7 @@ def select_alike(
     Parameters
     ----------
     runs : pandas.DataFrame
-        As `medplus.reporting.runs.read_runs` returns it.
+        As `medplus.analysis.results.runs.read_runs` returns it.
     only : sequence of (name, value)
         Conditions, or columns, that runs must have; the same name twice allows both values.
     tuned : {"fixed", "val"}

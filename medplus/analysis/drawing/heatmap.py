@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap, to_rgba
 from numpy.typing import NDArray
 
-from medplus.reporting.figures.style import INK, MISSING, NORMAL, PAPER, SMALL
+from medplus.analysis.drawing.style import INK, MISSING, NORMAL, PAPER, SMALL
 
 MORE, LESS, MUCH = "#01665E", "#B06A1A", "#2272B4"
 

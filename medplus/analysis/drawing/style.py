@@ -10,9 +10,9 @@ from typing import Any
 
 import matplotlib
 
-from medplus.reporting.cells import order_backbones
-from medplus.reporting.format import one_line
-from medplus.reporting.palette import label_of, look_of
+from medplus.analysis.drawing.palette import label_of, look_of
+from medplus.analysis.format import one_line
+from medplus.analysis.results.cells import order_backbones
 
 INK, GREY, FAINT, MISSING, PAPER = "#1A1A1A", "#666666", "#E6E6E6", "#F2F2F2", "#FFFFFF"
 """Text, what is beside it, grids, cells without a number, the ground. On the page they become its

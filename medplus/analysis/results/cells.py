@@ -19,7 +19,8 @@ KEYS = ["dataset", "protocol", "backbone", "size"]
 SCORES = ["acc_mean", "acc_std", "auc_mean", "auc_std"]
 COLUMNS = [*KEYS, *SCORES, "n_seeds"]
 """Columns of a table of cells. Scores are in percent, NaN where there is none; `*_std` is the
-standard deviation over seeds. Tables of runs have further columns (`medplus.reporting.runs`)."""
+standard deviation over seeds. Tables of runs have further columns
+(`medplus.analysis.results.runs`)."""
 
 AVERAGE = "average"
 """The dataset's name in rows that are means over datasets."""

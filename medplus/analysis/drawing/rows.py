@@ -11,10 +11,10 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from medplus.reporting.figures.sheet import LINE, MARGIN, WIDE, Sheet, text_width
-from medplus.reporting.figures.style import FAINT, GREY, Sign, short_names, signs
-from medplus.reporting.palette import PROTOCOL_LABELS
-from medplus.reporting.series import Extent
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS
+from medplus.analysis.drawing.sheet import LINE, MARGIN, WIDE, Sheet, text_width
+from medplus.analysis.drawing.style import FAINT, GREY, Sign, short_names, signs
+from medplus.analysis.series import Extent
 
 _TOP, _BELOW, _GAP = 7.0, 10.0, 4.0
 _PLACE, _THIN, _BETWEEN = 2.4, 1.5, 1.6

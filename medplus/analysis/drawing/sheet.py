@@ -14,7 +14,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import TextToPath
 
-from medplus.reporting.figures.style import GREY, NORMAL, PAPER, SMALL, Sign
+from medplus.analysis.drawing.style import GREY, NORMAL, PAPER, SMALL, Sign
 
 WIDE = 180.0
 """Millimetres: a page's text is about as wide."""
