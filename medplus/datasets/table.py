@@ -62,7 +62,7 @@ def read_table(
         If the table cannot be read, lacks a column or a value, leaves open what the labels are, or
         names a file twice or one that is not there.
     """
-    columns = _columns(path)
+    columns = read_columns(path)
     if _PATH not in columns:
         near = nearest(_PATH, columns)
         raise UsageError(f"{path} has no column 'path' (it has {some(columns)}){near}")
@@ -80,7 +80,7 @@ def read_table(
     return sorted(samples, key=lambda sample: sample.path), names, groups
 
 
-def _columns(path: Path) -> dict[str, list[str]]:
+def read_columns(path: Path) -> dict[str, list[str]]:
     """Return every column as text; missing values are empty."""
     import pandas as pd
 
