@@ -4,6 +4,7 @@
 `plot_…` draw its curves into matplotlib axes.
 """
 
+from medplus.analysis.panel.all_classes import Panel, panel
 from medplus.analysis.panel.curves import (
     plot_confusion,
     plot_net_benefit,
@@ -12,7 +13,6 @@ from medplus.analysis.panel.curves import (
     plot_roc,
 )
 from medplus.analysis.panel.examination import Examination, examine, sections_of
-from medplus.analysis.panel.panel import Panel, panel
 from medplus.analysis.panel.versus import compare_panels
 
 __all__ = [

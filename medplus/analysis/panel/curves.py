@@ -17,14 +17,15 @@ from medplus.analysis.drawing.heatmap import SEQUENTIAL, Block, draw_blocks
 from medplus.analysis.drawing.sheet import LINE, MARGIN, WIDE, Sheet, legend_height, text_width
 from medplus.analysis.drawing.style import FAINT, GREY, INK, SMALL, look
 from medplus.analysis.format import one_line
+from medplus.analysis.panel.all_classes import Panel
 from medplus.analysis.panel.one_class import AS_PREDICTED, THRESHOLDS, ClassPanel
-from medplus.analysis.panel.panel import Panel
+from medplus.metrics.calibration import Reliability
 from medplus.metrics.operating_points import proportion
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#a43792", "#8a6d00", "#1292ff")
 """Of classes, in their order; they begin again, dashed, after the last."""
 _DASHES = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)))
-_MOST_WITH_INTERVALS = 2
+_MOST_ALONE = 2
 _NAMED = 24
 """Characters of a class's name in a figure."""
 _CELL, _LEAST_SIDE = 8.0, 36.0
@@ -116,7 +117,10 @@ def plot_net_benefit(panel: Panel, ax: Axes) -> None:
 
 
 def plot_reliability(panel: Panel, ax: Axes | None = None, *, scaled: bool = False) -> Axes:
-    """Draw how often probabilities come true, with Wilson's intervals where classes are few.
+    """Draw how often probabilities come true, with Wilson's intervals.
+
+    Of one or two classes, it is that of each; of more, that of whatever was predicted, and of
+    several labels, that of all of them together.
 
     Parameters
     ----------
@@ -131,20 +135,24 @@ def plot_reliability(panel: Panel, ax: Axes | None = None, *, scaled: bool = Fal
 
 def _reliability(panel: Panel, ax: Axes, scaled: bool = False) -> None:
     ax.plot([0, 1], [0, 1], color=FAINT, lw=0.8)
-    for one, style in _styles(panel):
-        found = one.reliability(scaled=scaled)
-        if len(panel.classes) <= _MOST_WITH_INTERVALS:
-            ends = [
-                proportion(int(k), int(n)) for k, n in zip(found.n_positive, found.n, strict=True)
-            ]
-            low, high = [e.low for e in ends], [e.high for e in ends]
-            ax.vlines(found.predicted, low, high, color=style["color"], lw=0.7, alpha=0.6)
-        ax.plot(found.predicted, found.observed, label=_name(one), **style)
+    lines: list[tuple[str, Reliability, dict[str, Any]]]
+    if len(panel.classes) > _MOST_ALONE:
+        what = "all labels" if panel.confusion is None else "the predicted class"
+        lines = [(what, panel.reliability(scaled=scaled), {"color": INK})]
+    else:
+        lines = [
+            (_name(one), one.reliability(scaled=scaled), style) for one, style in _styles(panel)
+        ]
+    for name, found, style in lines:
+        counts = zip(found.n_positive.tolist(), found.n.tolist(), strict=True)
+        ends = [proportion(*pair) for pair in counts]
+        low, high = [end.low for end in ends], [end.high for end in ends]
+        ax.vlines(found.predicted, low, high, color=style["color"], lw=0.7, alpha=0.6)
+        ax.plot(found.predicted, found.observed, label=name, **style)
         size = 6 + 60 * found.n / found.n.sum()
         ax.scatter(found.predicted, found.observed, s=size, color=style["color"], linewidth=0)
-    name = "scaled" if scaled else AS_PREDICTED
     title = f"At temperature {panel.temperature:.2f}" if scaled else "As predicted"
-    error = panel.calibration[name]["ece"]
+    error = panel.calibration["scaled" if scaled else AS_PREDICTED]["ece"]
     _unit(ax, "predicted probability", "observed share", f"{title}: ECE {error:.3f}")
 
 
@@ -182,7 +190,8 @@ def draw_curves(panel: Panel) -> Figure:
 def draw_calibration(panel: Panel) -> Figure:
     """Return a sheet with reliability as predicted and, where val asks for a temperature, at it."""
     scaled = [] if panel.temperature is None else [_plot(_scaled_reliability)]
-    return _sheet(panel, [plot_reliability, *scaled])
+    plots = [plot_reliability, *scaled]
+    return _sheet(panel, plots, legend=len(panel.classes) <= _MOST_ALONE)
 
 
 def draw_confusion(panel: Panel) -> Figure:
@@ -203,14 +212,15 @@ def _turned(names: Sequence[str]) -> bool:
     return text_width(names) + 2 > max(_CELL, _LEAST_SIDE / len(names))
 
 
-def _sheet(panel: Panel, plots: Sequence[Plot]) -> Figure:
-    entries = list(_legend(panel))
-    top = MARGIN + legend_height([label for label, _ in entries], WIDE - 2 * MARGIN) + LINE + 2
+def _sheet(panel: Panel, plots: Sequence[Plot], *, legend: bool = True) -> Figure:
+    entries = list(_legend(panel)) if legend else []
     left, side, gap, below = 12.0, 44.0, 15.0, 11.0
     width = WIDE if len(plots) == 3 else left + len(plots) * (side + gap)
+    top = MARGIN + legend_height([label for label, _ in entries], width - 2 * MARGIN) + LINE + 2
     with look():
         sheet = Sheet(width, top + side + below)
-        sheet.legend(MARGIN, MARGIN, WIDE - 2 * MARGIN, entries)
+        if entries:
+            sheet.legend(MARGIN, MARGIN, width - 2 * MARGIN, entries)
         for i, plot in enumerate(plots):
             plot(panel, sheet.axes(left + i * (side + gap), top, side, side))
     return sheet.figure

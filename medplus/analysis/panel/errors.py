@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medplus.analysis.panel.all_classes import Panel
 from medplus.analysis.panel.one_class import class_scores, one_against_rest
-from medplus.analysis.panel.panel import Panel
 from medplus.vocabulary import MULTI_LABEL
 
 N_MISTAKES = 20
@@ -118,4 +118,4 @@ def _of_label(panel: Panel, label: str, names: list[str]) -> Iterator[Case]:
     target, score, called = one_against_rest(panel.cases, panel.record.classes.index(label))
     sure: NDArray[np.float64] = np.where(called, score, 1 - score)
     for row, name in enumerate(names):
-        yield Case(row, name, said[target[row]], said[called[row]], float(sure[row]))
+        yield Case(row, name, said[int(target[row])], said[int(called[row])], float(sure[row]))

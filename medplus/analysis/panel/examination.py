@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medplus.analysis.panel.all_classes import Panel, panel
 from medplus.analysis.panel.errors import confident_mistakes
 from medplus.analysis.panel.groups import group_images
-from medplus.analysis.panel.panel import Panel, panel
 from medplus.analysis.panel.samples import test_columns
 from medplus.analysis.panel.sections import error_section, panel_section, subgroup_section
 from medplus.analysis.panel.subgroups import Subgroups, subgroups

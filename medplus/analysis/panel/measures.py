@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medplus.analysis.panel.all_classes import Panel
 from medplus.analysis.panel.one_class import one_against_rest
-from medplus.analysis.panel.panel import Panel
-from medplus.metrics import auc_present, check, percentile_interval, replicates
+from medplus.metrics import check, percentile_interval, replicates
 from medplus.metrics.operating_points import Estimate, proportion
 
 FEWEST = 20
@@ -100,6 +100,8 @@ def _share(name: str, hits: NDArray[Any], eligible: NDArray[np.bool_], fewest: i
 
 def _auc(panel: Panel) -> Measure:
     """Return the AUC of the positive class against the rest, or the mean over all classes."""
+    from scipy.stats import rankdata
+
     cases = panel.cases
     if panel.positive:
         one = panel.classes[0]
@@ -110,7 +112,12 @@ def _auc(panel: Panel) -> Measure:
         return bool(np.minimum(n_positive, len(rows) - n_positive).min() >= FEWEST_OF_CLASS)
 
     def value(rows: Rows) -> float:
-        return auc_present(cases.true[rows], cases.scores[rows], cases.task)
+        # By Mann and Whitney's ranks; every class has images and others here, or is not asked for.
+        targets = cases.targets[rows]
+        ranks = rankdata(cases.scores[rows], axis=0)
+        m, n = targets.sum(axis=0), (~targets).sum(axis=0)
+        areas = ((ranks * targets).sum(axis=0) - m * (m + 1) / 2) / (m * n)
+        return float(areas.mean())
 
     def draws(rows: Rows, seed: int) -> NDArray[np.float64]:
         part = check(cases.true[rows], cases.scores[rows], cases.task)

@@ -95,13 +95,14 @@ class ClassPanel:
 
     def reliability(self, *, scaled: bool = False) -> Reliability:
         """Return how often its probabilities come true."""
-        return reliability(self.target, self._probability(scaled))
+        return reliability(self.target, self.probability(scaled))
 
     def net_benefit(self, *, scaled: bool = False) -> NDArray[np.float64]:
         """Return the decision curve at `THRESHOLDS`."""
-        return net_benefit(self.target, self._probability(scaled), THRESHOLDS)
+        return net_benefit(self.target, self.probability(scaled), THRESHOLDS)
 
-    def _probability(self, scaled: bool) -> NDArray[np.float64]:
+    def probability(self, scaled: bool) -> NDArray[np.float64]:
+        """Return `score`, or `scaled`."""
         if not scaled:
             return self.score
         if self.scaled is None:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medplus.analysis.panel.all_classes import Panel
 from medplus.analysis.panel.errors import Case
-from medplus.analysis.panel.panel import Panel
 from medplus.datasets import sources as datasets
 from medplus.embeddings.store import open_store, read_info
 from medplus.errors import DatasetError, MedplusError, StoreError

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from medplus.analysis.format import p_equals
 from medplus.analysis.panel import curves, tables
+from medplus.analysis.panel.all_classes import Panel
 from medplus.analysis.panel.errors import Case, confident_mistakes, random_cases
 from medplus.analysis.panel.measures import FEWEST
 from medplus.analysis.panel.one_class import AS_PREDICTED, ClassPanel
-from medplus.analysis.panel.panel import Panel
 from medplus.analysis.panel.pictures import images_of, neighbours_of, thumbnail
 from medplus.analysis.panel.subgroups import Subgroups
 from medplus.analysis.panel.wording import between, one_decimal, percent
@@ -66,7 +66,8 @@ def _text(found: Panel) -> str:
         "test images; each class against the rest. Thresholds are the probabilities from which on "
         "an image is called positive, chosen on val and applied to test. PPV and NPV are for the "
         f"prevalence {at}. Intervals are 95 %: Wilson's for shares, Mercaldo's logit intervals for "
-        "PPV and NPV at another prevalence."
+        "PPV and NPV at another prevalence. Net benefit is at the prevalence of these images, with "
+        "the scaled probabilities."
     )
 
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from medplus.analysis.panel.all_classes import Panel
 from medplus.analysis.panel.groups import Grouping
 from medplus.analysis.panel.measures import FEWEST, Measure, Rows, measures_of
-from medplus.analysis.panel.panel import Panel
 from medplus.metrics.operating_points import UNDEFINED, Estimate
 from medplus.metrics.predictions import Predictions
 
-_DRAWS = 1000
+_DRAWS = 500
 _WORK = 2e7
 
 

@@ -8,13 +8,15 @@ from typing import Any
 import pandas as pd
 
 from medplus.analysis.format import MISSING, p_value
+from medplus.analysis.panel.all_classes import Panel
 from medplus.analysis.panel.errors import Case
-from medplus.analysis.panel.panel import Panel
+from medplus.analysis.panel.one_class import AS_PREDICTED
 from medplus.analysis.panel.subgroups import Subgroups
 from medplus.analysis.panel.wording import one_decimal, rate, threshold
 from medplus.analysis.table import Block, Cell, Column, Kind, Table
 from medplus.metrics.operating_points import RATES, Estimate
 
+_MOST_WITH_THRESHOLDS = 2
 _RATE_TITLES = ("Sensitivity, %", "Specificity, %", "PPV, %", "NPV, %")
 _KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("class", "decision", "by", "group", "measure", "best", "worst"), "text"),
@@ -28,32 +30,24 @@ _KINDS: Mapping[str, Kind] = {
 
 
 def classes_table(panel: Panel) -> Table:
-    """Return AUC and average precision of every class."""
-    rows = [
-        {
-            "class": one.name,
-            "n_positive": one.n_positive,
-            "n": len(one.target),
-            **_spread("auc", one.auc),
-            "average_precision": 100 * one.average_precision,
-        }
-        for one in panel.classes
-    ]
-    shown = [
-        [
-            one.name,
-            f"{one.n_positive} of {len(one.target)}",
-            rate(one.auc),
-            one_decimal(one.average_precision) if one.defined else MISSING,
-        ]
-        for one in panel.classes
-    ]
-    block = _block("Classes", ["Class"], ["Images", "AUC, %", "Average precision, %"], shown)
+    """Return AUC, average precision and the run's own decision for every class."""
+    rows, shown = [], []
+    for one in panel.classes:
+        point = one.points[AS_PREDICTED]
+        rates = {name: getattr(point, name) for name in RATES}
+        known = {"class": one.name, "n_positive": one.n_positive, "n": len(one.target)}
+        precision = {"average_precision": 100 * one.average_precision}
+        rows.append({**known, **_spread(auc=one.auc, **rates), **precision})
+        images = f"{one.n_positive} of {len(one.target)}"
+        area = one_decimal(one.average_precision) if one.defined else MISSING
+        shown.append([one.name, images, rate(one.auc), *map(rate, rates.values()), area])
+    titles = ["Images", "AUC, %", *_RATE_TITLES, "Average precision, %"]
+    block = _block("As predicted", ["Class"], titles, shown)
     return _table(f"panel_{panel.record.dataset}_classes", rows, [block])
 
 
 def points_table(panel: Panel) -> Table:
-    """Return every class's operating points."""
+    """Return every class's operating points; readers see those of two classes at most."""
     rows = []
     blocks = []
     for one in panel.classes:
@@ -62,14 +56,14 @@ def points_table(panel: Panel) -> Table:
             counts = {name: getattr(point, name) for name in ("tp", "fp", "tn", "fn")}
             rates = {name: getattr(point, name) for name in RATES}
             known = {"class": one.name, "decision": decision, "threshold": point.threshold}
-            spread = {
-                key: x for name, found in rates.items() for key, x in _spread(name, found).items()
-            }
-            rows.append({**known, "prevalence": 100 * point.prevalence, **counts, **spread})
+            known["prevalence"] = 100 * point.prevalence
+            rows.append({**known, **counts, **_spread(**rates)})
             shown.append([decision, threshold(point.threshold), *map(rate, rates.values())])
-        caption = f"{one.name} ({one.n_positive} of {len(one.target)} images)"
-        blocks.append(_block(caption, ["Decision"], ["Threshold", *_RATE_TITLES], shown))
-    return _table(f"panel_{panel.record.dataset}_points", rows, blocks)
+        caption = f"Thresholds for {one.name}"
+        blocks.append(_block(caption, ["Decision"], ["Threshold", *_RATE_TITLES], shown[1:]))
+    few = len(panel.classes) <= _MOST_WITH_THRESHOLDS
+    shown_blocks = [block for block in blocks if block.rows and few]
+    return _table(f"panel_{panel.record.dataset}_points", rows, shown_blocks)
 
 
 def groups_tables(dataset: str, found: Sequence[Subgroups]) -> Iterator[Table]:
@@ -79,19 +73,13 @@ def groups_tables(dataset: str, found: Sequence[Subgroups]) -> Iterator[Table]:
     for one in found:
         shown = []
         for group in one.groups:
-            counts = {"n": group.n} | (
-                {} if group.n_positive is None else {"n_positive": group.n_positive}
-            )
-            spread = {
-                k: x for name, e in group.measures.items() for k, x in _spread(name, e).items()
-            }
-            rows.append({"by": one.by, "group": group.name, **counts, **spread})
-            shown.append(
-                [group.name, *map(str, counts.values()), *map(rate, group.measures.values())]
-            )
+            counts = {"n": group.n, "n_positive": group.n_positive}
+            rows.append({"by": one.by, "group": group.name, **counts, **_spread(**group.measures)})
+            numbers = [str(n) for n in counts.values() if n is not None]
+            shown.append([group.name, *numbers, *map(rate, group.measures.values())])
         if shown:
             first = one.groups[0]
-            titles = ["Images", *(() if first.n_positive is None else ("Positive",))]
+            titles = ["Images", "Positive"][: 1 if first.n_positive is None else 2]
             titles += [f"{name}, %" for name in first.measures]
             blocks.append(_block(f"By {one.by}", ["Group"], titles, shown))
     if rows:
@@ -108,7 +96,7 @@ def _gaps_table(dataset: str, found: Sequence[Subgroups]) -> Table:
             "measure": gap.measure,
             "best": gap.best,
             "worst": gap.worst,
-            **_spread("gap", gap.difference),
+            **_spread(gap=gap.difference),
             "p_value": gap.p_value,
             "p_holm": gap.p_holm,
         }
@@ -156,10 +144,14 @@ def cases_table(
     return _table(f"errors_{dataset}", rows, blocks)
 
 
-def _spread(name: str, estimate: Estimate) -> dict[str, float]:
-    """Return the columns of an estimate, in percent."""
+def _spread(**estimates: Estimate) -> dict[str, float]:
+    """Return the columns of estimates, in percent."""
     ends = ("", "_low", "_high")
-    return {f"{name}{end}": 100 * value for end, value in zip(ends, estimate, strict=True)}
+    return {
+        f"{name}{end}": 100 * value
+        for name, estimate in estimates.items()
+        for end, value in zip(ends, estimate, strict=True)
+    }
 
 
 def _block(

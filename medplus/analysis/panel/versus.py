@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from medplus.analysis.format import p_equals
-from medplus.analysis.panel.panel import Panel
+from medplus.analysis.panel.all_classes import Panel
 from medplus.analysis.panel.wording import between, one_decimal, rate
 from medplus.errors import RunError
 from medplus.metrics.delong import AucDifference, compare_aucs

@@ -21,7 +21,7 @@ from medplus.analysis.panel.one_class import (
 )
 from medplus.errors import RunError, UsageError, nearest
 from medplus.metrics import Predictions, check, ece
-from medplus.metrics.calibration import brier
+from medplus.metrics.calibration import Reliability, brier, reliability
 from medplus.metrics.temperature import RANGE, fit_temperature, scale
 from medplus.runs.ledger import read_predictions, read_record
 from medplus.runs.record import RunRecord
@@ -77,6 +77,17 @@ class Panel:
             self.cases.true[:, 0], self.cases.predicted[:, 0], labels=list(every)
         )
         return counts
+
+    def reliability(self, *, scaled: bool = False) -> Reliability:
+        """Return how often probabilities come true: of what was predicted, or of all labels.
+
+        It needs the panels of all classes.
+        """
+        scores = np.stack([one.probability(scaled) for one in self.classes], axis=1)
+        if self.cases.task == MULTI_LABEL:
+            return reliability(self.cases.targets.ravel(), scores.ravel())
+        right = scores.argmax(axis=1) == self.cases.true[:, 0]
+        return reliability(right, scores.max(axis=1))
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -165,7 +176,7 @@ def _chosen(record: RunRecord, positive: str | None) -> list[int]:
         what = "label" if record.task == MULTI_LABEL else "class"
         raise UsageError(
             f"--positive '{positive}': {record.dataset} has no such {what} "
-            f"(it has {', '.join(record.classes)}){nearest(positive, record.classes)}"
+            f"(it has {_listed(record)}){nearest(positive, record.classes)}"
         )
     return [record.classes.index(positive)]
 
@@ -178,8 +189,13 @@ def _check_prevalence(record: RunRecord, positive: str | None, prevalence: float
     if positive is None:
         raise UsageError(
             f"--prevalence {prevalence:g} is that of one class; name it with --positive "
-            f"({', '.join(record.classes)})"
+            f"({_listed(record)})"
         )
+
+
+def _listed(record: RunRecord) -> str:
+    """Return the classes in quotes: their names may have commas."""
+    return ", ".join(f"'{name}'" for name in record.classes)
 
 
 def _of_split(
@@ -212,6 +228,8 @@ def _notes(
             "Which class matters is not assumed, so that both are shown: --positive "
             f"'{record.classes[0]}' or --positive '{record.classes[1]}' names it."
         )
+    if len(classes) > 2:
+        notes.append("Thresholds chosen on val are shown with --positive, which names one class.")
     if val is None:
         notes.append(
             "The run keeps no predictions of val to choose thresholds or a temperature on."
