@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -104,10 +105,15 @@ def _sentences_on(found: Panel, one: ClassPanel) -> list[str]:
         f"others: specificity {percent(point.specificity)}."
     ]
     if found.prevalence is not None:
-        told.append(
-            f"At a prevalence of {one_decimal(found.prevalence)} %, of those called {one.name} "
-            f"{percent(point.ppv)} are so; of the others {percent(point.npv)} are not."
-        )
+        shares = [
+            f"{percent(rate)} {meaning}"
+            for rate, meaning in (
+                (point.ppv, f"of those called {one.name} are so"),
+                (point.npv, "of the others are not"),
+            )
+            if not math.isnan(rate.value)
+        ]
+        told.append(f"At a prevalence of {one_decimal(found.prevalence)} %, {', '.join(shares)}.")
     return told
 
 

@@ -135,7 +135,7 @@ def _subgroups(panel: Panel, measures: Sequence[Measure], grouping: Grouping) ->
     gaps = []
     for measure in measures:
         compared = {name: rows for name, rows in shown.items() if measure.enough(rows)}
-        if len(compared) > 1:
+        if len({measure.value(rows) for rows in compared.values()}) > 1:
             gaps.append(_gap(panel.cases, measure, compared))
     return Subgroups(grouping.by, tuple(groups), small, tuple(gaps))
 

@@ -57,6 +57,13 @@ def test_rates_of_a_class_with_few_images_in_a_group_are_left_out():
     assert {gap.measure for gap in one.gaps} == {"ACC", "specificity"}
 
 
+def test_groups_that_are_equal_have_no_gap():
+    record, predictions = make_run(["ill", "well"], "binary-class")
+    predictions["test_score"][:] = np.eye(2)[predictions["test_true"][:, 0]]
+    (one,) = subgroups(panel_of(record, predictions, "ill"), [halves()])
+    assert len(one.groups) == 2 and one.gaps == ()
+
+
 def test_a_group_on_which_the_run_only_guesses_stands_out():
     record, predictions = make_run(["ill", "well"], "binary-class", clarity=6.0)
     predictions["test_score"][60:] = np.random.default_rng(1).random((60, 2))
