@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_Z = 1.959963984540054
-
 
 class Estimate(NamedTuple):
     """A number with its 95 % interval; all three are NaN where it is not defined."""
@@ -137,14 +135,14 @@ def proportion(hits: int, n: int) -> Estimate:
 def predictive_values(
     tp: int, fp: int, tn: int, fn: int, prevalence: float
 ) -> tuple[Estimate, Estimate]:
-    r"""Return PPV and NPV at a prevalence that is not the samples' own, with logit intervals [1]_.
+    r"""Return PPV and NPV at a prevalence that is not the samples' own.
 
-    .. math:: \mathrm{logit}\,\mathrm{PPV} = \log\frac{\mathrm{Se}\,\pi}{(1-\mathrm{Sp})(1-\pi)},
-        \quad \mathrm{Var} = \frac{1-\mathrm{Se}}{\mathrm{Se}\,n_1}
-        + \frac{\mathrm{Sp}}{(1-\mathrm{Sp})\,n_0}
+    .. math:: \frac{\mathrm{PPV}}{1-\mathrm{PPV}}
+        = \frac{\mathrm{Se}}{1-\mathrm{Sp}}\,\frac{\pi}{1-\pi}
 
-    and NPV alike. Where one of the four counts is zero, the interval is that of the adjusted
-    estimates (z²/2 added to every count), widened to hold the value itself.
+    so that the interval is that of a ratio of two shares, and NPV alike. It comes from Wilson's
+    intervals of both (MOVER-R) [1]_, and also holds where a share is 0 or 1, where the usual logit
+    interval fails.
 
     Parameters
     ----------
@@ -160,31 +158,33 @@ def predictive_values(
 
     References
     ----------
-    .. [1] Mercaldo, Lau & Zhou: Confidence intervals for predictive values with an emphasis to
-       case-control studies. Statistics in Medicine 26, 2170-2183 (2007).
+    .. [1] Newcombe: MOVER-R confidence intervals for ratios and products of two independently
+       estimated quantities. Statistical Methods in Medical Research 25, 1774-1778 (2016).
     """
     if not (tp + fn and tn + fp):
         return UNDEFINED, UNDEFINED
     odds = prevalence / (1 - prevalence)
-    ppv = _logit_interval((tp, fn), (fp, tn), odds) if tp + fp else UNDEFINED
-    npv = _logit_interval((tn, fp), (fn, tp), 1 / odds) if tn + fn else UNDEFINED
+    called, others = proportion(tp, tp + fn), proportion(fp, fp + tn)
+    ppv = _at_odds(called, others, odds) if tp + fp else UNDEFINED
+    called, others = proportion(tn, tn + fp), proportion(fn, fn + tp)
+    npv = _at_odds(called, others, 1 / odds) if tn + fn else UNDEFINED
     return ppv, npv
 
 
-def _logit_interval(right: tuple[int, int], wrong: tuple[int, int], odds: float) -> Estimate:
+def _at_odds(right: Estimate, wrong: Estimate, odds: float) -> Estimate:
     """Return the share that is right of those called so.
 
-    `right` and `wrong` count, of those who are so and of those who are not, how many are called so
-    and how many not; `odds` are those of being so.
+    `right` and `wrong` are the shares called so, of those who are and of those who are not; `odds`
+    are those of being so.
     """
-    of_right, of_wrong = right[0] / sum(right), wrong[0] / sum(wrong)
-    value = of_right * odds / (of_right * odds + of_wrong)
-    added = 0.0 if all((*right, *wrong)) else _Z**2 / 2
-    a, b, c, d = (count + added for count in (*right, *wrong))
-    logit = math.log(a / (a + b) / (c / (c + d)) * odds)
-    spread = _Z * math.sqrt(b / (a * (a + b)) + d / (c * (c + d)))
-    low, high = (1 / (1 + math.exp(-end)) for end in (logit - spread, logit + spread))
-    return Estimate(value, min(low, value), max(high, value))
+    both = right.value * wrong.value
+    # Twice the share less an end, times the end, stands for the square of what lies beyond it.
+    least, most = (end * (2 * right.value - end) for end in (right.low, right.high))
+    below, above = (end * (2 * wrong.value - end) for end in (wrong.low, wrong.high))
+    low = least / (both + math.sqrt(max(both**2 - least * above, 0))) if least > 0 else 0.0
+    high = (both + math.sqrt(max(both**2 - most * below, 0))) / below if below > 0 else math.inf
+    ratio = right.value / wrong.value if wrong.value else math.inf
+    return Estimate(*(1 / (1 + 1 / (r * odds)) if r else 0.0 for r in (ratio, low, high)))
 
 
 def threshold_at(

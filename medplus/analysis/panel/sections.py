@@ -66,7 +66,7 @@ def _text(found: Panel) -> str:
         f"{record.backbone} at {record.size} px ({record.protocol}), on {found.cases.n_samples} "
         "test images; each class against the rest. Thresholds are the probabilities from which on "
         "an image is called positive, chosen on val and applied to test. PPV and NPV are for the "
-        f"prevalence {at}. Intervals are 95 %: Wilson's for shares, Mercaldo's logit intervals for "
+        f"prevalence {at}. Intervals are 95 %: Wilson's for shares, and made of them (MOVER-R) for "
         "PPV and NPV at another prevalence. Net benefit is at the prevalence of these images, with "
         "the scaled probabilities."
     )
