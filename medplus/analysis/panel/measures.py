@@ -10,15 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medplus.analysis.panel.all_classes import Panel
-from medplus.analysis.panel.one_class import one_against_rest
-from medplus.metrics import check, percentile_interval, replicates
-from medplus.metrics.operating_points import Estimate, proportion
+from medplus.analysis.panel.one_class import auc_estimate, one_against_rest, share
+from medplus.metrics import check
+from medplus.metrics.operating_points import Estimate
 
 FEWEST = 20
 """Images below which a group is not shown."""
 FEWEST_OF_CLASS = 5
 """Positives, and negatives, below which a rate or an AUC is not shown."""
-_RESAMPLES = 1000
 
 Rows = NDArray[np.int64]
 
@@ -34,28 +33,39 @@ class Measure:
         Whether rows are enough for it.
     value, estimate : callable
         The number of some rows, and with its interval.
-    difference : callable
-        The number of some rows less that of others, with its interval: Newcombe's of shares [1]_,
-        else the bootstrap's.
-
-    References
-    ----------
-    .. [1] Newcombe: Interval estimation for the difference between independent proportions.
-       Statistics in Medicine 17, 873-890 (1998).
     """
 
     name: str
     enough: Callable[[Rows], bool]
     value: Callable[[Rows], float]
     estimate: Callable[[Rows], Estimate]
-    difference: Callable[[Rows, Rows], Estimate]
+
+
+def difference(first: Estimate, second: Estimate) -> Estimate:
+    """Return an estimate less another of other images, the interval made of theirs [1]_.
+
+    References
+    ----------
+    .. [1] Newcombe: Interval estimation for the difference between independent proportions.
+       Statistics in Medicine 17, 873-890 (1998), method 10.
+
+    Examples
+    --------
+    >>> found = difference(Estimate(0.8, 0.7, 0.9), Estimate(0.5, 0.4, 0.6))
+    >>> [round(number, 3) for number in found]
+    [0.3, 0.159, 0.441]
+    """
+    value = first.value - second.value
+    below = np.hypot(first.value - first.low, second.high - second.value)
+    above = np.hypot(first.high - first.value, second.value - second.low)
+    return Estimate(value, float(value - below), float(value + above))
 
 
 def measures_of(panel: Panel) -> list[Measure]:
     """Return ACC and AUC, and sensitivity and specificity where classes matter one by one."""
     cases = panel.cases
-    hits = (cases.true == cases.predicted).mean(axis=1)
-    found = [_share("ACC", hits, np.ones(len(hits), dtype=bool), FEWEST), _auc(panel)]
+    everyone = np.ones(cases.n_samples, dtype=bool)
+    found = [_share("ACC", cases.true == cases.predicted, everyone, FEWEST), _auc(panel)]
     for one in panel.classes if panel.positive or cases.task == "binary-class" else ():
         target, _, called = one_against_rest(cases, panel.record.classes.index(one.name))
         of = "" if panel.positive else f" for {one.name}"
@@ -66,36 +76,18 @@ def measures_of(panel: Panel) -> list[Measure]:
 
 
 def _share(name: str, hits: NDArray[Any], eligible: NDArray[np.bool_], fewest: int) -> Measure:
-    """Return the mean of hits among those eligible, which are 0 and 1 but for several labels."""
-    from statsmodels.stats.proportion import confint_proportions_2indep
+    """Return the share of hits among those eligible."""
 
-    def of(rows: Rows) -> NDArray[np.float64]:
-        return np.asarray(hits[rows[eligible[rows]]], dtype=np.float64)
+    def of(rows: Rows) -> NDArray[np.bool_]:
+        own: NDArray[np.bool_] = hits[rows[eligible[rows]]]
+        return own
 
-    def draws(rows: Rows, seed: int) -> NDArray[np.float64]:
-        own = of(rows)
-        picked = np.random.default_rng(seed).integers(0, len(own), (_RESAMPLES, len(own)))
-        means: NDArray[np.float64] = own[picked].mean(axis=1)
-        return means
-
-    def estimate(rows: Rows) -> Estimate:
-        own = of(rows)
-        if np.isin(own, (0, 1)).all():
-            return proportion(int(own.sum()), len(own))
-        return _percentiles(float(own.mean()), draws(rows, 0))
-
-    def difference(rows: Rows, others: Rows) -> Estimate:
-        a, b = of(rows), of(others)
-        value = float(a.mean() - b.mean())
-        if not np.isin([*a, *b], (0, 1)).all():
-            return _percentiles(value, draws(rows, 1) - draws(others, 2))
-        counts = int(a.sum()), len(a), int(b.sum()), len(b)
-        return Estimate(value, *map(float, confint_proportions_2indep(*counts, method="newcomb")))
-
-    def enough(rows: Rows) -> bool:
-        return int(eligible[rows].sum()) >= fewest
-
-    return Measure(name, enough, lambda rows: float(of(rows).mean()), estimate, difference)
+    return Measure(
+        name,
+        lambda rows: int(eligible[rows].sum()) >= fewest,
+        lambda rows: float(of(rows).mean()),
+        lambda rows: share(of(rows)),
+    )
 
 
 def _auc(panel: Panel) -> Measure:
@@ -119,18 +111,7 @@ def _auc(panel: Panel) -> Measure:
         areas = ((ranks * targets).sum(axis=0) - m * (m + 1) / 2) / (m * n)
         return float(areas.mean())
 
-    def draws(rows: Rows, seed: int) -> NDArray[np.float64]:
-        part = check(cases.true[rows], cases.scores[rows], cases.task)
-        return replicates(part, _RESAMPLES, seed).auc
-
     def estimate(rows: Rows) -> Estimate:
-        return _percentiles(value(rows), draws(rows, 0))
+        return auc_estimate(check(cases.true[rows], cases.scores[rows], cases.task))
 
-    def difference(rows: Rows, others: Rows) -> Estimate:
-        return _percentiles(value(rows) - value(others), draws(rows, 1) - draws(others, 2))
-
-    return Measure("AUC", enough, value, estimate, difference)
-
-
-def _percentiles(value: float, draws: NDArray[np.float64]) -> Estimate:
-    return Estimate(value, *(percentile_interval(draws) or (np.nan, np.nan)))
+    return Measure("AUC", enough, value, estimate)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medplus.errors import RunError
 from medplus.metrics import (
     Predictions,
-    affordable_resamples,
+    auc_per_class,
     check,
     percentile_interval,
     replicates,
@@ -25,8 +25,10 @@ from medplus.metrics.operating_points import (
     Estimate,
     OperatingPoint,
     operating_point,
+    proportion,
     threshold_at,
 )
+from medplus.metrics.ranking import mean_of_defined
 from medplus.vocabulary import MULTI_LABEL
 
 AS_PREDICTED = "as predicted"
@@ -35,6 +37,7 @@ TARGETS = (("specificity", 0.9), ("specificity", 0.95), ("sensitivity", 0.9), ("
 
 FEWEST = 10
 """Positives and negatives of val below which no threshold is chosen."""
+_RESAMPLES = 1000
 THRESHOLDS: NDArray[np.float64] = np.arange(0.0, 0.991, 0.01)
 """The threshold probabilities of a decision curve."""
 
@@ -165,21 +168,23 @@ def class_panel(
         score,
         None if scaled is None else scaled[:, i],
         points,
-        auc_estimate(target, score),
+        auc_estimate(check(target, score, "binary-class")),
         _average_precision(target, score),
     )
 
 
-def auc_estimate(target: NDArray[np.bool_], score: NDArray[np.float64]) -> Estimate:
-    """Return the AUC of one class against the rest; undefined without positives or negatives."""
-    from sklearn.metrics import roc_auc_score
+def share(hits: NDArray[np.bool_]) -> Estimate:
+    """Return the share of hits with its interval; of several labels an image, over all of them."""
+    return proportion(int(hits.sum()), hits.size)
 
-    if not 0 < target.sum() < len(target):
+
+def auc_estimate(cases: Predictions) -> Estimate:
+    """Return the mean AUC of the classes that have images and others, with its interval."""
+    value = mean_of_defined(auc_per_class(cases.true, cases.scores, cases.task))
+    if math.isnan(value):
         return UNDEFINED
-    cases = check(target, score, "binary-class")
-    found = replicates(cases, affordable_resamples(cases.n_samples, 1))
-    low, high = percentile_interval(found.auc) or (math.nan, math.nan)
-    return Estimate(float(roc_auc_score(target, score)), low, high)
+    low, high = percentile_interval(replicates(cases, _RESAMPLES).auc) or (math.nan, math.nan)
+    return Estimate(value, low, high)
 
 
 def _average_precision(target: NDArray[np.bool_], score: NDArray[np.float64]) -> float:

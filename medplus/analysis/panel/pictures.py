@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +89,7 @@ def neighbours_of(panel: Panel, cases: Sequence[Case], k: int = N_NEIGHBOURS) ->
     StoreError
         If the store that the run was made on is not there any more, or is another one.
     """
-    from medplus.heads.knn.search import search
+    from sklearn.neighbors import NearestNeighbors
 
     record = panel.record
     if record.store is None:
@@ -102,8 +101,12 @@ def neighbours_of(panel: Panel, cases: Sequence[Case], k: int = N_NEIGHBOURS) ->
     rows = [place[int(panel.predictions["test_index"][case.row])] for case in cases]
     train = store.embeddings("train")
     queries = store.embeddings("test")[rows]
-    metric: Any = record.metric or "l2"
-    found = search(train, queries, min(k, len(train)), metric=metric).indices
+    metric = "cosine" if record.metric == "cosine" else "euclidean"
+    search = NearestNeighbors(n_neighbors=min(k, len(train)), metric=metric, algorithm="brute")
+    # scikit-learn's search needs no torch, which would take longer to import than all this.
+    found = search.fit(train.astype(np.float32)).kneighbors(
+        queries.astype(np.float32), return_distance=False
+    )
     names = [
         name or f"train/{i}"
         for name, i in zip(store.names("train"), store.index("train"), strict=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from medplus.analysis.panel.all_classes import Panel
 from medplus.analysis.panel.groups import Grouping
-from medplus.analysis.panel.measures import FEWEST, Measure, Rows, measures_of
+from medplus.analysis.panel.measures import FEWEST, Measure, Rows, difference, measures_of
 from medplus.metrics.operating_points import UNDEFINED, Estimate
 from medplus.metrics.predictions import Predictions
 
@@ -143,9 +143,9 @@ def _subgroups(panel: Panel, measures: Sequence[Measure], grouping: Grouping) ->
 def _gap(cases: Predictions, measure: Measure, groups: Mapping[str, Rows]) -> Gap:
     values = {name: measure.value(rows) for name, rows in groups.items()}
     best, worst = max(values, key=values.__getitem__), min(values, key=values.__getitem__)
-    difference = measure.difference(groups[best], groups[worst])
-    p_value = _chance(cases, measure, list(groups.values()), difference.value)
-    return Gap(measure.name, best, worst, difference, p_value)
+    gap = difference(measure.estimate(groups[best]), measure.estimate(groups[worst]))
+    p_value = _chance(cases, measure, list(groups.values()), gap.value)
+    return Gap(measure.name, best, worst, gap, p_value)
 
 
 def _chance(cases: Predictions, measure: Measure, groups: Sequence[Rows], gap: float) -> float:
