@@ -95,3 +95,24 @@ def test_pictures_are_pngs_with_the_name_the_classes_and_the_neighbours(run: Pat
 def test_a_class_that_no_dataset_has_is_refused(run: Path) -> None:
     with pytest.raises(UsageError, match="no such class"):
         sections_of([run], positive="malignant")
+
+
+def test_a_folder_of_runs_is_no_run(cli: Cli, run: Path) -> None:
+    ran = cli("panel", "runs")
+    assert (ran.code, ran.out) == (2, "")
+    assert f"name one of them, such as {run}" in ran.err
+
+
+def test_groups_are_shown_of_the_datasets_whose_table_has_them(
+    cli: Cli, run: Path, write_npz: Callable[..., Path], tmp_path: Path
+) -> None:
+    write_npz("other", n=(40, 30, 50), size=8, folder=tmp_path)
+    for command in ("extract", "knn"):
+        cli(command, "--dataset", "other.npz", "--backbone", "pixels", "-q")
+    (record,) = Path("runs").glob("knn/other/*/*/*/record.json")
+    index = range(50, 60)  # of toy's 60 test images, and none of the other's 50
+    pd.DataFrame({"index": index, "ward": "a"}).to_csv("wards.csv", index=False)
+    sections = sections_of([run, record.parent], by=["ward"], table=Path("wards.csv"))
+    assert [section.name for section in sections] == [
+        "panel_toy", "subgroups_toy", "errors_toy", "panel_other", "errors_other"
+    ]  # fmt: skip

@@ -23,6 +23,7 @@ from medplus.errors import RunError, UsageError, nearest
 from medplus.metrics import Predictions, check, ece
 from medplus.metrics.calibration import Reliability, brier, reliability
 from medplus.metrics.temperature import RANGE, fit_temperature, scale
+from medplus.naming import safe_name
 from medplus.runs.ledger import read_predictions, read_record
 from medplus.runs.record import RunRecord
 from medplus.vocabulary import MULTI_LABEL, Task
@@ -64,6 +65,11 @@ class Panel:
     temperature: float | None
     calibration: Mapping[str, Mapping[str, float]]
     notes: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """The dataset, as names of files and links have it."""
+        return safe_name(self.record.dataset)
 
     @cached_property
     def confusion(self) -> NDArray[np.int64] | None:

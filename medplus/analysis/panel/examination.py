@@ -14,6 +14,7 @@ from medplus.analysis.panel.samples import test_columns
 from medplus.analysis.panel.sections import error_section, panel_section, subgroup_section
 from medplus.analysis.panel.subgroups import Subgroups, subgroups
 from medplus.analysis.section import Section
+from medplus.errors import UsageError
 from medplus.runs.ledger import read_record
 
 
@@ -96,20 +97,28 @@ def sections_of(
 ) -> list[Section]:
     """Return the sections of runs, one run for each dataset; as `examine`.
 
-    `positive` and `prevalence` are for the datasets that have a class of this name.
+    `positive` and `prevalence` are for the datasets that have a class of this name, and `by` for
+    those that have a table with these columns.
 
     Raises
     ------
     UsageError
-        If no dataset has such a class, or a table is missing or lacks a column.
+        If no dataset has such a class, or none such a table.
     RunError
         If a run cannot be read.
     """
     having = [run for run in runs if positive in read_record(run).classes]
     # Where none has it, the first to be examined says what it has.
     named = having or list(runs)
-    sections = []
+    sections, refusals = [], []
     for run in runs:
         own = (positive, prevalence) if run in named else (None, None)
-        sections += examine(run, *own, by, table).sections(data_root)
+        try:
+            found = examine(run, *own, by, table)
+        except UsageError as refusal:
+            refusals.append(refusal)
+            if len(refusals) == len(runs):
+                raise refusals[0] from None
+            found = examine(run, *own)
+        sections += found.sections(data_root)
     return sections

@@ -34,14 +34,14 @@ def write_sections(sections: Sequence[Section], folder: Path) -> list[Path]:
 
 def _files(section: Section) -> Iterator[tuple[str, bytes]]:
     for table in section.tables:
-        yield f"{safe_name(table.name)}.csv", table.csv().encode()
+        yield f"{table.name}.csv", table.csv().encode()
     for figure in section.figures:
         for ending in ("png", "svg"):
-            yield f"{safe_name(figure.name)}.{ending}", _drawn(figure, ending)
+            yield f"{figure.name}.{ending}", _drawn(figure, ending)
     for gallery in section.galleries:
         for picture in gallery.pictures:
             name = safe_name(picture.title.replace("/", "-").removesuffix(".png"))
-            yield f"{safe_name(section.name)}/{name}.png", picture.png
+            yield f"{section.name}/{name}.png", picture.png
 
 
 def _drawn(figure: Figure, ending: str) -> bytes:

@@ -27,13 +27,13 @@ def panel_section(found: Panel) -> Section:
     dataset = found.record.dataset
     figures = [
         Figure(
-            f"panel_{dataset}_curves",
+            f"panel_{found.key}_curves",
             "Curves: ROC with the run's own decision as a point, precision over recall, and net "
             "benefit by threshold probability beside that of treating everybody.",
             partial(curves.draw_curves, found),
         ),
         Figure(
-            f"panel_{dataset}_calibration",
+            f"panel_{found.key}_calibration",
             "Points: how often probabilities come true, as predicted and after temperature "
             "scaling; the diagonal is perfect.",
             partial(curves.draw_calibration, found),
@@ -42,9 +42,9 @@ def panel_section(found: Panel) -> Section:
     if found.confusion is not None:
         summary = "Matrix: images by true and predicted class."
         draw = partial(curves.draw_confusion, found)
-        figures.append(Figure(f"panel_{dataset}_confusion", summary, draw))
+        figures.append(Figure(f"panel_{found.key}_confusion", summary, draw))
     return Section(
-        name=f"panel_{dataset}",
+        name=f"panel_{found.key}",
         title=f"Clinical panel: {dataset}",
         short=f"Panel: {dataset}",
         text=_text(found),
@@ -127,7 +127,7 @@ def subgroup_section(found: Panel, groups: Sequence[Subgroups]) -> Section:
     ]
     note = f"Groups below {FEWEST} images are not shown as numbers: {'; '.join(small)}."
     return Section(
-        name=f"subgroups_{dataset}",
+        name=f"subgroups_{found.key}",
         title=f"Subgroups: {dataset}",
         short=f"Subgroups: {dataset}",
         text=(
@@ -135,7 +135,7 @@ def subgroup_section(found: Panel, groups: Sequence[Subgroups]) -> Section:
             "worst group, which even chance sets apart: p is how often random groups of the same "
             "sizes and classes lie as far apart, corrected for all gaps shown (Holm)."
         ),
-        tables=tuple(tables.groups_tables(dataset, groups)),
+        tables=tuple(tables.groups_tables(found.key, groups)),
         sentences=tuple(_on_gaps(groups)),
         notes=(note,) if small else (),
     )
@@ -190,14 +190,14 @@ def error_section(found: Panel, data_root: str | Path | None = "data", seed: int
         except MedplusError as error:
             notes.append(f"The images are not shown: {error}.")
     return Section(
-        name=f"errors_{dataset}",
+        name=f"errors_{found.key}",
         title=f"Mistakes: {dataset}",
         short=f"Mistakes: {dataset}",
         text=(
             "Test images as the network saw them: the mistakes it was most sure of, and of every "
             "kind some at random, so that what is shown is not only the worst."
         ),
-        tables=(tables.cases_table(dataset, groups, near, named=not galleries),),
+        tables=(tables.cases_table(found.key, groups, near, named=not galleries),),
         galleries=tuple(galleries),
         notes=tuple(notes),
     )

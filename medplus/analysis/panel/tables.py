@@ -43,7 +43,7 @@ def classes_table(panel: Panel) -> Table:
         shown.append([one.name, images, rate(one.auc), *map(rate, rates.values()), area])
     titles = ["Images", "AUC, %", *_RATE_TITLES, "Average precision, %"]
     block = _block("As predicted", ["Class"], titles, shown)
-    return _table(f"panel_{panel.record.dataset}_classes", rows, [block])
+    return _table(f"panel_{panel.key}_classes", rows, [block])
 
 
 def points_table(panel: Panel) -> Table:
@@ -63,10 +63,10 @@ def points_table(panel: Panel) -> Table:
         blocks.append(_block(caption, ["Decision"], ["Threshold", *_RATE_TITLES], shown[1:]))
     few = len(panel.classes) <= _MOST_WITH_THRESHOLDS
     shown_blocks = [block for block in blocks if block.rows and few]
-    return _table(f"panel_{panel.record.dataset}_points", rows, shown_blocks)
+    return _table(f"panel_{panel.key}_points", rows, shown_blocks)
 
 
-def groups_tables(dataset: str, found: Sequence[Subgroups]) -> Iterator[Table]:
+def groups_tables(key: str, found: Sequence[Subgroups]) -> Iterator[Table]:
     """Yield the table of groups, and that of the gaps between them, where there are any."""
     rows: list[dict[str, Any]] = []
     blocks = []
@@ -83,12 +83,12 @@ def groups_tables(dataset: str, found: Sequence[Subgroups]) -> Iterator[Table]:
             titles += [f"{name}, %" for name in first.measures]
             blocks.append(_block(f"By {one.by}", ["Group"], titles, shown))
     if rows:
-        yield _table(f"subgroups_{dataset}", rows, blocks)
+        yield _table(f"subgroups_{key}", rows, blocks)
     if any(one.gaps for one in found):
-        yield _gaps_table(dataset, found)
+        yield _gaps_table(key, found)
 
 
-def _gaps_table(dataset: str, found: Sequence[Subgroups]) -> Table:
+def _gaps_table(key: str, found: Sequence[Subgroups]) -> Table:
     gaps = [(one.by, gap) for one in found for gap in one.gaps]
     rows = [
         {
@@ -108,11 +108,11 @@ def _gaps_table(dataset: str, found: Sequence[Subgroups]) -> Table:
     ]
     titles = ["By", "Measure", "Best", "Worst"]
     block = _block("Gaps between best and worst", titles, ["Gap, points", "p (Holm)"], shown)
-    return _table(f"subgroups_{dataset}_gaps", rows, [block])
+    return _table(f"subgroups_{key}_gaps", rows, [block])
 
 
 def cases_table(
-    dataset: str,
+    key: str,
     groups: Mapping[str, Sequence[Case]],
     near: Mapping[Case, Sequence[str]],
     *,
@@ -141,7 +141,7 @@ def cases_table(
         )
         for caption, cases in list(groups.items())[: int(named)]
     ]
-    return _table(f"errors_{dataset}", rows, blocks)
+    return _table(f"errors_{key}", rows, blocks)
 
 
 def _spread(**estimates: Estimate) -> dict[str, float]:
