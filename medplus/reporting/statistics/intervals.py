@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import t
 
-from medplus.metrics.bootstrap import LEVEL
+from medplus.metrics.intervals import LEVEL
 from medplus.reporting.cells import AVERAGE, KEYS, sort_cells
 from medplus.reporting.statistics.averages import mean_over_datasets, on_all_datasets
 
