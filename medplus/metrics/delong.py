@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from medplus.errors import RunError
 from medplus.metrics.operating_points import Estimate
+from medplus.metrics.ranking import placements
 
 
 @dataclass(frozen=True)
@@ -59,17 +60,13 @@ def auc_covariance(
        correlated receiver operating characteristic curves. IEEE Signal Processing Letters 21,
        1389-1393 (2014).
     """
-    from scipy.stats import rankdata
-
     m, n = int(target.sum()), int((~target).sum())
     if min(m, n) < 2:
         raise RunError(
             f"there are {m} positives and {n} negatives; DeLong's variance needs two of each"
         )
-    everyone = rankdata(scores, axis=1)
-    # Which share of the other side each sample is rightly ordered against.
-    of_positives = (everyone[:, target] - rankdata(scores[:, target], axis=1)) / n
-    of_negatives = 1 - (everyone[:, ~target] - rankdata(scores[:, ~target], axis=1)) / m
+    placed = np.stack([placements(target, score) for score in scores])
+    of_positives, of_negatives = placed[:, target], placed[:, ~target]
     covariance = np.atleast_2d(np.cov(of_positives)) / m + np.atleast_2d(np.cov(of_negatives)) / n
     return of_positives.mean(axis=1), covariance
 

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from medplus.metrics.intervals import proportion_interval
+
 
 class Estimate(NamedTuple):
     """A number with its 95 % interval; all three are NaN where it is not defined."""
@@ -41,15 +43,10 @@ class OperatingPoint:
     prevalence : float
         The one that the predictive values are for.
     sensitivity, specificity : Estimate
-        With Wilson's interval [1]_.
+        With intervals as `share` has them.
     ppv, npv : Estimate
-        Positive and negative predictive value: at the samples' own prevalence with Wilson's
-        interval, at another one as `predictive_values` gives them.
-
-    References
-    ----------
-    .. [1] Brown, Cai & DasGupta: Interval estimation for a binomial proportion. Statistical Science
-       16, 101-133 (2001).
+        Positive and negative predictive value: at the samples' own prevalence as other shares, at
+        another one as `predictive_values` gives them.
     """
 
     tp: int
@@ -79,6 +76,7 @@ def operating_point(
     called: NDArray[np.bool_],
     prevalence: float | None = None,
     threshold: float = math.nan,
+    groups: NDArray[Any] | None = None,
 ) -> OperatingPoint:
     """Compare who was called positive with who is.
 
@@ -90,10 +88,11 @@ def operating_point(
         samples' own.
     threshold : float, optional
         That called them.
+    groups : ndarray of shape (n_samples,), optional
+        What samples belong to, such as patients.
 
     Examples
     --------
-    >>> import numpy as np
     >>> target = np.array([1, 1, 1, 1, 0, 0, 0, 0], dtype=bool)
     >>> called = np.array([1, 1, 1, 0, 1, 0, 0, 0], dtype=bool)
     >>> point = operating_point(target, called)
@@ -102,73 +101,84 @@ def operating_point(
     >>> round(operating_point(target, called, prevalence=0.02).ppv.value, 3)
     0.058
     """
-    tp, fp = int((target & called).sum()), int((~target & called).sum())
-    fn, tn = int((target & ~called).sum()), int((~target & ~called).sum())
+
+    def of(hits: NDArray[np.bool_], among: NDArray[np.bool_]) -> Estimate:
+        return share(hits[among], None if groups is None else groups[among])
+
+    sensitivity, specificity = of(called, target), of(~called, ~target)
     if prevalence is None:
-        ppv, npv = proportion(tp, tp + fp), proportion(tn, tn + fn)
+        ppv, npv = of(target, called), of(~target, ~called)
     else:
-        ppv, npv = predictive_values(tp, fp, tn, fn, prevalence)
+        ppv, npv = predictive_values(sensitivity, specificity, prevalence)
     return OperatingPoint(
-        tp,
-        fp,
-        tn,
-        fn,
-        threshold,
-        float(target.mean()) if prevalence is None else prevalence,
-        proportion(tp, tp + fn),
-        proportion(tn, tn + fp),
-        ppv,
-        npv,
+        tp=int((target & called).sum()),
+        fp=int((~target & called).sum()),
+        tn=int((~target & ~called).sum()),
+        fn=int((target & ~called).sum()),
+        threshold=threshold,
+        prevalence=float(target.mean()) if prevalence is None else prevalence,
+        sensitivity=sensitivity,
+        specificity=specificity,
+        ppv=ppv,
+        npv=npv,
     )
 
 
-def proportion(hits: int, n: int) -> Estimate:
-    """Return a share with Wilson's interval; undefined for none of none."""
-    from statsmodels.stats.proportion import proportion_confint
+def share(hits: NDArray[np.bool_], groups: NDArray[Any] | None = None) -> Estimate:
+    """Return the share of hits with its interval; undefined of none.
 
-    if n == 0:
+    Parameters
+    ----------
+    hits : ndarray of bool, shape (n_samples,) or (n_samples, n_trials)
+    groups : ndarray of shape (n_samples,), optional
+        What samples belong to, such as patients.
+
+    Examples
+    --------
+    >>> [round(number, 3) for number in share(np.arange(40) < 30)]
+    [0.75, 0.598, 0.858]
+    """
+    if not len(hits):
         return UNDEFINED
-    low, high = proportion_confint(hits, n, method="wilson")
-    return Estimate(hits / n, float(low), float(high))
+    table = hits.reshape(len(hits), -1)
+    return Estimate(float(table.mean()), *proportion_interval(table, groups))
 
 
 def predictive_values(
-    tp: int, fp: int, tn: int, fn: int, prevalence: float
+    sensitivity: Estimate, specificity: Estimate, prevalence: float
 ) -> tuple[Estimate, Estimate]:
     r"""Return PPV and NPV at a prevalence that is not the samples' own.
 
     .. math:: \frac{\mathrm{PPV}}{1-\mathrm{PPV}}
         = \frac{\mathrm{Se}}{1-\mathrm{Sp}}\,\frac{\pi}{1-\pi}
 
-    so that the interval is that of a ratio of two shares, and NPV alike. It comes from Wilson's
+    so that the interval is that of a ratio of two shares, and NPV alike. It is made of the
     intervals of both (MOVER-R) [1]_, and also holds where a share is 0 or 1, where the usual logit
     interval fails.
 
     Parameters
     ----------
-    tp, fp, tn, fn : int
+    sensitivity, specificity : Estimate
     prevalence : float
         Between 0 and 1, both excluded.
 
     Returns
     -------
     ppv, npv : Estimate
-        Undefined where there are no positives or no negatives; each also where nobody is called
-        so.
+        Undefined where sensitivity or specificity is; each also where nobody is called so.
 
     References
     ----------
     .. [1] Newcombe: MOVER-R confidence intervals for ratios and products of two independently
        estimated quantities. Statistical Methods in Medical Research 25, 1774-1778 (2016).
     """
-    if not (tp + fn and tn + fp):
-        return UNDEFINED, UNDEFINED
     odds = prevalence / (1 - prevalence)
-    called, others = proportion(tp, tp + fn), proportion(fp, fp + tn)
-    ppv = _at_odds(called, others, odds) if tp + fp else UNDEFINED
-    called, others = proportion(tn, tn + fp), proportion(fn, fn + tp)
-    npv = _at_odds(called, others, 1 / odds) if tn + fn else UNDEFINED
-    return ppv, npv
+    ppv = _at_odds(sensitivity, _complement(specificity), odds)
+    return ppv, _at_odds(specificity, _complement(sensitivity), 1 / odds)
+
+
+def _complement(one: Estimate) -> Estimate:
+    return Estimate(1 - one.value, 1 - one.high, 1 - one.low)
 
 
 def _at_odds(right: Estimate, wrong: Estimate, odds: float) -> Estimate:
@@ -177,8 +187,9 @@ def _at_odds(right: Estimate, wrong: Estimate, odds: float) -> Estimate:
     `right` and `wrong` are the shares called so, of those who are and of those who are not; `odds`
     are those of being so.
     """
+    if not right.value + wrong.value > 0:  # nobody, or not known
+        return UNDEFINED
     both = right.value * wrong.value
-    # Twice the share less an end, times the end, stands for the square of what lies beyond it.
     least, most = (end * (2 * right.value - end) for end in (right.low, right.high))
     below, above = (end * (2 * wrong.value - end) for end in (wrong.low, wrong.high))
     low = least / (both + math.sqrt(max(both**2 - least * above, 0))) if least > 0 else 0.0
@@ -209,7 +220,6 @@ def threshold_at(
 
     Examples
     --------
-    >>> import numpy as np
     >>> target, score = np.array([False, False, True, True]), np.array([0.1, 0.6, 0.5, 0.9])
     >>> threshold_at(target, score, "specificity", 0.9)
     0.9

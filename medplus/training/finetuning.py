@@ -102,7 +102,6 @@ def finetune_all(
     overwrite: bool = False,
     keep: Keep = "best",
     track: str | None = None,
-    bootstrap: int | None = None,
     watch: Watch | None = None,
     progress: Progress = silent,
     **changes: Any,
@@ -137,8 +136,6 @@ def finetune_all(
         Keep the best network of a finished run, or its last training state too.
     track : {"tensorboard", "wandb", "mlflow"}, optional
         A tracker to tell of every epoch.
-    bootstrap : int, optional
-        As for `medplus.knn`.
     watch : Watch, optional
         Told of every step and epoch.
     progress : Progress
@@ -154,7 +151,7 @@ def finetune_all(
     full = finetune_recipe(recipe, **fields)
     settings = Settings(
         str(data_root), resolve_device(device), devices, compiled, resume, overwrite, keep, track,
-        bootstrap, watch or Watch(),
+        watch or Watch(),
     )  # fmt: skip
     check_devices(settings.device, devices)
     precision = resolve_training_precision(full.precision, settings.device)

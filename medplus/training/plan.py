@@ -50,7 +50,6 @@ class Settings:
     overwrite: bool
     keep: Keep
     track: str | None
-    bootstrap: int | None
     watch: Watch
 
 
@@ -144,7 +143,7 @@ def describe_data(images: ImageDataset) -> dict[str, Any]:
 
 def samples_of(split: ImageSplit) -> Samples:
     """Return what is known of a split's samples besides their pixels."""
-    return Samples(split.labels, np.arange(len(split)), names=split.names)
+    return Samples(split.labels, np.arange(len(split)), names=split.names, groups=split.groups)
 
 
 def provenance_of(spec: ExtractSpec, images: ImageDataset, backbone: Backbone) -> Provenance:

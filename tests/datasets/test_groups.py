@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import medplus
 from medplus.datasets.sources import load_dataset
 from medplus.errors import UsageError
+from medplus.runs.ledger import read_predictions
 
 pytestmark = pytest.mark.usefixtures("fast_disk")
 
@@ -110,3 +112,14 @@ def test_images_are_reported_as_they_are_read(fill):
     told.clear()
     load_dataset(str(root), 6, progress=progress)
     assert told == []
+
+
+def test_a_run_keeps_the_patient_of_every_image(patients, cli, tmp_path):
+    words = ("--dataset", str(patients), "--backbone", "pixels", "--store", str(tmp_path / "e"))
+    [store] = cli("extract", *words, "--size", "6", "--json").document["stores"]
+    [run] = medplus.knn(store["path"], 1, runs=tmp_path / "runs", device="cpu")
+    kept = read_predictions(Path(run.path))
+    for split in ("val", "test"):
+        images = [int(Path(name).stem) for name in kept[f"{split}_name"]]
+        assert kept[f"{split}_group"].tolist() == [f"p{i // 4}" for i in images]
+    assert run.metrics["test"]["n_groups"] == len(set(kept["test_group"]))

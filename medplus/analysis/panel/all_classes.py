@@ -67,6 +67,11 @@ class Panel:
     notes: tuple[str, ...]
 
     @property
+    def groups(self) -> NDArray[Any] | None:
+        """What the test images belong to, such as patients, where that is known."""
+        return self.predictions.get("test_group")
+
+    @property
     def key(self) -> str:
         """The dataset, as names of files and links have it."""
         return safe_name(self.record.dataset)
@@ -166,8 +171,9 @@ def panel_of(
         temperature = fit_temperature(predictions["val_true"], predictions["val_score"], task)
         scaled = scale(predictions["test_score"], task, temperature)
         calibration["scaled"] = _calibration(test, scaled)
+    groups = predictions.get("test_group")
     classes = tuple(
-        class_panel(record.classes[i], i, test, val, scaled, prevalence) for i in chosen
+        class_panel(record.classes[i], i, test, val, scaled, prevalence, groups) for i in chosen
     )
     notes = _notes(record, positive, classes, test, val, temperature)
     return Panel(

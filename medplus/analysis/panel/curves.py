@@ -20,7 +20,8 @@ from medplus.analysis.format import one_line
 from medplus.analysis.panel.all_classes import Panel
 from medplus.analysis.panel.one_class import AS_PREDICTED, THRESHOLDS, ClassPanel
 from medplus.metrics.calibration import Reliability
-from medplus.metrics.operating_points import proportion
+from medplus.metrics.decision_curve import net_benefit_of_all
+from medplus.metrics.operating_points import share
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#a43792", "#8a6d00", "#1292ff")
 """Of classes, in their order; they begin again, dashed, after the last."""
@@ -107,17 +108,17 @@ def plot_net_benefit(panel: Panel, ax: Axes) -> None:
     ax.axhline(0, color=GREY, lw=0.8)
     highest = 0.0
     for one, style in _styles(panel):
-        share = float(one.target.mean())
-        everybody = share - (1 - share) * THRESHOLDS / (1 - THRESHOLDS)
+        prevalence = float(one.target.mean())
+        everybody = net_benefit_of_all(prevalence, THRESHOLDS)
         ax.plot(THRESHOLDS, everybody, color=style["color"], lw=0.6, alpha=0.6)
         ax.plot(THRESHOLDS, one.net_benefit(scaled=scaled), label=_name(one), **style)
-        highest = max(highest, share)
+        highest = max(highest, prevalence)
     _unit(ax, "threshold probability", "net benefit", "Decision curve (thin: treat all)")
     ax.set_ylim(-0.15 * highest, 1.05 * highest or 1)
 
 
 def plot_reliability(panel: Panel, ax: Axes | None = None, *, scaled: bool = False) -> Axes:
-    """Draw how often probabilities come true, with Wilson's intervals.
+    """Draw how often probabilities come true, with intervals.
 
     Of one or two classes, it is that of each; of more, that of whatever was predicted, and of
     several labels, that of all of them together.
@@ -145,7 +146,7 @@ def _reliability(panel: Panel, ax: Axes, scaled: bool = False) -> None:
         ]
     for name, found, style in lines:
         counts = zip(found.n_positive.tolist(), found.n.tolist(), strict=True)
-        ends = [proportion(*pair) for pair in counts]
+        ends = [share(np.arange(n) < n_positive) for n_positive, n in counts]
         low, high = [end.low for end in ends], [end.high for end in ends]
         ax.vlines(found.predicted, low, high, color=style["color"], lw=0.7, alpha=0.6)
         ax.plot(found.predicted, found.observed, label=name, **style)

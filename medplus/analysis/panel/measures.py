@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medplus.analysis.panel.all_classes import Panel
-from medplus.analysis.panel.one_class import auc_estimate, one_against_rest, share
+from medplus.analysis.panel.one_class import auc_estimate, one_against_rest
 from medplus.metrics import check
-from medplus.metrics.operating_points import Estimate
+from medplus.metrics.operating_points import Estimate, share
 
 FEWEST = 20
 """Images below which a group is not shown."""
@@ -64,29 +65,39 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
 def measures_of(panel: Panel) -> list[Measure]:
     """Return ACC and AUC, and sensitivity and specificity where classes matter one by one."""
     cases = panel.cases
+    of = partial(_share, panel.groups)
     everyone = np.ones(cases.n_samples, dtype=bool)
-    found = [_share("ACC", cases.true == cases.predicted, everyone, FEWEST), _auc(panel)]
+    found = [of("ACC", cases.true == cases.predicted, everyone, FEWEST), _auc(panel)]
     for one in panel.classes if panel.positive or cases.task == "binary-class" else ():
         target, _, called = one_against_rest(cases, panel.record.classes.index(one.name))
-        of = "" if panel.positive else f" for {one.name}"
-        found.append(_share(f"sensitivity{of}", called, target, FEWEST_OF_CLASS))
+        whose = "" if panel.positive else f" for {one.name}"
+        found.append(of(f"sensitivity{whose}", called, target, FEWEST_OF_CLASS))
         if panel.positive:
-            found.append(_share("specificity", ~called, ~target, FEWEST_OF_CLASS))
+            found.append(of("specificity", ~called, ~target, FEWEST_OF_CLASS))
     return found
 
 
-def _share(name: str, hits: NDArray[Any], eligible: NDArray[np.bool_], fewest: int) -> Measure:
+def _share(
+    groups: NDArray[Any] | None,
+    name: str,
+    hits: NDArray[Any],
+    eligible: NDArray[np.bool_],
+    fewest: int,
+) -> Measure:
     """Return the share of hits among those eligible."""
 
-    def of(rows: Rows) -> NDArray[np.bool_]:
-        own: NDArray[np.bool_] = hits[rows[eligible[rows]]]
-        return own
+    def own(rows: Rows) -> Rows:
+        return rows[eligible[rows]]
+
+    def estimate(rows: Rows) -> Estimate:
+        rows = own(rows)
+        return share(hits[rows], None if groups is None else groups[rows])
 
     return Measure(
         name,
         lambda rows: int(eligible[rows].sum()) >= fewest,
-        lambda rows: float(of(rows).mean()),
-        lambda rows: share(of(rows)),
+        lambda rows: float(hits[own(rows)].mean()),
+        estimate,
     )
 
 
@@ -94,7 +105,7 @@ def _auc(panel: Panel) -> Measure:
     """Return the AUC of the positive class against the rest, or the mean over all classes."""
     from scipy.stats import rankdata
 
-    cases = panel.cases
+    cases, groups = panel.cases, panel.groups
     if panel.positive:
         one = panel.classes[0]
         cases = check(one.target, one.score, "binary-class")
@@ -112,6 +123,7 @@ def _auc(panel: Panel) -> Measure:
         return float(areas.mean())
 
     def estimate(rows: Rows) -> Estimate:
-        return auc_estimate(check(cases.true[rows], cases.scores[rows], cases.task))
+        part = check(cases.true[rows], cases.scores[rows], cases.task)
+        return auc_estimate(part, None if groups is None else groups[rows])
 
     return Measure("AUC", enough, value, estimate)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,9 @@ from numpy.typing import NDArray
 from medplus.errors import RunError
 from medplus.metrics import (
     Predictions,
-    auc_per_class,
+    auc_interval,
+    auc_present,
     check,
-    percentile_interval,
-    replicates,
 )
 from medplus.metrics.calibration import Reliability, reliability
 from medplus.metrics.decision_curve import net_benefit
@@ -25,10 +25,8 @@ from medplus.metrics.operating_points import (
     Estimate,
     OperatingPoint,
     operating_point,
-    proportion,
     threshold_at,
 )
-from medplus.metrics.ranking import mean_of_defined
 from medplus.vocabulary import MULTI_LABEL
 
 AS_PREDICTED = "as predicted"
@@ -37,7 +35,6 @@ TARGETS = (("specificity", 0.9), ("specificity", 0.95), ("sensitivity", 0.9), ("
 
 FEWEST = 10
 """Positives and negatives of val below which no threshold is chosen."""
-_RESAMPLES = 1000
 THRESHOLDS: NDArray[np.float64] = np.arange(0.0, 0.991, 0.01)
 """The threshold probabilities of a decision curve."""
 
@@ -60,7 +57,6 @@ class ClassPanel:
         What calling images positive amounts to: as the run predicts, and at thresholds that keep a
         rate on val.
     auc : Estimate
-        With the bootstrap's interval.
     average_precision : float
     """
 
@@ -150,41 +146,36 @@ def class_panel(
     val: Predictions | None,
     scaled: NDArray[np.float64] | None,
     prevalence: float | None,
+    groups: NDArray[Any] | None,
 ) -> ClassPanel:
     """Return the panel of class `i`: thresholds from val, all else of test."""
     target, score, called = one_against_rest(test, i)
-    points = {AS_PREDICTED: operating_point(target, called, prevalence)}
+    point = partial(operating_point, target, prevalence=prevalence, groups=groups)
+    points = {AS_PREDICTED: point(called)}
     if val is not None:
         known, val_score, _ = one_against_rest(val, i)
         if min(known.sum(), (~known).sum()) >= FEWEST:
             for rate, least in TARGETS:
                 threshold = threshold_at(known, val_score, rate, least)
-                points[f"{rate} ≥ {100 * least:.0f} % on val"] = operating_point(
-                    target, score >= threshold, prevalence, threshold
-                )
+                decision = f"{rate} ≥ {100 * least:.0f} % on val"
+                points[decision] = point(score >= threshold, threshold=threshold)
     return ClassPanel(
         name,
         target,
         score,
         None if scaled is None else scaled[:, i],
         points,
-        auc_estimate(check(target, score, "binary-class")),
+        auc_estimate(check(target, score, "binary-class"), groups),
         _average_precision(target, score),
     )
 
 
-def share(hits: NDArray[np.bool_]) -> Estimate:
-    """Return the share of hits with its interval; of several labels an image, over all of them."""
-    return proportion(int(hits.sum()), hits.size)
-
-
-def auc_estimate(cases: Predictions) -> Estimate:
+def auc_estimate(cases: Predictions, groups: NDArray[Any] | None = None) -> Estimate:
     """Return the mean AUC of the classes that have images and others, with its interval."""
-    value = mean_of_defined(auc_per_class(cases.true, cases.scores, cases.task))
-    if math.isnan(value):
+    found = auc_interval(cases, groups)
+    if found is None:
         return UNDEFINED
-    low, high = percentile_interval(replicates(cases, _RESAMPLES).auc) or (math.nan, math.nan)
-    return Estimate(value, low, high)
+    return Estimate(auc_present(cases.true, cases.scores, cases.task), *found)
 
 
 def _average_precision(target: NDArray[np.bool_], score: NDArray[np.float64]) -> float:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from medplus.analysis.format import p_equals
 from medplus.analysis.panel import curves, tables
 from medplus.analysis.panel.all_classes import Panel
@@ -62,13 +64,15 @@ def _text(found: Panel) -> str:
         if found.prevalence is None
         else f"{one_decimal(found.prevalence)} % of {found.positive}"
     )
+    over = "images"
+    if found.groups is not None:
+        over = f"{len(np.unique(found.groups))} groups of images, such as patients"
     return (
         f"{record.backbone} at {record.size} px ({record.protocol}), on {found.cases.n_samples} "
         "test images; each class against the rest. Thresholds are the probabilities from which on "
         "an image is called positive, chosen on val and applied to test. PPV and NPV are for the "
-        f"prevalence {at}. Intervals are 95 %: Wilson's for shares, and made of them (MOVER-R) for "
-        "PPV and NPV at another prevalence. Net benefit is at the prevalence of these images, with "
-        "the scaled probabilities."
+        f"prevalence {at}. Intervals are 95 % over {over}. Net benefit is at the prevalence of "
+        "these images, with the scaled probabilities."
     )
 
 
@@ -125,7 +129,13 @@ def subgroup_section(found: Panel, groups: Sequence[Subgroups]) -> Section:
         for one in groups
         if one.too_small
     ]
-    note = f"Groups below {FEWEST} images are not shown as numbers: {'; '.join(small)}."
+    notes = []
+    if small:
+        notes.append(f"Groups below {FEWEST} images are not shown as numbers: {'; '.join(small)}.")
+    if found.groups is not None:
+        notes.append(
+            "p takes images for independent; those of one patient are not, so that it is too small."
+        )
     return Section(
         name=f"subgroups_{found.key}",
         title=f"Subgroups: {dataset}",
@@ -137,7 +147,7 @@ def subgroup_section(found: Panel, groups: Sequence[Subgroups]) -> Section:
         ),
         tables=tuple(tables.groups_tables(found.key, groups)),
         sentences=tuple(_on_gaps(groups)),
-        notes=(note,) if small else (),
+        notes=tuple(notes),
     )
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 from medplus.analysis.results.cells import AVERAGE, KEYS, sort_cells
-from medplus.metrics.bootstrap import LEVEL
+from medplus.metrics.intervals import LEVEL
 from medplus.reporting.statistics.averages import mean_over_datasets, on_all_datasets
 
 SEEDS, DATASETS, SAMPLES = "seeds", "datasets", "test samples"

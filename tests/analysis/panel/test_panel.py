@@ -145,6 +145,19 @@ def test_two_runs_are_compared_by_delong_on_the_same_images():
     )
 
 
+def test_intervals_are_over_patients_where_they_are_known():
+    record, images = make_run(["ill", "well"], "binary-class")
+    patients = {**images, "test_group": np.repeat(np.arange(12), 10).astype(str)}
+    for name in ("test_true", "test_score"):
+        patients[name] = np.repeat(images[name][:12], 10, axis=0)
+    as_images = {**patients}
+    del as_images["test_group"]
+    wide = panel_of(record, patients).classes[0]
+    narrow = panel_of(record, as_images).classes[0]
+    assert wide.auc.value == narrow.auc.value
+    assert wide.auc.high - wide.auc.low > 1.5 * (narrow.auc.high - narrow.auc.low)
+
+
 def test_runs_on_other_images_are_not_compared():
     record, one = make_run(["ill", "well"], "binary-class")
     other = {**one, "test_index": one["test_index"] + 1}
