@@ -117,7 +117,9 @@ def _sentences_on(found: Panel, one: ClassPanel) -> list[str]:
             )
             if not math.isnan(rate.value)
         ]
-        told.append(f"At a prevalence of {one_decimal(found.prevalence)} %, {', '.join(shares)}.")
+        told.append(
+            f"At a prevalence of {one_decimal(found.prevalence)} %, {' and '.join(shares)}."
+        )
     return told
 
 

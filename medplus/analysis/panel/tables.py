@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from medplus.analysis.format import MISSING, p_value
+from medplus.analysis.format import p_value
 from medplus.analysis.panel.all_classes import Panel
 from medplus.analysis.panel.errors import Case
 from medplus.analysis.panel.one_class import AS_PREDICTED
@@ -30,7 +30,7 @@ _KINDS: Mapping[str, Kind] = {
 
 
 def classes_table(panel: Panel) -> Table:
-    """Return AUC, average precision and the run's own decision for every class."""
+    """Return AUC and the run's own decision for every class; files also have average precision."""
     rows, shown = [], []
     for one in panel.classes:
         point = one.points[AS_PREDICTED]
@@ -39,9 +39,8 @@ def classes_table(panel: Panel) -> Table:
         precision = {"average_precision": 100 * one.average_precision}
         rows.append({**known, **_spread(auc=one.auc, **rates), **precision})
         images = f"{one.n_positive} of {len(one.target)}"
-        area = one_decimal(one.average_precision) if one.defined else MISSING
-        shown.append([one.name, images, rate(one.auc), *map(rate, rates.values()), area])
-    titles = ["Images", "AUC, %", *_RATE_TITLES, "Average precision, %"]
+        shown.append([one.name, images, rate(one.auc), *map(rate, rates.values())])
+    titles = ["Images", "AUC, %", *_RATE_TITLES]
     block = _block("As predicted", ["Class"], titles, shown)
     return _table(f"panel_{panel.key}_classes", rows, [block])
 
