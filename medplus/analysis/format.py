@@ -91,6 +91,11 @@ def read_seconds(value: float) -> str:
     return f"{text} s" if text else MISSING
 
 
+def first_upper(text: str) -> str:
+    """Return a sentence's beginning; k-NN keeps its small letter."""
+    return text if text.startswith("k-NN") else text[:1].upper() + text[1:]
+
+
 def counted(n: int, word: str) -> str:
     """Return a number of things: ``1 pair``, ``2 pairs``."""
     return f"{n} {word}{'' if n == 1 else 's'}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -16,6 +16,7 @@ import pandas as pd
 from medplus.analysis import format as fmt
 from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
 from medplus.analysis.format import MISSING
+from medplus.analysis.results.cells import order_backbones
 
 Kind = Literal[
     "text", "runs", "backbone", "protocol", "flag", "size", "percent", "difference", "count",
@@ -25,6 +26,23 @@ Kind = Literal[
 
 _WORDS = ("text", "runs", "backbone", "protocol", "flag")
 
+_KINDS: Mapping[Kind, str] = {
+    "backbone": "backbone backbone_a backbone_b favoured best second",
+    "protocol": "protocol cheap_protocol target_protocol",
+    "size": "size cheap_size target_size",
+    "percent": "acc acc_mean acc_std auc_mean auc_std p25 p50 p75 mean low high regret paper_acc "
+    "paper_std tolerance val_acc test_acc",
+    "difference": "mean_difference acc_difference difference",
+    "runs": "runs",
+    "count": "n n_seeds n_settings n_datasets n_backbones n_resamples n_images rank count of "
+    "from_size to_size improved",
+    "exact": "effect_size mean_rank statistic critical_difference rho cheap_rank target_rank",
+    "p": "p_value threshold p_holm",
+    "seconds": "device_seconds",
+    "flag": "significant significant_holm front within_spread within_interval passed",
+}
+"""What columns hold by their name, in every table; all others hold text."""
+
 _TITLES = {
     "acc": "ACC",
     "acc_mean": "Mean ACC",
@@ -33,19 +51,23 @@ _TITLES = {
     "backbone_b": "Against",
     "device_seconds": "Device seconds",
     "favoured": "Higher mean",
+    "ci95": "95 % interval",
     "high": "95 % to",
     "low": "95 % from",
-    "paper_acc": "Paper",
+    "paper_acc": "Theirs",
+    "paper_std": "Their spread",
     "p25": "25th",
     "p50": "50th (median)",
     "p75": "75th",
     "p_holm": "p (Holm)",
     "p_value": "p",
     "rho": "ρ",
-    "significant_holm": "Significant",
+    "significant_holm": "Significant (Holm)",
     "size": "Size (px)",
+    "test_acc": "Test ACC",
+    "val_acc": "Val ACC",
 }
-"""Columns of frames, as readers see them; all others by their name."""
+"""Columns as readers see them; all others by their name."""
 
 Mark = Literal["", "best", "second", "yes", "no"]
 
@@ -155,6 +177,16 @@ def cross_block(
     return Block(caption, [*heads, *columns.values()], body, grouped)
 
 
+def dataset_block(caption: str, frame: pd.DataFrame, texts: Iterable[str]) -> Block:
+    """Return a block of datasets × backbones; a text for each row of a frame with the two."""
+    rows = {name: (name,) for name in sorted(set(frame["dataset"]))}
+    columns = {one: Column(label_of(one), True) for one in order_backbones(frame["backbone"])}
+    keys = zip(frame["dataset"], frame["backbone"], strict=True)
+    return cross_block(
+        caption, [Column("Dataset")], rows, columns, dict(zip(keys, texts, strict=True))
+    )
+
+
 def as_cell(shown: str | Cell) -> Cell:
     """Return a text as a cell."""
     return shown if isinstance(shown, Cell) else Cell(shown)
@@ -162,7 +194,7 @@ def as_cell(shown: str | Cell) -> Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table in files.
+    """A table in files and on the page.
 
     Attributes
     ----------
@@ -173,13 +205,49 @@ class Table:
     kinds : mapping of str to Kind
         What the columns hold.
     blocks : sequence of Block
-        What readers see, in Markdown and LaTeX.
+        What readers see.
     """
 
     name: str
     frame: pd.DataFrame
     kinds: Mapping[str, Kind]
     blocks: Sequence[Block] = field(repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        caption: str,
+        frame: pd.DataFrame,
+        columns: str,
+        *,
+        kinds: Mapping[str, Kind] | None = None,
+        hidden: str = "",
+        blocks: Sequence[Block] | None = None,
+    ) -> Table:
+        """Return a table of a frame.
+
+        Parameters
+        ----------
+        name, caption : str
+        frame : pandas.DataFrame
+        columns : str
+            The columns of its CSV file, with spaces between them.
+        kinds : mapping of str to Kind, optional
+            Of columns that this package has no name for, or another meaning.
+        hidden : str
+            Columns that readers do not see.
+        blocks : sequence of Block, optional
+            What they see instead of a row for each row of the frame.
+        """
+        known = {one: kind for kind, names in _KINDS.items() for one in names.split()}
+        known |= kinds or {}
+        holds = {column: known.get(column, "text") for column in columns.split()}
+        written = frame.reindex(columns=list(holds))
+        if blocks is None:
+            seen = {one: kind for one, kind in holds.items() if one not in hidden.split()}
+            blocks = [list_block(caption, written, seen)]
+        return cls(name, written, holds, blocks)
 
     def csv(self) -> str:
         """Return the table as CSV: percent with two decimals, all other numbers in full."""

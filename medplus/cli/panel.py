@@ -44,7 +44,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     "--versus", metavar="RUN", type=_FOLDER, help="Also test its AUC against this run's (DeLong)."
 )
 @click.option(
-    "--out", type=_FOLDER, help="Also write tables (CSV), figures (PNG, SVG) and pictures there."
+    "--out", type=_FOLDER, help="Also write tables, figures and the images of mistakes there."
 )
 @options.data_root
 @options.common
@@ -82,7 +82,7 @@ def panel(
     if versus is not None:
         document["versus"] = {"run": str(versus), "classes": [pair.to_dict() for pair in pairs]}
     if out is not None:
-        from medplus.analysis.panel.files import write_sections
+        from medplus.reporting.sections import write_sections
 
         files = write_sections(found.sections(data_root), out)
         document["files"] = [str(path) for path in files]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from medplus.naming import printable
 from medplus.progress import new_console
+from medplus.spec import PIXELS
 from medplus.vocabulary import SPLITS, Split
 
 if TYPE_CHECKING:
@@ -69,12 +71,15 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
         box=box.SIMPLE_HEAD, header_style="bold", show_edge=False, pad_edge=False,
         collapse_padding=True,
     )  # fmt: skip
-    for i, width in zip(kept, _widths(columns, rows, kept, console.width), strict=True):
+    needed = _needed(columns, rows)
+    fits = _width(needed, kept) <= console.width  # else everything is folded
+    for i in kept:
         table.add_column(
             columns[i].name,
             justify="right" if columns[i].right else "left",
             overflow="fold",  # an identifier on two lines is worth more than half of one
-            width=width,
+            no_wrap=fits and columns[i].least is None,
+            min_width=needed[i] if fits else None,
         )
     for row in rows:
         table.add_row(*(row[i] for i in kept))
@@ -104,50 +109,30 @@ def fit_columns(
     """
     same: list[int] = []
     kept = list(range(len(columns)))
-
-    def too_wide() -> bool:
-        return _spare(columns, rows, kept, width) < 0
-
+    needed = _needed(columns, rows)
     for i in range(len(columns)):
-        if too_wide() and len(rows) > 1 and len({row[i] for row in rows}) == 1:
+        agrees = len(rows) > 1 and len({row[i] for row in rows}) == 1
+        if agrees and _width(needed, kept) > width:
             same.append(i)
             kept.remove(i)
     for i in sorted(kept, key=lambda i: columns[i].rank):
-        if too_wide() and columns[i].rank:
+        if columns[i].rank and _width(needed, kept) > width:
             kept.remove(i)
     return same, kept
 
 
-def _widths(
-    columns: Sequence[Column], rows: Sequence[Sequence[str]], kept: Sequence[int], width: int
-) -> list[int | None]:
-    """Share the width out: what is left over goes to the columns that would be folded."""
-    spare = _spare(columns, rows, kept, width)
-    if spare < 0:
-        return [None] * len(kept)  # a very narrow terminal: everything is folded
-    widths: list[int | None] = []
-    for i in kept:
-        needed, whole = _needed(columns, rows, i), _whole(columns, rows, i)
-        more = min(spare, whole - needed)
-        spare -= more
-        widths.append(needed + more)
+def _needed(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Return how wide every column must be, in characters."""
+    widths = []
+    for i, column in enumerate(columns):
+        name = cell_len(column.name)
+        whole = max([name, *(cell_len(row[i]) for row in rows)])
+        widths.append(whole if column.least is None else min(whole, max(name, column.least)))
     return widths
 
 
-def _spare(
-    columns: Sequence[Column], rows: Sequence[Sequence[str]], kept: Sequence[int], width: int
-) -> int:
-    gaps = _GAP * (len(kept) - 1)
-    return width - gaps - sum(_needed(columns, rows, i) for i in kept)
-
-
-def _whole(columns: Sequence[Column], rows: Sequence[Sequence[str]], i: int) -> int:
-    return max(cell_len(text) for text in (columns[i].name, *(row[i] for row in rows)))
-
-
-def _needed(columns: Sequence[Column], rows: Sequence[Sequence[str]], i: int) -> int:
-    whole, least = _whole(columns, rows, i), columns[i].least
-    return whole if least is None else min(whole, max(cell_len(columns[i].name), least))
+def _width(needed: Sequence[int], kept: Sequence[int]) -> int:
+    return sum(needed[i] for i in kept) + _GAP * (len(kept) - 1)
 
 
 def print_extractions(extractions: Sequence[Extraction]) -> None:
@@ -187,24 +172,43 @@ _OWN: tuple[tuple[Column, Callable[[RunRecord], str | None]], ...] = (
 )
 """What tells the runs of a protocol apart; a column is shown where any run has a value."""
 
+_AXES: tuple[tuple[Column, Callable[[RunRecord], str]], ...] = (
+    (Column("weights", least=12), lambda run: "" if run.backbone == PIXELS else run.weights),
+    (Column("fit"), lambda run: run.spec.fit or ""),
+    (Column("feature"), lambda run: (run.store and run.spec.feature) or ""),
+)
+"""What else is compared; a column is shown where runs differ in it."""
+
+_MANY = 6
+"""Of more settings than this for each seed only the one that val chose is shown."""
+
 
 def print_records(records: Sequence[RunRecord]) -> None:
-    """Print the scores of runs, one row each; accuracies and AUC in percent."""
+    """Print the scores of runs, one row each; accuracies and AUC in percent.
+
+    Of a search over many settings the chosen one is shown, and of how many it was chosen.
+    """
+    tried = Counter(record.group for record in records)
+    searched = max(tried.values(), default=0) > _MANY
+    everything, choices = records, len(records) > len(tried)
+    if searched:
+        records = [record for record in records if record.selected]
     cells = [[cell(record) for _, cell in _OWN] for record in records]
     own = [i for i in range(len(_OWN)) if any(row[i] is not None for row in cells)]
     several = len({record.protocol for record in records}) > 1
+    axes = [one for one in _AXES if len({one[1](record) for record in records} - {""}) > 1]
     # Of the last split, mostly test, everything is told; of those before it the accuracy.
     *before, last = [s for s in SPLITS if any(s in r.metrics for r in records)] or ["test"]
     columns = (
         *((Column("protocol"),) if several else ()),
         Column("dataset"), Column("size", right=True), Column("backbone"),
-        *(_OWN[i][0] for i in own), *(Column(f"{split} ACC", right=True) for split in before),
+        *(column for column, _ in axes), *(_OWN[i][0] for i in own),
+        *((Column("chosen of", right=True),) if searched else ()),
+        *(Column(f"{split} ACC", right=True) for split in before),
         Column(f"{last} ACC", right=True), Column("95 % CI", rank=4),
-        Column(f"{last} AUC", right=True), Column("bal. ACC", right=True, rank=2),
-        Column("ECE", right=True, rank=1),
+        Column("baseline", right=True, rank=3), Column("bal. ACC", right=True, rank=3),
+        Column(f"{last} AUC", right=True), Column("ECE", right=True, rank=1),
     )  # fmt: skip
-    # A choice is worth marking only where there was one.
-    choices = len(records) > len({record.group for record in records})
     rows = []
     for record, values in zip(records, cells, strict=True):
         scores = record.metrics.get(last, {})
@@ -215,19 +219,22 @@ def print_records(records: Sequence[RunRecord]) -> None:
                 record.dataset,
                 str(record.size),
                 record.backbone,
+                *(cell(record) for _, cell in axes),
                 *(values[i] or "" for i in own),
+                *((str(tried[record.group]),) if searched else ()),
                 *(_accuracy(record, split, choices) for split in before),
                 _accuracy(record, last, choices),
                 _interval(scores.get("acc_ci95")),
-                percent(scores.get("auc")),
+                percent(scores.get("baseline_acc")),
                 percent(scores.get("balanced_accuracy")),
+                percent(scores.get("auc")),
                 "–" if ece is None else f"{ece:.3f}",
             )
         )
     print_table(columns, rows)
     console = make_console()
     console.print()
-    for line in _remarks(records):
+    for line in _remarks(everything):
         console.print(line, soft_wrap=True)
 
 

@@ -40,15 +40,16 @@ def test_it_tells_of_the_class_that_is_named(cli: Cli, run: Path) -> None:
 
 def test_it_writes_tables_figures_and_the_images_of_mistakes(cli: Cli, run: Path) -> None:
     ran = cli("panel", run, "--json", "--out", "out")
-    files = {path.name for path in Path("out").iterdir()}
+    files = {path.name for path in Path("out").glob("*/*")}
     assert {"panel_toy_points.csv", "panel_toy_curves.svg", "panel_toy_confusion.png"} <= files
-    mistakes = pd.read_csv("out/errors_toy.csv")
+    assert set(ran.document["files"]) == {str(path) for path in Path("out").rglob("*.*")}
+    mistakes = pd.read_csv("out/tables/errors_toy.csv")
     assert mistakes["image"][0] == ran.document["mistakes"][0]["image"]
     with np.load("toy.npz") as data:
         images, train = data["test_images"], data["train_images"]
         labels = data["train_labels"]
     row = int(mistakes["image"][0].partition("/")[2])
-    thumbnail = Image.open(f"out/errors_toy/test-{row}.png")
+    thumbnail = Image.open(f"out/pictures/errors_toy/test-{row}.png")
     np.testing.assert_array_equal(np.asarray(thumbnail)[::12, ::12], images[row])
     distance = ((train.astype(float) - images[row]) ** 2).sum(axis=(1, 2))
     nearest = int(distance.argmin())

@@ -20,7 +20,7 @@ from medplus.errors import UsageError
 from medplus.naming import printable
 from medplus.progress import new_console
 from medplus.reporting import build
-from tests.reporting.ledgers import write_record
+from tests.analysis.ledgers import write_record
 
 STEERING = "\x1b]0;owned\x07\x1b[31mred\u202egnp"
 """Sets a terminal's title, its colour, and the direction of its text."""

@@ -1,4 +1,4 @@
-"""Cells with numbers on a coloured ground, in blocks beside each other."""
+"""Cells with numbers on a coloured ground, in panels beside each other."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _DARK_PAPER = "#1A2029"
 
 
 @dataclass(frozen=True)
-class Block:
+class Panel:
     """Rows × columns of cells under a title.
 
     Attributes
@@ -58,21 +58,21 @@ class Block:
     texts: Sequence[Sequence[str]]
 
 
-def draw_blocks(
+def draw_panels(
     axes: Axes,
-    blocks: Sequence[Block],
+    panels: Sequence[Panel],
     rows: Sequence[str],
     colours: Colormap,
     largest: float = 1.0,
     gap: float = 0.25,
     size: float = SMALL,
 ) -> None:
-    """Fill axes with blocks from left to right.
+    """Fill axes with panels from left to right.
 
     Parameters
     ----------
     axes : Axes
-    blocks : sequence of Block
+    panels : sequence of Panel
         All of the same rows.
     rows : sequence of str
         Their names.
@@ -80,42 +80,42 @@ def draw_blocks(
     largest : float, default 1.0
         The share that gets the last colour; 0 gets the first.
     gap : float
-        Between blocks, in columns.
+        Between panels, in columns.
     size : float
         Of the text in cells, in points.
     """
     left = 0.0
     ticks: list[float] = []
     labels: list[str] = []
-    for block in blocks:
-        n_rows, n_columns = block.shares.shape
+    for panel in panels:
+        n_rows, n_columns = panel.shares.shape
         axes.pcolormesh(
             left + np.arange(n_columns + 1),
             np.arange(n_rows + 1),
-            np.ma.masked_invalid(block.shares),
+            np.ma.masked_invalid(panel.shares),
             cmap=colours,
             vmin=0.0,
             vmax=largest,
             edgecolors=PAPER,
             linewidth=0.8,
         )
-        for (row, column), share in np.ndenumerate(block.shares):
-            if text := block.texts[row][column]:
+        for (row, column), share in np.ndenumerate(panel.shares):
+            if text := panel.texts[row][column]:
                 ink = ink_on(colours(share / largest)) if np.isfinite(share) else INK
                 place = left + column + 0.5, row + 0.5
                 write(axes, *place, text, fontsize=size, color=ink)
-        axes.text(left, -0.25, block.title, va="bottom", fontsize=NORMAL)
+        axes.text(left, -0.25, panel.title, va="bottom", fontsize=NORMAL)
         ticks += [left + column + 0.5 for column in range(n_columns)]
-        labels += block.columns
+        labels += panel.columns
         left += n_columns + gap
     axes.set_xlim(0, left - gap)
     axes.set_xticks(ticks, labels)
     frame_rows(axes, rows)
 
 
-def blocks_width(blocks: Sequence[Block], gap: float = 0.25) -> float:
-    """Return the width of blocks in columns."""
-    return sum(len(block.columns) + gap for block in blocks) - gap
+def panels_width(panels: Sequence[Panel], gap: float = 0.25) -> float:
+    """Return the width of panels in columns."""
+    return sum(len(panel.columns) + gap for panel in panels) - gap
 
 
 def frame_rows(axes: Axes, rows: Sequence[str]) -> None:

@@ -15,9 +15,9 @@ References
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from medplus.analysis.results.cells import order_backbones
+from medplus.analysis.results.cells import APART, network_of, order_backbones
 from medplus.backbones.catalog import PIXELS
 
 
@@ -87,12 +87,16 @@ def look_of(backbone: str, backbones: Sequence[str]) -> Look:
         All backbones of the report, in any order: those that the paper lacks get their colours by
         their place among them, so that every figure of one report agrees.
     """
-    if backbone in _PAPER:
-        return _PAPER[backbone]
-    if backbone == PIXELS:
+    network, _, apart = backbone.partition(APART)
+    if network in _PAPER:
+        look = _PAPER[network]
+        return replace(look, label=f"{look.label}{APART}{apart}") if apart else look
+    if network == PIXELS:
         return _PIXELS
     others = [
-        name for name in order_backbones([*backbones, backbone]) if name not in (*_PAPER, PIXELS)
+        name
+        for name in order_backbones([*backbones, backbone])
+        if network_of(name) not in (*_PAPER, PIXELS)
     ]
     colour, marker = _OTHERS[others.index(backbone) % len(_OTHERS)]
     return Look(colour, marker, backbone)

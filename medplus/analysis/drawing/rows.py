@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from medplus.analysis.drawing.palette import PROTOCOL_LABELS
 from medplus.analysis.drawing.sheet import LINE, MARGIN, WIDE, Sheet, text_width
 from medplus.analysis.drawing.style import FAINT, GREY, Sign, short_names, signs
-from medplus.analysis.series import Extent
+from medplus.analysis.results.cells import Extent
 
 _TOP, _BELOW, _GAP = 7.0, 10.0, 4.0
 _PLACE, _THIN, _BETWEEN = 2.4, 1.5, 1.6

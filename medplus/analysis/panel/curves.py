@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from medplus.analysis.drawing.heatmap import SEQUENTIAL, Block, draw_blocks
+from medplus.analysis.drawing.heatmap import SEQUENTIAL, draw_panels
+from medplus.analysis.drawing.heatmap import Panel as Cells
 from medplus.analysis.drawing.sheet import LINE, MARGIN, WIDE, Sheet, legend_height, text_width
 from medplus.analysis.drawing.style import FAINT, GREY, INK, SMALL, look
 from medplus.analysis.format import one_line
@@ -178,7 +179,7 @@ def plot_confusion(panel: Panel, ax: Axes) -> None:
     shares = np.divide(counts, of_true, out=np.full(counts.shape, np.nan), where=of_true > 0)
     names = _class_names(panel)
     texts = [[str(count) for count in row] for row in counts]
-    draw_blocks(ax, [Block("", names, shares, texts)], names, SEQUENTIAL)
+    draw_panels(ax, [Cells("", names, shares, texts)], names, SEQUENTIAL)
     ax.set(xlabel="predicted", ylabel="true")
     ax.tick_params(axis="x", labelrotation=90 if _turned(names) else 0)
 

@@ -18,9 +18,6 @@ from medplus.runs.ledger import list_runs, read_record
 from medplus.runs.record import RunRecord
 from medplus.spec import PIXELS
 
-SHARED = ("data", "weights", "fit")
-"""Conditions that runs of all protocols have."""
-
 TUNED: Mapping[str, tuple[str, ...]] = {"knn": ("k",), "probe": ("lr", "weight_decay")}
 """Per protocol, what a search over the recipe varies."""
 

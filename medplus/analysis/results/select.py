@@ -11,7 +11,8 @@ import pandas as pd
 
 from medplus.analysis.results.baseline import paper_conditions
 from medplus.analysis.results.cells import KEYS, order_protocols, sort_cells
-from medplus.analysis.results.runs import ANY, SHARED, TUNED, describe
+from medplus.analysis.results.contenders import AXES, with_contenders
+from medplus.analysis.results.runs import ANY, TUNED, describe
 from medplus.errors import UsageError, nearest
 
 UNLIKE_COLUMNS = ["reason", *KEYS, "acc_mean", "n_seeds", "conditions", "runs"]
@@ -51,11 +52,12 @@ def select_alike(
 ) -> Selection:
     """Choose the runs that are alike, and make cells of them.
 
-    Data, weights and fit must be equal in all runs, everything else within a protocol. Of several
-    conditions those with the most cells are taken, and of equally many those of the paper. All
-    runs of a dataset and size must have seen the same images, and within a cell all must have begun
-    with the same weights; of several the newest are taken. So is of runs that differ in nothing,
-    such as those of k-NN by two libraries: a cell has one run for each seed.
+    Data must be equal within a dataset, everything else within a protocol; but for backbones,
+    sizes, weights, fits and features, which are what is compared. Of several conditions those with
+    the most cells are taken, and of equally many those of the paper. All runs of a dataset and size
+    must have seen the same images, and within a cell all must have begun with the same weights; of
+    several the newest are taken. So is of runs that differ in nothing, such as those of k-NN by two
+    libraries: a cell has one run for each seed.
 
     Parameters
     ----------
@@ -72,8 +74,9 @@ def select_alike(
     UsageError
         If `only` names what no run has.
     """
-    sieve = _Sieve(filtered(runs, only))
-    sieve.keep_main(SHARED, sieve.kept.index)
+    sieve = _Sieve(with_contenders(filtered(runs, only)))
+    for _, of_it in sieve.kept.groupby("dataset"):
+        sieve.keep_main(["data"], of_it.index)
     if tuned == "val":
         sieve.kept = best_on_val(sieve.kept)
     for protocol in order_protocols(sieve.kept["protocol"]):
@@ -110,6 +113,7 @@ def _means(runs: pd.DataFrame, apart: Sequence[str] = ()) -> pd.DataFrame:
             acc_high=("acc_high", "mean"),
             device_seconds=("device_seconds", "mean"),
             runs=("run", tuple),
+            **{name: (name, "first") for name in ("network", *AXES)},
         )
         .reset_index()
     )
@@ -230,7 +234,8 @@ def best_on_val(runs: pd.DataFrame) -> pd.DataFrame:
     """Of runs that differ in what a search varies, keep the best on val, as a search does itself.
 
     Of equals on val it is the first by the name of its folder; test takes no part. Its cost is that
-    of the whole search, on embeddings that were made once.
+    of the whole search, on embeddings that were made once. The further columns `fixed_acc` and
+    `n_tried` hold the test ACC by the paper's own choice, where it was tried, and how many were.
     """
     kept = []
     for protocol, rows in runs.groupby("protocol", sort=False):
@@ -244,8 +249,17 @@ def best_on_val(runs: pd.DataFrame) -> pd.DataFrame:
             [key.loc[rows.index] for key in keys], sort=False
         )
         searched = own.transform("sum", min_count=1) + extraction
+        paper = paper_conditions(str(protocol))
+        fixed = rows["conditions"].map(
+            lambda c, tuned=tuned, paper=paper: all(c.get(n) == paper[n] for n in tuned)
+        )
+        keys = [key.loc[rows.index] for key in keys]
         best = (
-            rows.assign(device_seconds=searched)
+            rows.assign(
+                device_seconds=searched,
+                fixed_acc=rows["acc"].where(fixed).groupby(keys, sort=False).transform("max"),
+                n_tried=rows.groupby(keys, sort=False)["run"].transform("size"),
+            )
             .sort_values(["val_acc", "val_auc", "run"], ascending=[False, False, True])
             .groupby([key.loc[rows.index] for key in keys], sort=False)
         )
@@ -258,7 +272,8 @@ def best_on_val(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _names(runs: pd.DataFrame) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for conditions in runs["conditions"] for name in conditions))
+    named = dict.fromkeys(name for conditions in runs["conditions"] for name in conditions)
+    return tuple(name for name in named if name not in ("data", *AXES))
 
 
 def _merit(value: tuple[str, ...], names: tuple[str, ...], rows: pd.DataFrame) -> tuple[Any, ...]:
@@ -269,10 +284,13 @@ def _merit(value: tuple[str, ...], names: tuple[str, ...], rows: pd.DataFrame) -
 
 
 def _common(conditions: pd.Series) -> dict[str, str]:
-    """Return the conditions of alike runs; raw pixels follow those of the networks."""
-    merged: dict[str, str] = {}
+    """Return what alike runs have in common; raw pixels follow the networks."""
+    found: dict[str, set[str]] = {}
     for one in conditions:
         for name, value in one.items():
-            if merged.get(name, ANY) == ANY:
-                merged[name] = value
-    return {name: value for name, value in merged.items() if value != ANY}
+            found.setdefault(name, set()).add(value)
+    return {
+        name: next(iter(values - {ANY}))
+        for name, values in found.items()
+        if len(values - {ANY}) == 1
+    }
