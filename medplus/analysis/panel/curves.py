@@ -202,10 +202,9 @@ def draw_confusion(panel: Panel) -> Figure:
     beside = text_width(names) + 2
     side = max(_CELL * len(names), _LEAST_SIDE)
     below = beside if _turned(names) else LINE
-    width = MARGIN + LINE + beside + side
     with look():
-        sheet = Sheet(width + MARGIN, MARGIN + side + below + LINE + MARGIN)
-        plot_confusion(panel, sheet.axes(width - side, MARGIN, side, side))
+        sheet = Sheet(WIDE, MARGIN + side + below + LINE + MARGIN)
+        plot_confusion(panel, sheet.axes(MARGIN + LINE + beside, MARGIN, side, side))
     return sheet.figure
 
 
@@ -217,12 +216,11 @@ def _turned(names: Sequence[str]) -> bool:
 def _sheet(panel: Panel, plots: Sequence[Plot], *, legend: bool = True) -> Figure:
     entries = list(_legend(panel)) if legend else []
     left, side, gap, below = 12.0, 44.0, 15.0, 11.0
-    width = WIDE if len(plots) == 3 else left + len(plots) * (side + gap)
-    top = MARGIN + legend_height([label for label, _ in entries], width - 2 * MARGIN) + LINE + 2
+    top = MARGIN + legend_height([label for label, _ in entries], WIDE - 2 * MARGIN) + LINE + 2
     with look():
-        sheet = Sheet(width, top + side + below)
+        sheet = Sheet(WIDE, top + side + below)
         if entries:
-            sheet.legend(MARGIN, MARGIN, width - 2 * MARGIN, entries)
+            sheet.legend(MARGIN, MARGIN, WIDE - 2 * MARGIN, entries)
         for i, plot in enumerate(plots):
             plot(panel, sheet.axes(left + i * (side + gap), top, side, side))
     return sheet.figure

@@ -60,9 +60,9 @@ def panel_section(found: Panel) -> Section:
 def _text(found: Panel) -> str:
     record = found.record
     at = (
-        "that of these images"
+        "the prevalence of these images"
         if found.prevalence is None
-        else f"{one_decimal(found.prevalence)} % of {found.positive}"
+        else f"a prevalence of {found.positive} of {one_decimal(found.prevalence)} %"
     )
     over = "images"
     if found.groups is not None:
@@ -70,8 +70,8 @@ def _text(found: Panel) -> str:
     return (
         f"{record.backbone} at {record.size} px ({record.protocol}), on {found.cases.n_samples} "
         "test images; each class against the rest. Thresholds are the probabilities from which on "
-        "an image is called positive, chosen on val and applied to test. PPV and NPV are for the "
-        f"prevalence {at}. Intervals are 95 % over {over}. Net benefit is at the prevalence of "
+        "an image is called positive, chosen on val and applied to test. PPV and NPV are for "
+        f"{at}. Intervals are 95 % over {over}. Net benefit is at the prevalence of "
         "these images, with the scaled probabilities."
     )
 

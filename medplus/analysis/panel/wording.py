@@ -20,21 +20,24 @@ def one_decimal(share: float) -> str:
 
 
 def rate(estimate: Estimate) -> str:
-    """Return a share in percent with its interval, or a dash.
+    """Return a share in percent with its interval, as tables have it; a dash if undefined.
 
     Examples
     --------
     >>> rate(Estimate(0.5714, 0.4221, 0.7088))
-    '57.1 (42.2 to 70.9)'
+    '57.1 (42.2–70.9)'
+    >>> rate(Estimate(0.1, -0.1, 0.3))
+    '10.0 (−10.0 to 30.0)'
     """
     if math.isnan(estimate.value):
         return MISSING
-    return f"{one_decimal(estimate.value)} ({between(estimate)})"
+    ends = between(estimate)
+    return f"{one_decimal(estimate.value)} ({ends if '−' in ends else ends.replace(' to ', '–')})"
 
 
 def percent(estimate: Estimate) -> str:
     """Return the same for a sentence: ``57.1 % (42.2 to 70.9)``."""
-    return rate(estimate).replace(" (", " % (")
+    return f"{one_decimal(estimate.value)} % ({between(estimate)})"
 
 
 def between(estimate: Estimate) -> str:
