@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medplus.datasets import sources as datasets
+from medplus.datasets.columns import read_columns
 from medplus.datasets.files import split_of
 from medplus.datasets.imagefolder import read_folder
-from medplus.datasets.table import read_columns
 from medplus.errors import UsageError, nearest
 from medplus.runs.record import RunRecord
 
@@ -46,7 +46,7 @@ def test_columns(
         If there is no table, or none of its rows is of a test image.
     """
     path = own_table(record) if table is None else table
-    columns = read_columns(path)
+    columns = read_columns(path).columns
     key = next((name for name in _NAMES if name in columns), None)
     names = predictions.get("test_name")
     if key is not None and names is not None:
