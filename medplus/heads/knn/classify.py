@@ -11,6 +11,7 @@ from medplus.config import KnnRecipe, make_recipe
 from medplus.cost import measure_cost
 from medplus.device import check_device_name, resolve_device
 from medplus.embeddings.store import EmbeddingStore
+from medplus.errors import RunError
 from medplus.heads.features import JoinedRows
 from medplus.heads.knn.backends import check_backend
 from medplus.heads.knn.vote import vote_shares
@@ -101,6 +102,11 @@ def _run(
     splits = read_splits(store)
     train = splits["train"]
     largest = max(plan.fields["k"] for plan in plans)
+    if largest > len(train.labels):
+        raise RunError(
+            f"{store.path}: k = {largest} exceeds the {len(train.labels)} rows of its train split; "
+            "use a smaller k"
+        )
     with measure_cost(resolve_device(device)) as meter:
         # Val and test in one search; neighbours come nearest first, so the largest k serves all.
         found = search(
