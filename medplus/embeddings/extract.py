@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -23,7 +23,7 @@ from medplus.datasets.dataset import ImageDataset
 from medplus.device import resolve_device, resolve_precision
 from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.pipeline import as_tensor, fill_store
-from medplus.embeddings.provenance import describe_backbone, describe_data, settle
+from medplus.embeddings.provenance import provenance_of, settle
 from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.writer import WriteStatus, open_writer
 from medplus.errors import StoreError, UsageError
@@ -173,8 +173,7 @@ def extract_all(
             backbone = backbone or _load(spec, ref, images.size)
             compute = precision if backbone.is_network else "fp32"
             embedder = Embedder(backbone, target, compute, batch)
-            settled = settle(spec, images, backbone, compute)
-            settled = replace(settled, dtype=spec.dtype or "float32")
+            settled = settle(spec, images, backbone, compute, spec.dtype or "float32")
             results.append(
                 _extract_one(settled, images, embedder, Path(store), patience_s, progress)
             )
@@ -229,14 +228,12 @@ def _new_info(spec: ExtractSpec, images: ImageDataset, backbone: Backbone, dim: 
     return StoreInfo(
         schema_version=SCHEMA,
         key=spec.key(images.digest, backbone.digest),
-        spec=spec,
         dataset_path=str(Path(images.path).resolve()),
-        **describe_data(images),
-        **describe_backbone(backbone),
         preprocess=vars(backbone.preprocess).copy(),
         run_id=backbone.run_id,
         dim=dim,
         n_samples={split: len(images.splits[split]) for split in SPLITS},
         versions={"medplus": __version__, **{name: version(name) for name in packages}},
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **dict(provenance_of(spec, images, backbone)),
     )

@@ -1,4 +1,4 @@
-"""What stores and records tell alike of the data and the backbone that they were made with."""
+"""Where embeddings, and runs on images, come from: settled spec, data, backbone."""
 
 from __future__ import annotations
 
@@ -8,19 +8,25 @@ from typing import Any
 from medplus.backbones.build import Backbone
 from medplus.datasets import sources as datasets
 from medplus.datasets.dataset import ImageDataset
+from medplus.runs.record import Provenance
 from medplus.spec import ExtractSpec
-from medplus.vocabulary import Precision
+from medplus.vocabulary import Precision, StoreDtype
 
 
 def settle(
-    spec: ExtractSpec, images: ImageDataset, backbone: Backbone, precision: Precision
+    asked: ExtractSpec,
+    images: ImageDataset,
+    backbone: Backbone,
+    precision: Precision,
+    dtype: StoreDtype | None,
 ) -> ExtractSpec:
-    """Return a spec with every choice made but the dtype, as stores and records carry it."""
+    """Return a spec with every choice made, as a store or a record is to carry it."""
     made = replace(
-        spec,
-        dataset=datasets.resolve(spec.dataset).spelling,
+        asked,
+        dataset=datasets.resolve(asked.dataset).spelling,
         size=images.size,
         backbone=backbone.ref.spelling,
+        dtype=dtype,
     )
     if not backbone.is_network:
         return replace(made, weights=None, fit=None, feature=None, precision=None)
@@ -34,9 +40,10 @@ def settle(
 
 
 def describe_data(images: ImageDataset) -> dict[str, Any]:
-    """Return what is told of a dataset, by the names of `medplus.runs.record.Provenance`."""
+    """Return what is told of a dataset, by the names of `Provenance`."""
     return {
         "dataset": images.name,
+        "size": images.size,
         "task": images.task,
         "classes": list(images.classes),
         "data_source": images.source,
@@ -49,12 +56,14 @@ def describe_data(images: ImageDataset) -> dict[str, Any]:
     }
 
 
-def describe_backbone(backbone: Backbone) -> dict[str, Any]:
-    """Return what is told of a backbone, by the same names."""
-    return {
-        "backbone": backbone.name,
-        "tag": backbone.tag,
-        "weights": backbone.weights,
-        "weights_sha256": backbone.weights_sha256,
-        "backbone_digest": backbone.digest,
-    }
+def provenance_of(spec: ExtractSpec, images: ImageDataset, backbone: Backbone) -> Provenance:
+    """Return what is told of a dataset and a backbone; `spec` is settled."""
+    return Provenance(
+        spec=spec,
+        backbone=backbone.name,
+        tag=backbone.tag,
+        weights=backbone.weights,
+        weights_sha256=backbone.weights_sha256,
+        backbone_digest=backbone.digest,
+        **describe_data(images),
+    )

@@ -76,7 +76,7 @@ def prepare_network(run: Path, options: EvaluationOptions) -> Prepared:
 
     named = options.dataset and sources.resolve(options.dataset).spelling
     spec = replace(record.spec, dataset=named or record.spec.dataset, size=images.size)
-    seen = {"spec": spec, "size": images.size, **describe_data(images)}
+    seen = {"spec": spec, **describe_data(images)}
     on = Provenance.of(record).model_copy(update=seen)
     return Prepared(
         record=record,

@@ -170,7 +170,7 @@ def finetune_all(
         whole = _with_fitting_batch(spec, images, full, target) if batch_size == AUTO else full
         for seed in seeds:
             backbone = load_backbone(spec, images)
-            settled = settle(spec, images, backbone, precision)
+            settled = settle(spec, images, backbone, precision, dtype=None)
             run = plan_finetune(
                 settled, images, backbone, whole, seed, devices, Path(recipe).stem, Path(runs)
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
@@ -14,11 +14,10 @@ from medplus.backbones.build import Backbone
 from medplus.config import FinetuneRecipe
 from medplus.datasets import sources as datasets
 from medplus.datasets.dataset import ImageDataset, ImageSplit
-from medplus.embeddings.provenance import describe_backbone, describe_data
+from medplus.embeddings.provenance import provenance_of
 from medplus.naming import safe_name
 from medplus.progress import Progress, silent
 from medplus.runs.plan import RunPlan, plan_run
-from medplus.runs.record import Provenance
 from medplus.runs.scoring import Samples
 from medplus.spec import ExtractSpec
 from medplus.training.watch import Watch
@@ -109,12 +108,7 @@ def plan_finetune(
     recipe_name : str
         The readable part of the run's id.
     """
-    made_of = Provenance(
-        spec=replace(spec, dtype=None),
-        size=images.size,
-        **describe_data(images),
-        **describe_backbone(backbone),
-    )
+    made_of = provenance_of(spec, images, backbone)
     pixels = vars(backbone.preprocess).items()
     config = {
         "dataset_digest": images.digest,
