@@ -216,6 +216,5 @@ def _score(
     metrics, predictions = score_splits(prepared.samples, scores, task)
     if "val" in logits:  # where the run's own record has a loss too
         labels = prepared.samples["val"].labels
-        loss = mean_loss(logits["val"], labels, n_classes, task == MULTI_LABEL)
-        metrics["val"]["loss"] = loss
+        metrics["val"]["loss"] = mean_loss(logits["val"], labels, n_classes, task == MULTI_LABEL)
     return metrics, predictions

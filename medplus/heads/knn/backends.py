@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 
@@ -48,10 +48,8 @@ def resolve_backend(name: str, device: torch.device) -> SearchBackend:
     ``auto`` is faiss, except for a CUDA device that this build of faiss cannot use.
     """
     check_backend(name)
-    if name == "faiss":
-        return "faiss"
-    if name == "torch":
-        return "torch"
+    if name != "auto":
+        return cast("SearchBackend", name)
     return "torch" if device.type == "cuda" and import_faiss().get_num_gpus() == 0 else "faiss"
 
 

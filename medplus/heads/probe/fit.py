@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from medplus.config import ProbeRecipe, probe_recipe
 from medplus.cost import measure_cost
@@ -21,9 +20,6 @@ from medplus.runs.plan import RunPlan
 from medplus.runs.record import RunRecord
 from medplus.runs.scoring import EVALUATED, score_splits
 from medplus.vocabulary import MULTI_LABEL
-
-if TYPE_CHECKING:
-    from medplus.heads.probe.stack import TrainedHeads
 
 
 def probe(
@@ -84,17 +80,10 @@ def probe(
     )
     check_device_name(device)
 
-    def plan(store: EmbeddingStore) -> list[RunPlan]:
-        return [_plan(store, full, head, runs) for head in _heads(full)]
-
     def run(store: EmbeddingStore, plans: list[RunPlan]) -> list[RunRecord]:
         return _run(store, full, plans, device, overwrite, progress)
 
-    return run_heads(stores, plan, run, overwrite)
-
-
-_Head = tuple[int, float, float]
-"""Seed, learning rate, weight decay."""
+    return run_heads(stores, lambda store: _plan(store, full, runs), run, overwrite)
 
 
 def _tuple(value: Any) -> tuple[Any, ...] | None:
@@ -103,17 +92,15 @@ def _tuple(value: Any) -> tuple[Any, ...] | None:
     return tuple(value) if isinstance(value, Sequence) else (value,)
 
 
-def _heads(recipe: ProbeRecipe) -> list[_Head]:
-    grid = HeadGrid.of(recipe)
-    return list(dict.fromkeys((seed, lr, wd) for seed in grid.seeds for lr, wd in grid.settings))
-
-
-def _plan(store: EmbeddingStore, recipe: ProbeRecipe, head: _Head, runs: str | Path) -> RunPlan:
-    seed, lr, weight_decay = head
-    fields = {"seed": seed, "lr": lr, "weight_decay": weight_decay}
+def _plan(store: EmbeddingStore, recipe: ProbeRecipe, runs: str | Path) -> list[RunPlan]:
     shared = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "patience")}
-    name = f"seed{seed}-lr{lr:g}-wd{weight_decay:g}-ep{recipe.epochs}"
-    return plan_head(store, "probe", name, {**fields, **shared}, fields, runs)
+    grid = HeadGrid.of(recipe)
+    plans = []
+    for seed, (lr, decay) in dict.fromkeys(product(grid.seeds, grid.settings)):
+        fields = {"seed": seed, "lr": lr, "weight_decay": decay}
+        name = f"seed{seed}-lr{lr:g}-wd{decay:g}-ep{recipe.epochs}"
+        plans.append(plan_head(store, "probe", name, {**fields, **shared}, fields, runs))
+    return plans
 
 
 def _run(
@@ -133,7 +120,8 @@ def _run(
     info = store.info
     multi_label = info.task == MULTI_LABEL
     splits = read_splits(store)
-    todo = [_head(plan) for plan in plans]
+    of = [plan.fields for plan in plans]
+    todo = [(it["seed"], it["lr"], it["weight_decay"]) for it in of]
     # The smallest grid that spans what is left to do; its heads beyond that are not recorded.
     seeds = tuple(dict.fromkeys(seed for seed, _, _ in todo))
     settings = tuple(dict.fromkeys((lr, wd) for _, lr, wd in todo))
@@ -172,18 +160,8 @@ def _run(
             epochs_run=int(heads.epochs_run[at]),
             best_epoch=int(heads.best_epoch[at]),
         )
-        save_run(record, predictions, _tensors(heads, at), overwrite=overwrite)
+        head = {"weight": heads.weight[at], "bias": heads.bias[at]}  # as `nn.Linear` names them
+        tensors = {name: tensor.cpu().contiguous().numpy() for name, tensor in head.items()}
+        save_run(record, predictions, tensors, overwrite=overwrite)
         records.append(record)
     return records
-
-
-def _head(plan: RunPlan) -> _Head:
-    return plan.fields["seed"], plan.fields["lr"], plan.fields["weight_decay"]
-
-
-def _tensors(heads: TrainedHeads, at: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Return a head as `nn.Linear` names it: weight (n_classes, dim) and bias (n_classes,)."""
-    return {
-        "weight": np.ascontiguousarray(heads.weight[at].cpu().numpy()),
-        "bias": np.ascontiguousarray(heads.bias[at].cpu().numpy()),
-    }
