@@ -93,7 +93,8 @@ def search(
     everything, targets = _rows(train), _rows(queries)
     _check(len(everything), k)
     target = resolve_device(device)
-    chosen = resolve_backend(backend, target)
+    n, dim = everything.shape
+    chosen = resolve_backend(backend, target, (n, len(targets), dim))
     most = _most_rows(everything.shape, target)
     # Blocks of equal length; merging needs their exact distances.
     length = -(-len(everything) // -(-len(everything) // most))
