@@ -7,11 +7,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from medplus.config import ProbeRecipe, probe_recipe
+from medplus.config import SOLVERS, ConvexRecipe, ProbeRecipe, make_recipe, probe_recipe
 from medplus.cost import measure_cost
 from medplus.device import check_device_name, resolve_device
 from medplus.embeddings.store import EmbeddingStore
-from medplus.errors import RunError
+from medplus.errors import RunError, UsageError
+from medplus.heads.probe.fit_convex import probe_convex
 from medplus.heads.probe.grid import HeadGrid
 from medplus.heads.stored import Stores, plan_head, read_splits, run_heads
 from medplus.progress import Progress, silent
@@ -31,6 +32,7 @@ def probe(
     epochs: int | None = None,
     batch_size: int | None = None,
     patience: int | None = None,
+    strength: float | Sequence[float] | None = None,
     recipe: str = "paper",
     device: str = "auto",
     runs: str | Path = "runs",
@@ -42,8 +44,11 @@ def probe(
     The ``paper`` recipe: AdamW with lr 1e-4 and weight decay 0.01, batches of 64, at most 100
     epochs on a cosine schedule, stopped after 5 epochs without a better val loss; cross-entropy,
     or binary cross-entropy per label; the head of the best val loss is evaluated. ``grid`` tries
-    13 learning rates. Embeddings are those of the network in eval mode: frozen means frozen (the
-    paper's code leaves it in train mode, where batch-norm statistics drift and dropout is on).
+    13 learning rates. ``lbfgs`` and ``ridge`` have a unique optimum, which they find, for 13
+    strengths of the penalty: multinomial logistic regression (scikit-learn's C), and ridge
+    regression onto the classes in closed form (its alpha), calibrated on val. Embeddings are those
+    of the network in eval mode: frozen means frozen (the paper's code leaves it in train mode,
+    where batch-norm statistics drift and dropout is on).
 
     Parameters
     ----------
@@ -52,7 +57,9 @@ def probe(
         All combinations are trained at once; by default the recipe's.
     epochs, batch_size, patience : int, optional
         By default the recipe's.
-    recipe : {"paper", "grid"}
+    strength : float or sequence of float, optional
+        Of ``lbfgs`` and ``ridge``, which take nothing of the above.
+    recipe : {"paper", "grid", "lbfgs", "ridge"}
     device, runs, overwrite
         As for `medplus.knn`.
     progress : Progress
@@ -69,6 +76,16 @@ def probe(
     UsageError, StoreError, RunError
         If an option is not allowed, a store cannot be read, or nothing can be learned from it.
     """
+    check_device_name(device)
+    gradual = {
+        "seeds": seeds, "lr": lr, "weight_decay": weight_decay, "epochs": epochs,
+        "batch_size": batch_size, "patience": patience,
+    }  # fmt: skip
+    if recipe in SOLVERS:
+        _refuse(f"--recipe {recipe} has one optimum, which none of them changes", gradual)
+        convex = make_recipe(ConvexRecipe, {"solver": recipe, "strength": _tuple(strength)})
+        return probe_convex(stores, convex, device, runs, overwrite, progress)
+    _refuse("it is for --recipe lbfgs or ridge", {"strength": strength})
     full = probe_recipe(
         recipe,
         seeds=_tuple(seeds),
@@ -78,12 +95,18 @@ def probe(
         batch_size=batch_size,
         patience=patience,
     )
-    check_device_name(device)
 
     def run(store: EmbeddingStore, plans: list[RunPlan]) -> list[RunRecord]:
         return _run(store, full, plans, device, overwrite, progress)
 
     return run_heads(stores, lambda store: _plan(store, full, runs), run, overwrite)
+
+
+def _refuse(reason: str, options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        if value is not None:
+            flag = name.replace("seeds", "seed").replace("_", "-")
+            raise UsageError(f"leave out --{flag}: {reason}")
 
 
 def _tuple(value: Any) -> tuple[Any, ...] | None:
