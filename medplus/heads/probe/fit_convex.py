@@ -80,7 +80,7 @@ def _run(
 
 
 Heads = Mapping[str, np.ndarray]
-"""As `nn.Linear` names them: ``weight`` (n_heads, n_classes, dim), ``bias`` (n_heads, n_classes)."""
+"""``weight`` (n_heads, n_classes, dim) and ``bias`` (n_heads, n_classes), as in `nn.Linear`."""
 
 
 def _solve(
