@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from medplus.backbones.catalog import PAPER
 from medplus.reporting.baseline import load_baseline, paper_conditions
 from medplus.reporting.cells import KEYS
-from medplus.reporting.runs import ANY
+from medplus.reporting.runs import ANY, describe
 from medplus.reporting.series import Extent
 from medplus.reporting.statistics.ties import settle
 
@@ -27,7 +29,12 @@ AGAINST_COLUMNS = [
     *KEYS, "acc", "paper_acc", "paper_std", "difference", "within_spread", "within_interval",
     "tolerance", "passed", "differs",
 ]  # fmt: skip
-NEWCOMER_COLUMNS = ["backbone", "protocol", "size", "rank", "of", "n_datasets"]
+NEWCOMER_COLUMNS = [
+    "backbone", "protocol", "size", "rank", "rank_low", "rank_high", "of", "n_datasets", "over",
+    "conditions", "differs",
+]  # fmt: skip
+_RESAMPLES = 2000
+_FEWEST_DATASETS = 3
 
 
 def against_paper(
@@ -93,25 +100,59 @@ def newcomers(cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     pandas.DataFrame
         Columns `NEWCOMER_COLUMNS`. Per protocol and size, mean ACC over the paper's datasets that
         the backbone was run on, against the same mean of each of the ten; `rank` 1 is best, and an
-        equal mean ranks behind the paper's.
+        equal mean ranks behind the paper's. `rank_low` and `rank_high` are the ends of a 95 %
+        interval, by a bootstrap of the datasets, or on one or two by the intervals over their test
+        images; `over` says which. Where `differs` names a condition that is not the paper's there
+        is no rank: another recipe would be compared, not another backbone.
     """
     paper = load_baseline()
     rows = []
     theirs = runs[runs["conditions"].map(lambda c: c["data"] in _THEIR_DATA)]
     new = cells[~cells["backbone"].isin(PAPER)].merge(theirs[KEYS].drop_duplicates(), on=KEYS)
+    new = new.assign(differs=_differences(new, runs))
     extent, groups = Extent.of(new), dict(iter(new.groupby(["backbone", "protocol", "size"])))
     for key in product(extent.backbones, extent.protocols, extent.sizes):
         if key not in groups:
             continue
-        ours, (_, protocol, size) = groups[key], key
+        ours, (_, protocol, size) = groups[key].set_index("dataset"), key
         setting = paper[(paper["protocol"] == protocol) & (paper["size"] == size)]
         ten = setting.pivot(index="dataset", columns="backbone", values="acc_mean")
-        common = ten.index.intersection(ours["dataset"])
-        if len(common):
-            mine = settle(ours.set_index("dataset")["acc_mean"].loc[common].mean())
-            better = int((settle(ten.loc[common].mean()) >= mine).sum())
-            rows.append((*key, better + 1, ten.shape[1] + 1, len(common)))
-    return pd.DataFrame(rows, columns=NEWCOMER_COLUMNS)
+        common = ten.index.intersection(ours.index)
+        if not len(common):
+            continue
+        # An unofficial file is one of the paper's datasets all the same.
+        differs = ", ".join(dict.fromkeys(filter(None, map(_of_recipe, ours["differs"]))))
+        ranks = (pd.NA, pd.NA, pd.NA, "") if differs else _ranks(ours.loc[common], ten.loc[common])
+        *ends, over = ranks
+        said = describe(paper_conditions(protocol))
+        rows.append((*key, *ends, ten.shape[1] + 1, len(common), over, said, differs))
+    found = pd.DataFrame(rows, columns=NEWCOMER_COLUMNS)
+    return found.astype(dict.fromkeys(("rank", "rank_low", "rank_high"), "Int64"))
+
+
+def _ranks(ours: pd.DataFrame, ten: pd.DataFrame) -> tuple[Any, Any, Any, str]:
+    """Return the rank among the ten, the ends of its interval, and what that is over."""
+
+    def rank(mine: Any, rivals: Any) -> Any:
+        return 1 + (settle(rivals) >= settle(mine)).sum()
+
+    mine, rivals = ours["acc_mean"].to_numpy(), ten.to_numpy()
+    at = int(rank(mine.mean(), rivals.mean(axis=0)))
+    n = len(mine)
+    if n >= _FEWEST_DATASETS:
+        drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), _RESAMPLES) / n
+        ranks = [rank(m, r) for m, r in zip(drawn @ mine, drawn @ rivals, strict=True)]
+        low, high = np.quantile(ranks, [0.025, 0.975], method="nearest")
+        return at, int(min(low, at)), int(max(high, at)), "datasets"
+    ends = ours[["acc_high", "acc_low"]].mean(skipna=False)
+    if ends.isna().any():
+        return at, pd.NA, pd.NA, ""
+    low, high = (int(rank(end, rivals.mean(axis=0))) for end in ends)
+    return at, low, high, "test images"
+
+
+def _of_recipe(differs: str) -> str:
+    return ", ".join(one for one in differs.split(", ") if not one.startswith("data "))
 
 
 def _known(values: pd.Series, known: pd.Series) -> pd.Series:

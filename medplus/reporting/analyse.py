@@ -25,17 +25,18 @@ from medplus.reporting.statistics.friedman import friedman
 from medplus.reporting.statistics.gains import resolution_gains
 from medplus.reporting.statistics.intervals import over_datasets, over_samples, over_seeds
 from medplus.reporting.statistics.paired import N_RESAMPLES, Pair
-from medplus.reporting.statistics.pairwise import pairwise
+from medplus.reporting.statistics.pairwise import holm, pairwise
 from medplus.reporting.statistics.pareto import pareto
 from medplus.reporting.statistics.percentiles import dataset_means, percentiles
 from medplus.reporting.statistics.ranking import top_ranks
+from medplus.reporting.statistics.ties import settle
 from medplus.reporting.statistics.transfer import default_transfers
 from medplus.reporting.verdict import verdicts_on
 from medplus.runs.ledger import read_predictions
 
 PAIRED_COLUMNS = [
     "dataset", "protocol", "size", "best", "second", "acc_difference", "low", "high", "p_value",
-    "n_resamples", "n_images", "seeds",
+    "p_holm", "n_resamples", "n_images", "seeds", "chosen_on",
 ]  # fmt: skip
 
 
@@ -170,8 +171,10 @@ def _warnings_of(runs: pd.DataFrame | None) -> list[Note]:
 def _best_against_second(cells: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Compare the best backbone of each setting with the second best, image by image.
 
-    The two are chosen by the same scores that are compared, so that p is a little too small; and
-    they are compared by one seed's runs, the first that both have.
+    All seeds count: an image is as right as the share of seeds that have it right. The two are
+    chosen on val, if all backbones of the setting were scored there; chosen on test, they would be
+    compared by the scores that chose them, and p would be too small. p is also corrected for the
+    settings, after Holm.
 
     Returns
     -------
@@ -181,26 +184,31 @@ def _best_against_second(cells: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.Da
         Pairs whose predictions could not be read.
     """
     rows, unreadable = [], 0
-    by_cell = dict(iter(runs.assign(seed=runs["seed"].fillna(-1)).groupby(KEYS)))
-    for (dataset, protocol, size), group in cells.groupby(
-        ["dataset", "protocol", "size"], sort=False
-    ):
-        best = list(group.nlargest(2, "acc_mean")["backbone"])
-        pair = [by_cell[dataset, protocol, name, size].set_index("seed") for name in best]
-        common = sorted(set(pair[0].index) & set(pair[-1].index))
-        if len(pair) < 2 or not common:
+    by_cell = dict(iter(runs.sort_values("seed").groupby(KEYS)))
+    for setting, group in cells.groupby(["dataset", "protocol", "size"], sort=False):
+        if len(group) < 2:
             continue
-        chosen = [of_backbone.loc[common[0]] for of_backbone in pair]
+        dataset, protocol, size = setting
+        chosen_on, column = "test", "acc_mean"
+        if group["val_mean"].notna().all():
+            chosen_on, column = "val", "val_mean"
+        best = list(group.loc[settle(group[column]).nlargest(2).index, "backbone"])
+        sides = [by_cell[dataset, protocol, name, size] for name in best]
         try:
-            ours, theirs = (read_predictions(Path(one["run"])) for one in chosen)
-            compared = Pair(ours, theirs, chosen[0]["task"])
+            saved = [[read_predictions(Path(run)) for run in side["run"]] for side in sides]
+            compared = Pair(saved[0], saved[1], sides[0]["task"].iloc[0])
             acc = compared.accuracy()
         except (MedplusError, KeyError, ValueError, IndexError):
             unreadable += 1
             continue
-        seed = "" if common[0] < 0 else str(int(common[0]))
         rows.append(
-            (dataset, protocol, size, *best, acc.value, acc.low, acc.high, acc.p_value,
-             N_RESAMPLES, compared.n_images, seed)
+            (*setting, *best, acc.value, acc.low, acc.high, acc.p_value, acc.p_value, N_RESAMPLES,
+             compared.n_images, _seeds(sides), chosen_on)
         )  # fmt: skip
-    return pd.DataFrame(rows, columns=PAIRED_COLUMNS), unreadable
+    paired = pd.DataFrame(rows, columns=PAIRED_COLUMNS)
+    return paired.assign(p_holm=holm(paired["p_value"])), unreadable
+
+
+def _seeds(sides: Sequence[pd.DataFrame]) -> str:
+    told = [", ".join(map(str, side["seed"].dropna())) for side in sides]
+    return " and ".join(dict.fromkeys(told))

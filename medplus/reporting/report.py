@@ -120,4 +120,4 @@ def compare_runs(first: str | Path, second: str | Path) -> Pair:
     if one != other:
         raise UsageError(f"the runs are of different tasks ({one} and {other})")
     ours, theirs = (read_predictions(Path(folder)) for folder in (first, second))
-    return Pair(ours, theirs, one)
+    return Pair([ours], [theirs], one)

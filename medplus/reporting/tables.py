@@ -33,15 +33,16 @@ _COLUMNS: Mapping[str, str] = {
     "nemenyi": "backbone_a backbone_b p_value",
     "intervals": "over dataset protocol backbone size mean low high n",
     "transfer": "cheap_protocol cheap_size target_protocol target_size n_datasets n_backbones rho "
-    "low high regret",
+    "low high regret random_regret ranked_on",
     "transfer_ranks": "cheap_protocol cheap_size target_protocol target_size dataset backbone "
     "cheap_rank target_rank",
     "costs": "protocol backbone size acc device_seconds n_datasets front",
-    "paired": "dataset protocol size best second acc_difference low high p_value n_resamples "
-    "n_images seeds",
+    "paired": "dataset protocol size best second acc_difference low high p_value p_holm "
+    "n_resamples n_images seeds chosen_on",
     "against": "dataset protocol backbone size acc paper_acc paper_std difference within_spread "
     "within_interval tolerance passed differs",
-    "newcomers": "backbone protocol size rank of n_datasets",
+    "newcomers": "backbone protocol size rank rank_low rank_high of n_datasets over "
+    "conditions differs",
     "unlike": "reason dataset protocol backbone size acc_mean n_seeds conditions runs",
     "datasets": "dataset data licence citation",
 }
@@ -51,12 +52,12 @@ _KINDS: Mapping[Kind, str] = {
     "backbone": "backbone backbone_a backbone_b favoured best second",
     "protocol": "protocol cheap_protocol target_protocol",
     "size": "size cheap_size target_size",
-    "percent": "acc acc_mean acc_std auc_mean auc_std p25 p50 p75 mean low high regret paper_acc "
-    "paper_std tolerance",
+    "percent": "acc acc_mean acc_std auc_mean auc_std p25 p50 p75 mean low high regret "
+    "random_regret paper_acc paper_std tolerance",
     "difference": "mean_difference acc_difference difference",
     "runs": "runs",
-    "count": "n n_seeds n_settings n_datasets n_backbones n_resamples n_images rank count of "
-    "from_size to_size improved",
+    "count": "n n_seeds n_settings n_datasets n_backbones n_resamples n_images rank rank_low "
+    "rank_high count of from_size to_size improved",
     "exact": "effect_size mean_rank statistic critical_difference rho cheap_rank target_rank",
     "p": "p_value threshold p_holm",
     "seconds": "device_seconds",
@@ -83,19 +84,21 @@ CAPTIONS: Mapping[str, str] = {
     "taking the backbone that the cheap setting ranks first",
     "transfer_ranks": "Ranks within each dataset",
     "costs": "Mean ACC in percent and measured device seconds of one run, extraction included",
-    "paired": "Best backbone less second best on the same test images: difference of ACC in "
-    "percent points, with its 95 % bootstrap interval",
+    "paired": "Best backbone less second best, chosen on val where it is known, on the same test "
+    "images, all seeds together: difference of ACC in percent points, with its 95 % bootstrap "
+    "interval, and p as it is and corrected for the rows after Holm",
     "against": "Runs beside the paper's results, ACC in percent",
-    "newcomers": "Ranks that new backbones take among the paper's ten, by mean ACC over datasets",
+    "newcomers": "Ranks that new backbones take among the paper's ten, by mean ACC over datasets, "
+    "with 95 % intervals; under other conditions than the paper's there is none",
     "unlike": "Results that stand in no other table, since they were made under other conditions",
     "datasets": "The data, their licences, and what is to be cited",
 }
 
 _OVER = {
     "seeds": "what another seed would change (Student's t interval of the mean over seeds)",
-    "datasets": "what another choice of datasets would change (percentile bootstrap of the mean)",
-    "test samples": "what other images of the same kind would change (percentile bootstrap over "
-    "the images of the test set)",
+    "datasets": "what another choice of datasets would change (Student's t interval of the mean)",
+    "test samples": "what other images of the same kind would change (Wilson's interval, over "
+    "patients where they are known)",
 }
 
 _SETTINGS = ["cheap_protocol", "cheap_size", "target_protocol", "target_size"]

@@ -25,7 +25,7 @@ HOSTILE = (
 def analysis_of(cells: pd.DataFrame, **changes: object) -> Analysis:
     about = {"title": "Test", "source": "a test", "conditions": {}, "datasets": pd.DataFrame()}
     made = analyse_cells(cells, **about)
-    few = {"intervals": over_datasets(cells, n_resamples=200), "created": "2025-01-01T00:00:00Z"}
+    few = {"intervals": over_datasets(cells), "created": "2025-01-01T00:00:00Z"}
     return replace(made, **few | changes)
 
 

@@ -18,7 +18,8 @@ from medplus.reporting.statistics.averages import with_averages
 from medplus.reporting.statistics.gains import resolution_gains
 from medplus.reporting.statistics.pairwise import pairwise
 from medplus.reporting.statistics.percentiles import dataset_means
-from medplus.reporting.statistics.ranking import top_ranks
+from medplus.reporting.statistics.ranking import tied_firsts, top_ranks
+from medplus.reporting.statistics.transfer import default_transfers
 from tests.reporting.ledgers import accuracy, make_record, predict, write_record
 
 Rows = dict[tuple[str, str, str, int], float]
@@ -88,11 +89,15 @@ def test_winners_and_ties_among_them() -> None:
         acc[dataset, "probe", "resnet18", 28] = 60.0
 
     def told() -> list[str]:
-        return list(findings.winners(top_ranks(cells(acc))))
+        table = cells(acc)
+        return list(findings.winners(top_ranks(table), tied_firsts(table)))
 
-    assert told() == ["resnet18 is first most often: in 3 of 4 settings."]
+    tied = "; 1 have several firsts, of which one is counted."
+    assert told() == ["resnet18 is first most often: in 3 of 4 settings" + tied]
     acc["x", "probe", "vgg16", 28] = 70.0
-    assert told() == ["vgg16 and resnet18 are first most often: in 2 of 4 settings each."]
+    assert told() == ["vgg16 and resnet18 are first most often: in 2 of 4 settings each" + tied]
+    acc["w", "probe", "resnet18", 28] = 60.0
+    assert told() == ["resnet18 is first most often: in 3 of 4 settings."]
 
 
 def test_significance_counts_pairs() -> None:
@@ -119,6 +124,7 @@ def test_significance_counts_pairs() -> None:
         ([(80.0, 100.0), (79.5, 90.0)], "for 90 % of its device time"),
         ([(80.0, 1000.0), (79.5, 0.5)], "for 0.05 % of its device time"),
         ([(80.0, 100.0), (78.5, 10.0)], "Nothing cheaper comes within 1 point"),
+        ([(80.0, 100.0), (80.0, 200.0)], "the best: k-NN of net0"),
     ],
 )
 def test_cheapest_that_is_nearly_the_best(rows: list[tuple[float, float]], says: str) -> None:
@@ -126,11 +132,33 @@ def test_cheapest_that_is_nearly_the_best(rows: list[tuple[float, float]], says:
         [("knn", f"net{n}", 28, *row, 1, True) for n, row in enumerate(rows)],
         columns=["protocol", "backbone", "size", "acc", "device_seconds", "n_datasets", "front"],
     )
-    (told,) = findings.costs(front)
+    (told,) = findings.costs(front, len(front))
 
     assert says in told
     assert "net0" in told
-    assert not list(findings.costs(front.iloc[:1]))
+    assert not list(findings.costs(front.iloc[:1], 1))
+    (told,) = findings.costs(front, len(front) + 2)
+    part = f"Of the {len(front)} of {len(front) + 2} settings whose cost was measured: "
+    assert told.startswith(part)
+
+
+def test_datasets_of_the_same_patients_are_also_tested_as_one() -> None:
+    means = dataset_means(load_baseline())
+    (told,) = findings.of_independent_data(means)
+
+    assert told.startswith("organamnist and organcmnist and organsmnist show the same patients")
+    assert "n = 10" in told
+    assert "0 of 45 pairs differ after Bonferroni" in told
+    assert "no pair can pass Bonferroni's" in told
+    assert not list(findings.of_independent_data(means.drop(index=["organamnist", "organsmnist"])))
+
+
+def test_cheap_that_does_not_predict_is_said_with_what_it_costs() -> None:
+    told = list(findings.predictions(default_transfers(load_baseline())))
+
+    assert "k-NN at 28 px does not predict the order of 10 backbones" in told[0]
+    assert "Trusting it costs 4.2 points of ACC on average, choosing at random 2.9." in told[0]
+    assert "scored on the same test images, as no val scores are known" in told[0]
 
 
 @pytest.mark.usefixtures("fast_disk")
@@ -194,19 +222,34 @@ class TestRuns:
 
         assert any("different devices (NVIDIA H100, cpu)" in text for text in notes)
 
-    def test_best_against_second_by_a_seed_that_both_have(self, tmp_path: Path) -> None:
-        for seed, backbone, right in ((2, "vgg16", 0.6), (2, "resnet18", 0.9), (1, "vgg16", 0.6)):
+    def test_best_against_second_by_all_seeds(self, tmp_path: Path) -> None:
+        made = {}
+        for seed, backbone, right in ((1, "vgg16", 0.6), (2, "vgg16", 0.7), (2, "resnet18", 0.9)):
+            made[seed, backbone] = predict(200, right, seed=int(100 * right))
+            write_record(
+                tmp_path, "probe", "toy", backbone, seed=seed,
+                acc=accuracy(made[seed, backbone]), predictions=made[seed, backbone],
+            )  # fmt: skip
+        (row,) = analyse(tmp_path).paired.to_dict("records")
+
+        assert {row["best"], row["second"]} == {"resnet18", "vgg16"}
+        mean = (accuracy(made[1, "vgg16"]) + accuracy(made[2, "vgg16"])) / 2
+        difference = 100 * (accuracy(made[2, "resnet18"]) - mean)
+        assert abs(row["acc_difference"]) == pytest.approx(difference)
+        assert row["low"] < row["acc_difference"] < row["high"]
+        assert (row["n_images"], row["p_holm"]) == (200, row["p_value"])
+        assert sorted(row["seeds"].split(" and ")) == ["1, 2", "2"]
+
+    def test_best_and_second_are_chosen_on_val(self, tmp_path: Path) -> None:
+        for backbone, val, right in (("vgg16", 0.9, 0.5), ("resnet18", 0.8, 0.9), ("a", 0.7, 0.99)):
             made = predict(200, right, seed=int(100 * right))
             write_record(
-                tmp_path, "probe", "toy", backbone, seed=seed, acc=accuracy(made), predictions=made
+                tmp_path, "probe", "toy", backbone, val=val, acc=accuracy(made), predictions=made
             )
         (row,) = analyse(tmp_path).paired.to_dict("records")
 
-        assert (row["best"], row["second"], row["seeds"]) == ("resnet18", "vgg16", "2")
-        difference = accuracy(predict(200, 0.9, 90)) - accuracy(predict(200, 0.6, 60))
-        assert row["acc_difference"] == pytest.approx(100 * difference)
-        assert 0 < row["low"] < row["acc_difference"] < row["high"]
-        assert row["n_images"] == 200
+        assert (row["best"], row["second"], row["chosen_on"]) == ("vgg16", "resnet18", "val")
+        assert row["high"] < 0
 
     @pytest.mark.parametrize("damage", ["missing", "empty", "other images"])
     def test_pairs_that_cannot_be_compared_are_counted(self, damage: str, tmp_path: Path) -> None:
@@ -237,7 +280,8 @@ class TestRuns:
 
         assert "1 of 2 cells lie within 2 points of the paper's ACC" in found
         assert "of the 2 that were run under its conditions, 1" in found
-        assert "my_net would be 1 of 11 among the paper's at best" in found
+        assert "my_net would be 1 of 11 among the paper's under k-NN at 28 px" in found
+        assert "with the paper's data official, weights trained, fit pad, precision fp32" in found
         found = " ".join(analyse(tmp_path, against=True, tolerance=6).findings)
         assert "2 of 2 cells lie within 6 points" in found
         assert "paper" not in " ".join(analyse(tmp_path).findings)

@@ -194,8 +194,10 @@ def _predictions(analysis: Analysis) -> Iterator[Section]:
         "paired",
         "Best and second",
         "Best against second best on the same images",
-        "A paired bootstrap: both are scored on the same resamples of the test images. An "
-        "interval that holds 0 means that these images cannot tell the two apart.",
+        "A paired bootstrap: both are scored on the same resamples of the test images, or of "
+        "their patients, all seeds together. The two are chosen on val where it is known; chosen "
+        "on test, p is too small. An interval that holds 0 means that these images cannot tell "
+        "the two apart.",
         ("paired",),
     )
     told = any(note.where == "costs" for note in analysis.notes)
@@ -217,8 +219,9 @@ def _predictions(analysis: Analysis) -> Iterator[Section]:
         "Does the cheap predict the expensive?",
         "Within each dataset the backbones are ranked by the cheap protocol and by the "
         "expensive one. ρ is Spearman's correlation of the two, averaged over datasets, with a "
-        "bootstrap interval over datasets. Regret: the percent points of ACC by the expensive "
-        "protocol that you lose if you take the backbone that the cheap one ranks first.\n\n"
+        "Student's t interval over datasets. Regret: the percent points of ACC by the expensive "
+        "protocol that you lose if you take the backbone that the cheap one ranks first; beside "
+        "it what you lose by taking any. The cheap one is ranked on val where it is known.\n\n"
         "Coloured symbols are means over datasets, grey ones single datasets. On the dashed "
         "line both ranks agree.",
         ("transfer", "transfer_ranks", "fig8_transfer"),

@@ -1,8 +1,8 @@
-"""Two runs on the same test set, compared image by image."""
+"""Two sets of runs on the same test set, compared image by image."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medplus.errors import UsageError
-from medplus.metrics import Predictions, check, percentile_interval, replicates, resample_counts
-from medplus.metrics.ranking import auc_present
+from medplus.metrics import check, percentile_interval, replicates, resample_counts
+from medplus.metrics.ranking import auc_of_classes, mean_of_defined
 from medplus.reporting.statistics.ties import settle
 from medplus.vocabulary import Task
 
@@ -41,18 +41,19 @@ class Difference:
 
 
 class Pair:
-    """Two runs on the same test images, to be compared on the same resamples of them.
+    """Two ways to go on the same test images, to be compared on the same resamples of them.
 
-    What makes an image hard makes it hard for both runs; on shared resamples that cancels, and the
-    difference is known better than either score. The p-value is twice the share of resamples on
-    the far side of zero, those at zero on both sides, with one more on each, so that it is never 0
-    [1]_.
+    Each is one run or several seeds, whose scores are averaged. What makes an image hard makes it
+    hard for both; on shared resamples that cancels, and the difference is known better than either
+    score. Where the runs know groups, such as patients, these are drawn. The p-value is twice the
+    share of resamples on the far side of zero, those at zero on both sides, with one more on each,
+    so that it is never 0 [1]_.
 
     Parameters
     ----------
-    first, second : mapping of str to ndarray
-        `test_true` and `test_score`, see `medplus.metrics.check`; `test_index` is compared where
-        both have it.
+    first, second : sequence of mappings of str to ndarray
+        Of each run `test_true` and `test_score`, see `medplus.metrics.check`; `test_index` is
+        compared where both have it, and `test_group` holds the groups, if any.
     task : Task
         MedMNIST's task type.
 
@@ -74,15 +75,20 @@ class Pair:
        4.4.
     """
 
-    def __init__(self, first: Arrays, second: Arrays, task: Task) -> None:
-        _refuse_unlike(first, second)
+    def __init__(self, first: Sequence[Arrays], second: Sequence[Arrays], task: Task) -> None:
+        reference = first[0]
+        for run in (*first, *second):
+            _refuse_unlike(reference, run)
         self._task = task
-        self._runs = [(run["test_true"], run["test_score"]) for run in (first, second)]
-        self._cases: list[Predictions] = [check(*run, task) for run in self._runs]
-        one, other = (cases.scores.shape[1] for cases in self._cases)
+        self._groups = reference.get("test_group")
+        self._sides = [
+            [check(run["test_true"], run["test_score"], task) for run in runs]
+            for runs in (first, second)
+        ]
+        one, other = (side[0].scores.shape[1] for side in self._sides)
         if one != other:
             raise _refusal(f"score {one} and {other} classes")
-        self.n_images = self._cases[0].n_samples
+        self.n_images = self._sides[0][0].n_samples
 
     def accuracy(self, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Difference:
         """Return the difference of ACC; a sum over images, so that all resamples are one product.
@@ -93,13 +99,18 @@ class Pair:
         seed : int, default 0
             Seed of the draws.
         """
-        one, other = ((cases.true == cases.predicted).mean(axis=1) for cases in self._cases)
-        blocks = resample_counts(self.n_images, n_resamples, seed)
-        resampled = np.concatenate([(one - other) @ counts.astype(np.float64) for counts in blocks])
-        return _difference(float((one - other).mean()), resampled / self.n_images)
+        one, other = (
+            np.mean([(cases.true == cases.predicted).mean(axis=1) for cases in side], axis=0)
+            for side in self._sides
+        )
+        # Together with the size of a resample, which is not always the same where there are groups.
+        summed = np.stack([one - other, np.ones(self.n_images)])
+        blocks = resample_counts(self.n_images, n_resamples, seed, self._groups)
+        gap, drawn = np.concatenate([summed @ counts.astype(np.float64) for counts in blocks], 1)
+        return _difference(float((one - other).mean()), gap / drawn)
 
     def auc(self, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Difference:
-        """Return the difference of AUC (`auc_present`), which takes a hundred times as long.
+        """Return the difference of AUC, which takes a hundred times as long.
 
         Parameters
         ----------
@@ -107,9 +118,14 @@ class Pair:
         seed : int, default 0
             Seed of the draws; resamples depend on it and on the number of images alone.
         """
-        one, other = (replicates(cases, n_resamples, seed).auc for cases in self._cases)
-        value = auc_present(*self._runs[0], self._task) - auc_present(*self._runs[1], self._task)
-        return _difference(value, one - other)
+        one, other = (
+            np.mean([replicates(run, n_resamples, seed, self._groups).auc for run in side], axis=0)
+            for side in self._sides
+        )
+        ours, theirs = (
+            np.mean([mean_of_defined(auc_of_classes(run)) for run in side]) for side in self._sides
+        )
+        return _difference(float(ours - theirs), one - other)
 
 
 def _difference(value: float, resampled: NDArray[np.float64]) -> Difference:

@@ -67,8 +67,17 @@ def pairwise(means: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
     table = table.assign(threshold=threshold, significant=table["p_value"] < threshold)
     if not len(table) or table["p_value"].isna().any():
         return table.assign(p_holm=np.nan, significant_holm=False)
-    significant, p_holm, *_ = multipletests(table["p_value"], alpha=alpha, method="holm")
-    return table.assign(p_holm=p_holm, significant_holm=significant)
+    p_holm = holm(table["p_value"])
+    return table.assign(p_holm=p_holm, significant_holm=p_holm <= alpha)
+
+
+def holm(p_values: pd.Series) -> NDArray[np.float64]:
+    """Return p-values corrected for their number, after Holm; NaN stays, and counts for none."""
+    corrected: NDArray[np.float64] = p_values.to_numpy(dtype=np.float64, copy=True)
+    known = ~np.isnan(corrected)
+    if known.any():
+        corrected[known] = multipletests(corrected[known], method="holm")[1]
+    return corrected
 
 
 def smallest_p(n_datasets: int) -> float:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pandas as pd
 
-from medplus.reporting.cells import ALL, complete_blocks, order_backbones, order_protocols
+from medplus.reporting.cells import (
+    ALL,
+    comparable,
+    complete_blocks,
+    order_backbones,
+    order_protocols,
+)
 from medplus.reporting.statistics.ties import settle
 
 _GROUP = ["protocol", "size"]
@@ -41,6 +47,21 @@ def top_ranks(cells: pd.DataFrame, top: int = 5) -> pd.DataFrame:
         for rank in range(1, top + 1)
     ]
     return pd.DataFrame(rows, columns=[*_GROUP, "backbone", "rank", "count", "n_settings"])
+
+
+def tied_firsts(cells: pd.DataFrame) -> int:
+    """Return the number of settings in which several backbones share the highest mean ACC.
+
+    Parameters
+    ----------
+    cells : pandas.DataFrame
+        As for `top_ranks`.
+    """
+    blocks = complete_blocks(comparable(cells)[0].dropna(subset="acc_mean"))
+    acc = settle(blocks["acc_mean"])
+    setting = [blocks[name] for name in ("dataset", *_GROUP)]
+    first = acc == acc.groupby(setting).transform("max")
+    return int((first.groupby(setting).sum() > 1).sum())
 
 
 def _ranked(cells: pd.DataFrame) -> pd.DataFrame:

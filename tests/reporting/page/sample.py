@@ -4,6 +4,7 @@ from functools import cache
 
 import pandas as pd
 
+from medplus.reporting.against import NEWCOMER_COLUMNS
 from medplus.reporting.analyse import PAIRED_COLUMNS
 from medplus.reporting.analysis import Analysis, Note
 from medplus.reporting.baseline import load_baseline
@@ -20,7 +21,7 @@ ATTACK = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1>'\"
 
 
 def analyse(cells: pd.DataFrame, **changes) -> Analysis:
-    certain = [over_datasets(cells, n_resamples=200), over_samples(cells)]
+    certain = [over_datasets(cells), over_samples(cells)]
     fields = {
         "title": "The paper's benchmark",
         "source": "Published numbers of 12 datasets, 3 protocols, 10 backbones and 4 sizes",
@@ -101,12 +102,12 @@ def of_runs(
         ],
         columns=UNLIKE_COLUMNS,
     )  # fmt: skip
-    difference = (1.5, -0.75, 3.25, 0.24, 1000, 156, "0, 1, 2")
+    difference = (1.5, -0.75, 3.25, 0.24, 0.48, 1000, 156, "0, 1, 2", "val")
     pair = (dataset, "probe", 28, backbone, "resnet18", *difference)
     paired = pd.DataFrame([pair], columns=PAIRED_COLUMNS)
     newcomers = pd.DataFrame(
-        [(backbone, "probe", 28, 3, 11, 3)],
-        columns=["backbone", "protocol", "size", "rank", "of", "n_datasets"],
+        [(backbone, "probe", 28, 3, 1, 5, 11, 3, "datasets", f"lr 0.0001, {words}", "")],
+        columns=NEWCOMER_COLUMNS,
     )
     base = analyse(cells)
     return analyse(

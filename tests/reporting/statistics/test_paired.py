@@ -51,7 +51,7 @@ def auc_of(true, score):
 
 def test_equals_a_loop_over_resamples_scored_by_scikit_learn(true, two):
     better, worse = (run["test_score"] for run in two)
-    pair = Pair(*two, MULTI_CLASS)
+    pair = Pair(two[:1], two[1:], MULTI_CLASS)
     drawn = np.concatenate(list(resample_counts(150, 60, seed=3)), axis=1)
     for metric, ours in [(acc_of, pair.accuracy(60, 3)), (auc_of, pair.auc(60, 3))]:
         replicates = []
@@ -68,7 +68,7 @@ def test_equals_a_loop_over_resamples_scored_by_scikit_learn(true, two):
 
 
 def test_run_against_itself_differs_by_nothing(two):
-    pair = Pair(two[0], two[0], MULTI_CLASS)
+    pair = Pair([two[0]], [two[0]], MULTI_CLASS)
     for difference in (pair.accuracy(50), pair.auc(50)):
         assert (difference.value, difference.low, difference.high) == (0, 0, 0)
         assert difference.p_value == 1
@@ -76,7 +76,7 @@ def test_run_against_itself_differs_by_nothing(two):
 
 def test_much_better_run_has_the_smallest_p(true):
     perfect = np.eye(3)[true]
-    pair = Pair(run_of(true, perfect), run_of(true, perfect[:, ::-1]), MULTI_CLASS)
+    pair = Pair([run_of(true, perfect)], [run_of(true, perfect[:, ::-1])], MULTI_CLASS)
     found = pair.accuracy(99)
     assert found.p_value == pytest.approx(2 / 100)
     assert found.low > 0
@@ -88,18 +88,18 @@ def test_binary_and_multi_label_tasks():
     scores = [np.clip(labels * skill + rng.random((80, 4)) * 0.7, 0, 1) for skill in (0.5, 0.2)]
     hits = [100 * np.mean((score > 0.5) == labels) for score in scores]
     aucs = [100 * roc_auc_score(labels, score, average="macro") for score in scores]
-    pair = Pair(*(run_of(labels, score) for score in scores), MULTI_LABEL)
+    pair = Pair(*([run_of(labels, score)] for score in scores), MULTI_LABEL)
     assert pair.accuracy(50).value == pytest.approx(hits[0] - hits[1])
     assert pair.auc(50).value == pytest.approx(aucs[0] - aucs[1])
     one, other = (score[:, 0] for score in scores)
-    pair = Pair(run_of(labels[:, 0], one), run_of(labels[:, 0], other), "binary-class")
+    pair = Pair([run_of(labels[:, 0], one)], [run_of(labels[:, 0], other)], "binary-class")
     expected = 100 * (roc_auc_score(labels[:, 0], one) - roc_auc_score(labels[:, 0], other))
     assert pair.auc(50).value == pytest.approx(expected)
 
 
 def test_one_class_has_an_acc_but_no_auc():
     true = np.zeros(20, dtype=int)
-    pair = Pair(*(run_of(true, np.linspace(0, top, 20)) for top in (0.4, 1.0)), "binary-class")
+    pair = Pair(*([run_of(true, np.linspace(0, top, 20))] for top in (0.4, 1.0)), "binary-class")
     assert pair.accuracy(30).value == pytest.approx(50)
     assert all(math.isnan(value) for value in vars(pair.auc(30)).values())
 
@@ -114,11 +114,43 @@ def test_other_test_sets_are_refused(true, two):
         ({"test_true": true}, "lack test_score"),
     ]:
         with pytest.raises(UsageError, match=says):
-            Pair(first, other, MULTI_CLASS)
+            Pair([first], [other], MULTI_CLASS)
 
 
 def test_scores_that_cannot_be_scored_are_refused(true, two):
     broken = two[1]["test_score"].copy()
     broken[3, 1] = math.nan
     with pytest.raises(RunError, match="row 3"):
-        Pair(two[0], run_of(true, broken), MULTI_CLASS)
+        Pair([two[0]], [run_of(true, broken)], MULTI_CLASS)
+
+
+def test_seeds_are_averaged_image_by_image(true, two):
+    third = run_of(true, scored(true, 1.2, 5), test_index=np.arange(150))
+    found = Pair([two[0], third], [two[1]], MULTI_CLASS).accuracy()
+    accs = [acc_of(true, run["test_score"]) for run in (two[0], third, two[1])]
+    assert found.value == pytest.approx((accs[0] + accs[1]) / 2 - accs[2])
+
+
+def test_copies_of_images_in_groups_change_no_interval(true, two):
+    alone = Pair(two[:1], two[1:], MULTI_CLASS).accuracy(4000)
+    copied = [
+        run_of(true.repeat(4), run["test_score"].repeat(4, axis=0), test_group=np.arange(600) // 4)
+        for run in two
+    ]
+    found = Pair(copied[:1], copied[1:], MULTI_CLASS).accuracy(4000)
+    assert (found.low, found.high) == pytest.approx((alone.low, alone.high), abs=0.7)
+
+
+@pytest.mark.extensive
+@pytest.mark.parametrize(("chosen_on", "lowest", "highest"), [("val", 0, 0.08), ("test", 0.08, 1)])
+def test_p_of_equals_holds_its_level_if_they_are_chosen_on_val(chosen_on, lowest, highest):
+    rng = np.random.default_rng(0)
+    false_alarms, trials = 0, 300
+    for _ in range(trials):
+        truth = np.zeros(200, dtype=int)
+        hits = {split: rng.random((10, 200)) < 0.8 for split in ("val", "test")}
+        order = np.argsort(-hits[chosen_on].sum(axis=1), kind="stable")
+        # The best against the middle one, since the second best is as lucky as the best.
+        sides = [[run_of(truth, np.where(hits["test"][i], 0.1, 0.9))] for i in (order[0], order[5])]
+        false_alarms += Pair(*sides, "binary-class").accuracy(400).p_value < 0.05
+    assert lowest <= false_alarms / trials <= highest
