@@ -144,7 +144,10 @@ def _auc_in_clusters(n_trials: int, rng: Rng) -> Iterator[Table]:
             for share in (0.1, 0.3, 0.5):
                 n_ill = max(2, round(share * (groups.max() + 1)))
                 positive = (groups < n_ill)[:, None]
-                rows[f"{n_ill} of {groups.max() + 1}, {size} images each"] = [
+                name = f"{n_ill} of {groups.max() + 1}, {size} images each"
+                if name in rows:
+                    continue
+                rows[name] = [
                     coverage(
                         lambda a=auc, p=positive, g=groups: auc_interval(binormal(p, a, rng, g), g),
                         auc,
