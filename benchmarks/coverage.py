@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom, norm
 
+from medplus.analysis.intervals import mean_interval
 from medplus.metrics import Interval, Predictions, auc_interval, proportion_interval
-from medplus.reporting.statistics.intervals import mean_interval
 from medplus.vocabulary import MULTI_LABEL
 
 PAGE = Path(__file__).parents[1] / "docs" / "statistics.md"

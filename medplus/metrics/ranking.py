@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medplus.metrics.predictions import Predictions, check
+from medplus.metrics.predictions import check
 from medplus.vocabulary import MULTI_LABEL, Task
 
 
@@ -62,11 +62,7 @@ def auc_per_class(y_true: ArrayLike, y_score: ArrayLike, task: Task) -> NDArray[
     .. [1] Hanley & McNeil, "The meaning and use of the area under a receiver operating
        characteristic (ROC) curve", Radiology 143(1), 1982.
     """
-    return auc_of_classes(check(y_true, y_score, task))
-
-
-def auc_of_classes(cases: Predictions) -> NDArray[np.float64]:
-    """As `auc_per_class`, of what has been checked."""
+    cases = check(y_true, y_score, task)
     columns = zip(cases.targets.T, cases.scores.T, strict=True)
     return np.array([_column_auc(target, score) for target, score in columns])
 
