@@ -195,6 +195,7 @@ def print_records(records: Sequence[RunRecord]) -> None:
         records = [record for record in records if record.selected]
     cells = [[cell(record) for _, cell in _OWN] for record in records]
     own = [i for i in range(len(_OWN)) if any(row[i] is not None for row in cells)]
+    compared = any("baseline_acc" in scores for r in records for scores in r.metrics.values())
     several = len({record.protocol for record in records}) > 1
     axes = [one for one in _AXES if len({one[1](record) for record in records} - {""}) > 1]
     # Of the last split, mostly test, everything is told; of those before it the accuracy.
@@ -206,7 +207,8 @@ def print_records(records: Sequence[RunRecord]) -> None:
         *((Column("chosen of", right=True),) if searched else ()),
         *(Column(f"{split} ACC", right=True) for split in before),
         Column(f"{last} ACC", right=True), Column("95 % CI", rank=4),
-        Column("baseline", right=True, rank=3), Column("bal. ACC", right=True, rank=3),
+        *((Column("baseline", right=True, rank=3),) if compared else ()),
+        Column("bal. ACC", right=True, rank=3),
         Column(f"{last} AUC", right=True), Column("ECE", right=True, rank=1),
     )  # fmt: skip
     rows = []
@@ -225,7 +227,7 @@ def print_records(records: Sequence[RunRecord]) -> None:
                 *(_accuracy(record, split, choices) for split in before),
                 _accuracy(record, last, choices),
                 _interval(scores.get("acc_ci95")),
-                percent(scores.get("baseline_acc")),
+                *((percent(scores.get("baseline_acc")),) if compared else ()),
                 percent(scores.get("balanced_accuracy")),
                 percent(scores.get("auc")),
                 "–" if ece is None else f"{ece:.3f}",
