@@ -128,8 +128,8 @@ _SHOWN: Mapping[str, Kind] = {
 
 
 def _rows(verdict: Verdict) -> Iterator[dict[str, Any]]:
-    said = {id(one): "not worse" for one in verdict.not_distinguishable}
-    said[id(verdict.cheapest)] = "not worse, cheapest"
+    said = {id(one): "not told apart" for one in verdict.not_distinguishable}
+    said[id(verdict.cheapest)] = "not told apart, cheapest"
     said[id(verdict.best)] = "take this" if verdict.n_candidates > 1 else "the only one"
     for one in (verdict.best, *verdict.not_distinguishable, *verdict.worse):
         low, high = one.test_acc_ci95

@@ -24,6 +24,7 @@ from medplus.datasets.dataset import ImageDataset
 from medplus.datasets.sources import load_dataset
 from medplus.device import resolve_precision
 from medplus.embeddings.pipeline import as_tensor
+from medplus.embeddings.provenance import describe_data
 from medplus.errors import BackboneError, RunError, UsageError, first_line
 from medplus.evaluation.prepared import EvaluationOptions, Prepared
 from medplus.runs.ledger import find_run
@@ -31,7 +32,7 @@ from medplus.runs.plan import RunPlan
 from medplus.runs.record import Provenance, RunRecord
 from medplus.spec import ExtractSpec
 from medplus.training.network import Network, embedding_dim
-from medplus.training.plan import describe_data, samples_of
+from medplus.training.plan import samples_of
 from medplus.vocabulary import Precision, Split
 
 log = logging.getLogger(__name__)

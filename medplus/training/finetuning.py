@@ -16,6 +16,7 @@ from medplus.datasets import sources as datasets
 from medplus.datasets.dataset import ImageDataset
 from medplus.device import check_devices, resolve_device, resolve_training_precision
 from medplus.embeddings.pipeline import as_tensor
+from medplus.embeddings.provenance import settle
 from medplus.errors import RunError
 from medplus.progress import Progress, silent
 from medplus.runs.ledger import find_run, tidy_run
@@ -30,7 +31,6 @@ from medplus.training.plan import (
     load_backbone,
     load_images,
     plan_finetune,
-    settle,
 )
 from medplus.training.watch import Watch
 from medplus.vocabulary import MULTI_LABEL, PAPER_SEEDS, Precision
@@ -168,7 +168,7 @@ def finetune_all(
             whole = _with_fitting_batch(spec, images, full, precision, settings.device)
         for seed in seeds:
             backbone = load_backbone(spec, images)
-            settled = settle(spec, images, backbone, precision)
+            settled = settle(spec, images, backbone, precision, dtype=None)
             run = plan_finetune(
                 settled, images, backbone, whole, seed, devices, Path(recipe).stem, Path(runs)
             )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -14,10 +14,10 @@ from medplus.backbones.build import Backbone
 from medplus.config import FinetuneRecipe
 from medplus.datasets import sources as datasets
 from medplus.datasets.dataset import ImageDataset, ImageSplit
+from medplus.embeddings.provenance import provenance_of
 from medplus.naming import safe_name
 from medplus.progress import Progress, silent
 from medplus.runs.plan import RunPlan, plan_run
-from medplus.runs.record import Provenance
 from medplus.runs.scoring import Samples
 from medplus.spec import ExtractSpec
 from medplus.training.watch import Watch
@@ -98,65 +98,9 @@ def load_backbone(asked: ExtractSpec, images: ImageDataset) -> Backbone:
     return backbones.load(ref, images.size, asked.fit, frozen=False)
 
 
-def settle(
-    asked: ExtractSpec, images: ImageDataset, backbone: Backbone, precision: Precision
-) -> ExtractSpec:
-    """Return a spec with every choice made, as a record is to carry it."""
-    made = replace(
-        asked,
-        dataset=datasets.resolve(asked.dataset).spelling,
-        size=images.size,
-        backbone=backbone.ref.spelling,
-        weights=None,
-        fit=None,
-        feature=None,
-        precision=None,
-        dtype=None,
-    )
-    if not backbone.is_network:
-        return made
-    return replace(
-        made,
-        weights=backbone.ref.weights,
-        fit=backbone.preprocess.fit,
-        feature=backbone.feature,
-        precision=precision,
-    )
-
-
-def describe_data(images: ImageDataset) -> dict[str, Any]:
-    """Return what a record tells of a dataset, by the names of `Provenance`."""
-    return {
-        "dataset": images.name,
-        "size": images.size,
-        "task": images.task,
-        "classes": list(images.classes),
-        "data_source": images.source,
-        "licence": images.licence,
-        "citation": images.citation,
-        "dataset_digest": images.digest,
-        "card_digest": images.card.digest,
-        "warnings": images.card.warnings,
-        "baseline_acc": images.card.baseline_acc,
-    }
-
-
 def samples_of(split: ImageSplit) -> Samples:
     """Return what is known of a split's samples besides their pixels."""
     return Samples(split.labels, np.arange(len(split)), names=split.names, groups=split.groups)
-
-
-def provenance_of(spec: ExtractSpec, images: ImageDataset, backbone: Backbone) -> Provenance:
-    """Return where a run on images comes from; `spec` is settled."""
-    return Provenance(
-        spec=spec,
-        backbone=backbone.name,
-        tag=backbone.tag,
-        weights=backbone.weights,
-        weights_sha256=backbone.weights_sha256,
-        backbone_digest=backbone.digest,
-        **describe_data(images),
-    )
 
 
 def plan_finetune(
