@@ -11,13 +11,13 @@ import pandas as pd
 
 from medplus.analysis.against import differences
 from medplus.analysis.drawing.palette import label_of, setting_label
-from medplus.analysis.format import counted
 from medplus.analysis.results.cells import KEYS, Extent
 from medplus.analysis.results.reference import Reference
 from medplus.analysis.results.runs import describe
 from medplus.analysis.results.ties import settle
 from medplus.analysis.section import Section
 from medplus.analysis.table import Table
+from medplus.naming import counted
 
 if TYPE_CHECKING:
     from medplus.analysis.benchmark import Benchmark
