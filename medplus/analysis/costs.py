@@ -23,11 +23,12 @@ from medplus.analysis.drawing.palette import (
 )
 from medplus.analysis.drawing.sheet import LINE, MARGIN, WIDE, Sheet, text_width
 from medplus.analysis.drawing.style import GREY, INK, PAPER, Sign, short_names, signs
-from medplus.analysis.format import counted, first_upper
+from medplus.analysis.format import first_upper
 from medplus.analysis.results.cells import AVERAGE, Extent, sort_cells
 from medplus.analysis.results.ties import settle
 from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Table
+from medplus.naming import counted
 
 if TYPE_CHECKING:
     from medplus.analysis.benchmark import Benchmark

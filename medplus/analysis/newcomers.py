@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
-from medplus.analysis.format import counted
 from medplus.analysis.results.cells import KEYS, Extent
 from medplus.analysis.results.reference import Reference
 from medplus.analysis.results.ties import settle
 from medplus.analysis.section import Section
 from medplus.analysis.table import Table
+from medplus.naming import counted
 
 if TYPE_CHECKING:
     from medplus.analysis.benchmark import Benchmark

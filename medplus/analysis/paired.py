@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from medplus.analysis.format import counted
 from medplus.analysis.results.cells import KEYS
 from medplus.analysis.results.ties import settle
 from medplus.analysis.section import Section
@@ -19,6 +18,7 @@ from medplus.analysis.table import Table
 from medplus.errors import MedplusError, UsageError
 from medplus.metrics import Predictions, check, percentile_interval, replicates, resample_counts
 from medplus.metrics.ranking import auc_present
+from medplus.naming import counted
 from medplus.runs.ledger import read_predictions
 from medplus.vocabulary import Task
 

@@ -21,11 +21,12 @@ from statsmodels.stats.multitest import multipletests
 from medplus.analysis.drawing.heatmap import frame_rows, ink_on, write
 from medplus.analysis.drawing.sheet import LINE, MARGIN, WIDE, Sheet, legend_height, text_width
 from medplus.analysis.drawing.style import INK, MISSING, NORMAL, PAPER, short_names
-from medplus.analysis.format import counted, p_value, significant
+from medplus.analysis.format import p_value, significant
 from medplus.analysis.results.cells import order_backbones
 from medplus.analysis.results.ties import settle
 from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Table
+from medplus.naming import counted
 
 if TYPE_CHECKING:
     from medplus.analysis.benchmark import Benchmark

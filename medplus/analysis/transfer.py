@@ -26,12 +26,13 @@ from medplus.analysis.drawing.sheet import (
     legend_height,
 )
 from medplus.analysis.drawing.style import FAINT, GREY, Sign, rank_ticks, short_names, signs
-from medplus.analysis.format import counted, first_upper, percent
+from medplus.analysis.format import first_upper, percent
 from medplus.analysis.intervals import mean_interval
 from medplus.analysis.results.cells import order_backbones
 from medplus.analysis.results.ties import settle
 from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Table, dataset_block
+from medplus.naming import counted
 
 if TYPE_CHECKING:
     from medplus.analysis.benchmark import Benchmark

@@ -27,34 +27,6 @@ Keep = Literal["best", "all"]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How networks are trained, besides what determines the results.
-
-    Attributes
-    ----------
-    data_root : str
-        Where datasets lie.
-    compiled : bool
-        Train through `torch.compile`.
-    keep : {"best", "all"}
-        What of a finished run's weights is kept: the best network, or the last state too.
-    track : str or None
-        A tracker that is told of every epoch.
-    """
-
-    data_root: str
-    device: torch.device
-    devices: int
-    compiled: bool
-    resume: bool
-    overwrite: bool
-    keep: Keep
-    track: str | None
-    bootstrap: int | None
-    watch: Watch
-
-
-@dataclass(frozen=True)
 class FinetunePlan:
     """One training to be, small enough to be sent to the processes that do it.
 
@@ -66,12 +38,25 @@ class FinetunePlan:
         With its precision and batch size settled.
     asked : ExtractSpec
         Data and backbone as the user named them, which is how they are loaded.
+    data_root : str
+        Where datasets lie.
+    devices : int
+        As `finetune_all` has it, like all that follows.
     """
 
     run: RunPlan
     recipe: FinetuneRecipe
     asked: ExtractSpec
-    settings: Settings
+    data_root: str
+    device: torch.device
+    devices: int
+    compiled: bool
+    resume: bool
+    overwrite: bool
+    keep: Keep
+    track: str | None
+    bootstrap: int | None
+    watch: Watch
 
     @property
     def seed(self) -> int:
@@ -118,13 +103,12 @@ def plan_finetune(
 
     Parameters
     ----------
-    spec : ExtractSpec
+    spec, recipe : ExtractSpec, FinetuneRecipe
         Settled.
-    recipe : FinetuneRecipe
-        With its precision and batch size settled.
     recipe_name : str
         The readable part of the run's id.
     """
+    made_of = provenance_of(spec, images, backbone)
     pixels = vars(backbone.preprocess).items()
     config = {
         "dataset_digest": images.digest,
@@ -144,4 +128,4 @@ def plan_finetune(
     fields = {"seed": seed, "lr": recipe.lr, "weight_decay": recipe.weight_decay}
     head = "" if recipe.trainable == "all" else f"head-{recipe.norm_stats}-"
     name = f"{safe_name(recipe_name)}-{head}seed{seed}-ep{recipe.epochs}"
-    return plan_run(provenance_of(spec, images, backbone), "finetune", name, config, fields, runs)
+    return plan_run(made_of, "finetune", name, config, fields, runs)
