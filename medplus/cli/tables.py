@@ -20,6 +20,7 @@ from medplus.spec import PIXELS
 from medplus.vocabulary import SPLITS, Split
 
 if TYPE_CHECKING:
+    from medplus.analysis.table import Block
     from medplus.embeddings.extract import Extraction
     from medplus.runs.record import RunRecord
 
@@ -94,6 +95,12 @@ def print_rows(rows: Iterable[T], *fields: tuple[Column, Callable[[T], object]])
     """Print a table of which every column says what it shows of a row."""
     columns = [column for column, _ in fields]
     print_table(columns, [[str(value(row)) for _, value in fields] for row in rows])
+
+
+def print_block(block: Block) -> None:
+    """Print a table of a report."""
+    columns = [Column(one.title, right=one.numeric) for one in block.columns]
+    print_table(columns, [[cell.text for cell in row] for row in block.rows])
 
 
 def fit_columns(
