@@ -204,7 +204,8 @@ def _extract_one(
     path = folder / f"{safe_name(info.backbone)}-{info.key[:KEY_LENGTH]}.zarr"
     labels = {split: images.splits[split].labels for split in SPLITS}
     names = {split: images.splits[split].names for split in SPLITS}
-    with open_writer(path, info, labels, names, patience_s) as writer:
+    groups = {split: images.splits[split].groups for split in SPLITS}
+    with open_writer(path, info, labels, names, patience_s, groups=groups) as writer:
         missing = writer.n_missing
         reused = writer.n_chunks - missing
         status = writer.status

@@ -122,3 +122,28 @@ def test_scores_that_cannot_be_scored_are_refused(true, two):
     broken[3, 1] = math.nan
     with pytest.raises(RunError, match="row 3"):
         Pair(two[0], run_of(true, broken), MULTI_CLASS)
+
+
+def test_copies_of_images_in_groups_change_no_interval(true, two):
+    alone = Pair(*two, MULTI_CLASS).accuracy(4000)
+    copied = [
+        run_of(true.repeat(4), run["test_score"].repeat(4, axis=0), test_group=np.arange(600) // 4)
+        for run in two
+    ]
+    found = Pair(*copied, MULTI_CLASS).accuracy(4000)
+    assert (found.low, found.high) == pytest.approx((alone.low, alone.high), abs=0.7)
+
+
+@pytest.mark.extensive
+@pytest.mark.parametrize(("chosen_on", "lowest", "highest"), [("val", 0, 0.08), ("test", 0.08, 1)])
+def test_p_of_equals_holds_its_level_if_they_are_chosen_on_val(chosen_on, lowest, highest):
+    rng = np.random.default_rng(0)
+    false_alarms, trials = 0, 300
+    for _ in range(trials):
+        truth = np.zeros(200, dtype=int)
+        hits = {split: rng.random((10, 200)) < 0.8 for split in ("val", "test")}
+        order = np.argsort(-hits[chosen_on].sum(axis=1), kind="stable")
+        # The best against the middle one, since the second best is as lucky as the best.
+        sides = [run_of(truth, np.where(hits["test"][i], 0.1, 0.9)) for i in (order[0], order[5])]
+        false_alarms += Pair(*sides, "binary-class").accuracy(400).p_value < 0.05
+    assert lowest <= false_alarms / trials <= highest

@@ -109,6 +109,7 @@ def _means(runs: pd.DataFrame, apart: Sequence[str] = ()) -> pd.DataFrame:
             auc_mean=("auc", "mean"),
             auc_std=("auc", "std"),
             n_seeds=("acc", "size"),
+            val_mean=("val_acc", "mean"),
             acc_low=("acc_low", "mean"),
             acc_high=("acc_high", "mean"),
             device_seconds=("device_seconds", "mean"),

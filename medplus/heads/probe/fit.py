@@ -39,7 +39,6 @@ def probe(
     device: str = "auto",
     runs: str | Path = "runs",
     overwrite: bool = False,
-    bootstrap: int | None = None,
     progress: Progress = silent,
 ) -> list[RunRecord]:
     """Train linear heads on stored embeddings; one record per store, seed, lr and weight decay.
@@ -58,7 +57,7 @@ def probe(
     epochs, batch_size, patience : int, optional
         By default the recipe's.
     recipe : {"paper", "grid"}
-    device, runs, overwrite, bootstrap
+    device, runs, overwrite
         As for `medplus.knn`.
     progress : Progress
         Where to report epochs.
@@ -89,7 +88,7 @@ def probe(
         return [_plan(store, full, head, runs) for head in _heads(full)]
 
     def run(store: EmbeddingStore, plans: list[RunPlan]) -> list[RunRecord]:
-        return _run(store, full, plans, device, bootstrap, overwrite, progress)
+        return _run(store, full, plans, device, overwrite, progress)
 
     return run_heads(stores, plan, run, overwrite)
 
@@ -122,7 +121,6 @@ def _run(
     recipe: ProbeRecipe,
     plans: list[RunPlan],
     device: str,
-    bootstrap: int | None,
     overwrite: bool,
     progress: Progress,
 ) -> list[RunRecord]:
@@ -165,7 +163,7 @@ def _run(
     for plan, (seed, lr, wd) in zip(plans, todo, strict=True):
         at = (seeds.index(seed), settings.index((lr, wd)))
         own = {split: scores[split][at] for split in EVALUATED}
-        metrics, predictions = score_splits(splits, own, info.task, bootstrap)
+        metrics, predictions = score_splits(splits, own, info.task)
         metrics["val"]["loss"] = float(heads.val_loss[at])
         record = plan.record(
             metrics,

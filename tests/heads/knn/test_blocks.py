@@ -108,7 +108,7 @@ def test_a_store_that_does_not_fit_is_searched_alike(
     sizes = (100, 30, 40)
     labels = [rng.integers(0, 3, n) for n in sizes]
     store = write_store([(gaussian(n, 6, n) + 2).round(1) for n in sizes], labels)
-    options = {"vote": vote, "backend": backend, "device": "cpu", "bootstrap": 0}
+    options = {"vote": vote, "backend": backend, "device": "cpu"}
     held = knn(store, [1, 5, 40], runs=tmp_path / "held", **options)
     reads = []
     read = StoredFeatures.read
