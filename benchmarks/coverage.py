@@ -24,7 +24,7 @@ SIZES = (50, 100, 156, 200)
 ACCS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 AUCS = (0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 SHARES = (0.1, 0.2, 0.3, 0.5)
-LOWEST = 0.92
+LOWEST, _NEAR = 0.92, 0.01
 _ALIKE = 0.5
 """Correlation within a cluster."""
 
@@ -54,9 +54,16 @@ def tables(n_trials: int, seed: int = 0) -> Iterator[Table]:
 
 
 def coverage(draw: Callable[[], Interval | None], truth: float, n_trials: int) -> float:
-    """Return the share of drawn intervals that hold the truth; none at all says nothing wrong."""
-    found = (draw() for _ in range(n_trials))
-    return float(np.mean([one is None or one[0] <= truth <= one[1] for one in found]))
+    """Return the share of drawn intervals that hold the truth; none at all says nothing wrong.
+
+    What seems to miss the goal is drawn ten times as often: no cell is named by chance.
+    """
+    for n in (n_trials, 10 * n_trials):
+        found = (draw() for _ in range(n))
+        held = float(np.mean([one is None or one[0] <= truth <= one[1] for one in found]))
+        if held >= LOWEST + _NEAR:
+            break
+    return held
 
 
 def binormal(

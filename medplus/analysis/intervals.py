@@ -7,7 +7,9 @@ says which one an interval tells of. All are of 95 %.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +25,10 @@ from medplus.analysis.results.averages import mean_over_datasets, on_all_dataset
 from medplus.analysis.results.cells import AVERAGE, KEYS, sort_cells
 from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Table
+from medplus.errors import MedplusError
+from medplus.metrics import check, known_to_undercover
 from medplus.metrics.intervals import LEVEL
+from medplus.runs.ledger import read_predictions
 
 if TYPE_CHECKING:
     from medplus.analysis.benchmark import Benchmark
@@ -80,7 +85,23 @@ def intervals(benchmark: Benchmark) -> Section | None:
         )
         if len(drawn)
         else (),
+        notes=tuple(_doubtful(benchmark)),
     )
+
+
+def _doubtful(benchmark: Benchmark) -> Iterator[str]:
+    """Yield the datasets of which the interval of the AUC is known to promise too much."""
+    if benchmark.runs is None:
+        return
+    for dataset, rows in benchmark.runs.groupby("dataset", sort=True):
+        run = rows.iloc[0]
+        try:
+            saved = read_predictions(Path(run["run"]))
+            cases = check(saved["test_true"], saved["test_score"], run["task"])
+        except (MedplusError, KeyError, ValueError):
+            continue
+        if said := known_to_undercover(cases, saved.get("test_group")):
+            yield f"{dataset}: {said}; see docs/statistics.md."
 
 
 def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:

@@ -59,8 +59,8 @@ def paired(benchmark: Benchmark) -> Section | None:
         text="A paired bootstrap: both are scored on the same resamples of the test images, or of "
         "their patients where these are known, by the mean over their seeds. An interval that "
         "holds 0 means that these images cannot tell the two apart. The two are chosen on val "
-        "where it is known; where they were chosen on test, by the scores that are compared, p is "
-        "too small.",
+        "where it is known; where they were chosen on test, by the scores that are compared, the "
+        "difference is too large: for equal backbones too it is never negative.",
         tables=(Table.of("paired", caption, rows, _COLUMNS, hidden="n_resamples seeds"),),
         notes=(note,) if unreadable else (),
     )
@@ -69,9 +69,10 @@ def paired(benchmark: Benchmark) -> Section | None:
 def best_against_second(cells: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Compare the best backbone of each setting with the second best, image by image.
 
-    The two are chosen on val, if all backbones of the setting were scored there; chosen on test,
-    they would be compared by the scores that chose them. p is also corrected for the number of
-    settings, after Holm.
+    The two are chosen on val, if all backbones of the setting were scored there. Chosen on test,
+    the difference would never be negative: between equal ones on 200 images it is 1 to 3 points on
+    average, though p stays below 0.05 in no more than 5 of 100 cases (both by simulation). p is
+    also corrected for the number of settings, after Holm.
 
     Returns
     -------

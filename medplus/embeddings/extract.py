@@ -63,19 +63,12 @@ class Extraction:
     def to_dict(self) -> dict[str, Any]:
         """Return the document that ``medplus extract --json`` prints for this store."""
         info = self.store.info
+        own = ("key", "dataset", "size", "backbone", "dim")
         return {
             "path": str(self.store.path),
-            "key": info.key,
-            "dataset": info.dataset,
-            "size": info.size,
-            "backbone": info.backbone,
-            "dim": info.dim,
+            **{name: getattr(info, name) for name in own},
             "splits": dict(info.n_samples),
-            "status": self.status,
-            "chunks_computed": self.chunks_computed,
-            "chunks_reused": self.chunks_reused,
-            "seconds": self.seconds,
-            "images_per_second": self.images_per_second,
+            **{name: value for name, value in vars(self).items() if name != "store"},
         }
 
 
