@@ -170,6 +170,11 @@ def print_extractions(extractions: Sequence[Extraction]) -> None:
 _OWN: tuple[tuple[Column, Callable[[RunRecord], str | None]], ...] = (
     (Column("k", right=True), lambda run: _text(run.k)),
     (Column("seed", right=True), lambda run: _text(run.seed)),
+    (Column("solver"), lambda run: run.solver),
+    (
+        Column("strength", right=True),
+        lambda run: None if run.strength is None else f"{run.strength:g}",
+    ),
     (Column("lr", right=True), lambda run: None if run.lr is None else f"{run.lr:g}"),
     (
         Column("wd", right=True),

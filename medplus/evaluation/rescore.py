@@ -35,7 +35,17 @@ from medplus.training.loss import mean_loss, probabilities
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split
 
 _FILES = (RECORD_FILE, NETWORK_FILE, HEAD_FILE)
-_KEPT = ("seed", "lr", "weight_decay", "epochs_run", "best_epoch", "network", "training")
+_KEPT = (
+    "seed",
+    "lr",
+    "weight_decay",
+    "solver",
+    "strength",
+    "epochs_run",
+    "best_epoch",
+    "network",
+    "training",
+)
 """What an evaluation's record has from the run's own: how what is scored was made."""
 
 
@@ -216,6 +226,5 @@ def _score(
     metrics, predictions = score_splits(prepared.samples, scores, task)
     if "val" in logits:  # where the run's own record has a loss too
         labels = prepared.samples["val"].labels
-        loss = mean_loss(logits["val"], labels, n_classes, task == MULTI_LABEL)
-        metrics["val"]["loss"] = loss
+        metrics["val"]["loss"] = mean_loss(logits["val"], labels, n_classes, task == MULTI_LABEL)
     return metrics, predictions

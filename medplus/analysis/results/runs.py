@@ -18,7 +18,7 @@ from medplus.runs.ledger import list_runs, read_record
 from medplus.runs.record import RunRecord
 from medplus.spec import PIXELS
 
-TUNED: Mapping[str, tuple[str, ...]] = {"knn": ("k",), "probe": ("lr", "weight_decay")}
+TUNED: Mapping[str, tuple[str, ...]] = {"knn": ("k",), "probe": ("lr", "weight_decay", "strength")}
 """Per protocol, what a search over the recipe varies."""
 
 ANY = "any"
@@ -149,7 +149,18 @@ def _conditions(record: RunRecord) -> dict[str, str]:
         conditions["feature"] = record.spec.feature if network else ANY
     config = dict(record.config)
     recipe = config.pop("recipe", {})
-    for name in ("metric", "vote", "k", "lr", "weight_decay", "epochs", "batch_size", "patience"):
+    for name in (
+        "metric",
+        "vote",
+        "k",
+        "solver",
+        "strength",
+        "lr",
+        "weight_decay",
+        "epochs",
+        "batch_size",
+        "patience",
+    ):
         if name in config:
             conditions[name] = config[name]
     if record.protocol == "finetune":

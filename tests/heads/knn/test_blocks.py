@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medplus.embeddings import layout
-from medplus.errors import RunError
 from medplus.heads import features
 from medplus.heads.features import StoredFeatures
 from medplus.heads.knn import knn
@@ -87,14 +86,6 @@ def test_more_equals_than_the_widest_search_in_some_blocks_only(metric, backend,
     assert_equal(search(train, queries, 40, metric=metric, backend=backend, device="cpu"), parts)
     # Row 100 lies in a block of its own and equals 30 rows of the first two.
     assert parts.indices[1, :31].tolist() == [*range(30, 60), 100]
-
-
-@pytest.mark.parametrize(("where", "name"), [(0, "train"), (1, "query")])
-def test_a_row_that_is_not_finite_is_named_by_its_number_in_the_whole(where, name):
-    both = [gaussian(100, 4), gaussian(100, 4)]
-    both[where][77, 1] = np.nan
-    with pytest.raises(RunError, match=rf"{name} embeddings are not finite \(first in row 77\)"):
-        search_by_blocks(30, *both, 3)
 
 
 @pytest.mark.usefixtures("fast_disk")
