@@ -21,6 +21,7 @@ from medplus.analysis.drawing.sheet import (
 from medplus.analysis.drawing.style import GREY, PAPER, short_names, signs
 from medplus.analysis.format import one_line
 from medplus.analysis.results.cells import KEYS, order_backbones
+from medplus.analysis.results.contenders import AXES
 from medplus.analysis.results.reference import Reference
 from medplus.analysis.results.runs import ANY
 from medplus.analysis.section import Figure, Section
@@ -100,8 +101,12 @@ def beside(
         the code.
     """
     names = {"acc_mean": "paper_acc", "acc_std": "paper_std", "backbone": "network"}
-    theirs = reference.cells[[*KEYS, "acc_mean", "acc_std"]].rename(columns=names)
-    both = cells.merge(theirs, on=["dataset", "protocol", "network", "size"])
+    theirs = reference.cells[[*KEYS, *AXES, "acc_mean", "acc_std"]].rename(columns=names)
+    same = ["dataset", "protocol", "network", "size"]
+    both = cells.merge(theirs, on=same, suffixes=("", "_of_theirs"))
+    for axis in AXES:
+        asked = both[f"{axis}_of_theirs"]
+        both = both[(asked == "") | (asked == both[axis])]
     difference = (both["acc_mean"] - both["paper_acc"]).round(8)
     inside = (both["acc_low"] <= both["paper_acc"]) & (both["paper_acc"] <= both["acc_high"])
     found = both.assign(

@@ -252,7 +252,7 @@ def best_on_val(runs: pd.DataFrame) -> pd.DataFrame:
         searched = own.transform("sum", min_count=1) + extraction
         paper = paper_conditions(str(protocol))
         fixed = rows["conditions"].map(
-            lambda c, tuned=tuned, paper=paper: all(c.get(n) == paper[n] for n in tuned)
+            lambda c, tuned=tuned, paper=paper: all(c.get(n) == paper.get(n) for n in tuned)
         )
         keys = [key.loc[rows.index] for key in keys]
         best = (
