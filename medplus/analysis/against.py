@@ -70,7 +70,7 @@ def against(benchmark: Benchmark) -> Section | None:
         text=text if len(found) else f"None of your cells is one of {name}.",
         tables=(Table.of("against", caption, found, " ".join(AGAINST_COLUMNS)),),
         figures=(figure,) if len(found) else (),
-        sentences=tuple(reproduction(found, name)) if len(found) else (),
+        sentences=tuple(reproduction(found, reference)) if len(found) else (),
     )
 
 
@@ -144,7 +144,7 @@ def differences(cells: pd.DataFrame, runs: pd.DataFrame, reference: Reference) -
     return texts
 
 
-def reproduction(against: pd.DataFrame, name: str) -> Iterator[str]:
+def reproduction(against: pd.DataFrame, reference: Reference) -> Iterator[str]:
     """Yield how many cells agree with those of a reference."""
     passed, tolerance = int(against["passed"].sum()), against["tolerance"].iloc[0]
     strict = against[against["differs"] == ""]
@@ -154,8 +154,8 @@ def reproduction(against: pd.DataFrame, name: str) -> Iterator[str]:
         else "none was run under its conditions"
     )
     yield (
-        f"{passed} of {len(against)} cells lie within {tolerance:g} points of the ACC of {name}; "
-        f"{alike}."
+        f"{passed} of {len(against)} cells lie within {tolerance:g} points of the ACC of "
+        f"{reference.name}" + (f"; {alike}." if reference.conditions else ".")
     )
 
 
