@@ -12,6 +12,7 @@ import pandas as pd
 from medplus.analysis.against import differences
 from medplus.analysis.drawing.palette import label_of, setting_label
 from medplus.analysis.results.cells import KEYS, Extent
+from medplus.analysis.results.contenders import AXES
 from medplus.analysis.results.reference import Reference
 from medplus.analysis.results.runs import describe
 from medplus.analysis.results.ties import settle
@@ -76,7 +77,8 @@ def ranks_among(cells: pd.DataFrame, runs: pd.DataFrame, reference: Reference) -
         `over` says which. Where `differs` names a condition that is not theirs there is no rank:
         another recipe would be compared, not another backbone.
     """
-    table, rows = reference.cells, []
+    rows, told = [], reference.cells[["backbone", *AXES]]
+    table = reference.cells.assign(rival=told.agg(" ".join, axis=1))
     if reference.data:
         runs = runs[runs["conditions"].map(lambda c: c["data"] in reference.data)]
     new = cells[~cells["network"].isin(table["backbone"])]
@@ -88,7 +90,7 @@ def ranks_among(cells: pd.DataFrame, runs: pd.DataFrame, reference: Reference) -
             continue
         ours, (_, protocol, size) = groups[key].set_index("dataset"), key
         setting = table[(table["protocol"] == protocol) & (table["size"] == size)]
-        theirs = setting.pivot(index="dataset", columns="backbone", values="acc_mean")
+        theirs = setting.pivot(index="dataset", columns="rival", values="acc_mean")
         theirs = theirs.dropna(axis="columns")
         common = theirs.index.intersection(ours.index)
         if not len(common):

@@ -12,6 +12,7 @@ from medplus.analysis.against import AGAINST_COLUMNS, beside
 from medplus.analysis.newcomers import ranks_among
 from medplus.analysis.results.baseline import load_baseline
 from medplus.analysis.results.cells import KEYS
+from medplus.analysis.results.contenders import AXES
 from medplus.analysis.results.reference import load_reference
 from medplus.backbones.catalog import PAPER
 
@@ -38,7 +39,7 @@ def make(*rows: dict[str, Any]) -> Frames:
         values |= {name: value for name, value in row.items() if name in values}
         conditions |= PAPER_CONDITIONS[str(key["protocol"])]
         conditions |= {n: v for n, v in row.items() if n not in key and n not in values}
-        made.append({**key, **values, "network": key["backbone"]})
+        made.append({**key, **values, "network": key["backbone"]} | dict.fromkeys(AXES, ""))
         runs.append({**key, "conditions": conditions})
     return pd.DataFrame(made), pd.DataFrame(runs)
 
