@@ -12,6 +12,7 @@ import click
 
 from medplus.cli import options
 from medplus.cli.options import Output
+from medplus.cli.panel import panel_options
 from medplus.errors import UsageError
 from medplus.naming import printable
 
@@ -75,6 +76,8 @@ class _Condition(click.ParamType[tuple[str, str]]):
     " [default: val; with --against paper, fixed]",
 )
 @click.option("--title", help="Title of the report.")
+@panel_options
+@options.data_root
 @click.option(
     "--compare",
     nargs=2,
@@ -100,6 +103,7 @@ def report(
     medplus report runs --out report --against results.csv
     """  # noqa: D301 - click wants the control character
     if compare is not None:
+        settings.pop("data_root")
         _refuse_beside_compare(RUNS=runs, out=out, **settings)
         _compare(output, *compare)
         return 0
@@ -119,10 +123,12 @@ def _report(
     only: tuple[tuple[str, str], ...],
     tuned: Any,
     title: str | None,
+    **panel: Any,
 ) -> int:
     if runs is None:
         remedy = "is about runs; name their folder: medplus report RUNS"
-        _refuse(remedy, against=against, only=only, title=title, tuned=tuned)
+        asked = {name: panel[name] for name in ("positive", "prevalence", "by", "table")}
+        _refuse(remedy, against=against, only=only, title=title, tuned=tuned, **asked)
     against = against or (baseline if runs is not None else None)
     if against is None:
         remedy = "judges runs by others' numbers; add --against paper, or a CSV file"
@@ -139,6 +145,7 @@ def _report(
         only=only,
         tuned=tuned,
         title=title,
+        **panel | {"by": panel["by"] or ()},
     )
     failure = _failure(written) if strict else None
     document = _document(written)
