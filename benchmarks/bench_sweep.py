@@ -182,6 +182,6 @@ def _records(grid, protocol: str, spec: ExtractSpec, record: dict) -> Iterator[t
     if protocol == "knn":
         yield "run", record
         return
-    config = {**record["config"], "epochs": grid.probe.recipe.epochs}
+    config = {**record["config"], "epochs": grid.probe.epochs}
     for seed in grid.seeds:
         yield f"run-{seed}", {**record, "seed": seed, "config": config}

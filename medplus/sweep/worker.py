@@ -74,18 +74,26 @@ class Worker:
             If what has been done is not there afterwards.
         """
         self._claims.prepare()
-        with self._claims.as_worker(self._name, self._parent) as me:
-            while True:
-                start = time.monotonic()
-                plan = self._plan(self._grid)
-                took = time.monotonic() - start
-                if not plan.cells:
-                    self._claims.tidy(plan.ids("finished"))
+        until = self._place.until
+        try:
+            with self._claims.as_worker(self._name, self._parent, until) as me:
+                self._work(me)
+        except KeyboardInterrupt:
+            if until is None or self._claims.now() < until:
+                raise  # otherwise its time is over, and it has kept what it did
+
+    def _work(self, me: Claimant) -> None:
+        while True:
+            start = time.monotonic()
+            plan = self._plan(self._grid)
+            took = time.monotonic() - start
+            if not plan.within(self._claims.time_left(self._place.until)):
+                self._claims.tidy(plan.ids("finished"))
+                return
+            if not self._go_through(plan, me, start + max(_PAUSE_S, took * _PLAN_COSTS)):
+                if not self._wait:
                     return
-                if not self._go_through(plan, me, start + max(_PAUSE_S, took * _PLAN_COSTS)):
-                    if not self._wait:
-                        return
-                    time.sleep(max(_PAUSE_S, took * _PLAN_COSTS))
+                time.sleep(max(_PAUSE_S, took * _PLAN_COSTS))
 
     def _plan(self, grid: Grid) -> Plan:
         # On a full disk a failure leaves no note, but is not to be tried for ever.
@@ -94,19 +102,31 @@ class Worker:
 
     def _go_through(self, plan: Plan, me: Claimant, until: float) -> bool:
         """Do jobs until the plan is old; return whether any was free."""
+        did = False
+        for cell in self._in_order(plan):
+            left = self._claims.time_left(self._place.until)
+            if left is None or cell.seconds <= left:
+                did |= self._try(cell, me)
+            if did and time.monotonic() > until:
+                break
+        return did
+
+    def _in_order(self, plan: Plan) -> Iterator[Cell]:
+        """Yield what tells most, or else the largest, if possible of images that are at hand."""
+        if self._place.until is not None:
+            yield from plan.within(self._claims.time_left(self._place.until))
+            return
         queues: dict[tuple[str, int | None], deque[Cell]] = {}
         for cell in plan.cells:
             queues.setdefault(cell.images, deque()).append(cell)
         holders = self._claims.standing().holders
         others = {cell.images for cell in plan.cells for job in cell.jobs if job.id in holders}
-        did = False
-        while queues and not (did and time.monotonic() > until):
+        while queues:
             if self._images not in queues:  # the largest, if possible of what nobody is reading
                 self._images = max(queues, key=lambda i: (i not in others, queues[i][0].seconds))
-            did |= self._try(queues[self._images].popleft(), me)
+            yield queues[self._images].popleft()
             if not queues[self._images]:
                 del queues[self._images]
-        return did
 
     def _try(self, cell: Cell, me: Claimant) -> bool:
         """Do those jobs of a cell that are free and ready; return whether any was."""

@@ -107,7 +107,7 @@ def test_feature_of_a_grid_is_what_is_extracted(cli: Callable, grid: Path, here:
     ran = cli("sweep", grid, "--json").document
 
     [failure] = ran["failed"]
-    assert failure["name"] == "extract toy test_resnet cls+avg"
+    assert failure["name"] == "extract toy test_resnet random cls+avg"
     assert "has no class token" in failure["message"]
     [record] = records(grid.parent / "runs").values()
     assert (record["backbone"], record["spec"]["feature"]) == ("test_vit", "cls+avg")

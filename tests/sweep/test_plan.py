@@ -355,8 +355,8 @@ def test_what_was_made_of_the_feature_that_is_asked_for_is_finished(world):
 def test_feature_is_told_by_the_jobs_that_have_it(world):
     plan = world.plan(world.grid(backbones=["resnet18", "pixels"], extract={"feature": "avg"}))
     names = {planned.job.name for planned in plan.jobs}
-    assert {"extract toy resnet18 avg", "knn toy resnet18 avg", "probe toy resnet18 avg"} < names
-    assert {"extract toy pixels", "knn toy pixels", "finetune toy resnet18 seed1"} < names
+    assert {f"{kind} toy resnet18 random avg" for kind in ("extract", "knn", "probe")} < names
+    assert {"extract toy pixels", "knn toy pixels", "finetune toy resnet18 random seed1"} < names
     assert not any("avg" in name for name in names if "finetune" in name)
 
 
