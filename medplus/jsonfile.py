@@ -23,7 +23,9 @@ def parse_json(data: bytes) -> Any:
         document = json.loads(data)
     except RecursionError:
         raise ValueError("the JSON is nested too deep") from None
-    level, depth = _containers([document]), 0
+    # No deeper than there are brackets: short documents need no walk.
+    shallow = data.count(b"{") + data.count(b"[") <= _DEEPEST
+    level, depth = [] if shallow else _containers([document]), 0
     while level:
         depth += 1
         if depth > _DEEPEST:

@@ -211,8 +211,9 @@ class Claims:
         for kind in ("workers", "claims"):
             for path, worker, _ in self._files(kind):
                 if not worker.died and who(worker):
-                    held |= kind == "claims" or path.stat().st_nlink > 1
-                    _write(path, replace(worker, cause=cause, died=certain))
+                    with suppress(FileNotFoundError):  # another worker has just tidied up
+                        held |= kind == "claims" or path.stat().st_nlink > 1
+                        _write(path, replace(worker, cause=cause, died=certain))
         return held
 
     def tidy(self, finished: Collection[str]) -> None:
