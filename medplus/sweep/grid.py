@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -24,6 +23,23 @@ from medplus.datasets import sources as dataset_sources
 from medplus.errors import MedplusError, UsageError, nearest
 from medplus.runs.record import Protocol
 from medplus.spec import AUTO, NONE, PIXELS, PRELOGITS, PRETRAINED, ExtractSpec
+from medplus.sweep.axes import (
+    ALL,
+    SOME,
+    Backbones,
+    Datasets,
+    Features,
+    Fits,
+    Part,
+    Precisions,
+    Seeds,
+    Sizes,
+    Weights,
+    check_backbone,
+    check_dataset,
+    check_feature_name,
+    each,
+)
 from medplus.sweep.protocols import (
     NO_FEATURE_TO_TRAIN,
     PROTOCOLS,
@@ -33,144 +49,18 @@ from medplus.sweep.protocols import (
     fault,
     several,
 )
-from medplus.vocabulary import PAPER_SEEDS, SIZES, Fit, Precision, StoreDtype
+from medplus.vocabulary import PAPER_SEEDS, SIZES, Fit, StoreDtype
 
-ALL = "all"
 PAD: Fit = "pad"
-
-
-def _list_of(expand: Callable[[Sequence[Any]], Sequence[Any]]) -> BeforeValidator:
-    """Let one value stand for a list, spell out what stands for several, drop repetitions."""
-
-    def spell_out(value: Any) -> Any:
-        items = several(value)
-        if not all(isinstance(item, str | int) for item in items):
-            return items  # which is refused
-        return [*dict.fromkeys(expand(items))]
-
-    return BeforeValidator(spell_out)
-
-
-def _each(check: Callable[[str], object]) -> BeforeValidator:
-    """Check names as they are written, before they are spelled out."""
-
-    def check_all(value: Any) -> Any:
-        for position, item in enumerate(several(value)):
-            if isinstance(item, str) and item:
-                try:
-                    check(item)
-                except MedplusError as error:
-                    raise fault(str(error), position) from None
-        return value
-
-    return BeforeValidator(check_all)
-
-
-def _or_all(everything: Sequence[Any]) -> BeforeValidator:
-    return _list_of(
-        lambda items: [i for item in items for i in (everything if item == ALL else [item])]
-    )
-
-
-def _datasets(names: Sequence[Any]) -> list[Any]:
-    found = [(name, dataset_sources.find(str(name))) for name in dataset_sources.expand(names)]
-    return [name if ref is None else ref.spelling for name, ref in found]
-
-
-def _backbones(names: Sequence[Any]) -> list[Any]:
-    spelled = backbone_sources.expand(names)
-    return [backbone_sources.portable(n) if isinstance(n, str) else n for n in spelled]
-
-
-def _weights(names: Sequence[Any]) -> list[Any]:
-    """Make paths absolute: workers have other working folders."""
-    return [
-        n if n in (PRETRAINED, NONE, "") or not isinstance(n, str) else str(Path(n).absolute())
-        for n in names
-    ]
-
-
-def _check_dataset(name: str) -> None:
-    if name != ALL:
-        dataset_sources.resolve(name)
-
-
-def _check_backbone(name: str) -> None:
-    """Refuse what cannot be a backbone; timm is asked only where there is a doubt."""
-    if backbone_sources.is_code(name):
-        raise UsageError(
-            f"{name} is code, which medplus runs only where a command line names it; extract with "
-            f"--backbone {name}, then run knn and probe on the store"
-        )
-    papers = backbone_sources.PAPER
-    if name in (ALL, PIXELS, *papers, *papers.values()) or backbone_sources.is_trained(name):
-        return
-    for each in backbone_sources.expand([name]):
-        backbone_sources.resolve(each)
-
-
-def _check_feature(name: str) -> None:
-    if name != PRELOGITS:
-        from medplus.backbones.features import check_feature  # which needs torch
-
-        check_feature(name)
-
-
-_Name = Annotated[str, Field(min_length=1)]
-_Size = Annotated[int, Field(ge=1, strict=True)]
-_Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
-Datasets = Annotated[tuple[_Name, ...], _list_of(_datasets)]
-Sizes = Annotated[tuple[_Size, ...], _or_all(SIZES)]
-Backbones = Annotated[tuple[_Name, ...], _list_of(_backbones)]
-Weights = Annotated[tuple[_Name, ...], _list_of(_weights)]
-Fits = Annotated[tuple[Fit, ...], _list_of(list)]
-Features = Annotated[tuple[str, ...], _list_of(list)]
-Precisions = Annotated[tuple[Precision | Literal["auto"], ...], _list_of(list)]
-Seeds = Annotated[tuple[_Seed, ...], _or_all(PAPER_SEEDS)]
-_Some = Field(min_length=1)
 
 
 class ExtractOptions(Recipe):
     """How embeddings are computed and stored; see `medplus.extract`. Fine-tunings need none."""
 
-    precision: Annotated[Precisions, _Some] = ("auto",)
+    precision: Annotated[Precisions, SOME] = ("auto",)
     dtype: StoreDtype = "float32"
-    feature: Annotated[Features, _each(_check_feature), _Some] = (PRELOGITS,)
+    feature: Annotated[Features, each(check_feature_name), SOME] = (PRELOGITS,)
     batch_size: Annotated[int, Field(ge=1)] | None = None
-
-
-class Part(BaseModel):
-    """A part of a grid: what matches all that is given.
-
-    In a grid's file, ``all`` is everything of that grid.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    datasets: Datasets = ()
-    sizes: Sizes = ()
-    backbones: Backbones = ()
-    weights: Weights = ()
-    fit: Fits = ()
-    feature: Features = ()
-    precision: Precisions = ()
-    protocols: Annotated[tuple[Protocol, ...], BeforeValidator(several)] = ()
-    seeds: Seeds = ()
-
-    def covers(self, spec: ExtractSpec, protocol: Protocol, seed: int | None) -> bool:
-        """Tell whether a run belongs to it; without a seed it does not, where seeds are given."""
-        asked: list[tuple[Sequence[Any], Any]] = [
-            (self.datasets, spec.dataset),
-            (self.sizes, spec.size),
-            (self.backbones, spec.backbone),
-            (self.weights, spec.weights),
-            (self.fit, spec.fit),
-            (self.feature, spec.feature),
-            (self.precision, spec.precision or AUTO),
-            (self.protocols, protocol),
-            (self.seeds, seed),
-        ]
-        return all(value in wanted for wanted, value in asked if wanted)
 
 
 class Grid(BaseModel):
@@ -197,12 +87,12 @@ class Grid(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    datasets: Annotated[Datasets, _each(_check_dataset), _Some]
-    sizes: Annotated[Sizes, _Some] = (28,)
-    backbones: Annotated[Backbones, _each(_check_backbone), _Some]
-    weights: Annotated[Weights, _Some] = (PRETRAINED,)
+    datasets: Annotated[Datasets, each(check_dataset), SOME]
+    sizes: Annotated[Sizes, SOME] = (28,)
+    backbones: Annotated[Backbones, each(check_backbone), SOME]
+    weights: Annotated[Weights, SOME] = (PRETRAINED,)
     fit: Fits = ()
-    seeds: Annotated[Seeds, _Some] = PAPER_SEEDS
+    seeds: Annotated[Seeds, SOME] = PAPER_SEEDS
     extract: ExtractOptions = ExtractOptions()
     protocols: Protocols
     exclude: tuple[Part, ...] = ()

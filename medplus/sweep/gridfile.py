@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from medplus.errors import UsageError, nearest, short
-from medplus.sweep.grid import ExtractOptions, Grid, Part
+from medplus.sweep.axes import Part
+from medplus.sweep.grid import ExtractOptions, Grid
 from medplus.sweep.protocols import PROTOCOLS
 from medplus.yamlfile import Place, read_yaml_with_lines
 
