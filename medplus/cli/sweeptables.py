@@ -12,6 +12,7 @@ from medplus.sweep.plan import Plan
 def show_plan(plan: Plan, document: dict[str, Any], workers: int) -> None:
     """Print what there is to do, what it will cost, and what is running or has failed."""
     rows = document["work"]
+    workers = min(workers, sum(row["left"] for row in rows))
     seconds = sum(row["seconds_left"] for row in rows)
     columns = (
         Column("work"), Column("runs", right=True), Column("finished", right=True),

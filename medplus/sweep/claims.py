@@ -20,10 +20,10 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -278,32 +278,24 @@ class Claims:
     def _failure(self, job: Job) -> Path:
         return self.folder / "failures" / f"{job.id}.json"
 
-    @contextmanager
-    def as_worker(
-        self, name: str, parent: int | None = None, until: float | None = None
-    ) -> Iterator[Claimant]:
-        """Be a worker for the duration of the block.
-
-        Parameters
-        ----------
-        name : str
-            What the worker is called.
-        parent : int, optional
-            The process with which this one is to end.
-        until : float, optional
-            When it is to end, by the file system's clock.
-        """
-        claimant = Claimant(self, name, parent, until)
-        try:
-            yield claimant
-        finally:
-            claimant.close()
-
 
 class Claimant:
-    """The worker that this process is; `Claims.as_worker` makes it."""
+    """The worker that this process is for the duration of a block.
 
-    def __init__(self, claims: Claims, name: str, parent: int | None, until: float | None) -> None:
+    Parameters
+    ----------
+    claims : Claims
+    name : str
+        What it is called.
+    parent : int, optional
+        The process with which this one is to end.
+    until : float, optional
+        When it is to end, by the file system's clock.
+    """
+
+    def __init__(
+        self, claims: Claims, name: str, parent: int | None = None, until: float | None = None
+    ) -> None:
         self._claims = claims
         self._me = Worker(name, socket.gethostname(), os.getpid(), _process(os.getpid()))
         self._path = claims.folder / "workers" / f"{self._me.host}-{uuid.uuid4().hex[:12]}"
@@ -311,16 +303,18 @@ class Claimant:
         self._claim: Path | None = None
         self._parent, self._until = parent, until
         self._over = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
         try:
             _write(self._path, self._me, new=True)
         except OSError:
             self._path.unlink(missing_ok=True)
             raise
-        self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._heart.start()
+        return self
 
-    def close(self) -> None:
-        """Be a worker no longer."""
+    def __exit__(self, *error: object) -> None:
         self._over.set()
         self._heart.join()
         self._path.unlink(missing_ok=True)

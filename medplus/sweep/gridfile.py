@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -48,16 +48,20 @@ def make_grid(values: Mapping[str, Any]) -> Grid:
     >>> [spec.describe() for spec in grid.specs()]
     ['breastmnist at 28 px with pixels']
     """
-    try:
-        return Grid.model_validate(values)
-    except ValidationError as error:
-        raise UsageError(_explained(error)[1]) from None
+    return _made(Grid, values)
 
 
 def make_part(values: Mapping[str, Any]) -> Part:
     """Return a part of a grid; as `make_grid`."""
+    return _made(Part, values)
+
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def _made(model: type[ModelT], values: Mapping[str, Any]) -> ModelT:
     try:
-        return Part.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
         raise UsageError(_explained(error)[1]) from None
 

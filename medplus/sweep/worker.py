@@ -16,7 +16,7 @@ from typing import Any
 
 from medplus.errors import SweepError
 from medplus.lock import LockHeldError
-from medplus.progress import Advance, Progress
+from medplus.progress import Advance
 from medplus.sweep.claims import Claimant, Claims
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Cell, Job, Place
@@ -76,7 +76,7 @@ class Worker:
         self._claims.prepare()
         until = self._place.until
         try:
-            with self._claims.as_worker(self._name, self._parent, until) as me:
+            with Claimant(self._claims, self._name, self._parent, until) as me:
                 self._work(me)
         except KeyboardInterrupt:
             if until is None or self._claims.now() < until:
@@ -173,47 +173,33 @@ class Worker:
 
 
 def _do(job: Job, place: Place, store: str | None, reporter: _Reporter) -> None:
+    """Do a job as its command does; what it needs is imported here, for its weight."""
+    options: dict[str, Any] = {**job.options, "device": place.device}
     if job.kind == "extract":
-        _extract(job, place, reporter.progress)
-    elif job.kind == "finetune":
-        _finetune(job, place, reporter)
-    elif store is not None:
-        _head(job, place, store, reporter)
+        from medplus.embeddings.extract import extract_all
 
+        extract_all(
+            [job.spec], **options, data_root=place.data_root, store=place.store,
+            progress=reporter.progress,
+            patience_s=0.0,  # there is other work meanwhile
+        )  # fmt: skip
+        return
+    options |= {"runs": place.runs, "bootstrap": place.bootstrap}
+    if job.kind == "finetune":
+        from medplus.training import finetune_all
 
-def _extract(job: Job, place: Place, progress: Progress) -> None:
-    from medplus.embeddings.extract import extract_all
-
-    extract_all(
-        [job.spec], **job.options, device=place.device, data_root=place.data_root,
-        store=place.store, progress=progress,
-        patience_s=0.0,  # there is other work meanwhile
-    )  # fmt: skip
-
-
-def _head(job: Job, place: Place, store: str, reporter: _Reporter) -> None:
-    where: dict[str, Any] = {
-        "device": place.device, "runs": place.runs, "bootstrap": place.bootstrap,
-    }  # fmt: skip
-    if job.kind == "knn":
+        seed, changes, _ = (options.pop(name) for name in ("seed", "changes", "fields"))
+        finetune_all(
+            [job.spec], [seed], **options, **changes, data_root=place.data_root, watch=reporter
+        )
+    elif job.kind == "knn" and store is not None:
         from medplus.heads.knn import knn
 
-        knn(store, **job.options, **where)
-    else:
+        knn(store, **options)
+    elif store is not None:
         from medplus.heads.probe import probe
 
-        probe(store, **job.options, **where, progress=reporter.progress)
-
-
-def _finetune(job: Job, place: Place, reporter: _Reporter) -> None:
-    from medplus.training import finetune_all
-
-    options = job.options
-    finetune_all(
-        [job.spec], [options["seed"]], recipe=options["recipe"], batch_size=options["batch_size"],
-        device=place.device, data_root=place.data_root, runs=place.runs,
-        bootstrap=place.bootstrap, watch=reporter, **options["changes"],
-    )  # fmt: skip
+        probe(store, **options, progress=reporter.progress)
 
 
 class _Reporter(Watch):
@@ -230,22 +216,17 @@ class _Reporter(Watch):
             self._last = now
             self._tell(text)
 
-    @property
-    def progress(self) -> Progress:
-        """The reporter for extractions and probes."""
+    @contextmanager
+    def progress(self, description: str, total: int, unit: str) -> Iterator[Advance]:
+        """Report an extraction, or probes."""
+        done = 0
 
-        @contextmanager
-        def task(description: str, total: int, unit: str) -> Iterator[Advance]:
-            done = 0
+        def advance(n: int) -> None:
+            nonlocal done
+            done += n
+            self._say(f"{done}/{total} {unit}")
 
-            def advance(n: int) -> None:
-                nonlocal done
-                done += n
-                self._say(f"{done}/{total} {unit}")
-
-            yield advance
-
-        return task
+        yield advance
 
     def begin(
         self, description: str, epochs: int, images_per_epoch: int, epochs_done: int = 0,
@@ -258,12 +239,9 @@ class _Reporter(Watch):
     def images(self, n: int) -> None:
         """Tell of the epoch under way."""
         self._seen += n
-        self._say(self._text())
-
-    def _text(self) -> str:
         epoch = -(-self._seen // max(self._per_epoch, 1))
         share = self._seen / max(self._per_epoch, 1) - (epoch - 1)
-        return f"epoch {epoch}/{self._epochs}, {share:.0%}"
+        self._say(f"epoch {epoch}/{self._epochs}, {share:.0%}")
 
     def epoch(self, row: EpochRow) -> None:
         """Note a finished epoch in the job's log."""

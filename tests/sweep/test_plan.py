@@ -275,23 +275,11 @@ def test_only_what_the_grid_asks_for_counts_as_finished(changes, expected, world
     assert left(world.plan(grid)) == expected & asked
 
 
-HEADS = ("knn", "probe")
-ALL = (*HEADS, "finetune")
+ALL = ("knn", "probe", "finetune")
 FACTS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
-    ({"weights": "pretrained"}, ALL),
-    ({"fit": "native"}, ALL),
     ({"dataset_digest": "e" * 64}, ALL),
     ({"precision": "bf16"}, ALL),
-    ({"dtype": "float16"}, HEADS),
-    ({"feature": "cls"}, HEADS),
-    ({"seed": 3}, ("probe", "finetune")),
-    ({"epochs": 9}, ("probe", "finetune")),
-    ({"lr": 0.5}, ("probe", "finetune")),
-    ({"batch_size": 32}, ("probe", "finetune")),
     ({"devices": 2}, ("finetune",)),
-    ({"k": 4}, ("knn",)),
-    ({"metric": "cosine"}, ("knn",)),
-    ({"vote": "distance"}, ("knn",)),
 ]
 
 
@@ -482,6 +470,23 @@ def test_what_has_succeeded_since_is_no_failure(world):
     failed = ids(world.plan(grid), *KINDS)
     world.finish()
     assert world.plan(grid, failed).count("finished") == 5
+
+
+def test_with_a_limit_the_cheapest_protocol_on_everything_comes_first(world):
+    world.store(backbone="vgg16")
+    plan = world.plan(world.grid(backbones=["vgg16", "resnet18"]))
+    parts = plan.within(1e9)
+    kinds = [[job.kind for job in part.jobs] for part in parts]
+    assert kinds == [
+        ["knn"], ["extract", "knn"], ["probe"], ["extract", "probe"], *[["finetune"]] * 4
+    ]  # fmt: skip
+    assert [part.seconds for part in parts[-4:]] == sorted(part.seconds for part in parts[-4:])
+    limit = parts[1].seconds
+    assert all(part.seconds <= limit for part in plan.within(limit)) and plan.within(0) == ()
+    in_parts = {job.id for part in parts for job in part.jobs}
+    assert in_parts == {job.id for cell in plan.cells for job in cell.jobs}
+    costs = {planned.job.id: planned.seconds for planned in plan.jobs}
+    assert sum(costs[job] for job in plan.reached(100)) <= 100
 
 
 def test_sweep_knows_what_has_failed(world):

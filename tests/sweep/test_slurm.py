@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from medplus.errors import SweepError, UsageError
+from medplus.sweep.claims import Claimant
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.engines import slurm
 from medplus.sweep.engines.slurm import SlurmEngine, read_extras
@@ -137,7 +138,7 @@ def play(new_sweep: Make, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         engine = Played(states)
         return sweep, engine, engine.run(sweep.grid, sweep.place, 2)
 
-    with sweep.claims.as_worker("7_0 on node") as worker:
+    with Claimant(sweep.claims, "7_0 on node") as worker:
         worker.claim(plan.jobs[0].job)
         yield run
 
