@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 from collections import defaultdict
@@ -100,13 +99,6 @@ class Inventory:
 
     @cached_property
     def _made(self) -> list[tuple[Kind, str, StoreInfo | RunRecord]]:
-        gc.disable()  # thousands of objects, all of which stay, would be gone through in vain
-        try:
-            return self._read()
-        finally:
-            gc.enable()
-
-    def _read(self) -> list[tuple[Kind, str, StoreInfo | RunRecord]]:
         """All stores, and runs of the grid's protocols, on its datasets."""
         found: list[tuple[Kind, str, StoreInfo | RunRecord]] = []
         sizes: dict[str, dict[str, None]] = {}

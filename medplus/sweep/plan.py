@@ -5,6 +5,7 @@ The plan is a pure function of the two: nothing else is remembered, so nothing c
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -140,7 +141,11 @@ def plan_from_disk(
     inventory = Inventory(grid, data_root, store, runs)
     on_gpu = place.device != "cpu" and bool(gpus())
     estimator = Estimator(data_root, inventory.past_jobs, max(cores() // workers, 1), on_gpu)
-    return make_plan(grid, inventory, estimator, failed)
+    gc.disable()  # it would go in vain through what has been read, since all of it stays
+    try:
+        return make_plan(grid, inventory, estimator, failed)
+    finally:
+        gc.enable()
 
 
 def make_plan(

@@ -67,8 +67,10 @@ def test_lines_tell_every_end_once_where_there_is_no_terminal():
     looks = plan(*jobs), plan(*jobs, _1="finished"), plan(*jobs, _1="finished", _2="failed")
     lines = show(False, *looks, looks[-1])
     assert lines[0] == "3 jobs to do, 1 done or failed before"
-    assert lines[1].startswith("[1/3] finished finetune breastmnist 28 resnet18 seed1 · about ")
-    assert lines[2].startswith("[2/3] failed finetune breastmnist 28 resnet18 seed2")
+    assert lines[1].startswith(
+        "[1/3] finished finetune breastmnist 28 resnet18 random seed1 · about "
+    )
+    assert lines[2].startswith("[2/3] failed finetune breastmnist 28 resnet18 random seed2")
     assert len(lines) == 3
 
 
@@ -94,5 +96,5 @@ def test_live_view_shows_workers_and_counts_in_80_columns(name):
     text = " ".join(lines)
     assert "worker 1" in text and "worker 2  finetune" in text
     assert "1 of 4 jobs finished, 1 failed, 2 running" in text
-    assert "failed finetune breastmnist 28 resnet18 seed2" in text
+    assert "failed finetune breastmnist 28 resnet18 random seed2" in text
     assert "scan[bold]" not in name or ("scan[bold]" in text and "[red]3[/red]" in text)
