@@ -119,7 +119,7 @@ class Sweep:
             If data are missing, files cannot be written, or the engine cannot run.
         """
         plan = self.prepare(retry_failed)
-        show(plan, self.running(plan))
+        self._show(plan, show)
         while cells := self.to_do(plan):
             if not self._any_free(cells):
                 time.sleep(max(self._due - time.monotonic(), 0))
@@ -164,10 +164,13 @@ class Sweep:
                     self._look(show)
         return followed
 
+    def _show(self, plan: Plan, show: Show) -> None:
+        show(replace(plan, cells=self.to_do(plan)), self.running(plan))
+
     def _look(self, show: Show) -> Plan:
         start = time.monotonic()
         plan = self.plan()
-        show(plan, self.running(plan))
+        self._show(plan, show)
         took = time.monotonic() - start
         self._due = start + max(_LOOK_EVERY_S, _PLAN_COSTS * took)
         return plan

@@ -74,6 +74,12 @@ def test_lines_tell_every_end_once_where_there_is_no_terminal():
     assert len(lines) == 3
 
 
+def test_what_a_budget_or_a_failure_leaves_out_is_told():
+    whole = plan(*(job(seed=i) for i in range(3)))
+    lines = show(False, replace(whole, cells=whole.cells[:1]))
+    assert lines == ["1 jobs to do, 1 done or failed before, 2 out of reach"]
+
+
 def test_nothing_left_shows_nothing():
     assert show(True, plan()) == show(False, plan()) == []
 
