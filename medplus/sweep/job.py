@@ -99,8 +99,6 @@ class Place:
         Full paths, since workers may have another working folder.
     device : str
         As for `medplus.extract`, as a worker sees it.
-    bootstrap : int or None
-        As for `medplus.knn`.
     until : float or None
         When work ends, in seconds since the epoch by the clock of the file system.
     """
@@ -109,5 +107,4 @@ class Place:
     store: str
     runs: str
     device: str = "auto"
-    bootstrap: int | None = None
     until: float | None = None

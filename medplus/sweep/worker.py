@@ -184,7 +184,7 @@ def _do(job: Job, place: Place, store: str | None, reporter: _Reporter) -> None:
             patience_s=0.0,  # there is other work meanwhile
         )  # fmt: skip
         return
-    options |= {"runs": place.runs, "bootstrap": place.bootstrap}
+    options["runs"] = place.runs
     if job.kind == "finetune":
         from medplus.training import finetune_all
 
