@@ -113,7 +113,7 @@ def beside(
         within_interval=_known(inside, both["acc_low"].notna()),
         tolerance=tolerance,
         passed=difference.abs() <= tolerance,
-        differs=_differences(both, runs, reference),
+        differs=differences(both, runs, reference),
     )
     return found[AGAINST_COLUMNS].reset_index(drop=True)
 
@@ -122,7 +122,8 @@ def _known(values: pd.Series, known: pd.Series) -> pd.Series:
     return values.astype(object).where(known, None)
 
 
-def _differences(cells: pd.DataFrame, runs: pd.DataFrame, reference: Reference) -> list[str]:
+def differences(cells: pd.DataFrame, runs: pd.DataFrame, reference: Reference) -> list[str]:
+    """Name for each cell the conditions of its runs that are not those of a reference."""
     first = {key: rows["conditions"].iloc[0] for key, rows in runs.groupby(KEYS)}
     texts = []
     for row in cells[KEYS].itertuples(index=False, name=None):

@@ -81,9 +81,9 @@ def compare(output: Output, data: tuple[str, ...], **settings: Any) -> None:
     }
 
     def show() -> None:
-        from medplus.cli.report import show_verdicts
+        from medplus.cli.report import show_answer
 
-        show_verdicts(done.verdicts)
+        show_answer(done.report.analysis)
         click.echo(f"Tables, figures and a page: {page}")
 
     output.result(document, show)

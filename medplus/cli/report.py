@@ -16,10 +16,13 @@ from medplus.errors import UsageError
 from medplus.naming import printable
 
 if TYPE_CHECKING:
+    from medplus.analysis.document import Document
     from medplus.analysis.verdict import Verdict
     from medplus.reporting.report import Report
 
 _FOLDER = click.Path(path_type=Path)
+_FEW = 3
+"""Of more verdicts the tables stand in files only."""
 
 
 class _Condition(click.ParamType[tuple[str, str]]):
@@ -212,7 +215,7 @@ def _document(written: Report) -> dict[str, Any]:
 
 def _show(written: Report) -> None:
     analysis = written.analysis
-    show_verdicts(analysis.verdicts)
+    show_answer(analysis)
     for finding in analysis.findings:
         click.echo(printable(finding))
     for where, text in analysis.notes:
@@ -224,8 +227,18 @@ def _show(written: Report) -> None:
     click.echo(f"{len(tables)} tables, {len(figures)} figures, one page: {written.files[0]}")
 
 
+def show_answer(analysis: Document) -> None:
+    """Print all verdicts, the one over all datasets last; and of a few the candidates."""
+    from medplus.cli.tables import print_block
+
+    show_verdicts(analysis.verdicts)
+    if 0 < len(analysis.verdicts) <= _FEW:
+        for block in analysis.tables["verdict"].blocks:
+            print_block(block)
+
+
 def show_verdicts(verdicts: Sequence[Verdict]) -> None:
-    """Print verdicts: the one over all datasets last, where it stands above what follows."""
+    """Print verdicts."""
     for verdict in verdicts:
         click.echo(printable(f"Verdict on {verdict.dataset}:"))
         for sentence in verdict.sentences:
