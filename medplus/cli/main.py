@@ -33,6 +33,7 @@ _COMMANDS = {
     "evaluate": "Score a saved network or head again, or on other data.",
     "run": "The reference code's config file and flags, one run: train and evaluate.",
     "report": "Tables, figures, tests and one page, beside the paper's numbers.",
+    "panel": "What a clinician asks of a run: sensitivity, curves, calibration, groups, mistakes.",
     "store": "Look after stores: ls, info, verify, export, rm.",
     "doctor": "Tell what is wrong with an installation, its data, stores and runs.",
 }

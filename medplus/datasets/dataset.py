@@ -105,11 +105,15 @@ class ImageSplit:
     names : sequence of str, length n_samples
         Where each row came from: the path of its file in a folder, with slashes, else ``train/0``,
         …; read when they are used. Empty for a split that was made by hand.
+    groups : sequence of str, length n_samples
+        What each row belongs to, such as a patient; empty where nothing is known to belong
+        together.
     """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.integer]
     names: Sequence[str] = ()
+    groups: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.images)

@@ -78,6 +78,7 @@ def extract(
     backbone: str = "resnet18",
     *,
     batch_size: int | None = None,
+    window: bool = True,
     device: str = "auto",
     data_root: str | Path = "data",
     store: str | Path = "embeddings",
@@ -98,6 +99,9 @@ def extract(
         Python file.
     batch_size : int, optional
         Images per forward; found automatically by default. Halved when memory runs out.
+    window : bool, default True
+        Of padded images compute only what they can change (`medplus.backbones.windowed`); the
+        embeddings are the same up to rounding.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
     data_root, store : str or Path
@@ -114,6 +118,7 @@ def extract(
     [extraction] = extract_all(
         [make_spec(dataset, size, backbone, **choices)],
         batch_size=batch_size,
+        window=window,
         device=device,
         data_root=data_root,
         store=store,
@@ -125,6 +130,7 @@ def extract_all(
     specs: Iterable[ExtractSpec],
     *,
     batch_size: int | None = None,
+    window: bool = True,
     device: str = "auto",
     data_root: str | Path = "data",
     store: str | Path = "embeddings",
@@ -165,7 +171,7 @@ def extract_all(
         for spec, ref, precision in todo:
             backbone = backbone or _load(spec, ref, images.size)
             compute = precision if backbone.is_network else "fp32"
-            embedder = Embedder(backbone, target, compute, batch)
+            embedder = Embedder(backbone, target, compute, batch, window=window)
             settled = settle(spec, images, backbone, compute, spec.dtype or "float32")
             results.append(
                 _extract_one(settled, images, embedder, Path(store), patience_s, progress)
@@ -197,7 +203,8 @@ def _extract_one(
     path = folder / f"{safe_name(info.backbone)}-{info.key[:KEY_LENGTH]}.zarr"
     labels = {split: images.splits[split].labels for split in SPLITS}
     names = {split: images.splits[split].names for split in SPLITS}
-    with open_writer(path, info, labels, names, patience_s) as writer:
+    groups = {split: images.splits[split].groups for split in SPLITS}
+    with open_writer(path, info, labels, names, patience_s, groups=groups) as writer:
         missing = writer.n_missing
         reused = writer.n_chunks - missing
         status = writer.status

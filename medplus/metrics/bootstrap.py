@@ -14,17 +14,15 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from medplus.metrics.intervals import LEVEL
 from medplus.metrics.predictions import Predictions
 
 BLOCK_CELLS = 2**20
 """Counts per block of resamples, so that a block and its products stay in cache."""
 KEPT_BLOCKS = 64
 """Blocks kept between calls, one byte per count: 64 MB at most up to 65 536 samples."""
-LEVEL = 0.95
-DRAW_NS, PROBLEM_NS = 12.0, 2.5
-"""Nanoseconds per sample and resample: to draw its count, and for one AUC at worst (measured)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +42,9 @@ class Replicates:
     auc: NDArray[np.float64]
 
 
-def replicates(cases: Predictions, n_resamples: int, seed: int = 0) -> Replicates:
+def replicates(
+    cases: Predictions, n_resamples: int, seed: int = 0, groups: ArrayLike | None = None
+) -> Replicates:
     """Score `n_resamples` resamples of the samples, drawn with replacement.
 
     Parameters
@@ -55,6 +55,8 @@ def replicates(cases: Predictions, n_resamples: int, seed: int = 0) -> Replicate
         Number of resamples, at least 1.
     seed : int, default 0
         Same seed, same resamples; a larger number of resamples starts with the smaller one's.
+    groups : array-like of shape (n_samples,), optional
+        See `resample_counts`.
 
     Returns
     -------
@@ -67,11 +69,12 @@ def replicates(cases: Predictions, n_resamples: int, seed: int = 0) -> Replicate
     columns = zip(cases.targets.T, cases.scores.T, strict=True)
     ladders = [_Ladder.build(target, score) for target, score in columns]
     acc, auc = [], []
-    for counts in resample_counts(cases.n_samples, n_resamples, seed):
+    for counts in resample_counts(cases.n_samples, n_resamples, seed, groups):
         weights = counts.astype(np.float32)
+        drawn = weights.sum(axis=0, dtype=np.float64)
         hit, *positives = (tallied @ weights).astype(np.float64)
-        acc.append(hit / cases.true.size)
-        pairs = np.stack([p * (cases.n_samples - p) for p in positives])
+        acc.append(hit / (drawn * cases.true.shape[1]))
+        pairs = np.stack([p * (drawn - p) for p in positives])
         discordant = np.stack([ladder.discordant(weights) for ladder in ladders])
         defined = pairs > 0
         of_class = np.where(defined, 1.0 - discordant / np.where(defined, pairs, 1.0), 0.0)
@@ -105,7 +108,9 @@ def percentile_interval(values: NDArray[np.float64]) -> tuple[float, float] | No
     return float(low), float(high)
 
 
-def resample_counts(n_samples: int, n_resamples: int, seed: int = 0) -> Iterator[NDArray[np.uint8]]:
+def resample_counts(
+    n_samples: int, n_resamples: int, seed: int = 0, groups: ArrayLike | None = None
+) -> Iterator[NDArray[np.uint8]]:
     """Yield how often each sample is drawn in each resample, in blocks of resamples.
 
     Parameters
@@ -114,29 +119,23 @@ def resample_counts(n_samples: int, n_resamples: int, seed: int = 0) -> Iterator
         Size of a resample, and how many of them.
     seed : int, default 0
         Seed of the draws.
+    groups : array-like of shape (n_samples,), optional
+        What each sample belongs to, such as a patient: groups are then drawn, each with all of its
+        samples, and resamples differ in size.
 
     Yields
     ------
     ndarray of shape (n_samples, block), uint8, read-only
-        Counts; every column sums to `n_samples`.
+        Counts; every column sums to `n_samples`, where there are no groups.
     """
     width = int(np.clip(BLOCK_CELLS // n_samples, 16, 1024))
+    n_units, unit = n_samples, None
+    if groups is not None:
+        names, unit = np.unique(np.asarray(groups), return_inverse=True)
+        n_units = len(names)
     for index, start in enumerate(range(0, n_resamples, width)):
-        yield _count_block(n_samples, min(width, n_resamples - start), seed, index)
-
-
-def affordable_resamples(n_samples: int, n_problems: int) -> int:
-    """Choose the number of resamples that takes around a second: 1000 if possible, at least 200.
-
-    Parameters
-    ----------
-    n_samples : int
-        Samples in the split.
-    n_problems : int
-        One-vs-rest problems: classes, labels, or 1 for the binary task.
-    """
-    nanoseconds = n_samples * (DRAW_NS + PROBLEM_NS * n_problems)
-    return int(np.clip(1e9 / nanoseconds, 200, 1000)) // 100 * 100
+        block = _count_block(n_units, min(width, n_resamples - start), seed, index)
+        yield block if unit is None else block[unit]
 
 
 @lru_cache(maxsize=KEPT_BLOCKS)
