@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 )
 @options.runs_root
 @options.overwrite
+@options.folding
 @options.common
 def knn(
     output: Output,

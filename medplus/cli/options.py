@@ -218,7 +218,12 @@ class Output:
 
             print_records(records)
 
-        self.result({"runs": [record.to_dict() for record in records]}, show)
+        document: dict[str, Any] = {"runs": [record.to_dict() for record in records]}
+        if any(record.folds for record in records):
+            from medplus.heads.folded import summaries
+
+            document["folds"] = summaries(records)
+        self.result(document, show)
 
     def note(self, text: str) -> None:
         """Say something on stderr."""
@@ -270,6 +275,29 @@ device = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i."
 )
 overwrite = click.option("--overwrite", is_flag=True, help="Compute runs again that exist.")
+
+
+def folding(command: Command) -> Command:
+    """Add the options of cross-validation, and give the command `Folds` or None as ``folds``."""
+
+    @click.option(
+        "--folds",
+        "n_folds",
+        type=click.IntRange(min=3),
+        help="Cross-validate over train and val, stratified, groups such as patients kept whole.",
+    )
+    @click.option("--repeats", type=click.IntRange(min=1), help="Deal the folds out so often.")
+    @click.option("--pool", is_flag=True, help="With --folds: over the test split too.")
+    @wraps(command)
+    def wrapped(n_folds: int | None, repeats: int | None, pool: bool, **given: Any) -> Any:
+        from medplus.heads.folded import Folds
+
+        if n_folds is None and (pool or repeats is not None):
+            raise UsageError(f"--{'pool' if pool else 'repeats'} goes with --folds; name both")
+        folds = None if n_folds is None else Folds(n_folds, repeats or 1, pool)
+        return command(folds=folds, **given)
+
+    return wrapped  # type: ignore[return-value]
 
 
 def _place(text: str) -> Any:

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 )
 @options.runs_root
 @options.overwrite
+@options.folding
 @options.common
 def probe(
     output: Output,

@@ -262,7 +262,7 @@ def _text(value: int | None) -> str | None:
 
 
 def _remarks(records: Sequence[RunRecord]) -> list[str]:
-    lines = []
+    lines = _of_folds(records)
     for source, meaning in (
         ("unofficial", "a file that is not the official one"),
         ("phantom", "synthetic data: it says nothing of the real dataset"),
@@ -280,6 +280,25 @@ def _remarks(records: Sequence[RunRecord]) -> list[str]:
                 )
     lines.append(f"Records: {', '.join(_places(records))}")
     return list(dict.fromkeys(lines))
+
+
+def _of_folds(records: Sequence[RunRecord]) -> list[str]:
+    """Return the means over folds with their corrected intervals, a line each."""
+    if not any(record.folds for record in records):
+        return []
+    from medplus.heads.folded import summaries
+
+    lines = []
+    for row in summaries(records):
+        low, high = row["acc"]["ci95"]
+        seed = "" if row["seed"] is None else f", seed {row['seed']}"
+        kept = ", groups kept whole" if row["grouped"] else ""
+        lines.append(
+            f"{row['protocol']} on {row['dataset']} at {row['size']} px with {row['backbone']}"
+            f"{seed}: ACC {percent(row['acc']['mean'])} over {row['repeats']} × {row['folds']} "
+            f"folds{kept}, 95 % interval for dependent folds {100 * low:.1f}–{100 * high:.1f}."
+        )
+    return lines
 
 
 def _places(records: Sequence[RunRecord]) -> list[str]:

@@ -10,9 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from medplus.curves.powerlaw import PowerLaw
-from medplus.curves.summary import Series
-from medplus.reporting.figures.sheet import (
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS
+from medplus.analysis.drawing.sheet import (
     MARGIN,
     WIDE,
     Sheet,
@@ -20,8 +19,9 @@ from medplus.reporting.figures.sheet import (
     backbone_style,
     legend_height,
 )
-from medplus.reporting.figures.style import GREY, look, short_names, signs
-from medplus.reporting.palette import PROTOCOL_LABELS
+from medplus.analysis.drawing.style import GREY, look, short_names, signs
+from medplus.curves.powerlaw import PowerLaw
+from medplus.curves.summary import Series
 
 _LEFT, _TOP, _HEIGHT, _BELOW, _GAP = 14.0, 9.0, 62.0, 12.0, 14.0
 _KINDS = {"shots": "equally many images of each class", "fractions": "shares of train"}

@@ -11,7 +11,9 @@ from typing import Any
 from medplus.datasets.card import warn_of
 from medplus.datasets.dataset import Names
 from medplus.embeddings.store import EmbeddingStore, open_store
+from medplus.embeddings.view import View
 from medplus.heads.features import Features, fit_memory, read_features
+from medplus.heads.folded import Folds, run_folded
 from medplus.runs.best import select_best
 from medplus.runs.plan import RunPlan, claim_missing, plan_run
 from medplus.runs.record import Protocol, Provenance, RunRecord, StoreFacts
@@ -45,7 +47,8 @@ def plan_head(
     """Return the plan of a head on a store; `name` is the readable part of its id."""
     known = {**fields, "store": store_facts(store)}
     made_of = Provenance.of(store.info)
-    return plan_run(made_of, protocol, name, {"store": store.key, **config}, known, runs)
+    rows = {"rows": store.digest} if isinstance(store, View) else {}
+    return plan_run(made_of, protocol, name, {"store": store.key, **rows, **config}, known, runs)
 
 
 def run_heads(
@@ -53,6 +56,8 @@ def run_heads(
     plan: Callable[[EmbeddingStore], list[RunPlan]],
     run: Callable[[EmbeddingStore, list[RunPlan]], list[RunRecord]],
     overwrite: bool,
+    *,
+    folds: Folds | None = None,
 ) -> list[RunRecord]:
     """Run what has not been run of the heads on some stores, and mark the best of each.
 
@@ -64,10 +69,15 @@ def run_heads(
         Does some of them at once, and returns their records.
     overwrite : bool
         Run all of them.
+    folds : Folds, optional
+        Cross-validate instead of learning from train alone.
     """
     records = []
     for store in open_stores(stores):
         warn_of(f"{store.info.dataset} at {store.info.size} px", store.info.warnings)
+        if folds is not None:
+            records += run_folded(store, plan, run, folds, overwrite)
+            continue
         plans = plan(store)
         with claim_missing(plans, overwrite) as found:
             todo = [plan for plan, record in zip(plans, found, strict=True) if record is None]

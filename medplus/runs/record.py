@@ -108,6 +108,36 @@ class TrainingFacts(_Facts):
     resumed: int
 
 
+class FoldFacts(_Facts):
+    """The folds whose out-of-fold predictions a run consists of.
+
+    Attributes
+    ----------
+    n, repeat : int
+        Number of folds, and which dealing out of the rows this is.
+    pool : bool
+        Whether the test split took part.
+    grouped : bool
+        Whether groups, such as patients, were kept whole.
+    n_train, n_test : list of int
+        Rows per fold.
+    acc, auc : list of float
+        On each fold's test rows; AUC is None where a class is missing.
+    chosen : list of dict
+        The setting that each fold chose on its val rows.
+    """
+
+    n: int
+    repeat: int
+    pool: bool
+    grouped: bool
+    n_train: list[int]
+    n_test: list[int]
+    acc: list[float]
+    auc: list[float | None]
+    chosen: list[dict[str, float]]
+
+
 class RunRecord(Provenance):
     """Everything that is recorded of a run; fields that do not apply are left out.
 
@@ -122,6 +152,8 @@ class RunRecord(Provenance):
         All that determines the result: protocol, store key or data and weights, recipe, seed.
     store : StoreFacts or None
         The embeddings that a head was made on; None for a run on images.
+    folds : FoldFacts or None
+        Of a cross-validated head: `metrics` and predictions are then out of fold.
     network, training : NetworkFacts, TrainingFacts or None
         The network that was trained, and how.
     metrics : dict
@@ -160,6 +192,7 @@ class RunRecord(Provenance):
     cost: dict[str, Any]
     config: dict[str, Any]
     store: StoreFacts | None = None
+    folds: FoldFacts | None = None
     network: NetworkFacts | None = None
     training: TrainingFacts | None = None
     environment: dict[str, str]
@@ -188,7 +221,7 @@ class RunRecord(Provenance):
     def group(self) -> tuple[Any, ...]:
         """What runs have in common that differ in their recipe only."""
         own = (self.dataset, self.size, self.backbone, self.weights, self.store_key, self.seed)
-        return (self.protocol, *own)
+        return (self.protocol, *own, self.folds and (self.folds.n, self.folds.repeat))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON, without the fields that do not apply."""

@@ -13,6 +13,7 @@ from medplus.device import check_device_name, resolve_device
 from medplus.embeddings.store import EmbeddingStore
 from medplus.errors import RunError
 from medplus.heads.features import JoinedRows
+from medplus.heads.folded import Folds
 from medplus.heads.knn.backends import check_backend
 from medplus.heads.knn.vote import vote_shares
 from medplus.heads.stored import Stores, plan_head, read_splits, run_heads
@@ -33,6 +34,7 @@ def knn(
     device: str = "auto",
     runs: str | Path = "runs",
     overwrite: bool = False,
+    folds: Folds | None = None,
 ) -> list[RunRecord]:
     """Classify val and test by the nearest training embeddings; one record per store and k.
 
@@ -55,6 +57,8 @@ def knn(
         Root of the runs.
     overwrite : bool
         Compute again what exists.
+    folds : medplus.heads.Folds, optional
+        Cross-validate: one record per repeat, each fold with the best k on its val rows.
 
     Returns
     -------
@@ -81,7 +85,7 @@ def knn(
     def run(store: EmbeddingStore, plans: list[RunPlan]) -> list[RunRecord]:
         return _run(store, recipe, plans, backend, device, overwrite)
 
-    return run_heads(stores, plan, run, overwrite)
+    return run_heads(stores, plan, run, overwrite, folds=folds)
 
 
 def _run(

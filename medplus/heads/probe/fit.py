@@ -12,6 +12,7 @@ from medplus.cost import measure_cost
 from medplus.device import check_device_name, resolve_device
 from medplus.embeddings.store import EmbeddingStore
 from medplus.errors import RunError, UsageError
+from medplus.heads.folded import Folds
 from medplus.heads.probe.fit_convex import probe_convex
 from medplus.heads.probe.grid import HeadGrid
 from medplus.heads.stored import Stores, plan_head, read_splits, run_heads
@@ -37,6 +38,7 @@ def probe(
     device: str = "auto",
     runs: str | Path = "runs",
     overwrite: bool = False,
+    folds: Folds | None = None,
     progress: Progress = silent,
 ) -> list[RunRecord]:
     """Train linear heads on stored embeddings; one record per store, seed, lr and weight decay.
@@ -60,7 +62,7 @@ def probe(
     strength : float or sequence of float, optional
         Of ``lbfgs`` and ``ridge``, which take nothing of the above.
     recipe : {"paper", "grid", "lbfgs", "ridge"}
-    device, runs, overwrite
+    device, runs, overwrite, folds
         As for `medplus.knn`.
     progress : Progress
         Where to report epochs.
@@ -84,7 +86,7 @@ def probe(
     if recipe in SOLVERS:
         _refuse(f"--recipe {recipe} has one optimum, which none of them changes", gradual)
         convex = make_recipe(ConvexRecipe, {"solver": recipe, "strength": _tuple(strength)})
-        return probe_convex(stores, convex, device, runs, overwrite, progress)
+        return probe_convex(stores, convex, device, runs, overwrite, progress, folds)
     _refuse("it is for --recipe lbfgs or ridge", {"strength": strength})
     full = probe_recipe(
         recipe,
@@ -99,7 +101,7 @@ def probe(
     def run(store: EmbeddingStore, plans: list[RunPlan]) -> list[RunRecord]:
         return _run(store, full, plans, device, overwrite, progress)
 
-    return run_heads(stores, lambda store: _plan(store, full, runs), run, overwrite)
+    return run_heads(stores, lambda store: _plan(store, full, runs), run, overwrite, folds=folds)
 
 
 def _refuse(reason: str, options: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from medplus.config import ConvexRecipe
 from medplus.cost import measure_cost
 from medplus.device import resolve_device
 from medplus.embeddings.store import EmbeddingStore
+from medplus.heads.folded import Folds
 from medplus.heads.stored import StoredSplit, Stores, plan_head, read_splits, run_heads
 from medplus.metrics.temperature import fit_temperature
 from medplus.progress import Progress
@@ -29,6 +30,7 @@ def probe_convex(
     runs: str | Path,
     overwrite: bool,
     progress: Progress,
+    folds: Folds | None,
 ) -> list[RunRecord]:
     """Find the heads of a recipe on some stores; see `medplus.probe`."""
 
@@ -38,7 +40,7 @@ def probe_convex(
     def run(store: EmbeddingStore, plans: list[RunPlan]) -> list[RunRecord]:
         return _run(store, recipe.solver, plans, device, overwrite, progress)
 
-    return run_heads(stores, plan, run, overwrite)
+    return run_heads(stores, plan, run, overwrite, folds=folds)
 
 
 def _plan(store: EmbeddingStore, solver: str, strength: float, runs: str | Path) -> RunPlan:
