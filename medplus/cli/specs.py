@@ -129,11 +129,17 @@ def selecting(command: Command) -> Command:
         help="Only stores of the datasets in this folder.  [default: any]",
     )
     @options.store_or_root
+    @click.option(
+        "--transform",
+        metavar="pca:N|whiten|l2",
+        help="What is done to embeddings as they are read, fitted on train alone.  [default: "
+        "nothing]",
+    )
     @options.device
     @wraps(command)
-    def wrapped(device: str, **given: Any) -> Any:
+    def wrapped(device: str, transform: str | None, **given: Any) -> Any:
         selection = {name: given.pop(name) for name in _SELECTORS}
-        stores = select_stores(device=device, **selection)
+        stores = select_stores(device=device, transform=transform, **selection)
         return command(stores=stores, device=device, **given)
 
     return wrapped  # type: ignore[return-value]
@@ -169,18 +175,49 @@ def select_stores(
     data_root: Path | None,
     key: str | None,
     device: str,
+    transform: str | None = None,
     **selection: Any,
 ) -> list[EmbeddingStore]:
-    """Return one store for every spec that the options of `selecting` name, or the one named."""
+    """Return one store for every spec that the options of `selecting` name, or the one named.
+
+    A backbone ``a+b`` names the embeddings of both side by side.
+    """
+    from medplus.embeddings.derived import DerivedStore, Transform
     from medplus.embeddings.select import find_stores
     from medplus.embeddings.store import is_store, open_store
 
+    done = None if transform is None else Transform.parse(transform)
     missing = [name for name in ("dataset", "backbone") if not selection[f"{name}s"]]
     if len(missing) == 2 and is_store(store_root):
-        return [open_store(store_root)]
+        only = open_store(store_root)
+        return [only if done is None else DerivedStore([only], done)]
     if missing:
         raise UsageError(
             f"missing option --{missing[0]}; name what is meant, or one store with --store"
         )
-    asked = to_specs(**selection)
-    return find_stores(store_root, asked, key=key, data_root=data_root, device=device)
+    backbones = selection.pop("backbones")
+
+    def find(names: Sequence[str]) -> list[EmbeddingStore]:
+        asked = to_specs(backbones=names, **selection)
+        return find_stores(store_root, asked, key=key, data_root=data_root, device=device)
+
+    joined = {name: name.split("+") for name in backbones if "+" in name and not _exists(name)}
+    if not joined and done is None:
+        return find(backbones)
+    found: list[EmbeddingStore] = []
+    for name in backbones:
+        parts = joined.get(name, [name])
+        if not all(parts):
+            raise UsageError(f"--backbone {name} joins nothing; write it as a+b")
+        of_parts = [find([part]) for part in parts]
+        if len({len(stores) for stores in of_parts}) > 1:
+            raise UsageError(f"--backbone {name} joins a pattern; name each backbone in full")
+        for stores in zip(*of_parts, strict=True):
+            plain = len(stores) == 1 and done is None
+            found.append(stores[0] if plain else DerivedStore(stores, done))
+    return found
+
+
+def _exists(name: str) -> bool:
+    """Tell a path, whose name may have a plus of its own."""
+    return Path(name.partition(":")[0]).exists()

@@ -20,7 +20,7 @@ from medplus.embeddings.store import (
     read_info,
     to_place,
 )
-from medplus.errors import StoreError, UsageError
+from medplus.errors import RunError, StoreError, UsageError
 from medplus.evaluation.prepared import EvaluationOptions, Prepared, match_classes
 from medplus.heads.stored import read_split, store_facts
 from medplus.runs.ledger import read_head
@@ -79,6 +79,12 @@ def prepare_head(run: Path, record: RunRecord, options: EvaluationOptions) -> Pr
 
 def _find_store(run: Path, record: RunRecord, options: EvaluationOptions) -> EmbeddingStore:
     """Return the embeddings to score on, made as those that the head was made on."""
+    if "parts" in record.config:
+        raise RunError(
+            f"{run} is a head on {record.backbone}, embeddings that were made of others when they "
+            "were read, which cannot be scored again; run medplus "
+            f"{record.protocol} with the same --backbone and --transform"
+        )
     if options.dataset is None and options.size in (None, record.size):
         return _own_store(run, record, options.store_root)
     dataset = options.dataset or record.spec.dataset

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
+from medplus.embeddings.derived import view_of
 from medplus.embeddings.store import EmbeddingStore
-from medplus.embeddings.view import View
 from medplus.errors import UsageError
 from medplus.runs.best import select_best
 from medplus.runs.ledger import read_predictions, save_run
@@ -187,7 +187,9 @@ def _run(
                     saved = read_predictions(Path(record.path))
                     val = np.sort(dealt[(number + 1) % folds.n])
                     rows: dict[Split, np.ndarray] = {"val": val, "test": np.sort(test)}
-                    found[record.seed].append(_Fold(record, rows, saved, len(view.rows["train"])))
+                    found[record.seed].append(
+                        _Fold(record, rows, saved, view.info.n_samples["train"])
+                    )
     return [
         _record(one, samples, store, found[seed], folds, repeat, overwrite)
         for one, seed in zip(todo, seeds, strict=True)
@@ -204,11 +206,11 @@ class _Fold:
     n_train: int
 
 
-def _view(store: EmbeddingStore, dealt: Sequence[np.ndarray], number: int) -> View:
+def _view(store: EmbeddingStore, dealt: Sequence[np.ndarray], number: int) -> EmbeddingStore:
     val = (number + 1) % len(dealt)
     rest = [rows for i, rows in enumerate(dealt) if i not in (number, val)]
     parts = {"train": np.concatenate(rest), "val": dealt[val], "test": dealt[number]}
-    return View(store, {split: np.sort(parts[split]) for split in SPLITS})
+    return view_of(store, {split: np.sort(parts[split]) for split in SPLITS})
 
 
 def _pooled(store: EmbeddingStore, folds: Folds) -> Samples:

@@ -10,6 +10,7 @@ from typing import Any
 
 from medplus.datasets.card import warn_of
 from medplus.datasets.dataset import Names
+from medplus.embeddings.derived import DerivedStore
 from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.view import View
 from medplus.heads.features import Features, fit_memory, read_features
@@ -48,7 +49,9 @@ def plan_head(
     known = {**fields, "store": store_facts(store)}
     made_of = Provenance.of(store.info)
     rows = {"rows": store.digest} if isinstance(store, View) else {}
-    return plan_run(made_of, protocol, name, {"store": store.key, **rows, **config}, known, runs)
+    derived = store.identity if isinstance(store, DerivedStore) else {}
+    config = {"store": store.key, **rows, **derived, **config}
+    return plan_run(made_of, protocol, name, config, known, runs)
 
 
 def run_heads(

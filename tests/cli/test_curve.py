@@ -50,3 +50,27 @@ def test_too_many_shots_are_refused_in_a_sentence(cli, root):
     assert done.code == 2
     assert "smallest class" in done.err
     assert "Traceback" not in done.err
+
+
+def test_backbones_are_joined_and_transformed_by_name(cli, root):
+    done = cli("knn", "--dataset", "/data/toy.npz", "--size", 28, "--backbone", "one,one+other",
+               "--transform", "l2", "--store", root, "--k", 3, "--folds", 3, "--json")  # fmt: skip
+    assert done.code == 0, done.err
+    assert [run["backbone"] for run in done.document["runs"]] == ["one@l2", "one+other@l2"]
+    assert [row["folds"] for row in done.document["folds"]] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--transform", "pca:x"), "none of pca:N"),
+        (("--repeats", 2), "goes with --folds"),
+        (("--folds", 20, "--pool", "--k", 200), "exceeds"),
+    ],
+)
+def test_what_cannot_be_derived_or_dealt_is_refused_in_a_sentence(cli, root, options, message):
+    store = next(root.rglob("one-*.zarr"))
+    done = cli("knn", "--store", store, *options)
+    assert done.code in (1, 2)
+    assert message in done.err
+    assert "Traceback" not in done.err
