@@ -16,12 +16,12 @@ def of_law(series: Series, law: PowerLaw) -> str:
         return f"{what}: no answer for {law.target:.1%}, since {law.refused}."
     assert law.labels_ci95 is not None
     low, high = law.labels_ci95
-    above = "without upper bound" if high is None else f"to {_count(high)}"
+    interval = f"at least {_count(low)}" if high is None else f"{_count(low)} to {_count(high)}"
     beyond = law.labels > series.n[-1]
     where = f"beyond the {series.n[-1]:,} measured" if beyond else "within what was measured"
     return (
         f"{what}: {law.target:.1%} would need about {_count(law.labels)} train images "
-        f"(95 % interval {_count(low)} {above}), {where}."
+        f"(95 % interval: {interval}), {where}."
     )
 
 

@@ -186,7 +186,7 @@ class DerivedStore(EmbeddingStore):
         return first.model_copy(
             update={
                 **digests,
-                "spec": replace(first.spec, backbone=name, dtype="float32"),
+                "spec": replace(first.spec, **self._choices(), backbone=name, dtype="float32"),
                 "backbone": name,
                 "tag": tag,
                 "weights": "+".join(weights),
@@ -194,6 +194,15 @@ class DerivedStore(EmbeddingStore):
                 "dim": self._dim(),
             }
         )
+
+    def _choices(self) -> dict[str, Any]:
+        """Return what parts were made with: of raw pixels, some choices mean nothing."""
+        specs = [part.info.spec for part in self.parts]
+        told = {
+            field: [value for spec in specs if (value := getattr(spec, field)) is not None]
+            for field in ("weights", "fit", "feature", "precision")
+        }
+        return {field: values[0] for field, values in told.items() if values}
 
     def _dim(self) -> int:
         if self.transform is not None and self.transform.kind == "pca":

@@ -247,6 +247,8 @@ def _record(
         known = [fold.record.baseline_acc.get(split, np.nan) for fold in own]
         baseline[split] = float(np.average(known, weights=[len(f.rows[split]) for f in own]))
     metrics, predictions = score_splits(dict.fromkeys(EVALUATED, samples), scores, store.info.task)
+    origin = np.repeat(folds.splits, [store.info.n_samples[split] for split in folds.splits])
+    predictions |= {f"{split}_split": origin for split in EVALUATED}
     told = {split: value for split, value in baseline.items() if np.isfinite(value)}
     plan = replace(plan, provenance=plan.provenance.model_copy(update={"baseline_acc": told}))
     facts = FoldFacts(

@@ -67,8 +67,10 @@ def images_of(
     loaded = datasets.load(ref, record.size, there[0], say=False)  # it was said of the run
     if loaded.digest != record.dataset_digest:
         raise DatasetError(f"{loaded.path} holds other images than those of the run")
-    images, index = loaded.splits["test"].images, panel.predictions["test_index"]
-    return [np.asarray(images[int(index[case.row])]) for case in cases]
+    index = panel.predictions["test_index"]
+    origin = panel.predictions.get("test_split", ["test"] * len(index))  # out of fold, any split
+    images = {str(split): own.images for split, own in loaded.splits.items()}
+    return [np.asarray(images[str(origin[case.row])][int(index[case.row])]) for case in cases]
 
 
 def _root_of_store(record: RunRecord) -> list[Path]:
@@ -94,6 +96,8 @@ def neighbours_of(panel: Panel, cases: Sequence[Case], k: int = N_NEIGHBOURS) ->
     record = panel.record
     if record.store is None:
         raise StoreError("the run was made on images, without a store")
+    if record.folds is not None:
+        raise StoreError("each fold has train images of its own")
     store = open_store(record.store.path)
     if store.key != record.store.key:
         raise StoreError(f"{store.path} is not the store that the run was made on")

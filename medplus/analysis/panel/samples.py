@@ -52,7 +52,10 @@ def test_columns(
     if key is not None and names is not None:
         rows = _rows_by_name(columns[key], names.tolist())
     elif _INDEX in columns:
-        rows = _rows_by_index(path, columns, predictions["test_index"])
+        index = predictions["test_index"]
+        origin = predictions.get("test_split", np.repeat("test", len(index)))
+        places = zip(origin.tolist(), index.tolist(), strict=True)
+        rows = _rows_by_index(path, columns, list(places))
     else:
         needs = "the images have no names, so that it needs" if names is None else "it needs"
         raise UsageError(
@@ -119,17 +122,20 @@ def _rows_by_name(words: Sequence[str], names: Sequence[str]) -> list[int | None
 
 
 def _rows_by_index(
-    path: Path, columns: Mapping[str, Sequence[str]], index: NDArray[np.int64]
+    path: Path, columns: Mapping[str, Sequence[str]], wanted: Sequence[tuple[str, int]]
 ) -> list[int | None]:
-    place: dict[int, int] = {}
+    """Return the row of every image, which is known by its split and its place in it."""
+    place: dict[tuple[str, int], int] = {}
+    origins = {split for split, _ in wanted}
     splits = columns.get(_SPLIT)
     for row, word in enumerate(columns[_INDEX]):
-        if splits is not None and split_of(splits[row]) != "test":
+        split = "test" if splits is None else str(split_of(splits[row]))
+        if split not in origins:
             continue
-        if not word.isdecimal() or int(word) in place:
+        if not word.isdecimal() or (split, int(word)) in place:
             raise UsageError(
                 f"{path}, line {row + 2}: the index '{word}' must be a whole number that no other "
                 "test image has; a table of several splits needs a column 'split'"
             )
-        place[int(word)] = row
-    return [place.get(int(i)) for i in index]
+        place[split, int(word)] = row
+    return [place.get(image) for image in wanted]
