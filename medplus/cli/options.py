@@ -220,7 +220,7 @@ class Output:
 
         document: dict[str, Any] = {"runs": [record.to_dict() for record in records]}
         if any(record.folds for record in records):
-            from medplus.heads.folded import summaries
+            from medplus.heads.folds import summaries
 
             document["folds"] = summaries(records)
         self.result(document, show)

@@ -83,9 +83,8 @@ class Curve:
             "summary": [row for one in self.series for row in one.to_dict()],
             "crossings": [asdict(crossing) for crossing in self.crossings],
             "fits": [
-                {"backbone": one.backbone, "protocol": one.protocol, "kind": one.kind, **fit}
+                {**one.named, **law.to_dict()}
                 for one, law in zip(self.series, self.laws, strict=True)
-                for fit in [_finite(law.to_dict())]
             ],
             "sentences": self.sentences(),
             "files": [str(path) for path in self.files],
@@ -137,7 +136,7 @@ def curve(
         By default those of the probe's recipe ``grid``: 13 learning rates.
     device : str
     out : str or Path, optional
-        Folder to write ``curve.json`` and the figure ``curve.png``, ``.svg`` and ``.pdf`` to.
+        Folder of ``curve.json`` and of the figure ``curve.png``, ``.svg`` and ``.pdf``.
     progress : Progress
 
     Raises
@@ -145,7 +144,8 @@ def curve(
     UsageError, StoreError, RunError
         If an option is not allowed or a store cannot be read.
     """
-    from medplus.curves.points import knn_points, probe_points
+    from medplus.curves.neighbours import knn_points
+    from medplus.curves.probes import probe_points
     from medplus.curves.summary import find_crossings, fit, to_series
 
     _check(episodes, protocols, tune, target, fractions)
@@ -276,13 +276,6 @@ def _data(store: EmbeddingStore, splits: dict[Split, StoredSplit], device: str) 
         store.info.task,
         str(resolve_device(device)),
     )
-
-
-def _finite(document: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not np.isfinite(value) else value
-        for name, value in document.items()
-    }
 
 
 def _write(made: Curve, folder: Path) -> None:

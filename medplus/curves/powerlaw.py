@@ -55,8 +55,11 @@ class PowerLaw:
     refused: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
-        return asdict(self)
+        """Return it for JSON; without a fit its numbers are None."""
+        return {
+            name: None if isinstance(value, float) and np.isnan(value) else value
+            for name, value in asdict(self).items()
+        }
 
     def error(self, n: np.ndarray) -> np.ndarray:
         """Return the fitted error at these numbers of labels."""

@@ -56,6 +56,11 @@ class Series:
         return half_width(self.accuracies, self.inflation)
 
     @property
+    def named(self) -> dict[str, Any]:
+        """Backbone, protocol and kind, for JSON."""
+        return {"backbone": self.backbone, "protocol": self.protocol, "kind": self.kind}
+
+    @property
     def label(self) -> str:
         """Backbone and protocol in words."""
         return f"{self.backbone} · {self.protocol}"
@@ -66,9 +71,7 @@ class Series:
         half = self.half_widths
         return [
             {
-                "backbone": self.backbone,
-                "protocol": self.protocol,
-                "kind": self.kind,
+                **self.named,
                 "amount": amount,
                 "labels": int(self.n[i]),
                 "episodes": len(self.accuracies),

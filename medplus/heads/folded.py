@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
 
 from medplus.embeddings.derived import view_of
 from medplus.embeddings.store import EmbeddingStore
@@ -272,77 +271,3 @@ def _record(
 def _chosen(record: RunRecord) -> dict[str, float]:
     found = {name: getattr(record, name) for name in _SETTINGS}
     return {name: value for name, value in found.items() if value is not None}
-
-
-@dataclass(frozen=True)
-class FoldSummary:
-    """Mean over folds of all repeats, with the interval that their dependence asks for.
-
-    Attributes
-    ----------
-    values : tuple of float
-    mean : float
-    ci95 : (float, float) or None
-        None of fewer than two values.
-    """
-
-    values: tuple[float, ...]
-    mean: float
-    ci95: tuple[float, float] | None
-
-
-def summarise(values: Sequence[float], n_train: float, n_test: float) -> FoldSummary:
-    """Return the mean over folds and its corrected interval.
-
-    Folds share training rows, so that their scores vary together and the plain interval is too
-    narrow. Of J scores with the variance s² that of the mean is taken as (1/J + n_test/n_train) s²,
-    with J - 1 degrees of freedom [1]_.
-
-    References
-    ----------
-    .. [1] Nadeau & Bengio, "Inference for the generalization error", Machine Learning 52, 2003,
-       239-281, section 3.
-
-    Examples
-    --------
-    >>> found = summarise([0.8, 0.7, 0.9], 60, 30)
-    >>> round(found.mean, 3), [round(bound, 3) for bound in found.ci95]
-    (0.8, [0.407, 1.193])
-    """
-    known = np.asarray(values, float)
-    mean, count = float(known.mean()), len(known)
-    if count < 2:
-        return FoldSummary(tuple(known.tolist()), mean, None)
-    error = np.sqrt((1 / count + n_test / n_train) * known.var(ddof=1))
-    half = float(student.ppf(0.975, count - 1) * error)
-    return FoldSummary(tuple(known.tolist()), mean, (mean - half, mean + half))
-
-
-def summaries(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """Summarise cross-validated runs over all folds and repeats: one row per store and seed.
-
-    AUC is left out where a fold lacks a class.
-    """
-    groups: dict[str, list[RunRecord]] = {}
-    for record in records:
-        if record.folds is not None:
-            key = str((record.protocol, record.store_key, record.seed, record.solver))
-            groups.setdefault(key, []).append(record)
-    rows = []
-    for own in groups.values():
-        facts = [record.folds for record in own if record.folds is not None]
-        first = own[0]
-        n_train = float(np.mean([n for fact in facts for n in fact.n_train]))
-        n_test = float(np.mean([n for fact in facts for n in fact.n_test]))
-        row: dict[str, Any] = {
-            "protocol": first.protocol, "dataset": first.dataset, "size": first.size,
-            "backbone": first.backbone, "seed": first.seed,
-            "folds": facts[0].n, "repeats": len(own), "grouped": facts[0].grouped,
-        }  # fmt: skip
-        for name in ("acc", "auc"):
-            values = [value for fact in facts for value in getattr(fact, name)]
-            if all(value is not None for value in values):
-                found = summarise(values, n_train, n_test)
-                row[name] = {"mean": found.mean, "ci95": found.ci95 and list(found.ci95)}
-        rows.append(row)
-    return rows

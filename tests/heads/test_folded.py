@@ -10,7 +10,8 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 
 from medplus.errors import UsageError
-from medplus.heads.folded import Folds, deal, summaries, summarise
+from medplus.heads.folded import Folds, deal
+from medplus.heads.folds import summaries, summarise
 from medplus.heads.knn import knn
 from medplus.heads.probe import probe
 from medplus.runs.ledger import read_predictions

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -29,42 +28,10 @@ from medplus.backbones.head import initial_head
 from medplus.config import ProbeRecipe
 from medplus.heads.probe.feed import Feed, aligned
 from medplus.heads.probe.grid import HeadGrid
+from medplus.heads.probe.trained import TrainedHeads, as_feed, block_rows
 from medplus.progress import Advance
 
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8  # torch.optim.AdamW's defaults
-_BLOCK_LOGITS = 1 << 24
-_BLOCK_ROWS = 1 << 14
-
-
-@dataclass(frozen=True)
-class TrainedHeads:
-    """The best heads of a grid.
-
-    Attributes
-    ----------
-    weight : Tensor of float32, shape (n_seeds, n_settings, n_classes, dim)
-    bias : Tensor of float32, shape (n_seeds, n_settings, n_classes)
-    val_loss : Tensor of float32, shape (n_seeds, n_settings)
-        Mean val loss at the best epoch; NaN where there was no val.
-    epochs_run, best_epoch : Tensor of int64, shape (n_seeds, n_settings)
-        Counted from 1.
-    """
-
-    weight: torch.Tensor
-    bias: torch.Tensor
-    val_loss: torch.Tensor
-    epochs_run: torch.Tensor
-    best_epoch: torch.Tensor
-
-    def scores(self, embeddings: torch.Tensor | Feed, multi_label: bool) -> torch.Tensor:
-        """Return probabilities, float32, shape (n_seeds, n_settings, n_samples, n_classes)."""
-        feed = _feed(embeddings)
-        n_seeds, n_settings, n_classes, _ = self.weight.shape
-        found = torch.empty(n_seeds, n_settings, feed.shape[0], n_classes, device=feed.device)
-        for part, x in feed.blocks(_block_rows(self.bias.numel())):
-            logits = torch.einsum("nd,srcd->srnc", x, self.weight) + self.bias.unsqueeze(2)
-            found[:, :, part] = logits.sigmoid() if multi_label else logits.softmax(-1)
-        return found
 
 
 def learning_rate_factor(epoch: int, epochs: int) -> float:
@@ -112,10 +79,10 @@ def train_heads(
     -------
     TrainedHeads
     """
-    train_feed = _feed(train[0])
+    train_feed = as_feed(train[0])
     stack = _Stack(train_feed, grid or HeadGrid.of(recipe), n_classes, rows)
     targets = _targets(train[1], n_classes, multi_label)
-    judged = val and (_feed(val[0]), _targets(val[1], n_classes, multi_label))
+    judged = val and (as_feed(val[0]), _targets(val[1], n_classes, multi_label))
     for epoch in range(recipe.epochs):
         stack.start_epoch(learning_rate_factor(epoch, recipe.epochs), recipe.batch_size)
         for x, y in _batches(train_feed, targets, stack.shuffle(), recipe.batch_size):
@@ -130,10 +97,6 @@ def train_heads(
     return stack.best()
 
 
-def _feed(embeddings: torch.Tensor | Feed) -> Feed:
-    return Feed(embeddings) if isinstance(embeddings, torch.Tensor) else embeddings
-
-
 def _batches(
     feed: Feed, targets: torch.Tensor, orders: torch.Tensor, size: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -142,11 +105,6 @@ def _batches(
         y = targets.index_select(0, numbers.reshape(-1)).view(*numbers.shape, -1)
         for batch, wanted in zip(rows.unbind(), y.mT.contiguous().unbind(), strict=True):
             yield aligned(batch), wanted
-
-
-def _block_rows(outputs: int) -> int:
-    """Return how many rows are evaluated at once: their logits and their features stay small."""
-    return max(1, min(_BLOCK_ROWS, _BLOCK_LOGITS // outputs))
 
 
 def _targets(labels: torch.Tensor, n_classes: int, multi_label: bool) -> torch.Tensor:
@@ -267,7 +225,7 @@ class _Stack:
         n_seeds, n_rows = self._parameters[0].shape[:2]
         total = torch.zeros(n_seeds, len(self._settings), device=val.device, dtype=torch.float64)
         weight, bias = ((p * self._scale).flatten(0, 1) for p in self._parameters)
-        for part, x in val.blocks(_block_rows(n_seeds * n_rows)):
+        for part, x in val.blocks(block_rows(n_seeds * n_rows)):
             logits = torch.addmm(bias, weight, x.T).view(n_seeds, self._n_classes, -1, len(x))
             y = targets[part].T.unsqueeze(1)
             if multi_label:

@@ -44,7 +44,7 @@ def assert_same(a, b):
 @pytest.mark.parametrize("batch_size", [16, 9])  # batches of 9 rows begin at odd addresses
 @pytest.mark.parametrize("task", ["multi-class", MULTI_LABEL])
 def test_windowed_features_train_the_same_heads(task, batch_size, window, monkeypatch):
-    monkeypatch.setattr(stack, "_BLOCK_ROWS", 10)
+    monkeypatch.setattr(trained, "_BLOCK_ROWS", 10)
     (x, y), (val_x, val_y) = draw(task, 105), draw(task, 35, seed=1)
     labels, val_labels = torch.from_numpy(y), torch.from_numpy(val_y)
     multi_label = task == MULTI_LABEL
