@@ -13,7 +13,7 @@ from medplus.config import ProbeRecipe
 from medplus.embeddings import layout
 from medplus.heads import features
 from medplus.heads.features import HeldFeatures, StoredFeatures
-from medplus.heads.probe import feed, probe, stack
+from medplus.heads.probe import feed, probe, trained
 from medplus.heads.probe.feed import Feed, make_feeds
 from medplus.heads.probe.stack import train_heads
 from medplus.runs.ledger import read_predictions
