@@ -70,8 +70,8 @@ def _text(found: Panel) -> str:
         over = f"{len(np.unique(found.groups))} groups of images, such as patients"
     return (
         f"{label_of(record.backbone)} at {record.size} px ({PROTOCOL_LABELS[record.protocol]}), on "
-        f"{found.cases.n_samples} test images; each class against the rest. Thresholds are the probabilities from which on "
-        "an image is called positive, chosen on val and applied to test. PPV and NPV are for "
+        f"{found.cases.n_samples} test images; each class against the rest. Thresholds are the "
+        "probabilities from which on an image is called positive, chosen on val and applied to test. PPV and NPV are for "
         f"{at}. Intervals are 95 % over {over}. Net benefit is at the prevalence of "
         "these images, with the scaled probabilities."
     )
