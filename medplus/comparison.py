@@ -87,7 +87,7 @@ def compare(
     backbones: Sequence[str] | None = None,
     sizes: Sequence[int] | None = None,
     *,
-    weights: str | None = None,
+    weights: str | Sequence[str] | None = None,
     fits: Sequence[Fit] | None = None,
     protocols: Sequence[str] = ("knn", "probe"),
     budget_s: float | None = None,
@@ -111,7 +111,9 @@ def compare(
     sizes : sequence of int, optional
         In pixels; by default those on disk of a MedMNIST flag, a file's own, and 64 and 224 of a
         folder, as far as its images are that large.
-    weights, group_column
+    weights : str or sequence of str, optional
+        As for `medplus.extract`; several are compared.
+    group_column : str, optional
         As for `medplus.extract`.
     fits : sequence of {"pad", "resize", "native"}, optional
         By default what `medplus.extract` takes.
@@ -142,13 +144,16 @@ def compare(
                 f"--out {root} lies in the dataset's folder {place}, where its pictures would be "
                 "taken for images; name another"
             )
-    networks = list(expand(backbones)) if backbones else default_backbones(weights)
+    several = [weights] if isinstance(weights, str) else weights
+    trained: list[str | None] = [*several] if several else [None]
+    only = trained[0] if len(trained) == 1 else None
+    networks = list(expand(backbones)) if backbones else default_backbones(only)
     specs = [
-        ExtractSpec(name, size, network, weights if network != PIXELS else None, fit,
-                    group_column=group_column)
+        ExtractSpec(name, size, network, own, fit, group_column=group_column)
         for name in names
         for size in sizes or default_sizes(sources.resolve(name, group_column), Path(data_root))
         for network in networks
+        for own in (trained if network != PIXELS else (None,))
         for fit in (fits if fits and network != PIXELS else (None,))
     ]  # fmt: skip
     made = [info for _, info in readable(root / "embeddings") if info.complete]

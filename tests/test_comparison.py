@@ -82,3 +82,12 @@ def test_folders_are_compared_at_sizes_that_their_images_have(tmp_path, side, si
     (tmp_path / "d/a").mkdir(parents=True)
     Image.new("L", (side, side + 9)).save(tmp_path / "d/a/0.png")
     assert default_sizes(resolve(str(tmp_path / "d")), tmp_path) == sizes
+
+
+def test_trained_and_random_weights_are_compared_but_random_ones_are_no_answer(folder, tmp_path):
+    made = compare(
+        str(folder), ["efficientnet_lite0"], [8], weights=["pretrained", "none"],
+        protocols=["knn"], out=tmp_path / "out", device="cpu",
+    )  # fmt: skip
+    assert {record.weights for record in made.records} == {"pretrained", "none"}
+    assert made.verdicts[0].best.weights == "pretrained"

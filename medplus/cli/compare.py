@@ -34,7 +34,8 @@ from medplus.vocabulary import Fit
     of=click.Choice(get_args(Fit)),
     help="How images are brought to a network's input; repeat or use commas.  [default: pad]",
 )
-@specs.choices("weights", "group_column")
+@specs.axes("weights")
+@specs.choices("group_column")
 @options.several(
     "--protocol",
     "protocols",
