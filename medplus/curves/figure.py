@@ -74,11 +74,14 @@ def draw_curve(
 
 
 def _draw(axes: Axes, one: Series, law: PowerLaw, style: dict[str, Any]) -> None:
-    mean, half = 100 * one.mean, 100 * np.nan_to_num(one.half_widths)
-    axes.fill_between(one.n, mean - half, mean + half, color=style["color"], alpha=0.18, lw=0)
+    mean, half = 100 * one.mean, 100 * one.half_widths
+    known = np.isfinite(half)
+    low, high = (mean - half)[known], (mean + half)[known]
+    axes.fill_between(one.n[known], low, high, color=style["color"], alpha=0.18, lw=0)
     axes.plot(one.n, mean, label=one.label, **style)
     if np.isfinite(law.exponent):
-        n = np.geomspace(one.n[0], 3 * one.n[-1], 100)
+        # What was refused is not carried beyond what was measured.
+        n = np.geomspace(one.n[0], (3 if law.refused is None else 1) * one.n[-1], 100)
         fitted = 100 * (1 - law.error(n))
         axes.plot(n, fitted, color=style["color"], lw=0.7, ls=(0, (4, 2)), zorder=1)
 
@@ -94,8 +97,8 @@ def _finish(axes: Axes, ticks: Sequence[int], target: float | None) -> None:
     if target is not None:
         axes.axhline(100 * target, color=GREY, lw=0.8, ls=":")
         axes.annotate(
-            f"target {100 * target:g} %", (1, 100 * target), xycoords=axes.get_yaxis_transform(),
-            ha="right", va="bottom", color=GREY, fontsize=6,
+            f"target {100 * target:g} %", (0.01, 100 * target), xycoords=axes.get_yaxis_transform(),
+            ha="left", va="bottom", color=GREY, fontsize=6,
         )  # fmt: skip
 
 
