@@ -1,0 +1,143 @@
+"""A view: some rows of a store under the three splits' names, never a copy.
+
+Whatever reads a store reads a view: heads, folds and curves differ in the rows that they are given
+and in nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from medplus.embeddings.info import StoreInfo
+from medplus.embeddings.store import EmbeddingStore, Place
+from medplus.errors import UsageError
+from medplus.vocabulary import SPLITS, Split
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Some rows of a store, to be read as the store is.
+
+    Attributes
+    ----------
+    store : EmbeddingStore
+    rows : mapping of split to ndarray of int64, shape (n_rows,)
+        The rows that a split of the view consists of, counted over the store's train, val and test
+        in this order; ascending, none twice, so that they are read chunk by chunk.
+
+    Raises
+    ------
+    UsageError
+        If a split is empty, or its rows are not ascending or not in the store.
+    """
+
+    store: EmbeddingStore
+    rows: Mapping[Split, np.ndarray]
+
+    def __post_init__(self) -> None:
+        total = sum(self.store.info.n_samples.values())
+        for split in SPLITS:
+            rows = self.rows[split]
+            if not len(rows):
+                raise UsageError(f"{self.store.path}: nothing of {split} is left")
+            if rows[0] < 0 or rows[-1] >= total or (np.diff(rows) <= 0).any():
+                raise UsageError(
+                    f"{self.store.path}: rows of {split} must ascend from 0 to {total - 1}"
+                )
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{split} {len(self.rows[split])}" for split in SPLITS)
+        return f"View({str(self.path)!r}: {sizes})"
+
+    @property
+    def path(self) -> Place:
+        """The store's path."""
+        return self.store.path
+
+    @property
+    def key(self) -> str:
+        """The store's key: that of the embeddings, whichever rows are read."""
+        return self.store.key
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the rows of all splits, in hex: with `key` it identifies what is read."""
+        digest = hashlib.sha256()
+        for split in SPLITS:
+            digest.update(f"{split}:{len(self.rows[split])};".encode())
+            digest.update(np.ascontiguousarray(self.rows[split], "<i8").tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def info(self) -> StoreInfo:
+        """What the store says of itself, with the view's numbers of rows."""
+        sizes = {split: len(self.rows[split]) for split in SPLITS}
+        return self.store.info.model_copy(update={"n_samples": sizes, "baseline_acc": {}})
+
+    def embeddings(self, split: Split) -> np.ndarray:
+        """Return a split's embeddings, shape (n_rows, dim); see `EmbeddingStore.embeddings`."""
+        values = np.empty((len(self.rows[split]), self.info.dim), self.info.dtype)
+
+        def copy(place: slice, chunk: np.ndarray) -> None:
+            values[place] = chunk
+
+        self.visit(split, copy)
+        return values
+
+    def visit(
+        self,
+        split: Split,
+        visit: Callable[[slice, np.ndarray], None],
+        rows: slice = slice(None),
+    ) -> None:
+        """Show a split's embeddings in parts, as `EmbeddingStore.visit` does."""
+        first, last, _ = rows.indices(len(self.rows[split]))
+        for source, place, own in self._parts(split):
+            start, stop = max(place.start, first), min(place.stop, last)
+            if start >= stop:
+                continue
+
+            def show(
+                chunk: slice, values: np.ndarray, own: np.ndarray = own, at: int = place.start
+            ) -> None:
+                begin, end = np.searchsorted(own, (chunk.start, chunk.stop))
+                if begin < end:
+                    visit(slice(at + begin, at + end), values[own[begin:end] - chunk.start])
+
+            wanted = own[start - place.start : stop - place.start]
+            self.store.visit(source, show, slice(int(wanted[0]), int(wanted[-1]) + 1))
+
+    def labels(self, split: Split) -> np.ndarray:
+        """Return a split's labels, integer, shape (n_rows, n_labels)."""
+        return self._collect(split, self.store.labels)
+
+    def index(self, split: Split) -> np.ndarray:
+        """Return each row's position in the source split that it came from, int64."""
+        return self._collect(split, self.store.index)
+
+    def names(self, split: Split) -> list[str]:
+        """Return where each row came from, as a path within the dataset; unknown is empty."""
+        found: list[str] = []
+        for source, _, own in self._parts(split):
+            names = self.store.names(source)
+            found += [names[row] for row in own]
+        return found
+
+    def _collect(self, split: Split, read: Callable[[Split], Any]) -> np.ndarray:
+        return np.concatenate([read(source)[own] for source, _, own in self._parts(split)])
+
+    def _parts(self, split: Split) -> Iterator[tuple[Split, slice, np.ndarray]]:
+        """Yield the store's splits that rows lie in, their place in the view, and their rows."""
+        chosen, begin = self.rows[split], 0
+        for source in SPLITS:
+            end = begin + self.store.info.n_samples[source]
+            start, stop = np.searchsorted(chosen, (begin, end))
+            if start < stop:
+                yield source, slice(int(start), int(stop)), chosen[start:stop] - begin
+            begin = end
