@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from medplus._version import __version__
 
 if TYPE_CHECKING:
+    from medplus.auditing.audit import audit
     from medplus.comparison import compare
     from medplus.datasets.phantom import write_phantom
     from medplus.datasets.sources import load_dataset
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "MedplusError": "medplus.errors",
     "ExtractSpec": "medplus.spec",
+    "audit": "medplus.auditing.audit",
     "compare": "medplus.comparison",
     "evaluate": "medplus.evaluation",
     "extract": "medplus.embeddings.extract",
@@ -51,6 +53,7 @@ __all__ = [
     "ExtractSpec",
     "MedplusError",
     "__version__",
+    "audit",
     "compare",
     "evaluate",
     "extract",

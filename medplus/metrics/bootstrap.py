@@ -44,7 +44,9 @@ class Replicates:
     auc: NDArray[np.float64]
 
 
-def replicates(cases: Predictions, n_resamples: int, seed: int = 0) -> Replicates:
+def replicates(
+    cases: Predictions, n_resamples: int, seed: int = 0, keep: NDArray[np.bool_] | None = None
+) -> Replicates:
     """Score `n_resamples` resamples of the samples, drawn with replacement.
 
     Parameters
@@ -55,6 +57,8 @@ def replicates(cases: Predictions, n_resamples: int, seed: int = 0) -> Replicate
         Number of resamples, at least 1.
     seed : int, default 0
         Same seed, same resamples; a larger number of resamples starts with the smaller one's.
+    keep : ndarray of shape (n_samples,), bool, optional
+        Score only these samples of each resample: paired with the same resamples of all.
 
     Returns
     -------
@@ -69,9 +73,12 @@ def replicates(cases: Predictions, n_resamples: int, seed: int = 0) -> Replicate
     acc, auc = [], []
     for counts in resample_counts(cases.n_samples, n_resamples, seed):
         weights = counts.astype(np.float32)
+        if keep is not None:
+            weights *= keep[:, None]
+        drawn = weights.sum(axis=0, dtype=np.float64)
         hit, *positives = (tallied @ weights).astype(np.float64)
-        acc.append(hit / cases.true.size)
-        pairs = np.stack([p * (cases.n_samples - p) for p in positives])
+        acc.append(hit / np.maximum(drawn * cases.true.shape[1], 1))
+        pairs = np.stack([p * (drawn - p) for p in positives])
         discordant = np.stack([ladder.discordant(weights) for ladder in ladders])
         defined = pairs > 0
         of_class = np.where(defined, 1.0 - discordant / np.where(defined, pairs, 1.0), 0.0)
