@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,7 +19,6 @@ from medplus.config import finetune_recipe
 from medplus.device import compute_precision, resolve_device, resolve_training_precision
 from medplus.preprocess import preprocess
 from medplus.training import finetune
-from medplus.training.history import read_history
 
 ROUNDS = 2
 CLASSES = 2
@@ -85,8 +85,9 @@ def _finetune(
         str(npz), None, backbone, weights="none", recipe=recipe, epochs=2, batch_size=batch,
         compiled=compiled, runs=runs, deterministic=False,
     )  # fmt: skip
-    rows = read_history(Path(record.path) / "history.csv")
-    return rows[-1].images_per_second, record.cost.get("peak_device_memory_bytes", 0)
+    with (Path(record.path) / "history.csv").open() as history:
+        *_, last = csv.DictReader(history)
+    return float(last["images_per_second"]), record.cost.get("peak_device_memory_bytes", 0)
 
 
 def _network(backbone: str, device: torch.device) -> nn.Module:

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.measure import Result, compare, interleave, seconds
 from medplus.config import probe_recipe
-from medplus.heads.probe.feed import Resident
+from medplus.heads.probe.feed import Feed
 from medplus.heads.probe.stack import train_heads
 
 SHAPES = ((546, 512, 2, 10), (7007, 768, 7, 2))  # BreastMNIST with resnet18, DermaMNIST with a ViT
@@ -66,7 +66,7 @@ def _large(n: int, dim: int, n_classes: int, epochs: int) -> list[Result]:
             "three": lambda: _stack(x, y, val, n_classes, 3, epochs),
             "read": x.sum,
             "gather": lambda: [x[rows] for rows in order.split(64)],
-            "windows": lambda: [None for _ in Resident(x).windows(order.unsqueeze(0), 64)],
+            "windows": lambda: [None for _ in Feed(x).windows(order.unsqueeze(0), 64)],
             "many": lambda: _stack(x, y, val, n_classes, 39, epochs),
             "products": _products(n, dim, n_classes, 39, epochs),
             "plain": lambda: _plain_loop(x, y[:, 0], val, n_classes, epochs),

@@ -19,7 +19,7 @@ from medplus.vocabulary import (
     Schedule,
     Trainable,
     Vote,
-)
+)  # fmt: skip
 from medplus.yamlfile import read_yaml
 
 RecipeT = TypeVar("RecipeT", bound="Recipe")
@@ -28,7 +28,7 @@ RecipeT = TypeVar("RecipeT", bound="Recipe")
 class Recipe(BaseModel):
     """Base of all recipes: immutable, and unknown fields are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class KnnRecipe(Recipe):
@@ -64,18 +64,14 @@ class ProbeRecipe(Recipe):
     """
 
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(PAPER_SEEDS, min_length=1)
-    lr: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
-        (1e-4,), min_length=1
-    )
-    weight_decay: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = Field(
-        (0.01,), min_length=1
-    )
+    lr: tuple[Annotated[float, Field(gt=0)], ...] = Field((1e-4,), min_length=1)
+    weight_decay: tuple[Annotated[float, Field(ge=0)], ...] = Field((0.01,), min_length=1)
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(64, ge=1)
     patience: int = Field(5, ge=1)
 
 
-Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class FinetuneRecipe(Recipe):
@@ -95,11 +91,10 @@ class FinetuneRecipe(Recipe):
     batch_size: int = Field(64, ge=1, description="Images per step of the optimiser, all devices.")
     accumulate: int = Field(1, ge=1, description="Backward passes that one step is made of.")
     optimizer: Optimizer = Field("adamw", description="AdamW, or SGD with Nesterov momentum 0.9.")
-    lr: float = Field(1e-4, gt=0, allow_inf_nan=False, description="Peak learning rate.")
+    lr: float = Field(1e-4, gt=0, description="Peak learning rate.")
     weight_decay: float = Field(
         0.01,
         ge=0,
-        allow_inf_nan=False,
         description="Decoupled for AdamW; for SGD part of the gradient, as torch has it.",
     )
     decay_bias_and_norm: bool = Field(
@@ -118,9 +113,7 @@ class FinetuneRecipe(Recipe):
     patience: int = Field(
         5, ge=1, description="Stop after so many epochs without a better val loss."
     )
-    clip_grad: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="Largest norm of the gradient; 0: unlimited."
-    )
+    clip_grad: float = Field(0.0, ge=0, description="Largest norm of the gradient; 0: unlimited.")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target spread out.")
     ema: float = Field(
         0.0,
@@ -143,8 +136,8 @@ class FinetuneRecipe(Recipe):
     scale: float = Field(0.0, ge=0, lt=1, description="Zoom by up to this share.")
     brightness: float = Field(0.0, ge=0, le=1, description="Add up to so many standard deviations.")
     contrast: float = Field(0.0, ge=0, lt=1, description="Multiply by 1 ± up to this.")
-    mixup: float = Field(0.0, ge=0, allow_inf_nan=False, description="Mixup's alpha; 0: none.")
-    cutmix: float = Field(0.0, ge=0, allow_inf_nan=False, description="CutMix's alpha; 0: none.")
+    mixup: float = Field(0.0, ge=0, description="Mixup's alpha; 0: none.")
+    cutmix: float = Field(0.0, ge=0, description="CutMix's alpha; 0: none.")
 
 
 FINETUNE_RECIPES: dict[str, dict[str, Any]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 _DEEPEST = 100
@@ -21,25 +21,18 @@ def parse_json(data: bytes) -> Any:
     """
     try:
         document = json.loads(data)
+        if isinstance(document, dict | list) and _depth(document) > _DEEPEST:
+            raise RecursionError
     except RecursionError:
         raise ValueError("the JSON is nested too deep") from None
-    level, depth = _containers([document]), 0
-    while level:
-        depth += 1
-        if depth > _DEEPEST:
-            raise ValueError("the JSON is nested too deep")
-        level = [
-            child
-            for node in level
-            for child in _containers(node.values() if isinstance(node, dict) else node)
-        ]
     if b"\\ud" in data.lower():
         json.dumps(document, ensure_ascii=False).encode()  # its error is a ValueError
     return document
 
 
-def _containers(values: Iterable[Any]) -> list[Any]:
-    return [value for value in values if isinstance(value, dict | list)]
+def _depth(node: dict[str, Any] | list[Any]) -> int:
+    values = node.values() if isinstance(node, dict) else node
+    return 1 + max((_depth(value) for value in values if isinstance(value, dict | list)), default=0)
 
 
 def digest_of(document: Mapping[str, Any]) -> str:

@@ -1,6 +1,10 @@
-"""Names as files and folders and a terminal take them, and sizes and times in words."""
+"""Names as files, folders and a terminal take them; counts, sizes and times in words."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+_SHOWN = 3
 
 
 def safe_name(name: str) -> str:
@@ -22,6 +26,29 @@ def printable(text: str, keep: str = "\n") -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
+
+
+def quoted(name: str) -> str:
+    """Return a name as it is, or escaped where it would break a line or a terminal."""
+    return printable(name, keep="")
+
+
+def some(names: Iterable[str], shown: int = _SHOWN) -> str:
+    """Return ``(first: a, b, c)``, or ``(a)`` and ``(a, b)`` where there are no more."""
+    every = list(names)
+    told = ", ".join(map(quoted, every[:shown]))
+    return f"(first: {told})" if len(every) > shown else f"({told})"
+
+
+def counted(n: int, noun: str) -> str:
+    """Return ``1 image``, ``2 images``; a noun in -s, such as ``class``, takes -es."""
+    ending = "" if n == 1 else "es" if noun.endswith("s") else "s"
+    return f"{n:,} {noun}{ending}"
+
+
+def several(names: Sequence[str], noun: str) -> str:
+    """Return how many there are and the first of them: ``2 images (a.png, b.png)``."""
+    return f"{counted(len(names), noun)} {some(names)}"
 
 
 def in_bytes(n: float) -> str:

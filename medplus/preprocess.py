@@ -80,15 +80,9 @@ def preprocess(images: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
     UsageError
         If the images are larger than the canvas they are to be padded to.
     """
-    import torch.nn.functional as F  # noqa: N812
+    import torch
 
-    pixels = normalise(images, spec)
-    side = pixels.shape[-1]
-    if spec.fit != "pad" or spec.canvas in (None, side):
-        return pixels
-    before = (spec.canvas - side) // 2
-    after = spec.canvas - side - before
-    return F.pad(pixels, (before, after, before, after))
+    return Preprocessor(spec, torch.float32, channels_last=False)(images)
 
 
 def normalise(images: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:

@@ -11,12 +11,10 @@ from typing import Any
 
 from medplus.backbones.sources import demo
 from medplus.datasets.phantom import write_phantoms
-from medplus.datasets.sources import load_dataset
 from medplus.embeddings.extract import Extraction, extract_all
 from medplus.errors import DatasetError
 from medplus.heads.knn import knn
 from medplus.heads.probe import probe
-from medplus.metrics import accuracy
 from medplus.progress import Progress, silent
 from medplus.reporting.report import Report, report
 from medplus.runs.record import RunRecord
@@ -141,7 +139,7 @@ def run_quickstart(
     records += probe(
         stores, SEEDS, recipe="grid", epochs=EPOCHS, device=device, runs=runs, progress=progress
     )
-    summaries = [_summarise(extraction, records, data) for extraction in extractions]
+    summaries = [_summarise(extraction, records) for extraction in extractions]
     dataset, size = FINETUNED
     tell(f"5. {network} trained end to end on {dataset}, {size} px → {runs / 'finetune'}")
     [finetuned] = finetune(
@@ -162,7 +160,7 @@ def choose_network() -> tuple[str, str]:
     return (DEMO, PRETRAINED) if DEMO in demo.available() else (RANDOM, NONE)
 
 
-def _summarise(extraction: Extraction, records: list[RunRecord], data: Path) -> Summary:
+def _summarise(extraction: Extraction, records: list[RunRecord]) -> Summary:
     info = extraction.store.info
     own = [r for r in records if r.store_key == info.key and r.selected]
     [neighbours] = [r for r in own if r.protocol == "knn"]
@@ -172,7 +170,7 @@ def _summarise(extraction: Extraction, records: list[RunRecord], data: Path) -> 
         dataset=info.dataset,
         size=info.size,
         backbone=info.backbone,
-        baseline=_baseline(info.dataset, info.size, data),
+        baseline=info.baseline_acc["test"],
         k=neighbours.k or 0,
         knn_acc=neighbours.metrics["test"]["acc"],
         knn_auc=neighbours.metrics["test"]["auc"],
@@ -185,17 +183,3 @@ def _summarise(extraction: Extraction, records: list[RunRecord], data: Path) -> 
 def _mean_or_none(values: list[float | None]) -> float | None:
     defined = [value for value in values if value is not None]
     return mean(defined) if len(defined) == len(values) else None
-
-
-def _baseline(dataset: str, size: int, data: Path) -> float:
-    """Return the test accuracy of predicting the train split's class frequencies."""
-    import numpy as np
-
-    images = load_dataset(dataset, size, data)
-    train, test = images.splits["train"].labels, images.splits["test"].labels
-    if train.shape[1] > 1:
-        frequencies = train.mean(axis=0)
-    else:
-        frequencies = np.bincount(train[:, 0], minlength=images.n_classes) / len(train)
-    scores = np.tile(frequencies, (len(test), 1))
-    return accuracy(test, scores, images.task)

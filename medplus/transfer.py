@@ -12,24 +12,23 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import IO, Literal
+from typing import Literal
 
 import httpx
-import tenacity
 
 from medplus import atomic
 from medplus.errors import DownloadError, first_line
 from medplus.lock import LockHeldError, hold
 
+log = logging.getLogger(__name__)
+
 PART = ".part"
 Outcome = Literal["present", "downloaded", "resumed"]
 _GLANCE_S = 0.5
 """How often to look whether another process still fetches the same file."""
-
-_RETRIED = {408, 425, 429, 500, 502, 503, 504}
-_OK, _PARTIAL, _RANGE_NOT_SATISFIABLE = 200, 206, 416
 
 
 @dataclass(frozen=True)
@@ -41,21 +40,29 @@ class RemoteFile:
     url : str
     path : Path
         Where it is to lie.
-    digest : str
+    md5 : str
         Hexadecimal.
-    algorithm : str
-        What `digest` is, as `hashlib` names it.
     """
 
     url: str
     path: Path
-    digest: str
-    algorithm: str = "md5"
+    md5: str
+
+    @property
+    def part(self) -> Path:
+        """Where what has arrived stands."""
+        return self.path.with_name(self.path.name + PART)
+
+    @property
+    def n_arrived(self) -> int:
+        """How many bytes have arrived."""
+        return self.part.stat().st_size if self.part.exists() else 0
 
     def is_right(self, path: Path) -> bool:
-        """Tell whether a file has the digest."""
+        """Tell whether a file has the digest: it identifies, and secures nothing."""
         with path.open("rb") as file:
-            return hashlib.file_digest(file, self.algorithm).hexdigest() == self.digest
+            digest = hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False))
+        return digest.hexdigest() == self.md5
 
 
 @dataclass(frozen=True)
@@ -78,9 +85,13 @@ class Patience:
     first_wait_s: float = 1.0
     longest_wait_s: float = 60.0
 
+    def pause_s(self, failures: int) -> float:
+        """Return how long to wait after so many failures."""
+        bound = min(self.first_wait_s * 2.0 ** min(failures, 30), self.longest_wait_s)
+        return random.uniform(0, bound)  # noqa: S311 - a pause, no secret
+
 
 PATIENT = Patience()
-log = logging.getLogger(__name__)
 
 
 class _BrokenError(Exception):
@@ -93,12 +104,10 @@ class Stopped(Exception):  # noqa: N818 - it is no error: someone has asked for 
 
 def remote_size(client: httpx.Client, file: RemoteFile) -> int | None:
     """Return a file's size in bytes, or None where the server does not tell."""
-    try:
-        answer = client.head(file.url)
-    except httpx.HTTPError:
-        return None
-    length = answer.headers.get("content-length", "")
-    return int(length) if answer.status_code == _OK and length.isdigit() else None
+    with suppress(httpx.HTTPError, KeyError, ValueError):
+        answer = client.head(file.url).raise_for_status()
+        return int(answer.headers["content-length"])
+    return None
 
 
 def fetch(
@@ -126,166 +135,118 @@ def fetch(
         If the file cannot be had, or is not what it should be.
     """
     file.path.parent.mkdir(parents=True, exist_ok=True)
-    stop = stop or Event()
+    transfer = _Transfer(client, file, patience, advance, stop or Event())
     lock = file.path.with_name(f".{file.path.name}.lock")
     while not file.path.exists():
-        if stop.is_set():
-            raise Stopped
+        transfer.pause(0)
         with suppress(LockHeldError), hold(lock, f"the download of {file.path}", _GLANCE_S):
-            if file.path.exists():
-                break  # another process has just finished it
-            return _Fetch(client, file, patience, advance, stop).run()
+            if not file.path.exists():  # another process may just have finished it
+                return transfer.run()
     return "present"
 
 
-class _Fetch:
-    def __init__(
-        self, client: httpx.Client, file: RemoteFile, patience: Patience,
-        advance: Callable[[int], None], stop: Event,
-    ) -> None:  # fmt: skip
-        self._client, self._file, self._patience = client, file, patience
-        self._advance, self._stop = advance, stop
-        self._part = file.path.with_name(file.path.name + PART)
-        self._found = 0
-        self._failures = 0
+@dataclass(frozen=True)
+class _Transfer:
+    client: httpx.Client
+    file: RemoteFile
+    patience: Patience
+    advance: Callable[[int], None]
+    stop: Event
 
     def run(self) -> Outcome:
-        self._found = self._have()
-        self._advance(self._found)
+        found = is_kept = self.file.n_arrived
+        self.advance(found)
         self._receive_all()
-        if not self._file.is_right(self._part) and self._found:
-            # What an earlier call left may be of another file; once, it is worth a fresh start.
+        while not self.file.is_right(self.file.part):
+            size = self.file.n_arrived
             self._discard()
-            self._receive_all()
-        if not self._file.is_right(self._part):
-            size = self._have()
-            self._discard()
-            raise DownloadError(
-                f"{self._file.url} is not the right file: its {self._file.algorithm.upper()} is "
-                f"not {self._file.digest} ({size:,} bytes arrived, and were deleted); name a "
-                "mirror with --base-url"
+            if not is_kept:
+                raise DownloadError(
+                    f"{self.file.url} is not the right file: its MD5 is not {self.file.md5} "
+                    f"({size:,} bytes arrived, and were deleted); name a mirror with --base-url"
+                )
+            is_kept = (
+                0  # what an earlier call left may be of another file: once, all is fetched anew
             )
-        atomic.sync(self._part)
-        self._part.replace(self._file.path)
-        atomic.sync_folder(self._file.path.parent)
-        return "resumed" if self._found else "downloaded"
+            self._receive_all()
+        atomic.sync(self.file.part)
+        self.file.part.replace(self.file.path)
+        atomic.sync_folder(self.file.path.parent)
+        return "resumed" if found else "downloaded"
+
+    def pause(self, seconds: float) -> None:
+        """Wait, unless the transfer is to end."""
+        if self.stop.wait(seconds):
+            raise Stopped
 
     def _receive_all(self) -> None:
         """Receive to the end, in as many attempts as it takes while something still arrives."""
-        tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type((httpx.TransportError, _BrokenError)),
-            stop=lambda state: self._failures >= self._patience.attempts,
-            wait=lambda state: self._pause(),
-            sleep=self._sleep,
-            before_sleep=self._tell,
-            retry_error_callback=self._give_up,
-        )(self._attempt)
-
-    def _tell(self, state: tenacity.RetryCallState) -> None:
-        """Say what is waited for: minutes of silence look like a hang."""
-        error = state.outcome and state.outcome.exception()
-        seconds = state.next_action.sleep if state.next_action else 0.0
-        log.warning(
-            "%s: %s; trying again in %.0f s (%d of %d)",
-            self._file.url, error, seconds, self._failures + 1, self._patience.attempts,
-        )  # fmt: skip
-
-    def _pause(self) -> float:
-        bound = self._patience.first_wait_s * 2.0 ** min(self._failures, 30)
-        longest = min(bound, self._patience.longest_wait_s)
-        return random.uniform(0, longest)  # noqa: S311 - a pause, no secret
-
-    def _attempt(self) -> None:
-        before = self._have()
-        try:
-            self._receive(before)
-        except (httpx.TransportError, _BrokenError):
-            self._failures = 0 if self._have() > before else self._failures + 1
-            raise
-        self._failures = 0
+        failures = 0
+        while True:
+            before = self.file.n_arrived
+            try:
+                return self._receive(before)
+            except (httpx.TransportError, _BrokenError) as error:
+                failures = 0 if self.file.n_arrived > before else failures + 1
+                reason = first_line(error)
+                if isinstance(error, httpx.TimeoutException):
+                    reason = "nothing arrives any more"
+            if failures >= self.patience.attempts:
+                kept = self.file.n_arrived
+                raise DownloadError(
+                    f"{self.file.url} cannot be fetched after {failures} attempts ({reason}); "
+                    f"{f'{kept:,} bytes are kept, and ' if kept else ''}the same command goes on; "
+                    "behind a proxy set HTTPS_PROXY, or name a mirror with --base-url"
+                )
+            seconds = self.patience.pause_s(failures)
+            told = (
+                "%s: %s; trying again in %.0f s (%d of %d)"  # minutes of silence look like a hang
+            )
+            log.warning(told, self.file.url, reason, seconds, failures + 1, self.patience.attempts)
+            self.pause(seconds)
 
     def _receive(self, start: int) -> None:
-        headers = {"range": f"bytes={start}-"} if start else {}
         # Compressed on the way, ranges would count other bytes than those of the file.
-        headers["accept-encoding"] = "identity"
-        with self._client.stream("GET", self._file.url, headers=headers) as answer:
-            if answer.status_code == _RANGE_NOT_SATISFIABLE:
+        headers = {"accept-encoding": "identity"}
+        if start:
+            headers["range"] = f"bytes={start}-"
+        with self.client.stream("GET", self.file.url, headers=headers) as answer:
+            code = answer.status_code
+            if code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
                 return  # nothing is left; the digest tells whether it is the file
-            if answer.status_code in _RETRIED:
-                self._sleep(_asked_pause(answer))
-                raise _BrokenError(f"the server answers {answer.status_code}")
-            if answer.status_code not in (_OK, _PARTIAL):
+            if code in (408, 425, 429, 500, 502, 503, 504):
+                asked = answer.headers.get("retry-after", "")
+                self.pause(min(float(asked), 120.0) if asked.isdigit() else 0)
+                raise _BrokenError(f"the server answers {code}")
+            if code not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
                 raise DownloadError(
-                    f"{self._file.url} cannot be fetched: the server answers {answer.status_code} "
+                    f"{self.file.url} cannot be fetched: the server answers {code} "
                     f"{answer.reason_phrase}; check the address, or name a mirror with --base-url"
                 )
-            if start and not _continues(answer, start):
+            where = answer.headers.get("content-range", "")
+            if start and not (code == 206 and where.startswith(f"bytes {start}-")):
                 self._discard()  # the server ignores ranges, and begins anew
             self._write(answer)
 
     def _write(self, answer: httpx.Response) -> None:
-        expected = answer.headers.get("content-length", "")
-        received = 0
-        with self._part.open("ab") as file:
-            # As it arrives: blocks of a size would lose what a breaking connection brought last.
-            for block in answer.iter_raw():
-                self._check_stop()
-                self._store(file, block)
-                received += len(block)
-                self._advance(len(block))
+        expected, received = answer.headers.get("content-length", ""), 0
+        try:
+            with self.file.part.open("ab") as file:
+                # As it arrives: blocks of a size would lose what a broken connection brought last.
+                for block in answer.iter_raw():
+                    self.pause(0)
+                    file.write(block)
+                    file.flush()
+                    received += len(block)
+                    self.advance(len(block))
+        except OSError as error:
+            raise DownloadError(
+                f"{self.file.part} cannot be written: {error.strerror}; make room and run the same "
+                "command again: it goes on"
+            ) from None
         if expected.isdigit() and received < int(expected):
             raise _BrokenError(f"the connection ended after {received} of {expected} bytes")
 
-    def _store(self, file: IO[bytes], block: bytes) -> None:
-        try:
-            file.write(block)
-            file.flush()
-        except OSError as error:
-            raise DownloadError(
-                f"{self._part} cannot be written: {error.strerror}; make room and run the same "
-                "command again: it goes on"
-            ) from None
-
-    def _give_up(self, state: tenacity.RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        kept = self._have()
-        raise DownloadError(
-            f"{self._file.url} cannot be fetched after {self._failures} attempts "
-            f"({_reason(error)}); {f'{kept:,} bytes are kept, and ' if kept else ''}the same "
-            "command goes on; behind a proxy set HTTPS_PROXY, or name a mirror with --base-url"
-        )
-
-    def _have(self) -> int:
-        try:
-            return self._part.stat().st_size
-        except FileNotFoundError:
-            return 0
-
     def _discard(self) -> None:
-        self._advance(-self._have())
-        self._part.unlink(missing_ok=True)
-
-    def _sleep(self, seconds: float) -> None:
-        self._stop.wait(seconds)
-        self._check_stop()
-
-    def _check_stop(self) -> None:
-        if self._stop.is_set():
-            raise Stopped
-
-
-def _continues(answer: httpx.Response, start: int) -> bool:
-    where = answer.headers.get("content-range", "")
-    return answer.status_code == _PARTIAL and where.startswith(f"bytes {start}-")
-
-
-def _asked_pause(answer: httpx.Response) -> float:
-    """Return the seconds that a busy server asks us to wait, at most two minutes."""
-    asked = answer.headers.get("retry-after", "")
-    return min(float(asked), 120.0) if asked.isdigit() else 0.0
-
-
-def _reason(error: BaseException | None) -> str:
-    if isinstance(error, httpx.TimeoutException):
-        return "nothing arrives any more"
-    return first_line(error) if error is not None and str(error) else type(error).__name__
+        self.advance(-self.file.n_arrived)
+        self.file.part.unlink(missing_ok=True)

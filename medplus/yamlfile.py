@@ -9,7 +9,7 @@ from medplus.errors import UsageError
 
 _MOST_COPIED = 10_000
 _MOST_DIGITS = 100
-_MERGE, _INTEGER = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:int"
+_INTEGER = "tag:yaml.org,2002:int"
 
 Place = tuple[str | int, ...]
 """Where a value stands in a document: the keys and positions that lead to it."""
@@ -42,9 +42,8 @@ def read_yaml_with_lines(path: Path, what: str) -> tuple[dict[str, Any], dict[Pl
     import yaml
 
     try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        loader = _loader(path.read_text(encoding="utf-8"))
         root = loader.get_single_node()
-        _check(root)
         lines = _lines(root)
         document = None if root is None else loader.construct_document(root)
     except FileNotFoundError:
@@ -69,50 +68,31 @@ def read_yaml_with_lines(path: Path, what: str) -> tuple[dict[str, Any], dict[Pl
     return {str(key): value for key, value in document.items()}, lines
 
 
-def _check(root: Any) -> None:
-    """Refuse what would grow beyond all bounds when Python makes values of it.
+def _loader(text: str) -> Any:
+    """Return YAML's reader, which refuses what would grow beyond all bounds as Python's values.
 
     Aliases stand for one value, however often; but merges (``<<``) copy keys, so that a few lines
     can mean billions. A number of many digits is read, but can never be printed again.
     """
     import yaml
 
-    sizes: dict[int, int] = {}  # keys of every mapping, with those that it merges
-    copied = 0
+    class Bounded(yaml.SafeLoader):
+        copied = 0
 
-    def size(node: Any) -> int:
-        nonlocal copied
-        if isinstance(node, yaml.ScalarNode):
-            _check_scalar(node)
-            return 0
-        if id(node) in sizes:
-            return sizes[id(node)]
-        sizes[id(node)] = 0  # a node may hold itself
-        if isinstance(node, yaml.SequenceNode):  # as the value of a merge: all that it lists
-            sizes[id(node)] = sum([size(child) for child in node.value])
-            return sizes[id(node)]
-        keys = len(node.value)
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise _invalid(key, "a key that is no text")
-            size(key)
-            inner = size(value)
-            if key.tag == _MERGE:
-                keys += inner
-                copied += inner
-        if copied > _MOST_COPIED:
-            raise _invalid(node, "merges of too many keys")
-        sizes[id(node)] = keys
-        return keys
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            before = len(node.value)
+            super().flatten_mapping(node)
+            self.copied += len(node.value) - before
+            if self.copied > _MOST_COPIED:
+                raise _invalid(node, "merges of too many keys")
 
-    if root is not None:
-        size(root)
+        def construct_scalar(self, node: Any) -> str:
+            if node.tag == _INTEGER and len(node.value) > _MOST_DIGITS:
+                raise _invalid(node, "a number of too many digits")
+            node.value.encode()  # half of a surrogate pair, which no file can hold: a ValueError
+            return str(super().construct_scalar(node))
 
-
-def _check_scalar(node: Any) -> None:
-    if node.tag == _INTEGER and len(node.value) > _MOST_DIGITS:
-        raise _invalid(node, "a number of too many digits")
-    node.value.encode()  # half of a surrogate pair, which no file can hold, is a ValueError
+    return Bounded(text)
 
 
 def _invalid(node: Any, problem: str) -> Exception:
@@ -142,6 +122,8 @@ def _lines(root: Any) -> dict[Place, int]:
         lines.setdefault(place, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    raise _invalid(key, "a key that is no text")
                 name, line = str(key.value), key.start_mark.line + 1
                 if (*place, name) in lines:
                     raise _RepeatedKeyError(name, line)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
 from medplus.runs.ledger import run_folder
 from medplus.runs.record import RunRecord
 from medplus.spec import ExtractSpec
+from medplus.training.history import EpochRow
 
 
 def make_record(
@@ -51,3 +53,10 @@ def make_record(
     }
     named = {"protocol": protocol, "dataset": dataset, "size": size, "backbone": backbone}
     return RunRecord(**{**known, **named, "weights": weights, "run_id": run_id, **fields})
+
+
+def read_history(path: Path) -> list[EpochRow]:
+    """Return the rows of a ``history.csv``."""
+    with path.open(newline="") as file:
+        rows: list[dict[str, Any]] = list(csv.DictReader(file))
+    return [EpochRow(**{name: cell or None for name, cell in row.items()}) for row in rows]

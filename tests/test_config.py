@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from medplus.config import (
     FINETUNE_RECIPES,
@@ -58,11 +55,6 @@ def test_every_named_recipe_is_valid_and_may_be_changed(name):
     assert changed.lr == probe_recipe(name).lr
 
 
-def test_recipes_cannot_be_changed_in_place():
-    with pytest.raises(ValidationError):
-        ProbeRecipe().epochs = 3
-
-
 def test_none_stands_for_the_default():
     assert make_recipe(KnnRecipe, {"k": None, "metric": "cosine"}).k == (11,)
 
@@ -74,11 +66,6 @@ def test_none_stands_for_the_default():
 def test_an_unknown_field_is_named_with_the_nearest_known_one(field, nearest):
     with pytest.raises(UsageError, match=f"unknown field '{field}'; did you mean '{nearest}'"):
         make_recipe(ProbeRecipe, {field: 1})
-
-
-def test_an_unknown_field_like_no_other_is_named_alone():
-    with pytest.raises(UsageError, match=r"unknown field 'zzz'$"):
-        make_recipe(ProbeRecipe, {"zzz": 1})
 
 
 @pytest.mark.parametrize(
@@ -247,11 +234,6 @@ def test_a_file_is_checked_even_where_changes_would_cover_its_fault(recipe_file)
         finetune_recipe(recipe_file("lr: -1"), lr=0.1)
 
 
-def test_a_wrong_change_is_not_told_as_the_files(recipe_file):
-    with pytest.raises(UsageError, match=r"^lr = -1"):
-        finetune_recipe(recipe_file("lr: 1"), lr=-1)
-
-
 @pytest.mark.parametrize(
     ("text", "says"),
     [("- epochs", "must map"), ("lr: ]", "not valid YAML at line 1"), (None, "does not exist")],
@@ -318,19 +300,3 @@ def test_an_impossible_value_of_a_finetune_recipe_is_named_with_its_field(field,
     with pytest.raises(UsageError) as error:
         finetune_recipe(**{field: value})
     assert str(error.value).startswith(f"{field} = {value!r}: ")
-
-
-@given(
-    lr=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
-    ema=st.floats(0, 1, exclude_max=True),
-    epochs=st.integers(1),
-    flip=st.sampled_from(["auto", "none", "horizontal", "dihedral"]),
-    fused=st.booleans(),
-)
-def test_a_recipe_comes_back_from_its_record_whole(**fields):
-    recipe = finetune_recipe("modern", **fields)
-    assert FinetuneRecipe.model_validate_json(recipe.model_dump_json()) == recipe
-
-
-def test_every_field_is_described():
-    assert [name for name, f in FinetuneRecipe.model_fields.items() if not f.description] == []

@@ -69,13 +69,6 @@ def test_the_cost_does_not_grow_after_the_block():
     assert meter.cost() == first
 
 
-def test_images_per_second_are_told_where_there_are_images():
-    with measure_cost(CPU) as meter:
-        time.sleep(0.01)
-    assert meter.cost(images=12)["images_per_second"] == 12 / meter.seconds
-    assert "images_per_second" not in meter.cost(images=0)
-
-
 def test_every_device_held_counts():
     cost = describe_cost(CPU, 4, 2.5, None, {"peak_memory_bytes": 7}, images=10)
     assert (cost["seconds"], cost["device_seconds"]) == (2.5, 10.0)
@@ -235,15 +228,6 @@ def test_energy_is_left_out_where_the_counter_stops_within_the_block(gpu, instal
     assert "energy_joules" not in meter.cost()
 
 
-def test_nvml_is_not_asked_for_a_cpu(install):
-    class Untouchable(ModuleType):
-        def __getattr__(self, name):
-            pytest.fail("NVML was asked")
-
-    install(Untouchable("pynvml"))
-    assert Stopwatch(CPU).lap()[1] is None
-
-
 def test_laps_add_up(gpu, install):
     install(Nvml())
     stopwatch = Stopwatch(CUDA)
@@ -309,13 +293,6 @@ def test_a_sum_that_lacks_a_part_is_left_out(earlier, now):
     total = add_costs(earlier, now)
     assert "energy_joules" not in total
     assert total["seconds"] == 3.0
-
-
-def test_a_peak_of_one_session_is_kept():
-    name = "peak_device_memory_bytes"
-    assert add_costs(FIRST, without(SECOND, name))[name] == 50
-    assert add_costs(without(FIRST, name), SECOND)[name] == 80
-    assert name not in add_costs(without(FIRST, name), without(SECOND, name))
 
 
 def test_the_rate_is_the_latest_there_is():

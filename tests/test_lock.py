@@ -69,13 +69,6 @@ def test_held_lock_names_host_and_process_and_is_gone_afterwards(path):
     assert not path.exists()
 
 
-def test_lock_is_released_by_an_error_in_the_block(path):
-    with pytest.raises(RuntimeError), lock.hold(path, "the store"):
-        raise RuntimeError
-    assert not path.exists()
-    assert_can_be_held(path)
-
-
 def test_lock_of_another_process_is_refused_with_its_owner_named(path, owner):
     with pytest.raises(lock.LockHeldError) as caught, lock.hold(path, "the store"):
         pass
@@ -94,13 +87,6 @@ def test_waiting_ends_when_the_owner_ends(path, owner):
     threading.Thread(target=release).start()
     with lock.hold(path, "the store", timeout_s=60):
         assert owner.wait(60) == 0
-
-
-def test_waiting_ends_with_the_time(path, owner):
-    start = time.monotonic()
-    with pytest.raises(lock.LockHeldError), lock.hold(path, "the store", timeout_s=0.3):
-        pass
-    assert 0.3 <= time.monotonic() - start < 30
 
 
 def test_killed_owners_lock_is_taken_over_at_once(path, owner):
@@ -224,21 +210,10 @@ class TestOwner:
         assert lock.owner(tmp_path / "none" / "store.lock") is None
         assert not path.exists()
 
-    def test_holder_is_this_process(self, path):
-        with lock.hold(path, "the store"):
-            assert lock.owner(path) == lock.Owner(socket.gethostname(), os.getpid())
-        assert lock.owner(path) is None
-
     def test_holder_is_another_process(self, path, owner):
         found = lock.owner(path)
         assert found == lock.Owner(socket.gethostname(), owner.pid)
         assert str(found) == f"process {owner.pid} on {socket.gethostname()}"
-
-    def test_killed_holder_is_nobody(self, path, owner):
-        owner.send_signal(signal.SIGKILL)
-        owner.wait(60)
-        assert path.exists()
-        assert lock.owner(path) is None
 
     def test_holder_on_another_host_counts_while_it_is_young(self, path):
         leave_lock(path, "node17", age_s=20)
@@ -254,14 +229,6 @@ class TestOwner:
         with pytest.raises(lock.LockHeldError), lock.hold(path, "the store"):
             pass
 
-    def test_looking_leaves_no_file_open(self, path):
-        leave_lock(path, socket.gethostname())
-        before = len(list(Path("/proc/self/fd").iterdir()))
-        for _ in range(3):
-            lock.owner(path)
-        assert len(list(Path("/proc/self/fd").iterdir())) == before
-        assert_can_be_held(path)
-
     @pytest.mark.parametrize("content", ["", "{", "[]", "3", '"host"', "{}", '{"host": "a"}'])
     def test_unreadable_note_of_a_holder_is_a_holder_still(self, path, content):
         with lock.hold(path, "the store"):
@@ -269,11 +236,6 @@ class TestOwner:
             found = lock.owner(path)
         assert found is not None
         assert str(found) == "process ? on ?"
-
-    @pytest.mark.parametrize("content", ["", "{", "[]", "{}"])
-    def test_unreadable_note_without_a_holder_is_nobody(self, path, content):
-        path.write_text(content)
-        assert lock.owner(path) is None
 
 
 def test_stale_file_is_removed_and_a_held_one_stays(path, owner):

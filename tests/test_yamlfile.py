@@ -63,10 +63,6 @@ def test_folder(tmp_path):
     assert "cannot be read: Is a directory" in refusal(tmp_path)
 
 
-def test_file_within_a_file(file):
-    assert "cannot be read: Not a directory" in refusal(file("a: 1") / "b.yaml")
-
-
 @pytest.mark.parametrize(
     ("text", "line"), [("a: ]", 1), ("a: 1\nb: 2\n c: 3\n", 3), ("a: b: c", 1)]
 )
@@ -77,10 +73,6 @@ def test_invalid_yaml_names_the_line(text, line, file):
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00\x81", b"a: \x00", b"a: \xe9"])
 def test_what_is_not_text_is_refused(content, file):
     assert "is not valid YAML" in refusal(file(content))
-
-
-def test_two_documents_are_refused(file):
-    assert "is not valid YAML" in refusal(file("a: 1\n---\nb: 2\n"))
 
 
 @pytest.fixture(scope="module")

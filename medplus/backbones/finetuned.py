@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medplus.backbones.weights import state_sha256
 from medplus.errors import BackboneError, UsageError
-from medplus.jsonfile import parse_json
 from medplus.preprocess import PreprocessSpec
 from medplus.vocabulary import Precision, Task
 
@@ -25,7 +24,7 @@ NETWORK_FILE = "network.safetensors"
 FORMAT: Final = 1
 _PARTIAL = ".partial"
 _BACKBONE = "backbone."
-_DESCRIPTION, _DIGEST = "network", "backbone_sha256"
+_DESCRIPTION = "network"
 _TAKES = "--backbone takes the folder of a run of medplus finetune, or its network.safetensors"
 
 
@@ -54,6 +53,8 @@ class NetworkDescription(BaseModel):
         The mean val loss after it.
     precision : {"fp32", "bf16", "fp16"}
         Precision of the training.
+    trained_sha256 : str
+        Digest of the backbone's weights in the file; `write_network` fills it in.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -73,6 +74,7 @@ class NetworkDescription(BaseModel):
     epoch: int
     val_loss: float
     precision: Precision
+    trained_sha256: str = ""
 
     @property
     def name(self) -> str:
@@ -105,11 +107,9 @@ def write_network(
     """Write a network's state, ``backbone.…`` and ``head.…``, with its description, atomically."""
     from medplus.tensorfile import write_tensors
 
-    document = {
-        _DESCRIPTION: description.model_dump(mode="json"),
-        _DIGEST: state_sha256(backbone_state(state)),
-    }
-    write_tensors(path, state, document)
+    digest = state_sha256(backbone_state(state))
+    described = description.model_copy(update={"trained_sha256": digest})
+    write_tensors(path, state, {_DESCRIPTION: described.model_dump(mode="json")})
 
 
 def read_network(path: Path) -> tuple[NetworkDescription, dict[str, torch.Tensor]]:
@@ -145,19 +145,13 @@ def read_network(path: Path) -> tuple[NetworkDescription, dict[str, torch.Tensor
 
 def read_description(path: Path) -> NetworkDescription:
     """Read what a network says of itself, without its tensors; otherwise as `read_network`."""
+    from medplus.tensorfile import DamagedFileError, read_document
+
     file = network_file(path)
-    return _described(file, _document(file))
-
-
-def trained_sha256(path: Path) -> str:
-    """Return the digest of the trained backbone's weights, without reading them.
-
-    It is what `medplus.backbones.weights.weights_sha256` gives for the loaded backbone.
-    """
-    file = network_file(path)
-    document = _document(file)
-    _described(file, document)
-    return str(document.get(_DIGEST))
+    try:
+        return _described(file, read_document(file))
+    except DamagedFileError as error:
+        raise _unreadable(error) from None
 
 
 def backbone_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -207,25 +201,12 @@ def no_network(path: Path) -> UsageError:
         return UsageError(f"there is no fine-tuned run at {path}{_moved(path)}; {_TAKES}")
     if not path.is_dir():
         return UsageError(f"{path} is no network of a fine-tuned run; {_TAKES}")
-    protocol = _protocol(path)
-    if protocol == "finetune":
-        return UsageError(f"the run {path} has lost its {NETWORK_FILE}; make it again")
-    if protocol is not None:
-        return UsageError(f"{path} is a run of {protocol}, which trains no network; {_TAKES}")
-    if path.suffix == _PARTIAL:
-        return UsageError(f"the run {path} has no {NETWORK_FILE} yet; let it train an epoch first")
     inside = sorted(file.parent for file in path.glob(f"*/{NETWORK_FILE}"))
-    example = f" (there is one in it: {inside[0]})" if inside else ""
-    return UsageError(f"{path} is no fine-tuned run{example}; {_TAKES}")
-
-
-def _document(file: Path) -> dict[str, Any]:
-    from medplus.tensorfile import DamagedFileError, read_document
-
-    try:
-        return read_document(file)
-    except DamagedFileError as error:
-        raise _unreadable(error) from None
+    where = f" (there is one in it: {inside[0]})" if inside else ""
+    return UsageError(
+        f"{path} is no fine-tuned run that has trained an epoch{where}: it has no {NETWORK_FILE}; "
+        f"{_TAKES}"
+    )
 
 
 def _described(file: Path, document: dict[str, Any]) -> NetworkDescription:
@@ -256,11 +237,3 @@ def _moved(path: Path) -> str:
     unfinished = folder.suffix == _PARTIAL
     other = folder.with_suffix("" if unfinished else f"{folder.suffix}{_PARTIAL}")
     return f" (but at {other})" if is_finetuned(str(other)) else ""
-
-
-def _protocol(folder: Path) -> str | None:
-    """Return the protocol of the finished run in a folder, if there is one."""
-    try:
-        return str(parse_json((folder / "record.json").read_bytes())["protocol"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
-import os
-import socket
 import zipfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
-from medplus.backbones.weights_folder import find_weights, is_weights_folder
+from medplus.backbones.weights_folder import (
+    find_weights,
+    is_weights_folder,
+    read_folder_weights,
+)
 from medplus.errors import BackboneError, first_line
 from medplus.progress import SAID
 from medplus.spec import NONE, PRETRAINED
@@ -26,14 +24,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOCAL_PREFIX = "local-dir:"
-"""What timm puts before the path of a model in a folder."""
 _RANDOM_INIT_SEED = 0
-_CONNECT_TIMEOUT_S = 3.0
 _AVERAGED_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "model_state_dict_ema")
 _NESTED_KEYS = (*_AVERAGED_KEYS, "state_dict", "model", "model_state_dict")
 """Where files keep a state dict; averaged weights first, as timm takes them."""
-_LOCAL_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def weights_label(weights: str) -> str:
@@ -70,6 +64,34 @@ def same_chance() -> Iterator[None]:
         yield
 
 
+def read_weights(
+    weights: str, tag: str, expected: Callable[[], Collection[str]]
+) -> dict[str, torch.Tensor] | None:
+    """Read the tensors that a file, or a folder of pretrained weights, has for a backbone.
+
+    Parameters
+    ----------
+    expected : callable
+        Returns the keys of the network's own state.
+
+    Returns
+    -------
+    dict of str to Tensor, or None
+        None for ``pretrained`` and ``none``, which are not read from there.
+
+    Raises
+    ------
+    BackboneError
+        As `read_weights_file`, `read_folder_weights` and `fitted_to`.
+    """
+    if weights in (PRETRAINED, NONE):
+        return None
+    path = Path(weights)
+    if is_weights_folder(weights):
+        return read_folder_weights(path, tag)
+    return fitted_to(read_weights_file(path), expected(), tag, path)
+
+
 def read_weights_file(path: Path) -> dict[str, torch.Tensor]:
     """Read a state dict from a ``.safetensors`` or torch file; pickled code is never run.
 
@@ -102,7 +124,7 @@ def read_weights_file(path: Path) -> dict[str, torch.Tensor]:
             f"the weights file {path} is {kind} ({type(error).__name__}): medplus reads tensors "
             "only; save it with safetensors.torch.save_file, or torch.save of a plain state_dict"
         ) from error
-    return plain_state(state, path)
+    return _plain_state(state, path)
 
 
 def _refuse_compressed(path: Path) -> None:
@@ -117,14 +139,8 @@ def _refuse_compressed(path: Path) -> None:
             )
 
 
-def plain_state(state: object, path: Path) -> dict[str, torch.Tensor]:
-    """Return the state dict that a file's content is, or has in it.
-
-    Raises
-    ------
-    BackboneError
-        If it holds none, or something else than tensors; names `path`.
-    """
+def _plain_state(state: object, path: Path) -> dict[str, torch.Tensor]:
+    """Return the state dict that a file's content is, or has in it."""
     import torch
 
     seen: set[int] = set()  # a forged file may hold a mapping that holds itself
@@ -150,13 +166,7 @@ def plain_state(state: object, path: Path) -> dict[str, torch.Tensor]:
             f"the weights file {path} holds '{forged[0]}', which is sparse, quantised, or larger "
             "than its own numbers; save a plain state_dict of dense tensors"
         )
-    # Data-parallel and compiled training leave prefixes on every key.
-    prefixes = ("module.", "_orig_mod.")
-    cleaned = {str(key): value for key, value in state.items()}
-    for prefix in prefixes:
-        if all(key.startswith(prefix) for key in cleaned):
-            cleaned = {key.removeprefix(prefix): value for key, value in cleaned.items()}
-    return cleaned
+    return {str(key): value for key, value in state.items()}
 
 
 def fitted_to(
@@ -164,6 +174,7 @@ def fitted_to(
 ) -> dict[str, torch.Tensor]:
     """Return a state without the prefix that a framework put before the names of the network's.
 
+    Data-parallel and compiled training leave ``module.`` and ``_orig_mod.``, others ``encoder.``.
     Keys without that prefix, such as those of a loss, are left out.
 
     Parameters
@@ -228,97 +239,6 @@ def state_sha256(state: Mapping[str, torch.Tensor]) -> str:
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def go_offline_if_unreachable() -> None:
-    """Use the hub's cache alone when the hub cannot be reached.
-
-    The hub's client retries an unreachable host for most of a minute; on a compute node without
-    internet one quick connection attempt decides. Behind a proxy, the client finds its own way.
-    """
-    from huggingface_hub import constants
-
-    if not constants.HF_HUB_OFFLINE and not _is_reachable(constants.ENDPOINT):
-        constants.HF_HUB_OFFLINE = True
-
-
-def check_reachable(url: str) -> None:
-    """Raise at once where a file that no cache has cannot be fetched either.
-
-    torch.hub waits for minutes for a host behind a firewall, and knows no offline mode; the hub's
-    is meant for all.
-
-    Raises
-    ------
-    OSError
-    """
-    if _asked_to_stay_offline() or not _is_reachable(url):
-        raise OSError(f"{urlsplit(url).hostname} cannot be reached")
-
-
-def _is_reachable(url: str) -> bool:
-    if getproxies():
-        return True
-    address = urlsplit(url)
-    port = address.port or (80 if address.scheme == "http" else 443)
-    try:
-        socket.create_connection((address.hostname or "", port), timeout=_CONNECT_TIMEOUT_S).close()
-    except OSError:
-        return False
-    return True
-
-
-def _asked_to_stay_offline() -> bool:
-    words = ("1", "ON", "YES", "TRUE")
-    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    return any(os.environ.get(name, "").upper() in words for name in names)
-
-
-def fetch_error(tag: str, error: BaseException) -> BackboneError:
-    """Return the error for pretrained weights that cannot be fetched, with the ways out."""
-    if tag.startswith(LOCAL_PREFIX):
-        return BackboneError(
-            f"the model in {tag.removeprefix(LOCAL_PREFIX)} cannot be used "
-            f"({type(error).__name__}: {first_line(error)[:120]}); medplus reads config.json and "
-            "tensors, as timm.models.save_for_hf(…, safe_serialization=True) writes them"
-        )
-    cache = "TORCH_HOME" if tag.startswith("alexnet.") else "HF_HOME"
-    return BackboneError(
-        f"the pretrained weights of {tag} cannot be had ({_reason(error)}); fill the cache with "
-        f"medplus backbones --fetch {tag} where there is internet ({cache} names its folder, which "
-        "can be carried over), or name a folder that --fetch … --to DIR wrote with --weights DIR "
-        "(or a file with --weights FILE), or use --weights none for a random network"
-    )
-
-
-def _reason(error: BaseException) -> str:
-    """Say why weights cannot be had: an answer of the server, a fault here, or no connection."""
-    for cause in _chain(error):
-        status = getattr(getattr(cause, "response", None), "status_code", None)
-        status = status or (getattr(cause, "code", None) if isinstance(cause, OSError) else None)
-        if status == HTTPStatus.TOO_MANY_REQUESTS:
-            return "the hub answers 429: too many requests from this address for now"
-        if isinstance(status, int) and status >= HTTPStatus.BAD_REQUEST:
-            return f"the hub answers {status}"
-        if isinstance(cause, OSError) and cause.errno in _LOCAL_FAULTS:
-            return f"{cause.filename or 'the cache'}: {cause.strerror}"
-    if not isinstance(error, OSError | ValueError):
-        return f"{type(error).__name__}: {first_line(error)[:200]}"
-    if _asked_to_stay_offline():
-        return "they are not in the local cache, and HF_HUB_OFFLINE forbids to fetch them"
-    return "they are not in the local cache, and the hub cannot be reached"
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and all that it came from."""
-    seen: set[int] = set()
-    rest: list[BaseException | None] = [error]
-    while rest:
-        cause = rest.pop(0)
-        if cause is not None and id(cause) not in seen:
-            seen.add(id(cause))
-            yield cause
-            rest += [cause.__cause__, cause.__context__]
 
 
 def misfit(tag: str, weights: str, error: Exception) -> BackboneError:

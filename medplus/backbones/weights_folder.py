@@ -1,8 +1,8 @@
 """A folder of pretrained weights to carry to machines without internet: files and a manifest.
 
-Each backbone's weights are a safetensors file with the tensors as the hub has them, so that what is
-built from it is the network that the hub's own file gives. ``manifest.json`` says by full tag which
-file is whose, with its SHA-256 and its size in bytes:
+Each backbone's weights are a safetensors file with the tensors of the whole network, at the input
+size and with the classifier that it was trained with. ``manifest.json`` says by full tag which file
+is whose, with its SHA-256 and its size in bytes:
 
 ``{"format": 1, "weights": {"resnet18.a1_in1k": {"file": "…", "sha256": "…", "bytes": 46807446}}}``
 
@@ -101,10 +101,6 @@ def read_manifest(folder: Path) -> Manifest:
         raise BackboneError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError:
         raise BackboneError(f"{path} is damaged: it is not JSON; {remedy}") from None
-    if isinstance(document, dict) and document.get("format") not in (None, FORMAT):
-        raise BackboneError(
-            f"{path} has format {document['format']}, this medplus reads {FORMAT}; {remedy}"
-        )
     try:
         return Manifest.model_validate(document)
     except ValidationError as error:
@@ -113,12 +109,12 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def find_weights(folder: Path, tag: str) -> WeightsFile:
-    """Return the entry of a backbone, whose file has the right size.
+    """Return the entry of a backbone, whose files are there.
 
     Raises
     ------
     BackboneError
-        If the folder has no weights for it, or a file is missing or cut short.
+        If the folder has no weights for it, or a file is missing.
     """
     manifest = read_manifest(folder)
     entry = manifest.weights.get(tag)
@@ -128,31 +124,20 @@ def find_weights(folder: Path, tag: str) -> WeightsFile:
         more = ", …" if len(manifest.weights) > 6 else ""
         raise BackboneError(
             f"the folder {folder} has no weights of {tag} (there: {held}{more}); "
-            f" add them on a machine with internet: {again}"
+            f"add them on a machine with internet: {again}"
         )
-    path = folder / entry.file
-    try:
-        size = path.stat().st_size
-    except OSError:
-        raise BackboneError(
-            f"{path}, which {MANIFEST} names for {tag}, is missing; carry it over, or write it "
-            f"again with: {again}"
-        ) from None
-    if size != entry.bytes:
-        raise BackboneError(
-            f"{path} has {size:,} bytes, not the {entry.bytes:,} that {MANIFEST} names; copy it "
-            f"again, or write it again with: {again}"
-        )
-    if entry.config_sha256 is not None and not entry.config_in(folder).is_file():
-        raise BackboneError(
-            f"{entry.config_in(folder)}, which {tag} is built after, is missing; carry it over, or "
-            f"write it again with: {again}"
-        )
+    config = [] if entry.config_sha256 is None else [entry.config_in(folder)]
+    for path in (folder / entry.file, *config):
+        if not path.is_file():
+            raise BackboneError(
+                f"{path}, which {MANIFEST} names for {tag}, is missing; carry it over, or write it "
+                f"again with: {again}"
+            )
     return entry
 
 
 def read_folder_weights(folder: Path, tag: str) -> dict[str, torch.Tensor]:
-    """Read and verify the weights of a backbone, as the hub has them.
+    """Read and verify the weights of a backbone.
 
     Raises
     ------
@@ -164,8 +149,8 @@ def read_folder_weights(folder: Path, tag: str) -> dict[str, torch.Tensor]:
 
     entry = find_weights(folder, tag)
     path = folder / entry.file
+    _verify(path, entry.sha256, folder, tag)
     try:
-        _verify(path, entry.sha256, folder, tag)
         state: dict[str, torch.Tensor] = load_file(path, device="cpu")
     except (SafetensorError, OSError) as error:
         raise BackboneError(f"the weights file {path} cannot be read: {error}") from None
@@ -184,15 +169,15 @@ def find_config(folder: Path, tag: str) -> Path | None:
     if entry.config_sha256 is None:
         return None
     path = entry.config_in(folder)
-    try:
-        _verify(path, entry.config_sha256, folder, tag)
-    except OSError as error:
-        raise BackboneError(f"{path} cannot be read: {error.strerror}") from None
+    _verify(path, entry.config_sha256, folder, tag)
     return path.parent
 
 
 def _verify(path: Path, sha256: str, folder: Path, tag: str) -> None:
-    found = _sha256(path)
+    try:
+        found = _sha256(path)
+    except OSError as error:
+        raise BackboneError(f"{path} cannot be read: {error.strerror}") from None
     if found != sha256:
         raise BackboneError(
             f"{path} is not the file that {MANIFEST} names for {tag}: its SHA-256 is "

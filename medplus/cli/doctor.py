@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,6 +15,7 @@ import click
 
 from medplus.cli import options
 from medplus.cli.options import Output
+from medplus.naming import counted
 
 if TYPE_CHECKING:
     from medplus.doctor.finding import Finding, Mark
@@ -26,7 +25,8 @@ _SHOWN = 3
 """Findings of one kind that are shown in full, so that all fits on a screen."""
 
 _MARGIN = " " * 15
-_PIPE_WIDTH = 1000
+_PIPE = (1000, 24)
+"""Columns and lines where there is no terminal."""
 
 
 @click.command()
@@ -76,8 +76,6 @@ def doctor(
 
 def _show(findings: Sequence[Finding], removed: Sequence[Path], count: Counter[Mark]) -> None:
     # Without rich, which may be what is broken.
-    from medplus.doctor.finding import counted
-
     for group, members in groupby(findings, lambda finding: finding.group):
         head: str = group
         chosen = [*_chosen(list(members)), ("", "", "")]
@@ -97,9 +95,10 @@ def _show(findings: Sequence[Finding], removed: Sequence[Path], count: Counter[M
 
 def _wrapped(text: str, start: str) -> list[str]:
     """Return lines that fit the terminal; a path or a word of a command stays in one piece."""
+    width = shutil.get_terminal_size(_PIPE).columns
     rest = _MARGIN + "  " * start.endswith("→ ")
     return textwrap.wrap(
-        text, _width(), initial_indent=start, subsequent_indent=rest, break_on_hyphens=False,
+        text, width, initial_indent=start, subsequent_indent=rest, break_on_hyphens=False,
         break_long_words=False,
     )  # fmt: skip
 
@@ -116,9 +115,3 @@ def _chosen(findings: Sequence[Finding]) -> Iterator[tuple[str, str, str]]:
         elif seen[finding.mark] == _SHOWN + 1:
             more = total[finding.mark] - _SHOWN
             yield finding.mark, f"and {more} more of these (--json lists all)", finding.remedy
-
-
-def _width() -> int:
-    if sys.stdout.isatty() or "COLUMNS" in os.environ:
-        return shutil.get_terminal_size().columns
-    return _PIPE_WIDTH

@@ -12,7 +12,7 @@ from medplus.cli import options
 from medplus.cli.options import Output
 
 if TYPE_CHECKING:
-    from medplus.datasets.download import Download, OfficialFile
+    from medplus.datasets.download import OfficialFile
 
 
 @click.command()
@@ -76,8 +76,12 @@ def download(
     wanted = [size for size in options.expand_sizes(sizes) if size is not None]
     files = official_files(names, wanted, data_root, base_url)
     if as_list:
-        output.result({"files": [_row(file) for file in files]}, lambda: _show_list(files))
-        return 0
+        lines = [f"{file.md5}  {file.path.name}  {_size(file)}  {file.url}" for file in files]
+        lines.append(
+            "Put them into one folder, name it with --data-root, and check them there with "
+            "medplus download … --verify."
+        )
+        return _told(output, [_row(file) for file in files], lines)
     if verify:
         return _verify(output, files)
     return _download(output, files, data_root, **settings)
@@ -98,90 +102,60 @@ def _download(
     from medplus.transfer import Patience
 
     patience = Patience(stall_s=stall, attempts=attempts)
-    sized = {file.path: file for file in ask_sizes(missing_files(files), patience)}
-    files = [sized.get(file.path, file) for file in files]
+    missing = {file.path: file for file in ask_sizes(missing_files(files), patience)}
+    files = [missing.get(file.path, file) for file in files]
     if dry_run:
-        output.result(
-            {
-                "files": [
-                    _row(file, "present" if file.path.exists() else "missing") for file in files
-                ]
-            },
-            lambda: _show_plan(files),
-        )
-        return 0
-    missing = missing_files(files)
-    check_room(missing, data_root)
+        rows = [_row(f, "missing" if f.path in missing else "present") for f in files]
+        lines = [f"{f.path}: {_size(f) if f.path in missing else 'present'}" for f in files]
+        left = sum(file.bytes_left for file in missing.values())
+        lines.append(f"{left / 1e6:,.1f} MB are to be fetched at most")
+        return _told(output, rows, lines)
+    check_room([*missing.values()], data_root)
     console = output.console
     progress = silent if console is None else bytes_on_console(console)
     done = fetch_all(files, workers=workers, patience=patience, progress=progress)
-    rows = [{**_row(one.file, one.outcome or "failed"), "error": one.error} for one in done]
-    output.result({"files": rows}, lambda: _show_done(done))
-    failed = [one for one in done if one.outcome is None]
-    if not failed:
-        return 0
-    click.echo(
-        f"Error: {len(failed)} of {len(done)} files are missing: {failed[0].error}", err=True
-    )
-    return 1
+    rows = [{**_row(file, file.outcome or "failed"), "error": file.error} for file in done]
+    lines = [f"{file.path}: {file.outcome or 'failed'}" for file in done]
+    errors = [file.error for file in done if file.outcome is None]
+    fault = f"{len(errors)} of {len(done)} files are missing: {errors[0]}" if errors else ""
+    return _told(output, rows, lines, fault)
 
 
 def _verify(output: Output, files: Sequence[OfficialFile]) -> int:
-    states = [(file, file.state()) for file in files]
+    states = {file: file.state() for file in files}
     said = {"official": "official", "missing": "missing", "other": "not the official file"}
-
-    def show() -> None:
-        for file, state in states:
-            click.echo(f"{file.path}: {said[state]}")
-
-    output.result({"files": [_row(file, state) for file, state in states]}, show)
-    wrong = [file for file, state in states if state != "official"]
-    if not wrong:
-        return 0
-    click.echo(
-        f"Error: {len(wrong)} of {len(files)} files are missing or not the official ones, first "
-        f"{wrong[0].path}; delete what is wrong and run medplus download again",
-        err=True,
+    wrong = [file.path for file, state in states.items() if state != "official"]
+    rows = [_row(file, state) for file, state in states.items()]
+    lines = [f"{file.path}: {said[state]}" for file, state in states.items()]
+    fault = wrong and (
+        f"{len(wrong)} of {len(files)} files are missing or not the official ones, first "
+        f"{wrong[0]}; delete what is wrong and run medplus download again"
     )
-    return 1
+    return _told(output, rows, lines, fault or "")
+
+
+def _told(output: Output, rows: list[dict[str, Any]], lines: Sequence[str], fault: str = "") -> int:
+    """Print what is known of the files, and return the exit code."""
+    output.result({"files": rows}, lambda: click.echo("\n".join(lines)))
+    if fault:
+        click.echo(f"Error: {fault}", err=True)
+    return 1 if fault else 0
 
 
 def _row(file: OfficialFile, status: str = "") -> dict[str, Any]:
-    row: dict[str, Any] = {
+    row = {
         "dataset": file.dataset,
         "size": file.size,
         "path": str(file.path),
-        "url": file.remote.url,
-        "md5": file.remote.digest,
+        "url": file.url,
+        "md5": file.md5,
         "most_bytes": file.most_bytes,
+        "bytes": file.n_bytes,
+        "status": status or None,
     }
-    if file.n_bytes is not None:
-        row["bytes"] = file.n_bytes
-    return {**row, "status": status} if status else row
-
-
-def _show_list(files: Sequence[OfficialFile]) -> None:
-    for file in files:
-        click.echo(f"{file.remote.digest}  {file.path.name}  {_size(file)}  {file.remote.url}")
-    click.echo(
-        "Put them into one folder, name it with --data-root, and check them there with "
-        "medplus download … --verify."
-    )
-
-
-def _show_plan(files: Sequence[OfficialFile]) -> None:
-    for file in files:
-        click.echo(f"{file.path}: {'present' if file.path.exists() else _size(file)}")
-    left = sum(file.bytes_left for file in files if not file.path.exists())
-    click.echo(f"{left / 1e6:,.1f} MB are to be fetched at most")
-
-
-def _show_done(done: Sequence[Download]) -> None:
-    for one in done:
-        click.echo(f"{one.file.path}: {one.outcome or 'failed'}")
+    return {key: value for key, value in row.items() if value is not None}
 
 
 def _size(file: OfficialFile) -> str:
-    if file.n_bytes is not None:
-        return f"{file.n_bytes / 1e6:,.1f} MB"
-    return f"≤ {file.most_bytes / 1e6:,.1f} MB"
+    bound = "≤ " if file.n_bytes is None else ""
+    return f"{bound}{(file.n_bytes or file.most_bytes) / 1e6:,.1f} MB"

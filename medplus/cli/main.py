@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import sys
-from typing import Any
+from functools import partial
 
 import click
 
@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     args = [_at_home(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     debug = "--debug" in args
-    fail = _Failure("--json" in args)
+    fail = partial(_fail, "--json" in args)
     _never_fail_to_print()
     share_busy_machine()
     try:
@@ -98,10 +98,14 @@ def main(arguments: list[str] | None = None) -> None:
         # Without its standalone mode, click returns the code of `--help` or `Exit`.
         returned = medplus(args, prog_name="medplus", standalone_mode=False)
         code = returned if isinstance(returned, int) else 0
-    except click.UsageError as error:
-        code = fail.usage(error)
+    except click.exceptions.NoArgsIsHelpError as error:  # its text is the help
+        click.echo(error.format_message(), err=True)
+        code = error.exit_code
     except click.ClickException as error:
-        code = fail(error.format_message(), error.exit_code, type(error).__name__)
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "medplus"
+        hint = f"{command} --help explains its options." if error.exit_code == 2 else ""
+        code = fail(error.format_message(), error.exit_code, type(error).__name__, hint)
     except (KeyboardInterrupt, click.Abort):
         text = "finished work is kept; the same command goes on"
         code = fail(text, 130, "Interrupted", word="Interrupted")
@@ -149,30 +153,15 @@ def _check_utf8(args: list[str]) -> None:
             raise UsageError(f"{text!a} is not valid UTF-8; rename the file or folder") from None
 
 
-class _Failure:
-    """Tells of a failure: one message on stderr, and with ``--json`` one document on stdout."""
+def _fail(
+    as_json: bool, message: str, code: int, kind: str, hint: str = "", word: str = "Error"
+) -> int:
+    """Tell of a failure, on stderr and with ``--json`` as a document on stdout; return the code."""
+    click.echo(printable(f"{word}: {message}"), err=True)
+    if hint:
+        click.echo(hint, err=True)
+    if as_json:
+        import json
 
-    def __init__(self, as_json: bool) -> None:
-        self._as_json = as_json
-
-    def __call__(
-        self, message: str, code: int, kind: str, hint: str = "", word: str = "Error"
-    ) -> int:
-        click.echo(printable(f"{word}: {message}"), err=True)
-        if hint:
-            click.echo(hint, err=True)
-        if self._as_json:
-            import json
-
-            document: dict[str, Any] = {"error": {"type": kind, "message": message}}
-            click.echo(json.dumps(document))
-        return code
-
-    def usage(self, error: click.UsageError) -> int:
-        """Tell what was wrong in the command's own usage, and which help explains it."""
-        command = error.ctx.command_path if error.ctx else "medplus"
-        if type(error).__name__ == "NoArgsIsHelpError":  # click 8.2 and later; its text is the help
-            click.echo(error.format_message(), err=True)
-            return error.exit_code
-        hint = f"{command} --help explains its options."
-        return self(error.format_message(), error.exit_code, type(error).__name__, hint)
+        click.echo(json.dumps({"error": {"type": kind, "message": message}}))
+    return code

@@ -69,12 +69,15 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
         box=box.SIMPLE_HEAD, header_style="bold", show_edge=False, pad_edge=False,
         collapse_padding=True,
     )  # fmt: skip
-    for i, width in zip(kept, _widths(columns, rows, kept, console.width), strict=True):
+    needed = _needed(columns, rows)
+    fits = _width(needed, kept) <= console.width  # else everything is folded
+    for i in kept:
         table.add_column(
             columns[i].name,
             justify="right" if columns[i].right else "left",
             overflow="fold",  # an identifier on two lines is worth more than half of one
-            width=width,
+            no_wrap=fits and columns[i].least is None,
+            min_width=needed[i] if fits else None,
         )
     for row in rows:
         table.add_row(*(row[i] for i in kept))
@@ -104,50 +107,30 @@ def fit_columns(
     """
     same: list[int] = []
     kept = list(range(len(columns)))
-
-    def too_wide() -> bool:
-        return _spare(columns, rows, kept, width) < 0
-
+    needed = _needed(columns, rows)
     for i in range(len(columns)):
-        if too_wide() and len(rows) > 1 and len({row[i] for row in rows}) == 1:
+        agrees = len(rows) > 1 and len({row[i] for row in rows}) == 1
+        if agrees and _width(needed, kept) > width:
             same.append(i)
             kept.remove(i)
     for i in sorted(kept, key=lambda i: columns[i].rank):
-        if too_wide() and columns[i].rank:
+        if columns[i].rank and _width(needed, kept) > width:
             kept.remove(i)
     return same, kept
 
 
-def _widths(
-    columns: Sequence[Column], rows: Sequence[Sequence[str]], kept: Sequence[int], width: int
-) -> list[int | None]:
-    """Share the width out: what is left over goes to the columns that would be folded."""
-    spare = _spare(columns, rows, kept, width)
-    if spare < 0:
-        return [None] * len(kept)  # a very narrow terminal: everything is folded
-    widths: list[int | None] = []
-    for i in kept:
-        needed, whole = _needed(columns, rows, i), _whole(columns, rows, i)
-        more = min(spare, whole - needed)
-        spare -= more
-        widths.append(needed + more)
+def _needed(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Return how wide every column must be, in characters."""
+    widths = []
+    for i, column in enumerate(columns):
+        name = cell_len(column.name)
+        whole = max([name, *(cell_len(row[i]) for row in rows)])
+        widths.append(whole if column.least is None else min(whole, max(name, column.least)))
     return widths
 
 
-def _spare(
-    columns: Sequence[Column], rows: Sequence[Sequence[str]], kept: Sequence[int], width: int
-) -> int:
-    gaps = _GAP * (len(kept) - 1)
-    return width - gaps - sum(_needed(columns, rows, i) for i in kept)
-
-
-def _whole(columns: Sequence[Column], rows: Sequence[Sequence[str]], i: int) -> int:
-    return max(cell_len(text) for text in (columns[i].name, *(row[i] for row in rows)))
-
-
-def _needed(columns: Sequence[Column], rows: Sequence[Sequence[str]], i: int) -> int:
-    whole, least = _whole(columns, rows, i), columns[i].least
-    return whole if least is None else min(whole, max(cell_len(columns[i].name), least))
+def _width(needed: Sequence[int], kept: Sequence[int]) -> int:
+    return sum(needed[i] for i in kept) + _GAP * (len(kept) - 1)
 
 
 def print_extractions(extractions: Sequence[Extraction]) -> None:

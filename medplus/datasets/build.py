@@ -18,9 +18,9 @@ from medplus.datasets.card import Card, copies
 from medplus.datasets.decode import Glance, Look, Reading
 from medplus.datasets.files import Sample, is_dicom
 from medplus.datasets.intensity import ImageFaultError
-from medplus.datasets.wording import count, quoted, some
 from medplus.datasets.workers import in_workers, worker_count
 from medplus.errors import DatasetError, UsageError
+from medplus.naming import counted, quoted, some
 from medplus.progress import Advance
 from medplus.vocabulary import SPLITS, Split
 
@@ -35,7 +35,7 @@ Seen = TypeVar("Seen")
 class Row:
     """An image, and where its pixels go: the file of an array, and the byte at which they begin."""
 
-    path: str
+    path: Path
     array: Path
     offset: int
 
@@ -63,17 +63,16 @@ def fill_arrays(
     n_dicom = sum(map(is_dicom, paths))
     if n_dicom:
         dicom.check_installed(root, n_dicom)
-    glances = _look_at_all(root, paths, partial(_glance, root), paths, lambda n: None)
+    glances = _look_at_all(root, decode.glance, {path: root / path for path in paths})
     grey = _are_grey(root, glances, reading, card)
     train = [sample.path for sample in samples if sample.split == "train"]
     settled = _settle_range(root, train, reading)
-    rows: list[Row] = []
+    rows: dict[str, Row] = {}
     for split in SPLITS:
         members = [i for i, sample in enumerate(samples) if sample.split == split]
-        rows += _lay_out(folder, split, [paths[i] for i in members], reading.size, grey)
+        rows |= _lay_out(root, folder, split, [paths[i] for i in members], reading.size, grey)
         np.save(folder / f"{split}_labels.npy", labels[members])
-    read = partial(_read, root, settled, grey)
-    looks = _look_at_all(root, [row.path for row in rows], read, rows, advance)
+    looks = _look_at_all(root, partial(_read, settled, grey), rows, advance)
     if settled.ends is not None:
         card.images += "; values from {:g} to {:g} become 0 to 255".format(*settled.ends)
     _warn_of_contrast(list(looks.values()), settled, card)
@@ -88,7 +87,7 @@ def _settle_range(root: Path, train: Sequence[str], reading: Reading) -> Reading
     if reading.value_range != "auto":
         return reading
     some_images = train[:: max(1, len(train) // _MOST_FOR_RANGE)]
-    found = _look_at_all(root, some_images, partial(_quantiles, root), some_images, lambda n: None)
+    found = _look_at_all(root, decode.quantiles, {path: root / path for path in some_images})
     values = np.concatenate(list(found.values()))
     if not values.size:
         raise UsageError(
@@ -115,32 +114,34 @@ def _warn_of_contrast(looks: Sequence[Look], reading: Reading, card: Card) -> No
     blank = sum(look.blank for look in looks)
     if blank:
         card.warn(
-            f"{blank:,} of {count(len(looks), 'image')} "
+            f"{blank:,} of {counted(len(looks), 'image')} "
             f"{'is' if blank == 1 else 'are'} of one value only, without any contrast"
         )
 
 
-def _lay_out(folder: Path, split: Split, paths: list[str], size: int, grey: bool) -> list[Row]:
+def _lay_out(
+    root: Path, folder: Path, split: Split, paths: list[str], size: int, grey: bool
+) -> dict[str, Row]:
     """Write a split's names, and an array for its images; return where each is to go."""
     (folder / f"{split}_names.json").write_text(json.dumps(paths), encoding="utf-8")
-    path = folder / f"{split}_images.npy"
+    file = folder / f"{split}_images.npy"
     shape = (len(paths), size, size) if grey else (len(paths), size, size, 3)
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    return [Row(name, path, array.offset + i * array[0].nbytes) for i, name in enumerate(paths)]
+    array = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+    offsets = range(array.offset, array.offset + array.nbytes, array[0].nbytes)
+    return {p: Row(root / p, file, offset) for p, offset in zip(paths, offsets, strict=True)}
 
 
 def _look_at_all(
     root: Path,
-    paths: Sequence[str],
     look: Callable[[Item], Seen],
-    items: Sequence[Item],
-    advance: Advance,
+    items: Mapping[str, Item],
+    advance: Advance = lambda n: None,
 ) -> dict[str, Seen]:
     """Return by path what was seen of every image, or refuse those that cannot be used."""
     seen: dict[str, Seen] = {}
     faults: dict[str, str] = {}
-    results = in_workers(partial(_attempt, look), items, worker_count(len(items)))
-    for path, result in zip(paths, results, strict=True):
+    results = in_workers(partial(_attempt, look), [*items.values()], worker_count(len(items)))
+    for path, result in zip(items, results, strict=True):
         if isinstance(result, ImageFaultError):
             faults[path] = str(result)
         else:
@@ -150,7 +151,7 @@ def _look_at_all(
         first, *more = sorted(faults)
         others = f"; the others: {some(more)}" if more else ""
         raise DatasetError(
-            f"{root}: {count(len(faults), 'image')} cannot be used: {quoted(first)}: "
+            f"{root}: {counted(len(faults), 'image')} cannot be used: {quoted(first)}: "
             f"{faults[first]}{others}; mend or remove them"
         )
     return seen
@@ -165,17 +166,9 @@ def _attempt(look: Callable[[Item], Seen], item: Item) -> Seen | ImageFaultError
         return ImageFaultError("it does not fit into memory")
 
 
-def _glance(root: Path, path: str) -> Glance:
-    return decode.glance(root / path)
-
-
-def _quantiles(root: Path, path: str) -> npt.NDArray[np.float64]:
-    return decode.quantiles(root / path)
-
-
-def _read(root: Path, reading: Reading, grey: bool, row: Row) -> Look:
+def _read(reading: Reading, grey: bool, row: Row) -> Look:
     """Decode an image into its row, and return what was seen of it."""
-    pixels, look = decode.read(root / row.path, reading, grey)
+    pixels, look = decode.read(row.path, reading, grey)
     with row.array.open("r+b") as file:
         file.seek(row.offset)
         file.write(np.ascontiguousarray(pixels).data)
@@ -206,7 +199,7 @@ def _are_grey(root: Path, glances: Mapping[str, Glance], reading: Reading, card:
     if len(set(dicom.values())) > 1:
         colour = sorted(path for path, is_colour in dicom.items() if is_colour)
         raise DatasetError(
-            f"{root}: {len(colour)} of {count(len(dicom), 'DICOM file')} {some(colour)} have "
+            f"{root}: {len(colour)} of {counted(len(dicom), 'DICOM file')} {some(colour)} have "
             "colour, the others are grey; say channels: grey or rgb in dataset.yaml, or take apart "
             "what does not belong together"
         )

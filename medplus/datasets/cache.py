@@ -1,9 +1,8 @@
 """The memory-mapped cache: what a dataset's files hold is inflated or decoded once, ever.
 
 A cache is a folder of `.npy` files, others beside them, and `meta.json`: a sealed document that
-holds the digest of every file, and each array's shape, dtype and place, so that opening a dataset
-parses no headers. It lies in `.medplus-cache/` beside the data; where that cannot be written, in
-the user's cache folder (`$MEDPLUS_CACHE`, else `~/.cache/medplus`).
+holds the digest and the size of every file. It lies in `.medplus-cache/` beside the data; where
+that cannot be written, in the user's cache folder (`$MEDPLUS_CACHE`, else `~/.cache/medplus`).
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import errno
 import hashlib
 import json
 import logging
-import mmap
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -34,7 +32,7 @@ log = logging.getLogger(__name__)
 ARRAYS: tuple[str, ...] = tuple(f"{s}_{kind}" for s in SPLITS for kind in ("images", "labels"))
 FOLDER = ".medplus-cache"
 META = "meta.json"
-_SCHEMA = 5
+_SCHEMA = 6
 _LOCK_TIMEOUT_S = 3600
 
 Facts = dict[str, Any]
@@ -94,13 +92,9 @@ class Cache:
 
         Also where others have filled it and we cannot write.
         """
-        folder = self.beside
-        found = _open(folder, check)
-        if found is None:
-            folder = self.elsewhere
-            found = _open(folder, check)
+        found = _open(self.beside, check) or _open(self.elsewhere, check)
         if found is not None:
-            lock.remove_stale(_lock_file(folder))
+            lock.remove_stale(_lock_file(found.folder))
         return found
 
     def fill(self, check: Check, write: Callable[[Path], Facts]) -> Cached:
@@ -138,12 +132,10 @@ class Cache:
     def _writable(self) -> Path:
         """Return the folder that can be written, after making the one around it."""
         beside, elsewhere = self.beside, self.elsewhere
-        try:
+        with suppress(OSError):
             beside.parent.mkdir(exist_ok=True)
             if os.access(beside.parent, os.W_OK):
                 return beside
-        except OSError:
-            pass
         try:
             elsewhere.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -206,7 +198,9 @@ def _open(folder: Path, check: Check) -> Cached | None:
         meta = _read_meta(folder)
         if not check(meta["facts"]):
             return None
-        arrays = {name: _map(folder, f"{name}.npy", meta["files"]) for name in ARRAYS}
+        arrays = {
+            name: _map(folder / f"{name}.npy", meta["files"][f"{name}.npy"]) for name in ARRAYS
+        }
         return Cached(folder, arrays, meta["facts"])
     except MedplusError:
         raise
@@ -230,34 +224,23 @@ def _describe(folder: Path, facts: Facts) -> dict[str, Any]:
     files: dict[str, dict[str, Any]] = {}
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        files[path.name] = {"xxh3": _hash(path)}
+        files[path.name] = {"xxh3": _hash(path), "nbytes": path.stat().st_size}
         if path.suffix == ".npy":
             array = np.load(path, mmap_mode="r", allow_pickle=False)
             order = "C" if array.flags.c_contiguous else "F"
-            files[path.name] |= {
-                "shape": list(array.shape),
-                "dtype": array.dtype.str,
-                "order": order,
-                "offset": path.stat().st_size - array.nbytes,
-            }
             digest.update(f"{path.stem}:{array.shape}:{array.dtype.str}:{order}".encode())
             digest.update(array.ravel("K").view(np.uint8).data)
     return {"schema": _SCHEMA, "files": files, "facts": {**facts, "digest": digest.hexdigest()}}
 
 
-def _map(folder: Path, name: str, files: Mapping[str, Any]) -> np.ndarray:
+def _map(path: Path, known: Mapping[str, Any]) -> np.ndarray:
     """Map an array; labels are checked, but to hash the pixels would take as long as reading."""
-    known = files[name]
-    with (folder / name).open("rb", buffering=0) as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    array: np.ndarray = np.ndarray(
-        tuple(known["shape"]), known["dtype"], mapped, known["offset"], order=known["order"]
-    )
-    if known["offset"] + array.nbytes != len(mapped):
-        raise ValueError(f"{name} is cut off, or longer than it was")
-    if name.endswith("_labels.npy") and xxhash.xxh3_64_hexdigest(mapped) != known["xxh3"]:
-        raise ValueError(f"{name} is damaged")
-    return array
+    if path.stat().st_size != known["nbytes"]:
+        raise ValueError(f"{path} is cut off, or longer than it was")
+    if path.stem.endswith("_labels") and not _is_whole(path, known):
+        raise ValueError(f"{path} is damaged")
+    # As a plain array: slices of a memmap are memmaps, which take their time to be made.
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 def _is_whole(path: Path, known: Mapping[str, Any]) -> bool:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from medplus.datasets.wording import count, quoted, some
 from medplus.jsonfile import digest_of
+from medplus.naming import counted, quoted, several, some
 from medplus.progress import SAID
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split, Task
 
@@ -106,7 +106,7 @@ class Card:
         present = [sum(n) > 0 for n in zip(*self._per_class(), strict=True)]
         missing = [name for name, there in zip(self.classes, present, strict=True) if not there]
         if missing:
-            self.warn(f"no image is of {count(len(missing), 'class')} {some(missing)}")
+            self.warn(f"no image is of {several(missing, 'class')}")
         for split in SPLITS:
             numbers = zip(self.classes, self.counts[split]["classes"], present, strict=True)
             absent = [name for name, n, there in numbers if there and not n]
@@ -182,50 +182,48 @@ def copies(
     clusters = [rows for rows in members.values() if len(rows) > 1]
     warnings = []
     for one, other in (("train", "test"), ("train", "val"), ("val", "test")):
-        leaked = [
-            i for rows in clusters if any(splits[j] == one for j in rows)
-            for i in rows if splits[i] == other
-        ]  # fmt: skip
+        shared = [rows for rows in clusters if one in {splits[i] for i in rows}]
+        leaked = sorted(names[i] for rows in shared for i in rows if splits[i] == other)
         if leaked:
             warnings.append(
-                f"{count(len(leaked), 'image')} of {other} {_have(leaked)} the same content as one "
-                f"of {one} {some(sorted(names[i] for i in leaked))}; scores will be too good"
+                f"{counted(len(leaked), 'image')} of {other} {_have(leaked)} the same content as "
+                f"one of {one} {some(leaked)}; scores will be too good"
             )
-    torn = [rows for rows in clusters if len({_label(labels[i]) for i in rows}) > 1]
+    torn = [rows for rows in clusters if len({str(labels[i]) for i in rows}) > 1]
     if torn:
-        images = [i for rows in torn for i in rows]
+        images = [names[i] for rows in torn for i in rows]
         warnings.append(
-            f"{count(len(images), 'image')} of the same content {_have(images)} different labels "
-            f"{some(names[i] for rows in torn for i in rows)}; at most one can be right"
+            f"{counted(len(images), 'image')} of the same content {_have(images)} different labels "
+            f"{some(images)}; at most one can be right"
         )
-    within = Counter(split for rows in clusters for split in {splits[i] for i in rows}
-                     for _ in range(sum(splits[i] == split for i in rows) - 1))  # fmt: skip
-    if within:
-        told = ", ".join(f"{n:,} in {split}" for split, n in sorted(within.items(), key=str))
-        pairs = ([i for i in rows if splits[i] == split] for rows in clusters for split in within)
-        first = [" = ".join(names[i] for i in rows[:2]) for rows in pairs if len(rows) > 1]
-        warnings.append(f"images that repeat another of their split: {told} {some(first)}")
+    within: dict[str, list[list[int]]] = defaultdict(list)
+    for rows in clusters:
+        for split in {splits[i] for i in rows}:
+            within[str(split)].append([i for i in rows if splits[i] == split])
+    repeats = {split: [rows for rows in parts if len(rows) > 1] for split, parts in within.items()}
+    told = [f"{sum(map(len, parts)) - len(parts):,} in {split}"
+            for split, parts in sorted(repeats.items()) if parts]  # fmt: skip
+    if told:
+        pairs = [rows for parts in repeats.values() for rows in parts]
+        first = some(" = ".join(names[i] for i in rows[:2]) for rows in sorted(pairs))
+        warnings.append(f"images that repeat another of their split: {', '.join(told)} {first}")
     return warnings
 
 
-def _have(rows: Sequence[int]) -> str:
-    return "has" if len(rows) == 1 else "have"
-
-
-def _label(value: Any) -> Any:
-    return tuple(np.asarray(value).ravel().tolist())
+def _have(images: Sequence[str]) -> str:
+    return "has" if len(images) == 1 else "have"
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(quoted(name) for name in names[:_MOST_NAMED])
     more = len(names) - _MOST_NAMED
+    shown = ", ".join(map(quoted, names[:_MOST_NAMED]))
     return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _plain(name: str) -> str:
     """Return what names have in common that only look different: case, accents' form, zeros."""
     name = unicodedata.normalize("NFKC", name).casefold().strip()
-    name = "".join(" " if c in "_-" else c for c in name)
+    name = name.translate({ord("_"): " ", ord("-"): " "})
     return str(int(name)) if name.isascii() and name.isdigit() else name
 
 

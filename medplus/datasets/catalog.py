@@ -13,19 +13,9 @@ from medplus.errors import UsageError, nearest
 from medplus.vocabulary import MULTI_LABEL, SIZES, SPLITS, Split, Task
 
 FLAGS: tuple[str, ...] = (
-    "bloodmnist",
-    "breastmnist",
-    "chestmnist",
-    "dermamnist",
-    "octmnist",
-    "organamnist",
-    "organcmnist",
-    "organsmnist",
-    "pathmnist",
-    "pneumoniamnist",
-    "retinamnist",
-    "tissuemnist",
-)
+    "bloodmnist", "breastmnist", "chestmnist", "dermamnist", "octmnist", "organamnist",
+    "organcmnist", "organsmnist", "pathmnist", "pneumoniamnist", "retinamnist", "tissuemnist",
+)  # fmt: skip
 """The paper's datasets, in the paper's order."""
 
 CITATION = (
@@ -93,7 +83,15 @@ class DatasetInfo:
         return len(self.classes) if self.task == MULTI_LABEL else 1
 
     def filename(self, size: int) -> str:
-        """Return the official file name: ``breastmnist.npz`` at 28, else ``breastmnist_64.npz``."""
+        """Return the official file name: ``breastmnist.npz`` at 28, else ``breastmnist_64.npz``.
+
+        Raises
+        ------
+        UsageError
+            If MedMNIST+ has no such size.
+        """
+        if size not in SIZES:
+            raise UsageError(f"{self.flag} has no size {size}; MedMNIST+ has 28, 64, 128 and 224")
         return f"{self.flag}.npz" if size == 28 else f"{self.flag}_{size}.npz"
 
 
@@ -147,3 +145,9 @@ def info(flag: str) -> DatasetInfo:
         url={size: raw[f"url{suffix[size]}"] for size in SIZES},
         flaws=_KNOWN_FLAWS.get(flag, ""),
     )
+
+
+@cache
+def official_names() -> dict[str, tuple[str, int]]:
+    """Return the names of all official files, with their dataset and size."""
+    return {info(flag).filename(size): (flag, size) for flag in FLAGS for size in SIZES}

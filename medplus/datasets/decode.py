@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,8 +24,7 @@ from PIL import (
 from medplus.datasets import dicom
 from medplus.datasets.description import Channels, Policy
 from medplus.datasets.files import is_dicom
-from medplus.datasets.intensity import ImageFaultError, scale_to_bytes
-from medplus.errors import first_line
+from medplus.datasets.intensity import ImageFaultError, faults, scale_to_bytes
 
 RULES = 2
 """Version of the rules below: what changes a pixel raises it, and images are read anew."""
@@ -33,9 +32,9 @@ RULES = 2
 FORMATS = ("BMP", "DIB", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")
 _GREY = ("1", "L", "LA", "La", "I", "F")
 _WHITE_IS_ZERO = 0
-_PHOTOMETRIC_TAG = 262
+_PHOTOMETRIC = 262
 _SIGNED = 2
-_SAMPLE_FORMAT_TAG = 339
+_SAMPLE_FORMAT = 339
 _QUANTILES = 101
 
 ValueRange = tuple[float, float] | Literal["auto"] | None
@@ -172,26 +171,21 @@ def fit(image: Image.Image, size: int, policy: Policy) -> Image.Image:
 @contextmanager
 def _open(path: Path) -> Iterator[Image.Image]:
     """Open an image; as a stream, since Pillow maps files and then turns some TIFFs wrongly."""
-    try:
+    with faults():
         file = path.open("rb")
-    except OSError as error:
-        raise ImageFaultError(first_line(error)) from None
     with file:
-        try:
-            with warnings.catch_warnings():
-                # Twice the limit is an error to Pillow, and beyond it a mere warning.
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                warnings.filterwarnings("ignore", category=UserWarning)
+        with faults():
+            # Twice the limit is an error to Pillow, and beyond it a mere warning.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            try:
                 image = Image.open(file, formats=FORMATS)
                 # Of a camera's MPO, the first picture is the photograph.
                 frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-            limit = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
-            raise ImageFaultError(f"it has more than {limit:.0f} million pixels") from None
-        except UnidentifiedImageError:
-            raise ImageFaultError(_why_unidentified(path)) from None
-        except Exception as error:  # decoders fail in many ways on damaged files
-            raise ImageFaultError(first_line(error)) from None
+            except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+                limit = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+                raise ImageFaultError(f"it has more than {limit:.0f} million pixels") from None
+            except UnidentifiedImageError:
+                raise ImageFaultError(_why_unidentified(path)) from None
         with image:
             if frames > 1:
                 raise ImageFaultError(f"it holds {frames} images (animated or multi-page)")
@@ -200,21 +194,17 @@ def _open(path: Path) -> Iterator[Image.Image]:
 
 def _why_unidentified(path: Path) -> str:
     """Return what is wrong with a file that Pillow does not open: some TIFFs are only unusual."""
-    try:
-        with path.open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("error")  # which is how Pillow tells of tags cut short
-            tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
-            file.seek(tags.next)
-            tags.load(file)
-            if tags.next:
-                return "it holds several images (multi-page)"
-            bits = tags[TiffImagePlugin.BITSPERSAMPLE]
-            return (
-                f"its pixels of {' + '.join(map(str, bits))} bits cannot be read; save it as grey "
-                "or RGB with 8 or 16 bits"
-            )
-    except Exception:  # no TIFF, or a damaged one
-        return "it is no image of a format that medplus reads, or damaged"
+    with suppress(Exception), path.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("error")  # which is how Pillow tells of tags cut short
+        tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+        file.seek(tags.next)
+        tags.load(file)
+        if tags.next:
+            return "it holds several images (multi-page)"
+        bits = " + ".join(map(str, tags[TiffImagePlugin.BITSPERSAMPLE]))
+        remedy = "save it as grey or RGB with 8 or 16 bits"
+        return f"its pixels of {bits} bits cannot be read; {remedy}"
+    return "it is no image of a format that medplus reads, or damaged"
 
 
 def _has_colour(image: Image.Image) -> bool:
@@ -232,8 +222,7 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _is_int8(image: Image.Image) -> bool:
-    signed = getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT_TAG) == (_SIGNED,)
-    return signed and image.mode == "L"
+    return image.mode == "L" and _tag(image, _SAMPLE_FORMAT) == (_SIGNED,)
 
 
 def _has_deep_colour(image: Image.Image) -> bool:
@@ -243,40 +232,34 @@ def _has_deep_colour(image: Image.Image) -> bool:
 
 def _upright(path: Path, ends: tuple[float, float] | None) -> tuple[Image.Image, Span]:
     """Return a file's image in 8 bits, grey or RGB, turned as its EXIF says; and its span."""
-    with _open(path) as image:
+    with _open(path) as image, faults():
         if ends is not None and _has_deep_colour(image):
             raise ImageFaultError(
                 "it has 16 bits of colour or of alpha, to which value_range cannot be applied; "
                 "save it as grey without alpha, or leave value_range out"
             )
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                if _is_deep(image):
-                    values = _deep_values(image)
-                    inverted = _is_inverted(image)
-                    return _from_deep(values, ends, inverted, _is_int8(image))
-                image.load()
-                return _without_alpha(ImageOps.exif_transpose(image)), None
-        except ImageFaultError:
-            raise
-        except Exception as error:  # decoders fail in many ways on damaged files
-            raise ImageFaultError(first_line(error)) from None
+        if _is_deep(image):
+            # Loading the pixels closes the file, and with it the tags.
+            inverted, signed = _tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO, _is_int8(image)
+            return _from_deep(_deep_values(image), ends, inverted, signed)
+        image.load()
+        return _without_alpha(ImageOps.exif_transpose(image)), None
 
 
-def _is_inverted(image: Image.Image) -> bool:
-    return bool(getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO)
+def _tag(image: Image.Image, number: int) -> Any:
+    """Return what a TIFF says, or None for other files."""
+    return getattr(image, "tag_v2", {}).get(number)
 
 
 def _deep_values(image: Image.Image) -> npt.NDArray[Any]:
     """Return the values of an image of more than 8 bits, or of signed ones, turned upright."""
-    tags = getattr(image, "tag_v2", {})
-    is_int8, unsigned = _is_int8(image), tags.get(_SAMPLE_FORMAT_TAG, (1,)) == (1,)
+    is_int8 = _is_int8(image)
+    is_unsigned = hasattr(image, "tag_v2") and _tag(image, _SAMPLE_FORMAT) in (None, (1,))
     image.load()
     values = np.asarray(ImageOps.exif_transpose(image))
     if is_int8:
         return values.view(np.int8)
-    if tags and unsigned and values.dtype == np.int32:
+    if is_unsigned and values.dtype == np.int32:
         return values.view(np.uint32)  # which Pillow has no mode for
     return values
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from medplus.datasets.intensity import ImageFaultError, scale_to_bytes
-from medplus.errors import DatasetError, first_line
+from medplus.datasets.intensity import ImageFaultError, faults, scale_to_bytes
+from medplus.errors import DatasetError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -21,7 +18,6 @@ _GREY = ("MONOCHROME1", "MONOCHROME2")
 _INVERTED = "MONOCHROME1"
 _MOST_PIXELS = 1 << 27
 _OF_FRAME = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
-_LONGEST_REASON = 300
 
 
 def check_installed(root: Path, n_files: int) -> None:
@@ -51,14 +47,10 @@ def glance(path: Path) -> tuple[bool, tuple[int, int]]:
     header = _read(path, stop_before_pixels=True)
     if "Rows" not in header or "Columns" not in header:
         raise ImageFaultError("it is a DICOM file without an image")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # values are parsed when they are asked for
-            frames = int(header.get("NumberOfFrames") or 1)
-            shape = (int(header.Rows), int(header.Columns))
-            kind = str(header.get("PhotometricInterpretation", "MONOCHROME2"))
-    except Exception as error:
-        raise ImageFaultError(f"its header is damaged ({first_line(error)})") from None
+    with faults("its header is damaged ({})"):  # values are parsed when they are asked for
+        frames = int(header.get("NumberOfFrames") or 1)
+        shape = (int(header.Rows), int(header.Columns))
+        kind = str(header.get("PhotometricInterpretation", "MONOCHROME2"))
     if frames > 1:
         raise ImageFaultError(f"it holds {frames} frames")
     if shape[0] * shape[1] > _MOST_PIXELS:
@@ -86,16 +78,16 @@ def read(path: Path, ends: tuple[float, float] | None) -> npt.NDArray[np.uint8]:
     ImageFaultError
         If the pixels cannot be decoded; says so too where a package for them is missing.
     """
-    from pydicom.pixels import apply_color_lut
+    from pydicom.pixels import apply_color_lut, pixel_array
 
     dataset = _flat(_read(path))
     kind = dataset.get("PhotometricInterpretation", "MONOCHROME2")
-    with _faults():
+    with faults():
         if kind in _GREY:
             values, padding = _grey(dataset)
             grey = _windowed(values, padding, dataset, ends)
             return 255 - grey if kind == _INVERTED else grey
-        values = _pixels(dataset)  # YBR becomes RGB
+        values = pixel_array(dataset)  # YBR becomes RGB
         if kind == "PALETTE COLOR":
             values = apply_color_lut(values, dataset)
             return scale_to_bytes(values, 0, np.iinfo(values.dtype).max)
@@ -110,28 +102,16 @@ def grey_values(path: Path) -> npt.NDArray[Any]:
     ImageFaultError
     """
     dataset = _flat(_read(path))
-    with _faults():
+    with faults():
         if dataset.get("PhotometricInterpretation", "MONOCHROME2") not in _GREY:
             return np.empty(0)
         values, padding = _grey(dataset)
         return values[~padding]
 
 
-@contextmanager
-def _faults() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of private tags and odd values: pixels are what counts
-        try:
-            yield
-        except ImageFaultError:
-            raise
-        except Exception as error:  # its decoders fail in many ways, and list them on many lines
-            raise ImageFaultError(" ".join(str(error).split())[:_LONGEST_REASON]) from None
-
-
 def _flat(dataset: Dataset) -> Dataset:
     """Put what an enhanced file says of its one frame where plain files say it."""
-    with _faults():
+    with faults():
         for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
             for group in list(dataset.get(groups) or ())[:1]:
                 for name in _OF_FRAME:
@@ -141,18 +121,11 @@ def _flat(dataset: Dataset) -> Dataset:
     return dataset
 
 
-def _pixels(dataset: Dataset) -> npt.NDArray[Any]:
-    from pydicom.pixels import pixel_array
-
-    values: npt.NDArray[Any] = pixel_array(dataset)
-    return values
-
-
 def _grey(dataset: Dataset) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
     """Return values through the modality transform, and which of them are mere padding."""
-    from pydicom.pixels import apply_modality_lut
+    from pydicom.pixels import apply_modality_lut, pixel_array
 
-    stored = _pixels(dataset)
+    stored: npt.NDArray[Any] = pixel_array(dataset)
     padding = np.zeros(stored.shape, bool)
     value, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
     if isinstance(value, int):
@@ -166,18 +139,11 @@ def _read(path: Path, **options: Any) -> Dataset:
     from pydicom.filereader import read_file_meta_info
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            syntax = read_file_meta_info(path).get("TransferSyntaxUID")
-            if syntax == DeflatedExplicitVRLittleEndian:  # pydicom would inflate without limit
-                raise ImageFaultError("it is deflated as a whole; save it with plain data elements")
-            return dcmread(path, **options)
-    except ImageFaultError:
-        raise
-    except Exception as error:
-        reason = first_line(error).removesuffix(" Use force=True to force reading.")
-        raise ImageFaultError(f"it is no DICOM file that can be read ({reason})") from None
+    with faults("it is no DICOM file that can be read ({})"):
+        syntax = read_file_meta_info(path).get("TransferSyntaxUID")
+        if syntax == DeflatedExplicitVRLittleEndian:  # pydicom would inflate without limit
+            raise ImageFaultError("it is deflated as a whole; save it with plain data elements")
+        return dcmread(path, **options)
 
 
 def _windowed(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -18,18 +17,17 @@ import httpx
 from medplus._version import __version__
 from medplus.datasets import catalog
 from medplus.errors import DownloadError, MedplusError, UsageError
+from medplus.naming import counted
 from medplus.progress import Progress, silent
-from medplus.transfer import PART, PATIENT, Outcome, Patience, RemoteFile, fetch, remote_size
-from medplus.vocabulary import SIZES
+from medplus.transfer import PATIENT, Outcome, Patience, RemoteFile, fetch, remote_size
 
 State = Literal["official", "missing", "other"]
-WORKERS = 3
 _HEADROOM = 64 * 2**20
 """Bytes that stay free on the disk."""
 
 
 @dataclass(frozen=True)
-class OfficialFile:
+class OfficialFile(RemoteFile):
     """An official file of MedMNIST+ and its place under a data root.
 
     Attributes
@@ -37,31 +35,27 @@ class OfficialFile:
     dataset : str
     size : int
         In pixels.
-    remote : RemoteFile
     most_bytes : int
         What its arrays take uncompressed; the file is not noticeably larger.
     n_bytes : int or None
         Its size, where a server has told it.
+    outcome : {"present", "downloaded", "resumed"} or None
+        What became of it; None if nobody has asked for it, or it could not be had.
+    error : str
+        Why it could not be had.
     """
 
     dataset: str
     size: int
-    remote: RemoteFile
     most_bytes: int
     n_bytes: int | None = None
-
-    @property
-    def path(self) -> Path:
-        """Where the file is to lie."""
-        return self.remote.path
+    outcome: Outcome | None = None
+    error: str = ""
 
     @property
     def bytes_left(self) -> int:
         """How much is still to come, at most."""
-        part = self.path.with_name(self.path.name + PART)
-        with suppress(OSError):
-            return max((self.n_bytes or self.most_bytes) - part.stat().st_size, 0)
-        return self.n_bytes or self.most_bytes
+        return max((self.n_bytes or self.most_bytes) - self.n_arrived, 0)
 
     def state(self) -> State:
         """Tell whether the file is there, and the official one; reads all of it.
@@ -72,29 +66,11 @@ class OfficialFile:
             If it cannot be read.
         """
         try:
-            return "official" if self.remote.is_right(self.path) else "other"
+            return "official" if self.is_right(self.path) else "other"
         except FileNotFoundError:
             return "missing"
         except OSError as error:
             raise DownloadError(f"{self.path} cannot be read: {error.strerror}") from None
-
-
-@dataclass(frozen=True)
-class Download:
-    """What became of a file.
-
-    Attributes
-    ----------
-    file : OfficialFile
-    outcome : {"present", "downloaded", "resumed"} or None
-        None if it could not be had.
-    error : str
-        Why not.
-    """
-
-    file: OfficialFile
-    outcome: Outcome | None
-    error: str = ""
 
 
 def official_files(
@@ -126,15 +102,10 @@ def official_files(
     found = []
     for name, size in product(dict.fromkeys(datasets), dict.fromkeys(sizes)):
         info = catalog.info(name)
-        if size not in SIZES:
-            raise UsageError(f"{name} has no size {size}; MedMNIST+ has 28, 64, 128 and 224")
         file = info.filename(size)
         url = info.url[size] if base_url is None else f"{base_url.rstrip('/')}/{quote(file)}"
-        remote = RemoteFile(url, Path(data_root) / file, info.md5[size])
-        n_images = sum(info.n_samples.values())
-        found.append(
-            OfficialFile(name, size, remote, n_images * (size**2 * info.channels + info.n_labels))
-        )
+        most = sum(info.n_samples.values()) * (size**2 * info.channels + info.n_labels)
+        found.append(OfficialFile(url, Path(data_root) / file, info.md5[size], name, size, most))
     return found
 
 
@@ -145,9 +116,8 @@ def missing_files(files: Sequence[OfficialFile]) -> list[OfficialFile]:
 
 def ask_sizes(files: Sequence[OfficialFile], patience: Patience = PATIENT) -> list[OfficialFile]:
     """Return the files with their sizes, as far as the server tells them."""
-    with new_client(patience) as client, ThreadPoolExecutor(max_workers=8) as pool:
-        sizes = pool.map(lambda file: remote_size(client, file.remote), files)
-        return [replace(file, n_bytes=size) for file, size in zip(files, sizes, strict=True)]
+    with _client(patience) as client, ThreadPoolExecutor(max_workers=8) as pool:
+        return list(pool.map(lambda file: replace(file, n_bytes=remote_size(client, file)), files))
 
 
 def check_room(files: Sequence[OfficialFile], data_root: Path) -> None:
@@ -174,10 +144,10 @@ def check_room(files: Sequence[OfficialFile], data_root: Path) -> None:
 def download(
     files: Sequence[OfficialFile],
     *,
-    workers: int = WORKERS,
+    workers: int = 3,
     patience: Patience = PATIENT,
     progress: Progress = silent,
-) -> list[Download]:
+) -> list[OfficialFile]:
     """Fetch files, several at once; those that are there are left as they are.
 
     A file that cannot be had does not keep the others. Processes that fetch the same file wait for
@@ -193,46 +163,36 @@ def download(
 
     Returns
     -------
-    list of Download
-        In the order of `files`.
+    list of OfficialFile
+        In the order of `files`, with what became of each.
     """
     total = sum(file.n_bytes or file.most_bytes for file in missing_files(files))
-    description = f"{len(files)} file{'' if len(files) == 1 else 's'}"
-    stop = Event()
-    with new_client(patience) as client, progress(description, total, "B") as advance:
-        told = _one_at_a_time(advance)
+    stop, lock = Event(), Lock()
+    with _client(patience) as client, progress(counted(len(files), "file"), total, "B") as advance:
 
-        def one(file: OfficialFile) -> Download:
+        def tell(n: int) -> None:
+            with lock:
+                advance(n)
+
+        def one(file: OfficialFile) -> OfficialFile:
             try:
-                return Download(file, fetch(client, file.remote, patience, told, stop))
+                return replace(file, outcome=fetch(client, file, patience, tell, stop))
             except MedplusError as error:
-                return Download(file, None, str(error))
+                return replace(file, error=str(error))
 
         with ThreadPoolExecutor(max_workers=workers) as pool:
-            futures = [pool.submit(one, file) for file in files]
             try:
-                return [future.result() for future in futures]
+                return list(pool.map(one, files))
             except BaseException:
                 stop.set()
-                for future in futures:
-                    future.cancel()
+                pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
 
-def new_client(patience: Patience) -> httpx.Client:
+def _client(patience: Patience) -> httpx.Client:
     """Return a client that follows redirects and honours the proxy variables."""
     return httpx.Client(
         follow_redirects=True,
         timeout=httpx.Timeout(patience.stall_s, pool=None),
         headers={"user-agent": f"medplus/{__version__}"},
     )
-
-
-def _one_at_a_time(advance: Callable[[int], None]) -> Callable[[int], None]:
-    lock = Lock()
-
-    def told(n: int) -> None:
-        with lock:
-            advance(n)
-
-    return told

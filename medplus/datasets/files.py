@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from medplus.datasets.card import Card
-from medplus.datasets.wording import count, quoted, some
 from medplus.errors import DatasetError, UsageError
+from medplus.naming import counted, quoted, several, some
 from medplus.vocabulary import Split
 
 DICOM = ".dcm"
@@ -136,53 +136,50 @@ def find_files(root: Path) -> Found:
             links.append(path)
         elif suffix not in EXTENSIONS and not _begins_as_dicom(entry.path):
             others[suffix or "without ending"] += suffix not in _BESIDE_IMAGES
-        elif not path.isascii() and not _is_unicode(path):
-            odd.append(path)
+        elif path.encode(errors="ignore").decode() != path:
+            odd.append(path)  # bytes that are no UTF-8, as Python smuggles them through
         elif entry.is_file():
             stat = entry.stat()
             stamps = (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
             files.append(File(path, stat.st_size, stamps))
-    _refuse(root, links, odd)
-    warnings = _left_out(root, others, foreign, has_images=bool(files))
-    masks = _masks({file.path for file in files}, set(folders))
-    if masks:
-        warnings.append(
-            f"{count(len(masks), 'mask')} of images {some(sorted(masks))} are left out; rename "
-            "them if they are images"
+    if links:
+        raise DatasetError(
+            f"{root}: {several(sorted(links), 'link')} to folders, to nothing or out of the "
+            "dataset's folder; put the files themselves there"
         )
+    if odd:
+        raise DatasetError(f"{root}: {several(sorted(odd), 'name')} not valid Unicode; rename")
+    if not files:
+        raise _without_images(root, others)
+    masks = _masks({file.path for file in files}, folders)
     kept = [file for file in files if file.path not in masks]
+    warnings = _left_out(others, foreign, sorted(masks))
     return Found(sorted(kept, key=lambda file: file.path), sorted(folders), warnings)
 
 
-def _refuse(root: Path, links: list[str], odd: list[str]) -> None:
-    if links:
-        raise DatasetError(
-            f"{root}: {count(len(links), 'link')} {some(sorted(links))} to folders, to nothing or "
-            "out of the dataset's folder; put the files themselves there"
-        )
-    if odd:
-        raise DatasetError(
-            f"{root}: {count(len(odd), 'name')} {some(sorted(odd))} not valid Unicode; rename"
-        )
+def _listed(others: Counter[str]) -> str:
+    return ", ".join(f"{suffix} {n}" for suffix, n in others.most_common(5) if n)
 
 
-def _left_out(
-    root: Path, others: Counter[str], foreign: Counter[str], *, has_images: bool
-) -> list[str]:
-    """Return warnings of what is no image, or refuse a folder without images."""
-    left_out = ", ".join(f"{suffix} {n}" for suffix, n in others.most_common(5) if n)
-    if not has_images:
-        there = f" (other files: {left_out})" if left_out else ""
-        remedy = f"medplus reads {', '.join(EXTENSIONS)}"
-        if others[".npz"]:
-            remedy = "name the npz file in it"
-        raise DatasetError(f"the folder {root} holds no images{there}; {remedy}")
+def _without_images(root: Path, others: Counter[str]) -> DatasetError:
+    there = f" (other files: {_listed(others)})" if _listed(others) else ""
+    remedy = f"medplus reads {', '.join(EXTENSIONS)}"
+    if others[".npz"]:
+        remedy = "name the npz file in it"
+    return DatasetError(f"the folder {root} holds no images{there}; {remedy}")
+
+
+def _left_out(others: Counter[str], foreign: Counter[str], masks: list[str]) -> list[str]:
+    """Return warnings of what lies there and is not read."""
     warnings = []
-    if left_out:
-        warnings.append(f"files that are no images are left out ({left_out})")
+    if _listed(others):
+        warnings.append(f"files that are no images are left out ({_listed(others)})")
     if foreign:
-        told = (f"{quoted(name)} ({count(n, 'folder')})" for name, n in sorted(foreign.items()))
-        warnings.append(f"what other programs left there is left out: {', '.join(told)}")
+        each = (f"{quoted(name)} ({counted(n, 'folder')})" for name, n in sorted(foreign.items()))
+        warnings.append(f"what other programs left there is left out: {', '.join(each)}")
+    if masks:
+        told = f"{counted(len(masks), 'mask')} of images {some(masks)} are left out"
+        warnings.append(f"{told}; rename them if they are images")
     return warnings
 
 
@@ -219,29 +216,19 @@ def _begins_as_dicom(path: str) -> bool:
         return False
 
 
-def _masks(paths: set[str], folders: set[str]) -> set[str]:
+def _masks(paths: set[str], folders: list[str]) -> set[str]:
     """Return the images that are masks of others: ``x_mask.png`` by ``x.png``, masks by images."""
-    suspects = {path for path in paths if _MASK_WORD.search(path)}
-    if not suspects:
-        return set()
-    stems = {path.rpartition(".")[0] for path in paths}
-    by_parent: dict[str, set[str]] = {}
-    for folder in folders:
-        place = PurePosixPath(folder)
-        by_parent.setdefault(str(place.parent), set()).add(place.name.casefold())
-    of_masks = {
-        folder
-        for folder in folders
-        if PurePosixPath(folder).name.casefold() in _MASK_FOLDERS
-        and by_parent[str(PurePosixPath(folder).parent)] & _IMAGE_FOLDERS
-    }
+    suspects = [PurePosixPath(path) for path in paths if _MASK_WORD.search(path)]
+    stems = {path.rpartition(".")[0] for path in paths} if suspects else set()
+    places = [PurePosixPath(folder) for folder in folders if suspects]
+    imaged = {place.parent for place in places if place.name.casefold() in _IMAGE_FOLDERS}
+    of_masks = {p for p in places if p.name.casefold() in _MASK_FOLDERS and p.parent in imaged}
     found = set()
-    for path in suspects:
-        place = PurePosixPath(path)
+    for place in suspects:
         match = _MASK_NAME.search(place.stem)
         twin = match and str(place.with_name(place.stem[: match.start()]))
-        if twin in stems or any(str(parent) in of_masks for parent in place.parents):
-            found.add(path)
+        if twin in stems or not of_masks.isdisjoint(place.parents):
+            found.add(str(place))
     return found
 
 
@@ -250,14 +237,6 @@ def _stays_inside(entry: os.DirEntry[str], root: Path) -> bool:
         return entry.is_file() and Path(entry.path).resolve().is_relative_to(root)
     except (OSError, RuntimeError):  # a loop of links
         return False
-
-
-def _is_unicode(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # bytes that are no UTF-8, as Python smuggles them through
-        return False
-    return True
 
 
 def from_places(root: Path, found: Found, card: Card) -> list[Sample]:
@@ -272,59 +251,51 @@ def from_places(root: Path, found: Found, card: Card) -> list[Sample]:
     loose = [path for path, p in parts.items() if len(p) == 1]
     if loose:
         raise UsageError(
-            f"{root}: {count(len(loose), 'image')} {some(loose)} in the folder itself; put each "
-            "into a folder of its class, or name classes in a table labels.csv (path, label)"
+            f"{root}: {several(loose, 'image')} in the folder itself; put each into a folder of "
+            "its class, or name classes in a table labels.csv (path, label)"
         )
-    depth = _depth_of_splits(root, {p[:2] for p in parts.values() if len(p) > 2}, parts)
+    depth = _depth_of_splits(root, list(parts.values()))
     level = 1 if depth == 0 else 0
-    if depth == 0:
-        loose = [path for path, p in parts.items() if len(p) == 2]
-        if loose:
-            raise UsageError(
-                f"{root}: {count(len(loose), 'image')} {some(loose)} in a split's folder but in no "
-                "class's; use split/class/image"
-            )
+    loose = [path for path, p in parts.items() if len(p) == level + 1]
+    if loose:
+        raise UsageError(
+            f"{root}: {several(loose, 'image')} in a split's folder but in no class's; use "
+            "split/class/image"
+        )
     samples = [
         Sample(path, None if depth is None else split_of(p[depth]), (p[level],))
         for path, p in parts.items()
     ]
     card.task_from = "the classes are the names of folders"
-    classes = {sample.labels[0] for sample in samples}
     places = (PurePosixPath(folder).parts for folder in found.folders)
     at_level = {p[level] for p in places if len(p) == level + 1}
-    empty = sorted(at_level - classes)
+    empty = sorted(at_level - {sample.labels[0] for sample in samples})
     if empty:
-        card.warn(f"no image that medplus reads lies in {count(len(empty), 'folder')} "
-                  f"{some(empty)}: no class is made of it")  # fmt: skip
+        told = several(empty, "folder")
+        card.warn(f"no image that medplus reads lies in {told}: no class is made of it")
     return samples
 
 
-def _depth_of_splits(
-    root: Path, pairs: set[tuple[str, ...]], parts: dict[str, tuple[str, ...]]
-) -> int | None:
+def _depth_of_splits(root: Path, parts: list[tuple[str, ...]]) -> int | None:
     """Return at which level of the folders the splits stand: 0, 1, or None where they do not."""
-    tops = {p[0] for p in parts.values()}
-    splits = {top for top in tops if split_of(top)}
-    if splits and splits != tops:
+    tops, below = {p[0] for p in parts}, {p[1] for p in parts if len(p) > 2}
+    splits = sorted(top for top in tops if split_of(top))
+    if splits and len(splits) < len(tops):
         raise UsageError(
-            f"{root}: folders of splits {some(sorted(splits))} lie beside others "
-            f"{some(sorted(tops - splits))}; use split/class/image throughout, or class/image"
+            f"{root}: folders of splits {some(splits)} lie beside others "
+            f"{some(sorted(tops - set(splits)))}; use split/class/image throughout, or class/image"
         )
     if splits:
         return 0
-    folds = sorted(top for top in tops if _FOLDS.fullmatch(top))
-    if folds and folds == sorted(tops):
+    if all(map(_FOLDS.fullmatch, tops)):
         raise UsageError(
-            f"{root}: the folders {some(folds)} look like folds, not classes; name the classes in "
-            "a table labels.csv (path, split, label), or put the images into class/image"
+            f"{root}: the folders {some(sorted(tops))} look like folds, not classes; name the "
+            "classes in a table labels.csv (path, split, label), or put the images into class/image"
         )
-    below = {pair[1] for pair in pairs}
-    splits = {name for name in below if split_of(name)}
-    if not splits:
-        return None
-    if splits != below or any(len(p) < 3 for p in parts.values()):
+    splits = sorted(name for name in below if split_of(name))
+    if splits and (len(splits) < len(below) or any(len(p) < 3 for p in parts)):
         raise UsageError(
-            f"{root}: below the classes, folders of splits {some(sorted(splits))} lie beside other "
-            "images or folders; use class/split/image throughout, or split/class/image"
+            f"{root}: below the classes, folders of splits {some(splits)} lie beside other images "
+            "or folders; use class/split/image throughout, or split/class/image"
         )
-    return 1
+    return 1 if splits else None

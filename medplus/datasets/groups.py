@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from medplus.datasets.card import Card
+from medplus.datasets.columns import Table
 from medplus.datasets.description import DESCRIPTION_FILE, Description
 from medplus.datasets.files import Sample, is_dicom
-from medplus.datasets.wording import count, some
-from medplus.errors import UsageError, nearest
+from medplus.errors import UsageError
+from medplus.naming import counted, several, some
 from medplus.spec import NO_GROUPS, PATTERN
 from medplus.vocabulary import Split
 
@@ -64,11 +65,7 @@ def with_group_column(description: Description, root: Path, asked: str | None) -
 
 
 def find_groups(
-    root: Path,
-    table: Path | None,
-    paths: Sequence[str],
-    columns: Mapping[str, list[str]],
-    description: Description,
+    root: Path, table: Table | None, paths: Sequence[str], description: Description
 ) -> Groups:
     """Return the groups that are asked for, or else those that a column looks like patients.
 
@@ -79,25 +76,18 @@ def find_groups(
     """
     asked = description.group_column
     nothing = Groups(None, [None] * len(paths))
+    columns = {} if table is None else table.columns
     if asked == NO_GROUPS:
         return nothing
     if asked is not None and asked.startswith(PATTERN):
         return Groups(asked, list(_matches(root, paths, asked.removeprefix(PATTERN))))
-    if asked is not None and asked in columns:
-        gaps = [row for row, value in enumerate(columns[asked], start=2) if not value]
-        if gaps:
-            lines = ", ".join(map(str, gaps[:3]))
-            raise UsageError(f"{table}: {count(len(gaps), 'row')} without {asked} (rows {lines}); "
-                             "fill in every row, or drop it")  # fmt: skip
-        return Groups(asked, list(columns[asked]))
+    if table is not None and asked is not None and (asked in columns or asked != PATIENT_ID):
+        return Groups(asked, list(table.full(asked)))
     if asked not in (None, PATIENT_ID):
-        if table is None:
-            raise UsageError(
-                f"{root} has no table whose group_column could be meant; put a labels.csv there, "
-                f"or name one as 'table' in {DESCRIPTION_FILE}"
-            )
-        near = nearest(str(asked), columns)
-        raise UsageError(f"{table} has no column '{asked}' (it has {some(columns)}){near}")
+        raise UsageError(
+            f"{root} has no table whose group_column could be meant; put a labels.csv there, "
+            f"or name one as 'table' in {DESCRIPTION_FILE}"
+        )
     found = {name: len(set(filter(None, values))) for name, values in columns.items()
              if _PATIENT.fullmatch(name)}  # fmt: skip
     repeating = [name for name, n in found.items() if 1 < n < sum(map(bool, columns[name]))]
@@ -122,8 +112,8 @@ def _matches(root: Path, paths: Sequence[str], pattern: str) -> list[str]:
     missed = [path for path, match in zip(paths, found, strict=True) if match is None]
     if missed:
         raise UsageError(
-            f"--group-pattern {pattern} finds nothing in {count(len(missed), 'path')} of {root} "
-            f"{some(missed)}; it has to match every one"
+            f"--group-pattern {pattern} finds nothing in {several(missed, 'path')} of {root}; it "
+            "has to match every one"
         )
     return [match[1 if match.re.groups else 0] or "" for match in found if match]
 
@@ -142,13 +132,13 @@ def check_groups(
     where: dict[str | None, set[Split | None]] = defaultdict(set)
     for sample in samples:
         where[sample.group].add(sample.split)
-    card.groups = f"{count(len(where), 'group')} by '{groups.column}'"
+    card.groups = f"{counted(len(where), 'group')} by '{groups.column}'"
     if groups.guessed:
         card.groups += " (it looks like patients; --group-column none takes images one by one)"
     torn = sorted(str(group) for group, splits in where.items() if len(splits) > 1)
     if not torn:
         return
-    told = f"{count(len(torn), 'group')} of {len(where):,} in the column '{groups.column}' "
+    told = f"{counted(len(torn), 'group')} of {len(where):,} in the column '{groups.column}' "
     told += some(torn)
     if not description.allow_shared_groups:
         raise UsageError(

@@ -155,13 +155,13 @@ def read_content(folder: ImageFolder) -> Content:
         )
     else:
         samples = from_places(root, found, card)
-        groups = find_groups(root, None, [sample.path for sample in samples], {}, said)
+        groups = find_groups(root, None, [sample.path for sample in samples], said)
         samples = [replace(s, group=g) for s, g in zip(samples, groups.values, strict=True)]
     labels = encode(root, samples, names, said)
     card.task = labels.task
-    settled, split_file = splitfile.settle(
+    settled, split_file = splitfile.Splitting(
         root, folder.elsewhere, samples, labels, said, groups, card
-    )
+    ).settle()
     splits = [sample.split for sample in settled]
     of_split = {
         split: labels.values[[i for i, name in enumerate(splits) if name == split]]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -9,9 +12,31 @@ import numpy.typing as npt
 
 from medplus.errors import DatasetError
 
+_LONGEST_REASON = 300
+
 
 class ImageFaultError(DatasetError):
     """An image that cannot be used; the message is the reason, without the file's name."""
+
+
+@contextmanager
+def faults(told: str = "{}") -> Iterator[None]:
+    """Turn all that a decoder does wrong into an `ImageFaultError`; what it warns of is not heard.
+
+    Parameters
+    ----------
+    told : str
+        The message, with braces for the reason, which decoders may list on many lines.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except ImageFaultError:
+            raise
+        except Exception as error:  # decoders fail in many ways on damaged files
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ImageFaultError(told.format(reason[:_LONGEST_REASON])) from None
 
 
 def scale_to_bytes(values: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.uint8]:

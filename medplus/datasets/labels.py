@@ -14,8 +14,8 @@ import numpy.typing as npt
 from medplus.datasets.card import task_of
 from medplus.datasets.description import Description
 from medplus.datasets.files import Sample
-from medplus.datasets.wording import count, some
 from medplus.errors import UsageError, nearest
+from medplus.naming import counted, several, some
 from medplus.vocabulary import MULTI_LABEL, Task
 
 
@@ -59,13 +59,13 @@ def encode(
     unknown = sorted(set(words) - set(classes))
     if unknown:
         raise UsageError(
-            f"{root}: {count(len(unknown), 'class')} {some(unknown)} not among the classes of "
-            f"dataset.yaml{nearest(unknown[0], classes)}"
+            f"{root}: {several(unknown, 'class')} not among the classes of dataset.yaml"
+            f"{nearest(unknown[0], classes)}"
         )
     if len(set(words)) < 2:
         raise UsageError(
-            f"{root}: all {count(len(words), 'image')} are of the class '{words[0]}'; a classifier "
-            "needs at least two classes"
+            f"{root}: all {counted(len(words), 'image')} are of the class '{words[0]}'; a "
+            "classifier needs at least two classes"
         )
     task: Task = description.task or task_of(classes)
     if task == "ordinal-regression" and not (description.classes or _all_numbers(words)):
@@ -91,14 +91,12 @@ def _encode_flags(
     classes = description.classes or names
     if len(classes) != len(names):
         raise UsageError(
-            f"{root}: dataset.yaml names {count(len(classes), 'class')}, but the table has "
+            f"{root}: dataset.yaml names {counted(len(classes), 'class')}, but the table has "
             f"{len(names)} label columns {some(names)}"
         )
-    if set(classes) == set(names) and classes != names:
-        order = [names.index(name) for name in classes]
-    else:
-        order = list(range(len(names)))  # other names for the same columns
-    values = np.array([sample.labels for sample in samples], dtype=np.uint8)[:, order]
+    values = np.array([sample.labels for sample in samples], dtype=np.uint8)
+    if set(classes) == set(names):  # else they are other names for the same columns
+        values = values[:, [names.index(name) for name in classes]]
     return Labels(MULTI_LABEL, tuple(classes), values)
 
 
@@ -129,7 +127,7 @@ def check_class_sizes(root: Path, labels: Labels, parts: int) -> None:
     small = [labels.classes[index] for index, n in sorted(counts.items()) if n < parts]
     if small:
         raise UsageError(
-            f"{root}: {count(len(small), 'class')} {some(small)} with fewer than {parts} images "
+            f"{root}: {several(small, 'class')} with fewer than {parts} images "
             f"cannot be split {parts} ways; add images, remove the classes, or give the splits "
             "(folders train, val and test, or a column split)"
         )

@@ -8,6 +8,7 @@ then copied in blocks.
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,10 +39,7 @@ class Header:
     @property
     def nbytes(self) -> int:
         """Size of the data in bytes."""
-        size = self.dtype.itemsize
-        for extent in self.shape:
-            size *= extent
-        return size
+        return math.prod(self.shape, start=self.dtype.itemsize)
 
 
 @contextmanager
@@ -49,12 +47,8 @@ def open_npz(path: Path) -> Iterator[zipfile.ZipFile]:
     """Open an npz file, turning every kind of damage into one `DatasetError`."""
     try:
         archive = zipfile.ZipFile(path)
-    except FileNotFoundError:
-        raise DatasetError(f"{path} does not exist") from None
-    except PermissionError:
-        raise DatasetError(f"{path} cannot be read: permission denied") from None
-    except IsADirectoryError:
-        raise DatasetError(f"{path} is a folder; name the npz file in it") from None
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from None
     except Exception:  # zipfile and zlib report damage in as many ways as a zip has fields
         raise DatasetError(
             f"{path} is not a readable npz file: it is truncated, corrupt or no zip archive; "
@@ -85,16 +79,9 @@ def read_headers(archive: zipfile.ZipFile, path: Path) -> dict[str, Header]:
     if twice:  # readers differ in which one they take
         raise DatasetError(f"{path} holds {', '.join(twice)} twice; fetch or build the file again")
     headers = {name: _read_header(archive, path, name) for name in ARRAYS}
-    for split in SPLITS:
-        _check_pair(path, headers[f"{split}_images"], headers[f"{split}_labels"])
-    images = [headers[f"{split}_images"] for split in SPLITS]
-    labels = [headers[f"{split}_labels"] for split in SPLITS]
-    if len({h.shape[1:] for h in images}) > 1:
-        shapes = ", ".join(f"{h.name} {h.shape}" for h in images)
-        raise DatasetError(f"{path}: the splits' images differ in shape ({shapes})")
-    if len({h.shape[1:] or (1,) for h in labels}) > 1:
-        shapes = ", ".join(f"{h.name} {h.shape}" for h in labels)
-        raise DatasetError(f"{path}: the splits' labels differ in width ({shapes})")
+    images, labels = ([headers[f"{s}_{kind}"] for s in SPLITS] for kind in ("images", "labels"))
+    for fault in _faults(images, labels):
+        raise DatasetError(f"{path}: {fault}")
     return headers
 
 
@@ -122,33 +109,32 @@ def _read_header(archive: zipfile.ZipFile, path: Path, name: str) -> Header:
     return header
 
 
-def _check_pair(path: Path, images: Header, labels: Header) -> None:
-    if images.dtype != np.uint8:
-        raise DatasetError(f"{path}: {images.name} is {images.dtype}, but must be uint8 (0 to 255)")
-    grey_or_rgb = len(images.shape) == 3 or (len(images.shape) == 4 and images.shape[3] in (1, 3))
-    if not grey_or_rgb:
-        raise DatasetError(
-            f"{path}: {images.name} has shape {images.shape}, "
-            "but must be (n, size, size) or (n, size, size, 3)"
-        )
-    if images.shape[1] != images.shape[2] or images.shape[1] == 0:
-        raise DatasetError(
-            f"{path}: {images.name} are {images.shape[1]} × {images.shape[2]} px, "
-            "but must be square"
-        )
-    if labels.dtype.kind not in "iub":
-        raise DatasetError(f"{path}: {labels.name} is {labels.dtype}, but must be integer")
-    if len(labels.shape) not in (1, 2) or labels.shape[1:] == (0,):
-        raise DatasetError(
-            f"{path}: {labels.name} has shape {labels.shape}, but must be (n,), (n, 1) or (n, L)"
-        )
-    if images.shape[0] != labels.shape[0]:
-        raise DatasetError(
-            f"{path}: {labels.name} has {labels.shape[0]} rows, {images.name} {images.shape[0]}; "
-            "fetch or build the file again"
-        )
-    if images.shape[0] == 0:
-        raise DatasetError(f"{path}: {images.name} is empty; every split needs images")
+def _faults(images: list[Header], labels: list[Header]) -> Iterator[str]:
+    """Yield what is wrong with the arrays of three splits; the first may explain the others."""
+    for pixels, flags in zip(images, labels, strict=True):
+        if pixels.dtype != np.uint8:
+            yield f"{pixels.name} is {pixels.dtype}, but must be uint8 (0 to 255)"
+        if len(pixels.shape) not in (3, 4) or pixels.shape[3:] not in ((), (1,), (3,)):
+            must = "must be (n, size, size) or (n, size, size, 3)"
+            yield f"{pixels.name} has shape {pixels.shape}, but {must}"
+        rows, height, width = pixels.shape[:3]
+        if height != width or height == 0:
+            yield f"{pixels.name} are {height} × {width} px, but must be square"
+        if flags.dtype.kind not in "iub":
+            yield f"{flags.name} is {flags.dtype}, but must be integer"
+        if len(flags.shape) not in (1, 2) or flags.shape[1:] == (0,):
+            yield f"{flags.name} has shape {flags.shape}, but must be (n,), (n, 1) or (n, L)"
+        if rows != flags.shape[0]:
+            told = f"{flags.name} has {flags.shape[0]} rows, {pixels.name} {rows}"
+            yield f"{told}; fetch or build the file again"
+        if rows == 0:
+            yield f"{pixels.name} is empty; every split needs images"
+    if len({h.shape[1:] for h in images}) > 1:
+        told = ", ".join(f"{h.name} {h.shape}" for h in images)
+        yield f"the splits' images differ in shape ({told})"
+    if len({h.shape[1:] or (1,) for h in labels}) > 1:
+        told = ", ".join(f"{h.name} {h.shape}" for h in labels)
+        yield f"the splits' labels differ in width ({told})"
 
 
 def read_blocks(archive: zipfile.ZipFile, path: Path, header: Header) -> Iterator[bytes]:

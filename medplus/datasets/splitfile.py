@@ -10,8 +10,6 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from medplus import atomic
 from medplus.datasets.card import Card
 from medplus.datasets.description import Description
@@ -19,8 +17,8 @@ from medplus.datasets.files import Sample
 from medplus.datasets.groups import Groups, check_groups
 from medplus.datasets.labels import Labels, check_class_sizes
 from medplus.datasets.splits import split
-from medplus.datasets.wording import count, some
 from medplus.errors import DatasetError, UsageError
+from medplus.naming import counted, several, some
 from medplus.vocabulary import SPLITS, Split
 
 log = logging.getLogger(__name__)
@@ -81,89 +79,129 @@ def with_written_groups(description: Description, known: SplitFile | None) -> De
     return description.model_copy(update={"group_column": min(columns)}) if columns else description
 
 
-def settle(
-    root: Path,
-    fallback: Path,
-    samples: list[Sample],
-    labels: Labels,
-    description: Description,
-    groups: Groups,
-    card: Card,
-) -> tuple[list[Sample], SplitFile | None]:
-    """Return samples that all have a split, and the file that keeps those not given.
+@dataclass(frozen=True)
+class Splitting:
+    """What splits of a folder are made of.
 
-    Splits that are missing are made of the images without one, or else of train.
-
-    Raises
-    ------
-    UsageError
-        If the images cannot be split, or a split that is given or written down does not fit.
+    Attributes
+    ----------
+    root, fallback : Path
+        Where `splits.csv` lies, or is to lie; the second where the first cannot be written.
+    samples : list of Sample
+        Those whose split is None, or else train, are dealt out.
+    labels : Labels
+    description : Description
+        What its owner says: seed, fractions and groups.
+    groups : Groups
+    card : Card
+        Is told who made the split.
     """
-    present = {sample.split for sample in samples}
-    missing = [name for name in SPLITS if name not in present]
-    if not missing:
-        check_groups(root, samples, groups, description, card)
-        return samples, None
-    if present != {None} and "train" in missing:
-        raise UsageError(f"{root} has {some(sorted(map(str, present)))} but no train images; add a "
-                         "folder train, or leave the splits out")  # fmt: skip
-    open_names: list[Split] = ["train", *(name for name in missing if name != "train")]
-    made_by = _settings(open_names, description, groups)
-    known = find_split_file(root, fallback)
-    if known is None:
-        settled = _made(root, samples, labels, open_names, description, groups)
-        place = root if os.access(root, os.W_OK) else fallback
-        text = _text(settled, made_by)
-        known = SplitFile(place / SPLITS_FILE, text, is_new=True)
-    else:
-        settled = _reused(known, samples, open_names, made_by, card)
-    kept = f", whole by '{groups.column}'" if groups.column else ""
-    which = "" if len(missing) == len(SPLITS) else f"{' and '.join(missing)} "
-    card.split_from = f"{which}made: stratified, seed {description.seed}{kept}"
-    check_groups(root, settled, groups, description, card)
-    return settled, known
 
+    root: Path
+    fallback: Path
+    samples: list[Sample]
+    labels: Labels
+    description: Description
+    groups: Groups
+    card: Card
 
-def _settings(names: list[Split], description: Description, groups: Groups) -> str:
-    fractions = " ".join(f"{name}={getattr(description.fractions, name):g}" for name in SPLITS)
-    column = groups.column or description.group_column
-    group = f" group_column={column}" if column else ""
-    return f"seed={description.seed} {fractions}{group} ({', '.join(names)})"
+    def settle(self) -> tuple[list[Sample], SplitFile | None]:
+        """Return samples that all have a split, and the file that keeps those not given.
 
+        Raises
+        ------
+        UsageError
+            If the images cannot be split, or a split that is given or written down does not fit.
+        """
+        present = {sample.split for sample in self.samples}
+        missing = [name for name in SPLITS if name not in present]
+        settled, known = self.samples, None
+        if missing and present != {None} and "train" in missing:
+            told = f"{self.root} has {some(sorted(map(str, present)))} but no train images"
+            raise UsageError(f"{told}; add a folder train, or leave the splits out")
+        if missing:
+            names: list[Split] = ["train", *(name for name in missing if name != "train")]
+            known = find_split_file(self.root, self.fallback)
+            if known is None:
+                settled = self._made(names)
+                place = self.root if os.access(self.root, os.W_OK) else self.fallback
+                text = _text(settled, self._settings(names))
+                known = SplitFile(place / SPLITS_FILE, text, is_new=True)
+            else:
+                settled = self._reused(known, names)
+            kept = f", whole by '{self.groups.column}'" if self.groups.column else ""
+            which = "" if len(missing) == len(SPLITS) else f"{' and '.join(missing)} "
+            seed = self.description.seed
+            self.card.split_from = f"{which}made: stratified, seed {seed}{kept}"
+        check_groups(self.root, settled, self.groups, self.description, self.card)
+        return settled, known
 
-def _made(
-    root: Path,
-    samples: list[Sample],
-    labels: Labels,
-    names: list[Split],
-    description: Description,
-    kept: Groups,
-) -> list[Sample]:
-    free = [i for i, sample in enumerate(samples) if sample.split in (None, "train")]
-    groups = None
-    if kept.column is not None:
-        groups = [samples[i].group for i in free]
-        if len(set(groups)) < len(names):
+    def _settings(self, names: list[Split]) -> str:
+        said = self.description
+        fractions = " ".join(f"{name}={getattr(said.fractions, name):g}" for name in SPLITS)
+        column = self.groups.column or said.group_column
+        group = f" group_column={column}" if column else ""
+        return f"seed={said.seed} {fractions}{group} ({', '.join(names)})"
+
+    def _made(self, names: list[Split]) -> list[Sample]:
+        free = [i for i, sample in enumerate(self.samples) if sample.split in (None, "train")]
+        part = replace(self.labels, values=self.labels.values[free])
+        ways = f"cannot be split {len(names)} ways"
+        groups = None
+        if self.groups.column is not None:
+            groups = [self.samples[i].group for i in free]
+            if len(set(groups)) < len(names):
+                raise UsageError(
+                    f"{self.root}: {counted(len(set(groups)), 'group')} in the column "
+                    f"'{self.groups.column}' {ways} (--group-column none takes the images one by "
+                    "one)"
+                )
+        else:
+            check_class_sizes(self.root, part, len(names))
+        if len(free) < len(names):
+            raise UsageError(f"{self.root}: {counted(len(free), 'image')} {ways}")
+        shares = [getattr(self.description.fractions, name) for name in names]
+        if len(names) < len(SPLITS):  # what is given keeps its images; the rest is shared out
+            shares = [1 - shares[1], shares[1]]
+        parts = split(part.flags, groups, shares, self.description.seed)
+        settled = list(self.samples)
+        for i, number in zip(free, parts, strict=True):
+            settled[i] = replace(settled[i], split=names[number])
+        return settled
+
+    def _reused(self, file: SplitFile, names: list[Split]) -> list[Sample]:
+        rows = _rows(file)
+        written = {row["path"]: row["split"] for row in rows}
+        asked = self._settings(names)
+        other = {row.get("made_by") or asked for row in rows} - {asked}
+        if other:
             raise UsageError(
-                f"{root}: {count(len(set(groups)), 'group')} in the column "
-                f"'{kept.column}' cannot be split {len(names)} ways (--group-column none takes "
-                "the images one by one)"
+                f"{file.path} was made with {min(other)}, but {asked} is asked for now; delete it "
+                "to split anew, or ask as before (dataset.yaml; --group-column, where 'none' "
+                "stands for no groups)"
             )
-    part = replace(labels, values=labels.values[free])
-    if groups is None:
-        check_class_sizes(root, part, len(names))
-    if len(free) < len(names):
-        raise UsageError(f"{root}: {count(len(free), 'image')} cannot be split {len(names)} ways")
-    shares = np.array([getattr(description.fractions, name) for name in names])
-    if "val" in names and "test" in names:
-        fractions = shares
-    else:  # what is given keeps its images; the rest is shared out as if it were all
-        fractions = np.array([1 - shares[1], shares[1]])
-    parts = split(part.flags, groups, fractions.tolist(), description.seed)
-    settled = list(samples)
-    for i, number in zip(free, parts, strict=True):
-        settled[i] = replace(samples[i], split=names[number])
-    return settled
+        new = [sample.path for sample in self.samples if sample.path not in written]
+        if new:
+            raise UsageError(
+                f"{file.path} does not name {several(new, 'image')}; add them there, or delete it "
+                "to split anew"
+            )
+        gone = sorted(set(written) - {sample.path for sample in self.samples})
+        if gone:
+            self.card.warn(f"{file.path.name} names what is gone: {several(gone, 'image')}")
+        mend = "mend it, or delete it to split anew"
+        settled = []
+        for sample in self.samples:
+            may = names if sample.split in (None, "train") else [sample.split]
+            fitting = [name for name in may if name == written[sample.path]]
+            if not fitting:
+                told = f"{some([sample.path])} is '{written[sample.path]}' there, but must be"
+                raise UsageError(f"{file.path}: {told} {' or '.join(may)}; {mend}")
+            settled.append(replace(sample, split=fitting[0]))
+        empty = [name for name in SPLITS if name not in {sample.split for sample in settled}]
+        if empty:
+            raise UsageError(f"{file.path} leaves {' and '.join(empty)} without an image; {mend}")
+        return settled
 
 
 def _text(samples: list[Sample], made_by: str) -> bytes:
@@ -184,42 +222,3 @@ def _rows(file: SplitFile) -> list[dict[str, str]]:
     raise UsageError(
         f"{file.path} has no columns path and split; mend it, or delete it to split anew"
     )
-
-
-def _reused(
-    file: SplitFile, samples: list[Sample], names: list[Split], made_by: str, card: Card
-) -> list[Sample]:
-    rows = _rows(file)
-    written = {row["path"]: row["split"] for row in rows}
-    settings = {row.get("made_by") or made_by for row in rows}
-    if settings - {made_by}:
-        raise UsageError(
-            f"{file.path} was made with {min(settings - {made_by})}, but {made_by} is asked for "
-            "now; delete it to split anew, or ask as before (dataset.yaml; --group-column, where "
-            "'none' stands for no groups)"
-        )
-    new = [sample.path for sample in samples if sample.path not in written]
-    if new:
-        raise UsageError(
-            f"{file.path} does not name {count(len(new), 'image')} {some(new)}; add them there, or "
-            "delete it to split anew"
-        )
-    gone = sorted(set(written) - {sample.path for sample in samples})
-    if gone:
-        card.warn(f"{file.path.name} names what is gone: {count(len(gone), 'image')} {some(gone)}")
-    settled = []
-    for sample in samples:
-        name = written[sample.path]
-        may = names if sample.split in (None, "train") else [sample.split]
-        fitting = [split for split in may if split == name]
-        if not fitting:
-            raise UsageError(
-                f"{file.path}: {some([sample.path])} is '{name}' there, but must be "
-                f"{' or '.join(may)}; mend it, or delete it to split anew"
-            )
-        settled.append(replace(sample, split=fitting[0]))
-    empty = [name for name in SPLITS if name not in {sample.split for sample in settled}]
-    if empty:
-        raise UsageError(f"{file.path} leaves {' and '.join(empty)} without an image; mend it, or "
-                         "delete it to split anew")  # fmt: skip
-    return settled

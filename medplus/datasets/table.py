@@ -1,4 +1,4 @@
-"""The table of a folder: a CSV or parquet file of path, split, label(s) and group."""
+"""The table of a folder: its rows are matched to the files, and its columns told apart."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import posixpath
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from medplus.datasets.card import Card
+from medplus.datasets.columns import PATH, Table, read_columns
 from medplus.datasets.description import Description
 from medplus.datasets.files import File, Sample, split_of
 from medplus.datasets.groups import Groups, find_groups
-from medplus.datasets.wording import count, quoted, some
-from medplus.errors import UsageError, first_line, nearest
+from medplus.errors import UsageError
+from medplus.naming import counted, quoted, several, some
 from medplus.vocabulary import Split
 
 _DEFAULT_TABLES = ("labels.csv", "labels.parquet")
-_PATH, _LABEL = "path", "label"
+_LABEL = "label"
 _SPLIT_COLUMNS = {"split", "splits", "subset", "partition", "train_val_test", "train_test_split"}
 _MAYBE_SPLIT_COLUMNS = {"set", "phase", "usage", "fold", "dataset", "group", "mode"}
 _SEVERAL = re.compile(r"[|;]")
@@ -62,88 +62,42 @@ def read_table(
         If the table cannot be read, lacks a column or a value, leaves open what the labels are, or
         names a file twice or one that is not there.
     """
-    columns = _columns(path)
-    if _PATH not in columns:
-        near = nearest(_PATH, columns)
-        raise UsageError(f"{path} has no column 'path' (it has {some(columns)}){near}")
-    paths = _matched(root, path, columns[_PATH], files, card)
-    split_column = _split_column(path, columns)
-    groups = find_groups(root, path, paths, columns, description)
-    taken = {_PATH, split_column, groups.column}
-    label_columns = description.label_columns or _label_columns(path, columns, taken)
-    labels, names = _labels(path, columns, label_columns, description, card)
-    splits = _splits(path, columns, split_column)
-    if split_column and splits[0]:
+    table = read_columns(path)
+    paths = _matched(root, table, files, card)
+    splits: list[Split | None] = [None] * len(paths)
+    split_column = _split_column(table)
+    if split_column is not None:
         card.split_from = f"column '{split_column}'"
-    card.unused_columns = [c for c in columns if c not in {*taken, *label_columns}]
+        splits = _splits(table, split_column)
+    groups = find_groups(root, table, paths, description)
+    taken = {PATH, split_column, groups.column}
+    label_columns = description.label_columns or _label_columns(table, taken)
+    labels, names = _labels(table, label_columns, description.task, card)
+    card.unused_columns = [c for c in table.columns if c not in {*taken, *label_columns}]
     samples = [Sample(*row) for row in zip(paths, splits, labels, groups.values, strict=True)]
     return sorted(samples, key=lambda sample: sample.path), names, groups
 
 
-def _columns(path: Path) -> dict[str, list[str]]:
-    """Return every column as text; missing values are empty."""
-    import pandas as pd
-
-    try:
-        if path.suffix.lower() == ".parquet":
-            frame = pd.read_parquet(path)
-        else:
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except ImportError:
-        raise UsageError(
-            f"{path} cannot be read without pyarrow: pip install 'medplus[parquet]'"
-        ) from None
-    except Exception as error:  # parsers fail in many ways
-        raise UsageError(f"{path} is no table that can be read: {first_line(error)}") from None
-    if frame.empty:
-        raise UsageError(f"{path} has no rows")
-    if _PATH not in frame and len(frame.columns) == 1 and ";" in str(frame.columns[0]):
-        raise UsageError(f"{path} is separated by semicolons; separate its columns by commas")
-    return {str(name).strip(): [_word(value) for value in frame[name]] for name in frame.columns}
-
-
-def _word(value: Any) -> str:
-    if value is None or str(value) in ("nan", "NaT", "<NA>"):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # a column of integers that had a gap
-    return str(value).strip()
-
-
-def _full(path: Path, columns: dict[str, list[str]], name: str) -> list[str]:
-    if name not in columns:
-        raise UsageError(
-            f"{path} has no column '{name}' (it has {some(columns)}){nearest(name, columns)}"
-        )
-    gaps = [row for row, value in enumerate(columns[name], start=2) if not value]
-    if gaps:
-        lines = ", ".join(map(str, gaps[:3]))
-        raise UsageError(f"{path}: {count(len(gaps), 'row')} without {name} (rows {lines}); fill in"
-                         " every row, or drop it")  # fmt: skip
-    return columns[name]
-
-
-def _matched(root: Path, table: Path, words: list[str], files: list[File], card: Card) -> list[str]:
+def _matched(root: Path, table: Table, files: list[File], card: Card) -> list[str]:
     """Return the rows' paths as the files have them."""
+    words = table.full(PATH)
     paths = [_relative(root, word) for word in words]
     known = {file.path for file in files}
     twice = sorted(path for path, n in Counter(paths).items() if n > 1)
     if twice:
         raise UsageError(
-            f"{table}: {count(len(twice), 'path')} {some(twice)} on several rows; keep one of each"
+            f"{table.path}: {several(twice, 'path')} on several rows; keep one of each"
         )
     missing = [word for word, path in zip(words, paths, strict=True) if path not in known]
     if missing:
         raise UsageError(
-            f"{table}: {count(len(missing), 'row')} of {len(words):,} without an image under "
-            f"{root} {some(missing)}; put the files there, or drop the rows"
+            f"{table.path}: {counted(len(missing), 'row')} of {len(words):,} without an image "
+            f"under {root} {some(missing)}; put the files there, or drop the rows"
         )
     unnamed = sorted(known - set(paths))
     if unnamed:
-        card.warn(
-            f"left out, since no row of {table.name} names them: {count(len(unnamed), 'image')} "
-            f"{some(unnamed)}"
-        )
+        told = several(unnamed, "image")
+        card.warn(f"left out, since no row of {table.path.name} names them: {told}")
     return paths
 
 
@@ -154,91 +108,81 @@ def _relative(root: Path, word: str) -> str:
     return posixpath.normpath(word)
 
 
-def _split_column(path: Path, columns: dict[str, list[str]]) -> str | None:
+def _split_column(table: Table) -> str | None:
     """Return the column of splits, if there is one with a word in it."""
     found = []
-    for name, words in columns.items():
+    for name, words in table.columns.items():
         plain = re.sub(r"[\s-]+", "_", name.casefold())
         maybe = plain in _MAYBE_SPLIT_COLUMNS and any(split_of(word) for word in words)
         if any(words) and (plain in _SPLIT_COLUMNS or maybe):
             found.append(name)
     if len(found) > 1:
-        raise UsageError(f"{path} has several columns of splits {some(found)}; keep one of them")
+        told = f"has several columns of splits {some(found)}; keep one of them"
+        raise UsageError(f"{table.path} {told}")
     return found[0] if found else None
 
 
-def _splits(path: Path, columns: dict[str, list[str]], name: str | None) -> list[Split | None]:
-    if name is None:
-        return [None] * len(columns[_PATH])
-    words = _full(path, columns, name)
+def _splits(table: Table, name: str) -> list[Split | None]:
+    words = table.full(name)
     unknown = sorted({word for word in words if split_of(word) is None})
     if unknown:
-        raise UsageError(
-            f"{path}: unknown split '{quoted(unknown[0])}' in the column '{name}'; use train, val "
-            "or test"
+        told = (
+            f"unknown split '{quoted(unknown[0])}' in the column '{name}'; use train, val or test"
         )
+        raise UsageError(f"{table.path}: {told}")
     return [split_of(word) for word in words]
 
 
 def _labels(
-    path: Path,
-    columns: dict[str, list[str]],
-    names: tuple[str, ...],
-    description: Description,
-    card: Card,
+    table: Table, names: tuple[str, ...], task: str | None, card: Card
 ) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
     """Return each row's labels, and the names of the 0/1 columns if several labels may hold."""
-    several = len(names) > 1 or (description.task or "").startswith("multi-label")
-    values = [_full(path, columns, name) for name in names]
-    if not several:
+    values = [table.full(name) for name in names]
+    cells = [[p.strip() for p in _SEVERAL.split(word) if p.strip()] for word in values[0]]
+    may_be_several = len(names) > 1 or (task or "").startswith("multi-label")
+    if may_be_several and len(names) == 1 and any(_SEVERAL.search(word) for word in values[0]):
+        may_be_several, task = False, None
+    if not may_be_several:
         card.task_from = f"column '{quoted(names[0])}'"
-        parts = [[p.strip() for p in _SEVERAL.split(word) if p.strip()] for word in values[0]]
-        found = {p for row in parts for p in row}
-        if description.task or all(len(row) == 1 for row in parts) or not _recur(parts):
+        if task or not _recur(cells):
             return [(word,) for word in values[0]], ()
         card.task_from += ", several labels in a cell"
-        tokens = tuple(sorted(found))
-        return [tuple("01"[token in row] for token in tokens) for row in parts], tokens
-    if len(names) == 1 and any(_SEVERAL.search(word) for word in values[0]):
-        return _labels(path, columns, names, description.model_copy(update={"task": None}), card)
+        tokens = tuple(sorted({token for row in cells for token in row}))
+        return [tuple("01"[token in row] for token in tokens) for row in cells], tokens
     for name, column in zip(names, values, strict=True):
         odd = [value for value in column if value.lower() not in _FLAGS]
         if odd:
-            raise UsageError(
-                f"{path}: column '{name}' holds '{odd[0]}', but several label columns must "
-                "hold 0 and 1 only"
-            )
+            told = f"column '{name}' holds '{odd[0]}', but several label columns must hold 0 and 1"
+            raise UsageError(f"{table.path}: {told} only")
     rows = list(zip(*([_FLAGS[value.lower()] for value in c] for c in values), strict=True))
     card.task_from = f"columns of 0 and 1 {some(names)}"
-    if description.task is None and len(names) > 1 and all(row.count("1") == 1 for row in rows):
+    if task is None and all(row.count("1") == 1 for row in rows):
         card.task_from += ", exactly one of them 1 in every row"
         return [(names[row.index("1")],) for row in rows], ()
     return rows, names
 
 
-def _recur(parts: list[list[str]]) -> bool:
+def _recur(cells: list[list[str]]) -> bool:
     """Tell whether what stands together in cells also stands apart: labels, no odd names."""
-    together = {token for row in parts if len(row) > 1 for token in row}
-    apart = {row[0] for row in parts if len(row) == 1}
+    together = {token for row in cells if len(row) > 1 for token in row}
+    apart = {row[0] for row in cells if len(row) == 1}
     return bool(together & apart)
 
 
-def _label_columns(
-    path: Path, columns: dict[str, list[str]], taken: set[str | None]
-) -> tuple[str, ...]:
+def _label_columns(table: Table, taken: set[str | None]) -> tuple[str, ...]:
     """Return ``label``, or else what alone can be meant: never guessed where there is a choice."""
-    if _LABEL in columns:
+    if _LABEL in table.columns:
         return (_LABEL,)
-    left = {name: values for name, values in columns.items() if name not in taken}
-    flags = tuple(
-        name for name, values in left.items() if all(value.lower() in _FLAGS for value in values)
-    )
-    if len(left) == 1 or (flags and len(flags) == len(left)):
+    left = {name: values for name, values in table.columns.items() if name not in taken}
+    are_flags = all(value.lower() in _FLAGS for values in left.values() for value in values)
+    if len(left) == 1 or (left and are_flags):
         return tuple(left)
-    ask = "name the one of the classes, or all of 0 and 1, as label_columns in dataset.yaml"
-    if not left:
-        raise UsageError(f"{path} has no column of labels (it has {some(columns)}); {ask}")
+    told = (
+        f"has no column 'label', and which of its columns are labels is not clear {some(left)}"
+        if left
+        else f"has no column of labels (it has {some(table.columns)})"
+    )
     raise UsageError(
-        f"{path} has no column 'label', and which of its columns are labels is not clear "
-        f"{some(left)}; {ask}"
+        f"{table.path} {told}; name the one of the classes, or all of 0 and 1, as label_columns in "
+        "dataset.yaml"
     )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from medplus.datasets import catalog, npzfile
 from medplus.datasets.cache import FOLDER, damaged_files
 from medplus.datasets.sources.npz import file_md5, find_cached
-from medplus.doctor.finding import Finding, counted, from_error
-from medplus.doctor.leftovers import official_names
+from medplus.doctor.finding import Finding, from_error, ok, problem, warning
 from medplus.errors import DatasetError
+from medplus.naming import counted
 
 _WORDS = {
     "official": "official",
@@ -30,34 +30,28 @@ def examine_data(root: Path, deep: bool) -> Iterator[Finding]:
         Read every file to tell whether it is official, and every cache; else say what the caches
         know.
     """
-    if not root.is_dir():
-        yield Finding("data", "ok", "", f"no folder {root}")
-        return
-    kinds: dict[str, list[str]] = defaultdict(list)
+    kinds = Counter[str]()
     for path in sorted(root.glob("*.npz")):
         try:
             kind = _kind(path, deep)
         except (DatasetError, OSError) as error:
-            yield from_error("data", path, error)
+            yield from_error(path, error)
             continue
-        kinds[kind].append(path.name)
+        kinds[kind] += 1
         if kind == "unofficial":
-            flag, size = official_names()[path.name]
+            flag, size = catalog.official_names()[path.name]
             again = f"medplus download {flag} --size {size} --data-root {root}"
-            yield Finding(
-                "data",
-                "warning",
-                str(path),
-                "is not the official file; results record it as unofficial",
-                f"move it away and fetch it again: {again}",
-            )
-        if deep:
-            yield from _damaged_cache(path)
+            text = "is not the official file; results record it as unofficial"
+            yield warning(path, text, f"move it away and fetch it again: {again}")
+        folder = root / FOLDER / path.stem
+        if deep and folder.is_dir() and (damaged := damaged_files(folder)):
+            remedy = "delete this folder; it is filled again from the file"
+            yield problem(folder, f"the cache is damaged: {damaged[0].name}", remedy)
     for kind, words in _WORDS.items():
         if kinds[kind]:
-            yield Finding("data", "ok", "", f"{counted(len(kinds[kind]), 'file')} {words}")
-    if not any(kinds.values()):
-        yield Finding("data", "ok", "", f"no dataset file in {root}")
+            yield ok(f"{counted(kinds[kind], 'file')} {words}")
+    if not kinds:
+        yield ok(f"no dataset file in {root}")
 
 
 def _kind(path: Path, deep: bool) -> str:
@@ -72,26 +66,14 @@ def _kind(path: Path, deep: bool) -> str:
         npzfile.read_headers(archive, path)
         if npzfile.read_phantom_note(archive, path) is not None:
             return "phantom"
-    if path.name not in official_names():
+    if path.name not in catalog.official_names():
         return "own"
     known = find_cached(path)
     if known is None and not deep:
         return "unread"
-    flag, size = official_names()[path.name]
+    flag, size = catalog.official_names()[path.name]
     md5 = file_md5(path) if deep or known is None else known.facts["md5"]
     return "official" if md5 == catalog.info(flag).md5[size] else "unofficial"
-
-
-def _damaged_cache(path: Path) -> Iterator[Finding]:
-    folder = path.parent / FOLDER / path.stem
-    if folder.is_dir() and (damaged := damaged_files(folder)):
-        yield Finding(
-            "data",
-            "problem",
-            str(folder),
-            f"the cache is damaged: {damaged[0].name}",
-            "delete this folder; it is filled again from the file",
-        )
 
 
 def cache_need(path: Path) -> int:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from medplus.doctor.finding import Finding, Group, Places
-from medplus.doctor.hardware import examine_hardware
-from medplus.doctor.installation import examine_installation
+from medplus.doctor.finding import Finding, Group, Places, ok, problem
 from medplus.doctor.trial import try_packages
 from medplus.errors import UsageError, first_line
-
-Look = Callable[[], Iterable[Finding]]
 
 
 def examine(places: Places, grid: Path | None = None, deep: bool = False) -> list[Finding]:
@@ -33,68 +31,37 @@ def examine(places: Places, grid: Path | None = None, deep: bool = False) -> lis
     """
     trials = try_packages()
     broken = [package for package, trial in trials.items() if trial.error]
-    torch_if = {True: ("numpy", "torch"), False: ("numpy",)}
 
-    def told(group: Group, needs: Sequence[str], look: Look) -> Iterator[Finding]:
+    def told(group: Group, needs: Sequence[str], *arguments: object) -> list[Finding]:
         lacking = [package for package in needs if package in broken]
+        findings = _examined(group, arguments)
         if lacking:  # importing it here may end this process, too
             text = f"not examined, since {lacking[0]} cannot be imported"
-            return iter([Finding(group, "problem", "", text, "mend that first")])
-        return _guarded(group, look)
+            findings = iter([problem("", text, "mend that first")])
+        return [replace(finding, group=group) for finding in findings]
 
+    torch_if = {True: ("numpy", "torch"), False: ("numpy",)}
     return [
-        *told("installation", (), lambda: examine_installation(trials)),
-        *told("hardware", (), lambda: examine_hardware(trials)),
-        *told("folders", torch_if[grid is not None], lambda: _folders(places, grid)),
-        *told("data", ("numpy",), lambda: _data(places, deep)),
-        *told("stores", ("numpy",), lambda: _stores(places, deep)),
-        *told("runs", torch_if[deep], lambda: _runs(places, deep)),
-        *told("leftovers", ("numpy",), lambda: _leftovers(places)),
+        *told("installation", (), trials),
+        *told("hardware", (), trials),
+        *told("folders", torch_if[grid is not None], places, grid),
+        *told("data", ("numpy",), places.data, deep),
+        *told("stores", ("numpy",), places.stores, deep),
+        *told("runs", torch_if[deep], places.runs, deep),
+        *told("leftovers", ("numpy",), places),
     ]
 
 
-def _guarded(group: Group, look: Look) -> Iterator[Finding]:
+def _examined(group: Group, arguments: Sequence[object]) -> Iterator[Finding]:
+    """Yield what a part finds; each is imported by itself, since what it needs may be broken."""
     try:
-        yield from look()
+        if isinstance(arguments[0], Path) and not arguments[0].is_dir():
+            yield ok(f"no folder {arguments[0]}")
+            return
+        module = importlib.import_module(f"medplus.doctor.{group}")
+        yield from getattr(module, f"examine_{group}")(*arguments)
     except UsageError:
         raise
     except Exception as error:  # a broken package, or a disk that refuses to read
         text = f"cannot be examined: {type(error).__name__}: {first_line(error)}"
-        yield Finding(group, "problem", "", text, "mend what else is wrong first, then ask again")
-
-
-# Imported one by one: what one of them needs may be broken.
-
-
-def _folders(places: Places, grid: Path | None) -> Iterable[Finding]:
-    from medplus.doctor.folders import examine_folders, need_of_caches
-
-    if grid is None:
-        return examine_folders(places, need_of_caches(places), is_plan=False)
-    from medplus.doctor.need import need_of_grid
-
-    return examine_folders(places, need_of_grid(grid, places), is_plan=True)
-
-
-def _data(places: Places, deep: bool) -> Iterable[Finding]:
-    from medplus.doctor.data import examine_data
-
-    return examine_data(places.data, deep)
-
-
-def _stores(places: Places, deep: bool) -> Iterable[Finding]:
-    from medplus.doctor.stores import examine_stores
-
-    return examine_stores(places.stores, deep)
-
-
-def _runs(places: Places, deep: bool) -> Iterable[Finding]:
-    from medplus.doctor.runs import examine_runs
-
-    return examine_runs(places.runs, deep)
-
-
-def _leftovers(places: Places) -> Iterable[Finding]:
-    from medplus.doctor.leftovers import examine_leftovers
-
-    return examine_leftovers(places)
+        yield problem("", text, "mend what else is wrong first, then ask again")

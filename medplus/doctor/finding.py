@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,21 +17,21 @@ class Finding:
 
     Attributes
     ----------
-    group : str
-        What it belongs to.
     mark : {"ok", "warning", "problem"}
         A problem makes a command fail or a result unreliable; a warning is worth knowing.
     subject, text : str
         What was looked at (a package, a path; may be empty), and what was found.
     remedy : str
         What to do about it, in one sentence.
+    group : Group or None
+        What it belongs to: the part of the examination that found it.
     """
 
-    group: Group
     mark: Mark
     subject: str
     text: str
     remedy: str = ""
+    group: Group | None = None
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,28 @@ class Places:
     runs: Path
 
 
-def from_error(group: Group, path: Path, error: Exception) -> Finding:
+def ok(text: str, subject: object = "") -> Finding:
+    """Return what is as it should be."""
+    return Finding("ok", str(subject), text)
+
+
+def warning(subject: object, text: str, remedy: str) -> Finding:
+    """Return what is worth knowing."""
+    return Finding("warning", str(subject), text, remedy)
+
+
+def problem(subject: object, text: str, remedy: str = "") -> Finding:
+    """Return what makes a command fail or a result unreliable."""
+    return Finding("problem", str(subject), text, remedy)
+
+
+def from_error(path: Path, error: Exception) -> Finding:
     """Return the problem that an error tells of a path: what is wrong, and after it the remedy."""
     text, _, remedy = str(error).partition("; ")
-    return Finding(group, "problem", str(path), text.removeprefix(str(path)).lstrip(": "), remedy)
+    return problem(path, text.removeprefix(str(path)).lstrip(": "), remedy)
 
 
-def counted(n: int, noun: str) -> str:
-    """Return ``1 store``, ``2 stores``."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+def first_few(names: Sequence[object]) -> str:
+    """Return ``a, b, c and 2 more``."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(str, names[:3])) + more

@@ -7,108 +7,82 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from medplus.datasets import cache
 from medplus.doctor.data import cache_need
-from medplus.doctor.finding import Finding, Mark, Places
+from medplus.doctor.finding import Finding, Places, first_few, ok, problem, warning
 from medplus.naming import in_bytes
 
 _SCANT = 1e9
 _TRUE = ("1", "ON", "YES", "TRUE")
-
-_said = partial(Finding, "folders")
+_ROOTS = ("data", "stores", "runs")
 
 
 @dataclass
 class Need:
-    """Disk space still needed, in bytes, by what it is for; and data that a grid lacks."""
+    """Disk space still needed, in bytes, by what it is for; and data that a grid lacks.
+
+    Attributes
+    ----------
+    is_plan : bool
+        Whether it is that of a grid, which must fit, or of caches that may never be filled.
+    """
 
     data: dict[str, int] = field(default_factory=dict)
     stores: dict[str, int] = field(default_factory=dict)
     runs: dict[str, int] = field(default_factory=dict)
     missing: list[Path] = field(default_factory=list)
+    is_plan: bool = False
 
 
-def need_of_caches(places: Places) -> Need:
-    """Return what the caches of the files there will take, without any grid."""
-    return Need(data={"caches": sum(map(cache_need, sorted(places.data.glob("*.npz"))))})
-
-
-def examine_folders(places: Places, need: Need, is_plan: bool) -> Iterator[Finding]:
+def examine_folders(places: Places, grid: Path | None = None) -> Iterator[Finding]:
     """Yield what there is to say of disks, permissions and caches.
 
     Parameters
     ----------
-    is_plan : bool
-        Whether `need` is that of a grid, which must fit, or of caches that may never be filled.
+    grid : Path, optional
+        A sweep's grid; what is left of it has to fit. Else what the caches of the files there
+        will take is told.
     """
-    yield from _room(places, need, is_plan)
-    if need.missing:
-        names = ", ".join(str(path) for path in need.missing[:3])
-        more = f" and {len(need.missing) - 3} more" if len(need.missing) > 3 else ""
-        yield _said(
-            "problem",
-            "",
-            f"data that the grid needs are missing: {names}{more}",
-            "fetch them with medplus download, or leave them out with 'exclude'",
-        )
-    unwritable = [
-        *_unwritable(places.stores, "stores", "choose another folder with --store"),
-        *_unwritable(places.runs, "runs", "choose another folder with --runs"),
-        *_data_cache(places.data),
-        *_unwritable(
-            hub_cache(),
-            "weights of the hub",
-            "weights there can be read, new ones cannot be fetched; HF_HOME names another folder",
-            "warning",
-        ),
-        *_unwritable(
-            torch_home(),
-            "weights of torch",
-            "weights there can be read, new ones "
-            "cannot be fetched; TORCH_HOME names another folder",
-            "warning",
-        ),
-    ]
-    yield from unwritable
-    if not unwritable:
-        yield _said("ok", "", "stores, runs and caches can be written")
-    yield from _weights()
+    if grid is None:
+        caches = sum(map(cache_need, sorted(places.data.glob("*.npz"))))
+        yield from compare(places, Need(data={"caches": caches}))
+    else:
+        from medplus.doctor.need import need_of_grid
+
+        yield from compare(places, need_of_grid(grid, places))
+    unwritable = list(_unwritable(places))
+    yield from unwritable or [ok("stores, runs and caches can be written")]
+    yield _weights(_hub_cache())
 
 
-def _room(places: Places, need: Need, is_plan: bool) -> Iterator[Finding]:
-    """Compare what is free with what is needed, disk by disk."""
-    sharing: dict[int, list[str]] = defaultdict(list)
-    needed: dict[int, dict[str, int]] = defaultdict(dict)
-    anchors: dict[int, Path] = {}
-    for name in ("data", "stores", "runs"):
-        root: Path = getattr(places, name)
-        anchor = _existing(root)
-        device = anchor.stat().st_dev
-        sharing[device].append(str(root))
-        anchors[device] = anchor
-        needed[device] |= {what: n for what, n in getattr(need, name).items() if n}
-    for device, roots in sharing.items():
-        free = shutil.disk_usage(anchors[device]).free
-        parts, total = needed[device], sum(needed[device].values())
-        what = ", ".join(f"{name} {in_bytes(n)}" for name, n in parts.items())
-        text = f"{in_bytes(free)} free" + (
-            f", up to {in_bytes(total)} needed ({what})" if parts else ""
-        )
-        subject = ", ".join(roots)
+def compare(places: Places, need: Need) -> Iterator[Finding]:
+    """Compare what is free with what is needed, disk by disk; tell of data that are missing."""
+    disks: dict[int, list[str]] = defaultdict(list)
+    for name in _ROOTS:
+        disks[_existing(getattr(places, name)).stat().st_dev].append(name)
+    for names in disks.values():
+        roots: list[Path] = [getattr(places, name) for name in names]
+        free = shutil.disk_usage(_existing(roots[0])).free
+        parts = {what: n for name in names for what, n in getattr(need, name).items() if n}
+        total = sum(parts.values())
+        subject, text = ", ".join(map(str, roots)), f"{in_bytes(free)} free"
+        if parts:
+            what = ", ".join(f"{name} {in_bytes(n)}" for name, n in parts.items())
+            text += f", up to {in_bytes(total)} needed ({what})"
         if total > free:
-            yield _said(
-                "problem" if is_plan else "warning",
-                subject,
-                text,
-                "make room, or choose folders on another disk",
-            )
+            tell = problem if need.is_plan else warning
+            yield tell(subject, text, "make room, or choose folders on another disk")
         elif free < _SCANT:
-            yield _said("warning", subject, text, "make room before a long job")
+            yield warning(subject, text, "make room before a long job")
         else:
-            yield _said("ok", subject, text)
+            yield ok(text, subject)
+    if need.missing:
+        text = f"data that the grid needs are missing: {first_few(need.missing)}"
+        yield problem(
+            "", text, "fetch them with medplus download, or leave them out with 'exclude'"
+        )
 
 
 def _existing(path: Path) -> Path:
@@ -122,39 +96,37 @@ def _is_writable(path: Path) -> bool:
     return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
 
 
-def _unwritable(path: Path, what: str, remedy: str, mark: Mark = "problem") -> Iterator[Finding]:
-    if not _is_writable(path):
-        place = _existing(path)
-        why = "cannot be written" if place.is_dir() else f"cannot be made, since {place} is a file"
-        yield _said(mark, str(path), f"the folder of {what} {why}", remedy)
-
-
-def _data_cache(root: Path) -> Iterator[Finding]:
-    beside, elsewhere = root / cache.FOLDER, cache.user_cache()
+def _unwritable(places: Places) -> Iterator[Finding]:
+    """Yield the folders that medplus cannot write, and what of the caches it cannot read."""
+    fetched = "weights there can be read, new ones cannot be fetched; {} names another folder"
+    another = "choose another folder with {}"
+    for path, what, tell, remedy in (
+        (places.stores, "stores", problem, another.format("--store")),
+        (places.runs, "runs", problem, another.format("--runs")),
+        (_hub_cache(), "weights of the hub", warning, fetched.format("HF_HOME")),
+        (_torch_home(), "weights of torch", warning, fetched.format("TORCH_HOME")),
+    ):
+        if not _is_writable(path):
+            place = _existing(path)
+            why = "cannot be written" if place.is_dir() else f"cannot be made: {place} is a file"
+            yield tell(path, f"the folder of {what} {why}", remedy)
+    beside, elsewhere = places.data / cache.FOLDER, cache.user_cache()
     if not _is_writable(beside) and not _is_writable(elsewhere):
-        yield _said(
-            "problem",
-            str(beside),
-            f"the dataset cache can be written neither here nor in {elsewhere}",
-            "set MEDPLUS_CACHE to a folder for it",
-        )
+        text = f"the dataset cache can be written neither here nor in {elsewhere}"
+        yield problem(beside, text, "set MEDPLUS_CACHE to a folder for it")
     shut = [path for path in sorted(beside.glob("*/*")) if not os.access(path, os.R_OK)]
     if shut:
-        yield _said(
-            "problem",
-            str(shut[0]),
-            "a cached array that cannot be read",
-            "let its owner allow it: chmod -R a+rX",
-        )
+        remedy = "let its owner allow it: chmod -R a+rX"
+        yield problem(shut[0], "a cached array that cannot be read", remedy)
 
 
-def hub_cache() -> Path:
+def _hub_cache() -> Path:
     """Return where the hub's client keeps weights."""
     home = os.environ.get("HF_HOME") or _caches() / "huggingface"
     return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
 
 
-def torch_home() -> Path:
+def _torch_home() -> Path:
     """Return where torch keeps weights."""
     return Path(os.environ.get("TORCH_HOME") or _caches() / "torch").expanduser()
 
@@ -163,17 +135,11 @@ def _caches() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
-def _weights() -> Iterator[Finding]:
-    hub = hub_cache()
+def _weights(hub: Path) -> Finding:
     n_models = sum(1 for _ in hub.glob("models--*/snapshots/*/"))
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE
     if offline and not n_models:
-        yield _said(
-            "warning",
-            str(hub),
-            "no weights, and HF_HUB_OFFLINE forbids to fetch any",
-            "carry weights over (docs/offline.md), or unset HF_HUB_OFFLINE",
-        )
-    else:
-        told = ", and HF_HUB_OFFLINE forbids to fetch more" if offline else ""
-        yield _said("ok", str(hub), f"weights of {n_models} networks{told}")
+        remedy = "carry weights over (docs/offline.md), or unset HF_HUB_OFFLINE"
+        return warning(hub, "no weights, and HF_HUB_OFFLINE forbids to fetch any", remedy)
+    told = ", and HF_HUB_OFFLINE forbids to fetch more" if offline else ""
+    return ok(f"weights of {n_models} networks{told}", hub)

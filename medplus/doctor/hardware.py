@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any
 
-from medplus.doctor.finding import Finding
+from medplus.doctor.finding import Finding, ok, problem, warning
 from medplus.doctor.trial import Trial
-
-_said = partial(Finding, "hardware")
 
 
 def examine_hardware(
@@ -26,94 +23,51 @@ def examine_hardware(
     environment : mapping of str to str
         The variables that may hide GPUs.
     """
-    nvml = trials["pynvml"].facts
-    torch, faiss = trials["torch"], trials["faiss"]
-    driver = nvml.get("driver")
-    gpus = nvml.get("gpus", [])
-    if driver is None:
-        if trials["pynvml"].error:
-            yield _said(
-                "warning",
-                "pynvml",
-                f"cannot be imported ({trials['pynvml'].error}), so the driver was not asked",
-                "run pip install nvidia-ml-py",
-            )
-        else:
-            yield _said("ok", "", "no NVIDIA driver answers")
+    nvml, torch, faiss = (trials[package] for package in ("pynvml", "torch", "faiss"))
+    driver, gpus = nvml.facts.get("driver"), nvml.facts.get("gpus", [])
+    if nvml.error:
+        text = f"cannot be imported ({nvml.error}), so the driver was not asked"
+        yield warning("pynvml", text, "run pip install nvidia-ml-py")
+    elif driver is None:
+        yield ok("no NVIDIA driver answers")
     elif not gpus:
-        yield _said("warning", f"driver {driver}", "it knows of no GPU", "see what nvidia-smi says")
+        yield warning(f"driver {driver}", "it knows of no GPU", "see what nvidia-smi says")
     else:
-        newest = nvml.get("cuda")
-        yield _said("ok", _named(gpus), f"driver {driver}, for CUDA up to {newest}")
+        yield ok(f"driver {driver}, for CUDA up to {nvml.facts['cuda']}", _named(gpus))
     if torch.error:
         return  # the installation's findings tell it
-    yield from _torch(torch.facts, nvml, environment)
-    if torch.facts["gpus"] and not faiss.error:
-        yield _faiss(faiss.facts["gpus"], len(torch.facts["gpus"]))
+    yield _torch(torch.facts, nvml.facts, environment.get("CUDA_VISIBLE_DEVICES"))
+    if torch.facts["gpus"] and faiss.facts.get("gpus"):
+        yield ok(f"searches on {faiss.facts['gpus']} of {len(torch.facts['gpus'])} GPUs", "faiss")
+    elif torch.facts["gpus"] and not faiss.error:
+        text = "cannot use the GPU, so kNN searches there through torch"
+        yield warning("faiss", text, "where faiss is to do it, install faiss-gpu")
 
 
-def _torch(
-    torch: Mapping[str, Any], nvml: Mapping[str, Any], environment: Mapping[str, str]
-) -> Iterator[Finding]:
-    built, usable, fault = torch["cuda"], torch["gpus"], torch["fault"]
-    build = f"built for CUDA {built}" if built else "built for the CPU alone"
-    there = bool(nvml.get("gpus"))
-    hidden = environment.get("CUDA_VISIBLE_DEVICES")
+def _torch(torch: Mapping[str, Any], nvml: Mapping[str, Any], hidden: str | None) -> Finding:
+    built, usable, fault, serves = torch["cuda"], torch["gpus"], torch["fault"], nvml.get("cuda")
+    text = f"built for CUDA {built}" if built else "built for the CPU alone"
+    other = f"install a build of torch for CUDA {serves} or older"
     if usable and not fault:
-        yield _said("ok", "torch", f"{build}, computes on {_named(usable)}")
-    elif usable:
-        yield _said(
-            "problem",
-            "torch",
-            f"{build}; it sees {_named(usable)}, but cannot compute there: {fault}",
-            "install a build of torch for this GPU, or use --device cpu",
-        )
-    elif not there:
-        yield _said("ok", "torch", f"{build}, computes on the CPU")
-    elif not built:
-        yield _said(
-            "problem",
-            "torch",
-            f"{build}, though there is a GPU",
-            f"install a build of torch for CUDA {nvml['cuda']} or older",
-        )
-    elif _older(nvml["cuda"], built):
-        yield _said(
-            "problem",
-            "torch",
-            f"{build}, but the driver serves CUDA {nvml['cuda']} at most",
-            f"update the driver, or install a build of torch for CUDA {nvml['cuda']} or older",
-        )
-    elif hidden is not None and not fault:
-        yield _said(
-            "warning",
-            "torch",
-            f"sees no GPU: CUDA_VISIBLE_DEVICES is '{hidden}'",
-            "unset it, or name GPUs that are there",
-        )
-    else:
-        yield _said(
-            "problem",
-            "torch",
-            f"{build}, but sees no GPU{f': {fault}' if fault else ''}",
-            "see what nvidia-smi says; a container must be started with its GPUs",
-        )
-
-
-def _faiss(usable: int, there: int) -> Finding:
+        return ok(f"{text}, computes on {_named(usable)}", "torch")
     if usable:
-        return _said("ok", "faiss", f"searches on {usable} of {there} GPUs")
-    return _said(
-        "warning",
-        "faiss",
-        "cannot use the GPU, so kNN searches there through torch",
-        "where faiss is to do it, install faiss-gpu",
+        text += f"; it sees {_named(usable)}, but cannot compute there: {fault}"
+        return problem("torch", text, "install a build of torch for this GPU, or use --device cpu")
+    if not nvml.get("gpus"):
+        return ok(f"{text}, computes on the CPU", "torch")
+    if not built:
+        return problem("torch", f"{text}, though there is a GPU", other)
+    if serves is not None and int(float(serves)) < int(float(built)):
+        # Within a major version of CUDA, old drivers serve new builds.
+        text += f", but the driver serves CUDA {serves} at most"
+        return problem("torch", text, f"update the driver, or {other}")
+    if hidden is not None and not fault:
+        text = f"sees no GPU: CUDA_VISIBLE_DEVICES is '{hidden}'"
+        return warning("torch", text, "unset it, or name GPUs that are there")
+    text += f", but sees no GPU{f': {fault}' if fault else ''}"
+    return problem(
+        "torch", text, "see what nvidia-smi says; a container must be started with its GPUs"
     )
-
-
-def _older(one: str | None, other: str) -> bool:
-    """Compare versions of CUDA by their major number: within one, old drivers serve new builds."""
-    return one is not None and float(one) // 1 < float(other) // 1
 
 
 def _named(gpus: list[str]) -> str:

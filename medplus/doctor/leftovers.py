@@ -14,26 +14,48 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medplus import lock
-from medplus.datasets import cache as dataset_cache
-from medplus.datasets import catalog
-from medplus.doctor.finding import Finding, Places
+from medplus.datasets import cache
+from medplus.datasets.catalog import official_names
+from medplus.doctor.finding import Finding, Places, ok, problem, warning
 from medplus.errors import MedplusError
-from medplus.runs.ledger import PARTIAL
 from medplus.transfer import PART
-from medplus.vocabulary import SIZES
 
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.tmp-([0-9]+-)?[0-9a-f]{8}")
-_STORE_LOCK = re.compile(r".+-[0-9a-f]{8}\.zarr\.lock")
-_RUN_LOCK = re.compile(r"\..+-[0-9a-f]{8}\.lock")
 _QUIET_S = 3600.0
 """A temporary file that no lock guards is left over if nobody has written to it for so long."""
 
 _DEPTH = {"data": 3, "cache": 2, "stores": 8, "runs": 8}
+_N, _HEX = "[^/]+", "[0-9a-f]{8}"
+_TEMPORARY = rf"\.tmp-(?:[0-9]+-)?{_HEX}"
+_IS_TEMPORARY = re.compile(rf"\.{_N}{_TEMPORARY}")
+_CACHE = re.escape(cache.FOLDER)
+_RULES = {
+    "stores": {
+        rf"({_N}/{_N}/)\.({_N}\.zarr){_TEMPORARY}": r"\1\2.lock",
+        rf"({_N}/{_N}/{_N}\.zarr)/(?:.+/)?\.{_N}{_TEMPORARY}": r"\1.lock",
+        rf"{_N}/{_N}/{_N}-{_HEX}\.zarr\.lock": r"\g<0>",
+    },
+    "runs": {
+        # A run is locked while it is made; what is added to a finished one is not.
+        rf"((?:{_N}/){{4}}\.{_N}?)(?:\.partial)?{_TEMPORARY}": r"\1.lock",
+        rf"((?:{_N}/){{4}})({_N})\.partial/(?:.+/)?\.{_N}{_TEMPORARY}": r"\1.\2.lock",
+        rf"(?:{_N}/){{4,}}\.{_N}-{_HEX}\.lock": r"\g<0>",
+    },
+    "data": {
+        rf"((?:.+/)?{_CACHE}/)\.({_N})(?<!\.json){_TEMPORARY}": r"\1\2.lock",
+        rf"(?:.+/)?{_CACHE}/{_N}\.lock": r"\g<0>",
+        rf"\.(?P<npz>{_N})\.lock": r"\g<0>",
+        rf"(?P<npz>{_N}){re.escape(PART)}": r".\1.lock",
+    },
+    "cache": {
+        rf"((?:{_N}/)?)\.({_N})(?<!\.json){_TEMPORARY}": r"\1\2.lock",
+        rf"(?:{_N}-{_HEX}/{_N}|{_N}-{_HEX})\.lock": r"\g<0>",
+    },
+}
+"""Per root: what may be left in which place below it, and the lock that its writer holds."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +65,17 @@ class Leftover:
     Attributes
     ----------
     path : Path
-    is_lock : bool
-        Whether it is itself a lock file.
     guard : Path or None
-        The lock that its writer holds; None where a writer holds none.
+        The lock that its writer holds, which may be `path` itself; None where a writer holds none.
     """
 
     path: Path
-    is_lock: bool
     guard: Path | None
+
+    @property
+    def is_lock(self) -> bool:
+        """Whether it is itself a lock file."""
+        return self.path == self.guard
 
     def user(self) -> str:
         """Return who still uses it, as far as can be seen, or an empty string."""
@@ -62,13 +86,28 @@ class Leftover:
             return "a process that wrote to it within the last hour"
         return ""
 
+    def remove(self) -> None:
+        """Remove it, unless someone has taken it up in this moment.
+
+        Raises
+        ------
+        LockHeldError, OSError
+        """
+        with lock.hold(self.guard, str(self.path)) if self.guard is not None else nullcontext():
+            if self.is_lock:
+                return  # whoever lets go of a lock removes its file
+            if self.path.is_dir():
+                shutil.rmtree(self.path)
+            else:
+                self.path.unlink(missing_ok=True)
+
 
 def find_leftovers(places: Places) -> Iterator[Leftover]:
     """Yield what may be left over; `Leftover.user` tells whether someone still uses it."""
     roots = {"data": places.data, "stores": places.stores, "runs": places.runs}
-    for kind, root in {**roots, "cache": dataset_cache.user_cache()}.items():
-        for path, parts in _walk(root, _DEPTH[kind]):
-            found = _judge(kind, path, parts)
+    for kind, root in {**roots, "cache": cache.user_cache()}.items():
+        for path in _walk(root, _DEPTH[kind]):
+            found = _judge(kind, root, path)
             if found is not None:
                 yield found
 
@@ -87,34 +126,29 @@ def remove_leftovers(places: Places) -> tuple[list[Path], list[Finding]]:
         if leftover.user():
             continue
         try:
-            _remove(leftover)
+            leftover.remove()
             removed.append(leftover.path)
         except lock.LockHeldError:
-            continue  # someone has taken it up in this moment
+            continue
         except (OSError, MedplusError) as error:
-            text = f"cannot be removed: {error}"
-            kept.append(Finding("leftovers", "problem", str(leftover.path), text))
+            fault = problem(leftover.path, f"cannot be removed: {error}")
+            kept.append(replace(fault, group="leftovers"))
     return removed, kept
 
 
 def examine_leftovers(places: Places) -> Iterator[Finding]:
     """Yield what is left over, and what can be gone on with."""
-    idle, used = [], set()
-    for leftover in find_leftovers(places):
-        if user := leftover.user():
-            used.add(user)
-        else:
-            idle.append(leftover)
-    for user in sorted(used):
-        yield Finding("leftovers", "ok", "", f"files in use by {user}")
+    users = {leftover: leftover.user() for leftover in find_leftovers(places)}
+    for user in sorted(set(filter(None, users.values()))):
+        yield ok(f"files in use by {user}")
+    idle = [leftover for leftover, user in users.items() if not user]
     for leftover in idle:
         what = "a lock whose owner has died" if leftover.is_lock else "left by a process that died"
-        remedy = "medplus doctor --fix removes it"
-        yield Finding("leftovers", "warning", str(leftover.path), what, remedy)
+        yield warning(leftover.path, what, "medplus doctor --fix removes it")
     begun = list(_begun_downloads(places.data))
     yield from begun
     if not idle and not begun:
-        yield Finding("leftovers", "ok", "", "none")
+        yield ok("none")
 
 
 def _begun_downloads(root: Path) -> Iterator[Finding]:
@@ -123,32 +157,16 @@ def _begun_downloads(root: Path) -> Iterator[Finding]:
         if not part.is_file() or (root / name).exists():
             continue
         owner = lock.owner(root / f".{name}.lock")
-        if owner is not None:
-            yield Finding("leftovers", "ok", str(part), f"being downloaded by {owner}")
-            continue
         command = f"medplus download {flag} --size {size} --data-root {root}"
-        yield Finding(
-            "leftovers",
-            "warning",
-            str(part),
-            "an interrupted download",
-            f"{command} goes on with it; or delete it",
-        )
+        if owner is not None:
+            yield ok(f"being downloaded by {owner}", part)
+        else:
+            remedy = f"{command} goes on with it; or delete it"
+            yield warning(part, "an interrupted download", remedy)
 
 
-@cache
-def official_names() -> dict[str, tuple[str, int]]:
-    """Return the names of all official files, with their dataset and size."""
-    return {catalog.info(f).filename(size): (f, size) for f in catalog.FLAGS for size in SIZES}
-
-
-# --- what is whose ------------------------------------------------------------------------------
-
-
-def _walk(
-    folder: Path, depth: int, above: tuple[str, ...] = ()
-) -> Iterator[tuple[Path, tuple[str, ...]]]:
-    """Yield what lies in a folder, to a depth, with the names from its root; follow no links."""
+def _walk(folder: Path, depth: int) -> Iterator[Path]:
+    """Yield what lies in a folder, to a depth; follow no links, and look into nothing temporary."""
     try:
         with os.scandir(folder) as scan:
             entries = sorted(scan, key=lambda entry: entry.name)
@@ -157,57 +175,29 @@ def _walk(
     for entry in entries:
         if entry.is_symlink():
             continue
-        parts = (*above, entry.name)
-        yield Path(entry.path), parts
+        yield Path(entry.path)
         is_folder = entry.is_dir(follow_symlinks=False)
-        if is_folder and depth > 1 and not _TEMPORARY.fullmatch(entry.name):
-            yield from _walk(Path(entry.path), depth - 1, parts)
+        if is_folder and depth > 1 and not _IS_TEMPORARY.fullmatch(entry.name):
+            yield from _walk(Path(entry.path), depth - 1)
 
 
-def _judge(kind: str, path: Path, parts: tuple[str, ...]) -> Leftover | None:
-    temporary = _TEMPORARY.fullmatch(path.name)
-    if temporary:
-        return Leftover(path, False, _guard(kind, path, parts, temporary["name"]))
-    if path.name.endswith(".lock") and _is_lock(kind, path, parts) and _is_note_of_owner(path):
-        return Leftover(path, True, path)
-    if kind == "data" and len(parts) == 1 and path.name.endswith(PART):
-        whole = path.with_name(path.name.removesuffix(PART))
-        if whole.name in official_names() and whole.is_file():
-            return Leftover(path, False, path.with_name(f".{whole.name}.lock"))
-    return None
-
-
-def _is_lock(kind: str, path: Path, parts: tuple[str, ...]) -> bool:
-    n = len(parts)
-    if kind == "stores":
-        return n == 3 and bool(_STORE_LOCK.fullmatch(path.name))
-    if kind == "runs":
-        return n >= 5 and bool(_RUN_LOCK.fullmatch(path.name))
-    if kind == "data":
-        download = n == 1 and path.name[1:].removesuffix(".lock") in official_names()
-        return download or (n >= 2 and parts[-2] == dataset_cache.FOLDER)
-    named = path.parent.name if n == 2 else path.name.removesuffix(".lock")
-    return bool(re.fullmatch(r".+-[0-9a-f]{8}", named))
-
-
-def _guard(kind: str, path: Path, parts: tuple[str, ...], name: str) -> Path | None:
-    """Return the lock that the writer of a temporary file or folder holds, if it holds one."""
-    n = len(parts)
-    if kind == "stores" and n >= 3:
-        store = name if n == 3 else parts[2]
-        folder = path.parents[n - 3]
-        return folder / f"{store}.lock" if store.endswith(".zarr") else None
-    if kind == "runs" and n >= 5:
-        # A run is locked while it is made; what is added to a finished one is not.
-        if n > 5 and not parts[4].endswith(PARTIAL):
+def _judge(kind: str, root: Path, path: Path) -> Leftover | None:
+    """Tell of a path below a root whether some process may have left it, and which lock tells."""
+    for rule, lock_file in _RULES[kind].items():
+        match = re.fullmatch(rule, path.relative_to(root).as_posix())
+        npz = match and match.groupdict().get("npz")
+        if match is None or (npz and npz not in official_names()):
+            continue
+        guard = root / match.expand(lock_file)
+        if guard == path and not _names_owner(path):
             return None
-        run = (name if n == 5 else parts[4]).removesuffix(PARTIAL)
-        return path.parents[n - 5] / f".{run}.lock"
-    in_cache = kind == "cache" or (n >= 2 and parts[-2] == dataset_cache.FOLDER)
-    return path.with_name(f"{name}.lock") if in_cache and not name.endswith(".json") else None
+        if path.suffix == PART and not path.with_suffix("").is_file():
+            return None  # it can be gone on with
+        return Leftover(path, guard)
+    return Leftover(path, None) if _IS_TEMPORARY.fullmatch(path.name) else None
 
 
-def _is_note_of_owner(path: Path) -> bool:
+def _names_owner(path: Path) -> bool:
     """Tell a lock of medplus from other files of that ending: it names a process, or is empty."""
     try:
         text = path.read_bytes()[:1000]
@@ -219,16 +209,4 @@ def _is_note_of_owner(path: Path) -> bool:
 def _last_written(path: Path) -> float:
     """Return when a file, or the newest of what is in a folder, was written."""
     times = [path.lstat().st_mtime] if os.path.lexists(path) else [0.0]
-    return max(times + [file.lstat().st_mtime for file, _ in _walk(path, 8)])
-
-
-def _remove(leftover: Leftover) -> None:
-    path, guard = leftover.path, leftover.guard
-    if leftover.is_lock:
-        with lock.hold(path, str(path)):
-            return  # whoever lets go of a lock removes its file
-    with lock.hold(guard, str(path)) if guard is not None else nullcontext():
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    return max(times + [file.lstat().st_mtime for file in _walk(path, 8)])

@@ -28,10 +28,8 @@ def need_of_grid(file: Path, places: Places) -> Need:
     plan = make_plan(grid, inventory, Estimator(places.data, list), failed=())
     left = [planned for planned in plan.jobs if planned.state == "left"]
     stores = sum(planned.nbytes for planned in left if planned.job.kind == "extract")
-    need = Need(
-        stores={"stores": stores},
-        runs={"runs": sum(planned.nbytes for planned in left) - stores},
-    )
+    runs = sum(planned.nbytes for planned in left) - stores
+    need = Need(stores={"stores": stores}, runs={"runs": runs}, is_plan=True)
     caches = downloads = 0
     for name, size in dict.fromkeys(cell.images for cell in plan.cells):
         ref = sources.resolve(name)

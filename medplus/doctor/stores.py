@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medplus import lock
-from medplus.doctor.finding import Finding, counted, from_error
+from medplus.doctor.finding import Finding, first_few, from_error, ok, problem, warning
 from medplus.embeddings.store import count_chunks, find_damage, list_stores, read_info
 from medplus.errors import StoreError
+from medplus.naming import counted
 
 
 def examine_stores(root: Path, deep: bool) -> Iterator[Finding]:
@@ -19,39 +20,31 @@ def examine_stores(root: Path, deep: bool) -> Iterator[Finding]:
     deep : bool
         Read every byte; else look whether every chunk is there in full.
     """
-    if not root.is_dir():
-        yield Finding("stores", "ok", "", f"no folder {root}")
-        return
-    whole = total = 0
-    for path in list_stores(root):
-        total += 1
-        finding = _examine(path, root, deep)
-        if finding is None:
-            whole += 1
-        else:
-            yield finding
+    looked_at = [_examine(path, root, deep) for path in list_stores(root)]
+    findings = [finding for finding in looked_at if finding is not None]
+    yield from findings
     told = "read to the last byte" if deep else "whole by their sizes (--deep reads them)"
-    if whole or not total:
-        text = f"{whole} of {counted(total, 'store')} in {root} {told}"
-        yield Finding("stores", "ok", "", text if total else f"no store in {root}")
+    whole, total = len(looked_at) - len(findings), len(looked_at)
+    if not total:
+        yield ok(f"no store in {root}")
+    elif whole:
+        yield ok(f"{whole} of {counted(total, 'store')} in {root} {told}")
 
 
 def _examine(path: Path, root: Path, deep: bool) -> Finding | None:
     owner = lock.owner(path.with_name(f"{path.name}.lock"))
     if owner is not None:
-        return Finding("stores", "ok", str(path), f"being written by {owner}")
+        return ok(f"being written by {owner}", path)
     try:
         info = read_info(path)
     except StoreError as error:
-        return from_error("stores", path, error)
+        return from_error(path, error)
     command = info.resume_command(root)
     if not info.complete:
         done, chunks = count_chunks(path, info)
         text = f"unfinished, {done} of {counted(chunks, 'chunk')}"
-        return Finding("stores", "warning", str(path), text, f"this completes it: {command}")
-    damaged = [str(part) for part in find_damage(path, info, deep=deep)]
+        return warning(path, text, f"this completes it: {command}")
+    damaged = list(find_damage(path, info, deep=deep))
     if not damaged:
         return None
-    more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
-    text = f"damaged: {', '.join(damaged[:3])}{more}"
-    return Finding("stores", "problem", str(path), text, f"this repairs it: {command}")
+    return problem(path, f"damaged: {first_few(damaged)}", f"this repairs it: {command}")

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,9 +89,8 @@ def _try_in_child(packages: Sequence[str], patience_s: float) -> tuple[dict[str,
 
 
 def _ending(code: int) -> str:
-    if code < 0:
-        return f"its import ends the process with {signal.Signals(-code).name}"
-    return f"its import ends the process with exit code {code}"
+    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return f"its import ends the process with {how}"
 
 
 # --- the child ----------------------------------------------------------------------------------
@@ -155,11 +154,7 @@ def nvml_facts() -> dict[str, Any]:
     }
 
 
-_FACTS: dict[str, Callable[[], dict[str, Any]]] = {
-    "torch": torch_facts,
-    "faiss": faiss_facts,
-    "pynvml": nvml_facts,
-}
+_FACTS = {"torch": torch_facts, "faiss": faiss_facts, "pynvml": nvml_facts}
 
 
 def _first_line(error: object) -> str:
@@ -171,15 +166,13 @@ def _try_all(packages: Sequence[str]) -> None:
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as report:
         os.dup2(2, 1)
         for package in packages:
-            facts: dict[str, Any] = {}
-            error = ""
+            told: dict[str, Any] = {"package": package, "facts": {}, "error": ""}
             try:
                 importlib.import_module(package)
-                facts = _FACTS.get(package, dict)()
+                told["facts"] = _FACTS.get(package, dict)()
             except Exception as fault:
-                error = f"{type(fault).__name__}: {_first_line(fault)}"
-            print(json.dumps({"package": package, "facts": facts, "error": error}), file=report)
-            report.flush()
+                told["error"] = f"{type(fault).__name__}: {_first_line(fault)}"
+            print(json.dumps(told), file=report, flush=True)
 
 
 if __name__ == "__main__":

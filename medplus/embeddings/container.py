@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from medplus.embeddings.layout import METADATA, ArrayLayout
-from medplus.errors import StoreError, UsageError
+from medplus.errors import StoreError, UsageError, first_line
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -147,7 +147,7 @@ class _Bucket:
         try:
             self._store: Any = from_url(place, retry_config=_RETRY)
         except Exception as error:  # obstore's own, by scheme
-            raise UsageError(f"{place} names no object store: {_first_line(error)}") from None
+            raise UsageError(f"{place} names no object store: {first_line(error)}") from None
 
     def read(self, key: str) -> bytes:
         import obstore
@@ -166,7 +166,7 @@ class _Bucket:
             raise
         except Exception as error:
             raise StoreError(
-                f"{self.place} cannot be read: {_first_line(error)}; check the URL, and the "
+                f"{self.place} cannot be read: {first_line(error)}; check the URL, and the "
                 "endpoint and credentials in the environment (AWS_ENDPOINT_URL, …)"
             ) from None
 
@@ -174,7 +174,3 @@ class _Bucket:
         from zarr.storage import ObjectStore
 
         return ObjectStore(self._store, read_only=True)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -23,6 +23,7 @@ from medplus.datasets.dataset import ImageDataset
 from medplus.device import resolve_device, resolve_precision
 from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.pipeline import as_tensor, fill_store
+from medplus.embeddings.provenance import provenance_of, settle
 from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.writer import WriteStatus, open_writer
 from medplus.errors import StoreError, UsageError
@@ -172,7 +173,7 @@ def extract_all(
             backbone = backbone or _load(spec, ref, images.size)
             compute = precision if backbone.is_network else "fp32"
             embedder = Embedder(backbone, target, compute, batch)
-            settled = _settle(spec, images, embedder)
+            settled = settle(spec, images, backbone, compute, spec.dtype or "float32")
             results.append(
                 _extract_one(settled, images, embedder, Path(store), patience_s, progress)
             )
@@ -186,27 +187,6 @@ def _load(spec: ExtractSpec, ref: backbones.BackboneRef, size: int) -> Backbone:
 
 def _images_of(spec: ExtractSpec) -> tuple[str, int | None, str | None]:
     return spec.dataset, spec.size, spec.group_column
-
-
-def _settle(spec: ExtractSpec, images: ImageDataset, embedder: Embedder) -> ExtractSpec:
-    """Return the spec with every choice made, as the store is to carry it."""
-    backbone = embedder.backbone
-    made = replace(
-        spec,
-        dataset=datasets.resolve(spec.dataset).spelling,
-        size=images.size,
-        backbone=backbone.ref.spelling,
-        dtype=spec.dtype or "float32",
-    )
-    if not backbone.is_network:
-        return replace(made, weights=None, fit=None, feature=None, precision=None)
-    return replace(
-        made,
-        weights=backbone.ref.weights,
-        fit=backbone.preprocess.fit,
-        feature=backbone.feature,
-        precision=embedder.precision,
-    )
 
 
 def _extract_one(
@@ -248,27 +228,12 @@ def _new_info(spec: ExtractSpec, images: ImageDataset, backbone: Backbone, dim: 
     return StoreInfo(
         schema_version=SCHEMA,
         key=spec.key(images.digest, backbone.digest),
-        spec=spec,
-        dataset=images.name,
         dataset_path=str(Path(images.path).resolve()),
-        dataset_digest=images.digest,
-        data_source=images.source,
-        licence=images.licence,
-        citation=images.citation,
-        task=images.task,
-        classes=list(images.classes),
-        backbone=backbone.name,
-        tag=backbone.tag,
-        weights=backbone.weights,
-        weights_sha256=backbone.weights_sha256,
-        backbone_digest=backbone.digest,
         preprocess=vars(backbone.preprocess).copy(),
         run_id=backbone.run_id,
         dim=dim,
         n_samples={split: len(images.splits[split]) for split in SPLITS},
-        card_digest=images.card.digest,
-        warnings=images.card.warnings,
-        baseline_acc=images.card.baseline_acc,
         versions={"medplus": __version__, **{name: version(name) for name in packages}},
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **dict(provenance_of(spec, images, backbone)),
     )

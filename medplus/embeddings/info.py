@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError, model_validator
+from pydantic import ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from medplus import atomic
 from medplus.datasets import catalog
@@ -18,9 +17,10 @@ from medplus.embeddings.container import Place, open_container, to_place
 from medplus.embeddings.layout import ATTRIBUTE, METADATA, ArrayLayout
 from medplus.errors import StoreError
 from medplus.jsonfile import parse_json
+from medplus.runs.record import Provenance
 from medplus.seal import seal, unseal
-from medplus.spec import PIXELS, SCHEMA, ExtractSpec
-from medplus.vocabulary import MULTI_LABEL, SPLITS, Split, Task
+from medplus.spec import SCHEMA
+from medplus.vocabulary import MULTI_LABEL, SPLITS, Split
 
 _GROUP = {"zarr_format": 3, "node_type": "group"}
 
@@ -29,8 +29,10 @@ class DamagedStoreError(StoreError):
     """A store's own description is damaged, so that nothing in it can be trusted."""
 
 
-class StoreInfo(BaseModel):
+class StoreInfo(Provenance):
     """A store's attributes: what it holds, how it came about, and whether it is complete.
+
+    Its spec says how the embeddings can be made again.
 
     Attributes
     ----------
@@ -39,20 +41,8 @@ class StoreInfo(BaseModel):
     key : str
         The identity of the embeddings, SHA-256 in hex: ``spec.key(dataset_digest,
         backbone_digest)``.
-    spec : ExtractSpec
-        Settled: the choices that made these embeddings, spelled so that they can be made again.
-    dataset, dataset_path, dataset_digest : str
-        The dataset's name, where its file or folder lies, and the SHA-256 of its arrays and labels'
-        meaning.
-    task, classes
-        What the labels mean; class names in order.
-    backbone, tag : str
-        The backbone's short name, and its full name.
-    weights : str
-        ``pretrained``, ``none``, or the absolute path of the file.
-    weights_sha256, backbone_digest : str
-        Of the weights that were in memory; and of the whole backbone: full name, weights,
-        normalisation.
+    dataset_path : str
+        Where the dataset's file or folder lies.
     preprocess : dict
         The fields of `medplus.preprocess.PreprocessSpec`.
     run_id : str or None
@@ -61,10 +51,6 @@ class StoreInfo(BaseModel):
         Number of embedding dimensions D.
     name_nbytes : int
         Bytes per row of the names: UTF-8, filled up with zeros.
-    card_digest, warnings : str, list of str
-        Of the data card: what was said of the data when they were read.
-    baseline_acc : dict
-        Per split, the ACC of always saying the most frequent class of train.
     metadata : dict
         SHA-256 of the Zarr metadata of each group and array below the store's own.
     cost : dict
@@ -73,49 +59,35 @@ class StoreInfo(BaseModel):
         Set last; readers refuse a store without it.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(frozen=False)
 
     schema_version: int
     key: str
-    spec: ExtractSpec
-    dataset: str
+    size: PositiveInt = Field(exclude=True)  # the spec tells it
     dataset_path: str
-    dataset_digest: str
-    data_source: str
-    licence: str
-    citation: str = ""
-    task: Task
-    classes: list[str]
-    backbone: str
-    tag: str
-    weights: str
-    weights_sha256: str
-    backbone_digest: str
     preprocess: dict[str, Any]
     run_id: str | None = None
     dim: PositiveInt
     n_samples: dict[Split, PositiveInt]
     name_nbytes: PositiveInt = 1
-    card_digest: str = ""
-    warnings: list[str] = []
-    baseline_acc: dict[Split, float] = {}
     versions: dict[str, str]
     created: str
-    cost: dict[str, Any] = {}
+    cost: dict[str, Any] = Field(default_factory=dict)
     complete: bool = False
-    metadata: dict[str, str] = {}
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_size(cls, fields: Any) -> Any:
+        spec = fields.get("spec")
+        found = spec.get("size") if isinstance(spec, dict) else getattr(spec, "size", None)
+        return {**fields, "size": found}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if set(self.n_samples) != set(SPLITS) or self.spec.size is None:
-            raise ValueError("a split or the size is missing")
+        if set(self.n_samples) != set(SPLITS):
+            raise ValueError("a split is missing")
         return self
-
-    @property
-    def size(self) -> int:
-        """Height and width of the images in pixels."""
-        assert self.spec.size is not None
-        return self.spec.size
 
     @property
     def dtype(self) -> np.dtype:
@@ -179,10 +151,10 @@ def read_info(path: Place) -> StoreInfo:
     except (ValueError, KeyError, TypeError, AttributeError):
         raise _damaged(path, f"{METADATA} is not a medplus store's") from None
     if schema != SCHEMA:
-        newer = isinstance(schema, int) and schema > SCHEMA
-        advice = "use the version that wrote it" if newer else _anew(attributes)
+        words = [f"--{name} {attributes.get(name)}" for name in ("dataset", "size", "backbone")]
         raise StoreError(
-            f"{path} has schema {schema}, this medplus reads schema {SCHEMA}; {advice}"
+            f"{path} has schema {schema}, this medplus reads schema {SCHEMA}; use the version that "
+            f"wrote it, or make it anew with: medplus extract {' '.join(words)}"
         )
     try:
         attributes, intact = unseal(attributes)
@@ -195,33 +167,6 @@ def read_info(path: Place) -> StoreInfo:
     if not intact or document != _GROUP:
         raise _damaged(path, "its attributes are not those that were written")
     return info
-
-
-def _anew(attributes: dict[str, Any]) -> str:
-    """Tell how to make a store of schema 1 anew, as far as its attributes say."""
-    try:
-        name, key = attributes["dataset"], attributes["key"]
-        by_flag = name in catalog.FLAGS and attributes["data_source"] != "custom"
-        of_run = attributes.get("run_id") is not None
-        spec = ExtractSpec(
-            name if by_flag else attributes["dataset_path"],
-            attributes["size"],
-            attributes["weights" if of_run else "backbone"],
-            dtype=attributes["dtype"],
-        )
-        if spec.backbone != PIXELS:
-            spec = replace(
-                spec,
-                weights=None if of_run else attributes["weights"],
-                fit=key["preprocess"]["fit"],
-                feature=key["feature"],
-                precision=key["precision"],
-            )
-    except (KeyError, TypeError):
-        command = "medplus extract --dataset … --size … --backbone …"
-    else:
-        command = spec.command()
-    return f"make it anew with: {command}"
 
 
 def _damaged(path: Place, what: str) -> DamagedStoreError:

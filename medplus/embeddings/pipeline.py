@@ -1,17 +1,17 @@
 """The pipeline that fills a store: read, compute and write at the same time.
 
 A thread reads uint8 batches from the memory-mapped cache, the main thread drives the device, and
-another thread writes finished chunks. Both queues are bounded, so memory does not grow with the
-number of images, and the device waits for neither.
+another thread writes finished chunks. Few of either wait, so memory does not grow with the number
+of images, and the device waits for neither.
 """
 
 from __future__ import annotations
 
 import mmap
-import queue
-import threading
-from collections.abc import Generator, Iterator
-from contextlib import closing
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 
 from medplus.backbones.inference import Embedder
 from medplus.datasets.dataset import ImageDataset
+from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.writer import StoreWriter
 from medplus.errors import BackboneError, StoreError
 from medplus.progress import Advance, Progress
@@ -85,7 +86,7 @@ def fill_store(
 
     with (
         progress(what, total, "img") as advance,
-        _ChunkSink(writer, embedder, advance) as sink,
+        _commits(writer, embedder, advance) as commit,
         closing(_read_ahead(read())) as batches,
     ):
         for batch in batches:
@@ -94,117 +95,78 @@ def fill_store(
             end = batch.offset + len(batch.images)
             buffer[batch.offset : end].copy_(embedder(batch.images), non_blocking=True)
             if batch.ends_chunk:
-                sink.put(batch.split, batch.chunk, buffer)
+                commit(batch.split, batch.chunk, buffer)
     return total
 
 
 def _read_ahead(batches: Iterator[_Batch]) -> Generator[_Batch, None, None]:
     """Run an iterator in a thread, a few items ahead of its consumer."""
-    waiting: queue.Queue[_Batch | BaseException | None] = queue.Queue(_QUEUED)
-    stopped = threading.Event()
+    with ThreadPoolExecutor(1, "medplus-reader") as thread:
+        waiting = deque(thread.submit(next, batches, None) for _ in range(_QUEUED))
+        while (batch := waiting.popleft().result()) is not None:
+            waiting.append(thread.submit(next, batches, None))
+            yield batch
 
-    def offer(item: _Batch | BaseException | None) -> bool:
-        while not stopped.is_set():
-            try:
-                waiting.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
 
-    def produce() -> None:
-        try:
-            for batch in batches:
-                if not offer(batch):
-                    return
-            offer(None)
-        except BaseException as error:
-            offer(error)
+@contextmanager
+def _commits(
+    writer: StoreWriter, embedder: Embedder, advance: Advance
+) -> Iterator[Callable[[Split, int, torch.Tensor], None]]:
+    """Give what takes finished chunks; another thread checks and commits them in order.
 
-    thread = threading.Thread(target=produce, name="medplus-reader", daemon=True)
-    thread.start()
+    Each call raises what went wrong with an earlier chunk; so does the end of the block.
+    """
+
+    def commit(split: Split, chunk: int, rows: torch.Tensor, copied: Any) -> None:
+        if copied is not None:
+            copied.synchronize()
+        writer.commit(split, chunk, _checked(rows.numpy(), writer.info, split, chunk, embedder))
+        advance(len(rows))
+
+    def put(split: Split, chunk: int, rows: torch.Tensor) -> None:
+        if len(waiting) > _QUEUED:
+            waiting.popleft().result()
+        copied = None
+        if embedder.device.type == "cuda":
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record(torch.cuda.current_stream(embedder.device))
+        waiting.append(thread.submit(commit, split, chunk, rows, copied))
+
+    thread = ThreadPoolExecutor(1, "medplus-writer")
+    waiting: deque[Future[None]] = deque()
     try:
-        while (item := waiting.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
+        yield put
     finally:
-        stopped.set()
-        thread.join()
-
-
-class _ChunkSink:
-    """The writer thread: takes finished chunks, checks them, commits them in order."""
-
-    def __init__(self, writer: StoreWriter, embedder: Embedder, advance: Advance) -> None:
-        self._writer = writer
-        self._embedder = embedder
-        self._advance = advance
-        self._queue: queue.Queue[tuple[Split, int, torch.Tensor, Any] | None] = queue.Queue(_QUEUED)
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="medplus-writer", daemon=True)
-
-    def __enter__(self) -> _ChunkSink:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         # Also after an error or Ctrl-C: chunks that are computed are worth keeping.
         try:
-            self._end()
+            thread.shutdown()
         except KeyboardInterrupt:
-            self._end()  # or it would write on when the store is let go
+            thread.shutdown()  # or it would write on when the store is let go
             raise
-        if self._error is not None and error is None:
-            raise self._error
-
-    def _end(self) -> None:
-        self._queue.put(None)
-        self._thread.join()
-
-    def put(self, split: Split, chunk: int, rows: torch.Tensor) -> None:
-        if self._error is not None:
-            raise self._error
-        copied = None
-        if self._embedder.device.type == "cuda":
-            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            copied.record(torch.cuda.current_stream(self._embedder.device))
-        self._queue.put((split, chunk, rows, copied))
-
-    def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            if self._error is not None:
-                continue  # keep the queue moving, so that the main thread never hangs on it
-            try:
-                split, chunk, rows, copied = item
-                if copied is not None:
-                    copied.synchronize()
-                self._commit(split, chunk, rows.numpy())
-            except BaseException as error:
-                self._error = error
-
-    def _commit(self, split: Split, chunk: int, rows: np.ndarray) -> None:
-        first = self._writer.info.layouts(split)[0].rows(chunk).start
-        _check_finite(rows, f"{split} row", first, self._embedder)
-        with np.errstate(over="ignore"):
-            stored = rows.astype(self._writer.info.dtype, copy=False)
-        if stored is not rows and not np.isfinite(stored).all():
-            raise StoreError(
-                f"embeddings of {self._embedder.backbone.name} exceed the range of float16 "
-                "(65504); store them with --dtype float32"
-            )
-        self._writer.commit(split, chunk, stored)
-        self._advance(len(rows))
+    for done in waiting:
+        done.result()
 
 
-def _check_finite(rows: np.ndarray, what: str, first: int, embedder: Embedder) -> None:
+def _checked(
+    rows: np.ndarray, info: StoreInfo, split: Split, chunk: int, embedder: Embedder
+) -> np.ndarray:
+    """Return a chunk of embeddings as it is stored, if all of it is finite."""
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
         better: Precision = "bf16" if embedder.precision == "fp16" else "fp32"
         remedy = (
             f"use --precision {better}" if embedder.precision != "fp32" else "check the weights"
         )
+        first = info.layouts(split)[0].rows(chunk).start + int(bad[0])
         raise BackboneError(
             f"{embedder.backbone.name} gives non-finite embeddings at {embedder.precision} "
-            f"({what} {first + int(bad[0])}, {len(bad)} rows in this chunk); {remedy}"
+            f"({split} row {first}, {len(bad)} rows in this chunk); {remedy}"
         )
+    with np.errstate(over="ignore"):
+        stored = rows.astype(info.dtype, copy=False)
+    if stored is not rows and not np.isfinite(stored).all():
+        raise StoreError(
+            f"embeddings of {embedder.backbone.name} exceed the range of float16 (65504); store "
+            "them with --dtype float32"
+        )
+    return stored

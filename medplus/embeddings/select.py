@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from difflib import SequenceMatcher
+from difflib import get_close_matches
 from pathlib import Path
 from shlex import quote
-from typing import Protocol
 
 from medplus.backbones import sources as backbones
 from medplus.datasets import catalog
@@ -23,18 +22,10 @@ from medplus.embeddings.store import (
     read_info,
 )
 from medplus.errors import DatasetError, StoreError, UsageError, nearest
-from medplus.spec import AUTO, CHOICES, ExtractSpec, Made
+from medplus.runs.record import Provenance
+from medplus.spec import AUTO, CHOICES, ExtractSpec
 
 Found = tuple[Place, StoreInfo]
-
-
-class Identified(Made, Protocol):
-    """Embeddings, or a run, with the digests of the data and weights behind its names."""
-
-    @property
-    def dataset_digest(self) -> str: ...  # noqa: D102
-    @property
-    def weights_sha256(self) -> str: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -61,7 +52,7 @@ class Sought:
     weights_sha256: str | None = None
     key: str | None = None
 
-    def matches(self, made: Identified) -> bool:
+    def matches(self, made: Provenance) -> bool:
         """Tell whether embeddings, or a run, are of what is sought."""
         digests = self.data_digests
         return (
@@ -104,18 +95,14 @@ def identify(spec: ExtractSpec, data_root: str | Path | None = None) -> Sought:
             digests = datasets.digests(datasets.resolve(spec.dataset), spec.size, "")
     named = replace(spec, dataset=name)
     if not backbones.is_at_hand(spec.backbone):  # a name, which stores know as well
-        return Sought(_labelled(named), spec, digests)
+        label = None if spec.weights is None else backbones.weights_label(spec.weights)
+        return Sought(replace(named, weights=label), spec, digests)
     backbone = backbones.resolve(spec.backbone, spec.weights)
     weights = None if spec.weights is None else backbone.weights
     # A Python file's full name has the digest of its code, which its short name has not.
     name = backbone.tag if backbone.source == "python" else backbone.name
     named = replace(named, backbone=name, weights=weights)
     return Sought(named, spec, digests, backbone.weights_sha256)
-
-
-def _labelled(spec: ExtractSpec) -> ExtractSpec:
-    label = None if spec.weights is None else backbones.weights_label(spec.weights)
-    return replace(spec, weights=label)
 
 
 def find_store(
@@ -239,18 +226,16 @@ def _none(root: Place, sought: Sought, infos: list[Found]) -> str:
             " ".join(f"{flag} {value}" for flag, value in _options(info).items()) for info in named
         )
         return f"no store of {what} under {root} has these options (there: {have}); {remedy}"
-    _check_names(root, sought, [info for _, info in infos])
+    listed = [] if is_store(root) else list(list_stores(Path(root)))
+    _check_names(sought, [info for _, info in infos], listed)
     asked = f"{sought.spec.dataset}/{sought.spec.size}/{sought.spec.backbone}"
-    names = sorted(
-        {f"{info.dataset}/{info.size}/{info.backbone}" for _, info in infos},
-        key=lambda name: (-SequenceMatcher(None, asked, name).ratio(), name),
-    )
+    names = {f"{info.dataset}/{info.size}/{info.backbone}" for _, info in infos}
+    shown = get_close_matches(asked, sorted(names), 6, cutoff=0)
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    there = f" (there: {', '.join(names[:6])}{more})" if names else ""
-    unreadable = len(_listed(root) or infos) - len(infos)
-    if unreadable:
-        noun = "store" if unreadable == 1 else "stores"
-        there += f" ({unreadable} {noun} there cannot be read: medplus store verify says why)"
+    there = f" (there: {', '.join(shown)}{more})" if names else ""
+    if len(listed) > len(infos):
+        n = len(listed) - len(infos)
+        there += f" (unreadable there: {n}; medplus store verify says why)"
     return f"no store of {what} under {root}{there}; {remedy}"
 
 
@@ -262,10 +247,10 @@ def _makeable(asked: ExtractSpec, infos: list[Found]) -> ExtractSpec:
     return asked
 
 
-def _check_names(root: Place, sought: Sought, infos: list[StoreInfo]) -> None:
+def _check_names(sought: Sought, infos: list[StoreInfo], listed: list[Path]) -> None:
     """Raise `UsageError` for a name that neither a store nor a catalogue knows."""
     known = {info.dataset for info in infos} | set(catalog.FLAGS)
-    known |= {path.parents[1].name for path in _listed(root)}  # also those unreadable
+    known |= {path.parents[1].name for path in listed}  # also those unreadable
     if sought.spec.dataset not in known:
         try:
             datasets.resolve(sought.asked.dataset)
@@ -277,10 +262,6 @@ def _check_names(root: Place, sought: Sought, infos: list[StoreInfo]) -> None:
             ) from None
     if sought.asked.backbone not in {n for info in infos for n in (info.backbone, info.tag)}:
         backbones.resolve(sought.asked.backbone)
-
-
-def _listed(root: Place) -> list[Path]:
-    return [] if is_store(root) else list(list_stores(Path(root)))
 
 
 def _command(root: Place, spec: ExtractSpec) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -189,22 +190,20 @@ def find_damage(path: Place, info: StoreInfo, *, deep: bool = True) -> list[Dama
         if not has_metadata(container, info.metadata, split)
     ]
     for layout in info.all_layouts():
-        broken: Sequence[int | None]
-        try:
-            broken = (_read_chunks if deep else _look_for_chunks)(container, layout, info)
-        except ValueError:
-            broken = [None]
+        broken: Sequence[int | None] = [None]
+        with suppress(ValueError):  # of its metadata
+            broken = _damaged_chunks(container, layout, info, deep)
         damage += [Damage(array=layout.path, chunk=chunk) for chunk in broken]
     return damage
 
 
-def _read_chunks(container: Container, layout: ArrayLayout, info: StoreInfo) -> list[int]:
-    from medplus.embeddings.arrays import ArrayReader
+def _damaged_chunks(
+    container: Container, layout: ArrayLayout, info: StoreInfo, deep: bool
+) -> list[int]:
+    if deep:
+        from medplus.embeddings.arrays import ArrayReader
 
-    return ArrayReader(container, layout, info.metadata).visit(range(layout.n_chunks))
-
-
-def _look_for_chunks(container: Container, layout: ArrayLayout, info: StoreInfo) -> list[int]:
+        return ArrayReader(container, layout, info.metadata).visit(range(layout.n_chunks))
     if not has_metadata(container, info.metadata, layout.path):
         raise ValueError(layout.path)
     return [n for n in range(layout.n_chunks) if not is_full(container, layout, n)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from medplus.datasets.dataset import ImageDataset
 from medplus.datasets.sources import load_dataset
 from medplus.device import resolve_precision
 from medplus.embeddings.pipeline import as_tensor
+from medplus.embeddings.provenance import describe_data
 from medplus.errors import BackboneError, RunError, UsageError, first_line
 from medplus.evaluation.prepared import EvaluationOptions, Prepared
 from medplus.runs.ledger import find_run
@@ -31,7 +31,7 @@ from medplus.runs.plan import RunPlan
 from medplus.runs.record import Provenance, RunRecord
 from medplus.spec import ExtractSpec
 from medplus.training.network import Network, embedding_dim
-from medplus.training.plan import describe_data, samples_of
+from medplus.training.plan import samples_of
 from medplus.vocabulary import Precision, Split
 
 log = logging.getLogger(__name__)
@@ -70,18 +70,19 @@ def prepare_network(run: Path, options: EvaluationOptions) -> Prepared:
             "use a smaller --size"
         )
 
-    def predict() -> Mapping[Split, torch.Tensor]:
-        layout = record.config.get("recipe", {}).get("channels_last", False)
-        return _logits(run, images, options, precision, bool(layout))
+    # Nothing is folded or cast beforehand, so that scores are those of training to the last bit.
+    channels_last = record.config.get("recipe", {}).get("channels_last", False)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
 
     named = options.dataset and sources.resolve(options.dataset).spelling
     spec = replace(record.spec, dataset=named or record.spec.dataset, size=images.size)
-    on = Provenance.of(record).model_copy(update={"spec": spec, **describe_data(images)})
+    seen = {"spec": spec, **describe_data(images)}
+    on = Provenance.of(record).model_copy(update=seen)
     return Prepared(
         record=record,
         provenance=on,
         samples={split: samples_of(images.splits[split]) for split in options.splits},
-        predict=predict,
+        predict=lambda: _logits(run, images, options, precision, layout),
         config={"precision": precision, "epoch": description.epoch},
     )
 
@@ -116,17 +117,16 @@ def _logits(
     images: ImageDataset,
     options: EvaluationOptions,
     precision: Precision,
-    channels_last: bool,
+    layout: torch.memory_format,
 ) -> dict[Split, torch.Tensor]:
     """Run the network over the images, as it was evaluated when it was trained."""
-    network = _load(run, images, options, precision, channels_last)
-    sizes = {split: len(images.splits[split]) for split in options.splits}
+    network = _load(run, images, options, precision, layout)
+    sizes, step = {s: len(images.splits[s]) for s in options.splits}, network.batch_limit
     what = f"{images.name} {images.size} px · {network.backbone.name} · {precision}"
     logits = {}
     with options.progress(what, sum(sizes.values()), "img") as advance:
         for split, n in sizes.items():
             parts = []
-            step = network.batch_limit
             for first in range(0, n, step):
                 batch = as_tensor(images, split, slice(first, min(first + step, n)))
                 parts.append(network(batch).cpu())
@@ -145,24 +145,15 @@ def _load(
     images: ImageDataset,
     options: EvaluationOptions,
     precision: Precision,
-    channels_last: bool,
+    layout: torch.memory_format,
 ) -> Embedder:
     """Return the whole network, backbone and head, ready to map images to logits."""
     backbone = load_backbone(str(network_file(run)), size=images.size, code=options.code)
     description, state = read_network(run)
     _check_images(run, backbone, description, images)
-    weight, bias = state.get("head.weight"), state.get("head.bias")
-    shape = (len(description.classes), description.dim)
-    if weight is None or bias is None or weight.shape != shape or bias.shape != shape[:1]:
-        raise BackboneError(
-            f"{network_file(run)} has no head of {shape[0]} classes on {shape[1]} dimensions; "
-            "make the run again"
-        )
     head = nn.Linear(description.dim, len(description.classes))
-    head.load_state_dict({"weight": weight, "bias": bias})
+    head.load_state_dict({name: state[f"head.{name}"] for name in ("weight", "bias")})
     module = Network(backbone.module, head).eval()
-    # Nothing is folded or cast beforehand, so that scores are those of training to the last bit.
-    layout = torch.channels_last if channels_last else torch.contiguous_format
     default = _CUDA_BATCH if options.device.type == "cuda" else _CPU_BATCH
     return Embedder(
         replace(backbone, module=module),

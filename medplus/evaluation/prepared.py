@@ -21,25 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """What an evaluation is asked for.
-
-    Attributes
-    ----------
-    dataset : str or None
-        A MedMNIST flag or the path of an npz file; None for the run's own.
-    size : int or None
-        In pixels; None for the run's own, or a file's own.
-    data_root : Path
-        Where datasets lie.
-    store_root : Path or str
-        Where embedding stores lie, or one store.
-    precision : str or None
-        None for the precision that the run was made at.
-    batch_size : int or None
-        Images per forward; None for a default.
-    code : str or None
-        The Python file that defines the run's network.
-    """
+    """What an evaluation is asked for, as `medplus.evaluate` has it; device and splits settled."""
 
     dataset: str | None
     size: int | None
@@ -53,71 +35,51 @@ class EvaluationOptions:
     progress: Progress
 
 
-@dataclass(frozen=True)
-class Labelling:
-    """What labels mean: the task, and the classes in their order.
-
-    Attributes
-    ----------
-    origin : str
-        The dataset's name.
-    task : Task
-    classes : list of str
-        Names, or just numbers where no names are known.
-    """
-
-    origin: str
-    task: Task
-    classes: list[str]
-
-    @classmethod
-    def of(cls, provenance: Provenance) -> Labelling:
-        """Return that of a run's data."""
-        return cls(provenance.dataset, provenance.task, provenance.classes)
-
-    @property
-    def has_names(self) -> bool:
-        """Whether the classes are more than their indices: files have no names for theirs."""
-        return self.classes != [str(index) for index in range(len(self.classes))]
-
-    def describe(self) -> str:
-        """Return the labelling in words."""
-        noun = "labels" if self.task == MULTI_LABEL else "classes"
-        names = f": {', '.join(map(repr, self.classes))}" if self.has_names else ""
-        return f"{self.origin} ({self.task}, {len(self.classes)} {noun}{names})"
+Labelling = tuple[str, Task, list[str]]
+"""What labels mean: the dataset's name, the task, and the classes in order."""
 
 
-def match_classes(run: Path, learned: Labelling, found: Labelling) -> list[int]:
+def match_classes(run: Path, record: RunRecord, found: Labelling) -> list[int]:
     """Return the index in which a run learned each class of some data, in the data's order.
 
     Classes are matched by name, and it is said where their order differs. Classes without names,
-    as those of files, stand for any names but other numbers.
+    which are numbered, as those of files, stand for any names but other numbers.
 
     Raises
     ------
     UsageError
         If task, number of classes or their names differ.
     """
-    ours, theirs = learned.classes, found.classes
-    nameless = not (learned.has_names and found.has_names)
+    (origin, task, theirs), ours = found, record.classes
+    nameless = not (_have_names(ours) and _have_names(theirs))
     numbers = all(name.isdecimal() for name in (*ours, *theirs))
-    same = (
-        _kind(learned.task) == _kind(found.task)
+    if not (
+        _kind(record.task) == _kind(task)
         and len(ours) == len(theirs)
         and (set(ours) == set(theirs) or (nameless and not numbers))
-    )
-    if same and ours != theirs and set(ours) == set(theirs):
-        log.warning(
-            "%s learned the classes in another order than %s has them: they are matched by name",
-            run, found.origin,
-        )  # fmt: skip
-        return [ours.index(name) for name in theirs]
-    if not same:
+    ):
         raise UsageError(
-            f"{run} learned {learned.describe()} and cannot be scored on {found.describe()}; "
-            "name a --dataset with the same task and classes"
+            f"{run} learned {_describe((record.dataset, record.task, ours))} and cannot be scored "
+            f"on {_describe(found)}; name a --dataset with the same task and classes"
         )
-    return list(range(len(ours)))
+    if ours == theirs or set(ours) != set(theirs):
+        return list(range(len(ours)))
+    log.warning(
+        "%s learned the classes in another order than %s has them: they are matched by name",
+        run, origin,
+    )  # fmt: skip
+    return [ours.index(name) for name in theirs]
+
+
+def _have_names(classes: list[str]) -> bool:
+    return classes != [str(index) for index in range(len(classes))]
+
+
+def _describe(labelling: Labelling) -> str:
+    origin, task, classes = labelling
+    noun = "labels" if task == MULTI_LABEL else "classes"
+    names = f": {', '.join(map(repr, classes))}" if _have_names(classes) else ""
+    return f"{origin} ({task}, {len(classes)} {noun}{names})"
 
 
 def _kind(task: Task) -> Task:

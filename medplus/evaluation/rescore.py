@@ -18,7 +18,7 @@ from medplus.errors import UsageError, nearest
 from medplus.evaluation.head import prepare_head
 from medplus.evaluation.medmnist_csv import check_exportable, write_csv
 from medplus.evaluation.network import prepare_network
-from medplus.evaluation.prepared import EvaluationOptions, Labelling, Prepared, match_classes
+from medplus.evaluation.prepared import EvaluationOptions, Prepared, match_classes
 from medplus.progress import Progress, silent
 from medplus.runs.ledger import (
     HEAD_FILE,
@@ -31,7 +31,7 @@ from medplus.runs.ledger import (
 from medplus.runs.plan import RunPlan
 from medplus.runs.record import RunRecord
 from medplus.runs.scoring import EVALUATED, Samples, score_splits
-from medplus.training.loss import make_targets, probabilities, sample_losses
+from medplus.training.loss import mean_loss, probabilities
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split
 
 _FILES = (RECORD_FILE, NETWORK_FILE, HEAD_FILE)
@@ -118,7 +118,7 @@ def evaluate(
     folder = _folder_of(Path(run))
     prepared = _prepare(folder, options)
     on = prepared.provenance
-    order = match_classes(folder, Labelling.of(prepared.record), Labelling.of(on))
+    order = match_classes(folder, prepared.record, (on.dataset, on.task, on.classes))
     if order != sorted(order):
         prepared = replace(prepared, samples=_reordered(prepared, order))
     if csv is not None:
@@ -215,12 +215,10 @@ def _score(
     prepared: Prepared, logits: Mapping[Split, torch.Tensor], bootstrap: int | None
 ) -> tuple[dict[Split, dict[str, Any]], dict[str, np.ndarray]]:
     task, n_classes = prepared.record.task, prepared.record.n_classes
-    multi_label = task == MULTI_LABEL
-    scores = {split: probabilities(rows, multi_label).numpy() for split, rows in logits.items()}
+    scores = {s: probabilities(rows, task == MULTI_LABEL).numpy() for s, rows in logits.items()}
     metrics, predictions = score_splits(prepared.samples, scores, task, bootstrap)
     if "val" in logits:  # where the run's own record has a loss too
-        labels = torch.from_numpy(prepared.samples["val"].labels.astype(np.int64))
-        targets = make_targets(labels, n_classes, multi_label)
-        losses = sample_losses(logits["val"], targets, multi_label)
-        metrics["val"]["loss"] = float(losses.double().mean())
+        labels = prepared.samples["val"].labels
+        loss = mean_loss(logits["val"], labels, n_classes, task == MULTI_LABEL)
+        metrics["val"]["loss"] = loss
     return metrics, predictions

@@ -8,18 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from medplus.datasets.card import warn_of
 from medplus.datasets.dataset import Names
 from medplus.embeddings.store import EmbeddingStore, open_store
-from medplus.errors import RunError
 from medplus.heads.features import Features, fit_memory, read_features
 from medplus.runs.best import select_best
 from medplus.runs.plan import RunPlan, claim_missing, plan_run
 from medplus.runs.record import Protocol, Provenance, RunRecord, StoreFacts
-from medplus.runs.scoring import EVALUATED, Samples
-from medplus.vocabulary import MULTI_LABEL, Split
+from medplus.runs.scoring import EVALUATED, Samples, check_trainable
+from medplus.vocabulary import Split
 
 Stores = EmbeddingStore | str | Path | Iterable[EmbeddingStore | str | Path]
 """One store or several, open or by path."""
@@ -124,25 +121,8 @@ def read_splits(store: EmbeddingStore) -> dict[Split, StoredSplit]:
     """
     hold = fit_memory(store)
     train = read_split(store, "train", hold=hold)
-    check_trainable(store, train)
+    check_trainable(str(store.path), train.labels, store.info.task)
     others: dict[Split, StoredSplit] = {
         split: read_split(store, split, hold=hold) for split in EVALUATED
     }
     return {"train": train, **others}
-
-
-def check_trainable(store: EmbeddingStore, train: StoredSplit) -> None:
-    """Refuse a train split that holds one class only: nothing can be learned from it.
-
-    Raises
-    ------
-    RunError
-    """
-    if store.info.task == MULTI_LABEL:
-        return
-    present = np.unique(train.labels)
-    if len(present) < 2:
-        raise RunError(
-            f"{store.path}: all {len(train.labels)} train labels are class {present[0]}; "
-            "a classifier needs at least two classes"
-        )

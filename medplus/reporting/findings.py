@@ -7,9 +7,10 @@ from itertools import chain, pairwise
 
 import pandas as pd
 
+from medplus.naming import counted
 from medplus.reporting.analysis import Analysis
 from medplus.reporting.cells import ALL, AVERAGE, order_protocols
-from medplus.reporting.format import counted, percent
+from medplus.reporting.format import percent
 from medplus.reporting.palette import PROTOCOL_LABELS, setting_label
 from medplus.reporting.statistics.friedman import Friedman
 from medplus.reporting.statistics.pairwise import smallest_p

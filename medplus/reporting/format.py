@@ -91,11 +91,6 @@ def read_seconds(value: float) -> str:
     return f"{text} s" if text else MISSING
 
 
-def counted(n: int, word: str) -> str:
-    """Return a number of things: ``1 pair``, ``2 pairs``."""
-    return f"{n} {word}{'' if n == 1 else 's'}"
-
-
 def json_number(value: float) -> float | None:
     """Return a number for JSON, which knows no NaN."""
     return None if math.isnan(value) else round(float(value), 6)

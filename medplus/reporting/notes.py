@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
+from medplus.naming import counted
 from medplus.reporting.analysis import Analysis, Note
-from medplus.reporting.format import counted
 from medplus.reporting.palette import PROTOCOL_LABELS
 from medplus.reporting.statistics.pairwise import smallest_p
 

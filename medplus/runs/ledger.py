@@ -96,11 +96,10 @@ def claim_runs(folders: Iterable[Path]) -> Iterator[None]:
 
 
 def _claim(folder: Path, claims: ExitStack) -> None:
-    try:
+    with _explained(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
         claims.enter_context(hold_run(folder, _CLAIM_TIMEOUT_S))
-    except OSError as error:
-        raise _unwritable(folder, error, _REMEDY) from error
     except MedplusError:
         if folder.parent.exists():
             raise
@@ -167,15 +166,14 @@ def save_run(
         If the folder cannot be written.
     """
     folder = Path(record.path)
-    try:
-        with _explained(folder, remedy), atomic.new_folder(folder) as temporary:
-            if head is not None:
-                _write_head(temporary / HEAD_FILE, head)
-            _write_results(temporary, record, predictions)
-            if overwrite and folder.exists():
-                atomic.remove_folder(folder)  # only now: a failure above costs nothing
-    except FileExistsError:
-        return  # another process finished the same run; its result is as good
+    # Where another process finished the same run, its result is as good.
+    already = suppress(FileExistsError)
+    with _explained(folder, remedy), already, atomic.new_folder(folder) as temporary:
+        if head is not None:
+            _write_head(temporary / HEAD_FILE, head)
+        _write_results(temporary, record, predictions)
+        if overwrite and folder.exists():
+            atomic.remove_folder(folder)  # only now: a failure above costs nothing
 
 
 def _write_head(path: Path, head: Mapping[str, np.ndarray]) -> None:
@@ -231,8 +229,7 @@ def adopt_run(partial: Path, folder: Path, drop: str | None = None) -> RunRecord
         If the folder cannot be written.
     """
     try:
-        if find_run(partial) is None:
-            return None
+        read_record(partial)
     except RunError:
         return None
     with _explained(folder):
@@ -272,14 +269,10 @@ def _checksum(content: bytes) -> str:
 def _explained(folder: Path, remedy: str = _REMEDY) -> Iterator[None]:
     try:
         yield
-    except FileExistsError:
-        raise
     except OSError as error:
-        raise _unwritable(folder, error, remedy) from error
-
-
-def _unwritable(folder: Path, error: OSError, remedy: str) -> RunError:
-    return RunError(f"the run {folder} cannot be written: {error.strerror or error}; {remedy}")
+        raise RunError(
+            f"the run {folder} cannot be written: {error.strerror or error}; {remedy}"
+        ) from error
 
 
 def read_record(folder: Path) -> RunRecord:

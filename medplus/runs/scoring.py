@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from medplus.errors import RunError
 from medplus.metrics import score
-from medplus.vocabulary import Split, Task
+from medplus.vocabulary import MULTI_LABEL, Split, Task
 
 EVALUATED: tuple[Split, ...] = ("val", "test")
 """The splits that every run is scored on."""
@@ -31,6 +32,21 @@ class Samples:
     labels: np.ndarray
     index: np.ndarray
     names: Sequence[str] = field(default=(), kw_only=True)
+
+
+def check_trainable(what: str, labels: np.ndarray, task: Task) -> None:
+    """Refuse a train split that holds one class only: nothing can be learned from it.
+
+    Raises
+    ------
+    RunError
+    """
+    present = np.unique(labels)
+    if task != MULTI_LABEL and len(present) < 2:
+        raise RunError(
+            f"{what}: all {len(labels)} train labels are class {present[0]}; a classifier needs at "
+            "least two classes"
+        )
 
 
 def score_splits(

@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 
 from medplus.backbones import sources
-from medplus.backbones.weights import go_offline_if_unreachable
+from medplus.backbones.servers import go_offline_if_unreachable
 from medplus.datasets import sources as datasets
 from medplus.errors import MedplusError
 from medplus.preprocess import PAPER_CANVAS

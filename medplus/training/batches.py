@@ -92,10 +92,7 @@ class _Reader:
 
     def __call__(self, rows: torch.Tensor) -> Batch:
         index = rows.numpy()
-        if self._images.flags.c_contiguous:
-            images = np.take(self._images, index, axis=0)
-        else:  # of an array in Fortran's order, `take` would copy the whole first
-            images = np.ascontiguousarray(self._images[index])
+        images = np.take(self._images, index, axis=0)
         labels = np.take(self._labels, index, axis=0)
         self._release(images.nbytes)
         return torch.from_numpy(images), torch.from_numpy(labels)

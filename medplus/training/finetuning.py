@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,24 +17,22 @@ from medplus.datasets import sources as datasets
 from medplus.datasets.dataset import ImageDataset
 from medplus.device import check_devices, resolve_device, resolve_training_precision
 from medplus.embeddings.pipeline import as_tensor
-from medplus.errors import RunError
+from medplus.embeddings.provenance import settle
 from medplus.progress import Progress, silent
 from medplus.runs.ledger import find_run, tidy_run
 from medplus.runs.record import RunRecord
+from medplus.runs.scoring import check_trainable
 from medplus.spec import AUTO, ExtractSpec, make_spec
-from medplus.training.memory import largest_batch
 from medplus.training.network import build_network, embedding_dim
 from medplus.training.plan import (
     FinetunePlan,
     Keep,
-    Settings,
     load_backbone,
     load_images,
     plan_finetune,
-    settle,
 )
 from medplus.training.watch import Watch
-from medplus.vocabulary import MULTI_LABEL, PAPER_SEEDS, Precision
+from medplus.vocabulary import MULTI_LABEL, PAPER_SEEDS
 
 log = logging.getLogger(__name__)
 
@@ -152,26 +151,26 @@ def finetune_all(
     """
     fields = {**changes, "batch_size": None if batch_size == AUTO else batch_size}
     full = finetune_recipe(recipe, **fields)
-    settings = Settings(
-        str(data_root), resolve_device(device), devices, compiled, resume, overwrite, keep, track,
-        bootstrap, watch or Watch(),
-    )  # fmt: skip
-    check_devices(settings.device, devices)
-    precision = resolve_training_precision(full.precision, settings.device)
+    target = resolve_device(device)
+    check_devices(target, devices)
+    precision = resolve_training_precision(full.precision, target)
     full = full.model_copy(update={"precision": precision})
     for spec in specs:
         datasets.resolve(spec.dataset, spec.group_column)
         backbones.resolve(spec.backbone, spec.weights)
+    new_plan = partial(
+        FinetunePlan, data_root=str(data_root), device=target, devices=devices, compiled=compiled,
+        resume=resume, overwrite=overwrite, keep=keep, track=track, bootstrap=bootstrap,
+        watch=watch or Watch(),
+    )  # fmt: skip
     records = []
     for spec in specs:
         images = load_images(spec, data_root, progress)
         _check_classes(images)
-        whole = full
-        if batch_size == AUTO:
-            whole = _with_fitting_batch(spec, images, full, precision, settings.device)
+        whole = _with_fitting_batch(spec, images, full, target) if batch_size == AUTO else full
         for seed in seeds:
             backbone = load_backbone(spec, images)
-            settled = settle(spec, images, backbone, precision)
+            settled = settle(spec, images, backbone, precision, dtype=None)
             run = plan_finetune(
                 settled, images, backbone, whole, seed, devices, Path(recipe).stem, Path(runs)
             )
@@ -182,7 +181,7 @@ def finetune_all(
                 # Fabric takes seconds to import, which a finished run does not need.
                 from medplus.training.run import make_run
 
-                record = make_run(FinetunePlan(run, whole, spec, settings), images, backbone)
+                record = make_run(new_plan(run, whole, spec), images, backbone)
             records.append(record)
     return records
 
@@ -190,14 +189,11 @@ def finetune_all(
 def _check_classes(images: ImageDataset) -> None:
     """Refuse a train split of one class; tell of classes that cannot be learned."""
     labels = images.splits["train"].labels
-    counts = labels.sum(0) if images.task == MULTI_LABEL else np.bincount(labels[:, 0])
-    counts = np.pad(counts, (0, images.n_classes - len(counts)))
-    present = np.flatnonzero(counts)
-    if images.task != MULTI_LABEL and len(present) < 2:
-        raise RunError(
-            f"{images.path}: all {len(labels)} train labels are class {present[0]}; a classifier "
-            "needs at least two classes"
-        )
+    check_trainable(str(images.path), labels, images.task)
+    if images.task == MULTI_LABEL:
+        counts = labels.sum(0)
+    else:
+        counts = np.bincount(labels[:, 0], minlength=images.n_classes)
     for missing in np.flatnonzero(counts == 0):
         log.warning(
             "%s: no train image is of class %d (%s), so it cannot be learned",
@@ -208,17 +204,15 @@ def _check_classes(images: ImageDataset) -> None:
 
 
 def _with_fitting_batch(
-    spec: ExtractSpec,
-    images: ImageDataset,
-    recipe: FinetuneRecipe,
-    precision: Precision,
-    device: torch.device,
+    spec: ExtractSpec, images: ImageDataset, recipe: FinetuneRecipe, device: torch.device
 ) -> FinetuneRecipe:
+    from medplus.training.memory import largest_batch
+
     backbone = load_backbone(spec, images)
     dim = embedding_dim(backbone, as_tensor(images, "train", slice(0, 1))[0])
     network = build_network(backbone, dim, images.n_classes, recipe, torch.Generator())
     most = -(-recipe.batch_size // recipe.accumulate)
-    part = largest_batch(network, images, backbone.preprocess, recipe, precision, device, most)
+    part = largest_batch(network, images, backbone.preprocess, recipe, device, most)
     batch = min(recipe.batch_size, part * recipe.accumulate)
     log.info("--batch-size auto: %d", batch)
     return recipe.model_copy(update={"batch_size": batch})

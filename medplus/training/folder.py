@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from timm.utils import ModelEmaV3
 from torch import nn
 
 from medplus.backbones.finetuned import (
@@ -19,7 +19,7 @@ from medplus.backbones.finetuned import (
 )
 from medplus.errors import MedplusError, RunError
 from medplus.runs.ledger import PARTIAL
-from medplus.training.checkpoint import Scaler, load_state, save_state
+from medplus.training.checkpoint import TrainingState
 from medplus.training.history import draw_learning_curve, write_history
 from medplus.training.progress import TrainingProgress
 
@@ -80,15 +80,7 @@ class RunFolder:
         """Whether it is time to save again."""
         return time.monotonic() - self._saved > _SAVE_EVERY_S
 
-    def save(
-        self,
-        network: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        order: torch.Generator,
-        progress: TrainingProgress,
-        average: ModelEmaV3 | None,
-        scaler: Scaler | None,
-    ) -> None:
+    def save(self, state: TrainingState, progress: TrainingProgress) -> None:
         """Write the state, and the best network if there is a new one.
 
         Raises
@@ -96,33 +88,17 @@ class RunFolder:
         RunError
             If they cannot be written.
         """
-        average_module = average.module if average is not None else None
         with self._explained():
             if self._best is not None:
-                new = self._new_best(progress.best_epoch)
-                write_network(new, self._best, self._description)
-            self._save_progress(network, optimizer, order, progress, average_module, scaler)
+                write_network(self._new_best(progress.best_epoch), self._best, self._description)
+            state.save(self.path / STATE_FILE, asdict(progress), self._identity)
+            self._adopt_best(progress.best_epoch)
+            if progress.history:
+                write_history(self.path / HISTORY_FILE, progress.history)
+                title = f"{self.subject} · {self._description.run_id}"
+                draw_learning_curve(self.path / CURVE_FILE, progress.history, title)
         self._best = None
         self._saved = time.monotonic()
-
-    def _save_progress(
-        self,
-        network: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        order: torch.Generator,
-        progress: TrainingProgress,
-        average_module: nn.Module | None,
-        scaler: Scaler | None,
-    ) -> None:
-        save_state(
-            self.path / STATE_FILE, network, optimizer, order, progress.to_dict(), self._identity,
-            average_module, scaler,
-        )  # fmt: skip
-        self._adopt_best(progress.best_epoch)
-        if progress.history:
-            write_history(self.path / HISTORY_FILE, progress.history)
-            title = f"{self.subject} · {self._description.run_id}"
-            draw_learning_curve(self.path / CURVE_FILE, progress.history, title)
 
     def keep_only_best(self) -> None:
         """Write the best network and drop the state: training cannot go on from where it is."""
@@ -133,14 +109,7 @@ class RunFolder:
         (self.path / STATE_FILE).unlink(missing_ok=True)
         self._adopt_best(epoch)
 
-    def restore(
-        self,
-        network: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        order: torch.Generator,
-        average: ModelEmaV3 | None,
-        scaler: Scaler | None,
-    ) -> TrainingProgress | None:
+    def restore(self, state: TrainingState) -> TrainingProgress | None:
         """Bring everything to the state that was saved last; None if there is none.
 
         Raises
@@ -148,14 +117,9 @@ class RunFolder:
         RunError
             If it is damaged, belongs to another run or network, or its best network is lost.
         """
-        state = self.path / STATE_FILE
-        if not state.exists():
+        if not (self.path / STATE_FILE).exists():
             return None
-        average_module = average.module if average is not None else None
-        fields = load_state(
-            state, network, optimizer, order, self._identity, average_module, scaler
-        )
-        progress = TrainingProgress.from_dict(fields)
+        progress = TrainingProgress(**state.load(self.path / STATE_FILE, self._identity))
         self._adopt_best(progress.best_epoch)
         if progress.best_epoch:
             self._check_best()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import math
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic.dataclasses import dataclass
+
 from medplus import atomic
-from medplus.errors import RunError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,67 +67,12 @@ def write_history(path: Path, rows: Sequence[EpochRow]) -> None:
 
     Floats are written so that they can be read back exactly; an undefined AUC is an empty cell.
     """
-    lines = [_HEADER, *(",".join(_cell(getattr(row, name)) for name in _PARSERS) for row in rows)]
-    atomic.write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
-
-
-def read_history(path: Path) -> list[EpochRow]:
-    """Read what `write_history` has written.
-
-    Raises
-    ------
-    RunError
-        If the file is missing or damaged; names the line.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise RunError(f"the history {path} cannot be read: {reason}") from None
-    header, *lines = text.split("\n")
-    if header != _HEADER:
-        raise RunError(f"{path} is not a history of medplus: line 1 is not {_HEADER}")
-    if not lines or lines.pop():
-        raise RunError(f"{path} is damaged: it ends within line {len(lines) + 2}")
-    return [_parse(path, number, line) for number, line in enumerate(lines, start=2)]
-
-
-def _parse(path: Path, number: int, line: str) -> EpochRow:
-    cells = line.split(",")
-    try:
-        values = {
-            name: parse(cell) for (name, parse), cell in zip(_PARSERS.items(), cells, strict=True)
-        }
-    except (ValueError, KeyError):
-        raise RunError(f"{path} is damaged: line {number} is not one epoch: {line!r}") from None
-    return EpochRow(**values)
-
-
-def _cell(value: float | bool | None) -> str:
-    if value is None:
-        return ""
-    # numpy's float64 is a float, but its repr names its type.
-    return repr(float(value)) if isinstance(value, float) else str(value).lower()
-
-
-def _optional(cell: str) -> float | None:
-    return float(cell) if cell else None
-
-
-_PARSERS: dict[str, Callable[[str], Any]] = {
-    "epoch": int,
-    "lr": float,
-    "train_loss": float,
-    "val_loss": float,
-    "val_acc": float,
-    "val_auc": _optional,
-    "images_per_second": float,
-    "seconds": float,
-    "best": {"true": True, "false": False}.__getitem__,
-}
-"""The columns of the table in their order, and how each is read."""
-
-_HEADER = ",".join(_PARSERS)
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(field.name for field in fields(EpochRow))
+    for row in rows:
+        writer.writerow(str(v).lower() if isinstance(v, bool) else v for v in astuple(row))
+    atomic.write_bytes(path, table.getvalue().encode())
 
 
 def draw_learning_curve(path: Path, rows: Sequence[EpochRow], title: str) -> None:
@@ -157,8 +104,6 @@ def draw_learning_curve(path: Path, rows: Sequence[EpochRow], title: str) -> Non
 
 
 _LOOK: dict[Any, Any] = {
-    "figure.constrained_layout.w_pad": 0.08,
-    "figure.constrained_layout.h_pad": 0.06,
     "font.size": 8.5,
     "axes.titlesize": 9,
     "axes.spines.top": False,
@@ -168,11 +113,6 @@ _LOOK: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.formatter.useoffset": False,
     "grid.color": "#E6E6E6",
-    "grid.linewidth": 0.6,
-    "xtick.color": _GREY,
-    "ytick.color": _GREY,
-    "xtick.labelcolor": "black",
-    "ytick.labelcolor": "black",
     "lines.linewidth": 1.5,
     "lines.markersize": 3.5,
     "legend.frameon": False,
@@ -224,18 +164,6 @@ def _mark_epochs(axes: Axes, epochs: Sequence[int], best: int | None) -> None:
 
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
-    if best is None:
-        return
-    axes.axvline(best, color=_GREY, linewidth=0.9, linestyle=":", zorder=1)
-    in_right_half = best > (epochs[0] + epochs[-1]) / 2
-    axes.annotate(
-        f"best: {best}",
-        (best, 1.0),
-        xycoords=("data", "axes fraction"),
-        xytext=(-3 if in_right_half else 3, 1),
-        textcoords="offset points",
-        horizontalalignment="right" if in_right_half else "left",
-        verticalalignment="bottom",
-        color=_GREY,
-        fontsize=8,
-    )
+    if best is not None:
+        label = f"best: {best}"
+        axes.axvline(best, color=_GREY, linewidth=0.9, linestyle=":", zorder=1, label=label)

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.loggers.logger import Logger
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import nn
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
@@ -37,9 +36,7 @@ logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
 
 
-def make_fabric(
-    device: torch.device, devices: int, precision: Precision, loggers: list[Logger]
-) -> Fabric:
+def make_fabric(device: torch.device, devices: int, precision: Precision) -> Fabric:
     """Return Fabric for one device, or for several processes with one device each."""
     chosen: Any = devices
     if devices == 1 and device.type == "cuda":
@@ -49,7 +46,6 @@ def make_fabric(
         devices=chosen,
         strategy="ddp_spawn" if devices > 1 else "auto",
         precision=_FABRIC_PRECISION[precision],
-        loggers=loggers,
         plugins=[LightningEnvironment()],  # we start all processes, also within a cluster's job
     )
 

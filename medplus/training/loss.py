@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
@@ -39,6 +40,13 @@ def sample_losses(logits: torch.Tensor, targets: torch.Tensor, multi_label: bool
     if multi_label:
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
     return F.cross_entropy(logits, targets, reduction="none")
+
+
+def mean_loss(logits: torch.Tensor, labels: np.ndarray, n_classes: int, multi_label: bool) -> float:
+    """Return the mean over samples of the loss without smoothing; labels (n, n_labels)."""
+    hard = torch.from_numpy(labels.astype(np.int64))
+    losses = sample_losses(logits, make_targets(hard, n_classes, multi_label), multi_label)
+    return float(losses.double().mean())
 
 
 def probabilities(logits: torch.Tensor, multi_label: bool) -> torch.Tensor:

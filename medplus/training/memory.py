@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import logging
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,13 +13,12 @@ import torch
 from medplus.backbones.inference import is_out_of_memory
 from medplus.config import FinetuneRecipe
 from medplus.datasets.dataset import ImageDataset
-from medplus.device import compute_precision
 from medplus.errors import RunError
-from medplus.preprocess import PreprocessSpec, preprocess
-from medplus.training.loss import make_targets, sample_losses
+from medplus.preprocess import PreprocessSpec
+from medplus.training.launch import make_fabric, reproducible
 from medplus.training.network import Network, set_training_mode
-from medplus.training.optimisation import make_average, make_optimizer
-from medplus.vocabulary import MULTI_LABEL, Precision
+from medplus.training.step import Stepper
+from medplus.vocabulary import Precision
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,6 @@ def largest_batch(
     images: ImageDataset,
     spec: PreprocessSpec,
     recipe: FinetuneRecipe,
-    precision: Precision,
     device: torch.device,
     most: int,
 ) -> int:
@@ -44,14 +43,16 @@ def largest_batch(
     batch = most
     while True:
         try:
-            _try_step(network, images, spec, recipe, precision, device, batch)
+            _try_step(network, images, spec, recipe, device, batch)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
         else:
             return batch
         finally:
-            release_memory(device)
+            gc.collect()  # what the attempt held
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
         if batch == 1:
             raise RunError(
                 f"not even one image at a time fits into the memory of {device}; use another "
@@ -61,19 +62,11 @@ def largest_batch(
         batch //= 2
 
 
-def release_memory(device: torch.device) -> None:
-    """Give back what a failed attempt held."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-
-
 def _try_step(
     network: Network,
     images: ImageDataset,
     spec: PreprocessSpec,
     recipe: FinetuneRecipe,
-    precision: Precision,
     device: torch.device,
     batch: int,
 ) -> None:
@@ -81,16 +74,14 @@ def _try_step(
     if recipe.channels_last:
         trial = trial.to(memory_format=torch.channels_last)
     set_training_mode(trial, recipe)
-    optimizer, average = make_optimizer(trial, recipe), make_average(trial, recipe)
-    multi_label = images.task == MULTI_LABEL
+    precision = cast("Precision", recipe.precision)
+    fabric = make_fabric(device, 1, precision)
+    fabric.launch()
     train = images.splits["train"]
     some = np.resize(np.arange(min(batch, len(train))), batch)
+    pixels = torch.from_numpy(train.images[some]).to(device)
     labels = torch.from_numpy(train.labels[some].astype(np.int64)).to(device)
-    targets = make_targets(labels, images.n_classes, multi_label)
-    with compute_precision(precision, device):
-        logits = trial(preprocess(torch.from_numpy(train.images[some]).to(device), spec))
-        loss = sample_losses(logits, targets, multi_label).mean()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    if average is not None:
-        average.update(trial, 1)
+    alone = recipe.model_copy(update={"batch_size": batch, "accumulate": 1})
+    with reproducible(False, trial, precision, device):
+        step = Stepper(fabric, trial, images, spec, alone, 0, compiled=False)
+        step(iter([(pixels, labels)]), batch, 0, 0)

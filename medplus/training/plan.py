@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -14,44 +14,16 @@ from medplus.backbones.build import Backbone
 from medplus.config import FinetuneRecipe
 from medplus.datasets import sources as datasets
 from medplus.datasets.dataset import ImageDataset, ImageSplit
+from medplus.embeddings.provenance import provenance_of
 from medplus.naming import safe_name
 from medplus.progress import Progress, silent
 from medplus.runs.plan import RunPlan, plan_run
-from medplus.runs.record import Provenance
 from medplus.runs.scoring import Samples
 from medplus.spec import ExtractSpec
 from medplus.training.watch import Watch
 from medplus.vocabulary import Precision
 
 Keep = Literal["best", "all"]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How networks are trained, besides what determines the results.
-
-    Attributes
-    ----------
-    data_root : str
-        Where datasets lie.
-    compiled : bool
-        Train through `torch.compile`.
-    keep : {"best", "all"}
-        What of a finished run's weights is kept: the best network, or the last state too.
-    track : str or None
-        A tracker that is told of every epoch.
-    """
-
-    data_root: str
-    device: torch.device
-    devices: int
-    compiled: bool
-    resume: bool
-    overwrite: bool
-    keep: Keep
-    track: str | None
-    bootstrap: int | None
-    watch: Watch
 
 
 @dataclass(frozen=True)
@@ -66,12 +38,25 @@ class FinetunePlan:
         With its precision and batch size settled.
     asked : ExtractSpec
         Data and backbone as the user named them, which is how they are loaded.
+    data_root : str
+        Where datasets lie.
+    devices : int
+        As `finetune_all` has it, like all that follows.
     """
 
     run: RunPlan
     recipe: FinetuneRecipe
     asked: ExtractSpec
-    settings: Settings
+    data_root: str
+    device: torch.device
+    devices: int
+    compiled: bool
+    resume: bool
+    overwrite: bool
+    keep: Keep
+    track: str | None
+    bootstrap: int | None
+    watch: Watch
 
     @property
     def seed(self) -> int:
@@ -99,65 +84,9 @@ def load_backbone(asked: ExtractSpec, images: ImageDataset) -> Backbone:
     return backbones.load(ref, images.size, asked.fit, frozen=False)
 
 
-def settle(
-    asked: ExtractSpec, images: ImageDataset, backbone: Backbone, precision: Precision
-) -> ExtractSpec:
-    """Return a spec with every choice made, as a record is to carry it."""
-    made = replace(
-        asked,
-        dataset=datasets.resolve(asked.dataset).spelling,
-        size=images.size,
-        backbone=backbone.ref.spelling,
-        weights=None,
-        fit=None,
-        feature=None,
-        precision=None,
-        dtype=None,
-    )
-    if not backbone.is_network:
-        return made
-    return replace(
-        made,
-        weights=backbone.ref.weights,
-        fit=backbone.preprocess.fit,
-        feature=backbone.feature,
-        precision=precision,
-    )
-
-
-def describe_data(images: ImageDataset) -> dict[str, Any]:
-    """Return what a record tells of a dataset, by the names of `Provenance`."""
-    return {
-        "dataset": images.name,
-        "size": images.size,
-        "task": images.task,
-        "classes": list(images.classes),
-        "data_source": images.source,
-        "licence": images.licence,
-        "citation": images.citation,
-        "dataset_digest": images.digest,
-        "card_digest": images.card.digest,
-        "warnings": images.card.warnings,
-        "baseline_acc": images.card.baseline_acc,
-    }
-
-
 def samples_of(split: ImageSplit) -> Samples:
     """Return what is known of a split's samples besides their pixels."""
     return Samples(split.labels, np.arange(len(split)), names=split.names)
-
-
-def provenance_of(spec: ExtractSpec, images: ImageDataset, backbone: Backbone) -> Provenance:
-    """Return where a run on images comes from; `spec` is settled."""
-    return Provenance(
-        spec=spec,
-        backbone=backbone.name,
-        tag=backbone.tag,
-        weights=backbone.weights,
-        weights_sha256=backbone.weights_sha256,
-        backbone_digest=backbone.digest,
-        **describe_data(images),
-    )
 
 
 def plan_finetune(
@@ -174,13 +103,12 @@ def plan_finetune(
 
     Parameters
     ----------
-    spec : ExtractSpec
+    spec, recipe : ExtractSpec, FinetuneRecipe
         Settled.
-    recipe : FinetuneRecipe
-        With its precision and batch size settled.
     recipe_name : str
         The readable part of the run's id.
     """
+    made_of = provenance_of(spec, images, backbone)
     pixels = vars(backbone.preprocess).items()
     config = {
         "dataset_digest": images.digest,
@@ -200,4 +128,4 @@ def plan_finetune(
     fields = {"seed": seed, "lr": recipe.lr, "weight_decay": recipe.weight_decay}
     head = "" if recipe.trainable == "all" else f"head-{recipe.norm_stats}-"
     name = f"{safe_name(recipe_name)}-{head}seed{seed}-ep{recipe.epochs}"
-    return plan_run(provenance_of(spec, images, backbone), "finetune", name, config, fields, runs)
+    return plan_run(made_of, "finetune", name, config, fields, runs)

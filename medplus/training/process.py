@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +21,10 @@ from medplus.runs.record import TrainingFacts
 from medplus.runs.scoring import EVALUATED
 from medplus.training.folder import RunFolder, partial_folder
 from medplus.training.launch import reproducible
-from medplus.training.memory import largest_batch, release_memory
 from medplus.training.network import Network, build_network
 from medplus.training.plan import FinetunePlan, load_backbone, load_images
 from medplus.training.progress import TrainingProgress
+from medplus.training.tracking import Tracker, open_tracker
 from medplus.training.trainer import Trainer
 from medplus.training.watch import Watch
 from medplus.vocabulary import Split
@@ -75,57 +75,76 @@ def train(
     KeyboardInterrupt
         If it was interrupted; the state is saved.
     """
-    recipe = plan.recipe
-    images = images or load_images(plan.asked, plan.settings.data_root)
+    images = images or load_images(plan.asked, plan.data_root)
     backbone = backbone or load_backbone(plan.asked, images)
+    recipe, device, alone = plan.recipe, fabric.device, fabric.world_size == 1
     order = torch.Generator().manual_seed(plan.seed)
     network = build_network(backbone, dim, images.n_classes, recipe, order)
-    several = fabric.world_size > 1
-    if several and fabric.device.type == "cuda" and recipe.norm_stats == "update":
+    if not alone and device.type == "cuda" and recipe.norm_stats == "update":
         network = share_batch_norms(network)
     description = _describe(plan, dim, images, backbone)
-    with _tracked(fabric):
-        try:
-            with reproducible(
-                recipe.deterministic, network, plan.precision, fabric.device
-            ) as promise:
-                return _fit(fabric, plan, description, images, network, order, promise)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if is_out_of_memory(error) and not several:
-                pass  # told below, where the failed attempt holds no memory any more
-            elif "deterministic" in str(error):
-                raise RunError(
-                    f"{backbone.name} has no deterministic gradient on {fabric.device} "
-                    f"({first_line(error)}); use --no-deterministic"
-                ) from error
-            else:
-                raise
-        except ValueError as error:
-            if _ONE_VALUE not in str(error):
-                raise
-            raise RunError(
-                f"{backbone.name} normalises over a batch, and a batch of one image of this size "
-                "leaves it a single value; choose a --batch-size that leaves no last batch of one "
-                "image (per device), or --norm-stats frozen"
-            ) from error
-        raise _out_of_memory(plan, images, backbone, network, fabric.device)
+    folder = RunFolder(partial_folder(plan.run.folder), description, plan.run.identity)
+    memory = PeakMemory(device)
+    with (
+        _tracked(fabric, plan, images) as tracker,
+        _explained(plan, backbone, device),
+        reproducible(recipe.deterministic, network, plan.precision, device) as promise,
+    ):
+        trainer = Trainer(
+            fabric, network, images, backbone.preprocess, recipe, plan.seed, order, folder,
+            plan.watch if fabric.is_global_zero else Watch(), tracker, plan.compiled,
+        )  # fmt: skip
+        progress = trainer.fit(plan.resume)
+        scores = trainer.predict_best(EVALUATED)
+    facts = TrainingFacts(
+        deterministic=promise,
+        images="on the device" if trainer.resident else "streamed from the cache",
+        batch_norm=_batch_norm(network, alone),
+        devices=fabric.world_size,
+        compiled=plan.compiled,
+        resumed=progress.resumed,
+    )
+    return Trained(progress, scores, facts, memory.read())
+
+
+def _tracked(
+    fabric: Fabric, plan: FinetunePlan, images: ImageDataset
+) -> AbstractContextManager[Tracker | None]:
+    if plan.track is None or not fabric.is_global_zero:
+        return nullcontext()
+    run, group = plan.run, f"{images.name}-{images.size}"
+    return open_tracker(plan.track, partial_folder(run.folder), run.run_id, group, run.config)
 
 
 @contextmanager
-def _tracked(fabric: Fabric) -> Iterator[None]:
-    """Open the trackers, so that what is wrong with one shows before training, and close them."""
-    status = "failed"
+def _explained(plan: FinetunePlan, backbone: Backbone, device: torch.device) -> Iterator[None]:
+    """Tell what the block fails for with its remedy."""
     try:
-        for tracker in fabric.loggers:
-            tracker.log_hyperparams({})
         yield
-        status = "success"
-    except KeyboardInterrupt:
-        status = "aborted"
-        raise
-    finally:
-        for tracker in fabric.loggers:
-            tracker.finalize(status)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):
+            part = -(-plan.recipe.batch_size // plan.recipe.accumulate)
+            says = f"{device} ran out of memory with {part} images at a time; use "
+            says += "another --device or a smaller backbone"
+            if part > 1:
+                says += (
+                    f", --accumulate {2 * plan.recipe.accumulate} for the same steps in smaller "
+                    "parts, or --batch-size auto, which finds what fits"
+                )
+        elif "deterministic" in str(error):
+            says = (
+                f"{backbone.name} has no deterministic gradient on {device} "
+                f"({first_line(error)}); use --no-deterministic"
+            )
+        elif _ONE_VALUE in str(error):
+            says = (
+                f"{backbone.name} normalises over a batch, and a batch of one image of this size "
+                "leaves it a single value; choose a --batch-size that leaves no last batch of one "
+                "image (per device), or --norm-stats frozen"
+            )
+        else:
+            raise
+        raise RunError(says) from error
 
 
 def share_batch_norms(network: Network) -> Network:
@@ -159,64 +178,10 @@ def _describe(
     )
 
 
-def _fit(
-    fabric: Fabric,
-    plan: FinetunePlan,
-    description: NetworkDescription,
-    images: ImageDataset,
-    network: Network,
-    order: torch.Generator,
-    promise: str,
-) -> Trained:
-    settings = plan.settings
-    folder = RunFolder(partial_folder(plan.run.folder), description, plan.run.identity)
-    watch = settings.watch if fabric.is_global_zero else Watch()
-    memory = PeakMemory(fabric.device)
-    trainer = Trainer(
-        fabric, network, images, description.spec, plan.recipe, plan.seed, order, folder, watch,
-        settings.compiled,
-    )  # fmt: skip
-    progress = trainer.fit(settings.resume)
-    scores = trainer.predict_best(EVALUATED)
-    facts = TrainingFacts(
-        deterministic=promise,
-        images="on the device" if trainer.resident else "streamed from the cache",
-        batch_norm=_batch_norm(network, fabric),
-        devices=fabric.world_size,
-        compiled=settings.compiled,
-        resumed=progress.resumed,
-    )
-    return Trained(progress, scores, facts, memory.read())
-
-
-def _batch_norm(network: Network, fabric: Fabric) -> str:
+def _batch_norm(network: Network, alone: bool) -> str:
     modules = list(network.modules())
     if any(isinstance(module, torch.nn.SyncBatchNorm) for module in modules):
         return "over all devices"
     if any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in modules):
-        return "per device, evaluated with the first one's" if fabric.world_size > 1 else "one"
+        return "one" if alone else "per device, evaluated with the first one's"
     return "none"
-
-
-def _out_of_memory(
-    plan: FinetunePlan,
-    images: ImageDataset,
-    backbone: Backbone,
-    network: Network,
-    device: torch.device,
-) -> RunError:
-    """Return the error that says what would have fitted."""
-    network.cpu()
-    release_memory(device)
-    recipe = plan.recipe
-    part = -(-recipe.batch_size // recipe.accumulate)
-    what = f"{device} ran out of memory with {part} images at a time"
-    if part == 1:
-        return RunError(f"{what}; use another --device or a smaller backbone")
-    found = largest_batch(
-        network, images, backbone.preprocess, recipe, plan.precision, device, part // 2
-    )
-    return RunError(
-        f"{what}; {found} would fit: use --accumulate {-(-recipe.batch_size // found)} for the "
-        f"same steps in smaller parts, or --batch-size {found} (--batch-size auto finds it)"
-    )

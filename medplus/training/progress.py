@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import field
+
+from pydantic.dataclasses import dataclass
 
 from medplus.training.history import EpochRow
 
@@ -45,13 +46,3 @@ class TrainingProgress:
     waited: int = 0
     resumed: int = 0
     history: list[EpochRow] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the counters as JSON can hold them."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> TrainingProgress:
-        """Return what `to_dict` was made from."""
-        history = [EpochRow(**row) for row in fields["history"]]
-        return cls(**{**fields, "history": history})

@@ -17,7 +17,7 @@ from medplus.training.folder import STATE_FILE, partial_folder
 from medplus.training.launch import launch, make_fabric
 from medplus.training.network import embedding_dim
 from medplus.training.plan import FinetunePlan, samples_of
-from medplus.training.process import Trained, train
+from medplus.training.process import train
 
 
 def make_run(plan: FinetunePlan, images: ImageDataset, backbone: Backbone) -> RunRecord:
@@ -35,7 +35,7 @@ def make_run(plan: FinetunePlan, images: ImageDataset, backbone: Backbone) -> Ru
     KeyboardInterrupt
         If it was interrupted; the state is saved.
     """
-    settings, folder = plan.settings, plan.run.folder
+    folder = plan.run.folder
     partial = partial_folder(folder)
     facts = NetworkFacts(
         dim=embedding_dim(backbone, as_tensor(images, "train", slice(0, 1))[0]),
@@ -47,28 +47,31 @@ def make_run(plan: FinetunePlan, images: ImageDataset, backbone: Backbone) -> Ru
         raise RunError(
             f"the run {folder} cannot be written: {error.strerror}; choose another --runs"
         ) from error
-    drop = STATE_FILE if settings.keep == "best" else None
+    drop = STATE_FILE if plan.keep == "best" else None
     with hold_run(folder):
-        if not settings.overwrite and (record := find_run(folder)):
+        if not plan.overwrite and (record := find_run(folder)):
             return record  # another process has finished it in the meantime
-        if not settings.resume and partial.exists():
+        if not plan.resume and partial.exists():
             atomic.remove_folder(partial)
         atomic.remove_leftovers(partial)
         atomic.remove_leftovers_in(partial)
         if record := adopt_run(partial, folder, drop):
             return record
         try:
-            found = _train(plan, facts.dim, images, backbone)
+            fabric = make_fabric(plan.device, plan.devices, plan.precision)
+            # Several processes load images and networks of their own.
+            loaded = (images, backbone) if plan.devices == 1 else ()
+            found = launch(fabric, train, plan, facts.dim, *loaded)
         except BaseException:
             with suppress(OSError):
                 partial.rmdir()  # if nothing has been saved
             raise
         samples = {split: samples_of(images.splits[split]) for split in EVALUATED}
-        metrics, predictions = score_splits(samples, found.scores, images.task, settings.bootstrap)
+        metrics, predictions = score_splits(samples, found.scores, images.task, plan.bootstrap)
         progress = found.progress
         metrics["val"]["loss"] = progress.best_loss
         cost = describe_cost(
-            settings.device, settings.devices, progress.seconds, progress.energy_joules,
+            plan.device, plan.devices, progress.seconds, progress.energy_joules,
             found.peaks, len(images.splits["train"]) * progress.epoch,
         )  # fmt: skip
         record = plan.run.record(
@@ -82,19 +85,3 @@ def make_run(plan: FinetunePlan, images: ImageDataset, backbone: Backbone) -> Ru
         )
         finish_run(partial, record, predictions, drop)
     return record
-
-
-def _train(plan: FinetunePlan, dim: int, images: ImageDataset, backbone: Backbone) -> Trained:
-    settings, run = plan.settings, plan.run
-    trackers = []
-    if settings.track is not None:
-        from medplus.training.tracking import open_tracker
-
-        folder = partial_folder(run.folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        experiment = f"{images.name}-{images.size}"
-        trackers = [open_tracker(settings.track, folder, run.run_id, experiment, run.config)]
-    fabric = make_fabric(settings.device, settings.devices, plan.precision, trackers)
-    if settings.devices > 1:
-        return launch(fabric, train, plan, dim)  # the processes load their own images and networks
-    return launch(fabric, train, plan, dim, images, backbone)

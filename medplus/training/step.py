@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from timm.data.mixup import Mixup
 
 from medplus.config import FinetuneRecipe
 from medplus.datasets.dataset import ImageDataset
@@ -130,8 +129,10 @@ class Stepper:
 
         def change(pixels: torch.Tensor) -> torch.Tensor:
             pixels = self._augment(pixels, self._noise)
-            if n and self._mixup is not None:
-                mix(self._mixup, pixels, classes, targets)
+            even = n - n % 2  # images are mixed in pairs; an odd one out stays as it is
+            if self._mixup is not None and even:
+                # Before padding, so that a box's share of the image is its share of the target.
+                _, targets[:even] = self._mixup(pixels[:even], classes[:even])
             return pixels
 
         changes = self._augment or self._mixup is not None
@@ -148,23 +149,3 @@ class Stepper:
         torch.manual_seed(layers)  # dropout and the like
         np.random.seed(mixing)  # noqa: NPY002 - timm's Mixup draws from the global generator
         self._noise.manual_seed(noise)
-
-
-def mix(mixup: Mixup, pixels: torch.Tensor, classes: torch.Tensor, targets: torch.Tensor) -> None:
-    """Mix images in pairs, and their targets by the share of each, in place.
-
-    It is done before images are padded: a box that is pasted lies within the image, and its share
-    of the image is its share of the target.
-
-    Parameters
-    ----------
-    mixup : Mixup
-    pixels : Tensor of float32, shape (n, channels, side, side)
-        Not yet padded. An odd one out, the last, stays as it is.
-    classes : Tensor of int64, shape (n,), or (n, n_labels) where several may hold
-    targets : Tensor of float32, shape (n, n_classes)
-    """
-    even = len(pixels) - len(pixels) % 2
-    if not even:
-        return
-    _, targets[:even] = mixup(pixels[:even], classes[:even])

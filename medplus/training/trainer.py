@@ -16,20 +16,21 @@ from medplus.errors import RunError
 from medplus.metrics import accuracy, auc
 from medplus.preprocess import Preprocessor, PreprocessSpec
 from medplus.training.batches import Batches, fits_on_device
+from medplus.training.checkpoint import TrainingState
 from medplus.training.folder import RunFolder
 from medplus.training.history import EpochRow
 from medplus.training.interrupts import Interrupts
-from medplus.training.loss import make_targets, probabilities, sample_losses
+from medplus.training.loss import mean_loss, probabilities
 from medplus.training.network import Network, set_training_mode
 from medplus.training.predict import predict
 from medplus.training.progress import TrainingProgress
 from medplus.training.step import Stepper
+from medplus.training.tracking import Tracker
 from medplus.training.watch import Watch
 from medplus.vocabulary import MULTI_LABEL, Split
 
 _LOOK_EVERY = 50
 _AGREE_EVERY = 10
-_LEAST_EVALUATION_BATCH = 64
 
 
 class Trainer:
@@ -51,6 +52,8 @@ class Trainer:
         Where the best network and the state are kept; only the first process writes.
     watch : Watch
         Told of every step and epoch.
+    tracker : Tracker, optional
+        Told of every epoch's metrics.
     compiled : bool
         Train through `torch.compile`.
 
@@ -72,10 +75,11 @@ class Trainer:
         order: torch.Generator,
         folder: RunFolder,
         watch: Watch,
+        tracker: Tracker | None = None,
         compiled: bool = False,
     ) -> None:
         self._fabric, self._images, self._recipe = fabric, images, recipe
-        self._order, self._folder, self._watch = order, folder, watch
+        self._folder, self._watch, self._tracker = folder, watch, tracker
         self._title = f"{folder.subject} · seed {seed}"
         self._multi_label = images.task == MULTI_LABEL
         self.resident = fits_on_device(images, fabric.device)
@@ -89,7 +93,10 @@ class Trainer:
             network = network.to(memory_format=torch.channels_last)
         self._network = network.to(fabric.device)
         self._step = Stepper(fabric, self._network, images, spec, recipe, seed, compiled)
-        self._order_before_epoch = torch.Generator()
+        step = self._step
+        average = step.average.module if step.average is not None else None
+        self._state = TrainingState(self._network, step.optimizer, order, average, step.scaler)
+        self._drawing = torch.Generator()
         self._interrupts = Interrupts()
         self._stopwatch = Stopwatch(fabric.device, fabric.world_size)
         self.progress = TrainingProgress()
@@ -136,8 +143,8 @@ class Trainer:
     def _train_epoch(self) -> None:
         done = self.progress
         set_training_mode(self._network, self._recipe)
-        self._order_before_epoch.set_state(self._order.get_state())
-        order = torch.randperm(self._n_train, generator=self._order)
+        self._drawing.set_state(self._state.order.get_state())
+        order = torch.randperm(self._n_train, generator=self._drawing)
         steps = torch.split(order, self._recipe.batch_size)
         shares = [self._step.share(rows) for rows in steps[done.step :]]
         loss_sum = torch.tensor(done.loss_sum, dtype=torch.float64, device=self._fabric.device)
@@ -190,12 +197,10 @@ class Trainer:
         train_seconds = done.epoch_seconds
         train_loss = done.loss_sum / self._n_train
         self._check_finite(train_loss, "training")
-        average = self._step.average
-        network = average.module if average is not None else self._network
+        network = self._state.average if self._state.average is not None else self._network
         logits = self._logits(network, "val")
         labels = self._images.splits["val"].labels.astype(np.int64)
-        targets = make_targets(torch.from_numpy(labels), self._images.n_classes, self._multi_label)
-        val_loss = float(sample_losses(logits, targets, self._multi_label).double().mean())
+        val_loss = mean_loss(logits, labels, self._images.n_classes, self._multi_label)
         self._check_finite(val_loss, "val")
         better = val_loss < done.best_loss
         done.waited = 0 if better else done.waited + 1
@@ -222,9 +227,10 @@ class Trainer:
         done = self.progress
         done.history.append(row)
         done.epoch, done.step, done.loss_sum, done.epoch_seconds = row.epoch, 0, 0.0, 0.0
-        self._order_before_epoch.set_state(self._order.get_state())
+        self._state.order.set_state(self._drawing.get_state())
         self._watch.epoch(row)
-        self._fabric.log_dict(_logged(row), step=row.epoch)
+        if self._tracker is not None:
+            self._tracker.log(_logged(row), row.epoch)
         if self._folder.is_due:
             self._save()
 
@@ -232,8 +238,8 @@ class Trainer:
         if self._fabric.world_size > 1:
             for buffer in network.buffers():  # one process's batch-norm statistics for all
                 torch.distributed.broadcast(buffer, 0)
-        recipe = self._recipe
-        batch = max(_LEAST_EVALUATION_BATCH, recipe.batch_size // recipe.accumulate)
+        # What fits with gradients fits without them.
+        batch = -(-self._recipe.batch_size // self._recipe.accumulate)
         return predict(self._fabric, network, self._data[split], self._prepare, batch)
 
     def _account(self) -> None:
@@ -266,28 +272,20 @@ class Trainer:
     def _save(self) -> None:
         self._account()
         if self._fabric.is_global_zero:
-            step = self._step
-            self._folder.save(
-                self._network, step.optimizer, self._order_before_epoch, self.progress,
-                step.average, step.scaler,
-            )  # fmt: skip
+            self._folder.save(self._state, self.progress)
 
     def _restore(self) -> None:
-        step = self._step
-        progress = self._folder.restore(
-            self._network, step.optimizer, self._order, step.average, step.scaler
-        )
+        progress = self._folder.restore(self._state)
         if progress is None:
             return
         self.progress = progress
         self.progress.resumed += 1
-        self._order_before_epoch.set_state(self._order.get_state())
         if not self._fabric.is_global_zero:
             self.progress.loss_sum = 0.0  # the first process has the sum of all
 
 
-def _logged(row: EpochRow) -> dict[str, float]:
-    values = {
+def _logged(row: EpochRow) -> dict[str, float | None]:
+    return {
         "lr": row.lr,
         "train/loss": row.train_loss,
         "val/loss": row.val_loss,
@@ -295,4 +293,3 @@ def _logged(row: EpochRow) -> dict[str, float]:
         "val/auc": row.val_auc,
         "images_per_second": row.images_per_second,
     }
-    return {name: value for name, value in values.items() if value is not None}

@@ -13,7 +13,7 @@ from medplus.training.history import EpochRow
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress
 
 _LINE_EVERY_S = 30.0
 _BAR_EVERY_S = 0.25
@@ -57,7 +57,7 @@ class OnConsole(Watch):
     def __init__(self, make_console: Callable[[], Console] = stderr_console) -> None:
         self._make_console = make_console
         self._console: Console | None = None
-        self._bar: _Bar | None = None
+        self._bar: Progress | None = None
 
     def begin(
         self,
@@ -78,7 +78,10 @@ class OnConsole(Watch):
             self._print(f"going on in epoch {self._pace.epoch}{after}")
         self._print(_HEAD)
         if self._console.is_terminal:
-            self._bar = _Bar(self._console, self._pace)
+            self._bar = _new_bar(self._console)
+            self._bar.add_task("", total=images_per_epoch, after="")
+            self._show(self._last)
+            self._bar.start()
 
     def images(self, n: int) -> None:
         """Move the bar, or now and then print how far the epoch is."""
@@ -88,7 +91,7 @@ class OnConsole(Watch):
             return
         self._last = now
         if self._bar:
-            self._bar.show(self._pace, now)
+            self._show(now)
         else:
             self._print(_progress_line(self._pace, now))
 
@@ -97,14 +100,23 @@ class OnConsole(Watch):
         self._pace.next_epoch(row.epoch)
         self._last = time.monotonic()
         self._print(_table_line(row, self._pace, self._last), "bold" if row.best else "")
-        if self._bar:
-            self._bar.show(self._pace, self._last)
+        self._show(self._last)
 
     def end(self) -> None:
         """Take the bar away."""
         if self._bar:
-            self._bar.close()
+            self._bar.stop()
             self._bar = None
+
+    def _show(self, now: float) -> None:
+        """Move the bar, if there is one."""
+        if self._bar:
+            pace, total = self._pace, self._pace.images_per_epoch
+            done = min(pace.images_done, total)
+            after = _rate_and_left(pace, now) if done < total else "evaluating on val"
+            text = f"epoch {pace.epoch}/{pace.epochs}"
+            [task] = self._bar.task_ids
+            self._bar.update(task, completed=done, description=text, after=after)
 
     def _print(self, line: str, style: str = "") -> None:
         from rich.text import Text
@@ -154,32 +166,17 @@ class _Pace:
         return max(0, total - done) * (now - self.start) / self._here if self._here else math.nan
 
 
-class _Bar:
-    """The live bar of one training."""
+def _new_bar(console: Console) -> Progress:
+    from rich import progress
 
-    def __init__(self, console: Console, pace: _Pace) -> None:
-        from rich import progress
-
-        columns = (
-            progress.TextColumn("{task.description}", markup=False),
-            progress.BarColumn(bar_width=14),
-            progress.TextColumn("{task.fields[after]}", markup=False),
-        )
-        self._progress: Progress = progress.Progress(
-            *columns, console=console, transient=True, refresh_per_second=1 / _BAR_EVERY_S
-        )
-        self._task: TaskID = self._progress.add_task("", total=pace.images_per_epoch, after="")
-        self.show(pace, pace.start)
-        self._progress.start()
-
-    def show(self, pace: _Pace, now: float) -> None:
-        done = min(pace.images_done, pace.images_per_epoch)
-        after = _rate_and_left(pace, now) if done < pace.images_per_epoch else "evaluating on val"
-        text = f"epoch {pace.epoch}/{pace.epochs}"
-        self._progress.update(self._task, completed=done, description=text, after=after)
-
-    def close(self) -> None:
-        self._progress.stop()
+    return progress.Progress(
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(bar_width=14),
+        progress.TextColumn("{task.fields[after]}", markup=False),
+        console=console,
+        transient=True,
+        refresh_per_second=1 / _BAR_EVERY_S,
+    )
 
 
 _COLUMNS: dict[str, tuple[int, Callable[[EpochRow, _Pace, float], Any]]] = {

@@ -77,10 +77,6 @@ def test_name_that_ends_in_a_dot_is_unknown():
         resolve("resnet18.")
 
 
-def test_pixels_is_its_own_tag():
-    assert named("pixels") == ("pixels", "pixels")
-
-
 @pytest.mark.parametrize("prefix", ["hf-hub:", "hf_hub:"])
 def test_hub_names_are_left_to_timm(prefix):
     name = "hf-hub:timm/resnet18.a1_in1k"
@@ -231,8 +227,3 @@ def test_describing_allocates_no_weights(monkeypatch):
 def test_description_of_any_timm_network():
     info = describe("resnet50.tv_in1k")
     assert (info.name, info.tag, info.dim) == ("resnet50.tv_in1k", "resnet50.tv_in1k", 2048)
-
-
-def test_pixels_have_no_parameters():
-    info = describe("pixels")
-    assert (info.dim, info.n_parameters, info.native_size) == (784, 0, None)

@@ -95,11 +95,6 @@ def test_weights_of_the_folder_are_those_of_the_hub(carried, name, spelling):
         assert loaded.weights_sha256 == state_sha256({f"network.{k}": v for k, v in state.items()})
 
 
-def test_weights_of_the_folder_fit_other_image_sizes_too(carried):
-    module = load_backbone("test_vit", str(carried.folder), size=64, fit="native").module
-    assert module(torch.rand(1, 3, 64, 64)).shape[0] == 1
-
-
 _OFFLINE = """
 import json, sys
 from pathlib import Path
@@ -216,7 +211,7 @@ def test_configuration_that_is_missing_or_changed_is_told(carried_model):
     with pytest.raises(BackboneError, match=r"config\.json is not the file that manifest\.json"):
         load_backbone(HUB_NAME, str(carried_model))
     config.unlink()
-    with pytest.raises(BackboneError, match=r"config\.json, which hf-hub:.* is missing"):
+    with pytest.raises(BackboneError, match=r"config\.json, which .* is missing"):
         resolve(HUB_NAME, str(carried_model))
 
 
@@ -260,17 +255,6 @@ def test_what_the_cache_has_is_used_at_the_rate_limit(tmp_path, monkeypatch):
         [fetched] = fetch_weights(["test_resnet"])
         hub.status = 429
         assert load_backbone("test_resnet").weights_sha256 == fetched.weights_sha256
-
-
-def test_fault_that_passes_is_tried_again(tmp_path, monkeypatch):
-    slept = waits(monkeypatch)
-    state = timm.create_model("test_resnet").state_dict()
-    with serve({address("test_resnet"): save(state)}) as hub:
-        hub.faults = [503, 503, 502]
-        use_hub(hub, tmp_path, monkeypatch)
-        fetch_weights(["test_resnet"])
-    assert hub.faults == []
-    assert slept
 
 
 # --- torchvision's AlexNet --------------------------------------------------------------------
@@ -354,11 +338,11 @@ def test_alexnet_is_not_asked_for_when_the_hub_is_to_stay_offline(alexnet, monke
 @pytest.mark.parametrize(
     ("name", "to", "reason"),
     [
-        ("pixels", None, "'pixels' is no network"),
+        ("pixels", None, "'pixels' has no weights on a hub"),
         ("resnet19", None, "unknown backbone 'resnet19'"),
         ("test_vit4", None, "no pretrained weights of 'test_vit4'"),
-        ("local-dir:weights", "carry", "'local-dir:weights' is a folder of this machine"),
-        ("my.py", None, "'my.py' is code"),
+        ("local-dir:weights", "carry", "'local-dir:weights' has no weights on a hub"),
+        ("my.py", None, "'my.py' has no weights on a hub"),
     ],
 )
 def test_what_has_no_weights_to_fetch_is_refused_before_anything_is_fetched(

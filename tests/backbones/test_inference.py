@@ -17,7 +17,7 @@ from torchvision.models import alexnet
 
 from medplus.backbones.build import Backbone, load_backbone
 from medplus.backbones.catalog import PAPER
-from medplus.backbones.inference import Embedder, fold_batch_norms, is_out_of_memory
+from medplus.backbones.inference import Embedder, fold_batch_norms
 from medplus.backbones.sources import BackboneRef
 from medplus.backbones.weights import weights_sha256
 from medplus.errors import BackboneError
@@ -127,16 +127,6 @@ def test_fp32_embeddings_equal_the_torchvision_chain(name, tmp_path):
     assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
-def test_random_weights_of_the_backbone_are_embedded_as_built():
-    images = draw(3, rgb=False)
-    backbone = load_backbone("resnet18", "none")
-    network = timm.create_model("resnet18", num_classes=0)
-    network.load_state_dict(backbone.module.network.state_dict())
-    expected = independent_embeddings(network, "resnet18", images)
-    found = Embedder(backbone, CPU, "fp32", 8)(images)
-    assert (found - expected).norm() <= 1e-4 * expected.norm()
-
-
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "pixels"])
 def test_rows_are_in_the_order_of_the_images(name):
     embedder = Embedder(load_backbone(name, "none"), CPU, "fp32", 3)
@@ -146,39 +136,12 @@ def test_rows_are_in_the_order_of_the_images(name):
         torch.testing.assert_close(row, embedder(image[None])[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
-def test_same_images_give_the_same_bits_twice(name):
-    embedder = Embedder(load_backbone(name, "none"), CPU, "fp32", 8)
-    images = draw(4)
-    assert torch.equal(embedder(images), embedder(images))
-
-
 def test_grey_and_rgb_and_other_sizes_may_follow_each_other():
     embedder = Embedder(load_backbone("test_resnet", "none"), CPU, "fp32", 8)
     for size, rgb in ((64, True), (28, True), (28, False), (224, True), (28, True)):
         fresh = Embedder(load_backbone("test_resnet", "none"), CPU, "fp32", 8)
         images = draw(2, size, rgb)
         assert torch.equal(embedder(images), fresh(images))
-
-
-@pytest.mark.parametrize("fit", ["pad", "resize", "native"])
-def test_every_fit_embeds(fit):
-    backbone = load_backbone("test_resnet", "none", size=64, fit=fit)
-    found = Embedder(backbone, CPU, "fp32", 8)(draw(2, 64))
-    assert found.shape == (2, backbone.module.network.num_features)
-    assert found.isfinite().all()
-
-
-def test_pixels_are_the_images_own(tmp_path):
-    images = draw(2, 28, rgb=False)
-    found = Embedder(load_backbone("pixels"), CPU, "fp32", 8)(images)
-    np.testing.assert_allclose(found, images.numpy().reshape(2, 784) / 255, rtol=1e-6)
-
-
-def test_embeddings_carry_no_gradient():
-    found = Embedder(load_backbone("test_resnet", "none"), CPU, "fp32", 8)(draw(1))
-    assert not found.requires_grad
-    assert found.is_inference()
 
 
 # --- batch norms ------------------------------------------------------------------------------
@@ -194,14 +157,6 @@ def test_batch_norms_of_resnet_are_folded_with_the_same_output():
     with torch.inference_mode():
         expected, found = backbone.module(x), folded(x)
     assert (found - expected).norm() <= 1e-5 * expected.norm()
-
-
-def test_folding_leaves_the_backbone_itself_alone():
-    backbone = load_backbone("resnet18", "none")
-    scatter(backbone.module)
-    before = weights_sha256(backbone.module)
-    assert fold_batch_norms(backbone.module) is not backbone.module
-    assert weights_sha256(backbone.module) == before
 
 
 class _Branching(nn.Module):
@@ -243,11 +198,6 @@ def test_network_that_cannot_be_folded_is_embedded_all_the_same(kind, precision)
     expected = module(images.permute(0, 3, 1, 2) / 255)
     found = Embedder(backbone, CPU, precision, 8)(images)
     assert (found - expected).norm() <= (1e-5 if precision == "fp32" else 2e-2) * expected.norm()
-
-
-def test_network_without_batch_norms_is_returned_as_it_is():
-    module = load_backbone("test_vit", "none").module
-    assert fold_batch_norms(module) is module
 
 
 # --- precision --------------------------------------------------------------------------------
@@ -379,27 +329,6 @@ def test_one_image_that_does_not_fit_is_told():
         embedder(draw(4))
 
 
-@pytest.mark.parametrize("limit", [1, 2, 5, 8, 100])
-def test_batch_limit_does_not_change_the_embeddings(limit):
-    module = _Hungry(1000, MemoryError())
-    images = draw(8)
-    found = Embedder(fake_backbone(module), CPU, "fp32", limit)(images)
-    torch.testing.assert_close(found, images.permute(0, 3, 1, 2).float().div(255).mean((2, 3)))
-    assert max(module.batches) <= limit
-
-
-@pytest.mark.parametrize("error", OUT_OF_MEMORY)
-def test_exhausted_memory_is_recognised(error):
-    assert is_out_of_memory(error)
-
-
-@pytest.mark.parametrize(
-    "error", [RuntimeError("shape mismatch"), ValueError(), OSError(28, "full")]
-)
-def test_other_errors_are_not_taken_for_exhausted_memory(error):
-    assert not is_out_of_memory(error)
-
-
 # --- what is refused --------------------------------------------------------------------------
 
 
@@ -429,12 +358,6 @@ def test_output_that_is_not_one_vector_per_image_is_told(shape):
         embedder(draw(4))
 
 
-def test_native_images_too_small_for_the_network_are_told():
-    backbone = load_backbone("convnext_atto", "none", size=8, fit="native")
-    with pytest.raises(BackboneError, match=r"convnext_atto cannot embed.*--fit native.*--fit pad"):
-        Embedder(backbone, CPU, "fp32", 4)(draw(1, 8))
-
-
 # --- on a GPU ---------------------------------------------------------------------------------
 
 
@@ -458,14 +381,6 @@ def test_fp32_on_a_gpu_equals_the_cpu():
     expected = Embedder(load_backbone("resnet18", "none"), CPU, "fp32", 8)(images)
     found = Embedder(load_backbone("resnet18", "none"), torch.device("cuda"), "fp32", 8)(images)
     assert (found.cpu() - expected).norm() <= 1e-4 * expected.norm()
-
-
-@pytest.mark.gpu
-@needs_gpu
-def test_pinned_images_give_the_same_bits_as_others():
-    embedder = Embedder(load_backbone("resnet18", "none"), torch.device("cuda"), "fp16", 8)
-    images = draw(6)
-    assert torch.equal(embedder(images.pin_memory()), embedder(images))
 
 
 @pytest.mark.gpu

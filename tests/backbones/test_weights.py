@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from medplus.backbones.build import load_backbone
-from medplus.backbones.weights import read_weights_file, weights_sha256
+from medplus.backbones.weights import weights_sha256
 from medplus.errors import BackboneError
 
 NETWORKS = ["test_resnet", "test_vit", "test_efficientnet"]
@@ -145,15 +145,6 @@ def test_digest_is_equal_from_memory_and_from_every_kind_of_file(tmp_path):
     assert len(digests) == 1
 
 
-def test_digest_changes_with_any_one_value():
-    network = random_network()
-    digests = {weights_sha256(network)}
-    for value in network.state_dict().values():
-        value.view(-1)[-1] += 1
-        digests.add(weights_sha256(network))
-    assert len(digests) == 1 + len(network.state_dict())
-
-
 def test_digest_ignores_the_memory_format():
     network = random_network()
     before = weights_sha256(network)
@@ -206,10 +197,6 @@ def test_missing_file_tells_what_weights_takes(tmp_path):
     assert "'pretrained' or 'none'" in message
 
 
-def test_folder_is_refused(tmp_path):
-    refusal(tmp_path)
-
-
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 @pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.99])
 def test_truncated_file_is_refused(tmp_path, suffix, part):
@@ -255,10 +242,6 @@ def test_pickled_code_is_never_run(tmp_path, protocol):
     assert sprung.exists()  # the trap does work where it is unpickled
 
 
-def test_whole_pickled_network_is_refused(tmp_path):
-    assert "unsafe or damaged" in refusal(save(random_network(), tmp_path / "network.pth"))
-
-
 @pytest.mark.parametrize(
     "document", [{}, [], 3, "text", {"state_dict": {}}, torch.zeros(3), {"epoch": 3}]
 )
@@ -280,41 +263,12 @@ def test_missing_key_is_named(tmp_path, suffix):
     assert "do not fit test_resnet" in message
 
 
-def test_unexpected_key_is_named(tmp_path):
-    state = {**random_network().state_dict(), "surprise.weight": torch.rand(3)}
-    assert "surprise.weight" in refusal(save(state, tmp_path / "w.safetensors"))
-
-
-def test_key_of_another_shape_is_named(tmp_path):
-    state = random_network().state_dict()
-    state["layer2.0.conv2.weight"] = torch.rand(3, 3)
-    assert "layer2.0.conv2.weight" in refusal(save(state, tmp_path / "w.safetensors"))
-
-
 @pytest.mark.parametrize(
     ("held", "asked"), [("test_vit", "test_resnet"), ("test_resnet", "test_vit")]
 )
 def test_weights_of_another_network_are_refused(tmp_path, held, asked):
     path = save(random_network(held).state_dict(), tmp_path / "w.safetensors")
     assert f"do not fit {asked}" in refusal(path, asked)
-
-
-def test_weights_of_another_network_do_not_fit_alexnet(tmp_path):
-    path = save(random_network().state_dict(), tmp_path / "w.safetensors")
-    assert "do not fit alexnet" in refusal(path, "alexnet")
-
-
-def test_classifier_alone_is_refused(tmp_path):
-    state = {k: v for k, v in random_network().state_dict().items() if k.startswith("fc.")}
-    assert "do not fit" in refusal(save(state, tmp_path / "w.pth"))
-
-
-def test_reading_does_not_change_the_file(tmp_path):
-    path = save(random_network().state_dict(), tmp_path / "w.safetensors")
-    before = path.read_bytes()
-    load_backbone("test_resnet", str(path))
-    read_weights_file(path)
-    assert path.read_bytes() == before
 
 
 # --- without a network ------------------------------------------------------------------------
@@ -370,41 +324,11 @@ def test_pretrained_without_network_names_the_ways_out_quickly(name, tmp_path):
     assert seconds < 10
 
 
-def test_pretrained_alexnet_without_network_names_the_ways_out(tmp_path):
-    text, seconds = load_without_network(
-        "alexnet", "pretrained", tmp_path, https_proxy="http://127.0.0.1:9"
-    )
-    assert text.startswith("BackboneError the pretrained weights of alexnet.tv_in1k")
-    assert "--weights FILE" in text
-    assert seconds < 10
-
-
 @pytest.mark.extensive
 def test_hub_name_without_network_fails_quickly_even_for_random_weights(tmp_path):
     text, seconds = load_without_network("hf-hub:timm/resnet18.a1_in1k", "none", tmp_path)
     assert text.startswith("BackboneError")
     assert seconds < 10
-
-
-def test_pretrained_weights_in_the_local_cache_need_no_network(tmp_path):
-    network = random_network()
-    tag = timm.models.get_pretrained_cfg("test_resnet").tag
-    repository = tmp_path / "hub" / f"models--timm--test_resnet.{tag}"
-    revision = "0" * 40
-    snapshot = repository / "snapshots" / revision
-    snapshot.mkdir(parents=True)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(revision)
-    path = save(network.state_dict(), snapshot / "model.safetensors")
-    text, seconds = load_without_network("test_resnet", "pretrained", tmp_path)
-    assert text == load_backbone("test_resnet", str(path)).weights_sha256
-    assert seconds < 10
-
-
-@pytest.mark.extensive
-def test_random_weights_need_no_network(tmp_path):
-    text, _ = load_without_network("test_resnet", "none", tmp_path)
-    assert text == load_backbone("test_resnet", "none").weights_sha256
 
 
 @pytest.mark.parametrize("prefix", ["model.", "encoder.", "module.encoder_q.", "backbone.model."])

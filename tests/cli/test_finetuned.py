@@ -38,19 +38,6 @@ def test_extract_then_heads_by_the_runs_folder_or_its_name(here: Path, cli: Call
             assert record["path"].startswith(folder)
 
 
-def test_a_run_stands_beside_other_backbones(here: Path, cli: Callable) -> None:
-    ran = cli("extract", "--dataset", "toy.npz", "--backbone", f"pixels,{RUN}", "--json")
-    assert [store["backbone"] for store in ran.document["stores"]] == ["pixels", NAME]
-
-
-def test_other_weights_are_wrong_usage(here: Path, cli: Callable) -> None:
-    for command in ("extract", "knn"):
-        cli("extract", "--dataset", "toy.npz", "--backbone", RUN)
-        ran = cli(command, "--dataset", "toy.npz", "--backbone", RUN, "--weights", "none")
-        assert ran.code == 2
-        assert "has its own weights; leave --weights out" in ran.err
-
-
 def test_a_run_of_knn_is_wrong_usage(here: Path, cli: Callable) -> None:
     cli("extract", "--dataset", "toy.npz", "--backbone", "pixels")
     ran = cli("knn", "--dataset", "toy.npz", "--backbone", "pixels", "--json")
@@ -62,16 +49,7 @@ def test_a_run_of_knn_is_wrong_usage(here: Path, cli: Callable) -> None:
         )
         ran = cli(command, *words)
         assert ran.code == 2
-        assert ran.err.startswith(f"Error: {folder} is a run of knn, which trains no network")
-
-
-def test_a_truncated_network_is_a_failure(here: Path, cli: Callable) -> None:
-    file = here / RUN / "network.safetensors"
-    file.write_bytes(file.read_bytes()[:-1])
-    ran = cli("extract", "--dataset", "toy.npz", "--backbone", RUN)
-    assert ran.code == 1
-    assert str(Path(RUN) / "network.safetensors") in ran.err
-    assert "Traceback" not in ran.err
+        assert ran.err.startswith(f"Error: {folder} is no fine-tuned run")
 
 
 def test_backbones_describes_a_run(here: Path, cli: Callable) -> None:

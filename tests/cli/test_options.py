@@ -63,16 +63,6 @@ def test_the_name_of_a_file_may_have_commas(
     assert parse("--n", "a,c.npz", of=click.STRING) == ("a", "c.npz")
 
 
-def test_the_name_of_a_folder_may_have_commas(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("a,b/run").mkdir(parents=True)
-
-    assert parse("--n", "a,b/run", of=click.STRING) == ("a,b/run",)
-    assert parse("--n", "resnet18,a,b", of=click.STRING) == ("resnet18", "a", "b")
-
-
 def test_help_shows_that_commas_are_taken() -> None:
     assert Comma(click.STRING).name == "text[,…]"
     assert Comma(click.IntRange(min=1)).name == "integer[,…]"

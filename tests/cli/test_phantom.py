@@ -48,13 +48,6 @@ def test_settings_may_stand_in_a_config_file(cli: Callable) -> None:
     )
 
 
-def test_quiet_prints_results_only(cli: Callable) -> None:
-    ran = cli(*PHANTOM, "-q")
-
-    assert ran.err == ""
-    assert len(ran.out.splitlines()) == 1
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -75,14 +68,3 @@ def test_wrong_usage_writes_nothing(arguments: str, says: str, cli: Callable) ->
     assert ran.err.startswith("Error: ")
     assert says in ran.err
     assert not Path("ph").exists()
-
-
-def test_real_data_are_left_alone(cli: Callable) -> None:
-    Path("ph").mkdir()
-    Path("ph/breastmnist.npz").write_bytes(b"real")
-
-    ran = cli(*PHANTOM)
-
-    assert ran.code == 2
-    assert "ph/breastmnist.npz exists and is not a phantom" in ran.err
-    assert Path("ph/breastmnist.npz").read_bytes() == b"real"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -41,40 +40,17 @@ def test_interrupted_filling_leaves_nothing(write_npz, monkeypatch, error):
     open_cached(path)
 
 
-def test_full_disk_at_the_lock_is_told(write_npz, monkeypatch):
-    path = write_npz()
-
+@pytest.mark.parametrize("call", ["pwrite", "fsync"], ids=["at the lock", "at the sync"])
+def test_full_disk_is_told_and_leaves_nothing(write_npz, monkeypatch, call):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "pwrite", full)
+    path = write_npz()
+    monkeypatch.setattr(os, call, full)
     with pytest.raises(MedplusError, match="No space left") as caught:
         open_cached(path)
     assert str(path) in str(caught.value)
-
-
-def test_full_disk_at_the_sync_leaves_nothing(write_npz, monkeypatch):
-    path = write_npz()
-
-    def full(_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(DatasetError, match="No space left"):
-        open_cached(path)
     assert leftovers(path) == []
-
-
-def test_failed_refill_is_not_taken_for_the_new_content(write_npz, make_arrays, monkeypatch):
-    path = write_npz(compressed=False)
-    open_cached(path)
-    images = make_arrays()["train_images"][::-1]
-    write_npz(train_images=images, compressed=False)
-    with monkeypatch.context() as broken:
-        broken.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(5, "I/O error")))
-        with pytest.raises(DatasetError, match="I/O error"):
-            open_cached(path)
-    np.testing.assert_array_equal(open_cached(path).arrays["train_images"], images)
 
 
 _STALL = """
@@ -108,47 +84,6 @@ def test_killed_filling_is_cleaned_up_and_done_again(write_npz, make_arrays):
     np.testing.assert_array_equal(found["test_images"], make_arrays()["test_images"])
 
 
-_FILL = """
-import logging, sys, time
-from pathlib import Path
-from medplus.datasets import npzfile
-from medplus.datasets.sources import npz
-logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
-read_blocks = npzfile.read_blocks
-def slow(archive, path, header):
-    time.sleep(0.2)
-    yield from read_blocks(archive, path, header)
-npzfile.read_blocks = slow
-go = Path(sys.argv[2])
-print("ready", flush=True)
-while not go.exists():
-    time.sleep(0.005)
-print("digest", npz.open_cached(Path(sys.argv[1])).facts["digest"])
-"""
-
-
-def test_two_processes_filling_at_once_inflate_once(write_npz, tmp_path):
-    path = write_npz()
-    go = tmp_path / "go"
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", _FILL, str(path), str(go)], stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
-    for child in children:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
-    go.touch()
-    outputs = [child.communicate(timeout=120)[0] for child in children]
-    assert [child.returncode for child in children] == [0, 0]
-    assert sum(output.count("caching") for output in outputs) == 1
-    digests = {line for output in outputs for line in output.splitlines() if "digest" in line}
-    digest = open_cached(path).facts["digest"]
-    assert digests == {f"digest {digest}"}
-    assert leftovers(path) == ["breastmnist"]
-
-
 def test_file_changed_while_read_is_told(write_npz, make_arrays, monkeypatch):
     path = write_npz()
     read_blocks = npzfile.read_blocks
@@ -170,9 +105,11 @@ def test_file_changed_while_read_is_told(write_npz, make_arrays, monkeypatch):
 # --- bad files --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("compressed", [True, False], ids=["deflated", "stored"])
-def test_damage_deep_in_a_file_leaves_no_cache(write_npz, compressed):
-    path = write_npz(compressed=compressed)
+@pytest.mark.parametrize("was_read", [True, False])
+def test_damaged_file_leaves_no_cache(write_npz, was_read):
+    path = write_npz()
+    if was_read:
+        open_cached(path)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)
@@ -182,25 +119,6 @@ def test_damage_deep_in_a_file_leaves_no_cache(write_npz, compressed):
     assert leftovers(path) == []
 
 
-@pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.9, 0.999])
-def test_truncated_file_leaves_no_cache(write_npz, part):
-    path = write_npz()
-    content = path.read_bytes()
-    path.write_bytes(content[: int(part * len(content))])
-    with pytest.raises(DatasetError) as caught:
-        open_cached(path)
-    assert str(path) in str(caught.value)
-    assert leftovers(path) == []
-
-
-def test_file_that_was_good_and_is_now_damaged_is_refused(write_npz):
-    path = write_npz()
-    open_cached(path)
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(DatasetError, match="not a readable npz"):
-        open_cached(path)
-
-
 @pytest.mark.parametrize("name", ["none.npz", ".", "x" * 300 + ".npz", "nul\0.npz", "loop.npz"])
 def test_what_is_no_file_is_refused(tmp_path, name):
     (tmp_path / "loop.npz").symlink_to(tmp_path / "pool.npz")
@@ -208,12 +126,3 @@ def test_what_is_no_file_is_refused(tmp_path, name):
     with pytest.raises(DatasetError) as caught:
         open_cached(tmp_path / name)
     assert str(tmp_path) in str(caught.value)
-
-
-def test_name_with_wildcards_is_cleaned_up_too(write_npz, make_arrays):
-    path = write_npz("data[1].npz")
-    abandoned = place(path) / ".data[1].tmp-123-abc"
-    abandoned.mkdir(parents=True)
-    open_cached(path)
-    assert leftovers(path) == ["data[1]"]
-    shutil.rmtree(place(path))

@@ -8,8 +8,6 @@ import sys
 
 import medmnist
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from medplus.datasets import catalog
 from medplus.errors import UsageError
@@ -38,25 +36,6 @@ def test_info_equals_medmnists(flag):
         assert info.url[size] == official[f"url{suffix}"]
 
 
-@pytest.mark.parametrize("flag", catalog.FLAGS)
-@pytest.mark.parametrize("size", [28, 64, 128, 224])
-def test_filename_is_the_one_in_the_official_address(flag, size):
-    info = catalog.info(flag)
-    assert f"/{info.filename(size)}?" in f"{info.url[size]}?"
-
-
-def test_label_columns_are_14_for_chest_and_1_elsewhere():
-    columns = {flag: catalog.info(flag).n_labels for flag in catalog.FLAGS}
-    assert columns.pop("chestmnist") == 14
-    assert set(columns.values()) == {1}
-
-
-def test_leak_and_licence_of_dermamnist_are_told():
-    flaws = catalog.info("dermamnist").flaws
-    assert "lesion" in flaws
-    assert "commercial" in flaws
-
-
 @pytest.mark.parametrize(
     ("typo", "meant"),
     [
@@ -69,12 +48,6 @@ def test_leak_and_licence_of_dermamnist_are_told():
 def test_unknown_flag_suggests_the_nearest(typo, meant):
     with pytest.raises(UsageError, match=f"'{typo}'.*did you mean '{meant}'"):
         catalog.info(typo)
-
-
-@given(name=st.text(max_size=30).filter(lambda name: name not in catalog.FLAGS))
-def test_any_unknown_flag_is_a_usage_error(name):
-    with pytest.raises(UsageError, match="unknown dataset"):
-        catalog.info(name)
 
 
 def test_import_loads_neither_torch_nor_pandas():

@@ -56,6 +56,10 @@ def test_another_column_than_the_descriptions_is_refused(patients):
     (patients / "dataset.yaml").write_text("group_column: patient")
     with pytest.raises(UsageError, match=r"--group-column site: .* says group_column: patient"):
         load_dataset(str(patients), 6, group_column="site")
+    (patients / "dataset.yaml").write_text("group_column: pateint")
+    with pytest.raises(UsageError, match=r"no column 'pateint' .*did you mean 'patient'"):
+        load_dataset(str(patients), 6)
+    (patients / "dataset.yaml").write_text("group_column: patient")
     load_dataset(str(patients), 6, group_column="patient")
 
 
@@ -69,16 +73,6 @@ def test_given_splits_are_checked_also_after_they_were_read_without(fill):
         load_dataset(str(root), 6, group_column="patient")
 
 
-def test_folder_without_a_table_has_no_columns(fill):
-    with pytest.raises(UsageError, match="no table whose group_column"):
-        load_dataset(str(fill({"a": 5, "b": 5})), 6, group_column="patient")
-
-
-def test_column_that_the_table_lacks_is_named(patients):
-    with pytest.raises(UsageError, match=r"no column 'pateint' .*did you mean 'patient'"):
-        load_dataset(str(patients), 6, group_column="pateint")
-
-
 @pytest.mark.parametrize("name", ["breastmnist", "my.npz"])
 @pytest.mark.parametrize("command", ["extract", "finetune"])
 def test_it_is_refused_for_what_is_no_folder_before_anything_is_read(cli, patients, command, name):
@@ -88,25 +82,3 @@ def test_it_is_refused_for_what_is_no_folder_before_anything_is_read(cli, patien
     assert ran.code == 2
     assert "--group-column p is for folders of images, whose splits are still to be" in ran.err
     assert not (patients / ".medplus-cache").exists()
-
-
-# --- progress ------------------------------------------------------------------------------------
-
-
-def test_images_are_reported_as_they_are_read(fill):
-    from contextlib import contextmanager
-
-    told: list[object] = []
-
-    @contextmanager
-    def progress(description, total, unit):
-        told.append((description, total, unit))
-        yield told.append
-
-    root = fill({"a": 50, "b": 50})
-    load_dataset(str(root), 6, progress=progress)
-    assert told[0] == ("data 6 px · reading", 100, "img")
-    assert sum(told[1:]) == 100 and len(told) > 2
-    told.clear()
-    load_dataset(str(root), 6, progress=progress)
-    assert told == []

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from medplus.datasets import npzfile
 from medplus.errors import DatasetError
@@ -50,16 +48,6 @@ def npy(header: str, data: bytes = b"", version: int = 1) -> bytes:
 # --- what is read -----------------------------------------------------------------------------
 
 
-def test_blocks_are_bounded_and_join_to_the_data(write_npz, monkeypatch):
-    monkeypatch.setattr(npzfile, "_BLOCK", 1000)
-    path = write_npz()
-    with npzfile.open_npz(path) as archive, np.load(path) as expected:
-        header = npzfile.read_headers(archive, path)["train_images"]
-        blocks = list(npzfile.read_blocks(archive, path, header))
-        assert max(map(len, blocks)) <= 1000
-        assert b"".join(blocks).endswith(expected["train_images"].tobytes())
-
-
 def test_phantom_note_is_read_and_absent_elsewhere(write_npz):
     noted = write_npz("noted.npz", phantom=np.array('{"seed": 1}'))
     plain = write_npz("plain.npz")
@@ -91,21 +79,6 @@ def test_file_that_is_no_zip_is_refused(tmp_path, content):
     assert "not a readable npz" in refusal(path)
 
 
-@pytest.mark.parametrize("name", npzfile.ARRAYS)
-def test_missing_array_is_named(write_npz, name):
-    assert f"lacks {name}" in refusal(write_npz(**{name: None}))
-
-
-def test_member_without_npy_ending_counts_as_missing(write_npz):
-    path = write_npz()
-    with zipfile.ZipFile(path) as archive:
-        members = {info.filename: archive.read(info) for info in archive.infolist()}
-    with zipfile.ZipFile(path, "w") as archive:
-        for filename, content in members.items():
-            archive.writestr(filename.removesuffix(".npy"), content)
-    assert "lacks train_images" in refusal(path)
-
-
 @pytest.mark.parametrize("name", ["train_images", "test_labels", "phantom"])
 def test_object_array_is_refused_without_unpickling(write_npz, tmp_path, name):
     sprung = tmp_path / "sprung"
@@ -114,61 +87,33 @@ def test_object_array_is_refused_without_unpickling(write_npz, tmp_path, name):
     assert not sprung.exists()
 
 
-@pytest.mark.parametrize("split", SPLITS)
-def test_counts_that_disagree_are_told(write_npz, make_arrays, split):
-    labels = make_arrays()[f"{split}_labels"][:-1]
-    message = refusal(write_npz(**{f"{split}_labels": labels}))
-    assert f"{split}_labels has {len(labels)} rows, {split}_images {len(labels) + 1}" in message
-
-
-@pytest.mark.parametrize("dtype", ["f4", "i1", "u2", "?", "<U3", "S4", "M8[s]", "c8"])
-def test_images_that_are_not_uint8_are_refused(write_npz, dtype):
-    message = refusal(write_npz(train_images=np.zeros((7, 28, 28), dtype)))
-    assert "must be uint8" in message
-
-
-@pytest.mark.parametrize("dtype", ["f4", "<U3", "S4", "M8[s]", "m8[s]", "c8", "V4"])
-def test_labels_that_are_not_integers_are_refused(write_npz, dtype):
-    message = refusal(write_npz(val_labels=np.zeros((3, 1), dtype)))
-    assert "must be integer" in message
-
-
 @pytest.mark.parametrize(
-    "shape",
-    [(7,), (7, 28), (7, 28, 28, 2), (7, 28, 28, 4), (7, 3, 28, 28), (7, 28, 28, 3, 1), ()],
-)
-def test_images_of_another_layout_are_refused(write_npz, shape):
-    message = refusal(write_npz(train_images=np.zeros(shape, np.uint8)))
-    assert "train_images" in message
+    ("name", "shape", "dtype", "said"),
+    [
+        ("train_images", (7, 28, 28), "f4", "train_images is float32, but must be uint8"),
+        ("train_images", (7, 28, 28), "<U3", "must be uint8"),
+        ("val_labels", (3, 1), "f4", "val_labels is float32, but must be integer"),
+        ("val_labels", (3, 1), "M8[s]", "must be integer"),
+        *(("train_images", shape, "u1", f"train_images has shape {shape}")
+          for shape in [(7,), (7, 28), (7, 28, 28, 2), (7, 28, 28, 3, 1), ()]),
+        *(("train_images", shape, "u1", "must be square")
+          for shape in [(7, 28, 30), (7, 28, 30, 3), (7, 0, 0)]),
+        *(("train_labels", shape, "u1", f"train_labels has shape {shape}")
+          for shape in [(), (7, 0), (7, 1, 1)]),
+        *((f"{split}_labels", (2, 1), "u1", f"{split}_labels has 2 rows, {split}_images")
+          for split in SPLITS),
+        ("test_images", (5, 64, 64), "u1", "differ in shape"),
+        ("test_labels", (5, 2), "u1", "differ in width"),
+    ],
+)  # fmt: skip
+def test_arrays_of_another_layout_are_refused(write_npz, name, shape, dtype, said):
+    assert said in refusal(write_npz(**{name: np.zeros(shape, dtype)}))
 
 
-@pytest.mark.parametrize("shape", [(7, 28, 30), (7, 1, 28), (7, 28, 30, 3), (7, 0, 0)])
-def test_non_square_images_are_refused(write_npz, shape):
-    assert "must be square" in refusal(write_npz(train_images=np.zeros(shape, np.uint8)))
-
-
-@pytest.mark.parametrize("shape", [(), (7, 0), (7, 1, 1)])
-def test_labels_of_another_layout_are_refused(write_npz, shape):
-    assert "train_labels" in refusal(write_npz(train_labels=np.zeros(shape, np.uint8)))
-
-
-@pytest.mark.parametrize("split", SPLITS)
-def test_empty_split_is_refused(write_npz, split):
-    empty = {
-        f"{split}_images": np.zeros((0, 28, 28), np.uint8),
-        f"{split}_labels": np.zeros((0, 1), np.uint8),
-    }
-    assert f"{split}_images is empty" in refusal(write_npz(**empty))
-
-
-def test_splits_whose_images_differ_in_size_are_refused(write_npz):
-    message = refusal(write_npz(test_images=np.zeros((5, 64, 64), np.uint8)))
-    assert "differ in shape" in message
-
-
-def test_splits_whose_labels_differ_in_width_are_refused(write_npz):
-    message = refusal(write_npz(test_labels=np.zeros((5, 2), np.uint8)))
-    assert "differ in width" in message
+def test_missing_array_and_empty_split_are_named(write_npz):
+    assert "lacks val_labels" in refusal(write_npz(val_labels=None))
+    empty = {"val_images": np.zeros((0, 28, 28), "u1"), "val_labels": np.zeros((0, 1), "u1")}
+    assert "val_images is empty" in refusal(write_npz(**empty))
 
 
 def test_flat_and_column_labels_may_be_mixed(write_npz, make_arrays):
@@ -182,13 +127,9 @@ def test_flat_and_column_labels_may_be_mixed(write_npz, make_arrays):
 @pytest.mark.parametrize(
     "shape",
     [
-        "(1000000000000,)",
-        "(1000000000000, 28, 28)",
         "(99999999999999999999999999, 28, 28)",
-        "(8, 28, 28)",
         "(6, 28, 28)",
         "(7, -28, -28)",
-        "(-7, -28, 28)",
         "(-1, 28, 28)",
     ],
 )
@@ -199,54 +140,28 @@ def test_header_that_declares_another_shape_than_the_data_is_refused(write_npz, 
     assert "train_images" in refusal(path)
 
 
-def test_negative_extents_that_multiply_to_the_right_size_are_refused(write_npz, make_arrays):
-    path = write_npz()
-    for name, array in make_arrays().items():
-        if name.endswith("images"):
-            shape = (len(array), -28, -28)
-            header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}"
-            rewrite_member(path, f"{name}.npy", npy(header, array.tobytes()))
-    assert "train_images declares (7, -28, -28)" in refusal(path)
-
-
 @pytest.mark.parametrize(
     "header",
     [
         "",
-        "{",
         "nonsense",
         "[1, 2]",
-        "{'descr': '|u1'}",
         "{'descr': '|u1', 'fortran_order': 3, 'shape': (7, 28, 28)}",
-        "{'descr': '|u1', 'fortran_order': False, 'shape': 7}",
         "{'descr': '|u1', 'fortran_order': False, 'shape': (7.0, 28, 28)}",
-        "{'descr': '|u1', 'fortran_order': False, 'shape': (True, 28, 28)}",
         "{'descr': '|q9', 'fortran_order': False, 'shape': (7, 28, 28)}",
-        "{'descr': [], 'fortran_order': False, 'shape': (7, 28, 28)}",
-        "{'descr': {}, 'fortran_order': False, 'shape': (7, 28, 28)}",
         "{'descr': [('a', '|u1')], 'fortran_order': False, 'shape': (7, 28, 28)}",
-        "{'descr': '|V0', 'fortran_order': False, 'shape': (7, 28, 28)}",
         "{'descr': ('|u1', (28,)), 'fortran_order': False, 'shape': (7, 28)}",
         "__import__('os').mkdir('sprung')",
         "(" * 5000,
-        "'''",
         "\x00",
-        "{'descr': '|u1', 'fortran_order': False, 'shape': (7, 28, 28L)",
     ],
 )
-@pytest.mark.parametrize("version", [1, 2, 3, 77])
+@pytest.mark.parametrize("version", [1, 3, 77])
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_damaged_header_is_refused(write_npz, header, version):
     path = write_npz()
     rewrite_member(path, "train_images.npy", npy(header, bytes(7 * 28 * 28), version))
     assert "train_images" in refusal(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"\x93", b"\x93NUMPY", b"\x93NUMPY\x01\x00\xff\xff{"])
-def test_member_that_ends_within_its_header_is_refused(write_npz, content):
-    path = write_npz()
-    rewrite_member(path, "val_labels.npy", content)
-    assert "val_labels" in refusal(path)
 
 
 # --- damage anywhere --------------------------------------------------------------------------
@@ -293,15 +208,3 @@ def test_every_flipped_byte_is_refused_or_harmless(intact, tmp_path):
         damaged[position] ^= 0xFF
         path.write_bytes(damaged)
         assert_refused_or_unchanged(path, expected)
-
-
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_any_overwritten_run_of_bytes_is_refused_or_harmless(intact, tmp_path_factory, data):
-    content, expected = intact
-    start = data.draw(st.integers(0, len(content) - 1))
-    patch = data.draw(st.binary(min_size=1, max_size=24))
-    damaged = content[:start] + patch + content[start + len(patch) :]
-    path = tmp_path_factory.getbasetemp() / "overwritten.npz"
-    path.write_bytes(damaged)
-    assert_refused_or_unchanged(path, expected)

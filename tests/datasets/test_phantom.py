@@ -16,17 +16,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from medplus.datasets import catalog
-from medplus.datasets.phantom import (
-    Scene,
-    contact_sheet,
-    read_mark,
-    render,
-    render_sizes,
-    scenes,
-    split_counts,
-    write_phantom,
-    write_phantoms,
-)
+from medplus.datasets.phantom import contact_sheet, split_counts, write_phantom, write_phantoms
 from medplus.datasets.phantom.labels import (
     CHEST,
     CHEST_SICK,
@@ -34,6 +24,7 @@ from medplus.datasets.phantom.labels import (
     draw_labels,
     least_per_split,
 )
+from medplus.datasets.phantom.painter import render, render_sizes, scenes
 from medplus.errors import UsageError
 from medplus.vocabulary import MULTI_LABEL, SIZES, SPLITS
 
@@ -98,9 +89,6 @@ def test_file_says_that_it_is_a_phantom(tmp_path):
         "difficulty": 0.25,
         "samples": 30,
     }
-    mark = read_mark(path)
-    assert mark is not None
-    assert mark.seed == 5
 
 
 # --- determinism ------------------------------------------------------------------------------
@@ -116,30 +104,6 @@ def test_same_seed_same_pixels_other_seed_other_pixels(flag):
     assert (first != other).reshape(3, -1).mean(axis=1).min() > 0.2
 
 
-def test_another_process_writes_the_same_arrays(tmp_path):
-    script = (
-        "import sys, pathlib; from medplus.datasets.phantom import write_phantom;"
-        "write_phantom('octmnist', 28, pathlib.Path(sys.argv[1]), samples=12, seed=3)"
-    )
-    contents = []
-    for name, hash_seed in (("one", "1"), ("two", "2")):
-        subprocess.run(
-            [sys.executable, "-c", script, str(tmp_path / name)],
-            check=True,
-            env={"PYTHONHASHSEED": hash_seed, "PYTHONPATH": ":".join(sys.path)},
-        )
-        contents.append((tmp_path / name / "octmnist.npz").read_bytes())
-    assert contents[0] == contents[1]
-
-
-def test_splits_show_different_scenes():
-    train, test = (
-        render(scenes("breastmnist", split, 2, seed=0, difficulty=0.5), 28)
-        for split in ("train", "test")
-    )
-    assert (train != test).mean() > 0.5
-
-
 @settings(max_examples=25, deadline=None)
 @given(
     flag=st.sampled_from(catalog.FLAGS),
@@ -152,6 +116,18 @@ def test_larger_phantom_begins_with_the_smaller(flag, split, counts, seed):
     np.testing.assert_array_equal(
         draw_labels(flag, split, few, seed), draw_labels(flag, split, many, seed)[:few]
     )
+
+
+def test_another_process_renders_the_same_pixels():
+    described = "scenes('octmnist', 'test', 2, seed=3, difficulty=0.5)"
+    script = (
+        "import sys; from medplus.datasets.phantom.painter import render, scenes;"
+        f"sys.stdout.buffer.write(render({described}, 28).tobytes())"
+    )
+    env = {"PYTHONHASHSEED": "7", "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, env=env)
+    here = render(scenes("octmnist", "test", 2, seed=3, difficulty=0.5), 28)
+    assert done.stdout == here.tobytes()
 
 
 # --- the same scenes at every size --------------------------------------------------------------
@@ -187,16 +163,6 @@ def test_rendering_sizes_together_equals_rendering_each_alone():
         np.testing.assert_array_equal(together[size], render(described, size))
 
 
-@pytest.mark.parametrize("flag", ["bloodmnist", "breastmnist", "octmnist", "pathmnist"])
-def test_larger_sizes_hold_detail_that_smaller_ones_lack(flag):
-    described = scenes(flag, "train", 3, seed=0, difficulty=0.5)
-    by_size = render_sizes(described, [64, 128])
-    fine = by_size[128].reshape(3, 128, 128, -1).astype(np.float64)
-    averaged = fine.reshape(3, 64, 2, 64, 2, -1).mean(axis=(2, 4))
-    lost = fine - np.repeat(np.repeat(averaged, 2, axis=1), 2, axis=2)
-    assert lost.std() > 1.0
-
-
 # --- labels -----------------------------------------------------------------------------------
 
 
@@ -227,11 +193,7 @@ def test_counts_add_up_and_no_split_is_starved(flag, extra):
     counts = split_counts(flag, 3 * least + extra)
     assert sum(counts.values()) == 3 * least + extra
     assert min(counts.values()) >= least
-
-
-def test_counts_follow_the_official_splits():
     assert split_counts("breastmnist", None) == {"train": 546, "val": 78, "test": 156}
-    assert split_counts("bloodmnist", 1000) == {"train": 700, "val": 100, "test": 200}
 
 
 # --- difficulty -------------------------------------------------------------------------------
@@ -275,9 +237,13 @@ def test_difficulty_makes_it_harder(flag):
 # --- refusals -----------------------------------------------------------------------------------
 
 
-def test_real_file_is_never_overwritten(tmp_path):
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 cut short"])
+def test_real_or_damaged_file_is_never_overwritten(content, tmp_path):
     real = tmp_path / "breastmnist.npz"
-    np.savez(real, train_images=np.zeros((1, 28, 28), np.uint8))
+    if content is None:
+        np.savez(real, train_images=np.zeros((1, 28, 28), np.uint8))
+    else:
+        real.write_bytes(content)
     before = real.read_bytes()
     with pytest.raises(UsageError, match=r"breastmnist\.npz exists and is not a phantom"):
         write_phantom("breastmnist", 28, tmp_path, samples=10)
@@ -288,36 +254,19 @@ def test_real_file_is_never_overwritten(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["breastmnist.npz"]
 
 
-@pytest.mark.parametrize("content", [b"", b"half a downl", b"PK\x03\x04 cut short"])
-def test_damaged_file_is_not_taken_for_a_phantom(content, tmp_path):
-    path = tmp_path / "breastmnist.npz"
-    path.write_bytes(content)
-    assert read_mark(path) is None
-    with pytest.raises(UsageError, match="not a phantom"):
-        write_phantom("breastmnist", 28, tmp_path, samples=10)
-    assert path.read_bytes() == content
-
-
-def test_phantom_is_overwritten_and_leaves_no_temporary_file(tmp_path):
-    write_phantom("breastmnist", 28, tmp_path, samples=10, seed=1)
+def test_phantom_is_overwritten_whole_or_not_at_all(tmp_path, monkeypatch):
+    old = write_phantom("breastmnist", 28, tmp_path, samples=10, seed=1).read_bytes()
     path = write_phantom("breastmnist", 28, tmp_path, samples=10, seed=2)
-    mark = read_mark(path)
-    assert mark is not None
-    assert mark.seed == 2
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_failed_write_keeps_the_old_phantom(tmp_path, monkeypatch):
-    path = write_phantom("breastmnist", 28, tmp_path, samples=10, seed=1)
-    before = path.read_bytes()
+    new = path.read_bytes()
+    assert new != old
 
     def disk_full(*_args, **_kwargs):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(np, "savez_compressed", disk_full)
     with pytest.raises(OSError, match="No space left"):
-        write_phantom("breastmnist", 28, tmp_path, samples=10, seed=2)
-    assert path.read_bytes() == before
+        write_phantom("breastmnist", 28, tmp_path, samples=10, seed=3)
+    assert path.read_bytes() == new
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -326,7 +275,7 @@ def test_failed_write_keeps_the_old_phantom(tmp_path, monkeypatch):
     [
         ({"samples": 23}, "23 samples are too few .* Ask for --samples 24 or more"),
         ({"samples": -1}, "too few"),
-        ({"size": 32}, "size 32 .* 28, 64, 128, 224"),
+        ({"size": 32}, "no size 32.* 28, 64, 128 and 224"),
         ({"difficulty": 1.5}, "difficulty 1.5 is out of range"),
         ({"difficulty": float("nan")}, "difficulty nan is out of range"),
         ({"seed": -1}, "seed -1 is negative"),
@@ -338,10 +287,6 @@ def test_bad_arguments_are_named_and_nothing_is_written(arguments, message, tmp_
     with pytest.raises(UsageError, match=message):
         write_phantom(**given_arguments)
     assert not (tmp_path / "new").exists()
-
-
-def test_least_number_of_samples_is_enough(tmp_path):
-    assert write_phantom("bloodmnist", 28, tmp_path, samples=24).exists()
 
 
 # --- preview ----------------------------------------------------------------------------------
@@ -360,25 +305,3 @@ def test_contact_sheet_has_a_row_per_class_and_shows_the_phantom():
     pixels = np.asarray(sheet)[..., 0]
     windows = np.lib.stride_tricks.sliding_window_view(pixels, (28, 28))
     assert (windows[:80, 150:250] == expected).all(axis=(2, 3)).sum() == 1
-
-
-def test_contact_sheet_shows_chest_findings_alone():
-    sheet = np.asarray(contact_sheet(["chestmnist"], size=28, per_class=1, tile=28))
-    alone = Scene("chestmnist", "train", 10_000, (1, *[0] * 13), 0, 0.5)
-    windows = np.lib.stride_tricks.sliding_window_view(sheet[:80, 150:250, 0], (28, 28))
-    assert (windows == render([alone], 28)[0]).all(axis=(2, 3)).sum() == 1
-
-
-def test_help_imports_nothing_heavy():
-    script = (
-        "import sys; import medplus.cli.phantom;"
-        "print(*sorted({'numpy', 'scipy', 'torch', 'PIL'} & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PYTHONPATH": ":".join(sys.path)},
-    )
-    assert done.stdout.strip() == ""

@@ -33,15 +33,10 @@ def test_file_is_called_unofficial_once_it_has_been_read(
 
     assert told(places.data) == [("ok", UNREAD)]
     monkeypatch.undo()
+    assert told(places.data, deep=True)[0] == UNOFFICIAL
     open_cached(path)
     monkeypatch.setattr(npz, "file_md5", lambda path: pytest.fail("the file was hashed"))
     assert told(places.data)[0] == UNOFFICIAL
-
-
-def test_deep_reads_what_has_not_been_read(places: Places, write_npz: Callable[..., Path]) -> None:
-    write_npz("breastmnist", size=28, folder=places.data)
-
-    assert told(places.data, deep=True)[0] == UNOFFICIAL
 
 
 def test_official_file_is_called_official(
@@ -54,15 +49,6 @@ def test_official_file_is_called_official(
     open_cached(path)
 
     assert told(places.data) == [("ok", "1 file official")]
-
-
-def test_file_changed_since_it_was_read_counts_as_unread(
-    places: Places, write_npz: Callable[..., Path]
-) -> None:
-    open_cached(write_npz("breastmnist", size=28, folder=places.data))
-    write_npz("breastmnist", size=28, seed=1, n=(41, 20, 30), folder=places.data)
-
-    assert told(places.data) == [("ok", UNREAD)]
 
 
 def test_phantoms_and_own_files_are_told_apart(

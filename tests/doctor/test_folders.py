@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from medplus.doctor import Finding, Places
-from medplus.doctor.folders import Need, examine_folders
+from medplus.doctor.folders import Need, compare, examine_folders
 from medplus.doctor.need import need_of_grid
 
 Usage = namedtuple("Usage", "total used free")
 
 
-def wrong(places: Places, need: Need | None = None, is_plan: bool = False) -> list[Finding]:
-    return [f for f in examine_folders(places, need or Need(), is_plan) if f.mark != "ok"]
+def wrong(places: Places, need: Need | None = None) -> list[Finding]:
+    found = examine_folders(places) if need is None else compare(places, need)
+    return [f for f in found if f.mark != "ok"]
 
 
 def test_folders_that_can_be_written_are_fine(places: Places) -> None:
@@ -25,14 +27,14 @@ def test_folders_that_can_be_written_are_fine(places: Places) -> None:
 
 def test_needs_on_one_disk_are_added_up(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(9e9, 0, 5e9))
-    fits = Need(data={"caches": 2 * 10**9}, stores={"stores": 2 * 10**9}, runs={"runs": 10**9})
-    too_much = Need(data=fits.data, stores=fits.stores, runs={"runs": 10**9 + 1})
+    fits = Need({"caches": 2 * 10**9}, {"stores": 2 * 10**9}, {"runs": 10**9}, is_plan=True)
+    too_much = replace(fits, runs={"runs": 10**9 + 1})
 
-    assert wrong(places, fits, is_plan=True) == []
-    [found] = wrong(places, too_much, is_plan=True)
+    assert wrong(places, fits) == []
+    [found] = wrong(places, too_much)
     assert found.mark == "problem"
     assert "5.0 GB free, up to 5.0 GB needed (caches 2.0 GB, stores 2.0 GB" in found.text
-    assert wrong(places, too_much, is_plan=False)[0].mark == "warning"
+    assert wrong(places, replace(too_much, is_plan=False))[0].mark == "warning"
 
 
 def test_nearly_full_disk_is_a_warning(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:

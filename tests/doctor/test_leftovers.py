@@ -98,13 +98,6 @@ def test_locks_that_are_held_stay(name: str, places: Places, tmp_path: Path) -> 
         assert (tmp_path / name).exists()
 
 
-def test_young_lock_of_another_host_stays(places: Places) -> None:
-    theirs = put(places.stores / f"{STORE}.lock", '{"host": "elsewhere", "pid": 1}', age_s=0)
-
-    assert remove_leftovers(places) == ([], [])
-    assert theirs.exists()
-
-
 GUARDED = {
     LEFT[0]: f"stores/{STORE}.lock",
     LEFT[1]: f"stores/{STORE}.lock",
@@ -159,11 +152,26 @@ def test_everything_else_stays(name: str, places: Places, tmp_path: Path) -> Non
     assert tree(tmp_path) == before
 
 
-def test_lock_file_of_someone_else_stays(places: Places) -> None:
-    foreign = put(places.stores / f"{STORE}.lock", '[[package]]\nname = "numpy"\n')
+@pytest.mark.parametrize(
+    ("text", "age_s"),
+    [('{"host": "elsewhere", "pid": 1}', 0), ('[[package]]\nname = "numpy"\n', 7200)],
+    ids=["young, of another host", "of another program"],
+)
+def test_lock_of_someone_else_stays(text: str, age_s: float, places: Places) -> None:
+    theirs = put(places.stores / f"{STORE}.lock", text, age_s)
 
     assert remove_leftovers(places) == ([], [])
-    assert foreign.exists()
+    assert theirs.exists()
+
+
+def test_what_cannot_be_removed_is_told(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = put(places.data / ".breastmnist.npz.tmp-0123abcd")
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: Path("/proc/none such").stat())
+
+    removed, [kept] = remove_leftovers(places)
+
+    assert (removed, kept.subject, kept.group) == ([], str(left), "leftovers")
+    assert kept.text.startswith("cannot be removed: ")
 
 
 def test_links_are_neither_followed_nor_removed(places: Places, tmp_path: Path) -> None:

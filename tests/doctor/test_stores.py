@@ -15,12 +15,6 @@ def marks(root: Path, deep: bool = False) -> list[tuple[str, str]]:
     return [(f.mark, f.text) for f in examine_stores(root, deep) if f.mark != "ok"]
 
 
-def test_whole_store_is_fine(places: Places, store: EmbeddingStore) -> None:
-    [found] = examine_stores(places.stores, deep=True)
-
-    assert (found.mark, found.text.split(" in ")[0]) == ("ok", "1 of 1 store")
-
-
 def test_missing_and_cut_chunks_are_damage_and_the_repair_is_named(
     places: Places, store: EmbeddingStore
 ) -> None:
@@ -41,23 +35,9 @@ def test_flipped_byte_is_found_by_reading_alone(places: Places, store: Embedding
     data[100] ^= 1
     chunk.write_bytes(data)
 
-    assert marks(places.stores) == []
+    [found] = examine_stores(places.stores, deep=False)
+    assert (found.mark, found.text.split(" in ")[0]) == ("ok", "1 of 1 store")
     assert marks(places.stores, deep=True) == [("problem", "damaged: train/embeddings chunk 0")]
-
-
-def test_changed_metadata_of_an_array_are_damage(places: Places, store: EmbeddingStore) -> None:
-    (store.path / "test/index/zarr.json").write_text("{}")
-
-    assert marks(places.stores) == [("problem", "damaged: test/index metadata")]
-
-
-def test_lost_description_is_damage(places: Places, store: EmbeddingStore) -> None:
-    (store.path / "zarr.json").write_text("{")
-
-    [(mark, text)] = marks(places.stores)
-
-    assert mark == "problem"
-    assert text == "is damaged: zarr.json is not a medplus store's"
 
 
 def half_written(store: EmbeddingStore) -> None:

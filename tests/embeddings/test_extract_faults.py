@@ -14,7 +14,7 @@ from medplus import lock
 from medplus.backbones.inference import Embedder
 from medplus.embeddings import pipeline
 from medplus.embeddings.writer import StoreWriter, open_writer
-from medplus.errors import BackboneError, DatasetError, StoreError
+from medplus.errors import BackboneError, StoreError
 from medplus.vocabulary import SPLITS
 from tests.embeddings.extractions import (
     N_CHUNKS,
@@ -159,16 +159,6 @@ def test_embeddings_beyond_float16_are_refused_naming_the_remedy(npz, tmp_path, 
     assert full.store.embeddings("train").max() == pytest.approx(1e6, rel=1e-6)
 
 
-def test_a_store_that_is_being_written_is_waited_for_as_long_as_patience_lasts(npz, tmp_path):
-    [found] = run(npz, tmp_path)
-    labels = {split: found.store.labels(split) for split in SPLITS}
-    with (
-        open_writer(found.store.path, found.store.info, labels),
-        pytest.raises(StoreError, match=f"in use by process {os.getpid()}"),
-    ):
-        run(npz, tmp_path, patience_s=0.1)
-
-
 def test_who_has_waited_finds_the_work_done(npz, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(lock, "_SILENT_S", 0.1)
     [found] = run(npz, tmp_path)
@@ -183,11 +173,6 @@ def test_who_has_waited_finds_the_work_done(npz, tmp_path, monkeypatch, caplog):
     waiting.join()
     assert [one.status for one in waited] == ["skipped"]
     assert f"process {os.getpid()}" in caplog.text
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(DatasetError, match=r"nothing\.npz"):
-        run(tmp_path / "nothing.npz", tmp_path)
 
 
 @pytest.mark.timeout(60)

@@ -12,14 +12,13 @@ from medplus.backbones.finetuned import NETWORK_FILE
 from medplus.embeddings.extract import extract, extract_all
 from medplus.embeddings.select import find_store
 from medplus.embeddings.store import open_store
-from medplus.errors import BackboneError, StoreError, UsageError
+from medplus.errors import StoreError, UsageError
 from medplus.spec import ExtractSpec, specs
 from medplus.vocabulary import SPLITS
 
 pytestmark = pytest.mark.usefixtures("fast_disk")
 
 NETWORK = "mobilenetv3_small_050"
-NAME = f"{NETWORK}@seed1-00000001"
 SMALL = "test_resnet"
 
 
@@ -91,24 +90,6 @@ def test_a_run_and_the_network_it_began_as_have_stores_of_their_own(npz, run, tm
     assert find_store(tmp_path, spec_of(run)).path == tuned.path
 
 
-@pytest.mark.parametrize("fit", ["pad", "native"])
-def test_images_are_fitted_as_the_run_was_trained(fit, npz, write_run, tmp_path):
-    folder, _ = write_run(SMALL, size=28, fit=fit)
-    by_default, explicit = embed(npz, folder, tmp_path), embed(npz, folder, tmp_path, fit=fit)
-    assert by_default.info.spec.fit == fit
-    assert by_default.path == explicit.path
-
-
-def test_the_same_run_is_extracted_once_by_whatever_path(npz, run, tmp_path):
-    statuses = [
-        extract_all([ExtractSpec(str(npz), backbone=str(path), precision="fp32")], store=tmp_path)[
-            0
-        ].status
-        for path in (run, run / NETWORK_FILE)
-    ]
-    assert statuses == ["extracted", "skipped"]
-
-
 @pytest.mark.parametrize("weights", ["none", "w.pth"])
 def test_a_run_with_other_weights_is_refused_before_any_work(weights, npz, run, tmp_path):
     with pytest.raises(UsageError, match="has its own weights; leave --weights out"):
@@ -121,17 +102,10 @@ def test_a_run_with_other_weights_is_refused_before_any_work(weights, npz, run, 
 def test_what_is_no_run_is_refused_before_any_work(npz, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "record.json").write_text('{"protocol": "probe"}')
-    with pytest.raises(UsageError, match="is a run of probe"):
+    with pytest.raises(UsageError, match="is no fine-tuned run"):
         asked = specs([str(npz)], backbones=["pixels", str(tmp_path / "run")])
         extract_all(asked, store=tmp_path / "s")
     assert not (tmp_path / "s").exists()
-
-
-def test_a_truncated_network_is_refused(npz, run, tmp_path):
-    content = (run / NETWORK_FILE).read_bytes()
-    (tmp_path / NETWORK_FILE).write_bytes(content[:-1])
-    with pytest.raises(BackboneError, match="make the run again"):
-        embed(npz, tmp_path, tmp_path / "stores")
 
 
 # --- how it is found --------------------------------------------------------------------------
@@ -142,15 +116,6 @@ def test_the_store_is_found_by_folder_file_name_and_tag(npz, run, tmp_path):
     tag = store.info.tag
     for spelling in (run, f"{run}/", run / NETWORK_FILE, store.info.backbone, tag):
         assert find_store(tmp_path, spec_of(spelling)).path == store.path
-
-
-def test_the_store_of_a_run_under_way_is_found_once_it_is_finished(npz, write_run, tmp_path):
-    partial = tmp_path / "r.partial"
-    write_run(SMALL, fit="native", folder=partial)
-    store = embed(npz, partial, tmp_path / "stores")
-    assert find_store(tmp_path / "stores", spec_of(partial)).path == store.path
-    finished = partial.rename(tmp_path / "r")
-    assert find_store(tmp_path / "stores", spec_of(finished)).path == store.path
 
 
 def test_a_run_that_has_trained_on_is_extracted_again(npz, write_run, tmp_path):
@@ -180,29 +145,9 @@ def test_a_runs_own_weights_may_be_called_pretrained(npz, run, tmp_path):
     assert "has these options" in message_of(tmp_path, name, weights="none")
 
 
-@pytest.mark.parametrize(
-    ("option", "own", "other"),
-    [("fit", "native", "resize"), ("precision", "fp32", "bf16"), ("dtype", "float32", "float16")],
-)
-def test_other_options_tell_the_stores_of_a_run_apart(option, own, other, npz, run, tmp_path):
-    store = embed(npz, run, tmp_path)
-    assert find_store(tmp_path, spec_of(run, **{option: own})).path == store.path
-    assert "has these options" in message_of(tmp_path, run, **{option: other})
-
-
 def command_in(message):
     """Return the extract command that ends a message, as the arguments of `medplus`."""
     return shlex.split(message.partition("medplus ")[2])
-
-
-def test_without_a_store_the_command_that_makes_it_is_named(npz, run, tmp_path, cli):
-    (tmp_path / "stores").mkdir()
-    asked = ExtractSpec(str(npz), 28, str(run), precision="fp32")
-    with pytest.raises(StoreError) as caught:
-        find_store(tmp_path / "stores", asked)
-    assert f"with {SMALL}@seed1-00000001" in str(caught.value)
-    assert cli(*command_in(str(caught.value))).code == 0
-    assert find_store(tmp_path / "stores", asked).info.run_id == "seed1-00000001"
 
 
 def test_the_name_of_a_run_gives_a_command_with_its_path(npz, run, tmp_path, cli):
@@ -222,17 +167,3 @@ def test_a_damaged_store_of_a_run_is_repaired_by_the_command_that_is_named(npz, 
         open_store(store.path).embeddings("val")
     assert cli(*command_in(str(caught.value))).code == 0
     np.testing.assert_array_equal(open_store(store.path).embeddings("val"), expected)
-
-
-def test_a_path_that_is_no_run_is_told(npz, run, tmp_path):
-    embed(npz, run, tmp_path)
-    message = message_of(tmp_path, tmp_path / "nowhere", kind=UsageError)
-    assert "there is no fine-tuned run at" in message
-
-
-def test_an_unknown_run_id_is_told(npz, run, tmp_path):
-    embed(npz, run, tmp_path)
-    message = message_of(tmp_path, f"{SMALL}@seed9-00000009", kind=UsageError)
-    assert "unknown backbone" in message
-    assert f"did you mean '{SMALL}'" in message
-    assert "the folder of a fine-tuned run" in message

@@ -52,11 +52,6 @@ def test_dataset_size_and_backbone_are_enough_where_they_match_one_store(add, tm
     assert find_store(tmp_path, ExtractSpec("toy", 28, "toynet")).path == meant.path
 
 
-def test_no_size_matches_any_size(add, tmp_path):
-    meant = add(size=64)
-    assert find_store(tmp_path, ExtractSpec("toy", None, "toynet")).path == meant.path
-
-
 def test_a_backbone_is_found_by_its_full_tag(add, tmp_path):
     meant = add()
     assert find_store(tmp_path, ExtractSpec("toy", 28, "toynet.tag")).path == meant.path
@@ -66,11 +61,6 @@ def test_an_npz_file_is_found_by_its_stem(add, tmp_path):
     meant = add(dataset="my.images")
     query = ExtractSpec("some/where/my.images.npz", 28, "toynet")
     assert find_store(tmp_path, query).path == meant.path
-
-
-def test_a_file_without_the_usual_ending_is_found_by_its_stem(add, tmp_path):
-    meant = add(dataset="images")
-    assert find_store(tmp_path, ExtractSpec("some/where/images", 28, "toynet")).path == meant.path
 
 
 VARIANTS = {
@@ -115,13 +105,6 @@ def test_the_flags_of_the_list_find_the_store(add, tmp_path):
         key = choices.pop("key")
         found = find_store(tmp_path, ExtractSpec("toy", 28, "toynet", **choices), key=key)
         assert found.path == store.path
-
-
-def test_a_size_left_open_is_listed_when_sizes_differ(add, tmp_path):
-    add(), add(size=64)
-    message = message_of(tmp_path, "toy", None, "toynet")
-    assert "--size 28" in message
-    assert "--size 64" in message
 
 
 def test_a_key_may_be_abbreviated(add, tmp_path):

@@ -9,13 +9,11 @@ import resource
 import signal
 import socket
 import sys
-import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
-from medplus import lock
 from medplus.embeddings.store import open_store
 from medplus.embeddings.writer import open_writer, remove_store
 from medplus.errors import MedplusError, StoreError
@@ -144,26 +142,6 @@ def test_a_store_stays_incomplete_until_it_is_finished(job):
         assert open_store(job.path).verify() == []
 
 
-def test_chunks_may_be_committed_in_any_order(job, uninterrupted):
-    with job.open() as writer:
-        for split, chunk in ALL[::-1]:
-            job.commit(writer, split, chunk)
-        writer.finish({"seconds": 1.0})
-    assert job.files() == uninterrupted
-
-
-def test_an_error_in_the_block_keeps_what_was_committed(job):
-    def fail():
-        with job.open() as writer:
-            job.commit(writer, "val", 1)
-            raise RuntimeError("the network melted")
-
-    with pytest.raises(RuntimeError, match="melted"):
-        fail()
-    assert job.is_alone()
-    assert job.run()[0] == [part for part in ALL if part != ("val", 1)]
-
-
 # --- damage -----------------------------------------------------------------------------------
 
 
@@ -284,57 +262,6 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_the_lock_of_a_killed_process_is_taken_over(job):
-    def hold_and_die():
-        with job.open() as writer:
-            job.commit(writer, "train", 0)
-            die()
-
-    assert os.WTERMSIG(in_child(hold_and_die)) == signal.SIGKILL
-    file = job.path.with_name(f"{job.path.name}.lock")
-    assert json.loads(file.read_text())["host"] == socket.gethostname()
-    assert job.run() == (ALL[1:], "resumed")
-    assert job.is_alone()
-
-
-def test_a_lock_file_that_is_removed_while_it_is_taken_is_not_held(job, monkeypatch):
-    # Its owner ended in the meantime; a third process may already hold the file that came after.
-    file = job.path.with_name(f"{job.path.name}.lock")
-    flock = lock.fcntl.flock
-
-    def late(descriptor, operation):
-        monkeypatch.setattr(lock.fcntl, "flock", flock)
-        file.unlink()
-        flock(descriptor, operation)
-
-    monkeypatch.setattr(lock.fcntl, "flock", late)
-    with suppress(StoreError), job.open():
-        assert file.exists()
-    assert job.run()[0] == ALL
-
-
-def write_lock_of_another_host(job, age_s):
-    job.path.parent.mkdir(parents=True)
-    file = job.path.with_name(f"{job.path.name}.lock")
-    file.write_text(json.dumps({"host": "elsewhere", "pid": 7, "since": 0}))
-    then = time.time() - age_s
-    os.utime(file, (then, then))
-    return file
-
-
-def test_a_fresh_lock_of_another_host_is_respected(job):
-    file = write_lock_of_another_host(job, age_s=20)
-    with pytest.raises(StoreError, match=f"process 7 on elsewhere.*delete {file}"):
-        job.run()
-    assert file.exists()
-
-
-def test_a_lock_of_another_host_that_was_not_refreshed_for_long_is_taken_over(job):
-    write_lock_of_another_host(job, age_s=3600)
-    assert job.run()[0] == ALL
-    assert job.is_alone()
-
-
 # --- a full disk ------------------------------------------------------------------------------
 
 
@@ -403,12 +330,6 @@ def test_everything_is_synced_before_a_store_says_that_it_is_complete(job, monke
     told = last[(job.path / "zarr.json").stat().st_ino]
     assert all(last[ino] < told for ino in parts)
     assert last[job.path.stat().st_ino] > told  # and its own name in its folder
-
-
-def test_a_root_that_is_a_file_is_said(job, tmp_path):
-    (tmp_path / "stores").write_text("")
-    with pytest.raises(StoreError, match=f"{job.path} cannot be written"):
-        job.run()
 
 
 # --- crashes ----------------------------------------------------------------------------------

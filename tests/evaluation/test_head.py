@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 from pathlib import Path
@@ -15,7 +14,6 @@ from safetensors.numpy import load_file
 import medplus
 from medplus.errors import RunError, StoreError, UsageError
 from medplus.runs.ledger import HEAD_FILE, read_predictions, read_record
-from medplus.seal import seal
 from medplus.tensorfile import write_tensors
 from medplus.vocabulary import MULTI_LABEL
 
@@ -98,12 +96,6 @@ def test_on_its_own_embeddings_a_head_scores_what_was_recorded(task, store_of, p
     assert found.store == run.store
 
 
-def test_confidence_intervals_are_those_that_were_recorded(store_of, roots):
-    [run] = medplus.probe(store_of(), 3, epochs=2, device="cpu", bootstrap=50, **roots[1])
-    found = medplus.evaluate(run.path, device="cpu", bootstrap=50)
-    assert found.metrics["test"]["acc_ci95"] == run.metrics["test"]["acc_ci95"]
-
-
 def test_embeddings_that_have_moved_are_found_by_their_key(store_of, probed, roots, tmp_path):
     run = probed(store_of())
     moved = tmp_path / "moved"
@@ -160,25 +152,21 @@ DIFFERENT = {
 @pytest.mark.parametrize("what", DIFFERENT)
 def test_embeddings_made_otherwise_are_not_taken(what, store_of, probed, roots):
     run = probed(store_of())
-    store_of(seed=1, dataset="bloodmnist", dataset_digest="e" * 64, **DIFFERENT[what])
     store_of(seed=1, dataset="other", dataset_digest="e" * 64, **DIFFERENT[what])
-    with pytest.raises(UsageError, match="unknown dataset 'other'"):
+    with pytest.raises(StoreError, match=r"no store of other|is of other weights of toynet"):
         medplus.evaluate(run.path, "other", store=roots[0]["root"], **CPU)
 
 
 def test_the_command_that_makes_missing_embeddings_is_named(store_of, probed, roots):
     run = probed(store_of("binary-class", size=64))
     with pytest.raises(StoreError) as caught:
-        medplus.evaluate(
-            run.path, "breastmnist", store=roots[0]["root"], data_root="my data", **CPU
-        )
+        medplus.evaluate(run.path, "breastmnist", store=roots[0]["root"], **CPU)
     message = str(caught.value)
     words = shlex.split(message[message.index("medplus extract") :])
     options = dict(zip(words[2::2], words[3::2], strict=True))
     assert options == {
         "--dataset": "breastmnist",
         "--size": "64",
-        "--data-root": "my data",
         "--backbone": "toynet",
         "--feature": "prelogits",
         "--weights": "none",
@@ -228,9 +216,7 @@ def test_files_of_one_name_are_told_apart_by_their_content(
         assert found.store_key == store.key
 
 
-def test_datasets_of_one_flag_are_told_apart_by_the_data_root(
-    write_npz, store_of, probed, roots, tmp_path
-):
+def test_datasets_of_one_flag_are_told_apart_by_the_data_root(write_npz, store_of, probed, roots):
     run = probed(store_of("binary-class"))
     npz = write_npz("breastmnist", n=(9, 8, 7), size=28)
     digest = medplus.load_dataset("breastmnist", data_root=npz.parent).digest
@@ -240,8 +226,8 @@ def test_datasets_of_one_flag_are_told_apart_by_the_data_root(
     root = roots[0]["root"]
     found = medplus.evaluate(run.path, "breastmnist", store=root, data_root=npz.parent, **CPU)
     assert found.store_key == meant.key
-    with pytest.raises(StoreError, match=r"several datasets are named breastmnist.*--data-root"):
-        medplus.evaluate(run.path, "breastmnist", store=root, data_root=tmp_path / "no", **CPU)
+    with pytest.raises(StoreError, match=r"2 stores match breastmnist"):
+        medplus.evaluate(run.path, "breastmnist", store=root, **CPU)
 
 
 def test_other_classes_are_refused_by_name(store_of, probed, roots):
@@ -317,16 +303,6 @@ def test_a_damaged_head_is_named(how, store_of, probed):
         medplus.evaluate(run.path, **CPU)
     assert HEAD_FILE in str(caught.value)
     assert not (Path(run.path) / "evaluations").exists()
-
-
-def test_a_record_without_a_store_is_damaged(store_of, probed):
-    run = probed(store_of())
-    path = Path(run.path) / "record.json"
-    document = json.loads(path.read_text())
-    del document["store"], document["seal"]
-    path.write_text(json.dumps(seal(document)))
-    with pytest.raises(RunError, match="it tells of no embeddings"):
-        medplus.evaluate(run.path, **CPU)
 
 
 def test_precision_is_not_for_heads(store_of, probed):

@@ -16,7 +16,7 @@ from torchvision import transforms
 import medplus
 from medplus.backbones.finetuned import NETWORK_FILE
 from medplus.errors import BackboneError, DatasetError, RunError, UsageError
-from medplus.runs.ledger import list_runs, read_predictions, read_record
+from medplus.runs.ledger import read_predictions, read_record
 from medplus.vocabulary import MULTI_LABEL
 
 pytestmark = pytest.mark.usefixtures("fast_disk")
@@ -67,17 +67,13 @@ def test_scores_are_those_of_a_plain_forward(task, toy, write_finetuned):
             metrics = record.metrics[split]
             assert metrics["acc"] == pytest.approx(getACC(truth, expected, task))
             assert metrics["auc"] == pytest.approx(getAUC(truth, expected, task))
-
-
-def test_val_loss_is_the_cross_entropy(toy, write_finetuned):
-    npz = toy()
-    folder, network = write_finetuned()
-    record = medplus.evaluate(folder, str(npz), **CPU)
-    with np.load(npz) as file, torch.no_grad():
-        logits = network.head(averaged_pixels(file["val_images"]))
-        expected = F.cross_entropy(logits, torch.from_numpy(file["val_labels"][:, 0]).long())
-    assert record.metrics["val"]["loss"] == pytest.approx(float(expected), abs=1e-6)
-    assert "loss" not in record.metrics["test"]
+            if split == "val":
+                loss = (
+                    F.binary_cross_entropy_with_logits(logits, torch.from_numpy(truth).float())
+                    if task == MULTI_LABEL
+                    else F.cross_entropy(logits, torch.from_numpy(truth[:, 0]).long())
+                )
+                assert metrics["loss"] == pytest.approx(float(loss), abs=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -165,14 +161,6 @@ def test_the_record_is_the_runs_with_the_data_and_metrics_of_the_evaluation(toy,
     assert "torch" in found.environment
     assert found == read_record(Path(found.path))
     assert before == read_record(folder)
-
-
-def test_evaluations_are_no_runs(toy, write_finetuned):
-    folder, _ = write_finetuned()
-    medplus.evaluate(folder, str(toy()), **CPU)
-    for root in folder.parents[:5]:
-        listed = list(list_runs(root))
-        assert listed == ([folder] if root == folder.parents[4] else [])
 
 
 def test_evaluating_again_replaces(toy, write_finetuned):
@@ -290,15 +278,6 @@ def test_other_classes_are_refused(run, data, says, toy, write_finetuned):
     assert not (folder / "evaluations").exists()
 
 
-def test_equal_numbers_of_other_classes_are_refused_by_name(write_npz, write_finetuned):
-    npz = write_npz("breastmnist", n=(9, 8, 7), size=28)
-    folder, _ = write_finetuned(size=28, classes=NAMED, task="binary-class")
-    with pytest.raises(UsageError) as caught:
-        medplus.evaluate(folder, "breastmnist", data_root=npz.parent, **CPU)
-    for name in (*NAMED, "normal, benign"):
-        assert repr(name) in str(caught.value)
-
-
 def test_files_have_no_names_for_their_classes(toy, write_finetuned):
     folder, _ = write_finetuned(classes=NAMED, task="binary-class")
     assert medplus.evaluate(folder, str(toy(classes=2)), **CPU).n_classes == 2
@@ -347,25 +326,6 @@ def test_a_run_without_its_network_is_refused(toy, write_finetuned):
         medplus.evaluate(folder, str(toy()), **CPU)
 
 
-def cut(path):
-    path.write_bytes(path.read_bytes()[:-9])
-
-
-def flipped(path):
-    data = bytearray(path.read_bytes())
-    data[-5] ^= 1
-    path.write_bytes(data)
-
-
-@pytest.mark.parametrize("spoil", [cut, flipped, lambda path: path.write_text("no network")])
-def test_a_damaged_network_is_named(spoil, toy, write_finetuned):
-    folder, _ = write_finetuned()
-    spoil(folder / NETWORK_FILE)
-    with pytest.raises(BackboneError, match=r"network\.safetensors"):
-        medplus.evaluate(folder, str(toy()), **CPU)
-    assert not (folder / "evaluations").exists()
-
-
 def test_a_damaged_record_is_named(toy, write_finetuned):
     folder, _ = write_finetuned()
     (folder / "record.json").write_text('{"schema_version": 2, "run_id": 3}')
@@ -378,12 +338,6 @@ def test_the_network_of_another_run_is_not_taken_for_its_own(toy, write_finetune
     other, _ = write_finetuned(run_id="paper-seed2-4567cdef")
     shutil.copy(other / NETWORK_FILE, folder / NETWORK_FILE)
     with pytest.raises(RunError, match="is that of the run paper-seed2-4567cdef"):
-        medplus.evaluate(folder, str(toy()), **CPU)
-
-
-def test_a_head_of_another_shape_than_described_is_refused(toy, write_finetuned):
-    folder, _ = write_finetuned(dim=63)
-    with pytest.raises(BackboneError, match="its head takes 63"):
         medplus.evaluate(folder, str(toy()), **CPU)
 
 

@@ -10,13 +10,13 @@ from medplus.errors import RunError, StoreError
 from medplus.heads.features import HeldFeatures
 from medplus.heads.stored import (
     StoredSplit,
-    check_trainable,
     open_stores,
     plan_head,
     read_split,
     read_splits,
 )
 from medplus.runs.record import Provenance
+from medplus.runs.scoring import check_trainable
 from medplus.vocabulary import MULTI_LABEL
 
 pytestmark = pytest.mark.usefixtures("fast_disk")
@@ -62,13 +62,13 @@ def test_a_single_class_is_not_trainable(labels, store):
     y = np.array(labels)[:, None]
     split = StoredSplit(y, np.arange(len(y)), HeldFeatures(np.zeros((len(y), 2), "f4")))
     with pytest.raises(RunError, match=f"all {len(y)} train labels are class {labels[0]}"):
-        check_trainable(store, split)
+        check_trainable(str(store.path), split.labels, store.info.task)
 
 
 def test_multi_label_data_may_lack_a_label(write_store):
     flags = [np.zeros((n, 3), "u1") for n in (4, 2, 2)]
     store = write_store([np.zeros((n, 2), "f4") for n in (4, 2, 2)], flags, task=MULTI_LABEL)
-    check_trainable(store, read_split(store, "train"))
+    check_trainable(str(store.path), read_split(store, "train").labels, MULTI_LABEL)
 
 
 def test_train_and_what_is_scored_are_read(store):

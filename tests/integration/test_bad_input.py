@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import shlex
 import subprocess
 import sys
@@ -18,10 +17,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from medplus import lock
-
-NETWORK = "lcnet_035"  # timm's smallest that is quick to build
 
 
 @pytest.fixture
@@ -83,11 +78,6 @@ def test_missing_file_is_named(fails: Callable) -> None:
     )
 
 
-def test_folder_of_npz_files_instead_of_one(fails: Callable, toy: Path) -> None:
-    says = ("holds no images", "name the npz file in it")
-    fails("extract", "--dataset", "./", "--backbone", "pixels", code=1, says=says)
-
-
 def test_missing_official_file_comes_with_its_address(fails: Callable, toy: Path) -> None:
     fails(
         "extract", "--dataset", "breastmnist", "--backbone", "pixels", "--data-root", ".",
@@ -99,26 +89,6 @@ def test_missing_data_folder(fails: Callable) -> None:
     fails(
         "extract", "--dataset", "breastmnist", "--backbone", "pixels",
         code=1, says=("data does not exist", "--data-root"),
-    )  # fmt: skip
-
-
-def test_label_that_the_collection_lacks(
-    fails: Callable, write_npz: Callable[..., Path], tmp_path: Path
-) -> None:
-    write_npz("breastmnist", size=28, classes=3, folder=tmp_path)
-
-    fails(
-        "extract", "--dataset", "breastmnist", "--backbone", "pixels", "--data-root", ".", "-q",
-        code=1, says=("breastmnist.npz", "labels has the value 2"),
-    )  # fmt: skip
-
-
-def test_misnamed_size(fails: Callable, write_npz: Callable[..., Path], tmp_path: Path) -> None:
-    write_npz("breastmnist_64", size=28, folder=tmp_path)
-
-    fails(
-        "extract", "--dataset", "breastmnist", "--size", "64", "--backbone", "pixels",
-        "--data-root", ".", code=1, says=("breastmnist_64.npz holds images of 28 px",),
     )  # fmt: skip
 
 
@@ -168,47 +138,8 @@ def test_unknown_name_where_a_store_is_sought(
 # --- weights -------------------------------------------------------------------------------------
 
 
-class Evil:
-    """Unpickling this writes a file."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (Path("evil"),))
-
-
-def misfitting_weights(path: Path) -> None:
-    import timm
-    import torch
-    from safetensors.torch import save_file
-
-    state = timm.create_model("lcnet_050", num_classes=0).state_dict()
-    (save_file if path.suffix == ".safetensors" else torch.save)(state, path)
-
-
-@pytest.mark.parametrize("ending", ["pth", "safetensors"])
-def test_weights_of_another_network(ending: str, fails: Callable, toy: Path) -> None:
-    misfitting_weights(Path(f"w.{ending}"))
-
-    fails(
-        "extract", "--dataset", "toy.npz", "--backbone", NETWORK, "--weights", f"w.{ending}",
-        code=1, says=(f"w.{ending}", f"do not fit {NETWORK}"),
-    )  # fmt: skip
-
-
-def test_weights_with_code_in_them(fails: Callable, toy: Path) -> None:
-    Path("w.pth").write_bytes(pickle.dumps(Evil(), protocol=2))
-
-    fails(
-        "extract", "--dataset", "toy.npz", "--backbone", NETWORK, "--weights", "w.pth",
-        code=1, says=("w.pth", "medplus reads tensors only"),
-    )  # fmt: skip
-
-    assert not Path("evil").exists()
-
-
-@pytest.mark.parametrize(
-    "backbone", [pytest.param(NETWORK, marks=pytest.mark.extensive), "hf-hub:nobody/nothing"]
-)
-def test_no_network(backbone: str, toy: Path, tmp_path: Path) -> None:
+def test_no_network(toy: Path, tmp_path: Path) -> None:
+    backbone = "hf-hub:nobody/nothing"
     offline = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_CACHE": str(tmp_path / "hub")}
     keep = {name: v for name, v in os.environ.items() if not name.lower().endswith("_proxy")}
 
@@ -327,18 +258,8 @@ def test_store_of_another_schema(fails: Callable, cli: Callable, store: Path) ->
     fails("store", "info", store, code=1, says=("schema 99", "the version that wrote it"))
     fails(
         "knn", "--dataset", "toy", "--backbone", "pixels",
-        code=1, says=("1 store there cannot be read", "medplus store verify"),
+        code=1, says=("unreadable there: 1", "medplus store verify"),
     )  # fmt: skip
-
-
-def test_store_in_use_is_left_alone(cli: Callable, store: Path) -> None:
-    with lock.hold(store.with_name(f"{store.name}.lock"), "the store"):
-        ran = cli("store", "rm", store, "--yes")
-
-    assert ran.code == 1
-    assert ran.err.startswith("Error: ")
-    assert f"in use by process {os.getpid()}" in ran.err
-    assert (store / "train/embeddings/c/0/0").exists()
 
 
 @pytest.mark.parametrize(
@@ -354,20 +275,6 @@ def test_rm_checks_all_before_it_deletes_one(fails: Callable, store: Path) -> No
     fails("store", "rm", store, "nowhere", "--yes", code=1, says=("nowhere",))
 
     assert store.exists()
-
-
-def test_rm_leaves_other_folders_alone(fails: Callable, toy: Path) -> None:
-    folder = Path("mine")
-    folder.mkdir()
-
-    fails("store", "rm", folder, "--yes", code=1, says=("mine", "nothing was deleted"))
-
-    assert folder.exists()
-
-
-def test_export_to_another_ending_or_over_a_file(fails: Callable, store: Path, toy: Path) -> None:
-    fails("store", "export", store, "x.csv", code=2, says=("x.csv", ".npz, .parquet or .zarr.zip"))
-    fails("store", "export", store, "toy.npz", code=2, says=("toy.npz exists",))
 
 
 def test_damaged_record_is_named_and_overwritten_when_asked(
@@ -439,21 +346,6 @@ def test_scored_split_of_one_class_is_scored_and_its_auc_undefined(
     assert f"{split} split lacks positives or negatives" in shown.out
     assert record["metrics"][split]["auc"] is None
     assert 0 <= record["metrics"][split]["acc"] <= 1
-
-
-def test_network_that_gives_nan(fails: Callable, toy: Path) -> None:
-    import timm
-    import torch
-
-    state = timm.create_model(NETWORK, num_classes=0).state_dict()
-    state["conv_head.weight"][0] = torch.nan
-    torch.save(state, "nan.pth")
-
-    fails(
-        "extract", "--dataset", "toy.npz", "--backbone", NETWORK, "--weights", "nan.pth",
-        "--fit", "resize", "--precision", "fp32", "-q",
-        code=1, says=(NETWORK, "non-finite", "check the weights"),
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("command", ["knn", "probe"])

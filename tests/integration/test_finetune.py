@@ -187,9 +187,9 @@ def test_a_run_serves_as_a_backbone(cli: Callable, train: Callable) -> None:
 def test_auto_batch_size_is_recorded_as_what_it_found(
     train: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from medplus.training import finetuning
+    from medplus.training import memory
 
-    monkeypatch.setattr(finetuning, "largest_batch", lambda *given: given[-1] // 4)
+    monkeypatch.setattr(memory, "largest_batch", lambda *given: given[-1] // 4)
 
     record = train("--batch-size", "auto", backbone="pixels")
 

@@ -69,7 +69,7 @@ def test_heavy_backbone_makes_a_step(name: str, dim: int, write_npz: Callable[..
     set_training_mode(network, recipe)
     small = [p for p in network.parameters() if p.numel() < 100_000]
     before = [parameter.detach().clone() for parameter in small]
-    fabric: Any = make_fabric(torch.device("cpu"), 1, "fp32", [])
+    fabric: Any = make_fabric(torch.device("cpu"), 1, "fp32")
     fabric.launch()
     pixels, label = torch.from_numpy(images.splits["train"].images[:1].copy()), torch.tensor([[1]])
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from medplus.training.history import EpochRow, read_history
+from medplus.training.history import EpochRow
+from tests.records import read_history
 
 EPOCHS = 12
 COMMAND = (

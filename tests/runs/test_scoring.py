@@ -7,7 +7,6 @@ import pytest
 from medmnist.evaluator import getACC, getAUC
 
 from medplus.errors import RunError
-from medplus.metrics import score
 from medplus.runs.scoring import EVALUATED, Samples, score_splits
 from medplus.vocabulary import MULTI_LABEL, SPLITS
 
@@ -55,14 +54,6 @@ def test_predictions_are_kept_with_truth_and_index():
         np.testing.assert_array_equal(kept[f"{split}_score"], scores[split])
         np.testing.assert_array_equal(kept[f"{split}_true"], samples[split].labels)
         np.testing.assert_array_equal(kept[f"{split}_index"], samples[split].index)
-
-
-def test_the_kept_predictions_give_the_same_metrics_again():
-    samples, scores = predictions_of("multi-class", "f8")
-    metrics, kept = score_splits(samples, scores, "multi-class", bootstrap=20)
-    assert kept["test_score"].dtype == np.float32
-    again = score(kept["test_true"], kept["test_score"], "multi-class", bootstrap=20)
-    assert again.to_dict() == metrics["test"]
 
 
 def test_names_are_kept_where_they_tell_more_than_the_index():

@@ -541,9 +541,9 @@ class TestFinetunedBackbone:
 
     @staticmethod
     def sha256(folder):
-        from medplus.backbones.finetuned import trained_sha256
+        from medplus.backbones.finetuned import read_description
 
-        return trained_sha256(folder)
+        return read_description(folder).trained_sha256
 
     def grid(self, world, folder):
         return world.grid(

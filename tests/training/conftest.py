@@ -130,7 +130,7 @@ def learnable() -> Callable[..., ImageDataset]:
 @pytest.fixture(scope="session")
 def fabric() -> Any:
     """One process on the CPU in fp32."""
-    fabric = make_fabric(torch.device("cpu"), 1, "fp32", [])
+    fabric = make_fabric(torch.device("cpu"), 1, "fp32")
     fabric.launch()
     return fabric
 
@@ -171,7 +171,7 @@ def new_trainer(
 ) -> Callable[..., Trainer]:
     """Return a function that makes a trainer, with all that it changes made afresh.
 
-    ``new_trainer(recipe, images, path, seed=0, watch=…, fabric=…, backbone=…)``; instead of a
+    ``new_trainer(recipe, images, path, seed=0, watch=…, tracker=…, backbone=…)``; instead of a
     backbone, the keywords of `tiny_backbone`.
     """
 
@@ -181,7 +181,7 @@ def new_trainer(
         path: Path,
         seed: int = 0,
         watch: Any = None,
-        fabric: Any = fabric,
+        tracker: Any = None,
         backbone: Backbone | None = None,
         **tiny: Any,
     ) -> Trainer:
@@ -191,7 +191,7 @@ def new_trainer(
         folder = new_folder_of(path, images, backbone)
         return Trainer(
             fabric, network, images, backbone.preprocess, recipe, seed, order, folder,
-            watch or Watch(),
+            watch or Watch(), tracker,
         )  # fmt: skip
 
     return make

@@ -28,13 +28,13 @@ RESIDENT = pytest.mark.parametrize("resident", [True, False], ids=["resident", "
 RGB = pytest.mark.parametrize("rgb", [False, True], ids=["grey", "rgb"])
 
 
-def draw_split(folder: Path, n=N, size=8, rgb=False, n_labels=1, fortran=False, mode="r"):
+def draw_split(folder: Path, n=N, size=8, rgb=False, n_labels=1, mode="r"):
     """Random images in a memory-mapped file, as the dataset cache holds them."""
     rng = np.random.default_rng(n + size)
     images = rng.integers(0, 256, (n, size, size, 3) if rgb else (n, size, size), dtype=np.uint8)
     labels = rng.integers(0, 9, (n, n_labels), dtype=np.uint8)
     path = folder / "images.npy"
-    np.save(path, np.asfortranarray(images) if fortran else images)
+    np.save(path, images)
     return ImageSplit(np.load(path, mmap_mode=mode), labels)
 
 
@@ -56,9 +56,8 @@ def readers():
 
 @RESIDENT
 @RGB
-@pytest.mark.parametrize("fortran", [False, True], ids=["c-order", "fortran-order"])
-def test_batches_are_the_rows_asked_for(tmp_path, resident, rgb, fortran):
-    split = draw_split(tmp_path, rgb=rgb, fortran=fortran)
+def test_batches_are_the_rows_asked_for(tmp_path, resident, rgb):
+    split = draw_split(tmp_path, rgb=rgb)
     stored, labels = np.array(split.images), split.labels
     rows = torch.randperm(N, generator=torch.Generator().manual_seed(1)).split(5)
     found = list(Batches(split, CPU, resident=resident)(rows))
@@ -83,14 +82,6 @@ def test_any_rows_are_served_in_order(split, resident, rows):
         assert labels.shape == (len(part), 3)
         np.testing.assert_array_equal(images.numpy(), split.images[part].reshape(-1, 8, 8))
         np.testing.assert_array_equal(labels.numpy(), split.labels[part].reshape(-1, 3))
-
-
-@RESIDENT
-def test_rows_may_be_every_second_of_a_larger_tensor(split, resident):
-    rows = torch.arange(N)
-    parts = [rows[start::2] for start in (0, 1)]
-    for part, (images, _) in zip(parts, Batches(split, CPU, resident=resident)(parts), strict=True):
-        np.testing.assert_array_equal(images.numpy(), split.images[part.numpy()])
 
 
 @RESIDENT
@@ -149,19 +140,6 @@ def test_a_dataset_is_not_copied_to_memory(tmp_path, resident):
     finally:
         tracemalloc.stop()
     assert peak < 8 * 16 * 128 * 128  # of the 250 batches, a few at a time
-
-
-@RESIDENT
-def test_nor_is_one_in_fortrans_order(tmp_path, resident):
-    split = draw_split(tmp_path, n=1000, size=64, fortran=True)
-    batches = Batches(split, CPU, resident=resident)
-    tracemalloc.start()
-    try:
-        list(batches(orders([1, 2], [999])))
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < split.images.nbytes / 8
 
 
 def resident_bytes(path: Path) -> int:
@@ -259,19 +237,6 @@ def test_the_thread_ends_when_the_consumer_stops_early(split):
     assert rows.asked < 9
 
 
-def test_the_thread_ends_when_the_consumer_raises(split):
-    served = Batches(split, CPU, resident=False)(Counted(100))
-    with pytest.raises(KeyboardInterrupt), closing(served):
-        for _ in served:
-            raise KeyboardInterrupt
-    assert not readers()
-
-
-def test_a_generator_that_is_dropped_leaves_no_thread(split):
-    next(Batches(split, CPU, resident=False)(Counted(100)))
-    assert not readers()
-
-
 @RESIDENT
 def test_an_error_of_the_rows_reaches_the_consumer(split, resident):
     served = Batches(split, CPU, resident=resident)(Counted(9, fails_at=6))
@@ -296,13 +261,6 @@ def test_an_error_of_the_thread_reaches_the_consumer_at_its_batch(split):
     with pytest.raises(OSError, match="the disk is gone"):
         next(served)
     assert not readers()
-
-
-def test_two_streams_may_be_open_at_once(split):
-    first, second = (Batches(split, CPU, resident=False)(Counted(N)) for _ in range(2))
-    for row, ((a, _), (b, _)) in enumerate(zip(first, second, strict=True)):
-        np.testing.assert_array_equal(a.numpy()[0], split.images[row])
-        assert torch.equal(a, b)
 
 
 # --- what fits --------------------------------------------------------------------------------

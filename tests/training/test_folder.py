@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,58 +14,15 @@ from medplus.backbones.finetuned import NETWORK_FILE, read_network
 from medplus.config import FinetuneRecipe
 from medplus.errors import RunError
 from medplus.training import folder as module
-from medplus.training.folder import CURVE_FILE, HISTORY_FILE, STATE_FILE, RunFolder, partial_folder
-from medplus.training.history import EpochRow, read_history
+from medplus.training.checkpoint import TrainingState
+from medplus.training.folder import CURVE_FILE, HISTORY_FILE, STATE_FILE, RunFolder
+from medplus.training.history import EpochRow
 from medplus.training.network import Network
 from medplus.training.optimisation import make_average
 from medplus.training.progress import TrainingProgress
+from tests.records import read_history
 
 FILES = {NETWORK_FILE, STATE_FILE, HISTORY_FILE, CURVE_FILE}
-
-
-class Death(BaseException):
-    """The process is killed; nothing that it would still do happens."""
-
-
-class Disk:
-    """Everything that writing does to a disk, until it dies before one of these deeds.
-
-    A write in the middle of which it dies has written half.
-    """
-
-    def __init__(self, patch: pytest.MonkeyPatch, dies_at: int | None = None) -> None:
-        self.deeds, self.dies_at = 0, dies_at
-        self._write = os.write
-        patch.setattr(os, "write", self.write)
-        for name in ("replace", "unlink", "fsync"):
-            patch.setattr(os, name, self._counted(getattr(os, name)))
-        patch.setattr(Path, "open", self._counted(Path.open))
-
-    @property
-    def is_dead(self) -> bool:
-        return self.dies_at is not None and self.deeds > self.dies_at
-
-    def _deed(self) -> None:
-        self.deeds += 1
-        if self.is_dead:
-            raise Death
-
-    def _counted(self, deed: Any) -> Any:
-        def counted(*arguments: Any, **options: Any) -> Any:
-            self._deed()
-            # Only a power cut would show the difference, and a real one takes milliseconds.
-            return None if deed.__name__ == "fsync" else deed(*arguments, **options)
-
-        return counted
-
-    def write(self, descriptor: int, data: Any) -> int:
-        try:
-            self._deed()
-        except Death:
-            if self.deeds == (self.dies_at or 0) + 1:
-                self._write(descriptor, data[: len(data) // 2])
-            raise
-        return self._write(descriptor, data)
 
 
 @pytest.fixture(autouse=True)
@@ -105,9 +60,13 @@ class Training:
 
     def __init__(self, folder: RunFolder, average: bool) -> None:
         self.folder, self.network = folder, Network(nn.Identity(), nn.Linear(2, 3))
-        self.optimizer = torch.optim.SGD(self.network.parameters(), 0.1)
         self.average = make_average(self.network, FinetuneRecipe(ema=0.5)) if average else None
-        self.order = torch.Generator().manual_seed(0)
+        self.state = TrainingState(
+            self.network,
+            torch.optim.SGD(self.network.parameters(), 0.1),
+            torch.Generator().manual_seed(0),
+            self.average.module if self.average else None,
+        )
         self.progress = TrainingProgress()
 
     @torch.no_grad()
@@ -125,12 +84,10 @@ class Training:
         done.history.append(row(done.epoch, best))
 
     def save(self) -> None:
-        self.folder.save(
-            self.network, self.optimizer, self.order, self.progress, self.average, None
-        )
+        self.folder.save(self.state, self.progress)
 
     def restore(self) -> TrainingProgress | None:
-        progress = self.folder.restore(self.network, self.optimizer, self.order, self.average, None)
+        progress = self.folder.restore(self.state)
         self.progress = progress or TrainingProgress()
         return progress
 
@@ -172,16 +129,6 @@ def names(path):
 
 
 # --- whole writes -----------------------------------------------------------------------------
-
-
-def test_run_under_way_lies_beside_the_finished_one(tmp_path):
-    assert partial_folder(tmp_path / "a.b-1") == tmp_path / "a.b-1.partial"
-
-
-def test_folder_is_made_with_its_parents(make, tmp_path):
-    make(tmp_path / "finetune" / "toy" / "run.partial")
-    make(tmp_path / "finetune" / "toy" / "run.partial")  # or used as it is
-    assert names(tmp_path / "finetune" / "toy") == {"run.partial"}
 
 
 def test_nothing_saved_restores_nothing(make, path):
@@ -250,13 +197,6 @@ def test_network_file_says_which_epoch_it_is_of(make, path):
     restored.epoch(True)
     restored.save()
     assert read_network(path)[0] == description.model_copy(update={"epoch": 2, "val_loss": 0.5})
-
-
-def test_title_of_the_picture_names_the_run(make, path):
-    training = make(path)
-    training.epoch(True)
-    training.save()
-    assert (path / CURVE_FILE).read_text() == "toy 8 px · tiny · paper-seed0-0123abcd 1"
 
 
 def test_it_is_time_to_save_after_a_while(make, path, monkeypatch):
@@ -335,15 +275,6 @@ def test_a_full_disk_is_told_and_costs_nothing(make, path, monkeypatch, after):
     assert names(path) == FILES
 
 
-def test_a_full_disk_does_not_hide_the_best_network_so_far(make, path, monkeypatch):
-    training = make(path)
-    training.epoch(True)
-    training.save()
-    training.epoch(True)
-    run_full(training.folder.keep_only_best, monkeypatch)
-    assert only(read_network(path)[1]) == 1
-
-
 # --- the end of a training that went wrong ----------------------------------------------------
 
 
@@ -370,65 +301,3 @@ def test_a_best_network_that_is_written_already_is_kept(make, path):
         training.folder.keep_only_best()
         assert only(read_network(path)[1]) == 1
         assert not (path / STATE_FILE).exists()
-
-
-def test_nothing_is_kept_where_there_is_nothing(make, path):
-    make(path).folder.keep_only_best()
-    assert names(path) == set()
-
-
-# --- death ------------------------------------------------------------------------------------
-
-
-def dies(deed, at):
-    """Do something on a disk that dies before the deed `at`; whether it died."""
-    with pytest.MonkeyPatch.context() as patch:
-        disk = Disk(patch, at)
-        try:
-            deed()
-        except Death:
-            return True
-        assert not disk.is_dead, "the death was swallowed"
-        return False
-
-
-EPOCHS = {
-    "first": ([], [True], False),
-    "new best": ([True], [True], False),
-    "new best average": ([True], [True], True),
-    "new best among others": ([True], [False, True, True, False], False),
-    "no better": ([True], [False], False),
-    "within an epoch": ([True, False], [], False),
-}
-
-
-@pytest.mark.parametrize("epochs", EPOCHS)
-def test_state_and_best_network_match_wherever_saving_dies(make, new_folder, epochs):
-    before, since, average = EPOCHS[epochs]
-    outcomes = set()
-    for at in range(1000):
-        path = new_folder() / "run.partial"
-        training = make(path, average=average)
-        for best in before:
-            training.epoch(best)
-        if before:
-            training.save()
-        for best in since:
-            training.epoch(best)
-        died = dies(training.save, at)
-
-        restored = make(path, average=average)
-        progress = restored.restore()
-        outcomes.add(progress.epoch if progress else 0)
-        if progress is not None:
-            assert_matches(restored, progress)
-        else:
-            assert not before
-        if not died:
-            break
-        restored.epoch(False)  # and it can be gone on with
-        restored.epoch(True)
-        restored.save()
-        assert {file for file in names(path) if ".tmp-" not in file} == FILES
-    assert at > 10
-    assert outcomes == {len(before), len(before) + len(since)}

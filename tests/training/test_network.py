@@ -7,11 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from medplus.backbones.build import Backbone, load_backbone
-from medplus.backbones.sources import BackboneRef
+from medplus.backbones.build import load_backbone
 from medplus.config import FinetuneRecipe
 from medplus.errors import BackboneError, UsageError
-from medplus.preprocess import PreprocessSpec
 from medplus.training.network import Network, build_network, embedding_dim, set_training_mode
 
 MODES = [
@@ -56,12 +54,6 @@ def test_logits_are_the_heads_of_the_backbones_embeddings(tiny_backbone):
     embeddings = backbone.module(batch())
     expected = embeddings @ network.head.weight.T + network.head.bias
     torch.testing.assert_close(network.eval()(batch()), expected)
-
-
-def test_tensors_have_the_names_of_the_network_file(tiny_backbone):
-    names = set(build(tiny_backbone())[0].state_dict())
-    assert {"head.weight", "head.bias", "backbone.network.layer0.weight"} < names
-    assert all(name.startswith(("backbone.", "head.")) for name in names)
 
 
 @pytest.mark.parametrize("seed", [0, 7, 2**62])
@@ -111,16 +103,6 @@ def test_dimension_is_that_of_the_embedding(name, size, fit):
     channels = 3 if backbone.preprocess.rgb else 1
     expected = backbone.module(torch.zeros(1, channels, side, side)).shape[1]
     assert embedding_dim(backbone, pixels) == expected
-
-
-def test_finding_the_dimension_leaves_the_network_as_it_was(tiny_backbone):
-    backbone = tiny_backbone()
-    for training in (True, False):
-        backbone.module.train(training)
-        before = buffers(backbone.module)
-        embedding_dim(backbone, image())
-        assert_same(before, buffers(backbone.module))
-        assert all(module.training == training for module in backbone.module.modules())
 
 
 @pytest.mark.parametrize("error", [RuntimeError, AssertionError, ValueError])
@@ -199,22 +181,3 @@ def test_timms_own_batch_norms_can_be_frozen(name):
     set_training_mode(network, FinetuneRecipe(norm_stats="update"))
     network(batch(side=32))
     assert not any(torch.equal(before[name], value) for name, value in buffers(network).items())
-
-
-def test_one_dimensional_and_synchronised_batch_norms_can_be_frozen():
-    norms = nn.Sequential(nn.BatchNorm1d(4), nn.SyncBatchNorm(4))
-    network = Network(norms, nn.Linear(4, 2))
-    set_training_mode(network, FinetuneRecipe(norm_stats="frozen"))
-    assert network.training
-    assert not any(norm.training for norm in norms)
-
-
-def test_a_network_without_batch_norm_trains_in_train_mode_all_the_same():
-    module = nn.Sequential(nn.Flatten(), nn.LayerNorm(192), nn.Dropout(0.5))
-    spec = PreprocessSpec((0.5,) * 3, (0.5,) * 3, "native", None)
-    backbone = Backbone(
-        BackboneRef("timm", "x", "x", "x", "none", "none"), module, spec, "0", "prelogits"
-    )
-    network = build_network(backbone, 192, 2, FinetuneRecipe(), torch.Generator())
-    set_training_mode(network.eval(), FinetuneRecipe(norm_stats="frozen"))
-    assert all(part.training for part in network.modules())

@@ -17,7 +17,7 @@ from medplus.backbones.modules import AlexNetFeatures, Pixels, PreLogits
 from medplus.config import FinetuneRecipe, finetune_recipe
 from medplus.heads.probe.stack import learning_rate_factor
 from medplus.training.network import Network
-from medplus.training.optimisation import Schedule, make_average, make_mixup, make_optimizer
+from medplus.training.optimisation import Schedule, make_average, make_optimizer
 
 TIMM = ["resnet18", "vit_tiny_patch16_224", "lcnet_035", "densenet121", "samvit_base_patch16"]
 NAMES = [*TIMM, "alexnet", "pixels"]
@@ -87,17 +87,6 @@ def test_what_an_architecture_wants_without_decay_is_spared(networks):
     for key in ("pos_embed", "cls_token"):  # three dimensions each
         assert groups[f"backbone.network.{key}"]["weight_decay"] == 0
     assert groups["backbone.network.blocks.0.mlp.fc1.weight"]["weight_decay"] == 0.01
-
-
-@pytest.mark.parametrize("recipe", ["paper", "modern"])
-@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "alexnet"])
-def test_nothing_frozen_is_given_to_the_optimizer(name, recipe):
-    groups = settings_of(make_network(name, "head"), finetune_recipe(recipe))
-    assert groups.keys() == {"head.weight", "head.bias"}
-    network = make_network(name)
-    frozen = next(iter(network.backbone.parameters())).requires_grad_(False)
-    settings_of(network, finetune_recipe(recipe))  # counts what learns
-    assert not frozen.requires_grad
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -289,19 +278,3 @@ def test_average_equals_a_plain_one(tiny_backbone, decay):
     for name, value in average.module.state_dict().items():
         torch.testing.assert_close(value.double(), expected[name].double(), rtol=1e-5, atol=1e-6)
     assert not torch.equal(average.module.head.weight, network.head.weight)
-
-
-def test_the_first_step_forgets_the_weights_before_training(tiny_backbone):
-    network = Network(tiny_backbone().module, nn.Linear(12, 3))
-    average = make_average(network, FinetuneRecipe(ema=0.999))
-    with torch.no_grad():
-        network.head.weight.zero_()
-    average.update(network, 1)
-    assert not average.module.head.weight.any()
-
-
-def test_no_average_and_no_mixing_unless_asked(tiny_backbone):
-    network = Network(tiny_backbone().module, nn.Linear(12, 3))
-    assert make_average(network, finetune_recipe("paper")) is None
-    assert make_mixup(finetune_recipe("paper"), 3, False) is None
-    assert make_mixup(finetune_recipe("paper", label_smoothing=0.1), 3, False) is None

@@ -12,14 +12,13 @@ import pytest
 import torch
 
 from medplus.config import FinetuneRecipe, finetune_recipe
+from medplus.embeddings.provenance import settle
 from medplus.spec import ExtractSpec
 from medplus.training.plan import (
     FinetunePlan,
-    Settings,
     load_backbone,
     load_images,
     plan_finetune,
-    settle,
 )
 from medplus.training.watch import Watch
 from medplus.vocabulary import MULTI_LABEL
@@ -178,10 +177,10 @@ def test_provenance_tells_data_and_backbone(plan, learnable, tiny_backbone):
 
 
 def test_a_plan_can_be_sent_to_another_process(plan):
-    settings = Settings(
-        "data", torch.device("cpu"), 2, False, True, False, "best", None, 0, Watch()
-    )
-    made = FinetunePlan(plan(), FinetuneRecipe(precision="fp32"), SPEC, settings)
+    made = FinetunePlan(
+        plan(), FinetuneRecipe(precision="fp32"), SPEC, "data", torch.device("cpu"), 2, False,
+        True, False, "best", None, 0, Watch(),
+    )  # fmt: skip
     there = pickle.loads(pickle.dumps(made))  # noqa: S301 - our own
     assert (there.run, there.recipe, there.asked) == (made.run, made.recipe, made.asked)
     assert (there.seed, there.precision) == (3, "fp32")

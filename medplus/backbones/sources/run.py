@@ -52,7 +52,7 @@ def resolve(name: str, weights: str) -> BackboneRef:
         tag=run.full_tag,
         weights=PRETRAINED,
         weights_from=PRETRAINED,
-        weights_sha256=finetuned.trained_sha256(path),
+        weights_sha256=run.trained_sha256,
         run_id=run.run_id,
     )
 
@@ -125,8 +125,7 @@ def _code_of(file: Path, run: NetworkDescription, code: str | None) -> nn.Module
             f"the network in {file} was trained with {run.tag}, but {code} now is {named.tag}; "
             "name the file as it was"
         )
-    module: nn.Module = python.define(named).module
-    return module
+    return python.define(named).module
 
 
 def _unsuitable(

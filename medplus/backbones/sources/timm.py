@@ -7,12 +7,12 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medplus.backbones import servers
 from medplus.backbones import weights as weights_io
 from medplus.backbones.catalog import DEMO, PAPER, PIXELS, BackboneInfo
 from medplus.backbones.finetuned import is_path, no_network
-from medplus.backbones.ratelimit import no_waiting_for_rate_limits
 from medplus.backbones.sources.ref import BackboneRef, Built
-from medplus.backbones.weights_folder import find_config, is_weights_folder, read_folder_weights
+from medplus.backbones.weights_folder import find_config, is_weights_folder
 from medplus.errors import BackboneError, UsageError, first_line, nearest
 from medplus.preprocess import PAPER_CANVAS, PreprocessSpec
 from medplus.spec import NONE, PRETRAINED
@@ -129,29 +129,18 @@ def make(tag: str, weights: str, canvas: int) -> Any:
         If it cannot be built, or its weights cannot be had or do not fit.
     """
     import timm
-    import torch
 
-    from_folder = is_weights_folder(weights)
-    carried = find_config(Path(weights), tag) if from_folder else None
-    source = tag if carried is None else f"{weights_io.LOCAL_PREFIX}{carried}"
+    carried = find_config(Path(weights), tag) if is_weights_folder(weights) else None
+    source = tag if carried is None else f"{servers.LOCAL_PREFIX}{carried}"
     if weights == PRETRAINED or (carried is None and ":" in tag):
-        weights_io.go_offline_if_unreachable()
+        servers.go_offline_if_unreachable()
     try:
         config = _config(source)
     except Exception as error:
         raise _unbuilt(tag, weights, error) from error
     arguments = _size_arguments(config, tag, canvas)
-    state = None
-    if from_folder:
-        # Nothing but the source differs from the hub's, so timm makes the same network of it.
-        state = read_folder_weights(Path(weights), tag)
-        arguments["pretrained_cfg_overlay"] = {"source": "", "state_dict": state}
-    elif weights not in (PRETRAINED, NONE):
-        state = weights_io.read_weights_file(Path(weights))
-        if ":" not in tag:
-            with torch.device("meta"):
-                expected = timm.create_model(tag, pretrained=False).state_dict()
-            state = weights_io.fitted_to(state, expected, tag, Path(weights))
+    state = weights_io.read_weights(weights, tag, lambda: _keys(source))
+    if state is not None:
         classes = _classes_in(state, config)
         arguments["num_classes"] = classes
         # The overlay's class count makes timm load strictly: every key must fit. Of a network that
@@ -160,7 +149,7 @@ def make(tag: str, weights: str, canvas: int) -> Any:
         arguments["pretrained_cfg_overlay"] = overlay
     with weights_io.same_chance():
         try:
-            with redirect_stdout(sys.stderr), no_waiting_for_rate_limits():
+            with redirect_stdout(sys.stderr), servers.no_waiting_for_rate_limits():
                 network = timm.create_model(source, pretrained=weights != NONE, **arguments)
         except Exception as error:
             if state is not None:
@@ -171,9 +160,18 @@ def make(tag: str, weights: str, canvas: int) -> Any:
     return network
 
 
+def _keys(source: str) -> list[str]:
+    """Return what timm calls the tensors of a network."""
+    import timm
+    import torch
+
+    with torch.device("meta"):
+        return list(timm.create_model(source, pretrained=False).state_dict())
+
+
 def _unbuilt(tag: str, weights: str, error: Exception) -> BackboneError:
     if weights == PRETRAINED and not isinstance(error, AssertionError):
-        return weights_io.fetch_error(tag, error)
+        return servers.fetch_error(tag, error)
     return BackboneError(f"timm cannot build {tag}: {first_line(error)}")
 
 
@@ -199,7 +197,7 @@ def _config(source: str) -> dict[str, Any]:
     if ":" not in source:
         config = timm.models.get_pretrained_cfg(source)
         return {} if config is None else dict(config.to_dict())
-    with redirect_stdout(sys.stderr), no_waiting_for_rate_limits():
+    with redirect_stdout(sys.stderr), servers.no_waiting_for_rate_limits():
         return dict(timm.models.resolve_model_input_args(source)["pretrained_cfg"])
 
 

@@ -7,12 +7,12 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medplus.backbones import servers
 from medplus.backbones import weights as weights_io
 from medplus.backbones.catalog import ALEXNET, PAPER, BackboneInfo
 from medplus.backbones.sources.ref import BackboneRef, Built
-from medplus.backbones.weights_folder import is_weights_folder, read_folder_weights
 from medplus.preprocess import PreprocessSpec
-from medplus.spec import NONE, PRETRAINED
+from medplus.spec import PRETRAINED
 from medplus.vocabulary import Fit
 
 if TYPE_CHECKING:
@@ -57,29 +57,16 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
     with weights_io.same_chance():
         network = alexnet(weights=None)
     module = AlexNetFeatures(network)
-    state = _state(ref)
+    state = weights_io.read_weights(ref.weights_from, ref.tag, network.state_dict)
+    if ref.weights_from == PRETRAINED:
+        state = pretrained_state(ref.tag)
     if state is not None:
-        if ref.weights_from != PRETRAINED and not is_weights_folder(ref.weights_from):
-            state = weights_io.fitted_to(
-                state, network.state_dict(), ref.tag, Path(ref.weights_from)
-            )
         state = {key: value for key, value in state.items() if not key.startswith("classifier.6.")}
         try:
             module.load_state_dict(state, strict=True)
         except RuntimeError as error:
             raise weights_io.misfit(ref.tag, ref.weights_from, error) from error
     return Built(module, PreprocessSpec.fitted(_MEAN, _STD, fit))
-
-
-def _state(ref: BackboneRef) -> dict[str, torch.Tensor] | None:
-    weights = ref.weights_from
-    if weights == NONE:
-        return None
-    if weights == PRETRAINED:
-        return pretrained_state(ref.tag)
-    if is_weights_folder(weights):
-        return read_folder_weights(Path(weights), ref.tag)
-    return weights_io.read_weights_file(Path(weights))
 
 
 def pretrained_state(tag: str) -> dict[str, torch.Tensor]:
@@ -97,11 +84,11 @@ def pretrained_state(tag: str) -> dict[str, torch.Tensor]:
     cached = Path(torch.hub.get_dir()) / "checkpoints" / pretrained.url.rpartition("/")[2]
     try:
         if not cached.is_file():
-            weights_io.check_reachable(pretrained.url)
+            servers.check_reachable(pretrained.url)
         with redirect_stdout(sys.stderr):  # torch.hub announces downloads on stdout
             state: dict[str, torch.Tensor] = pretrained.get_state_dict(
                 progress=False, check_hash=True, weights_only=True
             )
     except Exception as error:
-        raise weights_io.fetch_error(tag, error) from error
+        raise servers.fetch_error(tag, error) from error
     return state

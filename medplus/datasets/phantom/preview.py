@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from medplus.datasets import catalog
@@ -48,35 +48,27 @@ def contact_sheet(
     PIL.Image.Image
         An RGB image; save it with ``.save("sheet.png")``.
     """
-    blocks = [_block(flag, size, per_class, seed, difficulty, tile) for flag in flags]
-    tops = np.cumsum([0, *(block.height for block in blocks)]).tolist()
-    sheet = Image.new("RGB", (blocks[0].width, tops[-1]), _PAPER)
-    for block, top in zip(blocks, tops[:-1], strict=True):
-        sheet.paste(block, (0, top))
-    return sheet
-
-
-def _block(
-    flag: str, size: int, per_class: int, seed: int, difficulty: float, tile: int
-) -> Image.Image:
-    """Draw one dataset: a heading, then a row per class."""
-    classes, pitch = catalog.info(flag).classes, tile + _GAP
-    shape = (_LABEL_WIDTH + per_class * pitch, _HEADING + len(classes) * pitch)
-    block = Image.new("RGB", shape, _PAPER)
-    draw = ImageDraw.Draw(block)
-    heading = f"{flag} (phantom, {size} px, difficulty {difficulty:g})"
-    draw.text((4, 6), heading, fill=_INK, font=ImageFont.load_default(size=14))
+    rows = [(flag, label) for flag in flags for label in range(len(catalog.info(flag).classes))]
+    pitch, headed = tile + _GAP, set[str]()
+    size_of_sheet = (_LABEL_WIDTH + per_class * pitch, len(flags) * _HEADING + len(rows) * pitch)
+    sheet = Image.new("RGB", size_of_sheet, _PAPER)
+    draw, top = ImageDraw.Draw(sheet), 0
     resample = Image.Resampling.NEAREST if tile >= size else Image.Resampling.BOX
-    for label, name in enumerate(classes):
-        top = _HEADING + label * pitch
-        text = name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…"
+    for flag, label in rows:
+        if flag not in headed:
+            heading = f"{flag} (phantom, {size} px, difficulty {difficulty:g})"
+            draw.text((4, top + 6), heading, fill=_INK, font=ImageFont.load_default(size=14))
+            headed.add(flag)
+            top += _HEADING
+        text = textwrap.shorten(catalog.info(flag).classes[label], _LETTERS, placeholder="…")
         font = ImageFont.load_default(size=12)
         draw.text((4, top + tile // 2 - 8), text, fill=_QUIET, font=font)
         images = render(_examples(flag, label, per_class, seed, difficulty), size)
         for column, image in enumerate(images):
             shown = Image.fromarray(image).convert("RGB").resize((tile, tile), resample)
-            block.paste(shown, (_LABEL_WIDTH + column * pitch, top))
-    return block
+            sheet.paste(shown, (_LABEL_WIDTH + column * pitch, top))
+        top += pitch
+    return sheet
 
 
 def _examples(flag: str, label: int, count: int, seed: int, difficulty: float) -> list[Scene]:
@@ -84,19 +76,15 @@ def _examples(flag: str, label: int, count: int, seed: int, difficulty: float) -
 
     ChestMNIST's rows show one finding alone, which is what a reader wants to compare.
     """
-    if catalog.info(flag).task == MULTI_LABEL:
-        alone = tuple(int(column == label) for column in range(len(catalog.info(flag).classes)))
-        start = 10_000 * (label + 1)
-        return [
-            Scene(flag, "train", start + turn, alone, seed, difficulty) for turn in range(count)
-        ]
+    info, first = catalog.info(flag), 10_000 * (label + 1)
+    if info.task == MULTI_LABEL:
+        alone = tuple(int(column == label) for column in range(len(info.classes)))
+        places = range(first, first + count)
+        return [Scene(flag, "train", place, alone, seed, difficulty) for place in places]
+    found: list[Scene] = []
     reach = least_per_split(flag)
-    while True:
-        found = [
-            scene
-            for scene in scenes(flag, "train", reach, seed=seed, difficulty=difficulty)
-            if scene.labels[0] == label
-        ]
-        if len(found) >= count:
-            return found[:count]
+    while len(found) < count:
         reach *= 2
+        described = scenes(flag, "train", reach, seed=seed, difficulty=difficulty)
+        found = [scene for scene in described if scene.labels[0] == label]
+    return found[:count]

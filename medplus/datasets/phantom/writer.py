@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
-import tempfile
-import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medplus.datasets import catalog
+from medplus import atomic
+from medplus.datasets import catalog, npzfile
 from medplus.datasets.phantom.labels import draw_labels, split_counts
 from medplus.datasets.phantom.painter import render_sizes, scenes
-from medplus.errors import UsageError
-from medplus.vocabulary import SIZES, SPLITS
+from medplus.errors import DatasetError, UsageError
+from medplus.vocabulary import SPLITS
 
 GENERATOR = "medplus phantom"
 VERSION = 2
 """Raised whenever the same arguments would give other pixels or labels."""
-
-
-@dataclass(frozen=True)
-class PhantomMark:
-    """What a phantom file says of itself, under the key ``phantom``."""
-
-    generator: str
-    version: int
-    seed: int
-    difficulty: float
-    samples: int
 
 
 def write_phantom(
@@ -87,14 +75,21 @@ def write_phantoms(
 
     Sizes 28 and 64, and 128 and 224, share a painting.
     """
-    _check(sizes, seed, difficulty)
-    out = Path(out)
+    if not 0.0 <= difficulty <= 1.0:
+        raise UsageError(f"difficulty {difficulty} is out of range: choose from 0 to 1 (hard)")
+    if seed < 0:
+        raise UsageError(f"seed {seed} is negative: choose 0 or more")
     info = catalog.info(flag)
     counts = split_counts(flag, samples)
-    paths = [out / info.filename(size) for size in sizes]
+    paths = [Path(out) / info.filename(size) for size in sizes]
     for path in paths:
-        _refuse_real(path)
-    mark = PhantomMark(GENERATOR, VERSION, seed, difficulty, sum(counts.values()))
+        if path.exists() and not is_phantom(path):
+            raise UsageError(
+                f"{path} exists and is not a phantom, so it is left alone. "
+                "Write the phantom to another folder with --out, or move the file away."
+            )
+    note = {"generator": GENERATOR, "version": VERSION, "seed": seed, "difficulty": difficulty}
+    note["samples"] = sum(counts.values())
     files: list[dict[str, NDArray[Any]]] = [{} for _ in sizes]
     for split in SPLITS:
         described = scenes(flag, split, counts[split], seed=seed, difficulty=difficulty)
@@ -104,44 +99,21 @@ def write_phantoms(
             arrays[f"{split}_images"] = images[size]
             arrays[f"{split}_labels"] = labels
     for path, arrays in zip(paths, files, strict=True):
-        _save(path, {**arrays, "phantom": np.array(json.dumps(asdict(mark)))})
+        _save(path, {**arrays, npzfile.PHANTOM_KEY: np.array(json.dumps(note))})
     return paths
 
 
-def read_mark(path: Path) -> PhantomMark | None:
-    """Return what a phantom file says of itself, or None if the file is no phantom."""
+def is_phantom(path: Path) -> bool:
+    """Tell whether a file is a phantom: another one is never overwritten."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            stated = json.loads(str(archive["phantom"][()]))
-        mark = PhantomMark(**stated)
-    except (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile):
-        return None
-    return mark if mark.generator == GENERATOR else None
-
-
-def _check(sizes: Sequence[int], seed: int, difficulty: float) -> None:
-    for size in sizes:
-        if size not in SIZES:
-            known = ", ".join(map(str, SIZES))
-            raise UsageError(f"size {size} is not one of MedMNIST's sizes: choose from {known}")
-    if not 0.0 <= difficulty <= 1.0:
-        raise UsageError(f"difficulty {difficulty} is out of range: choose from 0 to 1 (hard)")
-    if seed < 0:
-        raise UsageError(f"seed {seed} is negative: choose 0 or more")
-
-
-def _refuse_real(path: Path) -> None:
-    if path.exists() and read_mark(path) is None:
-        raise UsageError(
-            f"{path} exists and is not a phantom, so it is left alone. "
-            "Write the phantom to another folder with --out, or move the file away."
-        )
+        with npzfile.open_npz(path) as archive:
+            return GENERATOR in (npzfile.read_phantom_note(archive, path) or "")
+    except DatasetError:
+        return False
 
 
 def _save(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    """Write an npz under a temporary name, then rename: readers never see half a file."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
-        temporary = Path(folder) / path.name
-        np.savez_compressed(temporary, allow_pickle=False, **arrays)
-        temporary.replace(path)
+    atomic.write_bytes(path, buffer.getbuffer())

@@ -21,7 +21,6 @@ from medplus.datasets.dataset import (
 from medplus.datasets.description import DEFAULT_SIZE, LARGEST_SIZE
 from medplus.datasets.imagefolder import ImageFolder, folder_name, read_content, read_folder
 from medplus.datasets.sources import npz
-from medplus.datasets.workers import refuse_while_starting
 from medplus.errors import MedplusError, UsageError
 from medplus.jsonfile import digest_of
 from medplus.progress import Progress
@@ -74,7 +73,6 @@ def load(
     cache = Cache(found.root, found.root, str(size))
     cached = cache.find(lambda facts: _is_of(found, size, facts))
     if cached is None:
-        refuse_while_starting()
         cached = cache.fill(
             lambda facts: _is_of(read_folder(found.root, group_column), size, facts),
             lambda folder: _decode(read_folder(found.root, group_column), size, folder, progress),

@@ -10,7 +10,7 @@ from typing import Any
 from medplus.datasets import catalog
 from medplus.datasets.dataset import DatasetRef, ImageDataset, Outline, Provenance, data_digest
 from medplus.datasets.sources import npz
-from medplus.errors import DatasetError, UsageError
+from medplus.errors import DatasetError
 from medplus.vocabulary import SIZES
 
 _DEFAULT_SIZE = 28
@@ -48,7 +48,7 @@ def load(ref: DatasetRef, size: int | None, data_root: Path, **options: Any) -> 
     found = cached.arrays["train_images"].shape[1]
     if found != size:
         raise DatasetError(f"{file} holds images of {found} px, not {size}; is it misnamed?")
-    splits = npz.splits_of(cached, file, info.task, len(info.classes))
+    splits = npz.splits_of(cached, file, info.task, len(info.classes), cached.arrays)
     channels = 3 if splits["train"].images.ndim == 4 else 1
     if channels != info.channels:
         raise DatasetError(
@@ -107,8 +107,6 @@ def find_file(info: catalog.DatasetInfo, size: int, data_root: Path) -> Path:
     DatasetError
         If the file is not there; says what is, and where the official file comes from.
     """
-    if size not in SIZES:
-        raise UsageError(f"{info.flag} has no size {size}; MedMNIST+ has 28, 64, 128 and 224")
     path = data_root / info.filename(size)
     try:
         found, has_root = path.is_file(), data_root.is_dir()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,8 @@ from medplus.datasets.dataset import (
     Outline,
     data_digest,
 )
-from medplus.datasets.wording import count, some
 from medplus.errors import DatasetError, UsageError, first_line
+from medplus.naming import counted, some
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split, Task
 
 log = logging.getLogger(__name__)
@@ -69,31 +68,30 @@ def load(ref: DatasetRef, size: int | None, data_root: Path, **options: Any) -> 
     found = int(cached.arrays["train_images"].shape[1])
     if size is not None and size != found:
         raise UsageError(f"{file} holds images of {found} px; leave --size out, or say {found}")
-    meaning = _infer(cached, file)
-    splits = splits_of(cached, file, meaning.task, len(meaning.classes), meaning.column)
+    task, classes, why, labels = _meaning(cached, file)
+    splits = splits_of(cached, file, task, len(classes), labels)
     return ImageDataset(
         name=ref.name,
         size=found,
-        task=meaning.task,
-        classes=meaning.classes,
+        task=task,
+        classes=classes,
         channels=3 if splits["train"].images.ndim == 4 else 1,
         source="phantom" if cached.facts["phantom"] else "custom",
         licence="",
-        digest=data_digest(cached.facts["digest"], meaning.task, meaning.classes),
+        digest=data_digest(cached.facts["digest"], task, classes),
         path=str(file),
         splits=splits,
-        card=card_of(cached, meaning.task, meaning.why, meaning.classes, splits),
+        card=card_of(cached, task, why, classes, splits),
     )
 
 
 def known_digest(ref: DatasetRef, size: int | None, data_root: Path) -> str | None:
     """Return the dataset's digest if its cache knows it; the file is not read."""
-    file = Path(ref.spelling)
-    cached = find_cached(file)
+    cached = find_cached(Path(ref.spelling))
     if cached is None:
         return None
-    meaning = _infer(cached, file)
-    return data_digest(cached.facts["digest"], meaning.task, meaning.classes)
+    task, classes, *_ = _meaning(cached, Path(ref.spelling))
+    return data_digest(cached.facts["digest"], task, classes)
 
 
 def describe(ref: DatasetRef, size: int | None, data_root: Path) -> Outline:
@@ -140,15 +138,9 @@ def find_cached(file: Path) -> Cached | None:
 
 
 def splits_of(
-    cached: Cached,
-    file: Path,
-    task: Task,
-    n_classes: int,
-    column: Callable[[np.ndarray], np.ndarray] | None = None,
+    cached: Cached, file: Path, task: Task, n_classes: int, labels: Mapping[str, np.ndarray]
 ) -> dict[Split, ImageSplit]:
     """Return the three splits of a file, with labels of one shape and dtype.
-
-    `column` makes class indices of labels that come as something else.
 
     Raises
     ------
@@ -160,9 +152,8 @@ def splits_of(
         images = cached.arrays[f"{split}_images"]
         names = Names(len(images), partial(_number, split, len(images)))
         images = images[..., 0] if images.ndim == 4 and images.shape[3] == 1 else images
-        labels = cached.arrays[f"{split}_labels"]
-        labels = _checked(column(labels) if column else labels, split, file, task, n_classes)
-        splits[split] = ImageSplit(images, labels, names)
+        checked = _checked(labels[f"{split}_labels"], split, file, task, n_classes)
+        splits[split] = ImageSplit(images, checked, names)
     return splits
 
 
@@ -238,31 +229,27 @@ def _copies(folder: Path) -> list[str]:
     for split in SPLITS:
         images = np.load(folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
         contents += [xxhash.xxh3_128_hexdigest(image.tobytes()) for image in images]
-        labels += np.load(folder / f"{split}_labels.npy", allow_pickle=False).tolist()
+        flags = np.load(folder / f"{split}_labels.npy", allow_pickle=False)
+        labels += flags.reshape(len(images), -1).tolist()
         splits += [split] * len(images)
         names += _number(split, len(images))
     return copies(contents, splits, labels, names)
 
 
-@dataclass(frozen=True)
-class _Meaning:
-    """What labels mean, why, and how class indices are made of them where they come otherwise."""
-
-    task: Task
-    classes: tuple[str, ...]
-    why: str
-    column: Callable[[np.ndarray], np.ndarray] | None = None
-
-
-def _infer(cached: Cached, file: Path) -> _Meaning:
-    every = [cached.arrays[f"{split}_labels"] for split in SPLITS]
+def _meaning(
+    cached: Cached, file: Path
+) -> tuple[Task, tuple[str, ...], str, dict[str, np.ndarray]]:
+    """Return the task that labels make, the classes, why, and the labels as class indices."""
+    labels = {f"{split}_labels": cached.arrays[f"{split}_labels"] for split in SPLITS}
+    every = [*labels.values()]
     width = every[0].shape[1] if every[0].ndim == 2 else 1
     if width > 1:
         names = tuple(map(str, range(width)))
-        if all(a.ndim == 2 and _is_one_hot(a) for a in every):
-            why = f"{width} columns of labels, exactly one of them 1 in every row"
-            return _Meaning(task_of(names), names, why, lambda a: a.argmax(1)[:, None])
-        return _Meaning(MULTI_LABEL, names, f"{width} columns of labels")
+        why = f"{width} columns of labels"
+        if not all(a.ndim == 2 and _is_one_hot(a) for a in every):
+            return MULTI_LABEL, names, why, labels
+        why += ", exactly one of them 1 in every row"
+        return task_of(names), names, why, {name: a.argmax(1) for name, a in labels.items()}
     values = np.unique(np.concatenate([np.unique(a) for a in every]))
     lowest, highest = int(values[0]), int(values[-1])
     if highest >= max(2 * len(values), 2) or lowest < 0:
@@ -271,15 +258,16 @@ def _infer(cached: Cached, file: Path) -> _Meaning:
         n = sum(int((a == odd).sum()) for a in every)
         raise DatasetError(
             f"{file}: the labels {shown} are no class indices from 0 on: "
-            f"{count(n, 'image')} {'has' if n == 1 else 'have'} the label {odd}; if that stands "
+            f"{counted(n, 'image')} {'has' if n == 1 else 'have'} the label {odd}; if that stands "
             "for a missing label, drop these images, else number the classes from 0"
         )
     if lowest == 1 and len(values) == highest > 1:
         names = tuple(map(str, values.tolist()))
         why = f"labels from 1 to {highest}, which are taken for the classes' names"
-        return _Meaning(task_of(names), names, why, lambda a: a.astype(np.int64) - 1)
+        labels = {name: a.astype(np.int64) - 1 for name, a in labels.items()}
+        return task_of(names), names, why, labels
     names = tuple(map(str, range(max(highest, 1) + 1)))
-    return _Meaning(task_of(names), names, f"labels from {lowest} to {highest}")
+    return task_of(names), names, f"labels from {lowest} to {highest}", labels
 
 
 def _is_one_hot(labels: np.ndarray) -> bool:

@@ -75,17 +75,16 @@ def knn(
     check_device_name(device)
 
     def plan(store: EmbeddingStore) -> list[RunPlan]:
-        return [_plan(store, recipe, number, runs) for number in dict.fromkeys(recipe.k)]
+        return [
+            plan_head(store, "knn", f"k{number}-{metric}-{vote}", fields, fields, runs)
+            for number in dict.fromkeys(recipe.k)
+            for fields in [{"k": number, "metric": metric, "vote": vote}]
+        ]
 
     def run(store: EmbeddingStore, plans: list[RunPlan]) -> list[RunRecord]:
         return _run(store, recipe, plans, backend, device, bootstrap, overwrite)
 
     return run_heads(stores, plan, run, overwrite)
-
-
-def _plan(store: EmbeddingStore, recipe: KnnRecipe, k: int, runs: str | Path) -> RunPlan:
-    fields = {"k": k, "metric": recipe.metric, "vote": recipe.vote}
-    return plan_head(store, "knn", f"k{k}-{recipe.metric}-{recipe.vote}", fields, fields, runs)
 
 
 def _run(

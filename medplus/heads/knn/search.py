@@ -32,8 +32,8 @@ _SMALLEST_BLOCK, _LARGEST_BLOCK = 1 << 23, 1 << 30
 _SAMPLE = 512
 _LARGEST = 2.0**124
 """Squared norms below this have squared distances that float32 can hold."""
-_TINY = 2.0**-60
-"""Squared norms below this are brought up, or float32 would lose their products."""
+_TINY = 2.0**-100
+"""Squared norms between 0 and this would lose their products in float32."""
 _EPS = float(np.finfo(np.float32).eps)
 
 
@@ -146,7 +146,7 @@ def _search_block(
     x: _Points, q: _Points, k: int, backend: SearchBackend, device: str, exact: bool
 ) -> _Found:
     x, q = _Points.with_zeros_apart(x, q)
-    x_centred, q_centred, rounding, unit = _centre(x, q)
+    x_centred, q_centred, rounding = _centre(x, q)
     squared = np.empty((len(q), k))
     indices = np.empty((len(q), k), np.int64)
     pending = np.arange(len(q))
@@ -155,7 +155,7 @@ def _search_block(
         some = q_centred if len(pending) == len(q) else q_centred[pending]
         found, rows = nearest_candidates(x_centred, some, width, backend, device)
         settled = _settle(
-            x, q, pending, found * unit, rows, rounding[pending], exact, squared, indices,
+            x, q, pending, found, rows, rounding[pending], exact, squared, indices,
             complete=width == len(x),
         )  # fmt: skip
         pending = pending[~settled]
@@ -177,7 +177,9 @@ def _check(n_train: int, k: int) -> None:
 def _unusable(name: str, points: _Points) -> RunError:
     bad = np.flatnonzero(~np.isfinite(points.rows).all(axis=1))
     if not len(bad):
-        return RunError(f"the {name} embeddings are too large to be compared; scale them down")
+        return RunError(
+            f"the {name} embeddings are too large or too small to be compared; scale them"
+        )
     return RunError(
         f"the {name} embeddings are not finite (first in row {points.first + bad[0]}); extract "
         "them again with --precision fp32"
@@ -249,37 +251,30 @@ class _Points:
         return coordinates
 
 
-def _centre(x: _Points, q: _Points) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+def _centre(x: _Points, q: _Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Shift both by a train mean where that helps, and bound the error of squared distances.
 
     Distances do not change under a shift, but a common offset larger than the spread costs a
     float32 matrix product its digits. Any point near the middle serves: that of a sample is found
-    in no time. Points whose products float32 cannot hold are multiplied by a power of two.
+    in no time.
 
     Returns
     -------
     x, q : ndarray of float32
     rounding : ndarray of float64, shape (n_queries,)
-    unit : float
-        What squared distances of the returned points are to be multiplied by.
     """
     points, targets = (torch.from_numpy(p.rounded()) for p in (x, q))  # torch uses every core
-    scale, x_norms = 1.0, _squared_norms(points)
-    if x_norms.max() < _TINY and _squared_norms(targets).max() < _TINY:
-        most = max(float(p.abs().max()) for p in (points, targets))
-        scale = 2.0 ** -np.frexp(most)[1]
-        points, targets = ((p.double() * scale).float() for p in (points, targets))
-        x_norms = _squared_norms(points)
+    x_norms = _squared_norms(points)
     centre = points[:: -(-len(points) // _SAMPLE)].mean(0)
     if 2 * centre.double().square().sum() > x_norms.mean():
         points, targets = points - centre, targets - centre
         x_norms = _squared_norms(points)
     q_norms = _squared_norms(targets)
-    # Negated, so that NaN counts as too large.
-    if not bool((x_norms < _LARGEST).all()):
-        raise _unusable("train", x)
-    if not bool((q_norms < _LARGEST).all()):
-        raise _unusable("query", q)
+    is_tiny = 0 < max(float(x_norms.max()), float(q_norms.max())) < _TINY
+    for name, of, norms in (("train", x, x_norms), ("query", q, q_norms)):
+        # Negated, so that NaN counts as too large.
+        if not bool((norms < _LARGEST).all()) or is_tiny:
+            raise _unusable(name, of)
     # At least five times the largest error seen for 16 to 4096 dimensions with either backend.
     units = 0.25 * x.rows.shape[1] ** 0.5 + 6
     bound = units * _EPS * (q_norms + x_norms.max())
@@ -287,8 +282,7 @@ def _centre(x: _Points, q: _Points) -> tuple[np.ndarray, np.ndarray, np.ndarray,
         # Coordinates of unit vectors were rounded before they were centred: each point has moved by
         # up to eps / 2, and a squared distance d² by 2 d eps + eps², where d ≤ ‖q‖ + ‖x‖.
         bound += 2 * _EPS * (q_norms.sqrt() + x_norms.max().sqrt()) + _EPS**2
-    unit = 1 / scale**2
-    return points.numpy(), targets.numpy(), bound.numpy() * unit, unit
+    return points.numpy(), targets.numpy(), bound.numpy()
 
 
 def _squared_norms(points: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -15,22 +14,54 @@ _WINDOW_CPU, _WINDOW_GPU = 1 << 21, 1 << 26  # bytes: what a processor's cache h
 _ALIGNMENT = 64
 
 
-class Feed(ABC):
+class Feed:
     """Rows of one split, in batches for training and in blocks for evaluation.
 
     Rows are gathered for many batches at once, which costs half of what single batches do: see
     ``benchmarks/bench_probe.py``.
+
+    Features that are too large for the device, or for the whole machine, are taken as they are.
+    Shuffled rows lie anywhere, and fetching each by itself would be slow on a disk. The orders are
+    known beforehand, though: a window takes the next batches of all seeds, as many as fit, and one
+    pass over the features in their own order fills it. An epoch so costs
+    ``n_seeds · bytes / window`` passes, and sees the same batches as from memory.
+
+    Parameters
+    ----------
+    source : Tensor of float32, shape (n_samples, dim), or Features
+        A tensor lies on the device.
+    device : torch.device, optional
+        Where features are to be given; by default the CPU.
+    window : int, optional
+        Size of a window on features in bytes; by default what memory can spare when it is first
+        filled.
 
     Attributes
     ----------
     shape : (int, int)
         (n_samples, dim).
     device : torch.device
-        Where the rows are given.
     """
 
-    shape: tuple[int, int]
-    device: torch.device
+    def __init__(
+        self,
+        source: torch.Tensor | Features,
+        device: torch.device | None = None,
+        window: int | None = None,
+    ) -> None:
+        self._source, self._window = source, window
+        if isinstance(source, torch.Tensor):
+            device = source.device
+            self._window = _WINDOW_CPU if device.type == "cpu" else _WINDOW_GPU
+        self.device = device or torch.device("cpu")
+        self.shape = (source.shape[0], source.shape[1])
+        self._host = empty_rows(0, self.shape[1])
+        self._place = torch.from_numpy(self._host).to(self.device)
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether the rows lie on the device."""
+        return isinstance(self._source, torch.Tensor)
 
     def windows(
         self, orders: torch.Tensor, size: int
@@ -52,7 +83,7 @@ class Feed(ABC):
         (n_seeds, n), dim = orders.shape, self.shape[1]
         room = max(n_seeds * size, min(self._window_bytes() // (4 * dim), n_seeds * n))
         length = room // (n_seeds * size) * size
-        orders = self._prepare(orders)
+        orders = orders.to(self.device) if self.is_resident else orders
         for start in range(0, n, length):
             parts = _by_batch(orders[:, start : start + length], size)
             numbers = torch.cat([part.reshape(-1) for part in parts])
@@ -63,17 +94,20 @@ class Feed(ABC):
                 yield numbers[first:last].view(part.shape), rows[first:last].view(*part.shape, dim)
                 first = last
 
-    @abstractmethod
     def blocks(self, rows: int) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yield all rows in order, a block at a time, each with its place."""
+        if isinstance(self._source, torch.Tensor):
+            for start in range(0, len(self._source), rows):
+                yield slice(start, start + rows), self._source[start : start + rows]
+            return
+        for start, block in self._source.blocks(rows):
+            yield slice(start, start + len(block)), torch.from_numpy(block).to(self.device)
 
-    @abstractmethod
-    def _window_bytes(self) -> int: ...
+    def _window_bytes(self) -> int:
+        if self._window is None:
+            self._window = spare_memory(self.device)
+        return self._window
 
-    def _prepare(self, orders: torch.Tensor) -> torch.Tensor:
-        return orders
-
-    @abstractmethod
     def _gather(self, numbers: torch.Tensor, room: int) -> torch.Tensor:
         """Return the rows of these numbers, float32 (len(numbers), dim), on the device.
 
@@ -81,6 +115,20 @@ class Feed(ABC):
         again, and twice the memory while the last batch is still held. `room` is how many rows
         there may be at most, from now on.
         """
+        n, on_host = len(numbers), self.device.type == "cpu"
+        is_short = len(self._place) < room
+        if isinstance(self._source, torch.Tensor):
+            if is_short:
+                self._place = self._source.new_empty(room, self.shape[1])
+            return torch.index_select(self._source, 0, numbers, out=self._place[:n])
+        if is_short:
+            self._host = empty_rows(room, self.shape[1])
+            self._place = torch.from_numpy(self._host)
+            if not on_host:
+                self._place = torch.empty(room, self.shape[1], device=self.device)
+        self._source.gather(numbers.numpy(), out=self._host[:n])
+        rows = self._place[:n]
+        return rows if on_host else rows.copy_(torch.from_numpy(self._host[:n]))
 
 
 def _by_batch(orders: torch.Tensor, size: int) -> list[torch.Tensor]:
@@ -100,76 +148,6 @@ def aligned(batch: torch.Tensor) -> torch.Tensor:
     return batch if batch.data_ptr() % _ALIGNMENT == 0 else batch.clone()
 
 
-class Resident(Feed):
-    """Features that lie on the device."""
-
-    def __init__(self, rows: torch.Tensor) -> None:
-        self._rows = rows
-        self.shape = (rows.shape[0], rows.shape[1])
-        self.device = rows.device
-        self._place: torch.Tensor | None = None
-
-    def blocks(self, rows: int) -> Iterator[tuple[slice, torch.Tensor]]:  # noqa: D102
-        for start in range(0, len(self._rows), rows):
-            yield slice(start, start + rows), self._rows[start : start + rows]
-
-    def _window_bytes(self) -> int:
-        return _WINDOW_CPU if self.device.type == "cpu" else _WINDOW_GPU
-
-    def _prepare(self, orders: torch.Tensor) -> torch.Tensor:
-        return orders.to(self.device)
-
-    def _gather(self, numbers: torch.Tensor, room: int) -> torch.Tensor:
-        if self._place is None or len(self._place) < room:
-            self._place = self._rows.new_empty(room, self.shape[1])
-        return torch.index_select(self._rows, 0, numbers, out=self._place[: len(numbers)])
-
-
-class Windowed(Feed):
-    """Features that are too large for the device, or for the whole machine.
-
-    Shuffled rows lie anywhere, and fetching each by itself would be slow on a disk. The orders are
-    known beforehand, though: a window takes the next batches of all seeds, as many as fit, and one
-    pass over the features in their own order fills it. An epoch so costs
-    ``n_seeds · bytes / window`` passes, and sees the same batches as from memory.
-
-    Parameters
-    ----------
-    features : Features
-    device : torch.device
-    window : int, optional
-        Size of the window in bytes; by default what memory can spare when it is first filled.
-    """
-
-    def __init__(self, features: Features, device: torch.device, window: int | None = None) -> None:
-        self._features = features
-        self._window = window
-        self.shape = features.shape
-        self.device = device
-        self._host = empty_rows(0, self.shape[1])
-        self._place: torch.Tensor | None = None
-
-    def blocks(self, rows: int) -> Iterator[tuple[slice, torch.Tensor]]:  # noqa: D102
-        for start, block in self._features.blocks(rows):
-            yield slice(start, start + len(block)), torch.from_numpy(block).to(self.device)
-
-    def _window_bytes(self) -> int:
-        if self._window is None:
-            self._window = spare_memory(self.device)
-        return self._window
-
-    def _gather(self, numbers: torch.Tensor, room: int) -> torch.Tensor:
-        n, on_host = len(numbers), self.device.type == "cpu"
-        if self._place is None or len(self._place) < room:
-            self._host = host = empty_rows(room, self.shape[1])
-            self._place = (
-                torch.from_numpy(host) if on_host else torch.empty(host.shape, device=self.device)
-            )
-        self._features.gather(numbers.numpy(), out=self._host[:n])
-        rows = self._place[:n]
-        return rows if on_host else rows.copy_(torch.from_numpy(self._host[:n]))
-
-
 def make_feeds(features: Mapping[Split, Features], device: torch.device) -> dict[Split, Feed]:
     """Return the feeds of a store's splits: all resident, or all windowed.
 
@@ -181,5 +159,5 @@ def make_feeds(features: Mapping[Split, Features], device: torch.device) -> dict
         device.type == "cpu" or nbytes <= spare_memory(device)
     )
     if resident:
-        return {split: Resident(torch.from_numpy(held[split]).to(device)) for split in held}
-    return {split: Windowed(features[split], device) for split in features}
+        return {split: Feed(torch.from_numpy(held[split]).to(device)) for split in held}
+    return {split: Feed(features[split], device) for split in features}

@@ -27,7 +27,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from medplus.backbones.head import initial_head
 from medplus.config import ProbeRecipe
-from medplus.heads.probe.feed import Feed, Resident, aligned
+from medplus.heads.probe.feed import Feed, aligned
 from medplus.heads.probe.grid import HeadGrid
 from medplus.progress import Advance
 
@@ -123,7 +123,7 @@ def train_heads(
 
 
 def _feed(embeddings: torch.Tensor | Feed) -> Feed:
-    return Resident(embeddings) if isinstance(embeddings, torch.Tensor) else embeddings
+    return Feed(embeddings) if isinstance(embeddings, torch.Tensor) else embeddings
 
 
 def _batches(

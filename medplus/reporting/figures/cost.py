@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from medplus.naming import counted
 from medplus.reporting.analysis import Analysis
 from medplus.reporting.figures.sheet import LINE, MARGIN, WIDE, Sheet, text_width
 from medplus.reporting.figures.style import GREY, INK, PAPER, Sign, short_names, signs
-from medplus.reporting.format import counted
 from medplus.reporting.palette import PROTOCOL_COLOURS, PROTOCOL_LABELS, setting_label
 from medplus.reporting.series import Extent
 

@@ -10,12 +10,13 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from medplus.naming import counted
 from medplus.reporting.analysis import Analysis
 from medplus.reporting.cells import order_backbones
 from medplus.reporting.figures.heatmap import frame_rows, ink_on, write
 from medplus.reporting.figures.sheet import LINE, MARGIN, WIDE, Sheet, legend_height, text_width
 from medplus.reporting.figures.style import INK, MISSING, NORMAL, PAPER, short_names
-from medplus.reporting.format import counted, p_value
+from medplus.reporting.format import p_value
 
 ROW_BETTER, COLUMN_BETTER = "#0072B2", "#E69F00"
 _PALE = 0.28

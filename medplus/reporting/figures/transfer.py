@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from medplus.naming import counted
 from medplus.reporting.analysis import Analysis
 from medplus.reporting.cells import order_backbones
 from medplus.reporting.figures.sheet import (
@@ -20,7 +21,7 @@ from medplus.reporting.figures.sheet import (
     legend_height,
 )
 from medplus.reporting.figures.style import FAINT, GREY, Sign, rank_ticks, short_names, signs
-from medplus.reporting.format import counted, percent
+from medplus.reporting.format import percent
 from medplus.reporting.palette import setting_label
 from medplus.reporting.statistics.transfer import Transfer
 

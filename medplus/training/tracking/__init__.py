@@ -1,5 +1,5 @@
-"""Telling an experiment tracker of every epoch, through Fabric's loggers; one tracker per file."""
+"""Telling an experiment tracker of every epoch; one tracker per file."""
 
-from medplus.training.tracking.choice import TRACKERS, open_tracker
+from medplus.training.tracking.tracker import TRACKERS, Tracker, open_tracker
 
-__all__ = ["TRACKERS", "open_tracker"]
+__all__ = ["TRACKERS", "Tracker", "open_tracker"]

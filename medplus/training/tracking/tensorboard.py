@@ -2,59 +2,46 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
-from lightning_fabric.loggers.tensorboard import TensorBoardLogger
-from lightning_fabric.utilities.rank_zero import rank_zero_only
+from medplus.training.tracking.tracker import Status, Tracker
 
-from medplus.training.tracking.run import TrackedRun, finite, flat
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
 
 
-class TensorBoardTracker(TensorBoardLogger):
-    """Fabric's logger, made to go on where a killed process was.
+class TensorBoardTracker(Tracker):
+    """Writes torch's event files, and goes on where a killed process was."""
 
-    Parameters
-    ----------
-    run : TrackedRun
-    """
+    _writer: SummaryWriter | None = None
 
-    def __init__(self, run: TrackedRun) -> None:
-        super().__init__(run.folder, name="", version="tensorboard")
-        self._parameters = flat(run.config)
+    def start(self) -> None:
+        """Begin with the first metrics, which say where the run goes on."""
 
-    @property
-    def log_dir(self) -> str:
-        """The folder of the event files; unlike in Fabric, `$` and `~` stand for themselves."""
-        return f"{self.root_dir}/tensorboard"
+    def _log(self, metrics: dict[str, float], step: int) -> None:
+        if self._writer is None:
+            self._writer = self._open(metrics, step)
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
 
-    @rank_zero_only
-    def log_hyperparams(
-        self,
-        params: dict[str, Any] | Namespace,
-        metrics: dict[str, Any] | None = None,
-        step: int | None = None,
-    ) -> None:
-        """Remember hyperparameters; they are written with the first metrics."""
-        self._parameters |= flat(params)
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float | None], step: int | None = None) -> None:
-        """Write the metrics of one step to the disk."""
-        known = finite(metrics)
-        if self._experiment is None:
-            # What was logged after the state that the run goes on from happens once more: from
-            # this step on, earlier files are to be ignored.
-            self._kwargs["purge_step"] = step
-            self._write_parameters(known, step)
-        super().log_metrics(known, step)
-        self.save()
-
-    def _write_parameters(self, metrics: dict[str, float], step: int | None) -> None:
-        """Write the hyperparameters, with the names of the metrics that belong to them."""
+    def _open(self, metrics: dict[str, float], step: int) -> SummaryWriter:
         from torch.utils.tensorboard.summary import hparams
+        from torch.utils.tensorboard.writer import SummaryWriter
 
-        writer = self.experiment._get_file_writer()
-        for summary in hparams(self._parameters, metrics):  # type: ignore[no-untyped-call]
-            writer.add_summary(summary, step)
+        # What was logged after the state that the run goes on from happens once more: from this
+        # step on, earlier files are to be ignored.
+        place = str(self.folder / "tensorboard")
+        writer = SummaryWriter(place, purge_step=step)
+        events = writer._get_file_writer()  # type: ignore[no-untyped-call]
+        for summary in hparams(self.parameters, metrics):  # type: ignore[no-untyped-call]
+            events.add_summary(summary, step)
+        return writer
+
+    def finish(self, status: Status) -> None:
+        """Close the files."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+tracker = TensorBoardTracker

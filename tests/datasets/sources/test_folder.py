@@ -63,10 +63,6 @@ def test_class_folders_are_split_and_the_split_is_written_down_and_used_again(fi
     assert any((np.asarray(Image.open(root / one)) == image).all() for image in swapped)
 
 
-def test_numbers_are_ordered_by_value(fill):
-    assert load(fill({str(i): 3 for i in (10, 9, 100)})).classes == ("9", "10", "100")
-
-
 def test_missing_val_is_made_of_train_and_test_is_left_alone(fill):
     root = fill({"train/a": 30, "train/b": 10, "test/a": 5, "test/b": 5})
     data = load(root)
@@ -135,10 +131,6 @@ def test_licence_and_citation_travel_into_records(cli, fill):
     assert (record["licence"], record["citation"]) == ("CC BY 4.0", "Me & You (2025)")
 
 
-def test_default_size_is_224(fill):
-    assert load(fill({"a": 3, "b": 3}), None).size == 224
-
-
 def test_one_image_of_colour_makes_all_rgb(fill, save):
     root = fill({"a": 5, "b": 5})
     assert load(root).channels == 1
@@ -176,26 +168,14 @@ def test_sizes_are_separate_and_both_meant_where_none_is_named(fill):
     assert digests(ref) == both
 
 
-@pytest.mark.parametrize("what", ["pixels", "policy", "classes"])
-def test_change_is_noticed(fill, save, what):
-    root = fill({"a": 5, "b": 5}, size=(6, 9))
-    before = load(root).digest
-    if what == "pixels":
-        save("a/0.png", np.zeros((6, 9), np.uint8))
-    elif what == "policy":
-        describe(root, "policy: pad")
-    else:
-        describe(root, "classes: [b, a]")
-    assert load(root).digest != before
-
-
 def test_reading_policy_is_part_of_the_digest_also_where_no_pixel_differs(fill):
     root = fill({"a": 5, "b": 5})  # square already
     before = load(root)
     describe(root, "policy: pad")
     after = load(root)
     np.testing.assert_array_equal(after.splits["train"].images, before.splits["train"].images)
-    assert after.digest != before.digest
+    describe(root, "policy: pad\nclasses: [b, a]")
+    assert len({load(root).digest, after.digest, before.digest}) == 3
 
 
 def test_copied_folder_has_the_same_digest(fill, tmp_path):
@@ -230,7 +210,7 @@ def test_worker_processes_read_the_same(fill, monkeypatch):
     assert load(root).digest == alone
 
 
-def test_script_without_a_main_guard_is_told_and_reads_by_itself(fill, tmp_path):
+def test_script_without_a_main_guard_reads_in_workers_too(fill, tmp_path):
     root = fill({"a": 70, "b": 70})
     script = tmp_path / "script.py"
     script.write_text(
@@ -240,8 +220,7 @@ def test_script_without_a_main_guard_is_told_and_reads_by_itself(fill, tmp_path)
         f"print(load_dataset({str(root)!r}, 6).digest)\n"
     )
     ran = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
-    assert ran.returncode == 0
-    assert "if __name__ == '__main__':); this process reads the rest" in ran.stderr
+    assert (ran.returncode, "died" in ran.stderr) == (0, False)
     assert ran.stdout.strip() == load(root).digest
 
 
@@ -295,12 +274,6 @@ def test_digest_is_known_once_a_folder_was_read_as_it_is_now(fill, save):
     assert known_digest(ref, 6) == digest
     save("a/0.png", np.zeros((6, 6), np.uint8))
     assert known_digest(ref, 6) is None
-
-
-def test_run_is_no_dataset(tmp_path):
-    (tmp_path / "network.safetensors").write_bytes(b"")
-    with pytest.raises(UsageError, match=r"is a run of medplus, not a dataset.*--backbone"):
-        load(tmp_path)
 
 
 def test_folder_of_npz_files_is_told_from_one_of_images(tmp_path):

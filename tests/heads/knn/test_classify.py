@@ -11,11 +11,11 @@ from medmnist.evaluator import getACC, getAUC
 from scipy.stats import mode
 from sklearn.neighbors import NearestNeighbors
 
-from medplus.errors import MedplusError, RunError, UsageError
+from medplus.errors import RunError, UsageError
 from medplus.heads.knn import knn
 from medplus.heads.knn import search as knn_search
 from medplus.runs.ledger import read_predictions
-from medplus.vocabulary import MULTI_LABEL, SPLITS
+from medplus.vocabulary import MULTI_LABEL
 
 pytestmark = pytest.mark.usefixtures("fast_disk")
 
@@ -158,14 +158,6 @@ def test_predictions_hold_scores_truth_and_index_of_val_and_test(task, task_stor
         np.testing.assert_array_equal(predictions[f"{split}_index"], store.index(split))
 
 
-def test_half_precision_stores_give_the_predictions_of_their_values(task_store, tmp_path):
-    a, b = task_store(dtype="float16"), task_store(dtype="float32")
-    np.testing.assert_array_equal(a.embeddings("train"), b.embeddings("train"))
-    records = [knn(store, 5, runs=tmp_path)[0] for store in (a, b)]
-    assert records[0].run_id != records[1].run_id
-    assert records[0].metrics == records[1].metrics
-
-
 def test_the_defaults_are_the_papers(task_store, tmp_path):
     [record] = knn(task_store(), runs=tmp_path)
     assert (record.k, record.metric, record.vote) == (11, "l2", "majority")
@@ -248,14 +240,6 @@ def test_k_above_the_train_split_is_refused_and_nothing_is_written(task_store, t
     assert list(tmp_path.rglob("record.json")) == []
 
 
-def test_k_equal_to_the_train_split_is_its_class_distribution(task_store, tmp_path):
-    store = task_store()
-    [record] = knn(store, 300, runs=tmp_path)
-    scores = read_predictions(Path(record.path))["test_score"]
-    prior = np.bincount(store.labels("train")[:, 0]) / 300
-    np.testing.assert_allclose(scores, np.tile(prior, (80, 1)), rtol=1e-6)
-
-
 @pytest.mark.parametrize("k", [0, -1, [5, 0], [], "many"])
 def test_impossible_k_is_refused(k, task_store, tmp_path):
     with pytest.raises(UsageError, match="k"):
@@ -268,36 +252,3 @@ def test_impossible_k_is_refused(k, task_store, tmp_path):
 def test_unknown_options_are_refused(option, task_store, tmp_path):
     with pytest.raises(UsageError, match=next(iter(option.values()))):
         knn(task_store(), 5, runs=tmp_path, **option)
-
-
-@pytest.mark.parametrize("split", SPLITS)
-def test_non_finite_embeddings_are_refused_naming_split_and_row(split, write_store, tmp_path):
-    embeddings = {s: np.zeros((n, 2), "f4") for s, n in zip(SPLITS, (9, 4, 4), strict=True)}
-    embeddings[split][3, 1] = np.nan
-    labels = {s: np.arange(len(x)) % 3 for s, x in embeddings.items()}
-    store = write_store(embeddings, labels)
-    with pytest.raises(RunError, match=rf"1 embeddings of {split} .*first in row 3.*extract"):
-        knn(store, 1, runs=tmp_path)
-
-
-def test_a_train_split_of_one_class_is_refused(write_store, tmp_path):
-    store = write_store(
-        [np.zeros((n, 2), "f4") for n in (9, 4, 4)], [np.ones(n, "u1") for n in (9, 4, 4)]
-    )
-    with pytest.raises(RunError, match="all 9 train labels are class 1"):
-        knn(store, 1, runs=tmp_path)
-
-
-def test_a_damaged_store_is_refused(task_store, tmp_path):
-    store = task_store()
-    (store.path / "test/embeddings/c/0/0").unlink()
-    with pytest.raises(MedplusError, match="this repairs it"):
-        knn(store, 1, runs=tmp_path)
-
-
-def test_constant_embeddings_vote_by_the_first_rows(write_store, tmp_path):
-    labels = [np.array([2, 2, 1] + [0] * 97), np.arange(5) % 3, np.arange(5) % 3]
-    store = write_store([np.full((len(y), 4), 2.5, "f4") for y in labels], labels)
-    [record] = knn(store, 3, runs=tmp_path)
-    scores = read_predictions(Path(record.path))["test_score"]
-    np.testing.assert_allclose(scores, np.tile([0, 1 / 3, 2 / 3], (5, 1)), rtol=1e-6)

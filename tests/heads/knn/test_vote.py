@@ -88,15 +88,3 @@ def test_distances_too_small_to_be_inverted_count_as_zero():
     labels, indices = np.array([[0], [1], [1]]), np.array([[0, 1, 2]])
     shares = vote_shares(labels, indices, np.array([[1e-320, 1.0, 1.0]]), 2, vote="distance")
     np.testing.assert_array_equal(shares, [[1, 0]])
-
-
-def test_a_majority_vote_does_not_look_at_distances():
-    labels, indices, distances = draw(5, 4, 3, 0)
-    with_nan = vote_shares(labels, indices, np.full_like(distances, np.nan), 3)
-    np.testing.assert_array_equal(with_nan, vote_shares(labels, indices, distances, 3))
-
-
-def test_label_types_do_not_matter():
-    labels, indices, distances = draw(5, 4, 3, 0)
-    wide = vote_shares(labels.astype("i8"), indices, distances, 3)
-    np.testing.assert_array_equal(wide, vote_shares(labels, indices, distances, 3))

@@ -14,7 +14,7 @@ from medplus.embeddings import layout
 from medplus.heads import features
 from medplus.heads.features import HeldFeatures, StoredFeatures
 from medplus.heads.probe import feed, probe, stack
-from medplus.heads.probe.feed import Resident, Windowed, make_feeds
+from medplus.heads.probe.feed import Feed, make_feeds
 from medplus.heads.probe.stack import train_heads
 from medplus.runs.ledger import read_predictions
 from medplus.vocabulary import MULTI_LABEL
@@ -58,7 +58,7 @@ def test_windowed_features_train_the_same_heads(task, batch_size, window, monkey
         return heads, heads.scores(val_rows, multi_label)
 
     whole, scores = train(torch.from_numpy)
-    parts, part_scores = train(lambda rows: Windowed(HeldFeatures(rows), CPU, window))
+    parts, part_scores = train(lambda rows: Feed(HeldFeatures(rows), CPU, window))
     assert whole.epochs_run.unique().numel() >= 3  # heads stopped and left the stack on the way
     assert_same(whole, parts)
     assert torch.equal(scores, part_scores)
@@ -96,7 +96,7 @@ def test_a_store_that_does_not_fit_is_probed_alike(task, write_store, tmp_path, 
 def test_every_batch_is_the_rows_of_its_numbers_and_every_row_comes_once_a_seed():
     x, _ = draw("multi-class", 50)
     orders = torch.stack([torch.randperm(50), torch.randperm(50)])
-    for source in (Resident(torch.from_numpy(x)), Windowed(HeldFeatures(x), CPU, 2 * 24 * 13 * 4)):
+    for source in (Feed(torch.from_numpy(x)), Feed(HeldFeatures(x), CPU, 2 * 24 * 13 * 4)):
         seen = []
         for numbers, rows in source.windows(orders, 8):
             np.testing.assert_array_equal(rows, x[numbers])
@@ -108,7 +108,7 @@ def test_every_batch_is_the_rows_of_its_numbers_and_every_row_comes_once_a_seed(
 def test_features_held_in_memory_are_resident_on_the_cpu(monkeypatch):
     monkeypatch.setattr(feed, "spare_memory", lambda device: 0)
     x = HeldFeatures(draw("multi-class", 20)[0])
-    assert isinstance(make_feeds({"train": x}, CPU)["train"], Resident)
+    assert make_feeds({"train": x}, CPU)["train"].is_resident
 
 
 @pytest.mark.gpu
@@ -117,9 +117,9 @@ def test_features_too_large_for_the_gpu_train_the_same_heads(monkeypatch):
     (x, y), device = draw("multi-class", 105), torch.device("cuda")
     labels = torch.from_numpy(y).to(device)
     found = []
-    for spare, form in ((1 << 30, Resident), (5000, Windowed)):
+    for spare, resident in ((1 << 30, True), (5000, False)):
         monkeypatch.setattr(feed, "spare_memory", lambda device, spare=spare: spare)
         rows = make_feeds({"train": HeldFeatures(x)}, device)["train"]
-        assert isinstance(rows, form)
+        assert rows.is_resident == resident
         found.append(train_heads((rows, labels), (rows, labels), 4, RECIPE))
     assert_same(*found)

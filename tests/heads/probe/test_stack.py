@@ -129,17 +129,6 @@ def test_batches_of_any_size_are_the_plain_loops(n, batch_size):
     assert_equal_heads(heads, (0, 0), plain)
 
 
-@pytest.mark.parametrize("dim", [1, 3, 17, 300])
-def test_initial_weights_are_those_of_a_linear_layer(dim):
-    (train, val), n_classes = draw("multi-class", n=(20, 20), dim=dim)
-    recipe = ProbeRecipe(seeds=(5,), lr=(1e-12,), epochs=1)
-    heads = train_heads(train, val, n_classes, recipe)
-    torch.manual_seed(5)
-    layer = nn.Linear(dim, n_classes)
-    torch.testing.assert_close(heads.weight[0, 0], layer.weight.detach(), atol=1e-7, rtol=1e-6)
-    torch.testing.assert_close(heads.bias[0, 0], layer.bias.detach(), atol=1e-7, rtol=1e-6)
-
-
 @every_task
 def test_a_head_does_not_depend_on_the_others_in_the_grid(task):
     (train, val), n_classes = draw(task)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import random
 import sys
 import time
 from pathlib import Path
@@ -12,12 +11,6 @@ from pathlib import Path
 import pytest
 
 from medplus.cli.main import main
-from tests.embeddings.extractions import (
-    NETWORK,
-    chunk_files,
-    leftovers,
-    run,
-)
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, reads /proc")
 
@@ -44,58 +37,6 @@ def start():
     for process in started:
         process.kill()
         process.join()
-
-
-@pytest.fixture(scope="module")
-def many(write_npz):
-    """2,100 + 3 + 2 images of 16 px: 3 + 1 + 1 chunks."""
-    return write_npz("many", n=(2100, 3, 2), size=16, classes=3)
-
-
-def command(npz, root, backbone):
-    return (
-        "extract", "--dataset", npz, "--backbone", backbone, "--weights", "none", "--fit",
-        "native", "--precision", "fp32", "--batch-size", 16, "--store", root, "-q",
-    )  # fmt: skip
-
-
-def n_committed(root):
-    return len(list(root.glob("*/*/[!.]*.zarr/*/embeddings/c/*/0")))
-
-
-@linux
-@pytest.mark.parametrize("backbone", ["pixels", pytest.param(NETWORK, marks=pytest.mark.extensive)])
-def test_the_same_command_completes_a_store_after_kill_9_at_any_moment(
-    backbone, start, many, new_folder
-):
-    reference = new_folder()
-    begin = time.monotonic()
-    whole = start(*command(many, reference, backbone))
-    whole.join()
-    duration = time.monotonic() - begin
-    assert whole.exitcode == 0
-    [path] = reference.glob("*/*/*.zarr")
-    expected = chunk_files(path)
-    moments = random.Random(0)
-    kept = []
-    for i in range(9):
-        root = new_folder()
-        killed = start(*command(many, root, backbone))
-        if i == 8:  # once for certain after something was committed
-            while n_committed(root) == 0 and killed.is_alive():
-                time.sleep(0.001)
-        else:
-            time.sleep(0.001 if i == 0 else duration * (i + moments.random() - 0.5) / 8)
-        killed.kill()
-        killed.join()
-        kept.append(n_committed(root))
-        [found] = run(many, root, [backbone], fit="native", precision="fp32", batch_size=16)
-        assert found.chunks_reused == kept[-1]
-        assert found.chunks_computed == 5 - kept[-1]
-        assert chunk_files(found.store.path) == expected
-        assert found.store.verify() == []
-        assert leftovers(root) == []
-    assert kept[-1] > 0
 
 
 def private_peak(process):

@@ -1,0 +1,76 @@
+"""The columns of a folder's table, CSV or parquet, as text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medplus.errors import UsageError, first_line, nearest
+from medplus.naming import counted, some
+
+PATH = "path"
+"""The column that names the images."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, and where it comes from; missing values are empty."""
+
+    path: Path
+    columns: dict[str, list[str]]
+
+    def full(self, name: str) -> list[str]:
+        """Return a column that has a value in every row.
+
+        Raises
+        ------
+        UsageError
+            If there is no such column, or it has gaps.
+        """
+        if name not in self.columns:
+            told = f"(it has {some(self.columns)}){nearest(name, self.columns)}"
+            raise UsageError(f"{self.path} has no column '{name}' {told}")
+        gaps = [str(row) for row, value in enumerate(self.columns[name], start=2) if not value]
+        if gaps:
+            raise UsageError(
+                f"{self.path}: {counted(len(gaps), 'row')} without {name} (rows "
+                f"{', '.join(gaps[:3])}); fill in every row, or drop it"
+            )
+        return self.columns[name]
+
+
+def read_columns(path: Path) -> Table:
+    """Read a table.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read, or has no rows.
+    """
+    import pandas as pd
+
+    try:
+        if path.suffix.lower() == ".parquet":
+            frame = pd.read_parquet(path)
+        else:
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except ImportError:
+        remedy = "pip install 'medplus[parquet]'"
+        raise UsageError(f"{path} cannot be read without pyarrow: {remedy}") from None
+    except Exception as error:  # parsers fail in many ways
+        raise UsageError(f"{path} is no table that can be read: {first_line(error)}") from None
+    if frame.empty:
+        raise UsageError(f"{path} has no rows")
+    if PATH not in frame and len(frame.columns) == 1 and ";" in str(frame.columns[0]):
+        raise UsageError(f"{path} is separated by semicolons; separate its columns by commas")
+    columns = {str(name).strip(): [*map(_word, frame[name])] for name in frame.columns}
+    return Table(path, columns)
+
+
+def _word(value: Any) -> str:
+    if value is None or str(value) in ("nan", "NaT", "<NA>"):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # a column of integers that had a gap
+    return str(value).strip()

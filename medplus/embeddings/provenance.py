@@ -1,0 +1,69 @@
+"""Where embeddings, and runs on images, come from: settled spec, data, backbone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from medplus.backbones.build import Backbone
+from medplus.datasets import sources as datasets
+from medplus.datasets.dataset import ImageDataset
+from medplus.runs.record import Provenance
+from medplus.spec import ExtractSpec
+from medplus.vocabulary import Precision, StoreDtype
+
+
+def settle(
+    asked: ExtractSpec,
+    images: ImageDataset,
+    backbone: Backbone,
+    precision: Precision,
+    dtype: StoreDtype | None,
+) -> ExtractSpec:
+    """Return a spec with every choice made, as a store or a record is to carry it."""
+    made = replace(
+        asked,
+        dataset=datasets.resolve(asked.dataset).spelling,
+        size=images.size,
+        backbone=backbone.ref.spelling,
+        dtype=dtype,
+    )
+    if not backbone.is_network:
+        return replace(made, weights=None, fit=None, feature=None, precision=None)
+    return replace(
+        made,
+        weights=backbone.ref.weights,
+        fit=backbone.preprocess.fit,
+        feature=backbone.feature,
+        precision=precision,
+    )
+
+
+def describe_data(images: ImageDataset) -> dict[str, Any]:
+    """Return what is told of a dataset, by the names of `Provenance`."""
+    return {
+        "dataset": images.name,
+        "size": images.size,
+        "task": images.task,
+        "classes": list(images.classes),
+        "data_source": images.source,
+        "licence": images.licence,
+        "citation": images.citation,
+        "dataset_digest": images.digest,
+        "card_digest": images.card.digest,
+        "warnings": images.card.warnings,
+        "baseline_acc": images.card.baseline_acc,
+    }
+
+
+def provenance_of(spec: ExtractSpec, images: ImageDataset, backbone: Backbone) -> Provenance:
+    """Return what is told of a dataset and a backbone; `spec` is settled."""
+    return Provenance(
+        spec=spec,
+        backbone=backbone.name,
+        tag=backbone.tag,
+        weights=backbone.weights,
+        weights_sha256=backbone.weights_sha256,
+        backbone_digest=backbone.digest,
+        **describe_data(images),
+    )
