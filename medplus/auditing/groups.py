@@ -75,7 +75,7 @@ def torn(pool: Pool) -> np.ndarray:
     """Tell the test images whose group is also in train, bool, shape (n,)."""
     if pool.groups is None:
         return np.zeros(len(pool), bool)
-    return (pool.split == 2) & np.isin(pool.groups, pool.groups[pool.split == 0])
+    return np.asarray((pool.split == 2) & np.isin(pool.groups, pool.groups[pool.split == 0]))
 
 
 def _numbers(values: list[str]) -> np.ndarray:

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from medplus.auditing.pool import Pool
 from medplus.auditing.suspects import Suspect
-from medplus.datasets.wording import count
+from medplus.naming import counted
 from medplus.vocabulary import SPLITS
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def sentences(audit: Audit) -> list[str]:
     n_test = int((pool.split == SPLITS.index("test")).sum())
     if len(leaked):
         told.append(
-            f"{count(len(leaked), 'image')} of {n_test:,} in test "
+            f"{counted(len(leaked), 'image')} of {n_test:,} in test "
             f"{'has' if len(leaked) == 1 else 'have'} a twin in train, or are of a group that is "
             "there: test scores are too good."
         )
@@ -90,14 +90,14 @@ def sentences(audit: Audit) -> list[str]:
     if clusters:
         inside = sum(map(len, clusters))
         torn = sum(len(np.unique(pool.labels[rows], axis=0)) > 1 for rows in clusters)
-        unlike = f"; {count(torn, 'cluster')} with different labels" if torn else ""
-        form = f"{count(inside, 'image')} form {count(len(clusters), 'cluster')}"
+        unlike = f"; {counted(torn, 'cluster')} with different labels" if torn else ""
+        form = f"{counted(inside, 'image')} form {counted(len(clusters), 'cluster')}"
         told.append(f"{form} of copies or twins{unlike}.")
     else:
         told.append("No image is there twice.")
     issues = int(audit.labels.issue.sum())
-    by = f"{count(len(audit.backbones), 'backbone')} and {audit.labels.n_folds} folds"
-    told.append(f"{count(issues, 'label')} of {len(pool):,} doubtful by {by}.")
+    by = f"{counted(len(audit.backbones), 'backbone')} and {audit.labels.n_folds} folds"
+    told.append(f"{counted(issues, 'label')} of {len(pool):,} doubtful by {by}.")
     told += [
         f"{one.first} and {one.second} differ: a classifier tells them apart with an AUC of "
         f"{one.auc:.2f} (p = {one.p_value:.3f})."
@@ -111,7 +111,7 @@ def sentences(audit: Audit) -> list[str]:
         if one.usable
     ]
     found = len(audit.outliers.reasons)
-    told.append(f"{count(found, 'image')} {'is' if found == 1 else 'are'} unlike the others.")
+    told.append(f"{counted(found, 'image')} {'is' if found == 1 else 'are'} unlike the others.")
     return told
 
 

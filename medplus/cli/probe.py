@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="Stop after so many epochs without a better val loss.  [default: 5]",
 )
+@options.exclude
 @options.runs_root
 @options.overwrite
 @options.common

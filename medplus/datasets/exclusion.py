@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from medplus.datasets.wording import count
 from medplus.errors import UsageError
 from medplus.jsonfile import digest_of
+from medplus.naming import counted
 from medplus.vocabulary import SPLITS, Split
 
 _EXCLUDE = ("exclude", "drop")
@@ -46,9 +46,8 @@ class Exclusion:
     def sentence(self) -> str:
         """What is left out, in words."""
         parts = [f"{len(self.rows[s])} of {s}" for s in SPLITS if self.rows[s]]
-        return (
-            f"left out by {Path(self.path).name}: {count(len(self), 'image')} ({', '.join(parts)})"
-        )
+        images = f"{counted(len(self), 'image')} ({', '.join(parts)})"
+        return f"{images} left out by the verdicts of {Path(self.path).name}"
 
     def kept(self, split: Split, index: np.ndarray, names: Sequence[str]) -> np.ndarray:
         """Tell which samples of a split stay, bool, shape (n,).

@@ -7,29 +7,37 @@ and in nothing else.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from medplus.datasets.card import Card
+from medplus.datasets.exclusion import Exclusion
 from medplus.embeddings.info import StoreInfo
-from medplus.embeddings.store import EmbeddingStore, Place
+from medplus.embeddings.store import Damage, EmbeddingStore
 from medplus.errors import UsageError
 from medplus.vocabulary import SPLITS, Split
 
 
-@dataclass(frozen=True, eq=False)
-class View:
-    """Some rows of a store, to be read as the store is.
+class View(EmbeddingStore):
+    """A store that consists of some rows of another.
 
-    Attributes
+    Parameters
     ----------
     store : EmbeddingStore
     rows : mapping of split to ndarray of int64, shape (n_rows,)
         The rows that a split of the view consists of, counted over the store's train, val and test
         in this order; ascending, none twice, so that they are read chunk by chunk.
+    warnings : sequence of str
+        What is to be said of the rows, beside what is said of the data.
+
+    Attributes
+    ----------
+    store, rows
+    path, key
+        The store's: those of the embeddings, whichever rows are read.
 
     Raises
     ------
@@ -37,33 +45,35 @@ class View:
         If a split is empty, or its rows are not ascending or not in the store.
     """
 
-    store: EmbeddingStore
-    rows: Mapping[Split, np.ndarray]
-
-    def __post_init__(self) -> None:
-        total = sum(self.store.info.n_samples.values())
+    def __init__(
+        self,
+        store: EmbeddingStore,
+        rows: Mapping[Split, np.ndarray],
+        warnings: Sequence[str] = (),
+    ) -> None:
+        total = sum(store.info.n_samples.values())
         for split in SPLITS:
-            rows = self.rows[split]
-            if not len(rows):
-                raise UsageError(f"{self.store.path}: nothing of {split} is left")
-            if rows[0] < 0 or rows[-1] >= total or (np.diff(rows) <= 0).any():
-                raise UsageError(
-                    f"{self.store.path}: rows of {split} must ascend from 0 to {total - 1}"
-                )
+            chosen = rows[split]
+            if not len(chosen):
+                raise UsageError(f"{store.path}: nothing of {split} is left")
+            if chosen[0] < 0 or chosen[-1] >= total or (np.diff(chosen) <= 0).any():
+                raise UsageError(f"{store.path}: rows of {split} must ascend from 0 to {total - 1}")
+        self.store, self.rows = store, rows
+        self.path = store.path
+        self.info = self._describe(warnings)
 
-    def __repr__(self) -> str:
-        sizes = ", ".join(f"{split} {len(self.rows[split])}" for split in SPLITS)
-        return f"View({str(self.path)!r}: {sizes})"
-
-    @property
-    def path(self) -> Place:
-        """The store's path."""
-        return self.store.path
-
-    @property
-    def key(self) -> str:
-        """The store's key: that of the embeddings, whichever rows are read."""
-        return self.store.key
+    def _describe(self, warnings: Sequence[str]) -> StoreInfo:
+        """Return what the store says of itself, with the numbers of the rows that are left."""
+        info = self.store.info
+        card = Card(info.task, warnings=[*info.warnings, *warnings])
+        card.describe(info.classes, {split: self.labels(split) for split in SPLITS})
+        return info.model_copy(
+            update={
+                "n_samples": {split: len(self.rows[split]) for split in SPLITS},
+                "baseline_acc": card.baseline_acc,
+                "warnings": card.warnings,
+            }
+        )
 
     @cached_property
     def digest(self) -> str:
@@ -73,12 +83,6 @@ class View:
             digest.update(f"{split}:{len(self.rows[split])};".encode())
             digest.update(np.ascontiguousarray(self.rows[split], "<i8").tobytes())
         return digest.hexdigest()
-
-    @cached_property
-    def info(self) -> StoreInfo:
-        """What the store says of itself, with the view's numbers of rows."""
-        sizes = {split: len(self.rows[split]) for split in SPLITS}
-        return self.store.info.model_copy(update={"n_samples": sizes, "baseline_acc": {}})
 
     def embeddings(self, split: Split) -> np.ndarray:
         """Return a split's embeddings, shape (n_rows, dim); see `EmbeddingStore.embeddings`."""
@@ -129,6 +133,10 @@ class View:
             found += [names[row] for row in own]
         return found
 
+    def verify(self) -> list[Damage]:
+        """Check every byte of the store that the view is of."""
+        return self.store.verify()
+
     def _collect(self, split: Split, read: Callable[[Split], Any]) -> np.ndarray:
         return np.concatenate([read(source)[own] for source, _, own in self._parts(split)])
 
@@ -141,3 +149,20 @@ class View:
             if start < stop:
                 yield source, slice(int(start), int(stop)), chosen[start:stop] - begin
             begin = end
+
+
+def without(store: EmbeddingStore, exclusion: Exclusion) -> View:
+    """Return a view of a store without the rows that are left out.
+
+    Raises
+    ------
+    UsageError
+        If the table is of other images, or leaves nothing of a split.
+    """
+    rows: dict[Split, np.ndarray] = {}
+    begin = 0
+    for split in SPLITS:
+        keep = exclusion.kept(split, store.index(split), store.names(split))
+        rows[split] = begin + np.flatnonzero(keep)
+        begin += len(keep)
+    return View(store, rows, [exclusion.sentence])

@@ -18,7 +18,10 @@ from medplus.runs.ledger import list_runs, read_record
 from medplus.runs.record import RunRecord
 from medplus.spec import PIXELS
 
-SHARED = ("data", "weights", "fit")
+ROWS = "rows"
+"""The condition of runs that leave samples out: the digest of those that they have."""
+
+SHARED = ("data", "weights", "fit", ROWS)
 """Conditions that runs of all protocols have."""
 
 TUNED: Mapping[str, tuple[str, ...]] = {"knn": ("k",), "probe": ("lr", "weight_decay")}
@@ -151,6 +154,8 @@ def _conditions(record: RunRecord) -> dict[str, str]:
         conditions["dtype"] = record.spec.dtype if network else ANY
         conditions["feature"] = record.spec.feature if network else ANY
     config = dict(record.config)
+    if ROWS in config:
+        conditions[ROWS] = f"without {config[ROWS][:8]}"
     recipe = config.pop("recipe", {})
     for name in ("metric", "vote", "k", "lr", "weight_decay", "epochs", "batch_size", "patience"):
         if name in config:

@@ -12,7 +12,7 @@ import pandas as pd
 from medplus.errors import UsageError, nearest
 from medplus.reporting.baseline import paper_conditions
 from medplus.reporting.cells import KEYS, order_protocols, sort_cells
-from medplus.reporting.runs import ANY, SHARED, TUNED, describe
+from medplus.reporting.runs import ANY, ROWS, SHARED, TUNED, describe
 
 UNLIKE_COLUMNS = ["reason", *KEYS, "acc_mean", "n_seeds", "conditions", "runs"]
 
@@ -127,7 +127,9 @@ class _Sieve:
         """Of the runs `within`, keep those of the condition with the most cells."""
         names = tuple(names)
         rows = self.kept.loc[within]
-        values = rows["conditions"].map(lambda c: tuple(c.get(name, "") for name in names))
+        values = rows["conditions"].map(
+            lambda c: tuple(c.get(name, "all" if name == ROWS else "") for name in names)
+        )
         distinct = list(dict.fromkeys(values))
         # Raw pixels follow the networks, and only alone they choose.
         plain = [value for value in distinct if ANY not in value] or distinct

@@ -34,6 +34,7 @@ def knn(
     runs: str | Path = "runs",
     overwrite: bool = False,
     bootstrap: int | None = None,
+    exclude: str | Path | None = None,
 ) -> list[RunRecord]:
     """Classify val and test by the nearest training embeddings; one record per store and k.
 
@@ -58,6 +59,8 @@ def knn(
         Compute again what exists.
     bootstrap : int, optional
         Resamples for the confidence intervals; chosen by cost by default, 0 for none.
+    exclude : str or Path, optional
+        A ``suspects.csv`` of `medplus.audit`: rows whose verdict says exclude take no part.
 
     Returns
     -------
@@ -84,7 +87,7 @@ def knn(
     def run(store: EmbeddingStore, plans: list[RunPlan]) -> list[RunRecord]:
         return _run(store, recipe, plans, backend, device, bootstrap, overwrite)
 
-    return run_heads(stores, plan, run, overwrite)
+    return run_heads(stores, plan, run, overwrite, exclude)
 
 
 def _run(

@@ -40,6 +40,7 @@ def probe(
     runs: str | Path = "runs",
     overwrite: bool = False,
     bootstrap: int | None = None,
+    exclude: str | Path | None = None,
     progress: Progress = silent,
 ) -> list[RunRecord]:
     """Train linear heads on stored embeddings; one record per store, seed, lr and weight decay.
@@ -58,7 +59,7 @@ def probe(
     epochs, batch_size, patience : int, optional
         By default the recipe's.
     recipe : {"paper", "grid"}
-    device, runs, overwrite, bootstrap
+    device, runs, overwrite, bootstrap, exclude
         As for `medplus.knn`.
     progress : Progress
         Where to report epochs.
@@ -91,7 +92,7 @@ def probe(
     def run(store: EmbeddingStore, plans: list[RunPlan]) -> list[RunRecord]:
         return _run(store, full, plans, device, bootstrap, overwrite, progress)
 
-    return run_heads(stores, plan, run, overwrite)
+    return run_heads(stores, plan, run, overwrite, exclude)
 
 
 _Head = tuple[int, float, float]
