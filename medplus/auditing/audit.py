@@ -197,7 +197,11 @@ def _open_pool(store: EmbeddingStore, data_root: str | Path | None) -> tuple[Poo
     try:
         name = info.spec.dataset if info.spec.dataset in catalog.FLAGS else info.dataset_path
         images = load_dataset(
-            name, info.size, data_root or "data", group_column=info.spec.group_column
+            name,
+            info.size,
+            data_root or "data",
+            group_column=info.spec.group_column,
+            exclude=info.spec.exclude,
         )
     except (MedplusError, OSError) as error:
         return pool, [f"no images at hand, so that embeddings alone decide: {error}"]

@@ -88,7 +88,8 @@ class Pool:
     def image(self, row: int) -> np.ndarray:
         """Return one image, uint8, shape (size, size) or (size, size, 3); copied from the disk."""
         assert self.images is not None
-        return np.array(self.images.splits[self.split_of(row)].images[self.index[row]])
+        place = row - int(np.searchsorted(self.split, self.split[row]))
+        return np.array(self.images.splits[self.split_of(row)].images[place])
 
     def pixels(self, rows: slice) -> np.ndarray:
         """Return the images of consecutive rows, uint8, shape (n, size, size[, 3])."""

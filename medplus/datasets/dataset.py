@@ -105,14 +105,22 @@ class ImageSplit:
     names : sequence of str, length n_samples
         Where each row came from: the path of its file in a folder, with slashes, else ``train/0``,
         …; read when they are used. Empty for a split that was made by hand.
+    index : ndarray of int64, shape (n_samples,), or None
+        The positions of the rows in the source split, where some of it were left out.
     """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.integer]
     names: Sequence[str] = ()
+    index: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def positions(self) -> npt.NDArray[np.int64]:
+        """The position of every row in the source split."""
+        return np.arange(len(self)) if self.index is None else self.index
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from medplus.datasets.dataset import ImageDataset, ImageSplit
 from medplus.errors import UsageError
 from medplus.jsonfile import digest_of
 from medplus.naming import counted
@@ -76,6 +77,31 @@ class Exclusion:
                 )
             keep[row] = False
         return keep
+
+
+def leave_out(images: ImageDataset, exclusion: Exclusion) -> ImageDataset:
+    """Return a dataset without some images: other data, of a digest of their own.
+
+    Raises
+    ------
+    UsageError
+        If the table is of other images, or leaves nothing of a split.
+    """
+    splits = {}
+    for split, part in images.splits.items():
+        keep = exclusion.kept(split, part.positions, part.names)
+        if not keep.any():
+            raise UsageError(f"{exclusion.path} leaves nothing of {split}")
+        splits[split] = ImageSplit(
+            part.images if keep.all() else part.images[keep],
+            part.labels[keep],
+            [name for name, stays in zip(part.names, keep, strict=True) if stays],
+            np.flatnonzero(keep),
+        )
+    card = replace(images.card, warnings=[*images.card.warnings, exclusion.sentence], counts={})
+    card.describe(images.classes, {split: part.labels for split, part in splits.items()})
+    digest = digest_of({"data": images.digest, "exclude": exclusion.digest})
+    return replace(images, splits=splits, card=card, digest=digest)
 
 
 def read_exclusion(path: str | Path) -> Exclusion:

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 WriteStatus = Literal["extracted", "resumed", "skipped"]
 Labels = Mapping[Split, np.ndarray]
 Names = Mapping[Split, Sequence[str]]
+Index = Mapping[Split, np.ndarray]
 
 
 class StoreInUseError(StoreError, lock.LockHeldError):
@@ -110,6 +111,7 @@ def open_writer(
     labels: Labels,
     names: Names | None = None,
     patience_s: float = 0.0,
+    index: Index | None = None,
 ) -> Iterator[StoreWriter]:
     """Hold a store for writing: create it, or find out what is left to do.
 
@@ -124,18 +126,21 @@ def open_writer(
         Where each row came from, as a path within the dataset; unknown by default.
     patience_s : float
         How long to wait for another process that writes this store, in seconds.
+    index : mapping of split to ndarray of int64, shape (n_samples,)
+        The rows' positions in the source split; by default in order, without gaps.
 
     Raises
     ------
     StoreError
         If another process still writes this store, or the folder cannot be written.
     """
+    index = index or {split: np.arange(info.n_samples[split]) for split in SPLITS}
     with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with _held(path, patience_s):
         with _disk_errors(path):
             atomic.remove_leftovers(path)
-            writer = _prepare(path, info, labels, names)
+            writer = _prepare(path, info, labels, names, index)
         yield writer
 
 
@@ -159,12 +164,14 @@ def _disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _prepare(path: Path, info: StoreInfo, labels: Labels, names: Names | None) -> StoreWriter:
+def _prepare(
+    path: Path, info: StoreInfo, labels: Labels, names: Names | None, index: Index
+) -> StoreWriter:
     existing = _find(path, info)
     if existing is None:
         info.complete = False
         with atomic.new_folder(path) as temporary:
-            _write_skeleton(temporary, info, labels, names)
+            _write_skeleton(temporary, info, labels, names, index)
         everything = {s: list(range(info.layouts(s)[0].n_chunks)) for s in SPLITS}
         return StoreWriter(path, info, "extracted", everything)
     for leftover in (*path.rglob("*.partial"), *path.rglob(".*.tmp-*")):  # zarr's, and ours
@@ -172,7 +179,7 @@ def _prepare(path: Path, info: StoreInfo, labels: Labels, names: Names | None) -
     damage = find_damage(path, existing)
     if existing.complete and not damage:
         return StoreWriter(path, existing, "skipped", {split: [] for split in SPLITS})
-    _repair(path, existing, labels, names)
+    _repair(path, existing, labels, names, index)
     if any(part.chunk is None for part in damage):  # chunks could not be read without metadata
         damage = find_damage(path, existing)
     return StoreWriter(path, existing, "resumed", _drop(path, existing, damage))
@@ -206,12 +213,12 @@ def _drop(path: Path, info: StoreInfo, damage: list[Damage]) -> dict[Split, list
     return missing
 
 
-def _repair(path: Path, info: StoreInfo, labels: Labels, names: Names | None) -> None:
+def _repair(path: Path, info: StoreInfo, labels: Labels, names: Names | None, index: Index) -> None:
     """Put everything but the embeddings in its place again, file by file."""
     info.complete = False
     write_info(path, info)  # first, so that a store under repair is incomplete from here on
     with atomic.temporary_folder(path) as temporary:
-        _write_skeleton(temporary, info, labels, names)
+        _write_skeleton(temporary, info, labels, names, index)
         atomic.sync_tree(temporary)
         folders = []
         for file in sorted(temporary.rglob("*")):  # the store's own zarr.json is the last
@@ -225,7 +232,9 @@ def _repair(path: Path, info: StoreInfo, labels: Labels, names: Names | None) ->
             atomic.sync_folder(folder)
 
 
-def _write_skeleton(folder: Path, info: StoreInfo, labels: Labels, names: Names | None) -> None:
+def _write_skeleton(
+    folder: Path, info: StoreInfo, labels: Labels, names: Names | None, index: Index
+) -> None:
     """Write everything but the embeddings: metadata, labels, index and names."""
     from medplus.embeddings.arrays import create_arrays
 
@@ -233,9 +242,9 @@ def _write_skeleton(folder: Path, info: StoreInfo, labels: Labels, names: Names 
     info.name_nbytes = max(column.itemsize for column in encoded.values())
     values: dict[str, np.ndarray] = {}
     for split in SPLITS:
-        _, label_layout, index, name_layout = info.layouts(split)
+        _, label_layout, index_layout, name_layout = info.layouts(split)
         values[label_layout.path] = labels[split]
-        values[index.path] = np.arange(info.n_samples[split])
+        values[index_layout.path] = index[split]
         column = encoded[split].astype(f"S{info.name_nbytes}")
         values[name_layout.path] = column.view("u1").reshape(name_layout.shape)
     create_arrays(folder, info.all_layouts(), values)
