@@ -14,13 +14,13 @@ import torch
 from benchmarks.measure import Result, growth, interleave
 from benchmarks.stores import write_rows
 from benchmarks.work import write_images
+from medplus.analysis.results.runs import read_runs
 from medplus.config import probe_recipe
 from medplus.embeddings.extract import extract
 from medplus.embeddings.store import open_store
 from medplus.heads.knn import knn
 from medplus.heads.knn.search import search
 from medplus.heads.probe.stack import train_heads
-from medplus.reporting.runs import read_runs
 from medplus.seal import seal
 
 ROUNDS = 3

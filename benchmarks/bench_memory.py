@@ -126,9 +126,9 @@ def _heads_work(protocol: str, store: str, folder: Path) -> Callable[[], object]
 
     def work() -> list:
         if protocol == "knn":
-            records = knn(store, 11, runs=folder, bootstrap=0, device="cpu")
+            records = knn(store, 11, runs=folder, device="cpu")
         else:
-            records = probe(store, 1, epochs=2, runs=folder, bootstrap=0, device="cpu")
+            records = probe(store, 1, epochs=2, runs=folder, device="cpu")
         return [record.metrics for record in records]
 
     return work

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import Result, compare, interleave
+from medplus.analysis.results.runs import read_runs
 from medplus.backbones.catalog import PAPER
 from medplus.datasets.catalog import FLAGS
-from medplus.reporting.runs import read_runs
 from medplus.runs.record import RunRecord
 from medplus.seal import seal
 from medplus.spec import ExtractSpec

@@ -68,7 +68,7 @@ def _plain(paths: list[str], home: Path) -> None:
     for path in paths:
         for seed in range(SEEDS):
             medplus.finetune(path, None, "pixels", seed, recipe="modern", epochs=2, batch_size=32,
-                             runs=home / "runs", bootstrap=0)  # fmt: skip
+                             runs=home / "runs")  # fmt: skip
 
 
 def _sweep(folder: Path, datasets: list[str], protocols: dict, home: Path) -> Sweep:
@@ -77,7 +77,7 @@ def _sweep(folder: Path, datasets: list[str], protocols: dict, home: Path) -> Sw
         "datasets": datasets, "backbones": "pixels", "seeds": list(range(SEEDS)),
         "protocols": protocols,
     }))  # fmt: skip
-    place = Place(str(folder), str(home / "stores"), str(home / "runs"), bootstrap=0)
+    place = Place(str(folder), str(home / "stores"), str(home / "runs"))
     return Sweep(read_grid(file), place)
 
 

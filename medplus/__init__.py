@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from medplus._version import __version__
 
 if TYPE_CHECKING:
+    from medplus.analysis.panel import panel
     from medplus.auditing.audit import audit
     from medplus.comparison import compare
     from medplus.datasets.phantom import write_phantom
@@ -43,6 +44,7 @@ _HOMES = {
     "knn": "medplus.heads.knn",
     "load_dataset": "medplus.datasets.sources",
     "open_store": "medplus.embeddings.store",
+    "panel": "medplus.analysis.panel",
     "probe": "medplus.heads.probe",
     "report": "medplus.reporting.report",
     "write_phantom": "medplus.datasets.phantom",
@@ -64,6 +66,7 @@ __all__ = [
     "knn",
     "load_dataset",
     "open_store",
+    "panel",
     "probe",
     "report",
     "write_phantom",

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from medplus.analysis.verdict import Verdict
 from medplus.backbones.catalog import PAPER
 from medplus.backbones.inference import Embedder
 from medplus.backbones.sources import demo, expand, load, resolve
@@ -24,7 +25,6 @@ from medplus.heads.probe import probe
 from medplus.naming import duration
 from medplus.progress import Progress, silent
 from medplus.reporting.report import Report, report
-from medplus.reporting.verdict import Verdict
 from medplus.runs.record import RunRecord
 from medplus.spec import PIXELS, PRETRAINED, ExtractSpec
 from medplus.training import finetune

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -69,6 +69,28 @@ class ProbeRecipe(Recipe):
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(64, ge=1)
     patience: int = Field(5, ge=1)
+
+
+Solver = Literal["lbfgs", "ridge"]
+SOLVERS: tuple[Solver, ...] = get_args(Solver)
+
+
+class ConvexRecipe(Recipe):
+    """How heads with a unique optimum are found: neither seeds nor learning rates matter.
+
+    Attributes
+    ----------
+    solver : {"lbfgs", "ridge"}
+        Logistic regression to convergence, or ridge regression in closed form.
+    strength : tuple of float
+        scikit-learn's C of the former (the larger, the weaker the penalty), and alpha of the
+        latter (the larger, the stronger); one head each.
+    """
+
+    solver: Solver
+    strength: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        tuple(float(f"{10 ** (-6 + i):.3g}") for i in range(13)), min_length=1
+    )
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]

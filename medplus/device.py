@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast, get_args
 
 from medplus.errors import UsageError
 from medplus.vocabulary import Precision
@@ -62,15 +62,11 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
         if device.type == "cuda":
             return "fp16" if torch.cuda.get_device_capability(device) >= (7, 0) else "fp32"
         return "bf16" if cpu_has_native_bf16() else "fp32"
-    if name == "fp32":
-        return "fp32"
-    if name == "bf16":
-        return "bf16"
-    if name == "fp16":
-        if device.type == "cpu":
-            raise UsageError("--precision fp16 needs a CUDA device; on a CPU use bf16 or fp32")
-        return "fp16"
-    raise UsageError(f"unknown precision '{name}'; use auto, fp32, bf16 or fp16")
+    if name not in get_args(Precision):
+        raise UsageError(f"unknown precision '{name}'; use auto, fp32, bf16 or fp16")
+    if name == "fp16" and device.type == "cpu":
+        raise UsageError("--precision fp16 needs a CUDA device; on a CPU use bf16 or fp32")
+    return cast("Precision", name)
 
 
 def resolve_training_precision(name: str, device: torch.device) -> Precision:

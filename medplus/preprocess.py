@@ -122,6 +122,12 @@ def _mean_and_std(spec: PreprocessSpec, device: torch.device) -> tuple[torch.Ten
     return mean, std
 
 
+def padded_window(side: int, canvas: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the rows and columns of a padded canvas that the image fills, half-open."""
+    before = (canvas - side) // 2
+    return (before, before + side), (before, before + side)
+
+
 class Preprocessor:
     """`preprocess` for many batches, with the padded canvas kept from one batch to the next.
 

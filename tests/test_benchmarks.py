@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
-from benchmarks import document, record
+from benchmarks import document, gpu, record
 from benchmarks.check import regressions
 from benchmarks.measure import Result, compare, growth
+from medplus.datasets import catalog
 
 
 def result(ratios, goal="≤ 2", name="a ÷ b"):
@@ -113,3 +115,24 @@ def test_the_page_shows_what_is_kept_and_keeps_its_own_words(tmp_path, monkeypat
     for figure in ("machine.svg", "machine-growth.svg"):
         assert (tmp_path / "performance" / figure).read_text().startswith("<?xml")
         assert f"(performance/{figure})" in page
+
+
+def test_a_part_that_fails_or_hangs_does_not_stop_the_next_on_a_gpu(capfd):
+    def part(name, code, limit_s=20.0):
+        return gpu.Part(name, [sys.executable, "-c", code], limit_s)
+
+    hangs = part("hangs", "import time; time.sleep(60)", 0.5)
+    ended = gpu.run_parts([part("fails", "raise SystemExit(3)"), hangs, part("works", "")])
+    assert [(name, how) for name, how, _ in ended] == [
+        ("fails", "failed (3)"), ("hangs", "stopped at its limit"), ("works", "done"),
+    ]  # fmt: skip
+
+
+def test_the_hours_of_the_paper_are_all_its_images_at_the_fastest_rates():
+    rates = [
+        {"backbone": "resnet18", "size": size, "precision": precision, "images_per_second": rate}
+        for size, precision, rate in [(28, "fp32", 1e3), (28, "bf16", 4e3), (224, "bf16", 2e3)]
+    ]
+    images = sum(sum(catalog.info(flag).n_samples.values()) for flag in catalog.FLAGS)
+    expected = images / 4e3 + 3 * images / 2e3  # 64 and 128 px as slow as 224
+    assert gpu.hours_of_the_paper(rates) == {"resnet18": pytest.approx(expected / 3600)}

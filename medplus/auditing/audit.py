@@ -210,8 +210,7 @@ def _open_pool(store: EmbeddingStore, data_root: str | Path | None) -> tuple[Poo
             f"the images in {images.path} are others than the store's, so that embeddings alone "
             "decide"
         ]
-    pool = replace(pool, images=images)
-    return replace(pool, groups=grouping.groups_of_folder(pool)), []
+    return replace(pool, images=images), []
 
 
 def _look(

@@ -79,7 +79,11 @@ class Consequence:
 
 
 def score_without(
-    y_true: np.ndarray, y_score: np.ndarray, task: Task, found: np.ndarray
+    y_true: np.ndarray,
+    y_score: np.ndarray,
+    task: Task,
+    found: np.ndarray,
+    groups: np.ndarray | None = None,
 ) -> tuple[Difference, Difference]:
     """Score predictions with and without some samples; return the differences of ACC and AUC.
 
@@ -90,12 +94,17 @@ def score_without(
     task : Task
     found : ndarray of bool, shape (n,)
         What is left out; not all.
+    groups : ndarray, shape (n,), optional
+        What each sample belongs to, such as a patient; resamples are then of groups.
     """
     keep = ~found
-    every = score(y_true, y_score, task, bootstrap=0)
-    rest = score(y_true[keep], y_score[keep], task, bootstrap=0)
+    every = score(y_true, y_score, task)
+    rest = score(y_true[keep], y_score[keep], task)
     cases = check(y_true, y_score, task)
-    drawn = replicates(cases, _RESAMPLES), replicates(cases, _RESAMPLES, keep=keep)
+    drawn = (
+        replicates(cases, _RESAMPLES, groups=groups),
+        replicates(cases, _RESAMPLES, groups=groups, keep=keep),
+    )
     return (
         _difference(every.acc, rest.acc, drawn[0].acc, drawn[1].acc),
         _difference(_auc(every), _auc(rest), drawn[0].auc, drawn[1].auc),
@@ -130,7 +139,11 @@ def score_runs(
             if not left_out.any() or left_out.all():
                 continue
             acc, auc = score_without(
-                predictions["test_true"], predictions["test_score"], record.task, left_out
+                predictions["test_true"],
+                predictions["test_score"],
+                record.task,
+                left_out,
+                predictions.get("test_group"),
             )
             consequences.append(
                 Consequence(

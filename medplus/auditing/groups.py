@@ -1,4 +1,4 @@
-"""What belongs together: from a table of the user's, or from the folder of images itself."""
+"""What belongs together, from a table of the user's: stores know it of folders of images."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from medplus.auditing.pool import Pool
-from medplus.datasets.imagefolder import read_content, read_folder
-from medplus.errors import MedplusError, UsageError
+from medplus.auditing.pool import Pool, numbered
+from medplus.errors import UsageError
 
 _WHERE = ("name", "split", "index")
 _GROUP = "group"
@@ -55,20 +54,7 @@ def groups_from(path: Path, pool: Pool) -> np.ndarray:
         raise UsageError(
             f"--groups {path} has no group for {len(missing)} images (the first: {missing[0]})"
         )
-    return _numbers([told[key] for key in keys])
-
-
-def groups_of_folder(pool: Pool) -> np.ndarray | None:
-    """Return the groups by which a folder of images was split, or None where there are none."""
-    if pool.images is None or not Path(pool.images.path).is_dir():
-        return None
-    try:
-        samples = read_content(read_folder(Path(pool.images.path))).samples
-    except MedplusError:
-        return None
-    told = {sample.path: sample.group for sample in samples}
-    groups = [told.get(name) for name in pool.names]
-    return _numbers(list(map(str, groups))) if all(groups) else None
+    return numbered([told[key] for key in keys])
 
 
 def torn(pool: Pool) -> np.ndarray:
@@ -76,8 +62,3 @@ def torn(pool: Pool) -> np.ndarray:
     if pool.groups is None:
         return np.zeros(len(pool), bool)
     return np.asarray((pool.split == 2) & np.isin(pool.groups, pool.groups[pool.split == 0]))
-
-
-def _numbers(values: list[str]) -> np.ndarray:
-    numbers: np.ndarray = np.unique(np.array(values), return_inverse=True)[1]
-    return np.asarray(numbers, np.int64)

@@ -98,12 +98,16 @@ class Pool:
 
 
 def pool_of(store: EmbeddingStore) -> Pool:
-    """Return the samples of a store, without images and groups."""
+    """Return the samples of a store, without images."""
     info = store.info
     parts = [
-        Samples(store.labels(split), store.index(split), names=store.names(split))
+        Samples(
+            store.labels(split), store.index(split),
+            names=store.names(split), groups=store.groups(split),
+        )
         for split in SPLITS
-    ]
+    ]  # fmt: skip
+    groups = [name for part in parts for name in part.groups]
     return Pool(
         info.dataset,
         info.task,
@@ -112,7 +116,14 @@ def pool_of(store: EmbeddingStore) -> Pool:
         np.concatenate([part.index for part in parts]),
         [name for part in parts for name in part.names],
         np.concatenate([part.labels for part in parts]),
+        groups=numbered(groups) if groups else None,
     )
+
+
+def numbered(names: list[str]) -> np.ndarray:
+    """Return one number per distinct name, int64, shape (n,)."""
+    numbers: np.ndarray = np.unique(np.array(names), return_inverse=True)[1]
+    return np.asarray(numbers, np.int64)
 
 
 def check_alike(stores: list[EmbeddingStore]) -> None:

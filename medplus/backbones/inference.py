@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from medplus.backbones.build import Backbone
+from medplus.backbones.windowed import windowed
 from medplus.device import compute_precision
 from medplus.errors import BackboneError
-from medplus.preprocess import Preprocessor
+from medplus.preprocess import Preprocessor, padded_window
 from medplus.vocabulary import Precision
 
 log = logging.getLogger(__name__)
@@ -37,8 +38,11 @@ class Embedder:
     Parameters
     ----------
     preparation : callable, optional
-        Makes of the module what is run on the device. By default `prepare`: the same numbers up to
-        rounding, faster.
+        Makes of the module what is run on the device, whole. By default `prepare`: the same numbers
+        up to rounding, faster.
+    window : bool, default True
+        Of padded images compute only what they can change, where that saves much; see
+        `medplus.backbones.windowed`.
 
     Attributes
     ----------
@@ -53,12 +57,15 @@ class Embedder:
         precision: Precision,
         batch_limit: int,
         preparation: Preparation | None = None,
+        window: bool = True,
     ) -> None:
         self.backbone = backbone
         self.device = device
         self.precision = precision
         self.batch_limit = batch_limit
         self._module = (preparation or prepare)(backbone.module, precision).to(device)
+        self._window = window and preparation is None
+        self._forwards: dict[int, Callable[[torch.Tensor], torch.Tensor]] = {}
         weights = list(self._module.parameters())
         # Images come as the weights are; where those are float32, autocast casts both.
         cast = any(weight.dtype == _DTYPES[precision] for weight in weights)
@@ -103,11 +110,22 @@ class Embedder:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
+        pixels = self._preprocess(images)
         with compute_precision(self.precision, self.device):
-            embeddings: torch.Tensor = self._module(self._preprocess(images)).float()
+            embeddings = self._forward_for(pixels, images.shape[1])(pixels).float()
         if embeddings.ndim != 2:
             raise ValueError(f"its pre-logits have shape {tuple(embeddings.shape)}, not (n, dim)")
         return embeddings
+
+    def _forward_for(
+        self, pixels: torch.Tensor, side: int
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
+        spec = self.backbone.preprocess
+        if not self._window or spec.fit != "pad" or spec.canvas is None:
+            return self._module
+        if side not in self._forwards:
+            self._forwards[side] = windowed(self._module, pixels, padded_window(side, spec.canvas))
+        return self._forwards[side]
 
     def _halve(self, batch: int) -> None:
         if batch == 1:

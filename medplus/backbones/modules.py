@@ -26,22 +26,28 @@ class PreLogits(nn.Module):
         return embedding
 
 
+class _Grid(nn.Module):
+    """AlexNet's adaptive pool, left out where maps have its size already.
+
+    At 224 px it is an identity, but one whose backward is not deterministic on CUDA.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if x.shape[-2:] == _ALEXNET_GRID else F.adaptive_avg_pool2d(x, _ALEXNET_GRID)
+
+
 class AlexNetFeatures(nn.Module):
     """torchvision's AlexNet without the last layer of its classifier."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.features = network.features
-        self.avgpool = network.avgpool
+        self.avgpool = _Grid()
         self.classifier = network.classifier[:-1]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map images (n, 3, h, w) to embeddings (n, 4096)."""
-        maps: torch.Tensor = self.features(x)
-        # At 224 px the pool is an identity, but one whose backward is not deterministic on CUDA.
-        if maps.shape[-2:] != _ALEXNET_GRID:
-            maps = self.avgpool(maps)
-        embedding: torch.Tensor = self.classifier(maps.flatten(1))
+        embedding: torch.Tensor = self.classifier(self.avgpool(self.features(x)).flatten(1))
         return embedding
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:

@@ -17,6 +17,12 @@ from medplus.cli.options import Output
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Images per forward.  [default: automatic]"
 )
+@click.option(
+    "--window/--no-window",
+    default=True,
+    help="Of padded images compute only what they can change, or always the whole canvas; the "
+    "embeddings are the same up to rounding.  [default: --window]",
+)
 @options.device
 @options.data_root
 @options.store_root
@@ -24,6 +30,7 @@ from medplus.cli.options import Output
 def extract(
     output: Output,
     batch_size: int | None,
+    window: bool,
     device: str,
     data_root: Path,
     store_root: Path,
@@ -39,6 +46,7 @@ def extract(
     extractions = extract_all(
         specs.to_specs(**chosen),
         batch_size=batch_size,
+        window=window,
         device=device,
         data_root=data_root,
         store=store_root,

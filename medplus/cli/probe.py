@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 @selecting
 @click.option(
     "--recipe",
-    type=click.Choice(["paper", "grid"]),
+    type=click.Choice(["paper", "grid", "lbfgs", "ridge"]),
     default="paper",
     show_default=True,
-    help="paper: lr 1e-4, weight decay 0.01; grid: 13 learning rates, the best by val.",
+    help="paper: lr 1e-4, weight decay 0.01; grid: 13 learning rates, the best by val; lbfgs: "
+    "logistic regression to convergence, and ridge: ridge regression, both for 13 strengths.",
 )
 @options.several(
     "--seed",
@@ -41,6 +42,12 @@ if TYPE_CHECKING:
     "--patience",
     type=click.IntRange(min=1),
     help="Stop after so many epochs without a better val loss.  [default: 5]",
+)
+@options.several(
+    "--strength",
+    "strength",
+    of=click.FLOAT,
+    help="C of lbfgs, alpha of ridge; repeat or use commas.  [default: 1e-6 to 1e6]",
 )
 @options.exclude
 @options.runs_root

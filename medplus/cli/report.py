@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,8 @@ from medplus.errors import UsageError
 from medplus.naming import printable
 
 if TYPE_CHECKING:
+    from medplus.analysis.verdict import Verdict
     from medplus.reporting.report import Report
-    from medplus.reporting.verdict import Verdict
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -44,7 +45,9 @@ class _Condition(click.ParamType[tuple[str, str]]):
     help="Report on the paper's published numbers; needs no RUNS.",
 )
 @click.option(
-    "--against", type=click.Choice(["paper"]), help="Set RUNS beside the paper, cell by cell."
+    "--against",
+    metavar="paper|FILE.csv",
+    help="Set RUNS beside the paper, or any table of results, cell by cell.",
 )
 @click.option(
     "--tolerance",
@@ -54,7 +57,7 @@ class _Condition(click.ParamType[tuple[str, str]]):
 @click.option(
     "--strict",
     is_flag=True,
-    help="With --against: exit with 1 unless every cell that the paper has passes.",
+    help="With --against: exit with 1 unless every cell that it has passes.",
 )
 @click.option(
     "--only",
@@ -66,7 +69,7 @@ class _Condition(click.ParamType[tuple[str, str]]):
     "--tuned",
     type=click.Choice(["fixed", "val"]),
     help="fixed: one k, learning rate and weight decay for all; val: in each cell the best on val. "
-    " [default: val; with --against, fixed]",
+    " [default: val; with --against paper, fixed]",
 )
 @click.option("--title", help="Title of the report.")
 @click.option(
@@ -91,6 +94,7 @@ def report(
     \b
     medplus report --out paper
     medplus report runs --out report --against paper
+    medplus report runs --out report --against results.csv
     """  # noqa: D301 - click wants the control character
     if compare is not None:
         _refuse_beside_compare(RUNS=runs, out=out, **settings)
@@ -118,9 +122,9 @@ def _report(
         _refuse(remedy, against=against, only=only, title=title, tuned=tuned)
     against = against or (baseline if runs is not None else None)
     if against is None:
-        remedy = "judges runs by the paper's numbers; add --against paper"
+        remedy = "judges runs by others' numbers; add --against paper, or a CSV file"
         _refuse(remedy, strict=strict, tolerance=tolerance is not None)
-    from medplus.reporting.against import TOLERANCE
+    from medplus.analysis.against import TOLERANCE
     from medplus.reporting.report import report as write
 
     gc.freeze()  # what was imported stays: looking through it took a tenth of a report's time
@@ -144,8 +148,8 @@ def _report(
 
 
 def _compare(output: Output, first: Path, second: Path) -> None:
+    from medplus.analysis.paired import N_RESAMPLES
     from medplus.reporting.report import compare_runs
-    from medplus.reporting.statistics.paired import N_RESAMPLES
 
     pair = compare_runs(first, second)
     found = {"acc": pair.accuracy(), "auc": pair.auc()}
@@ -186,24 +190,23 @@ def _refuse(remedy: str, **given: Any) -> None:
 
 def _document(written: Report) -> dict[str, Any]:
     analysis = written.analysis
+    benchmark, tables = analysis.benchmark, analysis.tables
     document: dict[str, Any] = {
         "out": str(written.out),
         "files": [str(path) for path in written.files],
         "verdict": [verdict.to_dict() for verdict in analysis.verdicts],
         "findings": list(analysis.findings),
-        "notes": [{"where": note.where, "text": note.text} for note in analysis.notes],
-        "conditions": dict(analysis.conditions),
-        "datasets": analysis.datasets.to_dict("records"),
-        "cells": len(analysis.cells),
-        "skipped": [{"path": path, "reason": reason} for path, reason in analysis.skipped],
-        "left_out": len(analysis.unlike),
+        "notes": [{"where": where, "text": text} for where, text in analysis.notes],
+        "conditions": dict(benchmark.conditions),
+        "datasets": tables["datasets"].frame.to_dict("records"),
+        "cells": len(benchmark.cells),
+        "skipped": [{"path": path, "reason": reason} for path, reason in benchmark.skipped],
+        "left_out": len(benchmark.unlike),
     }
-    for name, frame in (("against", analysis.against), ("newcomers", analysis.newcomers)):
-        if frame is not None:
-            import json
-
+    for name in ("against", "newcomers"):
+        if name in tables:
             # By way of pandas, which writes null for NaN.
-            document[name] = json.loads(frame.to_json(orient="records"))
+            document[name] = json.loads(tables[name].frame.to_json(orient="records"))
     return document
 
 
@@ -212,9 +215,9 @@ def _show(written: Report) -> None:
     show_verdicts(analysis.verdicts)
     for finding in analysis.findings:
         click.echo(printable(finding))
-    for note in analysis.notes:
-        click.echo(printable(f"Note ({note.where}): {note.text}"))
-    for path, reason in analysis.skipped:
+    for where, text in analysis.notes:
+        click.echo(printable(f"Note ({where}): {text}"))
+    for path, reason in analysis.benchmark.skipped:
         click.echo(printable(f"Skipped {path}: {reason}"), err=True)
     figures = {path.stem for path in written.files if path.suffix == ".png"}
     tables = {path.stem for path in written.files if path.suffix == ".csv"}
@@ -231,16 +234,18 @@ def show_verdicts(verdicts: Sequence[Verdict]) -> None:
 
 def _failure(written: Report) -> str | None:
     """Return why ``--strict`` fails, or None."""
-    against = written.analysis.against
-    assert against is not None
+    against = written.analysis.tables["against"].frame
+    reference = written.analysis.benchmark.reference
+    assert reference is not None
+    name = reference.name
     if against.empty:
-        return "--strict: none of the runs has a counterpart in the paper"
+        return f"--strict: none of the runs has a counterpart in {name}"
     failed = against[~against["passed"].astype(bool)]
     if failed.empty:
         return None
     worst = failed.loc[failed["difference"].abs().idxmax()]
     return (
-        f"--strict: {len(failed)} of {len(against)} cells differ from the paper by more than "
+        f"--strict: {len(failed)} of {len(against)} cells differ from {name} by more than "
         f"{worst['tolerance']:g} points; the most: {worst['dataset']}, {worst['protocol']}, "
         f"{worst['backbone']}, {worst['size']} px ({worst['difference']:+.2f}); all of them "
         f"stand in {written.out / 'tables' / 'against.csv'}"

@@ -47,11 +47,7 @@ def _summary(path: Path, info: StoreInfo) -> dict[str, Any]:
     return {
         "path": str(path),
         "status": "complete" if info.complete else "incomplete",
-        "key": info.key,
-        "dataset": info.dataset,
-        "size": info.size,
-        "backbone": info.backbone,
-        "weights": info.weights,
+        **{name: getattr(info, name) for name in ("key", "dataset", "size", "backbone", "weights")},
         "precision": info.spec.precision or "fp32",
         "dtype": info.spec.dtype,
         "fit": info.preprocess["fit"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from medplus.naming import printable
 from medplus.progress import new_console
+from medplus.spec import PIXELS
 from medplus.vocabulary import SPLITS, Split
 
 if TYPE_CHECKING:
@@ -161,6 +163,11 @@ def print_extractions(extractions: Sequence[Extraction]) -> None:
 _OWN: tuple[tuple[Column, Callable[[RunRecord], str | None]], ...] = (
     (Column("k", right=True), lambda run: _text(run.k)),
     (Column("seed", right=True), lambda run: _text(run.seed)),
+    (Column("solver"), lambda run: run.solver),
+    (
+        Column("strength", right=True),
+        lambda run: None if run.strength is None else f"{run.strength:g}",
+    ),
     (Column("lr", right=True), lambda run: None if run.lr is None else f"{run.lr:g}"),
     (
         Column("wd", right=True),
@@ -170,24 +177,43 @@ _OWN: tuple[tuple[Column, Callable[[RunRecord], str | None]], ...] = (
 )
 """What tells the runs of a protocol apart; a column is shown where any run has a value."""
 
+_AXES: tuple[tuple[Column, Callable[[RunRecord], str]], ...] = (
+    (Column("weights", least=12), lambda run: "" if run.backbone == PIXELS else run.weights),
+    (Column("fit"), lambda run: run.spec.fit or ""),
+    (Column("feature"), lambda run: (run.store and run.spec.feature) or ""),
+)
+"""What else is compared; a column is shown where runs differ in it."""
+
+_MANY = 6
+"""Of more settings than this for each seed only the one that val chose is shown."""
+
 
 def print_records(records: Sequence[RunRecord]) -> None:
-    """Print the scores of runs, one row each; accuracies and AUC in percent."""
+    """Print the scores of runs, one row each; accuracies and AUC in percent.
+
+    Of a search over many settings the chosen one is shown, and of how many it was chosen.
+    """
+    tried = Counter(record.group for record in records)
+    searched = max(tried.values(), default=0) > _MANY
+    everything, choices = records, len(records) > len(tried)
+    if searched:
+        records = [record for record in records if record.selected]
     cells = [[cell(record) for _, cell in _OWN] for record in records]
     own = [i for i in range(len(_OWN)) if any(row[i] is not None for row in cells)]
     several = len({record.protocol for record in records}) > 1
+    axes = [one for one in _AXES if len({one[1](record) for record in records} - {""}) > 1]
     # Of the last split, mostly test, everything is told; of those before it the accuracy.
     *before, last = [s for s in SPLITS if any(s in r.metrics for r in records)] or ["test"]
     columns = (
         *((Column("protocol"),) if several else ()),
         Column("dataset"), Column("size", right=True), Column("backbone"),
-        *(_OWN[i][0] for i in own), *(Column(f"{split} ACC", right=True) for split in before),
+        *(column for column, _ in axes), *(_OWN[i][0] for i in own),
+        *((Column("chosen of", right=True),) if searched else ()),
+        *(Column(f"{split} ACC", right=True) for split in before),
         Column(f"{last} ACC", right=True), Column("95 % CI", rank=4),
-        Column(f"{last} AUC", right=True), Column("bal. ACC", right=True, rank=2),
-        Column("ECE", right=True, rank=1),
+        Column("baseline", right=True, rank=3), Column("bal. ACC", right=True, rank=3),
+        Column(f"{last} AUC", right=True), Column("ECE", right=True, rank=1),
     )  # fmt: skip
-    # A choice is worth marking only where there was one.
-    choices = len(records) > len({record.group for record in records})
     rows = []
     for record, values in zip(records, cells, strict=True):
         scores = record.metrics.get(last, {})
@@ -198,19 +224,22 @@ def print_records(records: Sequence[RunRecord]) -> None:
                 record.dataset,
                 str(record.size),
                 record.backbone,
+                *(cell(record) for _, cell in axes),
                 *(values[i] or "" for i in own),
+                *((str(tried[record.group]),) if searched else ()),
                 *(_accuracy(record, split, choices) for split in before),
                 _accuracy(record, last, choices),
                 _interval(scores.get("acc_ci95")),
-                percent(scores.get("auc")),
+                percent(scores.get("baseline_acc")),
                 percent(scores.get("balanced_accuracy")),
+                percent(scores.get("auc")),
                 "–" if ece is None else f"{ece:.3f}",
             )
         )
     print_table(columns, rows)
     console = make_console()
     console.print()
-    for line in _remarks(records):
+    for line in _remarks(everything):
         console.print(line, soft_wrap=True)
 
 

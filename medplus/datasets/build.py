@@ -49,7 +49,7 @@ def fill_arrays(
     advance: Advance,
     card: Card,
 ) -> int:
-    """Write images, labels and names of every split into `folder`; return the number of channels.
+    """Write what there is of every split into `folder`; return the number of channels.
 
     The card is told what the images are; `advance` is told of the images that have been decoded.
 
@@ -71,6 +71,8 @@ def fill_arrays(
     for split in SPLITS:
         members = [i for i, sample in enumerate(samples) if sample.split == split]
         rows |= _lay_out(root, folder, split, [paths[i] for i in members], reading.size, grey)
+        groups = [samples[i].group or "" for i in members]
+        (folder / f"{split}_groups.json").write_text(json.dumps(groups), encoding="utf-8")
         np.save(folder / f"{split}_labels.npy", labels[members])
     looks = _look_at_all(root, partial(_read, settled, grey), rows, advance)
     if settled.ends is not None:

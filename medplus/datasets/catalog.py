@@ -66,8 +66,6 @@ class DatasetInfo:
     """
 
     flag: str
-    title: str
-    description: str
     task: Task
     classes: tuple[str, ...]
     channels: int
@@ -134,8 +132,6 @@ def info(flag: str) -> DatasetInfo:
     suffix = {size: "" if size == 28 else f"_{size}" for size in SIZES}
     return DatasetInfo(
         flag=flag,
-        title=raw["python_class"],
-        description=raw["description"],
         task=raw["task"],
         classes=tuple(raw["label"][str(i)] for i in range(len(raw["label"]))),
         channels=raw["n_channels"],

@@ -105,6 +105,9 @@ class ImageSplit:
     names : sequence of str, length n_samples
         Where each row came from: the path of its file in a folder, with slashes, else ``train/0``,
         …; read when they are used. Empty for a split that was made by hand.
+    groups : sequence of str, length n_samples
+        What each row belongs to, such as a patient; empty where nothing is known to belong
+        together.
     index : ndarray of int64, shape (n_samples,), or None
         The positions of the rows in the source split, where some of it were left out.
     """
@@ -112,6 +115,7 @@ class ImageSplit:
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.integer]
     names: Sequence[str] = ()
+    groups: Sequence[str] = ()
     index: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:

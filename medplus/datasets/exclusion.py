@@ -92,11 +92,13 @@ def leave_out(images: ImageDataset, exclusion: Exclusion) -> ImageDataset:
         keep = exclusion.kept(split, part.positions, part.names)
         if not keep.any():
             raise UsageError(f"{exclusion.path} leaves nothing of {split}")
+        rows = np.flatnonzero(keep).tolist()
         splits[split] = ImageSplit(
             part.images if keep.all() else part.images[keep],
             part.labels[keep],
-            [name for name, stays in zip(part.names, keep, strict=True) if stays],
-            np.flatnonzero(keep),
+            [part.names[row] for row in rows] if len(part.names) else (),
+            [part.groups[row] for row in rows] if len(part.groups) else (),
+            part.positions[keep],
         )
     card = replace(images.card, warnings=[*images.card.warnings, exclusion.sentence], counts={})
     card.describe(images.classes, {split: part.labels for split, part in splits.items()})

@@ -128,7 +128,7 @@ def find_files(root: Path) -> Found:
         path = entry.path[start:].replace(os.sep, "/")
         suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - of ten thousands of files
         if entry.is_dir(follow_symlinks=False):
-            if _is_foreign(entry):
+            if entry.name.casefold() in _FOREIGN:
                 foreign[entry.name] += 1
             else:
                 folders.append(path)
@@ -183,10 +183,6 @@ def _left_out(others: Counter[str], foreign: Counter[str], masks: list[str]) -> 
     return warnings
 
 
-def _is_foreign(entry: os.DirEntry[str]) -> bool:
-    return entry.name.casefold() in _FOREIGN
-
-
 def _walk(root: Path) -> Iterator[os.DirEntry[str]]:
     """Yield all entries; links to folders, and foreign folders, are yielded, not followed."""
     waiting = [str(root)]
@@ -198,7 +194,8 @@ def _walk(root: Path) -> Iterator[os.DirEntry[str]]:
                     if entry.name.startswith("."):
                         continue
                     yield entry
-                    if entry.is_dir(follow_symlinks=False) and not _is_foreign(entry):
+                    is_foreign = entry.name.casefold() in _FOREIGN
+                    if entry.is_dir(follow_symlinks=False) and not is_foreign:
                         waiting.append(entry.path)
         except OSError as error:
             raise DatasetError(f"{quoted(folder)} cannot be read: {error.strerror}") from None

@@ -47,7 +47,7 @@ def open_npz(path: Path) -> Iterator[zipfile.ZipFile]:
     """Open an npz file, turning every kind of damage into one `DatasetError`."""
     try:
         archive = zipfile.ZipFile(path)
-    except OSError as error:
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from None
     except Exception:  # zipfile and zlib report damage in as many ways as a zip has fields
         raise DatasetError(

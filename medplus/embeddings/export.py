@@ -26,9 +26,10 @@ def export_store(store: EmbeddingStore, target: Path) -> None:
     store : EmbeddingStore
     target : Path
         ``.zarr.zip``: the store itself, which opens as one. ``.npz``: arrays
-        ``{split}_embeddings``, ``{split}_labels``, ``{split}_index``, ``{split}_names`` and the
-        attributes as JSON in ``medplus``. ``.parquet``: one row per sample, with columns
-        ``split``, ``index``, ``name``, ``label`` (or ``label_0`` …) and ``embedding`` (a list of D
+        ``{split}_embeddings``, ``{split}_labels``, ``{split}_index``, ``{split}_names``,
+        ``{split}_groups`` where there are groups, and the attributes as JSON in ``medplus``.
+        ``.parquet``: one row per sample, with columns ``split``, ``index``, ``name``, ``group``
+        where there are groups, ``label`` (or ``label_0`` …) and ``embedding`` (a list of D
         floats).
 
     Raises
@@ -66,6 +67,8 @@ def _write_npz(store: EmbeddingStore, target: Path) -> None:
         arrays[f"{split}_labels"] = store.labels(split)
         arrays[f"{split}_index"] = store.index(split)
         arrays[f"{split}_names"] = np.array(store.names(split))
+        if store.info.group_nbytes:
+            arrays[f"{split}_groups"] = np.array(store.groups(split))
     attributes = np.array(json.dumps(store.info.model_dump(mode="json")))
     np.savez(target, allow_pickle=False, medplus=attributes, **arrays)
 
@@ -88,6 +91,8 @@ def _write_parquet(store: EmbeddingStore, target: Path) -> None:
             "index": pa.array(store.index(split)),
             "name": pa.array(store.names(split)),
         }
+        if store.info.group_nbytes:
+            columns["group"] = pa.array(store.groups(split))
         for i in range(labels.shape[1]):
             columns["label" if labels.shape[1] == 1 else f"label_{i}"] = pa.array(labels[:, i])
         flat = pa.array(values.reshape(-1))

@@ -63,19 +63,12 @@ class Extraction:
     def to_dict(self) -> dict[str, Any]:
         """Return the document that ``medplus extract --json`` prints for this store."""
         info = self.store.info
+        own = ("key", "dataset", "size", "backbone", "dim")
         return {
             "path": str(self.store.path),
-            "key": info.key,
-            "dataset": info.dataset,
-            "size": info.size,
-            "backbone": info.backbone,
-            "dim": info.dim,
+            **{name: getattr(info, name) for name in own},
             "splits": dict(info.n_samples),
-            "status": self.status,
-            "chunks_computed": self.chunks_computed,
-            "chunks_reused": self.chunks_reused,
-            "seconds": self.seconds,
-            "images_per_second": self.images_per_second,
+            **{name: value for name, value in vars(self).items() if name != "store"},
         }
 
 
@@ -85,6 +78,7 @@ def extract(
     backbone: str = "resnet18",
     *,
     batch_size: int | None = None,
+    window: bool = True,
     device: str = "auto",
     data_root: str | Path = "data",
     store: str | Path = "embeddings",
@@ -105,6 +99,9 @@ def extract(
         Python file.
     batch_size : int, optional
         Images per forward; found automatically by default. Halved when memory runs out.
+    window : bool, default True
+        Of padded images compute only what they can change (`medplus.backbones.windowed`); the
+        embeddings are the same up to rounding.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
     data_root, store : str or Path
@@ -121,6 +118,7 @@ def extract(
     [extraction] = extract_all(
         [make_spec(dataset, size, backbone, **choices)],
         batch_size=batch_size,
+        window=window,
         device=device,
         data_root=data_root,
         store=store,
@@ -132,6 +130,7 @@ def extract_all(
     specs: Iterable[ExtractSpec],
     *,
     batch_size: int | None = None,
+    window: bool = True,
     device: str = "auto",
     data_root: str | Path = "data",
     store: str | Path = "embeddings",
@@ -172,7 +171,7 @@ def extract_all(
         for spec, ref, precision in todo:
             backbone = backbone or _load(spec, ref, images.size)
             compute = precision if backbone.is_network else "fp32"
-            embedder = Embedder(backbone, target, compute, batch)
+            embedder = Embedder(backbone, target, compute, batch, window=window)
             settled = settle(spec, images, backbone, compute, spec.dtype or "float32")
             results.append(
                 _extract_one(settled, images, embedder, Path(store), patience_s, progress)
@@ -204,8 +203,9 @@ def _extract_one(
     path = folder / f"{safe_name(info.backbone)}-{info.key[:KEY_LENGTH]}.zarr"
     labels = {split: images.splits[split].labels for split in SPLITS}
     names = {split: images.splits[split].names for split in SPLITS}
+    groups = {split: images.splits[split].groups for split in SPLITS}
     index = {split: images.splits[split].positions for split in SPLITS}
-    with open_writer(path, info, labels, names, patience_s, index) as writer:
+    with open_writer(path, info, labels, names, patience_s, groups=groups, index=index) as writer:
         missing = writer.n_missing
         reused = writer.n_chunks - missing
         status = writer.status

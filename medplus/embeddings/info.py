@@ -51,6 +51,8 @@ class StoreInfo(Provenance):
         Number of embedding dimensions D.
     name_nbytes : int
         Bytes per row of the names: UTF-8, filled up with zeros.
+    group_nbytes : int
+        The same of the groups, such as patients; 0 where nothing is known to belong together.
     metadata : dict
         SHA-256 of the Zarr metadata of each group and array below the store's own.
     cost : dict
@@ -70,6 +72,7 @@ class StoreInfo(Provenance):
     dim: PositiveInt
     n_samples: dict[Split, PositiveInt]
     name_nbytes: PositiveInt = 1
+    group_nbytes: int = 0
     versions: dict[str, str]
     created: str
     cost: dict[str, Any] = Field(default_factory=dict)
@@ -123,10 +126,17 @@ class StoreInfo(Provenance):
             ArrayLayout(f"{split}/names", (n, self.name_nbytes), byte, n),
         )
 
+    def group_layout(self, split: Split) -> ArrayLayout:
+        """Return the layout of a split's groups, which are there if `group_nbytes` is not 0."""
+        n = self.n_samples[split]
+        return ArrayLayout(f"{split}/groups", (n, self.group_nbytes), np.dtype("u1"), n)
+
     def all_layouts(self) -> Iterator[ArrayLayout]:
         """Yield the layouts of every array of the store."""
         for split in SPLITS:
             yield from self.layouts(split)
+            if self.group_nbytes:
+                yield self.group_layout(split)
 
 
 def read_info(path: Place) -> StoreInfo:

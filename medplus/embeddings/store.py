@@ -134,13 +134,20 @@ class EmbeddingStore:
 
     def names(self, split: Split) -> list[str]:
         """Return where each row came from, as a path within the dataset; unknown is empty."""
-        encoded = self._read(self.info.layouts(split)[3])
-        column = np.ascontiguousarray(encoded).view(f"S{encoded.shape[1]}")[:, 0]
-        return [name.decode(errors="surrogateescape") for name in column.tolist()]
+        return self._read_text(self.info.layouts(split)[3])
+
+    def groups(self, split: Split) -> list[str]:
+        """Return what each row belongs to, such as a patient; empty where that is not known."""
+        return self._read_text(self.info.group_layout(split)) if self.info.group_nbytes else []
 
     def verify(self) -> list[Damage]:
         """Read every byte, check it against its checksum, and return what is damaged."""
         return find_damage(self.path, self.info)
+
+    def _read_text(self, layout: ArrayLayout) -> list[str]:
+        encoded = self._read(layout)
+        column = np.ascontiguousarray(encoded).view(f"S{encoded.shape[1]}")[:, 0]
+        return [text.decode(errors="surrogateescape") for text in column.tolist()]
 
     def _read(self, layout: ArrayLayout) -> np.ndarray:
         try:

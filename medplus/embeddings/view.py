@@ -133,6 +133,13 @@ class View(EmbeddingStore):
             found += [names[row] for row in own]
         return found
 
+    def groups(self, split: Split) -> list[str]:
+        """Return what each row belongs to, such as a patient; none where that is not known."""
+        if not self.info.group_nbytes:
+            return []
+        known = [(own, self.store.groups(source)) for source, _, own in self._parts(split)]
+        return [groups[row] for own, groups in known for row in own]
+
     def verify(self) -> list[Damage]:
         """Check every byte of the store that the view is of."""
         return self.store.verify()

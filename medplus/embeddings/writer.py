@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +29,16 @@ WriteStatus = Literal["extracted", "resumed", "skipped"]
 Labels = Mapping[Split, np.ndarray]
 Names = Mapping[Split, Sequence[str]]
 Index = Mapping[Split, np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What is known of the rows before they are embedded."""
+
+    labels: Labels
+    names: Names | None
+    groups: Names | None
+    index: Index | None
 
 
 class StoreInUseError(StoreError, lock.LockHeldError):
@@ -111,6 +122,8 @@ def open_writer(
     labels: Labels,
     names: Names | None = None,
     patience_s: float = 0.0,
+    *,
+    groups: Names | None = None,
     index: Index | None = None,
 ) -> Iterator[StoreWriter]:
     """Hold a store for writing: create it, or find out what is left to do.
@@ -126,6 +139,8 @@ def open_writer(
         Where each row came from, as a path within the dataset; unknown by default.
     patience_s : float
         How long to wait for another process that writes this store, in seconds.
+    groups : mapping of split to sequence of str, length n_samples or 0
+        What each row belongs to, such as a patient; none by default.
     index : mapping of split to ndarray of int64, shape (n_samples,)
         The rows' positions in the source split; by default in order, without gaps.
 
@@ -134,13 +149,12 @@ def open_writer(
     StoreError
         If another process still writes this store, or the folder cannot be written.
     """
-    index = index or {split: np.arange(info.n_samples[split]) for split in SPLITS}
     with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with _held(path, patience_s):
         with _disk_errors(path):
             atomic.remove_leftovers(path)
-            writer = _prepare(path, info, labels, names, index)
+            writer = _prepare(path, info, _Columns(labels, names, groups, index))
         yield writer
 
 
@@ -164,14 +178,12 @@ def _disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _prepare(
-    path: Path, info: StoreInfo, labels: Labels, names: Names | None, index: Index
-) -> StoreWriter:
+def _prepare(path: Path, info: StoreInfo, columns: _Columns) -> StoreWriter:
     existing = _find(path, info)
     if existing is None:
         info.complete = False
         with atomic.new_folder(path) as temporary:
-            _write_skeleton(temporary, info, labels, names, index)
+            _write_skeleton(temporary, info, columns)
         everything = {s: list(range(info.layouts(s)[0].n_chunks)) for s in SPLITS}
         return StoreWriter(path, info, "extracted", everything)
     for leftover in (*path.rglob("*.partial"), *path.rglob(".*.tmp-*")):  # zarr's, and ours
@@ -179,7 +191,7 @@ def _prepare(
     damage = find_damage(path, existing)
     if existing.complete and not damage:
         return StoreWriter(path, existing, "skipped", {split: [] for split in SPLITS})
-    _repair(path, existing, labels, names, index)
+    _repair(path, existing, columns)
     if any(part.chunk is None for part in damage):  # chunks could not be read without metadata
         damage = find_damage(path, existing)
     return StoreWriter(path, existing, "resumed", _drop(path, existing, damage))
@@ -213,12 +225,12 @@ def _drop(path: Path, info: StoreInfo, damage: list[Damage]) -> dict[Split, list
     return missing
 
 
-def _repair(path: Path, info: StoreInfo, labels: Labels, names: Names | None, index: Index) -> None:
+def _repair(path: Path, info: StoreInfo, columns: _Columns) -> None:
     """Put everything but the embeddings in its place again, file by file."""
     info.complete = False
     write_info(path, info)  # first, so that a store under repair is incomplete from here on
     with atomic.temporary_folder(path) as temporary:
-        _write_skeleton(temporary, info, labels, names, index)
+        _write_skeleton(temporary, info, columns)
         atomic.sync_tree(temporary)
         folders = []
         for file in sorted(temporary.rglob("*")):  # the store's own zarr.json is the last
@@ -232,21 +244,25 @@ def _repair(path: Path, info: StoreInfo, labels: Labels, names: Names | None, in
             atomic.sync_folder(folder)
 
 
-def _write_skeleton(
-    folder: Path, info: StoreInfo, labels: Labels, names: Names | None, index: Index
-) -> None:
-    """Write everything but the embeddings: metadata, labels, index and names."""
+def _write_skeleton(folder: Path, info: StoreInfo, columns: _Columns) -> None:
+    """Write everything but the embeddings: metadata, labels, index, names and groups."""
     from medplus.embeddings.arrays import create_arrays
 
-    encoded = {s: _encode(names[s] if names else [""] * info.n_samples[s]) for s in SPLITS}
-    info.name_nbytes = max(column.itemsize for column in encoded.values())
+    names = _encode(columns.names or {s: [""] * info.n_samples[s] for s in SPLITS})
+    groups = _encode(columns.groups or {})
+    info.name_nbytes = names["train"].itemsize
+    info.group_nbytes = groups["train"].itemsize if groups and len(groups["train"]) else 0
     values: dict[str, np.ndarray] = {}
     for split in SPLITS:
         _, label_layout, index_layout, name_layout = info.layouts(split)
-        values[label_layout.path] = labels[split]
-        values[index_layout.path] = index[split]
-        column = encoded[split].astype(f"S{info.name_nbytes}")
-        values[name_layout.path] = column.view("u1").reshape(name_layout.shape)
+        values[label_layout.path] = columns.labels[split]
+        values[index_layout.path] = (
+            columns.index[split] if columns.index else np.arange(info.n_samples[split])
+        )
+        values[name_layout.path] = names[split].view("u1").reshape(name_layout.shape)
+        if info.group_nbytes:
+            layout = info.group_layout(split)
+            values[layout.path] = groups[split].view("u1").reshape(layout.shape)
     create_arrays(folder, info.all_layouts(), values)
     info.metadata = {
         str(file.parent.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
@@ -256,9 +272,14 @@ def _write_skeleton(
     write_info(folder, info)
 
 
-def _encode(names: Sequence[str]) -> np.ndarray:
-    """Return names as UTF-8, shape (n,), of one length: what every Zarr reader can read."""
-    return np.array([name.encode(errors="surrogateescape") for name in names], "S")
+def _encode(texts: Names) -> dict[Split, np.ndarray]:
+    """Return texts as UTF-8, shape (n,), all of one length: what every Zarr reader can read."""
+    encoded = {
+        split: np.array([text.encode(errors="surrogateescape") for text in of_split], "S")
+        for split, of_split in texts.items()
+    }
+    width = max((column.itemsize for column in encoded.values()), default=0)
+    return {split: column.astype(f"S{width}") for split, column in encoded.items()}
 
 
 def remove_store(path: Path) -> None:

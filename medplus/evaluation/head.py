@@ -88,12 +88,11 @@ def _find_store(run: Path, record: RunRecord, options: EvaluationOptions) -> Emb
     spec = replace(record.spec, dataset=ref.spelling if ref else dataset, size=size)
     data_root = None if options.data_root == Path("data") else options.data_root
     try:
-        store = find_store(options.store_root, spec, data_root=data_root)
+        return find_store(options.store_root, spec, data_root=data_root)
     except StoreError:  # a store of another dtype serves as well
         with suppress(StoreError):
             return find_store(options.store_root, replace(spec, dtype=None), data_root=data_root)
         raise
-    return store
 
 
 def _own_store(run: Path, record: RunRecord, root: Place) -> EmbeddingStore:

@@ -35,7 +35,17 @@ from medplus.training.loss import mean_loss, probabilities
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split
 
 _FILES = (RECORD_FILE, NETWORK_FILE, HEAD_FILE)
-_KEPT = ("seed", "lr", "weight_decay", "epochs_run", "best_epoch", "network", "training")
+_KEPT = (
+    "seed",
+    "lr",
+    "weight_decay",
+    "solver",
+    "strength",
+    "epochs_run",
+    "best_epoch",
+    "network",
+    "training",
+)
 """What an evaluation's record has from the run's own: how what is scored was made."""
 
 
@@ -52,7 +62,6 @@ def evaluate(
     batch_size: int | None = None,
     code: str | None = None,
     csv: str | Path | None = None,
-    bootstrap: int | None = None,
     progress: Progress = silent,
 ) -> RunRecord:
     """Score a run's saved network or head, on its own dataset or on another of the same classes.
@@ -85,8 +94,6 @@ def evaluate(
         The Python file that defines the network, where one did: no run names code to be run.
     csv : str or Path, optional
         A folder that also gets the predictions as MedMNIST's evaluator reads them.
-    bootstrap : int, optional
-        Resamples for the confidence intervals; chosen by cost by default, 0 for none.
     progress : Progress
         Where to report images.
 
@@ -125,7 +132,7 @@ def evaluate(
         check_exportable(on.dataset, on.size, on.classes)
     with measure_cost(options.device) as meter:
         logits = prepared.predict()
-    metrics, predictions = _score(prepared, logits, bootstrap)
+    metrics, predictions = _score(prepared, logits)
     n_images = sum(map(len, logits.values()))
     cost = {**meter.cost(n_images), "images": n_images}
     record = _plan(prepared, folder).record(metrics, meter.seconds, cost)
@@ -212,13 +219,12 @@ def _plan(prepared: Prepared, run: Path) -> RunPlan:
 
 
 def _score(
-    prepared: Prepared, logits: Mapping[Split, torch.Tensor], bootstrap: int | None
+    prepared: Prepared, logits: Mapping[Split, torch.Tensor]
 ) -> tuple[dict[Split, dict[str, Any]], dict[str, np.ndarray]]:
     task, n_classes = prepared.record.task, prepared.record.n_classes
     scores = {s: probabilities(rows, task == MULTI_LABEL).numpy() for s, rows in logits.items()}
-    metrics, predictions = score_splits(prepared.samples, scores, task, bootstrap)
+    metrics, predictions = score_splits(prepared.samples, scores, task)
     if "val" in logits:  # where the run's own record has a loss too
         labels = prepared.samples["val"].labels
-        loss = mean_loss(logits["val"], labels, n_classes, task == MULTI_LABEL)
-        metrics["val"]["loss"] = loss
+        metrics["val"]["loss"] = mean_loss(logits["val"], labels, n_classes, task == MULTI_LABEL)
     return metrics, predictions

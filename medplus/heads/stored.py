@@ -114,7 +114,9 @@ def read_split(store: EmbeddingStore, split: Split, *, hold: bool = True) -> Sto
     """
     embeddings = read_features(store, split, hold=hold)
     names = Names(store.info.n_samples[split], partial(store.names, split))
-    return StoredSplit(store.labels(split), store.index(split), embeddings, names=names)
+    groups = store.groups(split)
+    labels, index = store.labels(split), store.index(split)
+    return StoredSplit(labels, index, embeddings, names=names, groups=groups)
 
 
 def read_splits(store: EmbeddingStore) -> dict[Split, StoredSplit]:

@@ -14,17 +14,15 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from medplus.metrics.intervals import LEVEL
 from medplus.metrics.predictions import Predictions
 
 BLOCK_CELLS = 2**20
 """Counts per block of resamples, so that a block and its products stay in cache."""
 KEPT_BLOCKS = 64
 """Blocks kept between calls, one byte per count: 64 MB at most up to 65 536 samples."""
-LEVEL = 0.95
-DRAW_NS, PROBLEM_NS = 12.0, 2.5
-"""Nanoseconds per sample and resample: to draw its count, and for one AUC at worst (measured)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +43,11 @@ class Replicates:
 
 
 def replicates(
-    cases: Predictions, n_resamples: int, seed: int = 0, keep: NDArray[np.bool_] | None = None
+    cases: Predictions,
+    n_resamples: int,
+    seed: int = 0,
+    groups: ArrayLike | None = None,
+    keep: NDArray[np.bool_] | None = None,
 ) -> Replicates:
     """Score `n_resamples` resamples of the samples, drawn with replacement.
 
@@ -57,6 +59,8 @@ def replicates(
         Number of resamples, at least 1.
     seed : int, default 0
         Same seed, same resamples; a larger number of resamples starts with the smaller one's.
+    groups : array-like of shape (n_samples,), optional
+        See `resample_counts`.
     keep : ndarray of shape (n_samples,), bool, optional
         Score only these samples of each resample: paired with the same resamples of all.
 
@@ -71,7 +75,7 @@ def replicates(
     columns = zip(cases.targets.T, cases.scores.T, strict=True)
     ladders = [_Ladder.build(target, score) for target, score in columns]
     acc, auc = [], []
-    for counts in resample_counts(cases.n_samples, n_resamples, seed):
+    for counts in resample_counts(cases.n_samples, n_resamples, seed, groups):
         weights = counts.astype(np.float32)
         if keep is not None:
             weights *= keep[:, None]
@@ -112,7 +116,9 @@ def percentile_interval(values: NDArray[np.float64]) -> tuple[float, float] | No
     return float(low), float(high)
 
 
-def resample_counts(n_samples: int, n_resamples: int, seed: int = 0) -> Iterator[NDArray[np.uint8]]:
+def resample_counts(
+    n_samples: int, n_resamples: int, seed: int = 0, groups: ArrayLike | None = None
+) -> Iterator[NDArray[np.uint8]]:
     """Yield how often each sample is drawn in each resample, in blocks of resamples.
 
     Parameters
@@ -121,29 +127,23 @@ def resample_counts(n_samples: int, n_resamples: int, seed: int = 0) -> Iterator
         Size of a resample, and how many of them.
     seed : int, default 0
         Seed of the draws.
+    groups : array-like of shape (n_samples,), optional
+        What each sample belongs to, such as a patient: groups are then drawn, each with all of its
+        samples, and resamples differ in size.
 
     Yields
     ------
     ndarray of shape (n_samples, block), uint8, read-only
-        Counts; every column sums to `n_samples`.
+        Counts; every column sums to `n_samples`, where there are no groups.
     """
     width = int(np.clip(BLOCK_CELLS // n_samples, 16, 1024))
+    n_units, unit = n_samples, None
+    if groups is not None:
+        names, unit = np.unique(np.asarray(groups), return_inverse=True)
+        n_units = len(names)
     for index, start in enumerate(range(0, n_resamples, width)):
-        yield _count_block(n_samples, min(width, n_resamples - start), seed, index)
-
-
-def affordable_resamples(n_samples: int, n_problems: int) -> int:
-    """Choose the number of resamples that takes around a second: 1000 if possible, at least 200.
-
-    Parameters
-    ----------
-    n_samples : int
-        Samples in the split.
-    n_problems : int
-        One-vs-rest problems: classes, labels, or 1 for the binary task.
-    """
-    nanoseconds = n_samples * (DRAW_NS + PROBLEM_NS * n_problems)
-    return int(np.clip(1e9 / nanoseconds, 200, 1000)) // 100 * 100
+        block = _count_block(n_units, min(width, n_resamples - start), seed, index)
+        yield block if unit is None else block[unit]
 
 
 @lru_cache(maxsize=KEPT_BLOCKS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -68,3 +70,85 @@ def _binned_gap(confidence: NDArray[np.float64], outcome: NDArray[np.bool_]) -> 
     bins = np.digitize(confidence, edges, right=True) + N_BINS * np.arange(n_columns)
     gaps = np.bincount(bins.ravel(), weights=(outcome - confidence).ravel())
     return float(np.abs(gaps).sum() / (n_samples * n_columns))
+
+
+def brier(y_true: ArrayLike, y_score: ArrayLike, task: Task) -> float:
+    """Compute the Brier score: the mean squared error of probabilities [1]_.
+
+    - multi-class, ordinal: the squared errors of all classes added up, from 0 to 2;
+    - binary: that of P(class 1), from 0 to 1;
+    - multi-label: as binary, the mean over labels.
+
+    Parameters
+    ----------
+    y_true, y_score, task
+        See `medplus.metrics.check`.
+
+    Returns
+    -------
+    float
+        The lower, the better.
+
+    References
+    ----------
+    .. [1] Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather
+       Review 78(1), 1950.
+
+    Examples
+    --------
+    >>> round(brier([1, 0], [0.8, 0.4], "binary-class"), 3)
+    0.1
+    """
+    cases = check(y_true, y_score, task)
+    errors = (cases.scores - cases.targets) ** 2
+    return float(errors.mean() if task == MULTI_LABEL else errors.sum(axis=1).mean())
+
+
+class Reliability(NamedTuple):
+    """How often predicted probabilities come true: a reliability diagram.
+
+    Attributes
+    ----------
+    predicted, observed : ndarray of float64, shape (n_bins,)
+        The mean probability, and the share of positives, of the samples in a bin.
+    n, n_positive : ndarray of int64, shape (n_bins,)
+        Samples and positives in it; bins without a sample are left out.
+    """
+
+    predicted: NDArray[np.float64]
+    observed: NDArray[np.float64]
+    n: NDArray[np.int64]
+    n_positive: NDArray[np.int64]
+
+
+def reliability(
+    target: NDArray[np.bool_], probability: NDArray[np.float64], n_bins: int = 10
+) -> Reliability:
+    """Compare the probabilities of one class with how often they come true, in equal bins [1]_.
+
+    Parameters
+    ----------
+    target : ndarray of bool, shape (n_samples,)
+    probability : ndarray of float, shape (n_samples,)
+    n_bins : int, default 10
+        Of equal width; their upper edge is theirs.
+
+    References
+    ----------
+    .. [1] Murphy & Winkler, "Reliability of subjective probability forecasts of precipitation and
+       temperature", Applied Statistics 26(1), 1977.
+
+    Examples
+    --------
+    >>> found = reliability(np.array([False, True, True]), np.array([0.18, 0.82, 0.86]))
+    >>> found.predicted.round(2).tolist(), found.observed.tolist(), found.n.tolist()
+    ([0.18, 0.84], [0.0, 1.0], [1, 2])
+    """
+    edges = np.arange(1, n_bins) / n_bins
+    bins = np.digitize(probability, edges, right=True)
+    n = np.bincount(bins, minlength=n_bins)
+    positive = np.bincount(bins[target], minlength=n_bins)
+    total = np.bincount(bins, weights=probability, minlength=n_bins)
+    used = n > 0
+    n, positive = n[used], positive[used]
+    return Reliability(total[used] / n, positive / n, n, positive)

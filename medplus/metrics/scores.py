@@ -6,12 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from medplus.errors import RunError
-from medplus.metrics.bootstrap import affordable_resamples, percentile_interval, replicates
 from medplus.metrics.calibration import ece
 from medplus.metrics.decisions import accuracy, balanced_accuracy, macro_f1, qwk
+from medplus.metrics.intervals import Interval, acc_interval, auc_interval
 from medplus.metrics.predictions import check
 from medplus.metrics.ranking import auc_per_class, mean_average_precision, mean_of_defined
 from medplus.vocabulary import MULTI_LABEL, Task
@@ -35,12 +36,11 @@ class Scores:
         Quadratic weighted kappa, for the ordinal task; NaN where undefined.
     map : float or None
         Mean average precision, for the multi-label task; NaN where no label has a positive.
-    acc_ci95, auc_ci95 : tuple of float or None
-        Percentile bootstrap intervals; None without resamples, or without any defined AUC. A
-        resample's AUC is the mean over the classes present in it, so where classes are missing
-        the interval belongs to `auc_present`.
-    n_bootstrap : int
-        Number of resamples.
+    acc_ci95, auc_ci95 : tuple of float
+        95 % intervals over samples, see `medplus.metrics.intervals`. Where classes are missing that
+        of the AUC is of `auc_present`, and None if there is none.
+    n_groups : int or None
+        Groups that the samples were taken in for the intervals, if any.
     missing_classes : tuple of int
         Classes without a sample; for multi-label, labels without a positive or a negative.
     """
@@ -52,11 +52,11 @@ class Scores:
     balanced_accuracy: float
     macro_f1: float
     ece: float
+    acc_ci95: Interval
+    auc_ci95: Interval | None
     qwk: float | None = None
     map: float | None = None
-    acc_ci95: tuple[float, float] | None = None
-    auc_ci95: tuple[float, float] | None = None
-    n_bootstrap: int = 0
+    n_groups: int | None = None
     missing_classes: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -75,11 +75,11 @@ class Scores:
             record["qwk"] = _finite(self.qwk)
         if self.map is not None:
             record["map"] = _finite(self.map)
-        if self.acc_ci95 is not None:
-            record["acc_ci95"] = list(self.acc_ci95)
-        if self.auc_ci95 is not None:
-            record["auc_ci95"] = list(self.auc_ci95)
-        record |= {"n": self.n, "n_bootstrap": self.n_bootstrap}
+        record["acc_ci95"] = list(self.acc_ci95)
+        record["auc_ci95"] = None if self.auc_ci95 is None else list(self.auc_ci95)
+        record["n"] = self.n
+        if self.n_groups is not None:
+            record["n_groups"] = self.n_groups
         if self.missing_classes:
             record["missing_classes"] = list(self.missing_classes)
             record["auc_present"] = _finite(self.auc_present)
@@ -87,14 +87,9 @@ class Scores:
 
 
 def score(
-    y_true: ArrayLike,
-    y_score: ArrayLike,
-    task: Task,
-    *,
-    bootstrap: int | None = 1000,
-    seed: int = 0,
+    y_true: ArrayLike, y_score: ArrayLike, task: Task, *, groups: ArrayLike | None = None
 ) -> Scores:
-    """Compute every metric that the task has, with bootstrap confidence intervals.
+    """Compute every metric that the task has, and the intervals of accuracy and AUC.
 
     Parameters
     ----------
@@ -105,11 +100,8 @@ def score(
         will do.
     task : Task
         MedMNIST's task type.
-    bootstrap : int or None, default 1000
-        Number of resamples; 0 for no intervals, None for as many (200 to 1000) as can be scored
-        in around a second.
-    seed : int, default 0
-        Seed of the resamples; heads scored with one seed share them.
+    groups : array-like of shape (n_samples,), optional
+        What each sample belongs to, such as a patient; the intervals are then over groups.
 
     Returns
     -------
@@ -123,15 +115,16 @@ def score(
 
     Examples
     --------
-    >>> result = score([0, 1, 1], [0.2, 0.9, 0.4], "binary-class", bootstrap=0)
+    >>> result = score([0, 1, 1], [0.2, 0.9, 0.4], "binary-class")
     >>> round(result.acc, 3), result.auc
     (0.667, 1.0)
     """
     cases = check(y_true, y_score, task)
-    n_resamples = affordable_resamples(*cases.targets.shape) if bootstrap is None else bootstrap
-    if n_resamples < 0 or seed < 0:
-        raise RunError(f"bootstrap={bootstrap} and seed={seed} must not be negative.")
-    resampled = replicates(cases, n_resamples, seed) if n_resamples else None
+    if groups is not None and np.shape(groups) != (cases.n_samples,):
+        raise RunError(
+            f"groups has shape {np.shape(groups)}; name one group for each of {cases.n_samples} "
+            "samples."
+        )
     of_classes = auc_per_class(y_true, y_score, task)
     return Scores(
         n=cases.n_samples,
@@ -143,9 +136,9 @@ def score(
         ece=ece(y_true, y_score, task),
         qwk=qwk(y_true, y_score) if task == "ordinal-regression" else None,
         map=mean_average_precision(y_true, y_score) if task == MULTI_LABEL else None,
-        acc_ci95=percentile_interval(resampled.acc) if resampled else None,
-        auc_ci95=percentile_interval(resampled.auc) if resampled else None,
-        n_bootstrap=n_resamples,
+        acc_ci95=acc_interval(cases, groups),
+        auc_ci95=auc_interval(cases, groups),
+        n_groups=None if groups is None else len(np.unique(np.asarray(groups))),
         missing_classes=cases.missing_classes,
     )
 

@@ -1,5 +1,1 @@
-"""From results to a report.
-
-`baseline` and `runs` are read, `select` puts like with like, `analyse` computes the `statistics`,
-and `build` writes tables, figures and the page.
-"""
+"""What a report looks like: tables and figures in files, tables in the terminal, and the page."""

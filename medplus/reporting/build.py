@@ -9,9 +9,9 @@ from pathlib import Path
 
 from medplus import atomic
 from medplus._version import __version__
+from medplus.analysis.document import Document
 from medplus.errors import RunError
 from medplus.jsonfile import parse_json
-from medplus.reporting.analysis import Analysis
 from medplus.reporting.figures import write_figures
 from medplus.reporting.page.links import PageLinks
 from medplus.reporting.page.render import render_page
@@ -22,14 +22,14 @@ MANIFEST = "report.json"
 """What a report consists of; a folder without it is not ours to replace."""
 
 
-def write_report(analysis: Analysis, out: Path) -> list[Path]:
+def write_report(document: Document, out: Path) -> list[Path]:
     """Write a report into a folder of its own; an earlier report there is replaced.
 
     Everything is written beside it first, so that a failure or an interrupt leaves what was there.
 
     Parameters
     ----------
-    analysis : Analysis
+    document : Document
     out : Path
         Must be new, empty, or hold an earlier report and nothing else.
 
@@ -47,13 +47,17 @@ def write_report(analysis: Analysis, out: Path) -> list[Path]:
     check_folder(out)
     try:
         with atomic.new_folder(out) as folder:
-            tables = write_tables(analysis, folder / "tables")
-            figures = write_figures(analysis, folder / "figures")
+            tables = write_tables(document.tables.values(), folder / "tables")
+            figures = write_figures(document.figures, folder / "figures")
             drawings = {p.stem: p.read_text("utf-8") for p in figures if p.suffix == ".svg"}
-            links = PageLinks(_linked((*tables, *figures), folder), _runs(analysis, out))
-            (folder / PAGE).write_text(render_page(analysis, links, drawings), encoding="utf-8")
+            links = PageLinks(_linked((*tables, *figures), folder), _runs(document, out))
+            (folder / PAGE).write_text(render_page(document, links, drawings), encoding="utf-8")
             files = [PAGE, *(_relative(path, folder) for path in (*tables, *figures))]
-            manifest = {"medplus": __version__, "created": analysis.created, "files": files}
+            manifest = {
+                "medplus": __version__,
+                "created": document.benchmark.created,
+                "files": files,
+            }
             (folder / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
             if out.exists():
                 check_folder(out)  # again, as all this took a while
@@ -98,15 +102,16 @@ def check_folder(out: Path) -> None:
 
 def _manifest(out: Path) -> set[str]:
     try:
-        document = parse_json((out / MANIFEST).read_bytes())
-        return {MANIFEST, *map(str, document["files"])}
+        manifest = parse_json((out / MANIFEST).read_bytes())
+        return {MANIFEST, *map(str, manifest["files"])}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return set()
 
 
-def _runs(analysis: Analysis, out: Path) -> dict[str, str]:
+def _runs(document: Document, out: Path) -> dict[str, str]:
     """Return where the page finds the folder of each run."""
-    frames = [frame for frame in (analysis.cells, analysis.unlike) if "runs" in frame]
+    benchmark = document.benchmark
+    frames = [frame for frame in (benchmark.cells, benchmark.unlike) if "runs" in frame]
     runs = {run for frame in frames for group in frame["runs"] for run in group}
     return {run: os.path.relpath(Path(run).resolve(), out) for run in sorted(runs)}
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from medplus.reporting.format import one_line
-from medplus.reporting.table import Block, Cell
+from medplus.analysis.format import one_line
+from medplus.analysis.table import Block, Cell
 
 _LONGEST = 50
 """Rows of one LaTeX table: more do not fit a page."""

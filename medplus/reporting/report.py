@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from medplus.analysis.against import TOLERANCE
+from medplus.analysis.document import Document, analyse
+from medplus.analysis.load import benchmark_of, published
+from medplus.analysis.paired import Pair
+from medplus.analysis.results.reference import load_reference
+from medplus.analysis.results.runs import read_runs
 from medplus.errors import UsageError
-from medplus.reporting.against import TOLERANCE
-from medplus.reporting.analyse import analyse_baseline, analyse_runs
-from medplus.reporting.analysis import Analysis
 from medplus.reporting.build import check_folder, write_report
-from medplus.reporting.runs import read_runs
-from medplus.reporting.statistics.paired import Pair
 from medplus.runs.ledger import read_predictions, read_record
 
 
@@ -24,14 +25,14 @@ class Report:
 
     Attributes
     ----------
-    analysis : Analysis
+    analysis : Document
         All that it says.
     out : Path
     files : tuple of Path
         ``index.html`` first.
     """
 
-    analysis: Analysis
+    analysis: Document
     out: Path
     files: tuple[Path, ...]
 
@@ -40,7 +41,7 @@ def report(
     runs: str | Path | None = None,
     out: str | Path = "report",
     *,
-    against: Literal["paper"] | None = None,
+    against: str | Path | None = None,
     tolerance: float = TOLERANCE,
     only: Iterable[tuple[str, str]] = (),
     tuned: Literal["fixed", "val"] | None = None,
@@ -54,15 +55,16 @@ def report(
         A folder of runs; None is the paper itself.
     out : path
         The report's folder: new, empty, or holding an earlier report, which is replaced.
-    against : {"paper"}, optional
-        Set the runs beside the paper's numbers.
+    against : str or path, optional
+        What the runs are set beside: ``paper``, or a CSV file of results; see
+        `medplus.analysis.results.reference.load_reference`.
     tolerance : float
-        Percent points of ACC by which they may differ from them.
+        Percent points of ACC by which they may differ from it.
     only : iterable of (name, value)
         Conditions that runs must have, for example ``("k", "5")``.
     tuned : {"fixed", "val"}, optional
         Whether k, learning rate and weight decay are the same everywhere, or chosen on val; by
-        default the latter, but beside the paper the former.
+        default the latter, but beside the paper, which has one choice for all, the former.
     title : str, optional
 
     Returns
@@ -72,7 +74,8 @@ def report(
     Raises
     ------
     RunError
-        If there are no runs, or the folder cannot be written or holds something else.
+        If there are no runs, the folder cannot be written or holds something else, or a table to
+        set them beside is wrong.
     UsageError
         If `only` names what no run has, the tolerance is no number from 0 up, or something that is
         about runs is given without them.
@@ -87,17 +90,19 @@ def report(
         )
     check_folder(out)  # before anything is computed
     if runs is None:
-        analysis = analyse_baseline()
+        benchmark = published()
     else:
-        analysis = analyse_runs(
+        reference = None if against is None else load_reference(str(against))
+        benchmark = benchmark_of(
             read_runs(Path(runs)),
             source=f"the runs in {runs}",
             title=title,
             only=only,
-            tuned=tuned or ("fixed" if against else "val"),
-            against=against is not None,
+            tuned=tuned or ("fixed" if against == "paper" else "val"),
+            reference=reference,
             tolerance=tolerance,
         )
+    analysis = analyse(benchmark)
     return Report(analysis, out, tuple(write_report(analysis, out)))
 
 

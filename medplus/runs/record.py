@@ -151,6 +151,8 @@ class RunRecord(Provenance):
     vote: str | None = None
     lr: float | None = None
     weight_decay: float | None = None
+    solver: str | None = None
+    strength: float | None = None
     epochs_run: int | None = None
     best_epoch: int | None = None
     metrics: dict[Split, dict[str, Any]]

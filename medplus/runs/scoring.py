@@ -27,11 +27,14 @@ class Samples:
         Their positions in the source split.
     names : sequence of str
         Where each came from; empty, or of empty names, where that is not known.
+    groups : sequence of str
+        What each belongs to, such as a patient; empty where nothing is known to belong together.
     """
 
     labels: np.ndarray
     index: np.ndarray
     names: Sequence[str] = field(default=(), kw_only=True)
+    groups: Sequence[str] = field(default=(), kw_only=True)
 
 
 def check_trainable(what: str, labels: np.ndarray, task: Task) -> None:
@@ -53,7 +56,6 @@ def score_splits(
     samples: Mapping[Split, Samples],
     scores: Mapping[Split, np.ndarray],
     task: Task,
-    bootstrap: int | None,
 ) -> tuple[dict[Split, dict[str, Any]], dict[str, np.ndarray]]:
     """Score the predictions of some splits.
 
@@ -63,9 +65,6 @@ def score_splits(
         It may hold more splits than have scores.
     scores : mapping of split to ndarray of float, shape (n_samples, n_classes)
         Probabilities or vote shares.
-    bootstrap : int or None
-        Resamples for the test split's confidence intervals; None chooses by cost, 0 leaves
-        them out.
 
     Returns
     -------
@@ -78,15 +77,16 @@ def score_splits(
     predictions: dict[str, np.ndarray] = {}
     for split in scores:
         own = samples[split]
-        # Intervals are of the test samples; val only selects.
-        resamples = bootstrap if split == "test" else 0
         # Scored as they are stored, so that the same metrics follow from the predictions.
         stored = scores[split].astype(np.float32, copy=False)
-        metrics[split] = score(own.labels, stored, task, bootstrap=resamples).to_dict()
+        groups = np.asarray(list(own.groups), dtype=np.str_) if own.groups else None
+        metrics[split] = score(own.labels, stored, task, groups=groups).to_dict()
         predictions[f"{split}_score"] = stored
         predictions[f"{split}_true"] = own.labels
         predictions[f"{split}_index"] = own.index
         if len(own.names) and own.names[0] not in ("", f"{split}/{own.index[0]}"):
             # They tell more than the index does, since these data have files of their own.
             predictions[f"{split}_name"] = np.asarray(list(own.names), dtype=np.str_)
+        if groups is not None:
+            predictions[f"{split}_group"] = groups
     return metrics, predictions

@@ -96,12 +96,9 @@ class Place:
         Full paths, since workers may have another working folder.
     device : str
         As for `medplus.extract`, as a worker sees it.
-    bootstrap : int or None
-        As for `medplus.knn`.
     """
 
     data_root: str
     store: str
     runs: str
     device: str = "auto"
-    bootstrap: int | None = None

@@ -172,9 +172,7 @@ def _extract(job: Job, place: Place, progress: Progress) -> None:
 
 
 def _head(job: Job, place: Place, store: str, reporter: _Reporter) -> None:
-    where: dict[str, Any] = {
-        "device": place.device, "runs": place.runs, "bootstrap": place.bootstrap,
-    }  # fmt: skip
+    where: dict[str, Any] = {"device": place.device, "runs": place.runs}
     if job.kind == "knn":
         from medplus.heads.knn import knn
 
@@ -192,7 +190,7 @@ def _finetune(job: Job, place: Place, reporter: _Reporter) -> None:
     finetune_all(
         [job.spec], [options["seed"]], recipe=options["recipe"], batch_size=options["batch_size"],
         device=place.device, data_root=place.data_root, runs=place.runs,
-        bootstrap=place.bootstrap, watch=reporter, **options["changes"],
+        watch=reporter, **options["changes"],
     )  # fmt: skip
 
 

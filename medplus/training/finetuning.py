@@ -101,7 +101,6 @@ def finetune_all(
     overwrite: bool = False,
     keep: Keep = "best",
     track: str | None = None,
-    bootstrap: int | None = None,
     watch: Watch | None = None,
     progress: Progress = silent,
     **changes: Any,
@@ -136,8 +135,6 @@ def finetune_all(
         Keep the best network of a finished run, or its last training state too.
     track : {"tensorboard", "wandb", "mlflow"}, optional
         A tracker to tell of every epoch.
-    bootstrap : int, optional
-        As for `medplus.knn`.
     watch : Watch, optional
         Told of every step and epoch.
     progress : Progress
@@ -160,7 +157,7 @@ def finetune_all(
         backbones.resolve(spec.backbone, spec.weights)
     new_plan = partial(
         FinetunePlan, data_root=str(data_root), device=target, devices=devices, compiled=compiled,
-        resume=resume, overwrite=overwrite, keep=keep, track=track, bootstrap=bootstrap,
+        resume=resume, overwrite=overwrite, keep=keep, track=track,
         watch=watch or Watch(),
     )  # fmt: skip
     records = []

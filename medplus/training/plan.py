@@ -54,7 +54,6 @@ class FinetunePlan:
     overwrite: bool
     keep: Keep
     track: str | None
-    bootstrap: int | None
     watch: Watch
 
     @property
@@ -90,7 +89,7 @@ def load_backbone(asked: ExtractSpec, images: ImageDataset) -> Backbone:
 
 def samples_of(split: ImageSplit) -> Samples:
     """Return what is known of a split's samples besides their pixels."""
-    return Samples(split.labels, split.positions, names=split.names)
+    return Samples(split.labels, split.positions, names=split.names, groups=split.groups)
 
 
 def plan_finetune(

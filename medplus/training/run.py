@@ -67,7 +67,7 @@ def make_run(plan: FinetunePlan, images: ImageDataset, backbone: Backbone) -> Ru
                 partial.rmdir()  # if nothing has been saved
             raise
         samples = {split: samples_of(images.splits[split]) for split in EVALUATED}
-        metrics, predictions = score_splits(samples, found.scores, images.task, plan.bootstrap)
+        metrics, predictions = score_splits(samples, found.scores, images.task)
         progress = found.progress
         metrics["val"]["loss"] = progress.best_loss
         cost = describe_cost(

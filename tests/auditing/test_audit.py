@@ -65,7 +65,7 @@ def store(made, write_store):
 @pytest.fixture(scope="module")
 def found(made, store):
     folder = made[0]
-    knn(store, k=3, runs=folder / "runs", bootstrap=0)
+    knn(store, k=3, runs=folder / "runs")
     return audit(store, out=folder / "audit", runs=folder / "runs")
 
 
@@ -119,8 +119,8 @@ def test_verdicts_stay_when_the_audit_is_repeated_and_heads_heed_them(made, stor
     audit(store, out=folder / "audit", runs=folder / "runs")
     assert [row["verdict"] for row in table(found)] == [row["verdict"] for row in rows]
 
-    (whole,) = knn(store, k=3, runs=folder / "runs", bootstrap=0)
-    (record,) = knn(store, k=3, runs=folder / "runs", bootstrap=0, exclude=path)
+    (whole,) = knn(store, k=3, runs=folder / "runs")
+    (record,) = knn(store, k=3, runs=folder / "runs", exclude=path)
     assert record.run_id != whole.run_id
     assert f"{N_PLANTED} images (10 of test) left out" in record.warnings[-1]
     predictions = read_predictions(folder / record.path)
@@ -128,7 +128,7 @@ def test_verdicts_stay_when_the_audit_is_repeated_and_heads_heed_them(made, stor
     keep = np.arange(SIZES[2]) < SIZES[2] - N_PLANTED
     assert np.array_equal(predictions["test_index"], np.flatnonzero(keep))
     assert np.array_equal(predictions["test_score"], every["test_score"][keep])
-    rest = score(every["test_true"][keep], every["test_score"][keep], "binary-class", bootstrap=0)
+    rest = score(every["test_true"][keep], every["test_score"][keep], "binary-class")
     assert record.metrics["test"]["acc"] == rest.acc
 
 

@@ -58,6 +58,7 @@ def test_settings_may_stand_in_a_config_file(cli: Callable) -> None:
         ("--dataset breastmnist --out ph --samples 3", "3 samples are too few"),
         ("--dataset breastmnist,all --out ph --samples 20", "of bloodmnist"),
         ("--dataset breastmnist --out ph --difficulty 2", "difficulty 2"),
+        ("--dataset breastmnist --out ph --difficulty nan", "difficulty nan"),
         ("--dataset breastmnist --out ph --seed -1", "seed -1"),
     ],
 )

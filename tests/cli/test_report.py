@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medplus.analysis.results.baseline import load_baseline
+from medplus.analysis.results.cells import KEYS
 from medplus.reporting import build
-from medplus.reporting.baseline import load_baseline
-from medplus.reporting.cells import KEYS
-from tests.reporting.ledgers import accuracy, predict, write_record
+from tests.analysis.ledgers import accuracy, predict, write_record
 
 Cli = Callable[..., Any]
 
@@ -22,8 +22,8 @@ Cli = Callable[..., Any]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, fast_disk: None) -> None:
     """Leave out the figures and the page, which take most of the time."""
-    monkeypatch.setattr(build, "write_figures", lambda analysis, folder: [])
-    monkeypatch.setattr(build, "render_page", lambda analysis, *_: analysis.title)
+    monkeypatch.setattr(build, "write_figures", lambda figures, folder: [])
+    monkeypatch.setattr(build, "render_page", lambda document, *_: document.benchmark.title)
 
 
 def strict_json(text: str) -> Any:
@@ -82,6 +82,7 @@ def test_runs_of_one_seed(cli: Cli, tmp_path: Path) -> None:
     assert row == {
         "dataset": "breastmnist", "protocol": "probe", "backbone": "resnet18", "size": "28",
         "acc_mean": "81.25", "acc_std": "", "auc_mean": "", "auc_std": "", "n_seeds": "1",
+        "weights": "imagenet", "fit": "pad", "feature": "prelogits",
     }  # fmt: skip
     assert average == {**row, "dataset": "average"}
 
@@ -301,10 +302,13 @@ class TestCompare:
         (["--out", "o", "--only", "k=5"], "--only is about runs"),
         (["--out", "o", "--title", "x"], "--title is about runs"),
         (["--out", "o", "--strict"], "add --against paper"),
-        (["runs", "--out", "o", "--strict"], "--strict judges runs by the paper's numbers; add"),
+        (["runs", "--out", "o", "--strict"], "--strict judges runs by others' numbers; add"),
         (["runs", "--out", "o", "--tolerance", 1], "--tolerance judges runs"),
         (["runs", "--out", "o", "--against", "paper", "--tolerance", -1], "--tolerance"),
-        (["runs", "--out", "o", "--against", "me"], "'me' is not 'paper'"),
+        (
+            ["runs", "--out", "o", "--against", "me"],
+            "--against me: say paper, or name a CSV",
+        ),
         (["runs", "--out", "o", "--only", "k"], "'k' is not of the form KEY=VALUE"),
         (["runs", "--out", "o", "--only", "kk=5"], "no such condition; did you mean 'k'?"),
         (["runs", "--out", "o", "--only", "k=7"], "--only k=7: no run has it; there is 11"),

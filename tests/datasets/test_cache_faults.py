@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,7 +11,7 @@ import pytest
 from medplus.datasets import npzfile
 from medplus.datasets.sources.npz import open_cached
 from medplus.errors import DatasetError, MedplusError
-from tests.datasets.caches import leftovers, place
+from tests.datasets.caches import leftovers
 
 # --- crashes ----------------------------------------------------------------------------------
 
@@ -51,37 +48,6 @@ def test_full_disk_is_told_and_leaves_nothing(write_npz, monkeypatch, call):
         open_cached(path)
     assert str(path) in str(caught.value)
     assert leftovers(path) == []
-
-
-_STALL = """
-import sys, time
-from pathlib import Path
-from medplus.datasets import npzfile
-from medplus.datasets.sources import npz
-read_blocks = npzfile.read_blocks
-def stalling(archive, path, header):
-    yield from read_blocks(archive, path, header)
-    if header.name == "val_images":
-        print("half-way", flush=True)
-        time.sleep(600)
-npzfile.read_blocks = stalling
-npz.open_cached(Path(sys.argv[1]))
-"""
-
-
-def test_killed_filling_is_cleaned_up_and_done_again(write_npz, make_arrays):
-    path = write_npz()
-    with subprocess.Popen(
-        [sys.executable, "-c", _STALL, str(path)], stdout=subprocess.PIPE, text=True
-    ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "half-way\n"
-        child.send_signal(signal.SIGKILL)
-    assert not (place(path) / "breastmnist").exists()
-    assert len(leftovers(path)) == 2  # the lock and the half-filled temporary folder
-    found = open_cached(path).arrays
-    assert leftovers(path) == ["breastmnist"]
-    np.testing.assert_array_equal(found["test_images"], make_arrays()["test_images"])
 
 
 def test_file_changed_while_read_is_told(write_npz, make_arrays, monkeypatch):

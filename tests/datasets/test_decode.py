@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import warnings
 import zlib
 
 import numpy as np
@@ -198,17 +197,6 @@ def test_image_bombs_are_refused(save, monkeypatch):
     path = save("a/x.png", GREY)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # 144 is less than twice as many
     with pytest.raises(ImageFaultError, match="more than 0 million pixels"):
-        glance(path)
-
-
-def test_damaged_files_are_refused(save):
-    path = save("a/x.png", RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8))
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ImageFaultError), warnings.catch_warnings():
-        pixels(path)
-    path.write_bytes(b"no image")
-    with pytest.raises(ImageFaultError, match="no image of a format"):
         glance(path)
 
 

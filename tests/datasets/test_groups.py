@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import medplus
 from medplus.datasets.sources import load_dataset
 from medplus.errors import UsageError
+from medplus.runs.ledger import read_predictions
 
 pytestmark = pytest.mark.usefixtures("fast_disk")
 
@@ -82,3 +84,14 @@ def test_it_is_refused_for_what_is_no_folder_before_anything_is_read(cli, patien
     assert ran.code == 2
     assert "--group-column p is for folders of images, whose splits are still to be" in ran.err
     assert not (patients / ".medplus-cache").exists()
+
+
+def test_a_run_keeps_the_patient_of_every_image(patients, cli, tmp_path):
+    words = ("--dataset", str(patients), "--backbone", "pixels", "--store", str(tmp_path / "e"))
+    [store] = cli("extract", *words, "--size", "6", "--json").document["stores"]
+    [run] = medplus.knn(store["path"], 1, runs=tmp_path / "runs", device="cpu")
+    kept = read_predictions(Path(run.path))
+    for split in ("val", "test"):
+        images = [int(Path(name).stem) for name in kept[f"{split}_name"]]
+        assert kept[f"{split}_group"].tolist() == [f"p{i // 4}" for i in images]
+    assert run.metrics["test"]["n_groups"] == len(set(kept["test_group"]))

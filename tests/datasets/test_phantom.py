@@ -270,25 +270,6 @@ def test_phantom_is_overwritten_whole_or_not_at_all(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"samples": 23}, "23 samples are too few .* Ask for --samples 24 or more"),
-        ({"samples": -1}, "too few"),
-        ({"size": 32}, "no size 32.* 28, 64, 128 and 224"),
-        ({"difficulty": 1.5}, "difficulty 1.5 is out of range"),
-        ({"difficulty": float("nan")}, "difficulty nan is out of range"),
-        ({"seed": -1}, "seed -1 is negative"),
-        ({"flag": "bloodmist"}, "did you mean 'bloodmnist'"),
-    ],
-)
-def test_bad_arguments_are_named_and_nothing_is_written(arguments, message, tmp_path):
-    given_arguments = {"flag": "bloodmnist", "size": 28, "out": tmp_path / "new", **arguments}
-    with pytest.raises(UsageError, match=message):
-        write_phantom(**given_arguments)
-    assert not (tmp_path / "new").exists()
-
-
 # --- preview ----------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from medplus.vocabulary import MULTI_LABEL
 
 pytestmark = pytest.mark.usefixtures("fast_disk")
 
-CPU = {"device": "cpu", "bootstrap": 0}
+CPU = {"device": "cpu"}
 DATA = {
     ("breastmnist", 28): {"task": "binary-class", "classes": 2},
     ("retinamnist", 64): {"task": "ordinal-regression", "classes": 5, "channels": 3},

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medplus.analysis.results.runs import read_runs
 from medplus.datasets.description import read_description
 from medplus.datasets.imagefolder import read_folder
 from medplus.datasets.sources import load_dataset, name_of
@@ -19,8 +20,7 @@ from medplus.errors import UsageError
 from medplus.naming import printable
 from medplus.progress import new_console
 from medplus.reporting import build
-from medplus.reporting.runs import read_runs
-from tests.reporting.ledgers import write_record
+from tests.analysis.ledgers import write_record
 
 STEERING = "\x1b]0;owned\x07\x1b[31mred\u202egnp"
 """Sets a terminal's title, its colour, and the direction of its text."""

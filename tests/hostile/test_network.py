@@ -12,8 +12,8 @@ import pytest
 
 import medplus
 from medplus.reporting import build
+from tests.analysis.ledgers import write_record
 from tests.hostile.makers import write_npz
-from tests.reporting.ledgers import write_record
 
 _REACHING = {
     "socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto",

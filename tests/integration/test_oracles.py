@@ -38,7 +38,7 @@ def test_converged_probe_is_logistic_regression(
     store = write_store((x, x, x_test), (y, y, y_test), classes=classes, task=task)
     recipe = {"lr": 0.05, "weight_decay": 0.0, "epochs": 400, "patience": 400, "batch_size": 200}
 
-    [record] = medplus.probe(store, [1], **recipe, runs=tmp_path, bootstrap=0, device="cpu")
+    [record] = medplus.probe(store, [1], **recipe, runs=tmp_path, device="cpu")
 
     oracle = LogisticRegression(C=np.inf, max_iter=1000)
     if task == MULTI_LABEL:

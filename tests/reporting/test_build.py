@@ -10,41 +10,41 @@ from typing import Any
 
 import pytest
 
+from medplus.analysis.document import Document, analyse
+from medplus.analysis.load import benchmark_of, published
+from medplus.analysis.results.runs import read_runs
 from medplus.errors import RunError
 from medplus.reporting import build
-from medplus.reporting.analyse import analyse_baseline, analyse_runs
-from medplus.reporting.analysis import Analysis
 from medplus.reporting.build import MANIFEST, PAGE, write_report
-from medplus.reporting.runs import read_runs
-from tests.reporting.ledgers import write_record
+from tests.analysis.ledgers import write_record
 
 
 @pytest.fixture(scope="module")
-def analysis(new_folder: Callable[[], Path]) -> Analysis:
+def analysis(new_folder: Callable[[], Path]) -> Document:
     """One run: the smallest that there is to write."""
     root = new_folder()
     write_record(root)
-    return analyse_runs(read_runs(root), "here")
+    return analyse(benchmark_of(read_runs(root), "here"))
 
 
 @pytest.fixture(scope="module")
 def whole(new_folder: Callable[[], Path]) -> tuple[Path, list[Path]]:
     """A report with all that belongs to it."""
     out = new_folder() / "report"
-    return out, write_report(analyse_baseline(), out)
+    return out, write_report(analyse(published()), out)
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, fast_disk: None) -> None:
     """Write one figure of one byte, and a page of a few."""
 
-    def write_figures(analysis: Analysis, folder: Path) -> list[Path]:
+    def write_figures(figures: object, folder: Path) -> list[Path]:
         folder.mkdir()
         (folder / "fig1.png").write_bytes(b"x")
         return [folder / "fig1.png"]
 
     monkeypatch.setattr(build, "write_figures", write_figures)
-    monkeypatch.setattr(build, "render_page", lambda analysis, *_: analysis.title)
+    monkeypatch.setattr(build, "render_page", lambda document, *_: document.benchmark.title)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -82,13 +82,13 @@ def test_all_that_belongs_to_a_report(whole: tuple[Path, list[Path]]) -> None:
 class TestFolder:
     """What may be replaced, and what happens when writing fails."""
 
-    def test_folders_on_the_way_are_made(self, analysis: Analysis, tmp_path: Path) -> None:
+    def test_folders_on_the_way_are_made(self, analysis: Document, tmp_path: Path) -> None:
         files = write_report(analysis, tmp_path / "a" / "b")
 
         assert files[0] == tmp_path / "a" / "b" / PAGE
         assert files[0].exists()
 
-    def test_an_earlier_report_is_replaced(self, analysis: Analysis, tmp_path: Path) -> None:
+    def test_an_earlier_report_is_replaced(self, analysis: Document, tmp_path: Path) -> None:
         out = tmp_path / "out"
         write_report(analysis, out)
         before = content(out)
@@ -105,7 +105,7 @@ class TestFolder:
     @pytest.mark.parametrize("name", ["notes.txt", "tables/mine.csv", "a/b", "empty/", "link"])
     @pytest.mark.parametrize("reported", [True, False])
     def test_what_is_foreign_is_never_deleted(
-        self, name: str, reported: bool, analysis: Analysis, tmp_path: Path
+        self, name: str, reported: bool, analysis: Document, tmp_path: Path
     ) -> None:
         out = tmp_path / "out"
         if reported:
@@ -128,7 +128,7 @@ class TestFolder:
 
     @pytest.mark.parametrize("manifest", ["{", "[]", "{}", '{"files": 3}', "\ufeff"])
     def test_a_damaged_manifest_makes_no_file_ours(
-        self, manifest: str, analysis: Analysis, tmp_path: Path
+        self, manifest: str, analysis: Document, tmp_path: Path
     ) -> None:
         (tmp_path / MANIFEST).write_text(manifest)
         with pytest.raises(RunError, match="not of a report"):
@@ -137,7 +137,7 @@ class TestFolder:
         assert content(tmp_path) == {MANIFEST: manifest.encode()}
 
     def test_a_file_that_comes_meanwhile_is_not_deleted(
-        self, analysis: Analysis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, analysis: Document, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         out = tmp_path / "out"
         write_report(analysis, out)
@@ -150,11 +150,11 @@ class TestFolder:
         with pytest.raises(RunError, match=r"not of a report \(notes.txt\)"):
             write_report(analysis, out)
         assert (out / "notes.txt").read_text() == "mine"
-        assert (out / PAGE).read_text() == analysis.title
+        assert (out / PAGE).read_text() == analysis.benchmark.title
         assert names(tmp_path) == ["out"]
 
     def test_another_report_that_comes_meanwhile_is_kept(
-        self, analysis: Analysis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, analysis: Document, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         removed = build.atomic.remove_folder
 
@@ -170,7 +170,7 @@ class TestFolder:
         assert content(tmp_path) == {"out/theirs": b"theirs"}
 
     @pytest.mark.parametrize("inside", ["", "report", "a/b"])
-    def test_a_file_in_the_way(self, inside: str, analysis: Analysis, tmp_path: Path) -> None:
+    def test_a_file_in_the_way(self, inside: str, analysis: Document, tmp_path: Path) -> None:
         file = tmp_path / "file"
         file.write_text("mine")
         with pytest.raises(RunError, match="file is a file; name a folder"):
@@ -179,14 +179,14 @@ class TestFolder:
         assert content(tmp_path) == {"file": b"mine"}
 
     def test_a_link_is_kept_and_its_target_replaced(
-        self, analysis: Analysis, tmp_path: Path
+        self, analysis: Document, tmp_path: Path
     ) -> None:
         write_report(analysis, tmp_path / "target")
         (tmp_path / "target" / PAGE).write_text("old")
         (tmp_path / "link").symlink_to("target")
         write_report(analysis, tmp_path / "link")
 
-        assert (tmp_path / "target" / PAGE).read_text() == analysis.title
+        assert (tmp_path / "target" / PAGE).read_text() == analysis.benchmark.title
         assert names(tmp_path) == ["link", "target"]
         assert (tmp_path / "link").is_symlink()
 
@@ -202,7 +202,7 @@ class TestFolder:
     @pytest.mark.parametrize("exists", [True, False])
     def test_a_failure_leaves_what_was_there(
         self, exists: bool, where: str, failure: BaseException, raised: type[BaseException],
-        says: str, analysis: Analysis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        says: str, analysis: Document, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
         if exists:
             write_report(analysis, tmp_path / "out")
@@ -217,7 +217,7 @@ class TestFolder:
         assert content(tmp_path) == before
 
     def test_a_folder_that_cannot_be_written(
-        self, analysis: Analysis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, analysis: Document, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Root may write anywhere, so that a system call must play the read-only disk."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from medmnist.evaluator import getACC, getAUC
@@ -33,7 +35,7 @@ def predictions_of(task, dtype="f4", evaluated=EVALUATED):
 @pytest.mark.parametrize("task", ["multi-class", "binary-class", "ordinal-regression", MULTI_LABEL])
 def test_val_and_test_are_scored_as_medmnist_scores_them(task):
     samples, scores = predictions_of(task)
-    metrics, _ = score_splits(samples, scores, task, bootstrap=0)
+    metrics, _ = score_splits(samples, scores, task)
     assert list(metrics) == ["val", "test"]
     for split in metrics:
         assert metrics[split]["acc"] == pytest.approx(
@@ -47,7 +49,7 @@ def test_val_and_test_are_scored_as_medmnist_scores_them(task):
 
 def test_predictions_are_kept_with_truth_and_index():
     samples, scores = predictions_of("multi-class")
-    _, kept = score_splits(samples, scores, "multi-class", bootstrap=0)
+    _, kept = score_splits(samples, scores, "multi-class")
     expected = {f"{s}_{what}" for s in ("val", "test") for what in ("score", "true", "index")}
     assert set(kept) == expected
     for split in ("val", "test"):
@@ -60,7 +62,7 @@ def test_names_are_kept_where_they_tell_more_than_the_index():
     samples, scores = predictions_of("multi-class")
     names = {"val": ["a.png"] * 40, "test": [f"test/{i}" for i in samples["test"].index]}
     named = {s: Samples(samples[s].labels, samples[s].index, names=names[s]) for s in names}
-    _, kept = score_splits(named, scores, "multi-class", 0)
+    _, kept = score_splits(named, scores, "multi-class")
     assert kept["val_name"].tolist() == names["val"]
     assert "test_name" not in kept
 
@@ -68,28 +70,26 @@ def test_names_are_kept_where_they_tell_more_than_the_index():
 @pytest.mark.parametrize("evaluated", [("test",), ("val",), ("train", "test"), SPLITS])
 def test_only_the_splits_asked_for_are_scored(evaluated):
     samples, scores = predictions_of("multi-class", evaluated=evaluated)
-    metrics, kept = score_splits(samples, scores, "multi-class", 0)
+    metrics, kept = score_splits(samples, scores, "multi-class")
     assert tuple(metrics) == evaluated
     assert {name.partition("_")[0] for name in kept} == set(evaluated)
 
 
-def test_confidence_intervals_are_of_test_only():
-    samples, scores = predictions_of("multi-class", evaluated=SPLITS)
-    metrics, _ = score_splits(samples, scores, "multi-class", 20)
-    assert "acc_ci95" not in metrics["val"]
-    assert "acc_ci95" not in metrics["train"]
-    low, high = metrics["test"]["acc_ci95"]
-    assert low <= metrics["test"]["acc"] <= high
-    assert metrics["test"]["n_bootstrap"] == 20
-
-
-def test_no_resamples_no_intervals():
-    metrics, _ = score_splits(*predictions_of("multi-class"), "multi-class", bootstrap=0)
-    assert "acc_ci95" not in metrics["test"]
+def test_intervals_are_over_the_groups_that_predictions_keep():
+    samples, scores = predictions_of("multi-class")
+    patients = [f"patient {i // 5}" for i in range(N["test"])]
+    grouped = {**samples, "test": replace(samples["test"], groups=patients)}
+    metrics, kept = score_splits(grouped, scores, "multi-class")
+    assert kept["test_group"].tolist() == patients
+    assert "val_group" not in kept
+    assert metrics["test"]["n_groups"] == 10
+    alone = score_splits(samples, scores, "multi-class")[0]["test"]
+    assert metrics["test"]["acc"] == alone["acc"]
+    assert metrics["test"]["acc_ci95"] != alone["acc_ci95"]
 
 
 def test_scores_that_are_no_probabilities_are_refused():
     samples, scores = predictions_of("multi-class")
     scores["val"] = scores["val"] * 3
     with pytest.raises(RunError):
-        score_splits(samples, scores, "multi-class", bootstrap=0)
+        score_splits(samples, scores, "multi-class")

@@ -35,7 +35,7 @@ def new_sweep(write_npz: Callable[..., Path], tmp_path: Path) -> Callable[..., S
         file = tmp_path / "grid.yaml"
         file.write_text(yaml.safe_dump(document))
         home = root or tmp_path
-        place = Place(str(folder), str(home / "embeddings"), str(home / "runs"), bootstrap=0)
+        place = Place(str(folder), str(home / "embeddings"), str(home / "runs"))
         return Sweep(read_grid(file), place)
 
     return make

@@ -295,7 +295,7 @@ def test_disk_of_probes_is_about_that_of_their_runs(larger, tmp_path):
     from medplus.heads.probe import probe
 
     path, store = larger
-    probe(store, seeds=(1, 2, 3), epochs=1, device="cpu", runs=tmp_path, bootstrap=0)
+    probe(store, seeds=(1, 2, 3), epochs=1, device="cpu", runs=tmp_path)
     estimate = Estimator(Path("data"), list).cost(job("probe", path, n_runs=3, epochs=1))[1]
     assert estimate == pytest.approx(size_on_disk(tmp_path), rel=0.25)
 
@@ -304,7 +304,7 @@ def test_disk_of_knn_is_about_that_of_its_runs(larger, tmp_path):
     from medplus.heads.knn import knn
 
     path, store = larger
-    knn(store, (1, 3), device="cpu", runs=tmp_path, bootstrap=0)
+    knn(store, (1, 3), device="cpu", runs=tmp_path)
     estimate = Estimator(Path("data"), list).cost(job("knn", path, n_runs=2, k=[1, 3]))[1]
     assert estimate == pytest.approx(size_on_disk(tmp_path), rel=0.25)
 

@@ -63,7 +63,7 @@ def test_a_grid_gives_what_its_commands_give(new_sweep: Callable[..., Sweep], tm
     assert multiprocessing.active_children() == []
     for path in sweep.grid.datasets:
         store = medplus.extract(path, backbone="pixels", store=tmp_path / "plain")
-        again = {"runs": tmp_path / "plain", "bootstrap": 0}
+        again = {"runs": tmp_path / "plain"}
         medplus.knn(store, [1, 3], **again)
         medplus.probe(store, [1, 2], epochs=2, **again)
     assert metrics(sweep.place.runs) == metrics(tmp_path / "plain")

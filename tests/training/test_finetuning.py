@@ -65,7 +65,7 @@ def train(image_file, tmp_path):
     def run(dataset=toy, **options):
         quick = {
             "backbone": WITH_NORM, "weights": "none", "fit": "native", "seeds": 7, "epochs": 2,
-            "batch_size": 16, "bootstrap": 0, "runs": tmp_path / "runs",
+            "batch_size": 16, "runs": tmp_path / "runs",
         }  # fmt: skip
         return finetune(dataset, **(quick | options))
 
@@ -82,7 +82,7 @@ def network_of(record):
 @pytest.mark.parametrize("task", TASKS)
 def test_frozen_network_with_a_trained_head_is_the_probe(task, image_file, tmp_path):
     path = image_file(task)
-    same = {"lr": 0.01, "epochs": 8, "batch_size": 16, "bootstrap": 0, "runs": tmp_path}
+    same = {"lr": 0.01, "epochs": 8, "batch_size": 16, "runs": tmp_path}
     network = {"backbone": WITH_NORM, "weights": "none", "fit": "native"}
     store = medplus.extract(path, precision="fp32", store=tmp_path / "embeddings", **network)
     [head] = medplus.probe(store, 7, **same)
@@ -230,7 +230,7 @@ def test_auto_precision_is_settled_before_the_run_is_named(train, monkeypatch):
 
 
 def test_the_defaults_are_the_papers_first_seed_and_recipe(image_file, tmp_path):
-    [record] = finetune(image_file(), backbone="pixels", runs=tmp_path, bootstrap=0)
+    [record] = finetune(image_file(), backbone="pixels", runs=tmp_path)
     assert record.seed == PAPER_SEEDS[0]
     assert FinetuneRecipe.model_validate(record.config["recipe"]) == FinetuneRecipe()
     assert record.epochs_run <= 100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -160,8 +161,13 @@ def _dataset(folder: ImageFolder, size: int, cached: Cached) -> ImageDataset:
     splits = {}
     for split in SPLITS:
         images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"].copy()
-        names = Names(len(images), partial(_read_names, cached.folder, split))
-        splits[split] = ImageSplit(images, labels, names)
+        names = Names(len(images), partial(_read_column, cached.folder, f"{split}_names.json"))
+        groups: Sequence[str] = ()
+        if facts["card"]["groups"]:
+            groups = Names(
+                len(images), partial(_read_column, cached.folder, f"{split}_groups.json")
+            )
+        splits[split] = ImageSplit(images, labels, names, groups)
     return ImageDataset(
         name=folder.name,
         size=size,
@@ -182,6 +188,6 @@ def _dataset(folder: ImageFolder, size: int, cached: Cached) -> ImageDataset:
     )
 
 
-def _read_names(cache: Path, split: str) -> list[str]:
-    names: list[str] = json.loads(read_file(cache, f"{split}_names.json"))
-    return names
+def _read_column(cache: Path, file: str) -> list[str]:
+    values: list[str] = json.loads(read_file(cache, file))
+    return values

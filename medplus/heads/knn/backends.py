@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
+import time
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     import torch
 
 _TORCH_QUERIES, _TORCH_DISTANCES = 1024, 1 << 26
+_WORTH_TIMING = 2_000_000_000
+"""Multiplications of a search below which timing would take longer than it could save."""
+_SAMPLE, _SAMPLE_WIDTH = (4096, 128), 16
 GPU_MAX_K = 2048
 """The most neighbours that faiss finds on a GPU."""
 
@@ -42,17 +47,44 @@ def check_backend(name: str) -> None:
         raise UsageError(f"unknown backend '{name}'; use auto, faiss or torch")
 
 
-def resolve_backend(name: str, device: torch.device) -> SearchBackend:
+def resolve_backend(
+    name: str, device: torch.device, shape: tuple[int, int, int] = (0, 0, 0)
+) -> SearchBackend:
     """Return the backend for ``auto``, ``faiss`` or ``torch``.
 
-    ``auto`` is faiss, except for a CUDA device that this build of faiss cannot use.
+    ``auto`` is what is fastest here. Of a CPU that depends on the libraries at hand more than on
+    the processor (wheels of faiss bring OpenBLAS, those of torch MKL or oneDNN), so both are timed
+    once, on a sample of such rows; a search that takes milliseconds is left to torch, since it is
+    there already. A CUDA device is faiss's where its build can use it. Neighbours are the same.
+
+    Parameters
+    ----------
+    shape : (int, int, int)
+        Train rows, queries and dimensions.
     """
     check_backend(name)
-    if name == "faiss":
-        return "faiss"
-    if name == "torch":
+    if name != "auto":
+        return cast("SearchBackend", name)
+    if device.type == "cuda":
+        return "faiss" if import_faiss().get_num_gpus() else "torch"
+    n_train, n_queries, dim = shape
+    if n_train * n_queries * dim < _WORTH_TIMING:
         return "torch"
-    return "torch" if device.type == "cuda" and import_faiss().get_num_gpus() == 0 else "faiss"
+    return _fastest_on_cpu(1 << (dim - 1).bit_length())
+
+
+@cache
+def _fastest_on_cpu(dim: int) -> SearchBackend:
+    rng = np.random.default_rng(0)
+    train, queries = (rng.standard_normal((n, dim), np.float32) for n in _SAMPLE)
+    ways: tuple[SearchBackend, ...] = ("torch", "faiss")
+    taken = dict.fromkeys(ways, float("inf"))
+    for _ in range(3):  # the first round warms both up
+        for way in ways:
+            start = time.perf_counter()
+            nearest_candidates(train, queries, _SAMPLE_WIDTH, way, "cpu")
+            taken[way] = min(taken[way], time.perf_counter() - start)
+    return min(ways, key=lambda way: taken[way])
 
 
 def nearest_candidates(

@@ -33,7 +33,6 @@ def knn(
     device: str = "auto",
     runs: str | Path = "runs",
     overwrite: bool = False,
-    bootstrap: int | None = None,
     exclude: str | Path | None = None,
 ) -> list[RunRecord]:
     """Classify val and test by the nearest training embeddings; one record per store and k.
@@ -57,8 +56,6 @@ def knn(
         Root of the runs.
     overwrite : bool
         Compute again what exists.
-    bootstrap : int, optional
-        Resamples for the confidence intervals; chosen by cost by default, 0 for none.
     exclude : str or Path, optional
         A ``suspects.csv`` of `medplus.audit`: rows whose verdict says exclude take no part.
 
@@ -85,7 +82,7 @@ def knn(
         ]
 
     def run(store: EmbeddingStore, plans: list[RunPlan]) -> list[RunRecord]:
-        return _run(store, recipe, plans, backend, device, bootstrap, overwrite)
+        return _run(store, recipe, plans, backend, device, overwrite)
 
     return run_heads(stores, plan, run, overwrite, exclude)
 
@@ -96,7 +93,6 @@ def _run(
     plans: list[RunPlan],
     backend: str,
     device: str,
-    bootstrap: int | None,
     overwrite: bool,
 ) -> list[RunRecord]:
     from medplus.heads.knn.search import search
@@ -143,7 +139,7 @@ def _run(
     records = []
     for plan, share in zip(plans, shares, strict=True):
         scores: dict[Split, np.ndarray] = {"val": share[:boundary], "test": share[boundary:]}
-        metrics, predictions = score_splits(splits, scores, info.task, bootstrap)
+        metrics, predictions = score_splits(splits, scores, info.task)
         record = plan.record(metrics, meter.seconds, cost)
         save_run(record, predictions, overwrite=overwrite)
         records.append(record)

@@ -93,7 +93,8 @@ def search(
     everything, targets = _rows(train), _rows(queries)
     _check(len(everything), k)
     target = resolve_device(device)
-    chosen = resolve_backend(backend, target)
+    n, dim = everything.shape
+    chosen = resolve_backend(backend, target, (n, len(targets), dim))
     most = _most_rows(everything.shape, target)
     # Blocks of equal length; merging needs their exact distances.
     length = -(-len(everything) // -(-len(everything) // most))
@@ -101,10 +102,10 @@ def search(
     squared = np.empty((len(targets), k))
     indices = np.empty((len(targets), k), np.int64)
     for at, some in targets.blocks(most):
-        q = _Points.of(some, metric, at)
+        q = _Points.of(some, metric)
         merged = np.empty((len(q), 0)), np.empty((len(q), 0), np.int64)
         for start, rows in everything.blocks(length):
-            x = _Points.of(rows, metric, start)
+            x = _Points.of(rows, metric)
             found = _search_block(x, q, min(k, len(x)), chosen, device, exact)
             merged = _merge(merged, (found[0], found[1] + start), k)
         squared[at : at + len(q)], indices[at : at + len(q)] = merged
@@ -174,18 +175,6 @@ def _check(n_train: int, k: int) -> None:
         raise RunError(f"k = {k} exceeds the {n_train} rows of the train split; use a smaller k")
 
 
-def _unusable(name: str, points: _Points) -> RunError:
-    bad = np.flatnonzero(~np.isfinite(points.rows).all(axis=1))
-    if not len(bad):
-        return RunError(
-            f"the {name} embeddings are too large or too small to be compared; scale them"
-        )
-    return RunError(
-        f"the {name} embeddings are not finite (first in row {points.first + bad[0]}); extract "
-        "them again with --precision fp32"
-    )
-
-
 @dataclass(frozen=True)
 class _Points:
     """Embeddings as points whose Euclidean distances are wanted.
@@ -195,21 +184,18 @@ class _Points:
     rows : ndarray of float32, shape (n, dim)
     scale : ndarray of float64, shape (n, 1), or None
         What each row is to be multiplied by: 1 / norm for the cosine metric.
-    first : int
-        Number of the first row in its split.
     """
 
     rows: np.ndarray
     scale: np.ndarray | None = None
-    first: int = 0
 
     @classmethod
-    def of(cls, rows: np.ndarray, metric: Metric, first: int) -> _Points:
+    def of(cls, rows: np.ndarray, metric: Metric) -> _Points:
         rows = np.ascontiguousarray(rows, dtype=np.float32)
         if metric == "l2":
-            return cls(rows, first=first)
+            return cls(rows)
         norms = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))[:, None]
-        return cls(rows, 1 / np.where(norms == 0, 1, norms), first)
+        return cls(rows, 1 / np.where(norms == 0, 1, norms))
 
     @staticmethod
     def with_zeros_apart(x: _Points, q: _Points) -> tuple[_Points, _Points]:
@@ -271,10 +257,13 @@ def _centre(x: _Points, q: _Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]
         x_norms = _squared_norms(points)
     q_norms = _squared_norms(targets)
     is_tiny = 0 < max(float(x_norms.max()), float(q_norms.max())) < _TINY
-    for name, of, norms in (("train", x, x_norms), ("query", q, q_norms)):
+    for name, norms in (("train", x_norms), ("query", q_norms)):
         # Negated, so that NaN counts as too large.
         if not bool((norms < _LARGEST).all()) or is_tiny:
-            raise _unusable(name, of)
+            raise RunError(
+                f"the {name} embeddings are not finite, or too large or too small to be compared; "
+                "extract them again with --precision fp32"
+            )
     # At least five times the largest error seen for 16 to 4096 dimensions with either backend.
     units = 0.25 * x.rows.shape[1] ** 0.5 + 6
     bound = units * _EPS * (q_norms + x_norms.max())

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from medplus.config import ProbeRecipe, probe_recipe
+from medplus.config import SOLVERS, ConvexRecipe, ProbeRecipe, make_recipe, probe_recipe
 from medplus.cost import measure_cost
 from medplus.device import check_device_name, resolve_device
 from medplus.embeddings.store import EmbeddingStore
-from medplus.errors import RunError
+from medplus.errors import RunError, UsageError
+from medplus.heads.probe.fit_convex import probe_convex
 from medplus.heads.probe.grid import HeadGrid
 from medplus.heads.stored import Stores, plan_head, read_splits, run_heads
 from medplus.progress import Progress, silent
@@ -21,9 +21,6 @@ from medplus.runs.plan import RunPlan
 from medplus.runs.record import RunRecord
 from medplus.runs.scoring import EVALUATED, score_splits
 from medplus.vocabulary import MULTI_LABEL
-
-if TYPE_CHECKING:
-    from medplus.heads.probe.stack import TrainedHeads
 
 
 def probe(
@@ -35,11 +32,11 @@ def probe(
     epochs: int | None = None,
     batch_size: int | None = None,
     patience: int | None = None,
+    strength: float | Sequence[float] | None = None,
     recipe: str = "paper",
     device: str = "auto",
     runs: str | Path = "runs",
     overwrite: bool = False,
-    bootstrap: int | None = None,
     exclude: str | Path | None = None,
     progress: Progress = silent,
 ) -> list[RunRecord]:
@@ -48,8 +45,11 @@ def probe(
     The ``paper`` recipe: AdamW with lr 1e-4 and weight decay 0.01, batches of 64, at most 100
     epochs on a cosine schedule, stopped after 5 epochs without a better val loss; cross-entropy,
     or binary cross-entropy per label; the head of the best val loss is evaluated. ``grid`` tries
-    13 learning rates. Embeddings are those of the network in eval mode: frozen means frozen (the
-    paper's code leaves it in train mode, where batch-norm statistics drift and dropout is on).
+    13 learning rates. ``lbfgs`` and ``ridge`` have a unique optimum, which they find, for 13
+    strengths of the penalty: multinomial logistic regression (scikit-learn's C), and ridge
+    regression onto the classes in closed form (its alpha), calibrated on val. Embeddings are those
+    of the network in eval mode: frozen means frozen (the paper's code leaves it in train mode,
+    where batch-norm statistics drift and dropout is on).
 
     Parameters
     ----------
@@ -58,8 +58,10 @@ def probe(
         All combinations are trained at once; by default the recipe's.
     epochs, batch_size, patience : int, optional
         By default the recipe's.
-    recipe : {"paper", "grid"}
-    device, runs, overwrite, bootstrap, exclude
+    strength : float or sequence of float, optional
+        Of ``lbfgs`` and ``ridge``, which take nothing of the above.
+    recipe : {"paper", "grid", "lbfgs", "ridge"}
+    device, runs, overwrite, exclude
         As for `medplus.knn`.
     progress : Progress
         Where to report epochs.
@@ -75,6 +77,16 @@ def probe(
     UsageError, StoreError, RunError
         If an option is not allowed, a store cannot be read, or nothing can be learned from it.
     """
+    check_device_name(device)
+    gradual = {
+        "seeds": seeds, "lr": lr, "weight_decay": weight_decay, "epochs": epochs,
+        "batch_size": batch_size, "patience": patience,
+    }  # fmt: skip
+    if recipe in SOLVERS:
+        _refuse(f"--recipe {recipe} has one optimum, which none of them changes", gradual)
+        convex = make_recipe(ConvexRecipe, {"solver": recipe, "strength": _tuple(strength)})
+        return probe_convex(stores, convex, device, runs, overwrite, progress)
+    _refuse("it is for --recipe lbfgs or ridge", {"strength": strength})
     full = probe_recipe(
         recipe,
         seeds=_tuple(seeds),
@@ -84,19 +96,18 @@ def probe(
         batch_size=batch_size,
         patience=patience,
     )
-    check_device_name(device)
-
-    def plan(store: EmbeddingStore) -> list[RunPlan]:
-        return [_plan(store, full, head, runs) for head in _heads(full)]
 
     def run(store: EmbeddingStore, plans: list[RunPlan]) -> list[RunRecord]:
-        return _run(store, full, plans, device, bootstrap, overwrite, progress)
+        return _run(store, full, plans, device, overwrite, progress)
 
-    return run_heads(stores, plan, run, overwrite, exclude)
+    return run_heads(stores, lambda store: _plan(store, full, runs), run, overwrite, exclude)
 
 
-_Head = tuple[int, float, float]
-"""Seed, learning rate, weight decay."""
+def _refuse(reason: str, options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        if value is not None:
+            flag = name.replace("seeds", "seed").replace("_", "-")
+            raise UsageError(f"leave out --{flag}: {reason}")
 
 
 def _tuple(value: Any) -> tuple[Any, ...] | None:
@@ -105,17 +116,15 @@ def _tuple(value: Any) -> tuple[Any, ...] | None:
     return tuple(value) if isinstance(value, Sequence) else (value,)
 
 
-def _heads(recipe: ProbeRecipe) -> list[_Head]:
-    grid = HeadGrid.of(recipe)
-    return list(dict.fromkeys((seed, lr, wd) for seed in grid.seeds for lr, wd in grid.settings))
-
-
-def _plan(store: EmbeddingStore, recipe: ProbeRecipe, head: _Head, runs: str | Path) -> RunPlan:
-    seed, lr, weight_decay = head
-    fields = {"seed": seed, "lr": lr, "weight_decay": weight_decay}
+def _plan(store: EmbeddingStore, recipe: ProbeRecipe, runs: str | Path) -> list[RunPlan]:
     shared = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "patience")}
-    name = f"seed{seed}-lr{lr:g}-wd{weight_decay:g}-ep{recipe.epochs}"
-    return plan_head(store, "probe", name, {**fields, **shared}, fields, runs)
+    grid = HeadGrid.of(recipe)
+    plans = []
+    for seed, (lr, decay) in dict.fromkeys(product(grid.seeds, grid.settings)):
+        fields = {"seed": seed, "lr": lr, "weight_decay": decay}
+        name = f"seed{seed}-lr{lr:g}-wd{decay:g}-ep{recipe.epochs}"
+        plans.append(plan_head(store, "probe", name, {**fields, **shared}, fields, runs))
+    return plans
 
 
 def _run(
@@ -123,7 +132,6 @@ def _run(
     recipe: ProbeRecipe,
     plans: list[RunPlan],
     device: str,
-    bootstrap: int | None,
     overwrite: bool,
     progress: Progress,
 ) -> list[RunRecord]:
@@ -136,7 +144,8 @@ def _run(
     info = store.info
     multi_label = info.task == MULTI_LABEL
     splits = read_splits(store)
-    todo = [_head(plan) for plan in plans]
+    of = [plan.fields for plan in plans]
+    todo = [(it["seed"], it["lr"], it["weight_decay"]) for it in of]
     # The smallest grid that spans what is left to do; its heads beyond that are not recorded.
     seeds = tuple(dict.fromkeys(seed for seed, _, _ in todo))
     settings = tuple(dict.fromkeys((lr, wd) for _, lr, wd in todo))
@@ -166,7 +175,7 @@ def _run(
     for plan, (seed, lr, wd) in zip(plans, todo, strict=True):
         at = (seeds.index(seed), settings.index((lr, wd)))
         own = {split: scores[split][at] for split in EVALUATED}
-        metrics, predictions = score_splits(splits, own, info.task, bootstrap)
+        metrics, predictions = score_splits(splits, own, info.task)
         metrics["val"]["loss"] = float(heads.val_loss[at])
         record = plan.record(
             metrics,
@@ -175,18 +184,8 @@ def _run(
             epochs_run=int(heads.epochs_run[at]),
             best_epoch=int(heads.best_epoch[at]),
         )
-        save_run(record, predictions, _tensors(heads, at), overwrite=overwrite)
+        head = {"weight": heads.weight[at], "bias": heads.bias[at]}  # as `nn.Linear` names them
+        tensors = {name: tensor.cpu().contiguous().numpy() for name, tensor in head.items()}
+        save_run(record, predictions, tensors, overwrite=overwrite)
         records.append(record)
     return records
-
-
-def _head(plan: RunPlan) -> _Head:
-    return plan.fields["seed"], plan.fields["lr"], plan.fields["weight_decay"]
-
-
-def _tensors(heads: TrainedHeads, at: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Return a head as `nn.Linear` names it: weight (n_classes, dim) and bias (n_classes,)."""
-    return {
-        "weight": np.ascontiguousarray(heads.weight[at].cpu().numpy()),
-        "bias": np.ascontiguousarray(heads.bias[at].cpu().numpy()),
-    }

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
-from medplus.reporting.figures.style import FAINT, GREY, INK, MISSING, PAPER
+from medplus.analysis.drawing.style import FAINT, GREY, INK, MISSING, PAPER
 
 _VARIABLES = {
     INK: "var(--text)",

@@ -8,13 +8,14 @@ from typing import Any
 
 import pandas as pd
 
-from medplus.reporting import format as fmt
-from medplus.reporting.analysis import Analysis
-from medplus.reporting.baseline import DOI
-from medplus.reporting.cells import AVERAGE, KEYS
+from medplus.analysis import format as fmt
+from medplus.analysis.accuracy import SCORE_NAMES, best_and_second
+from medplus.analysis.benchmark import Benchmark
+from medplus.analysis.document import Document
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS, look_of
+from medplus.analysis.results.baseline import DOI
+from medplus.analysis.results.cells import AVERAGE, KEYS, Extent
 from medplus.reporting.page.links import PageLinks
-from medplus.reporting.palette import PROTOCOL_LABELS, look_of
-from medplus.reporting.series import SCORE_NAMES, Extent, best_and_second
 
 _FURTHER = ["acc_low", "acc_high", "device_seconds", "runs"]
 _PRINTED = {"finetune": "end-to-end training", "probe": "linear probing", "knn": "k-NN"}
@@ -41,9 +42,10 @@ class Leaderboard:
     first: tuple[dict[str, Any], ...]
 
 
-def leaderboard(analysis: Analysis, links: PageLinks) -> Leaderboard:
-    """Build the leaderboard of an analysis."""
-    cells = _with_further_columns(analysis)
+def leaderboard(document: Document, links: PageLinks) -> Leaderboard:
+    """Build the leaderboard of a report."""
+    benchmark = document.benchmark
+    cells = _with_further_columns(benchmark)
     datasets = sorted(set(cells["dataset"]), key=lambda name: (name != AVERAGE, name))
     extent = Extent.of(cells)
     columns = [
@@ -66,10 +68,10 @@ def leaderboard(analysis: Analysis, links: PageLinks) -> Leaderboard:
             for name in extent.backbones
             for look in (look_of(name, extent.backbones),)
         ],
-        "conditions": dict(analysis.conditions),
+        "conditions": dict(benchmark.conditions),
         "columns": [key for key, _ in columns],
-        "doi": DOI if analysis.baseline else None,
-        "rows": list(_rows(cells, (datasets, extent.protocols, extent.backbones), analysis, links)),
+        "doi": DOI if benchmark.baseline else None,
+        "rows": list(_rows(cells, (datasets, extent.protocols, extent.backbones), document, links)),
     }
     return Leaderboard(data, tuple(columns), _first_rows(data))
 
@@ -77,11 +79,11 @@ def leaderboard(analysis: Analysis, links: PageLinks) -> Leaderboard:
 def _rows(
     cells: pd.DataFrame,
     places: tuple[Sequence[str], ...],
-    analysis: Analysis,
+    document: Document,
     links: PageLinks,
 ) -> Iterator[dict[str, Any]]:
     """Yield the cells as the script takes them; `places` are what they name by number."""
-    sources = _Sources(analysis, links)
+    sources = _Sources(document, links)
     marks = zip(*(best_and_second(cells, f"{score}_mean") for score in SCORE_NAMES), strict=True)
     for row, marked in zip(cells.itertuples(index=False), marks, strict=True):
         names = (row.dataset, row.protocol, row.backbone)
@@ -104,14 +106,15 @@ def _rows(
 
 
 class _Sources:
-    """Where each number comes from, as far as the analysis knows."""
+    """Where each number comes from, as far as it is known."""
 
-    def __init__(self, analysis: Analysis, links: PageLinks) -> None:
-        self._baseline, self._links = analysis.baseline, links
-        seeds = analysis.intervals
+    def __init__(self, document: Document, links: PageLinks) -> None:
+        self._baseline, self._links = document.benchmark.baseline, links
+        frames = {name: table.frame for name, table in document.tables.items()}
+        seeds = frames.get("intervals")
         told = (
-            (seeds[seeds["over"] == "seeds"] if len(seeds) else seeds, _seeds_text),
-            (analysis.against, _against_text),
+            (None if seeds is None else seeds[seeds["over"] == "seeds"], _seeds_text),
+            (frames.get("against"), _against_text),
         )
         self._lines: dict[Key, list[str]] = {}
         for table, text in told:
@@ -138,7 +141,7 @@ def _key(row: Any) -> Key:
 
 def _against_text(row: Any) -> str:
     return (
-        f"The paper has {fmt.plus_minus(row.paper_acc, row.paper_std)}: "
+        f"Theirs is {fmt.plus_minus(row.paper_acc, row.paper_std)}: "
         f"{fmt.difference(row.difference)}, {'passed' if row.passed else 'failed'} "
         f"at a tolerance of {fmt.read_percent(row.tolerance)}."
     )
@@ -148,15 +151,13 @@ def _seeds_text(row: Any) -> str:
     return f"95 % interval over seeds: {fmt.interval(row.low, row.high)} (n = {int(row.n)})."
 
 
-def _with_further_columns(analysis: Analysis) -> pd.DataFrame:
-    """Return the benchmark with what only cells of runs have; NaN in the averages."""
-    further = [name for name in _FURTHER if name in analysis.cells]
-    shown = analysis.benchmark
-    if analysis.cells["dataset"].nunique() == 1:
+def _with_further_columns(benchmark: Benchmark) -> pd.DataFrame:
+    """Return all cells with what only cells of runs have; NaN in the averages."""
+    further = [name for name in _FURTHER if name in benchmark.cells]
+    shown = benchmark.averages
+    if benchmark.n_datasets == 1:
         shown = shown[shown["dataset"] != AVERAGE]  # it would say everything twice
-    cells = shown.drop(columns=further, errors="ignore").merge(
-        analysis.cells[[*KEYS, *further]], on=KEYS, how="left"
-    )
+    cells = shown.merge(benchmark.cells[[*KEYS, *further]], on=KEYS, how="left")
     return cells.reindex(columns=[*dict.fromkeys([*cells.columns, *_FURTHER])])
 
 

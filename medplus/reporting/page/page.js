@@ -261,7 +261,9 @@
       fillForm();
     });
     body.addEventListener("click", (event) => {
-      const opener = event.target.closest(".opener");
+      const row = event.target.closest("tr");
+      const reading = event.target.closest("a") || String(getSelection()) !== "";
+      const opener = reading ? null : row.querySelector(".opener");
       if (opener) toggle(opener);
     });
     more.addEventListener("click", () => showMore(found.length));

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medplus.datasets.sources import describe, digests, find, known_digest, load_dataset, resolve
+from medplus.datasets.sources import describe, digests, known_digest, load_dataset, resolve
 from medplus.errors import DatasetError, UsageError
 from medplus.vocabulary import MULTI_LABEL
 
@@ -80,11 +80,6 @@ def test_digests_are_those_of_the_file_or_any_where_it_is_gone(write_npz):
 def test_outline_is_that_of_the_headers(write_npz, make_arrays):
     found = describe(resolve(str(write_npz("mine.npz", make_arrays(size=9, n_labels=4)))))
     assert (found.n_samples["val"], found.n_classes, found.n_labels, found.size) == (3, 4, 4, 9)
-
-
-@pytest.mark.parametrize("name", ["", "x" * 5000, "nul\0"])
-def test_impossible_name_is_no_path(name):
-    assert find(name) is None
 
 
 # --- what is refused --------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medplus.embeddings import layout
-from medplus.errors import RunError
 from medplus.heads import features
 from medplus.heads.features import StoredFeatures
 from medplus.heads.knn import knn
@@ -89,14 +88,6 @@ def test_more_equals_than_the_widest_search_in_some_blocks_only(metric, backend,
     assert parts.indices[1, :31].tolist() == [*range(30, 60), 100]
 
 
-@pytest.mark.parametrize(("where", "name"), [(0, "train"), (1, "query")])
-def test_a_row_that_is_not_finite_is_named_by_its_number_in_the_whole(where, name):
-    both = [gaussian(100, 4), gaussian(100, 4)]
-    both[where][77, 1] = np.nan
-    with pytest.raises(RunError, match=rf"{name} embeddings are not finite \(first in row 77\)"):
-        search_by_blocks(30, *both, 3)
-
-
 @pytest.mark.usefixtures("fast_disk")
 @pytest.mark.parametrize("vote", ["majority", "distance"])
 @backends
@@ -108,7 +99,7 @@ def test_a_store_that_does_not_fit_is_searched_alike(
     sizes = (100, 30, 40)
     labels = [rng.integers(0, 3, n) for n in sizes]
     store = write_store([(gaussian(n, 6, n) + 2).round(1) for n in sizes], labels)
-    options = {"vote": vote, "backend": backend, "device": "cpu", "bootstrap": 0}
+    options = {"vote": vote, "backend": backend, "device": "cpu"}
     held = knn(store, [1, 5, 40], runs=tmp_path / "held", **options)
     reads = []
     read = StoredFeatures.read

@@ -203,10 +203,10 @@ def test_k_above_the_training_rows_is_refused():
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("where", ["train", "query"])
-def test_non_finite_embeddings_are_refused_naming_the_row(where, value, metric, backend):
+def test_non_finite_embeddings_are_refused(where, value, metric, backend):
     data = {"train": gaussian(9, 3), "query": gaussian(5, 3)}
     data[where][4, 1] = value
-    with pytest.raises(RunError, match=rf"{where} embeddings are not finite \(first in row 4\)"):
+    with pytest.raises(RunError, match=f"the {where} embeddings are not finite"):
         search(data["train"], data["query"], 2, metric=metric, backend=backend, device="cpu")
 
 
@@ -221,16 +221,17 @@ def test_embeddings_whose_squares_underflow_are_refused():
 def test_embeddings_whose_squares_overflow_are_refused(where, scale):
     data = {"train": gaussian(9, 3), "query": gaussian(5, 3)}
     data[where] *= np.float32(scale)
-    with pytest.raises(RunError, match=f"{where} embeddings are too large"):
+    with pytest.raises(RunError, match=rf"{where} embeddings are .* too large"):
         search(data["train"], data["query"], 2)
 
 
 # --- choice of backend ------------------------------------------------------------------------
 
 
-def test_auto_is_faiss_unless_the_device_is_a_gpu_that_faiss_cannot_use(monkeypatch):
+def test_auto_is_what_is_fastest_here_and_faiss_on_gpus_that_it_can_use(monkeypatch):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert resolve_backend("auto", cpu) == "faiss"
+    assert resolve_backend("auto", cpu) == "torch"  # what takes milliseconds
+    assert resolve_backend("auto", cpu, (100_000, 1_000, 64)) in ("faiss", "torch")
     faiss = import_faiss()
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
     assert resolve_backend("auto", cuda) == "torch"

@@ -70,7 +70,7 @@ def test_a_store_that_does_not_fit_is_probed_alike(task, write_store, tmp_path, 
     monkeypatch.setattr(layout, "CHUNK_ROWS", 16)
     splits = [draw(task, n, seed=n) for n in (105, 35, 40)]
     store = write_store(*zip(*splits, strict=True), task=task, classes=4)
-    options = {"lr": [1e-3, 0.3], "epochs": 6, "batch_size": 16, "patience": 2, "bootstrap": 0}
+    options = {"lr": [1e-3, 0.3], "epochs": 6, "batch_size": 16, "patience": 2}
     held = probe(store, [3, 7], runs=tmp_path / "held", device="cpu", **options)
     gathered = []
     gather = StoredFeatures.gather

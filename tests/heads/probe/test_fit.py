@@ -18,7 +18,7 @@ from medplus.vocabulary import MULTI_LABEL, PAPER_SEEDS
 pytestmark = pytest.mark.usefixtures("fast_disk")
 
 TASKS = ("multi-class", "binary-class", "ordinal-regression", MULTI_LABEL)
-QUICK = {"epochs": 4, "lr": 0.01, "bootstrap": 0}
+QUICK = {"epochs": 4, "lr": 0.01}
 
 
 def clouds(task, sizes=(120, 50, 60), seed=0):
@@ -92,7 +92,6 @@ def test_recorded_val_loss_is_the_cross_entropy_of_the_saved_scores(task_store, 
 def test_one_record_per_seed_learning_rate_and_weight_decay_in_order(task_store, tmp_path):
     records = probe(
         task_store(), [3, 1], lr=[0.1, 0.01], weight_decay=[0.0, 0.5], epochs=2, runs=tmp_path,
-        bootstrap=0,
     )  # fmt: skip
     assert [(r.seed, r.lr, r.weight_decay) for r in records] == [
         (seed, lr, wd) for seed in (3, 1) for lr in (0.1, 0.01) for wd in (0.0, 0.5)
@@ -104,7 +103,7 @@ def test_one_record_per_seed_learning_rate_and_weight_decay_in_order(task_store,
 
 
 def test_the_defaults_are_the_papers(task_store, tmp_path):
-    records = probe(task_store(), runs=tmp_path, bootstrap=0)
+    records = probe(task_store(), runs=tmp_path)
     assert tuple(r.seed for r in records) == PAPER_SEEDS
     for record in records:
         assert (record.lr, record.weight_decay) == (1e-4, 0.01)
@@ -141,7 +140,7 @@ def test_cost_is_that_of_the_training_which_the_heads_share(task_store, tmp_path
 
 def test_selection_does_not_look_at_test(write_store, tmp_path):
     embeddings, labels, n_classes = clouds("multi-class")
-    grid = {"lr": [1e-4, 1e-3, 1e-2, 0.1, 1.0], "epochs": 5, "bootstrap": 0}
+    grid = {"lr": [1e-4, 1e-3, 1e-2, 0.1, 1.0], "epochs": 5}
     found = []
     for poison in (False, True):
         test = (n_classes - 1 - labels[2]) if poison else labels[2]
@@ -159,7 +158,7 @@ def test_selection_does_not_look_at_test(write_store, tmp_path):
 
 def test_one_setting_per_seed_is_selected_the_best_on_val(task_store, tmp_path):
     records = probe(
-        task_store(), [1, 2, 3], lr=[1e-4, 1e-2, 1.0], epochs=5, runs=tmp_path, bootstrap=0
+        task_store(), [1, 2, 3], lr=[1e-4, 1e-2, 1.0], epochs=5, runs=tmp_path
     )  # fmt: skip
     for seed in (1, 2, 3):
         group = [r for r in records if r.seed == seed]
@@ -178,7 +177,7 @@ def test_heads_that_exist_are_not_trained_again_and_new_ones_do_not_change_them(
     task_store, tmp_path, monkeypatch
 ):
     store = task_store()
-    first = probe(store, [1, 2], lr=0.01, epochs=4, runs=tmp_path, bootstrap=0)
+    first = probe(store, [1, 2], lr=0.01, epochs=4, runs=tmp_path)
     before = modified(tmp_path)
     trained = []
     train_heads = stack.train_heads
@@ -188,7 +187,7 @@ def test_heads_that_exist_are_not_trained_again_and_new_ones_do_not_change_them(
         return train_heads(*arguments, grid=grid, **more)
 
     monkeypatch.setattr(stack, "train_heads", watch)
-    again = probe(store, [2, 3, 1], lr=[0.01, 0.1], epochs=4, runs=tmp_path, bootstrap=0)
+    again = probe(store, [2, 3, 1], lr=[0.01, 0.1], epochs=4, runs=tmp_path)
     after = modified(tmp_path)
     assert {p: after[p] for p in before} == before
     assert [(r.seed, r.lr) for r in again] == [
@@ -200,14 +199,14 @@ def test_heads_that_exist_are_not_trained_again_and_new_ones_do_not_change_them(
             expected = old[record.seed, record.lr]
             assert {**record.to_dict(), "selected": None} == {**expected, "selected": None}
     trained.clear()
-    probe(store, [1, 2, 3], lr=[0.01, 0.1], epochs=4, runs=tmp_path, bootstrap=0)
+    probe(store, [1, 2, 3], lr=[0.01, 0.1], epochs=4, runs=tmp_path)
     assert trained == []
 
 
 def test_a_head_is_the_same_alone_and_in_a_grid(task_store, tmp_path):
     store = task_store()
-    [alone] = probe(store, 2, lr=0.01, epochs=6, runs=tmp_path / "a", bootstrap=0)
-    grid = probe(store, [1, 2], lr=[0.1, 0.01], epochs=6, runs=tmp_path / "b", bootstrap=0)
+    [alone] = probe(store, 2, lr=0.01, epochs=6, runs=tmp_path / "a")
+    grid = probe(store, [1, 2], lr=[0.1, 0.01], epochs=6, runs=tmp_path / "b")
     [among] = [r for r in grid if (r.seed, r.lr) == (2, 0.01)]
     assert among.run_id == alone.run_id
     a, b = (load_file(Path(r.path) / "head.safetensors") for r in (alone, among))
@@ -232,7 +231,7 @@ def test_overwrite_trains_again_and_finds_the_same(task_store, tmp_path):
 )
 def test_every_choice_is_another_run(change, task_store, tmp_path):
     store = task_store()
-    base = {"seeds": 1, "epochs": 4, "lr": 0.01, "bootstrap": 0, "runs": tmp_path}
+    base = {"seeds": 1, "epochs": 4, "lr": 0.01, "runs": tmp_path}
     [a] = probe(store, **base)
     [b] = probe(store, **(base | change))
     assert a.run_id != b.run_id

@@ -1,55 +1,40 @@
-"""Analyses to render: the paper's, a partial one of runs, and one whose every name is an attack."""
+"""Reports to render: the paper's, a partial one of runs, and one whose every name is an attack."""
 
+from dataclasses import replace
 from functools import cache
 
 import pandas as pd
 
-from medplus.reporting.analyse import PAIRED_COLUMNS
-from medplus.reporting.analysis import Analysis, Note
-from medplus.reporting.baseline import load_baseline
-from medplus.reporting.figures import FIGURES
+from medplus.analysis.document import Document
+from medplus.analysis.paired import _COLUMNS as PAIRED
+from medplus.analysis.results.baseline import load_baseline
+from medplus.analysis.results.reference import Reference
+from medplus.analysis.results.runs import RUN_COLUMNS
+from medplus.analysis.results.select import UNLIKE_COLUMNS
+from medplus.analysis.section import Gallery, Picture, Section
+from medplus.analysis.table import Table
 from medplus.reporting.figures import render as figure_file
 from medplus.reporting.page import PageLinks, render_page
-from medplus.reporting.select import UNLIKE_COLUMNS
-from medplus.reporting.sources import SOURCE_COLUMNS
-from medplus.reporting.statistics.intervals import over_datasets, over_samples
-from tests.reporting.analyses import analysis_of
+from tests.analysis.benchmarks import document_of, drawn
 
 ATTACK = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1>'\"&|\u2028 %{x}"
 """A name that does harm wherever it is taken for HTML, for JSON's end or for a template."""
 
 
-def analyse(cells: pd.DataFrame, **changes) -> Analysis:
-    certain = [over_datasets(cells, n_resamples=200), over_samples(cells)]
-    fields = {
-        "title": "The paper's benchmark",
-        "source": "Published numbers of 12 datasets, 3 protocols, 10 backbones and 4 sizes",
-        "created": "2026-01-02T03:04:05+00:00",
-        "intervals": pd.concat([part for part in certain if len(part)]),
-    }
-    return analysis_of(cells, **fields | changes)
-
-
 @cache
-def paper() -> Analysis:
-    return analyse(
+def paper() -> Document:
+    return document_of(
         load_baseline(),
+        title="The paper's benchmark",
+        source="Published numbers of 12 datasets, 3 protocols, 10 backbones and 4 sizes",
+        created="2026-01-02T03:04:05+00:00",
         baseline=True,
-        notes=(
-            Note("pairwise", "Twelve datasets support a claim only for differences on almost all."),
-            Note("benchmark", "k-NN was printed without AUC."),
-        ),
-        findings=(
-            "The best average is 87.55 % ACC: DenseNet-121, fine-tuned at 224 px.",
-            "Of 45 pairs 14 differ significantly after Bonferroni's correction.",
-            "From 28 to 64 px the mean ACC rises in 350 of 360 cases.",
-        ),
     )
 
 
 def of_runs(
     dataset: str = "breastmnist", backbone: str = "my_net", words: str = "word"
-) -> Analysis:
+) -> Document:
     """A small, partial grid with all that runs have and the paper lacks."""
     rows = []
     names = ("pneumoniamnist", "retinamnist", "bloodmnist", "dermamnist", "octmnist", dataset)
@@ -75,25 +60,11 @@ def of_runs(
                         }
                     )  # fmt: skip
     cells = pd.DataFrame(rows)
+    cells = cells.assign(network=cells["backbone"], weights="w", fit="pad", feature="prelogits")
     shared = cells[(cells["backbone"] == "resnet18") & (cells["size"] == 28)]
-    against = pd.DataFrame(
-        {
-            "dataset": shared["dataset"], "protocol": shared["protocol"],
-            "backbone": shared["backbone"], "size": shared["size"], "acc": shared["acc_mean"],
-            "paper_acc": shared["acc_mean"] - 0.4, "paper_std": 0.3, "difference": 0.4,
-            "within_spread": False, "within_interval": True, "tolerance": 1.0,
-            "passed": [True] * (len(shared) - 1) + [False],
-            "differs": words,
-        }
-    )  # fmt: skip
-    seeds = cells[cells["protocol"] == "probe"]
-    over_seeds = pd.DataFrame(
-        {
-            **{key: seeds[key] for key in ("dataset", "protocol", "backbone", "size")},
-            "over": "seeds", "mean": seeds["acc_mean"], "low": seeds["acc_mean"] - 1.2,
-            "high": seeds["acc_mean"] + 1.2, "n": 3,
-        }
-    )  # fmt: skip
+    theirs = shared.assign(acc_mean=shared["acc_mean"] - 0.4, acc_std=0.3)
+    theirs.iloc[-1, theirs.columns.get_loc("acc_mean")] -= 5
+    rivals = pd.concat([theirs, theirs.assign(backbone="vgg16"), theirs.assign(backbone="alexnet")])
     unlike = pd.DataFrame(
         [
             (f"fit resize, not pad {words}", dataset, "knn", backbone, 28, 71.2345, 1,
@@ -101,40 +72,46 @@ def of_runs(
         ],
         columns=UNLIKE_COLUMNS,
     )  # fmt: skip
-    difference = (1.5, -0.75, 3.25, 0.24, 1000, 156, "0, 1, 2")
-    pair = (dataset, "probe", 28, backbone, "resnet18", *difference)
-    paired = pd.DataFrame([pair], columns=PAIRED_COLUMNS)
-    newcomers = pd.DataFrame(
-        [(backbone, "probe", 28, 3, 11, 3)],
-        columns=["backbone", "protocol", "size", "rank", "of", "n_datasets"],
-    )
-    base = analyse(cells)
-    return analyse(
+    made = document_of(
         cells,
         title=f"Runs {words}",
         source=f"12 runs under runs/{words}",
-        intervals=pd.concat([over_seeds, base.intervals]),
-        against=against,
-        newcomers=newcomers,
+        runs=_runs_of(cells, words),
+        reference=Reference(f"others {words}", rivals),
+        tolerance=1.0,
         unlike=unlike,
-        paired=paired,
         conditions={"probe": f"lr 0.0001, {words}", "knn": f"k 11, {words}"},
-        datasets=pd.DataFrame([(dataset, "custom", "", f"{words} (2025)")], columns=SOURCE_COLUMNS),
         skipped=((f"runs/{words}/broken", f"record.json is damaged: {words}"),),
-        notes=(
-            Note("pairwise", f"Three datasets cannot support a claim {words}"),
-            Note("x", words),
-        ),
-        findings=(f"A finding about {backbone} on {dataset} {words}",),
     )
+    pair = (dataset, "probe", 28, backbone, "resnet18", 1.5, -0.75, 3.25, 0.24, 1000, 156, "0; 1")
+    table = Table.of(
+        "paired", "Best less second", pd.DataFrame([pair], columns=PAIRED.split()), PAIRED
+    )
+    picture = Picture(b"png", f"A {words}", (f"a line {words}",))
+    further = (
+        Section("paired", "Best and second", "Best and second", tables=(table,)),
+        Section("gallery", "Errors", "Errors", galleries=(Gallery(f"Seen {words}", (picture,)),)),
+    )
+    kept = (one for one in made.sections if one.name != "paired")
+    return replace(made, sections=(*kept, *further))
 
 
-def render(analysis: Analysis, links: PageLinks) -> str:
+def _runs_of(cells: pd.DataFrame, words: str) -> pd.DataFrame:
+    """Return three runs of each cell."""
+    runs = pd.concat([cells.assign(seed=s, acc=cells["acc_mean"] + s - 1) for s in range(3)])
+    runs = runs[(runs["protocol"] == "probe") | (runs["seed"] == 1)]
+    conditions = {"data": "custom", "weights": f"trained {words}"}
+    return runs.assign(
+        conditions=[conditions] * len(runs), device="cpu", created="2026", licence="",
+        citation=f"{words} (2025)", task="binary-class", run="runs/none",
+    ).reindex(columns=[*RUN_COLUMNS, "network", "fit", "feature"])  # fmt: skip
+
+
+def render(document: Document, links: PageLinks) -> str:
     """The page with its figures."""
-    figures = {name: make(analysis) for name, make in FIGURES.items()}
-    svgs = {name: figure_file(one, "svg").decode() for name, one in figures.items() if one}
-    return render_page(analysis, links, svgs)
+    svgs = {name: figure_file(one, "svg").decode() for name, one in drawn(document).items()}
+    return render_page(document, links, svgs)
 
 
-def attacked() -> Analysis:
+def attacked() -> Document:
     return of_runs(ATTACK, f"net{ATTACK}", ATTACK)

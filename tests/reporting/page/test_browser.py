@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 import pytest
 
-from medplus.reporting.format import percent
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
+from medplus.analysis.format import percent
 from medplus.reporting.page import PageLinks
-from medplus.reporting.palette import PROTOCOL_LABELS, label_of
 from tests.reporting.page import sample
 from tests.reporting.page.sample import render
 
@@ -123,7 +123,7 @@ def test_figures_of_runs_scroll_within_their_box_on_a_phone(visit):
 
 
 def test_sorts_by_click_missing_last(visit, analysis):
-    averages = analysis.benchmark[analysis.benchmark["dataset"] == "average"]
+    averages = analysis.benchmark.averages.query("dataset == 'average'")
     with visit("paper") as page:
         wanted = averages.sort_values("acc_mean", ascending=False)["acc_mean"]
         shown = [text.split(" ± ")[0] for text in column(page, "acc")]
@@ -185,7 +185,7 @@ def test_filters_say_how_many_and_stand_in_the_address(visit, analysis):
         page.get_by_label("Dataset").first.select_option("bloodmnist")
         page.get_by_label("Protocol").first.select_option("knn")
         page.get_by_label("Search").fill("DINO 224")
-        chosen = analysis.cells.query(
+        chosen = analysis.benchmark.cells.query(
             "dataset == 'bloodmnist' and protocol == 'knn' and backbone.str.contains('dino')"
         )  # 224 is in the name too, so that all four sizes remain
         assert page.locator("#shown").text_content() == f"{len(chosen)} of 1,560 rows shown"
@@ -220,7 +220,9 @@ def test_a_row_tells_its_source(visit, analysis):
         assert page.locator("#board .origin").count() == 0
         page.get_by_label("Dataset").first.select_option("average")
         page.locator("#board .opener").click()
-        cells = analysis.cells.query("backbone == 'vgg16' and size == 28 and protocol == 'probe'")
+        cells = analysis.benchmark.cells.query(
+            "backbone == 'vgg16' and size == 28 and protocol == 'probe'"
+        )
         parts = page.locator("#board .origin li").all_text_contents()
         assert [text.split(":")[0] for text in parts] == sorted(cells["dataset"])
 
@@ -230,7 +232,7 @@ def test_a_run_is_linked(visit, files, browser):
     with visit("runs", fragment) as page:
         page.locator("#board .opener").first.click()
         assert "95 % interval over seeds" in page.locator("#board .origin").text_content()
-        assert "The paper has" in page.locator("#board .origin").text_content()
+        assert "Theirs is" in page.locator("#board .origin").text_content()
         assert page.locator("#board .origin li").count() == 3
         target = page.locator("#board .origin a").evaluate("a => a.href")
     other = browser.new_page()

@@ -7,15 +7,15 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 
-from medplus.reporting.baseline import DOI
-from medplus.reporting.cells import KEYS, PROTOCOLS, order_backbones
-from medplus.reporting.figures.style import FAINT, GREY, INK, MISSING, PAPER
-from medplus.reporting.format import p_value, percent
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
+from medplus.analysis.drawing.style import FAINT, GREY, INK, MISSING, PAPER
+from medplus.analysis.format import p_value, percent
+from medplus.analysis.results.baseline import DOI
+from medplus.analysis.results.cells import KEYS, PROTOCOLS, order_backbones
 from medplus.reporting.page import PageLinks
 from medplus.reporting.page.inline import safe_json
 from medplus.reporting.page.links import href
-from medplus.reporting.palette import PROTOCOL_LABELS, label_of
-from medplus.reporting.tables import CAPTIONS
+from tests.analysis.benchmarks import document_of
 from tests.reporting.page import sample
 from tests.reporting.page.document import Document, seen
 from tests.reporting.page.sample import ATTACK, render
@@ -56,9 +56,13 @@ def printed(mean, std):
 
 @pytest.mark.parametrize("dataset", ["average", "bloodmnist", "tissuemnist"])
 def test_benchmark_tables_hold_every_cell(document, paper, dataset):
-    cells = paper.benchmark[paper.benchmark["dataset"] == dataset].set_index(KEYS[1:])
+    cells = paper.benchmark.averages[paper.benchmark.averages["dataset"] == dataset].set_index(
+        KEYS[1:]
+    )
     rows = document.table("average over 12 datasets: ACC" if dataset == "average" else dataset)
-    names = [(p, name) for p in PROTOCOLS for name in order_backbones(paper.cells["backbone"])]
+    names = [
+        (p, name) for p in PROTOCOLS for name in order_backbones(paper.benchmark.cells["backbone"])
+    ]
     for (protocol, name), row in zip(names, rows, strict=True):
         of_it = [cells.loc[protocol, name, size] for size in (28, 64, 128, 224)]
         acc = [printed(cell["acc_mean"], cell["acc_std"]) for cell in of_it]
@@ -68,7 +72,7 @@ def test_benchmark_tables_hold_every_cell(document, paper, dataset):
 
 def test_leaderboard_holds_all_cells_and_averages(document, paper):
     board = document.data("board-data")
-    assert len(board["rows"]) == len(paper.benchmark) == 1560
+    assert len(board["rows"]) == len(paper.benchmark.averages) == 1560
     found = {
         (
             board["datasets"][row["at"][0]], board["protocols"][row["at"][1]]["name"],
@@ -76,7 +80,7 @@ def test_leaderboard_holds_all_cells_and_averages(document, paper):
         ): row
         for row in board["rows"]
     }  # fmt: skip
-    for cell in paper.benchmark.to_dict("records"):
+    for cell in paper.benchmark.averages.to_dict("records"):
         row = found[tuple(cell[key] for key in KEYS)]
         assert row["acc"] == pytest.approx(cell["acc_mean"], abs=1e-6)
         assert row["text"]["acc"] == printed(cell["acc_mean"], cell["acc_std"])
@@ -86,7 +90,7 @@ def test_leaderboard_holds_all_cells_and_averages(document, paper):
 
 def test_without_scripts_the_leaderboard_shows_the_averages_best_first(document, paper):
     rows = [seen(r) for r in next(document.by_id("board").all("tbody")).all("tr")]
-    averages = paper.benchmark[paper.benchmark["dataset"] == "average"]
+    averages = paper.benchmark.averages[paper.benchmark.averages["dataset"] == "average"]
     assert len(rows) == len(averages) == 120
     best = averages.loc[averages["acc_mean"].idxmax()]
     assert label_of(best["backbone"]) in rows[0]
@@ -94,7 +98,7 @@ def test_without_scripts_the_leaderboard_shows_the_averages_best_first(document,
 
 
 def test_best_is_strong_and_second_underlined(document, paper):
-    averages = paper.benchmark[paper.benchmark["dataset"] == "average"]
+    averages = paper.benchmark.averages[paper.benchmark.averages["dataset"] == "average"]
     (table,) = [
         t for t in document.root.all("table")
         if next(t.all("caption")).text().startswith("average over")
@@ -112,24 +116,30 @@ def test_best_is_strong_and_second_underlined(document, paper):
 
 def test_pairwise_table_equals_the_frame(document, paper):
     rows = document.table("Two-sided Wilcoxon")
-    assert len(rows) == len(paper.pairwise) == 45
-    for row, test in zip(rows, paper.pairwise.itertuples(), strict=True):
+    assert len(rows) == len(paper.tables["pairwise"].frame) == 45
+    for row, test in zip(rows, paper.tables["pairwise"].frame.itertuples(), strict=True):
         assert row[:2] == [label_of(test.backbone_a), label_of(test.backbone_b)]
-        assert row[2] == p_value(test.p_value)
-        assert row[4] == ("yes" if test.significant else "no")
         assert row[5] == label_of(test.favoured)
+        assert row[6] == p_value(test.p_value)
+        assert row[7] == ("yes" if test.significant else "no")
 
 
 def test_percentiles_ranking_and_gains_equal_the_frames(document, paper):
     rows = document.table("Percentiles")
-    for row, wanted in zip(rows, paper.percentiles.itertuples(), strict=True):
+    for row, wanted in zip(rows, paper.tables["percentiles"].frame.itertuples(), strict=True):
         assert row[1:] == [percent(wanted.p25), percent(wanted.p50), percent(wanted.p75)]
     captions = ["all protocols", *(PROTOCOL_LABELS[name] for name in PROTOCOLS)]
-    counts = [row for of in captions for row in document.table(f"{CAPTIONS['ranking']}: {of}")]
-    assert [int(x) for row in counts for x in row[2:]] == paper.ranking["count"].tolist()
-    gains = document.table(CAPTIONS["resolution_gains"])
+    counts = [
+        row
+        for of in captions
+        for row in document.table(f"How often each backbone takes each rank by mean ACC: {of}")
+    ]
+    assert [int(x) for row in counts for x in row[2:]] == paper.tables["ranking"].frame[
+        "count"
+    ].tolist()
+    gains = document.table("Datasets on which the larger image size")
     total = sum(int(text.split("/")[0]) for row in gains for text in row[2:])
-    assert total == paper.gains["improved"].sum()
+    assert total == paper.tables["resolution_gains"].frame["improved"].sum()
 
 
 def test_a_missing_cell_is_a_dash(runs):
@@ -153,13 +163,14 @@ def test_every_finding_note_condition_and_skipped_record_is_told():
     analysis = sample.of_runs()
     document = Document(render(analysis, PageLinks()))
     text = document.root.text()
+    benchmark = analysis.benchmark
     told = [
-        *analysis.findings, *(note.text for note in analysis.notes), *analysis.conditions.values(),
-        *(part for pair in analysis.skipped for part in pair), *analysis.unlike["reason"],
-        *(run.rpartition("/")[2] for run in analysis.unlike.loc[0, "runs"]), analysis.source,
+        *analysis.findings, *(note for _, note in analysis.notes), *benchmark.conditions.values(),
+        *(part for pair in benchmark.skipped for part in pair), *benchmark.unlike["reason"],
+        *(run.rpartition("/")[2] for run in benchmark.unlike.loc[0, "runs"]), benchmark.source,
     ]  # fmt: skip
     assert [words for words in told if words not in text] == []
-    assert analysis.notes[0].text in document.by_id("pairwise").text()
+    assert dict(analysis.notes)["pairwise"] in document.by_id("pairwise").text()
 
 
 def test_runs_are_traced_and_linked_where_links_are_known():
@@ -178,22 +189,27 @@ def test_files_are_linked_only_where_they_are():
     links = PageLinks(files)
     document = Document(render(analysis, links))
     assert "pairwise.csv" in document.by_id("pairwise").text()
-    assert "fig1_overview.svg" in document.by_id("benchmark").text()
+    assert "fig1_overview.svg" in document.by_id("accuracy").text()
     alone = Document(render(analysis, PageLinks()))
     targets = {a.attrs["href"] for a in alone.root.all("a")}
     assert all(target.startswith("#") for target in targets)
 
 
 def test_small_tables_render():
-    one = sample.of_runs().cells.iloc[:1]
-    document = Document(render(sample.analyse(one), PageLinks()))
-    assert "too few" in document.by_id("findings").text()
+    one = sample.of_runs().benchmark.cells.iloc[:1]
     none = one.assign(auc_mean=np.nan, acc_low=np.nan, acc_high=np.nan, device_seconds=np.nan)
-    document = Document(render(sample.analyse(none), PageLinks()))
+    document = Document(render(document_of(none), PageLinks()))
     assert document.data("board-data")["columns"] == [
         "backbone", "dataset", "protocol", "size", "acc", "seeds",
     ]  # fmt: skip
-    assert "No cost is known" in document.by_id("costs").text()
+    assert not list(document.root.all("figure"))
+
+
+def test_pictures_stand_in_the_page_with_their_words(runs):
+    (image,) = runs.by_id("gallery").all("img")
+    assert image.attrs["src"] == "data:image/png;base64," + base64.b64encode(b"png").decode()
+    assert image.attrs["alt"] == "A word"
+    assert "a line word" in runs.by_id("gallery").text()
 
 
 # ---- Safety ----
@@ -202,7 +218,7 @@ def test_small_tables_render():
 @pytest.fixture(scope="module")
 def attacked():
     analysis = sample.attacked()
-    run = analysis.cells["runs"].iloc[0][0]
+    run = analysis.benchmark.cells["runs"].iloc[0][0]
     links = PageLinks({ATTACK: {ATTACK: ATTACK}}, runs={run: "javascript:x"})
     return Document(render(analysis, links))
 
@@ -210,16 +226,16 @@ def attacked():
 def test_names_never_become_elements(attacked, document):
     scripts = [e.attrs for e in attacked.root.all("script")]
     assert scripts == [e.attrs for e in document.root.all("script")]
-    assert not list(attacked.root.all("img"))
+    assert all(e.attrs["src"].startswith("data:image/png;") for e in attacked.root.all("img"))
     assert not any(key.startswith("on") for e in attacked.root.all() for key in e.attrs), (
         "an event handler"
     )
 
 
 SECTIONS = [
-    "findings", "against", "newcomers", "benchmark", "percentiles", "pairwise", "comparisons",
-    "friedman", "gains", "ranking", "intervals", "paired", "costs", "transfers", "unlike",
-    "datasets", "basis",
+    "findings", "against", "newcomers", "accuracy", "spread", "pairwise", "friedman", "gains",
+    "ranking", "intervals", "paired", "costs", "transfers", "unlike", "datasets", "gallery",
+    "basis",
 ]  # fmt: skip
 
 
@@ -298,7 +314,6 @@ def test_every_figure_has_words_and_a_table_and_refers_to_itself(request, page):
         section = figure
         while section.tag != "section":
             section = section.parent
-        assert list(section.all("table")), figure.attrs["id"]
         ids = {e.attrs["id"] for e in svg.all() if "id" in e.attrs}
         values = [str(value) for e in svg.all() for value in e.attrs.values()]
         used = {hit for value in values for hit in re.findall(r"^url\(#(.+)\)$|^#(\S+)$", value)}
@@ -315,4 +330,4 @@ def test_figures_take_the_colours_and_the_font_of_the_page(document):
 
 def test_marks_tell_what_they_are(document, paper):
     tips = [e.text() for e in document.by_id("fig1_overview").all("title")]
-    assert tips == 3 * list(map(label_of, order_backbones(paper.cells["backbone"])))
+    assert tips == 3 * list(map(label_of, order_backbones(paper.benchmark.cells["backbone"])))

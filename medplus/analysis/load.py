@@ -1,0 +1,82 @@
+"""A `Benchmark` of the paper's numbers, or of recorded runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+from medplus.analysis.benchmark import Benchmark
+from medplus.analysis.results.baseline import DOI, load_baseline
+from medplus.analysis.results.reference import Reference
+from medplus.analysis.results.runs import Runs
+from medplus.analysis.results.select import select_alike
+
+
+def published() -> Benchmark:
+    """Return the paper's published numbers."""
+    return Benchmark(
+        title="The MedMNIST+ benchmark as published",
+        source=f"Doerrich et al., Scientific Reports 15, 7669 (2025), doi:{DOI}; means over three "
+        "seeds as printed, k-NN as one number",
+        created=_now(),
+        cells=load_baseline(),
+        conditions={
+            "finetune": "as published: AdamW, lr 1e-4, at most 100 epochs",
+            "probe": "as published: AdamW, lr 1e-4, at most 100 epochs",
+            "knn": "as published: k = 11, Euclidean",
+        },
+        baseline=True,
+    )
+
+
+def benchmark_of(
+    runs: Runs,
+    source: str,
+    title: str | None = None,
+    only: Sequence[tuple[str, str]] = (),
+    tuned: Literal["fixed", "val"] = "val",
+    reference: Reference | None = None,
+    tolerance: float = 0.0,
+) -> Benchmark:
+    """Return recorded runs, like with like.
+
+    Parameters
+    ----------
+    runs : Runs
+        As `medplus.analysis.results.runs.read_runs` returns them.
+    source : str
+        Where they come from, in one line.
+    title : str, optional
+    only, tuned
+        See `medplus.analysis.results.select.select_alike`.
+    reference : Reference, optional
+        What they are set beside.
+    tolerance : float
+        Percent points of ACC by which they may differ from it.
+
+    Raises
+    ------
+    UsageError
+        If `only` names what no run has.
+    """
+    selection = select_alike(runs.table, only, tuned)
+    # A verdict chooses on val, whatever the tables show.
+    chosen = selection if tuned == "val" else select_alike(runs.table, only, "val")
+    return Benchmark(
+        title=title or "Your runs",
+        source=source,
+        created=_now(),
+        cells=selection.cells,
+        runs=selection.runs,
+        chosen=chosen.runs,
+        conditions=selection.conditions,
+        reference=reference,
+        tolerance=tolerance,
+        unlike=selection.unlike,
+        skipped=runs.skipped,
+    )
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

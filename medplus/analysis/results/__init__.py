@@ -1,0 +1,1 @@
+"""From records and published numbers to one table of cells, like with like."""

@@ -1,0 +1,71 @@
+"""Whose data a report is made of: under what they may be used, and what is to be cited."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from medplus.analysis.section import Section
+from medplus.analysis.table import Table
+from medplus.datasets import catalog
+
+if TYPE_CHECKING:
+    from medplus.analysis.benchmark import Benchmark
+
+SOURCE_COLUMNS = ["dataset", "data", "licence", "citation"]
+
+
+def sources(benchmark: Benchmark) -> Section | None:
+    """Return the data, their licences and citations; None where nothing is known of them."""
+    if benchmark.runs is None and not benchmark.baseline:
+        return None
+    caption = "The data, their licences, and what is to be cited"
+    found = sources_of(benchmark)
+    return Section(
+        name="datasets",
+        title="Data, licences and citations",
+        short="Data",
+        text="What the owners of the data ask for; each MedMNIST collection also has a source of "
+        "its own, which medmnist.com names.",
+        tables=(Table.of("datasets", caption, found, " ".join(SOURCE_COLUMNS)),),
+        notes=tuple(_warnings(benchmark.runs)),
+    )
+
+
+def sources_of(benchmark: Benchmark) -> pd.DataFrame:
+    """Return a row per dataset, columns `SOURCE_COLUMNS`, as its records or MedMNIST say it."""
+    if benchmark.runs is None:
+        names = sorted(benchmark.cells["dataset"].unique())
+        rows = [(one, "official", catalog.info(one).licence, catalog.CITATION) for one in names]
+        return pd.DataFrame(rows, columns=SOURCE_COLUMNS)
+    return _recorded(benchmark.runs)
+
+
+def _recorded(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per dataset of runs, columns `SOURCE_COLUMNS`.
+
+    Where records of one dataset say different things all are told; one that says nothing takes
+    nothing from the others.
+    """
+    said = runs.assign(data=runs["conditions"].map(lambda conditions: conditions["data"]))
+    columns = SOURCE_COLUMNS[1:]
+    told = said.sort_values("created").groupby("dataset")[columns].agg(_all_that_is_said)
+    return told.reset_index()
+
+
+def _all_that_is_said(texts: pd.Series) -> str:
+    return "; ".join(dict.fromkeys(text for text in texts if text))
+
+
+def _warnings(runs: pd.DataFrame | None) -> list[str]:
+    """Return what the data cards of the runs warned of."""
+    if runs is None:
+        return []
+    said = {
+        (dataset, text)
+        for dataset, texts in zip(runs["dataset"], runs["warnings"], strict=True)
+        if isinstance(texts, tuple)
+        for text in texts
+    }
+    return [f"{dataset}: {text}." for dataset, text in sorted(said)]

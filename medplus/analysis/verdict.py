@@ -1,0 +1,229 @@
+"""The verdict on a dataset: what to take, what cannot be told from it, what it costs, how sure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from medplus.analysis.format import interval
+from medplus.analysis.section import Section
+from medplus.analysis.table import Kind, Table, list_block
+from medplus.analysis.verdict_candidates import Candidate, best_of, candidates_of, over_datasets
+from medplus.analysis.verdict_sentences import ALL, POWER, sentences_of
+from medplus.metrics import resample_counts
+from medplus.naming import duration
+from medplus.spec import PIXELS
+
+if TYPE_CHECKING:
+    from medplus.analysis.benchmark import Benchmark
+
+_LEVEL = 0.05
+_RESAMPLES = 2000
+_FEWEST_DATASETS = 3
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What runs on a dataset say to somebody who has to choose.
+
+    Attributes
+    ----------
+    dataset : str
+    best : Candidate
+        The best on val; its test scores are those of a choice that test took no part in.
+    not_distinguishable : tuple of Candidate
+        Those whose test ACC cannot be told from the best one's.
+    worse : tuple of Candidate
+        Those that are worse, as far as can be told.
+    cheapest : Candidate
+        The cheapest of the former and the best.
+    n_candidates, n_test : int
+    baseline_acc, pixels_acc : float or None
+        Test ACC of always saying the class that train has most of; of the best head on pixels.
+    smallest_detectable_difference : float or None
+        The difference in ACC that these test images would have shown with 80 % power.
+    sentences : tuple of str
+    """
+
+    dataset: str
+    best: Candidate
+    not_distinguishable: tuple[Candidate, ...]
+    worse: tuple[Candidate, ...]
+    cheapest: Candidate
+    n_candidates: int
+    n_test: int
+    baseline_acc: float | None
+    pixels_acc: float | None
+    smallest_detectable_difference: float | None
+    sentences: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {
+            "dataset": self.dataset,
+            "best": self.best.to_dict(),
+            "not_distinguishable": [one.to_dict() for one in self.not_distinguishable],
+            "cheapest": self.cheapest.to_dict(),
+            "n_candidates": self.n_candidates,
+            "n_test": self.n_test,
+            "baseline_acc": self.baseline_acc,
+            "pixels_acc": self.pixels_acc,
+            "smallest_detectable_difference": self.smallest_detectable_difference,
+            "sentences": list(self.sentences),
+        }
+
+
+@dataclass(frozen=True)
+class Answer(Section):
+    """The section that a report begins with.
+
+    Attributes
+    ----------
+    verdicts : tuple of Verdict
+    """
+
+    verdicts: tuple[Verdict, ...] = ()
+
+
+def verdict(benchmark: Benchmark) -> Answer | None:
+    """Return what to take; None for published numbers, and where nothing was scored on val."""
+    verdicts = () if benchmark.chosen is None else verdicts_on(benchmark.chosen)
+    if not verdicts:
+        return None
+    rows = pd.DataFrame([row for one in verdicts for row in _rows(one)])
+    caption = "Candidates, chosen on val; ACC in percent, cost of one seed with its search"
+    shown = rows.assign(
+        backbone=rows["label"],
+        ci95=[interval(low, high) for low, high in zip(rows["low"], rows["high"], strict=True)],
+        cost=rows["device_seconds"].map(lambda s: "" if math.isnan(s) else duration(s)),
+    )
+    blocks = [
+        list_block(f"{caption}: {dataset}", of_it, _SHOWN)
+        for dataset, of_it in shown.groupby("dataset", sort=False)
+    ]
+    return Answer(
+        name="verdict",
+        title="Verdict",
+        short="Verdict",
+        tables=(Table("verdict", rows[list(_KINDS)], _KINDS, blocks),),
+        verdicts=verdicts,
+    )
+
+
+_KINDS: Mapping[str, Kind] = {
+    "dataset": "text", "verdict": "text", "backbone": "text", "size": "size",
+    "protocol": "protocol", "weights": "text", "fit": "text", "feature": "text",
+    "val_acc": "percent", "test_acc": "percent", "low": "percent", "high": "percent",
+    "device_seconds": "seconds", "n_seeds": "count", "fixed_acc": "percent",
+}  # fmt: skip
+_SHOWN: Mapping[str, Kind] = {
+    "verdict": "text", "backbone": "text", "size": "size", "protocol": "protocol",
+    "val_acc": "percent", "test_acc": "percent", "ci95": "text", "cost": "text",
+}  # fmt: skip
+
+
+def _rows(verdict: Verdict) -> Iterator[dict[str, Any]]:
+    said = {id(one): "not worse" for one in verdict.not_distinguishable}
+    said[id(verdict.cheapest)] = "not worse, cheapest"
+    said[id(verdict.best)] = "take this" if verdict.n_candidates > 1 else "the only one"
+    for one in (verdict.best, *verdict.not_distinguishable, *verdict.worse):
+        low, high = one.test_acc_ci95
+        percent = {"val_acc": one.val_acc, "test_acc": one.test_acc, "low": low, "high": high,
+                   "fixed_acc": one.fixed_acc}  # fmt: skip
+        yield {
+            "dataset": verdict.dataset,
+            "verdict": said.get(id(one), "worse"),
+            "label": one.label,
+            **{n: getattr(one, n) for n in ("backbone", "size", "protocol", "weights")},
+            "fit": one.fit or "",
+            "feature": one.feature or "",
+            "device_seconds": one.device_seconds,
+            "n_seeds": one.n_seeds,
+            **{name: 100 * share for name, share in percent.items()},
+        }
+
+
+def verdicts_on(runs: pd.DataFrame) -> tuple[Verdict, ...]:
+    """Return a verdict on every dataset, and one over all where there are several.
+
+    Random networks are no answer while trained ones are there; and nothing is chosen by test.
+
+    Parameters
+    ----------
+    runs : pandas.DataFrame
+        What was best on val in each cell; see `medplus.analysis.results.select`.
+    """
+    found: dict[str, list[Candidate]] = {}
+    baselines: dict[str, float | None] = {}
+    for dataset, rows in runs.groupby("dataset", sort=True):
+        if candidates := candidates_of(rows):
+            found[str(dataset)] = candidates
+            known = rows.sort_values("created")["baseline_acc"].dropna()
+            baselines[str(dataset)] = float(known.iloc[-1]) if len(known) else None
+    verdicts = [_on_images(name, found[name], baselines[name]) for name in found]
+    if len(found) > 1 and (common := over_datasets(found)):
+        verdicts.append(_over(common, baselines))
+    return tuple(verdicts)
+
+
+def _holm(p_values: Sequence[float]) -> list[float]:
+    from statsmodels.stats.multitest import multipletests
+
+    adjusted: list[float] = multipletests(p_values, method="holm")[1].tolist() if p_values else []
+    return adjusted
+
+
+def _on_images(dataset: str, candidates: list[Candidate], baseline: float | None) -> Verdict:
+    best = best_of(candidates)
+    others = [one for one in candidates if one is not best]
+    n = len(best.hits)
+    gaps = np.array([best.hits - one.hits for one in others]).reshape(-1, n)
+    blocks = resample_counts(n, _RESAMPLES, 0)
+    resampled = np.concatenate([gaps @ counts.astype(np.float64) for counts in blocks], axis=1) / n
+    resampled = np.round(resampled, 12)
+    fewer = np.minimum((resampled <= 0).sum(1), (resampled >= 0).sum(1))
+    p_values = _holm(np.minimum(1, 2 * (1 + fewer) / (1 + _RESAMPLES)).tolist())
+    spread = float(gaps.std(axis=1, ddof=1).min()) if len(gaps) and n > 1 else 0.0
+    return _verdict(dataset, best, others, p_values, baseline, n, spread)
+
+
+def _over(merged: list[Candidate], baselines: Mapping[str, float | None]) -> Verdict:
+    """Return the verdict over datasets, of what was tried on all of them."""
+    from scipy import stats
+
+    n = len(baselines)
+    best = best_of(merged)
+    others = [one for one in merged if one is not best]
+    gaps = np.array([best.hits - one.hits for one in others]).reshape(-1, n)
+    spread = float(gaps.std(axis=1, ddof=1).min()) if len(gaps) else 0.0
+    p_values = [1.0] * len(others)
+    if n >= _FEWEST_DATASETS:
+        tests = [stats.ttest_1samp(gap, 0).pvalue if gap.any() else 1.0 for gap in gaps]
+        p_values = _holm([1.0 if math.isnan(p) else float(p) for p in tests])
+    known = [value for value in baselines.values() if value is not None]
+    baseline = float(np.mean(known)) if len(known) == n else None
+    return _verdict(ALL, best, others, p_values, baseline, n, spread)
+
+
+def _verdict(
+    dataset: str, best: Candidate, others: list[Candidate], p_values: Sequence[float],
+    baseline: float | None, n: int, spread: float,
+) -> Verdict:  # fmt: skip
+    alike = [one for one, p in zip(others, p_values, strict=True) if p > _LEVEL]
+    alike.sort(key=lambda one: -one.val_acc)
+    worse = sorted((one for one in others if one not in alike), key=lambda one: -one.val_acc)
+    priced = [one for one in (best, *alike) if not math.isnan(one.device_seconds)]
+    cheapest = min(priced, key=lambda one: one.device_seconds, default=best)
+    pixels = [one for one in (best, *others) if one.backbone == PIXELS]
+    pixels_acc = best_of(pixels).test_acc if pixels else None
+    smallest = POWER * spread / math.sqrt(n) if spread else None
+    settled = Verdict(
+        dataset, best, tuple(alike), tuple(worse), cheapest, 1 + len(others), n, baseline,
+        pixels_acc, smallest, (),
+    )  # fmt: skip
+    return replace(settled, sentences=sentences_of(settled, others, spread))

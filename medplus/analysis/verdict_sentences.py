@@ -1,0 +1,150 @@
+"""What a verdict says, one sentence for each thing that a reader has to know."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from medplus.analysis.verdict_candidates import Candidate, wilson
+from medplus.naming import duration
+from medplus.spec import PIXELS
+
+if TYPE_CHECKING:
+    from medplus.analysis.verdict import Verdict
+
+ALL = "all"
+"""The dataset of the verdict over all of them."""
+
+POWER = 1.959964 + 0.841621
+"""Standard errors that a difference must have to be seen at 5 % in four of five cases."""
+
+_NAMED = 4
+
+
+def sentences_of(verdict: Verdict, others: Sequence[Candidate], spread: float) -> tuple[str, ...]:
+    """Return the sentences of a verdict.
+
+    Parameters
+    ----------
+    verdict : Verdict
+    others : sequence of Candidate
+        All but the best.
+    spread : float
+        Standard deviation over images (or datasets) of the difference to the one that is nearest.
+    """
+    return (
+        *_on_the_best(verdict), *_on_the_choice(verdict.best, others),
+        *_on_the_others(verdict, others), *_on_the_cost(verdict), *_on_the_power(verdict, spread),
+    )  # fmt: skip
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _on_the_best(verdict: Verdict) -> list[str]:
+    best = verdict.best
+    low, high = (_percent(end) for end in best.test_acc_ci95)
+    seeds = f", mean of {best.n_seeds} seeds" if best.n_seeds > 1 else ""
+    scored = (
+        f"Test ACC {_percent(best.test_acc)}, 95 % interval {low} to {high} ({verdict.n_test:,} "
+        f"test images{seeds})."
+    )
+    if verdict.dataset == ALL:
+        scored = (
+            f"Mean test ACC over {verdict.n_test} datasets {_percent(best.test_acc)} "
+            f"({_percent(best.hits.min())} to {_percent(best.hits.max())}{seeds})."
+        )
+    told = [f"Only {best.name} was tried. {scored}"]
+    if verdict.n_candidates > 1:
+        told = [
+            f"Take {best.name}: of {verdict.n_candidates} candidates it is the best on val (by AUC "
+            f"among those within a standard error of the best ACC). {scored}"
+        ]
+    if verdict.baseline_acc is not None:
+        gain = best.test_acc - verdict.baseline_acc
+        reached = best.test_acc if verdict.dataset == ALL else best.test_acc_ci95[0]
+        if reached <= verdict.baseline_acc:
+            told.append(
+                f"It cannot be told from always saying the most frequent class "
+                f"({_percent(verdict.baseline_acc)}): do not rely on it."
+            )
+        else:
+            told.append(
+                f"That is {100 * gain:.1f} points above always saying the most frequent class "
+                f"({_percent(verdict.baseline_acc)})."
+            )
+    if verdict.pixels_acc is not None and best.backbone != PIXELS:
+        gain = best.test_acc - verdict.pixels_acc
+        where = "above" if gain >= 0 else "below"
+        told.append(
+            f"The best on raw pixels has {_percent(verdict.pixels_acc)}, so the network is "
+            f"{abs(100 * gain):.1f} points {where} it."
+        )
+    return told
+
+
+def _on_the_choice(best: Candidate, others: Sequence[Candidate]) -> list[str]:
+    """Say where val is too small to choose on."""
+    low = wilson(best.val_acc, best.n_val)[0]
+    near = [one for one in others if one.val_acc >= low]
+    if 2 * len(near) <= len(others):
+        return []
+    told = [
+        f"Val has {best.n_val:,} images, too few to choose on: {len(near)} of the {len(others)} "
+        f"others have a val ACC within the interval of the best ({_percent(low)} and more)."
+    ]
+    if not math.isnan(best.fixed_acc):
+        told.append(
+            "By the paper's fixed choice (k = 11; learning rate 0.0001) instead of val's it has "
+            f"{_percent(best.fixed_acc)} on test."
+        )
+    return told
+
+
+def _on_the_others(verdict: Verdict, others: Sequence[Candidate]) -> list[str]:
+    if not others:
+        return []
+    alike = verdict.not_distinguishable
+    over = "test images" if verdict.dataset != ALL else "datasets"
+    if not alike:
+        return [f"All {len(others)} others are worse on these {over} (p < 0.05 after Holm)."]
+    named = ", ".join(f"{one.name} {_percent(one.test_acc)}" for one in alike[:_NAMED])
+    more = f" and {len(alike) - _NAMED} more" if len(alike) > _NAMED else ""
+    return [
+        f"{len(alike)} of the {len(others)} others cannot be told from it on these {over}: "
+        f"{named}{more}."
+    ]
+
+
+def _on_the_cost(verdict: Verdict) -> list[str]:
+    best, cheapest = verdict.best, verdict.cheapest
+    if math.isnan(best.device_seconds):
+        return []
+    if cheapest is best:
+        if not verdict.not_distinguishable:
+            return []
+        return [f"It is also the cheapest of these ({duration(best.device_seconds)})."]
+    share = best.device_seconds / max(cheapest.device_seconds, 1e-9)
+    return [
+        f"The cheapest of these is {cheapest.name}: {duration(cheapest.device_seconds)} against "
+        f"{duration(best.device_seconds)}, {share:.1f} times cheaper."
+    ]
+
+
+def _on_the_power(verdict: Verdict, spread: float) -> list[str]:
+    smallest = verdict.smallest_detectable_difference
+    if smallest is None or not verdict.not_distinguishable:
+        return []
+    if verdict.dataset == ALL:
+        return [
+            f"Over {verdict.n_test} datasets a difference of less than {100 * smallest:.1f} points "
+            "goes unnoticed in one of five cases or more; more datasets would settle it."
+        ]
+    needed = math.ceil((POWER * spread / (smallest / 2)) ** 2)
+    return [
+        f"With {verdict.n_test:,} test images a difference of less than {100 * smallest:.1f} "
+        "points goes unnoticed in one of five cases or more; to see half of it takes "
+        f"{needed:,} images."
+    ]

@@ -1,0 +1,127 @@
+"""`medplus panel`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from medplus.cli import options
+from medplus.cli.options import Output
+from medplus.naming import printable
+
+if TYPE_CHECKING:
+    from medplus.analysis.panel.versus import Versus
+    from medplus.analysis.section import Section
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command()
+@click.argument("run", metavar="RUN", type=_FOLDER)
+@click.option(
+    "--positive", metavar="CLASS", help="The class that matters, by name; it is never assumed."
+)
+@click.option(
+    "--prevalence",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Of --positive, where PPV and NPV are to hold.  [default: that of the test images]",
+)
+@options.several(
+    "--by",
+    help="Column of the table to group the test images by; of numbers also COLUMN:decade, or "
+    "COLUMN:q4 for quarters. Repeat or use commas.",
+)
+@click.option(
+    "--table",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="CSV or parquet with these columns, and with path, or index, to tell the images.  "
+    "[default: the dataset's own]",
+)
+@click.option(
+    "--versus", metavar="RUN", type=_FOLDER, help="Also test its AUC against this run's (DeLong)."
+)
+@click.option(
+    "--out", type=_FOLDER, help="Also write tables, figures and the images of mistakes there."
+)
+@options.data_root
+@options.common
+def panel(
+    output: Output,
+    run: Path,
+    positive: str | None,
+    prevalence: float | None,
+    by: tuple[str, ...] | None,
+    table: Path | None,
+    versus: Path | None,
+    out: Path | None,
+    data_root: Path,
+) -> None:
+    """Say of a RUN what a clinician asks: from its folder of predictions, whatever its protocol.
+
+    Sensitivity, specificity and predictive values with intervals; thresholds chosen on val; curves,
+    net benefit, calibration; subgroups; and its mistakes.
+
+    \b
+    medplus panel runs/probe/…/RUN --positive malignant --prevalence 0.02
+    medplus panel runs/probe/…/RUN --by scanner,age:decade --out panel
+    """  # noqa: D301 - click wants the control character
+    if table is not None and not by:
+        raise click.UsageError("--table is for --by: name a column of it")
+    from medplus.analysis.panel import compare_panels, examine
+    from medplus.analysis.panel import panel as panel_of_run
+
+    _check_is_run(run)
+    found = examine(run, positive, prevalence, by or (), table)
+    pairs: Sequence[Versus] = ()
+    if versus is not None:
+        pairs = compare_panels(found.panel, panel_of_run(versus, positive, prevalence))
+    document = found.to_dict()
+    if versus is not None:
+        document["versus"] = {"run": str(versus), "classes": [pair.to_dict() for pair in pairs]}
+    if out is not None:
+        from medplus.reporting.sections import write_sections
+
+        files = write_sections(found.sections(data_root), out)
+        document["files"] = [str(path) for path in files]
+    output.result(document, lambda: _show(found.sections(None), pairs, versus, out))
+
+
+def _check_is_run(folder: Path) -> None:
+    from medplus.errors import UsageError
+    from medplus.runs.ledger import find_run, list_runs
+
+    within = next(list_runs(folder), None)
+    if within is not None and find_run(folder) is None:
+        raise UsageError(f"{folder} is a folder of runs; name one of them, such as {within}")
+
+
+def _show(
+    sections: Sequence[Section], pairs: Sequence[Versus], versus: Path | None, out: Path | None
+) -> None:
+    for section in sections:
+        click.echo(click.style(printable(section.title), bold=True))
+        _lines(section.sentences)
+        for block in (block for table in section.tables for block in table.blocks):
+            click.echo(printable(f"\n{block.caption}"))
+            _print(block)
+        _lines([f"Note: {note}" for note in section.notes])
+        click.echo()
+    for pair in pairs:
+        click.echo(printable(pair.sentence(str(versus))))
+    if out is not None:
+        click.echo(f"Tables, figures and pictures: {out}")
+
+
+def _print(block: Any) -> None:
+    from medplus.cli.tables import Column, print_table
+
+    columns = [Column(one.title, right=one.numeric) for one in block.columns]
+    print_table(columns, [[cell.text for cell in row] for row in block.rows])
+
+
+def _lines(texts: Sequence[str]) -> None:
+    for text in texts:
+        click.echo(printable(text))

@@ -1,0 +1,112 @@
+"""The verdict: chosen on val, honest about what test can tell, and never a random network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from medplus.analysis.results.runs import read_runs
+from medplus.analysis.results.select import select_alike
+from medplus.analysis.verdict import verdicts_on
+from medplus.analysis.verdict_candidates import wilson
+from medplus.runs.ledger import save_run
+from tests.records import make_record
+
+
+@pytest.fixture
+def verdicts(tmp_path):
+    """Return a function that saves runs and returns the verdicts on them.
+
+    A run is ``(backbone, val ACC in percent, test images right of 100)`` and fields of its record.
+    """
+    runs = tmp_path / "runs"
+    true = (np.arange(100) % 2)[:, None].astype("u1")
+
+    def judge(*made):
+        for number, (backbone, val, right, fields) in enumerate(made):
+            wrong = np.arange(100) >= right
+            score = np.eye(2, dtype="f4")[np.where(wrong, 1 - true[:, 0], true[:, 0])]
+            fields = {"weights": "pretrained", **fields}
+            test = {"acc": right / 100, **fields.pop("test", {})}
+            record = make_record(
+                runs, backbone=backbone, run_id=f"run-{number:08}",
+                metrics={"val": {"acc": val / 100}, "test": test}, **fields,
+            )  # fmt: skip
+            saved = {"val_true": true[:40], "val_score": score[:40], "test_true": true,
+                     "test_score": score, "test_index": np.arange(100)}  # fmt: skip
+            save_run(record, saved, overwrite=True)
+        return verdicts_on(select_alike(read_runs(runs).table, tuned="val").runs)
+
+    return judge
+
+
+def test_the_best_on_val_is_taken_whatever_test_says(verdicts):
+    [verdict] = verdicts(("a", 90, 70, {}), ("b", 80, 95, {}))
+    assert verdict.best.backbone == "a"
+    assert verdict.best.test_acc == pytest.approx(0.70)
+    assert verdict.best.test_acc_ci95 == pytest.approx(wilson(0.7, 100))
+
+
+def test_what_cannot_be_told_from_the_best_is_named_and_the_cheapest_of_it(verdicts):
+    cheap = {"cost": {"device_seconds": 1.0}, "protocol": "finetune"}
+    dear = {"cost": {"device_seconds": 50.0}, "protocol": "finetune"}
+    [verdict] = verdicts(("a", 90, 90, dear), ("b", 80, 89, cheap), ("c", 70, 50, cheap))
+    assert [one.backbone for one in verdict.not_distinguishable] == ["b"]
+    assert verdict.cheapest.backbone == "b"
+    assert any("50.0 times cheaper" in sentence for sentence in verdict.sentences)
+
+
+def test_random_networks_are_no_answer_while_trained_ones_are_there(verdicts):
+    random = {"weights": "none"}
+    [verdict] = verdicts(("a", 95, 95, random), ("a", 80, 80, {}))
+    assert verdict.best.weights == "pretrained"
+    assert verdict.n_candidates == 1
+
+
+def test_a_network_that_does_not_beat_the_majority_is_not_recommended(verdicts):
+    made = {"test": {"baseline_acc": 0.7}}
+    [verdict] = verdicts(("a", 90, 72, made))
+    assert verdict.baseline_acc == 0.7
+    assert any("do not rely on it" in sentence for sentence in verdict.sentences)
+
+
+def test_several_datasets_have_a_verdict_over_all(verdicts):
+    made = [
+        (name, val, right + shift, {"dataset": dataset})
+        for dataset, shift in (("x", 0), ("y", 1), ("z", 2))
+        for name, val, right in (("a", 90, 90), ("b", 80, 60))
+    ]
+    *each, over_all = verdicts(*made)
+    assert [one.dataset for one in each] == ["x", "y", "z"]
+    assert (over_all.dataset, over_all.best.backbone) == ("all", "a")
+    assert over_all.best.test_acc == pytest.approx(0.91)
+    assert over_all.n_test == 3
+
+
+def test_every_size_is_a_candidate_although_its_images_have_another_digest(verdicts):
+    small = {"size": 28, "dataset_digest": "1" * 64, "created": "2026-01-01T00:00:00Z"}
+    large = {"size": 64, "dataset_digest": "2" * 64, "created": "2026-01-02T00:00:00Z"}
+    [verdict] = verdicts(("a", 90, 90, small), ("a", 70, 70, large))
+    assert (verdict.n_candidates, verdict.best.size) == (2, 28)
+
+
+def test_images_that_were_replaced_take_no_part(verdicts):
+    old = {"dataset_digest": "1" * 64, "created": "2026-01-01T00:00:00Z"}
+    new = {"dataset_digest": "2" * 64, "created": "2026-01-02T00:00:00Z"}
+    [verdict] = verdicts(("a", 90, 90, old), ("b", 70, 70, new))
+    assert (verdict.n_candidates, verdict.best.backbone) == (1, "b")
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 20), (50, 50), (99, 100), (7, 12)])
+def test_wilsons_interval_is_scipys(right, n):
+    expected = stats.binomtest(right, n).proportion_ci(0.95, method="wilson")
+    assert wilson(right / n, n) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_wilsons_interval_covers_near_1_where_the_bootstrap_does_not():
+    rng = np.random.default_rng(0)
+    for n, p in ((50, 0.95), (100, 0.99), (156, 0.85), (200, 0.99)):
+        shares = rng.binomial(n, p, 2000) / n
+        covered = np.mean([low <= p <= high for low, high in (wilson(s, n) for s in shares)])
+        assert covered >= 0.92
