@@ -105,7 +105,7 @@ class Audit:
             "shifts": [vars(one) for one in self.shifts],
             "shortcuts": [{**vars(one), "usable": one.usable} for one in self.shortcuts],
             "consequences": [
-                {**vars(one), "acc": vars(one.acc), "auc": vars(one.auc)}
+                {**vars(one), "acc": one.acc.to_dict(), "auc": one.auc.to_dict()}
                 for one in self.consequences
             ],
             "notes": list(self.notes),
@@ -242,7 +242,7 @@ def _look(
     if facts is None:
         notes.append("shortcuts need the images")
     else:
-        shortcuts = find_shortcuts(pool, facts, together, labels.n_folds)
+        shortcuts = find_shortcuts(pool, facts, labels.fold)
     advance()
     return _Found(twins, labels, outliers, shifts, shortcuts, neighbours[0])
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +17,8 @@ from medplus.runs.ledger import list_runs, read_predictions, read_record
 from medplus.runs.record import RunRecord
 from medplus.vocabulary import Task
 
-_RESAMPLES = 1000
+_RESAMPLES, _FEWEST, _BUDGET = 1000, 200, 20_000
+"""Resamples for an interval: for few runs, at least, and for all runs together."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,13 @@ class Difference:
     interval: tuple[float, float] | None
     change: float
     change_interval: tuple[float, float] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON has them: what is not defined is None."""
+        return {
+            name: None if isinstance(value, float) and math.isnan(value) else value
+            for name, value in vars(self).items()
+        }
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,7 @@ def score_without(
     task: Task,
     found: np.ndarray,
     groups: np.ndarray | None = None,
+    resamples: int = _RESAMPLES,
 ) -> tuple[Difference, Difference]:
     """Score predictions with and without some samples; return the differences of ACC and AUC.
 
@@ -96,14 +107,16 @@ def score_without(
         What is left out; not all.
     groups : ndarray, shape (n,), optional
         What each sample belongs to, such as a patient; resamples are then of groups.
+    resamples : int
+        For the intervals.
     """
     keep = ~found
     every = score(y_true, y_score, task)
     rest = score(y_true[keep], y_score[keep], task)
     cases = check(y_true, y_score, task)
     drawn = (
-        replicates(cases, _RESAMPLES, groups=groups),
-        replicates(cases, _RESAMPLES, groups=groups, keep=keep),
+        replicates(cases, resamples, groups=groups),
+        replicates(cases, resamples, groups=groups, keep=keep),
     )
     return (
         _difference(every.acc, rest.acc, drawn[0].acc, drawn[1].acc),
@@ -131,7 +144,9 @@ def score_runs(
         Per run, one for everything that was found among its test images.
     """
     consequences = []
-    for record in _records(runs, dataset_digest):
+    records = list(_records(runs, dataset_digest))
+    resamples = max(_FEWEST, min(_RESAMPLES, _BUDGET // max(1, len(records))))
+    for record in records:
         predictions = read_predictions(Path(record.path))
         index = predictions["test_index"]
         for what, positions in found.items():
@@ -144,6 +159,7 @@ def score_runs(
                 record.task,
                 left_out,
                 predictions.get("test_group"),
+                resamples,
             )
             consequences.append(
                 Consequence(

@@ -9,7 +9,7 @@ import numpy as np
 
 from medplus.auditing.confident import label_issues, self_confidence
 from medplus.auditing.pool import Pool
-from medplus.auditing.probes import FOLDS, assign_folds, out_of_fold
+from medplus.auditing.probes import assign_folds, out_of_fold
 
 NEIGHBOURS = 10
 
@@ -30,7 +30,8 @@ class Labels:
         How many stores alone find the label doubtful: what to look at first.
     suggested : ndarray of int, shape (n, n_labels)
         What the labels would be; where nothing is doubtful, as given.
-    n_folds : int
+    fold : ndarray of int64, shape (n,)
+        The fold that each image was held out in.
     """
 
     probabilities: np.ndarray
@@ -38,7 +39,12 @@ class Labels:
     score: np.ndarray
     agreement: np.ndarray
     suggested: np.ndarray
-    n_folds: int
+    fold: np.ndarray
+
+    @property
+    def n_folds(self) -> int:
+        """How many folds there are."""
+        return int(self.fold.max()) + 1
 
     @property
     def ranking(self) -> np.ndarray:
@@ -75,8 +81,7 @@ def check_labels(
         If there are more folds than images of the smallest class, or than groups.
     """
     together = cluster if pool.groups is None else joined(cluster, pool.groups)
-    n_folds = _default_folds(pool) if folds is None else folds
-    fold = assign_folds(pool, together, n_folds)
+    fold = assign_folds(pool, together, folds)
     targets = _targets(pool)
     each = [
         (
@@ -90,7 +95,7 @@ def check_labels(
     probabilities = np.mean(each, axis=0)
     issue, score, suggested = _judge(pool, probabilities)
     agreement = np.sum([found[0] for found in judged], axis=0)
-    return Labels(probabilities, issue, score, agreement, suggested, n_folds)
+    return Labels(probabilities, issue, score, agreement, suggested, fold)
 
 
 def joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -104,13 +109,6 @@ def joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
                               (offset + int(second.max()) + 1,) * 2)  # fmt: skip
     component: np.ndarray = connected_components(links, directed=False)[1][first]
     return np.asarray(component, np.int64)
-
-
-def _default_folds(pool: Pool) -> int:
-    if pool.multi_label:
-        return FOLDS
-    counts = np.bincount(pool.strata)
-    return int(np.clip(counts[counts > 0].min(), 2, FOLDS))
 
 
 def _targets(pool: Pool) -> np.ndarray:

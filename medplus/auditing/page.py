@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from medplus.auditing.pool import Pool
+from medplus.auditing.shortcuts import TOGETHER
 from medplus.auditing.suspects import Suspect
 from medplus.naming import counted
 from medplus.vocabulary import SPLITS
@@ -81,10 +82,11 @@ def sentences(audit: Audit) -> list[str]:
     leaked = audit.leaked
     n_test = int((pool.split == SPLITS.index("test")).sum())
     if len(leaked):
+        have = "has" if len(leaked) == 1 else "have"
+        why = "a twin" if pool.groups is None else "a twin, or another image of the same group,"
         told.append(
-            f"{counted(len(leaked), 'image')} of {n_test:,} in test "
-            f"{'has' if len(leaked) == 1 else 'have'} a twin in train, or are of a group that is "
-            "there: test scores are too good."
+            f"{counted(len(leaked), 'image')} of {n_test:,} in test {have} {why} in train: test "
+            "scores are too good."
         )
     clusters = twins.clusters
     if clusters:
@@ -105,14 +107,18 @@ def sentences(audit: Audit) -> list[str]:
         if one.p_value < 0.01
     ]
     told += [
-        f"The {one.name} alone tell{'s' if one.name != 'all of these' else ''} the label with an "
-        f"AUC of {one.auc:.2f} ({one.low:.2f} to {one.high:.2f}): a network can cheat."
+        f"{_capital(one.name)} predict{'' if one.name == TOGETHER else 's'} the label with an AUC "
+        f"of {one.auc:.2f} ({one.low:.2f} to {one.high:.2f}): a network can cheat by it."
         for one in audit.shortcuts
         if one.usable
     ]
     found = len(audit.outliers.reasons)
     told.append(f"{counted(found, 'image')} {'is' if found == 1 else 'are'} unlike the others.")
     return told
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _galleries(audit: Audit) -> Iterable[Gallery]:

@@ -13,14 +13,17 @@ FOLDS = 5
 _STEPS = 60
 
 
-def assign_folds(pool: Pool, together: np.ndarray, folds: int, seed: int = 0) -> np.ndarray:
+def assign_folds(
+    pool: Pool, together: np.ndarray, folds: int | None = None, seed: int = 0
+) -> np.ndarray:
     """Return the fold of every image, stratified, with what belongs together in one fold.
 
     Parameters
     ----------
     together : ndarray of int, shape (n,)
         Images of one number, such as twins or a patient's, stay together.
-    folds : int
+    folds : int, optional
+        By default 5, or as many as the smallest class has images that are no twins.
 
     Returns
     -------
@@ -31,26 +34,37 @@ def assign_folds(pool: Pool, together: np.ndarray, folds: int, seed: int = 0) ->
     UsageError
         If there are more folds than images of the smallest class, or than groups.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    if not pool.multi_label:
-        counts = np.bincount(pool.strata, minlength=len(pool.classes))
-        small = int(np.where(counts == 0, len(pool) + 1, counts).argmin())
-        if counts[small] < folds:
-            raise UsageError(
-                f"--folds {folds}: {pool.dataset} has {counts[small]} images of "
-                f"{pool.classes[small]}; use at most --folds {max(2, counts[small])}, or leave "
-                "the class out"
-            )
-    groups = len(np.unique(together))
-    if groups < folds:
-        raise UsageError(f"--folds {folds}: {pool.dataset} has only {groups} groups of images")
-    strata = pool.strata if not pool.multi_label else (pool.strata > 0).astype(np.int64)
+    strata = (pool.strata > 0).astype(np.int64) if pool.multi_label else pool.strata
+    _, one, of = np.unique(together, return_index=True, return_inverse=True)
+    small, n_small = _smallest_class(strata[one])
+    if folds is None:
+        folds = int(np.clip(n_small, 2, FOLDS))
+    if not pool.multi_label and n_small < folds:
+        raise UsageError(
+            f"--folds {folds}: {pool.dataset} has {n_small} images of {pool.classes[small]} that "
+            f"are no twins; use at most --folds {max(2, n_small)}, or leave the class out"
+        )
+    if len(one) < folds:
+        raise UsageError(f"--folds {folds}: {pool.dataset} has only {len(one)} groups of images")
     found = np.empty(len(pool), np.int64)
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    for fold, (_, held_out) in enumerate(splitter.split(strata, strata, together)):
+    if pool.groups is None:  # only twins: few and small, so that any of them stands for all
+        splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+        of_group = np.empty(len(one), np.int64)
+        for fold, (_, held_out) in enumerate(splitter.split(one, strata[one])):
+            of_group[held_out] = fold
+        return np.asarray(of_group[of])
+    grouped = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    for fold, (_, held_out) in enumerate(grouped.split(strata, strata, together)):
         found[held_out] = fold
     return found
+
+
+def _smallest_class(strata: np.ndarray) -> tuple[int, int]:
+    """Return the class of the fewest images that has any, and how many these are."""
+    classes, counts = np.unique(strata, return_counts=True)
+    return int(classes[counts.argmin()]), int(counts.min())
 
 
 def out_of_fold(

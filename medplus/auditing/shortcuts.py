@@ -8,11 +8,10 @@ import numpy as np
 
 from medplus.auditing.facts import Facts
 from medplus.auditing.pool import Pool
-from medplus.auditing.probes import assign_folds
 from medplus.metrics import score
 
 _DEPTH, _LEAST_LEAF = 4, 0.02
-TOGETHER = "all of these"
+TOGETHER = "all of these together"
 
 
 @dataclass(frozen=True)
@@ -39,15 +38,14 @@ class Shortcut:
         return self.low > 0.5
 
 
-def find_shortcuts(pool: Pool, facts: Facts, together: np.ndarray, folds: int) -> list[Shortcut]:
+def find_shortcuts(pool: Pool, facts: Facts, fold: np.ndarray) -> list[Shortcut]:
     """Predict the label by a small tree on each kind of fact, and on all.
 
     Parameters
     ----------
-    together : ndarray of int, shape (n,)
-        Images of one number stay in one fold.
+    fold : ndarray of int64, shape (n,)
+        The fold that each image is held out in.
     """
-    fold = assign_folds(pool, together, folds)
     columns = dict(facts.groups)
     if len(columns) > 1:
         columns[TOGETHER] = np.concatenate(list(facts.groups.values()), axis=1)

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -141,6 +141,8 @@ def _labels(pool: Pool, pair: Pair) -> tuple[str, str]:
 def with_verdicts(suspects: Iterable[Suspect], earlier: Path) -> list[Suspect]:
     """Return suspects with the verdicts that an earlier table has for the same images.
 
+    What was decided on, and is no longer found, stays at the end: a decision is never lost.
+
     Raises
     ------
     UsageError
@@ -148,11 +150,26 @@ def with_verdicts(suspects: Iterable[Suspect], earlier: Path) -> list[Suspect]:
     """
     if not earlier.exists():
         return list(suspects)
-    said = {(row["split"], row["index"], row["kind"]): row["verdict"] for row in read_rows(earlier)}
-    return [
-        replace(one, verdict=said.get((one.split, str(one.index), one.kind), ""))
-        for one in suspects
-    ]
+    said = {
+        (row["split"], row["index"], row["kind"]): row
+        for row in read_rows(earlier)
+        if row["verdict"].strip()
+    }
+    found = []
+    for one in suspects:
+        row = said.pop((one.split, str(one.index), one.kind), None)
+        found.append(one if row is None else replace(one, verdict=row["verdict"]))
+    return found + [_from_row(row) for row in said.values()]
+
+
+def _from_row(row: dict[str, str]) -> Suspect:
+    values: dict[str, Any] = {name: row.get(name) or "" for name in COLUMNS}
+    for name, number in (("index", int), ("score", float)):
+        try:
+            values[name] = number(values[name])
+        except ValueError:
+            values[name] = number(0)
+    return Suspect(**values)
 
 
 def write_suspects(path: Path, suspects: Iterable[Suspect]) -> None:

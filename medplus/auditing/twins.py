@@ -12,7 +12,9 @@ from scipy.sparse.csgraph import connected_components
 from medplus.auditing.pool import Pool
 
 CANDIDATES = 6
-"""Nearest images per image and way of looking that are compared on pixels."""
+"""Nearest images per image and way of looking that may be compared on pixels."""
+COMPARED = 4
+"""Of these, how many are: those with the most similar spectra."""
 CHANCE = 0.05
 """Images that may pass the threshold by chance, in expectation."""
 _LARGEST = 1 - 1e-6
@@ -106,8 +108,9 @@ def find_twins(
         from medplus.auditing import pixels
 
         images = pixels.bands(pool)
-        near.append(nearest(pixels.spectra(images), CANDIDATES, "l2")[0])
-        first, second = _pairs_of(near)
+        spectra = pixels.spectra(images)
+        near.append(nearest(spectra, CANDIDATES, "l2")[0])
+        first, second = _most_similar(spectra, *_pairs_of(near))
         score = pixels.compare(images, first, second)
         pairs, score, equal = _with_copies(pixels.digests(pool), (first, second), score)
     best = np.full(n, -1.0)
@@ -202,6 +205,19 @@ def _pairs_of(near: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     a, b = np.concatenate(rows), np.concatenate([found.ravel() for found in near])
     codes = np.unique(np.minimum(a, b) * n + np.maximum(a, b))
     return codes // n, codes % n
+
+
+def _most_similar(
+    spectra: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pairs that are among the `COMPARED` most similar ones of either image."""
+    likeness = np.einsum("nd,nd->n", spectra[first], spectra[second])
+    rows = np.concatenate([first, second])
+    order = np.lexsort((-np.tile(likeness, 2), rows))
+    rank = np.arange(len(order)) - np.searchsorted(rows[order], rows[order])
+    among = np.zeros(len(first), bool)
+    among[order[rank < COMPARED] % len(first)] = True
+    return first[among], second[among]
 
 
 def _with_copies(

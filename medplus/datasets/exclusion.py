@@ -165,4 +165,4 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         raise UsageError(
             f"{path} has no column {missing[0]}; medplus audit writes such a table as suspects.csv"
         )
-    return [{name: row[name] or "" for name in _NEEDED} for row in rows]
+    return [{str(name): str(value or "") for name, value in row.items()} for row in rows]

@@ -118,6 +118,10 @@ def test_verdicts_stay_when_the_audit_is_repeated_and_heads_heed_them(made, stor
         writer.writerows(rows)
     audit(store, out=folder / "audit", runs=folder / "runs")
     assert [row["verdict"] for row in table(found)] == [row["verdict"] for row in rows]
+    audit(store, out=folder / "audit", runs=folder / "runs", threshold=1.0)  # finds only the copy
+    decided = [{(r["split"], r["index"], r["kind"], r["verdict"]) for r in some}
+               for some in (table(found), rows)]  # fmt: skip
+    assert decided[0] == decided[1]
 
     (whole,) = knn(store, k=3, runs=folder / "runs")
     (record,) = knn(store, k=3, runs=folder / "runs", exclude=path)

@@ -54,5 +54,7 @@ def test_what_belongs_together_is_in_one_fold_and_classes_are_spread():
 
 def test_more_folds_than_images_of_a_class_are_refused():
     pool = make_pool([0] * 30 + [1] * 3)
-    with pytest.raises(UsageError, match="has 3 images of class 1; use at most --folds 3"):
+    with pytest.raises(
+        UsageError, match="has 3 images of class 1 that are no twins; use at most --folds 3"
+    ):
         probes.assign_folds(pool, np.arange(33), 5)
