@@ -19,10 +19,12 @@ from medplus.datasets.dataset import DatasetRef
 from medplus.datasets.files import find_files
 from medplus.device import resolve_device, resolve_precision
 from medplus.embeddings.extract import Extraction, extract_all
+from medplus.embeddings.info import StoreInfo
+from medplus.embeddings.select import identify, readable
 from medplus.errors import MedplusError, UsageError
 from medplus.heads.knn import knn
 from medplus.heads.probe import probe
-from medplus.naming import duration
+from medplus.naming import counted, duration
 from medplus.progress import Progress, silent
 from medplus.reporting.report import Report, report
 from medplus.runs.record import RunRecord
@@ -149,11 +151,12 @@ def compare(
         for network in networks
         for fit in (fits if fits and network != PIXELS else (None,))
     ]  # fmt: skip
-    jobs = _plan(specs, tuple(protocols), device, Path(data_root))
+    made = [info for _, info in readable(root / "embeddings") if info.complete]
+    jobs = _plan(specs, tuple(protocols), device, Path(data_root), made)
     expected = sum(job.seconds for job in jobs)
     tell(
-        f"{len(names)} dataset{'s' * (len(names) > 1)}, {', '.join(networks)}; "
-        f"{len(specs)} embeddings in about {duration(expected)}, heads in seconds each → {root}"
+        f"{counted(len(names), 'dataset')}, {', '.join(networks)}; {len(specs)} embeddings in "
+        f"about {duration(expected)}, heads in seconds each → {root}"
     )
     extractions: list[Extraction] = []
     records: list[RunRecord] = []
@@ -252,9 +255,16 @@ def _check_protocols(protocols: Sequence[str]) -> None:
 
 
 def _plan(
-    specs: list[ExtractSpec], protocols: tuple[str, ...], device: str, data_root: Path
+    specs: list[ExtractSpec],
+    protocols: tuple[str, ...],
+    device: str,
+    data_root: Path,
+    made: Sequence[StoreInfo],
 ) -> list[_Job]:
-    """Return what there is to do, the cheapest first: it tells most for its time."""
+    """Return what there is to do, the cheapest first: it tells most for its time.
+
+    Embeddings that are `made` cost no forward any more.
+    """
     heads = tuple(name for name in protocols if name != "finetune")
     per_image: dict[tuple[Any, ...], float] = {}
     jobs = []
@@ -267,7 +277,8 @@ def _plan(
         if what not in per_image:
             per_image[what] = _seconds_per_image(spec, outline.size, device)
         seconds = per_image[what] * sum(outline.n_samples.values())
-        jobs.append(_Job(spec, heads, seconds))
+        is_made = any(identify(spec, data_root).matches(info) for info in made)
+        jobs.append(_Job(spec, heads, 0.0 if is_made else seconds))
         if "finetune" in protocols and spec.backbone != PIXELS:
             from medplus.config import finetune_recipe
 

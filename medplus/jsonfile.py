@@ -21,7 +21,9 @@ def parse_json(data: bytes) -> Any:
     """
     try:
         document = json.loads(data)
-        if isinstance(document, dict | list) and _depth(document) > _DEEPEST:
+        # It is no deeper than it has brackets: most need no walk.
+        deep = data.count(b"{") + data.count(b"[") > _DEEPEST
+        if deep and isinstance(document, dict | list) and _depth(document) > _DEEPEST:
             raise RecursionError
     except RecursionError:
         raise ValueError("the JSON is nested too deep") from None

@@ -11,15 +11,15 @@ from typing import Any
 
 from medplus.jsonfile import digest_of
 
-_SEAL = "seal"
+SEAL = "seal"
 
 
 def seal(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return a JSON object with its seal, as the last key."""
-    return {**document, _SEAL: digest_of(document)}
+    return {**document, SEAL: digest_of(document)}
 
 
 def unseal(document: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     """Return a JSON object without its seal, and whether it is the one that was sealed."""
-    content = {key: value for key, value in document.items() if key != _SEAL}
-    return content, document.get(_SEAL) == digest_of(content)
+    content = {key: value for key, value in document.items() if key != SEAL}
+    return content, document.get(SEAL) == digest_of(content)

@@ -21,6 +21,7 @@ from medplus.analysis.drawing.sheet import (
 from medplus.analysis.drawing.style import GREY, PAPER, short_names, signs
 from medplus.analysis.format import one_line
 from medplus.analysis.results.cells import KEYS, order_backbones
+from medplus.analysis.results.contenders import AXES
 from medplus.analysis.results.reference import Reference
 from medplus.analysis.results.runs import ANY
 from medplus.analysis.section import Figure, Section
@@ -69,7 +70,7 @@ def against(benchmark: Benchmark) -> Section | None:
         text=text if len(found) else f"None of your cells is one of {name}.",
         tables=(Table.of("against", caption, found, " ".join(AGAINST_COLUMNS)),),
         figures=(figure,) if len(found) else (),
-        sentences=tuple(reproduction(found, name)) if len(found) else (),
+        sentences=tuple(reproduction(found, reference)) if len(found) else (),
     )
 
 
@@ -100,8 +101,12 @@ def beside(
         the code.
     """
     names = {"acc_mean": "paper_acc", "acc_std": "paper_std", "backbone": "network"}
-    theirs = reference.cells[[*KEYS, "acc_mean", "acc_std"]].rename(columns=names)
-    both = cells.merge(theirs, on=["dataset", "protocol", "network", "size"])
+    theirs = reference.cells[[*KEYS, *AXES, "acc_mean", "acc_std"]].rename(columns=names)
+    same = ["dataset", "protocol", "network", "size"]
+    both = cells.merge(theirs, on=same, suffixes=("", "_of_theirs"))
+    for axis in AXES:
+        asked = both[f"{axis}_of_theirs"]
+        both = both[(asked == "") | (asked == both[axis])]
     difference = (both["acc_mean"] - both["paper_acc"]).round(8)
     inside = (both["acc_low"] <= both["paper_acc"]) & (both["paper_acc"] <= both["acc_high"])
     found = both.assign(
@@ -113,7 +118,7 @@ def beside(
         within_interval=_known(inside, both["acc_low"].notna()),
         tolerance=tolerance,
         passed=difference.abs() <= tolerance,
-        differs=_differences(both, runs, reference),
+        differs=differences(both, runs, reference),
     )
     return found[AGAINST_COLUMNS].reset_index(drop=True)
 
@@ -122,7 +127,8 @@ def _known(values: pd.Series, known: pd.Series) -> pd.Series:
     return values.astype(object).where(known, None)
 
 
-def _differences(cells: pd.DataFrame, runs: pd.DataFrame, reference: Reference) -> list[str]:
+def differences(cells: pd.DataFrame, runs: pd.DataFrame, reference: Reference) -> list[str]:
+    """Name for each cell the conditions of its runs that are not those of a reference."""
     first = {key: rows["conditions"].iloc[0] for key, rows in runs.groupby(KEYS)}
     texts = []
     for row in cells[KEYS].itertuples(index=False, name=None):
@@ -138,7 +144,7 @@ def _differences(cells: pd.DataFrame, runs: pd.DataFrame, reference: Reference) 
     return texts
 
 
-def reproduction(against: pd.DataFrame, name: str) -> Iterator[str]:
+def reproduction(against: pd.DataFrame, reference: Reference) -> Iterator[str]:
     """Yield how many cells agree with those of a reference."""
     passed, tolerance = int(against["passed"].sum()), against["tolerance"].iloc[0]
     strict = against[against["differs"] == ""]
@@ -148,8 +154,8 @@ def reproduction(against: pd.DataFrame, name: str) -> Iterator[str]:
         else "none was run under its conditions"
     )
     yield (
-        f"{passed} of {len(against)} cells lie within {tolerance:g} points of the ACC of {name}; "
-        f"{alike}."
+        f"{passed} of {len(against)} cells lie within {tolerance:g} points of the ACC of "
+        f"{reference.name}" + (f"; {alike}." if reference.conditions else ".")
     )
 
 

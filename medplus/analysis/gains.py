@@ -100,7 +100,7 @@ def resolution(gains: pd.DataFrame) -> Iterator[str]:
         for (start, end), row in zip(steps.index, steps.itertuples(), strict=True)
     ]
     if told:
-        yield f"More pixels raise ACC in: {'; '.join(told)} cases."
+        yield f"More pixels raise ACC in: {'; '.join(told)} cases; equal is no rise."
 
 
 def _by_step(

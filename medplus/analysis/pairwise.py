@@ -21,7 +21,9 @@ from statsmodels.stats.multitest import multipletests
 from medplus.analysis.drawing.heatmap import frame_rows, ink_on, write
 from medplus.analysis.drawing.sheet import LINE, MARGIN, WIDE, Sheet, legend_height, text_width
 from medplus.analysis.drawing.style import INK, MISSING, NORMAL, PAPER, short_names
-from medplus.analysis.format import p_value, significant
+from medplus.analysis.format import p_equals, p_value, significant
+from medplus.analysis.friedman import friedman
+from medplus.analysis.results.averages import RELATED, merge_related
 from medplus.analysis.results.cells import order_backbones
 from medplus.analysis.results.ties import settle
 from medplus.analysis.section import Figure, Section
@@ -61,7 +63,7 @@ def pairwise(benchmark: Benchmark) -> Section | None:
         return None
     pairs = compare_pairs(benchmark.means)
     n_datasets, n_pairs = len(benchmark.means), len(pairs)
-    firm, holm = (int(pairs[name].sum()) for name in ("significant", "significant_holm"))
+    firm, holm_passed = (int(pairs[name].sum()) for name in ("significant", "significant_holm"))
     threshold = significant(pairs["threshold"].iloc[0])
     caption = (
         "Two-sided Wilcoxon signed-rank tests over datasets; significant below the threshold, "
@@ -76,7 +78,7 @@ def pairwise(benchmark: Benchmark) -> Section | None:
         "averaged over the protocols and sizes that all backbones have. With Bonferroni's "
         f"correction p must lie below {threshold} (0.05 / {n_pairs}): {firm} of {n_pairs} pairs "
         "do.\n\nNot in the paper: Holm's correction guards against the same error and finds no "
-        f"fewer differences, here {holm} of {n_pairs}. The effect size is the matched-pairs "
+        f"fewer differences, here {holm_passed} of {n_pairs}. The effect size is the matched-pairs "
         "rank-biserial correlation: 1 where the first is better on every dataset, −1 where the "
         "second is, 0 for a balance.",
         tables=(Table.of("pairwise", caption, pairs, " ".join(COLUMNS), hidden="threshold"),),
@@ -89,7 +91,8 @@ def pairwise(benchmark: Benchmark) -> Section | None:
         ),
         sentences=(
             f"Of {counted(n_pairs, 'pair')} of backbones, {firm} differ significantly after "
-            f"Bonferroni's correction, {holm} after Holm's.",
+            f"Bonferroni's correction, {holm_passed} after Holm's.",
+            *of_independent_data(benchmark.means),
         ),
         notes=tuple(_notes(benchmark, pairs)),
     )
@@ -162,8 +165,37 @@ def compare_pairs(means: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
     table = table.assign(threshold=threshold, significant=table["p_value"] < threshold)
     if not len(table) or table["p_value"].isna().any():
         return table.assign(p_holm=np.nan, significant_holm=False)
-    significant, p_holm, *_ = multipletests(table["p_value"], alpha=alpha, method="holm")
-    return table.assign(p_holm=p_holm, significant_holm=significant)
+    p_holm = holm(table["p_value"])
+    return table.assign(p_holm=p_holm, significant_holm=p_holm <= alpha)
+
+
+def holm(p_values: pd.Series) -> NDArray[np.float64]:
+    """Return p-values corrected for their number, after Holm; NaN stays, and counts for none."""
+    corrected: NDArray[np.float64] = p_values.to_numpy(dtype=np.float64, copy=True)
+    known = ~np.isnan(corrected)
+    if known.any():
+        corrected[known] = multipletests(corrected[known], method="holm")[1]
+    return corrected
+
+
+def of_independent_data(means: pd.DataFrame) -> Iterator[str]:
+    """Yield what the tests say where datasets that share patients count as one."""
+    merged = merge_related(means.dropna())
+    if len(merged) == len(means.dropna()):
+        return
+    pairs, tested = compare_pairs(merged), friedman(merged)
+    firm, by_holm = (int(pairs[name].sum()) for name in ("significant", "significant_holm"))
+    said = f"with these as one, n = {len(merged)}: "
+    if tested is not None:
+        said += f"Friedman {p_equals(tested.p_value)}, "
+    of = counted(len(pairs), "pair")
+    said += f"{firm} of {of} differ after Bonferroni's correction, {by_holm} after Holm's"
+    least, threshold = smallest_p(len(merged)), pairs["threshold"].iloc[0]
+    if least >= threshold:
+        said += f" (none can: p is never below {least:.2g}, and has to be below {threshold:.2g})"
+    shared = [str(name) for name in means.index if name in RELATED]
+    named = f"{', '.join(shared[:-1])} and {shared[-1]}"
+    yield f"{named} show the same patients and are not independent; {said}."
 
 
 def smallest_p(n_datasets: int) -> float:

@@ -56,7 +56,7 @@ def ranking(benchmark: Benchmark) -> Section | None:
                 partial(_draw, counts),
             ),
         ),
-        sentences=tuple(winners(counts)),
+        sentences=tuple(winners(counts, tied_firsts(benchmark.compared))),
         notes=tuple(notes),
     )
 
@@ -97,6 +97,21 @@ def top_ranks(cells: pd.DataFrame, top: int = 5) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*_GROUP, "backbone", "rank", "count", "n_settings"])
 
 
+def tied_firsts(cells: pd.DataFrame) -> int:
+    """Return the number of settings in which several backbones share the highest mean ACC.
+
+    Parameters
+    ----------
+    cells : pandas.DataFrame
+        As for `top_ranks`.
+    """
+    blocks = complete_blocks(cells.dropna(subset="acc_mean"))
+    acc = settle(blocks["acc_mean"])
+    setting = [blocks[name] for name in ("dataset", *_GROUP)]
+    first = acc == acc.groupby(setting).transform("max")
+    return int((first.groupby(setting).sum() > 1).sum())
+
+
 def _ranked(cells: pd.DataFrame) -> pd.DataFrame:
     """Return the cells of all complete settings with their rank, 1 for the best."""
     blocks = complete_blocks(cells.dropna(subset="acc_mean"))
@@ -121,7 +136,7 @@ def _groups(cells: pd.DataFrame) -> list[tuple[str, str | int]]:
     return groups
 
 
-def winners(ranking: pd.DataFrame) -> Iterator[str]:
+def winners(ranking: pd.DataFrame, n_tied: int) -> Iterator[str]:
     """Yield who is first most often, over all settings."""
     pooled = ranking[(ranking["protocol"] == ALL) & (ranking["size"] == ALL)]
     firsts = pooled[pooled["rank"] == 1].set_index("backbone")["count"]
@@ -131,7 +146,8 @@ def winners(ranking: pd.DataFrame) -> Iterator[str]:
         verb, each = ("are", " each") if len(most) > 1 else ("is", "")
         yield (
             f"{' and '.join(map(label_of, most))} {verb} first most often: in {firsts.max()} of "
-            f"{total} settings{each}."
+            f"{total} settings{each}"
+            + (f"; {n_tied} have several firsts, of which one is counted." if n_tied else ".")
         )
 
 

@@ -30,12 +30,12 @@ _KINDS: Mapping[Kind, str] = {
     "backbone": "backbone backbone_a backbone_b favoured best second",
     "protocol": "protocol cheap_protocol target_protocol",
     "size": "size cheap_size target_size",
-    "percent": "acc acc_mean acc_std auc_mean auc_std p25 p50 p75 mean low high regret paper_acc "
-    "paper_std tolerance val_acc test_acc",
+    "percent": "acc acc_mean acc_std auc_mean auc_std p25 p50 p75 mean low high regret "
+    "random_regret paper_acc paper_std tolerance val_acc test_acc",
     "difference": "mean_difference acc_difference difference",
     "runs": "runs",
-    "count": "n n_seeds n_settings n_datasets n_backbones n_resamples n_images rank count of "
-    "from_size to_size improved",
+    "count": "n n_seeds n_settings n_datasets n_backbones n_resamples n_images rank rank_low "
+    "rank_high count of from_size to_size improved",
     "exact": "effect_size mean_rank statistic critical_difference rho cheap_rank target_rank",
     "p": "p_value threshold p_holm",
     "seconds": "device_seconds",

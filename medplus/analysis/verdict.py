@@ -128,8 +128,8 @@ _SHOWN: Mapping[str, Kind] = {
 
 
 def _rows(verdict: Verdict) -> Iterator[dict[str, Any]]:
-    said = {id(one): "not worse" for one in verdict.not_distinguishable}
-    said[id(verdict.cheapest)] = "not worse, cheapest"
+    said = {id(one): "not told apart" for one in verdict.not_distinguishable}
+    said[id(verdict.cheapest)] = "not told apart, cheapest"
     said[id(verdict.best)] = "take this" if verdict.n_candidates > 1 else "the only one"
     for one in (verdict.best, *verdict.not_distinguishable, *verdict.worse):
         low, high = one.test_acc_ci95
@@ -183,12 +183,15 @@ def _on_images(dataset: str, candidates: list[Candidate], baseline: float | None
     others = [one for one in candidates if one is not best]
     n = len(best.hits)
     gaps = np.array([best.hits - one.hits for one in others]).reshape(-1, n)
-    blocks = resample_counts(n, _RESAMPLES, 0)
-    resampled = np.concatenate([gaps @ counts.astype(np.float64) for counts in blocks], axis=1) / n
-    resampled = np.round(resampled, 12)
+    summed = np.vstack([gaps, np.ones(n)])  # patients have unequal numbers of images
+    blocks = resample_counts(n, _RESAMPLES, 0, best.groups)
+    resampled = np.concatenate([summed @ counts.astype(np.float64) for counts in blocks], axis=1)
+    resampled = np.round(resampled[:-1] / resampled[-1], 12)
     fewer = np.minimum((resampled <= 0).sum(1), (resampled >= 0).sum(1))
     p_values = _holm(np.minimum(1, 2 * (1 + fewer) / (1 + _RESAMPLES)).tolist())
     spread = float(gaps.std(axis=1, ddof=1).min()) if len(gaps) and n > 1 else 0.0
+    if best.groups is not None and len(gaps):
+        spread = float(resampled.std(axis=1).min()) * math.sqrt(n)
     return _verdict(dataset, best, others, p_values, baseline, n, spread)
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
 from medplus.errors import MedplusError
-from medplus.metrics import check
+from medplus.metrics import check, proportion_interval
 from medplus.runs.ledger import read_predictions
 from medplus.spec import NONE, PIXELS
 from medplus.vocabulary import Task
@@ -33,7 +33,7 @@ class Candidate:
     val_acc, test_acc : float
         Fractions; means over seeds of the runs that are best on val.
     test_acc_ci95 : tuple of two floats
-        Wilson's interval over test images [1]_; over datasets, Student's.
+        Wilson's interval over test images [1]_, or over their patients; over datasets, Student's.
     device_seconds : float
         Of one seed, search and extraction included; NaN where nothing was measured.
     n_seeds, n_val : int
@@ -43,8 +43,12 @@ class Candidate:
     fixed_acc : float
         Test ACC by the paper's own k, or learning rate and weight decay; NaN where it was not
         tried, or nothing was chosen.
+    run : str
+        The folder of one of its runs; empty over datasets.
     hits : ndarray, shape (n_test,)
         Share of seeds that have each test image right; over datasets, the ACC of each.
+    groups : ndarray, shape (n_test,), or None
+        What each test image belongs to, such as a patient.
 
     References
     ----------
@@ -67,7 +71,9 @@ class Candidate:
     n_val: int
     val_auc: float
     fixed_acc: float
+    run: str
     hits: npt.NDArray[np.float64] = field(repr=False)
+    groups: npt.NDArray[Any] | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -105,9 +111,10 @@ def candidates_of(runs: pd.DataFrame) -> list[Candidate]:
             saved = [read_predictions(Path(run)) for run in seeds["run"]]
             hits = np.mean([_hits(each, one["task"]) for each in saved], axis=0)
             n_val = len(saved[0]["val_true"])
+            groups = saved[0].get("test_group")
         except (MedplusError, KeyError, ValueError):
             continue
-        found.append(_candidate(one, seeds, hits, n_val))
+        found.append(_candidate(one, seeds, hits, groups, n_val))
     sizes = [len(one.hits) for one in found]
     found = [one for one in found if len(one.hits) == max(set(sizes), key=sizes.count)]
     random = [one for one in found if one.weights == NONE and one.backbone != PIXELS]
@@ -117,7 +124,11 @@ def candidates_of(runs: pd.DataFrame) -> list[Candidate]:
 
 
 def _candidate(
-    one: pd.Series, seeds: pd.DataFrame, hits: npt.NDArray[np.float64], n_val: int
+    one: pd.Series,
+    seeds: pd.DataFrame,
+    hits: npt.NDArray[np.float64],
+    groups: npt.NDArray[Any] | None,
+    n_val: int,
 ) -> Candidate:
     acc = float(hits.mean())
     network = one["network"] != PIXELS
@@ -131,13 +142,17 @@ def _candidate(
         feature=one["feature"] or None if network else None,
         val_acc=float(seeds["val_acc"].mean()) / 100,
         test_acc=acc,
-        test_acc_ci95=wilson(acc, len(hits)),
+        test_acc_ci95=(
+            wilson(acc, len(hits)) if groups is None else proportion_interval(hits[:, None], groups)
+        ),
         device_seconds=float(seeds["device_seconds"].mean()),
         n_seeds=len(seeds),
         n_val=n_val,
         val_auc=float(seeds["val_auc"].mean()) / 100,
         fixed_acc=float(seeds["fixed_acc"].mean(skipna=False)) / 100,
+        run=str(seeds["run"].iloc[0]),
         hits=hits,
+        groups=groups,
     )
 
 
@@ -165,7 +180,9 @@ def over_datasets(found: Mapping[str, Sequence[Candidate]]) -> list[Candidate]:
                 n_val=sum(one.n_val for one in each),
                 val_auc=float(np.mean([one.val_auc for one in each])),
                 fixed_acc=float(np.mean([one.fixed_acc for one in each])),
+                run="",
                 hits=accs,
+                groups=None,
             )
         )
     return merged

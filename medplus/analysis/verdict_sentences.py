@@ -96,8 +96,9 @@ def _on_the_choice(best: Candidate, others: Sequence[Candidate]) -> list[str]:
         f"others have a val ACC within the interval of the best ({_percent(low)} and more)."
     ]
     if not math.isnan(best.fixed_acc):
+        fixed = "k = 11" if best.protocol == "knn" else "learning rate 0.0001"
         told.append(
-            "By the paper's fixed choice (k = 11; learning rate 0.0001) instead of val's it has "
+            f"By the paper's fixed choice ({fixed}) instead of val's it has "
             f"{_percent(best.fixed_acc)} on test."
         )
     return told

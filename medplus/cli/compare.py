@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,25 +10,6 @@ import click
 from medplus.cli import options, specs
 from medplus.cli.options import Output
 from medplus.vocabulary import Fit
-
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-class Duration(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
-    """A time such as ``90s``, ``30m``, ``2h``."""
-
-    name = "time"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return seconds."""
-        if isinstance(value, float):
-            return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", str(value).strip())
-        if match is None:
-            self.fail(f"{value!r} is no time; say 90s, 30m or 2h", param, ctx)
-        return float(match[1]) * _SECONDS[match[2]]
 
 
 @click.command()
@@ -66,7 +46,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # not generic before
 @click.option(
     "--budget",
     "budget_s",
-    type=Duration(),
+    type=options.Duration(),
     help="90s, 30m, 2h: what does not fit is left out, the dearest first.  [default: none]",
 )
 @click.option(
@@ -101,9 +81,9 @@ def compare(output: Output, data: tuple[str, ...], **settings: Any) -> None:
     }
 
     def show() -> None:
-        from medplus.cli.report import show_verdicts
+        from medplus.cli.report import show_answer
 
-        show_verdicts(done.verdicts)
+        show_answer(done.report.analysis)
         click.echo(f"Tables, figures and a page: {page}")
 
     output.result(document, show)

@@ -60,6 +60,14 @@ engine_options = together(
 """The options that say where the workers run."""
 
 
+_SPELLED = {
+    "time": "minutes",
+    "memory": "mem_gb",
+    **{name: f"slurm_{name}" for name in ("partition", "gres", "account")},
+}
+"""Flags that SlurmEngine calls otherwise."""
+
+
 def make_engine(name: str, workers: int | None, device: str, resources: dict[str, Any]) -> Engine:
     """Return the engine that the options describe.
 
@@ -84,13 +92,11 @@ def make_engine(name: str, workers: int | None, device: str, resources: dict[str
             gpus=given.get("gpus"), memory_gb=given.get("memory"),
         )  # fmt: skip
     if name == "slurm":
-        from medplus.sweep.engines.slurm import SlurmEngine, SlurmSettings, read_extras
+        from medplus.sweep.engines.slurm import SlurmEngine, read_extras
 
-        spelled = {"time": "minutes", "memory": "memory_gb"}
         extras = read_extras(given.pop("slurm", ()))
-        detach = given.pop("detach", False)
-        asked = {spelled.get(flag, flag): value for flag, value in given.items()}
-        return SlurmEngine(workers, SlurmSettings(**asked, extras=extras), detach=detach)
+        asked = {_SPELLED.get(flag, flag): value for flag, value in given.items()}
+        return SlurmEngine(workers, extras=extras, **asked)
     from medplus.sweep.engines.local import LocalEngine
 
     return LocalEngine(workers, device)

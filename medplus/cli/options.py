@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -20,6 +21,7 @@ from medplus.progress import SAID
 if TYPE_CHECKING:
     from medplus.runs.record import RunRecord
 
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LIBRARIES = r"(torch|torchvision|timm|huggingface_hub|safetensors|zarr|medmnist)(\.|$)"
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -55,6 +57,23 @@ class Comma(click.ParamType):  # type: ignore[type-arg]  # not generic before cl
         if not all(parts):
             self.fail(f"'{text}' has an empty part", param, ctx)
         return tuple(self.of.convert(part, param, ctx) for part in parts)
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
+    """A time such as ``90s``, ``30m``, ``2h``."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return seconds."""
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", str(value).strip())
+        if match is None:
+            self.fail(f"{value!r} is no time; say 90s, 30m or 2h", param, ctx)
+        return float(match[1]) * _SECONDS[match[2]]
 
 
 def _flatten(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -16,30 +16,44 @@ if TYPE_CHECKING:
     from medplus.analysis.panel.versus import Versus
     from medplus.analysis.section import Section
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
 _FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+_OPTIONS = (
+    click.option(
+        "--positive", metavar="CLASS", help="The class that matters, by name; it is never assumed."
+    ),
+    click.option(
+        "--prevalence",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        help="Of --positive, where PPV and NPV are to hold.  [default: that of the test images]",
+    ),
+    options.several(
+        "--by",
+        help="Column of the table to group the test images by; of numbers also COLUMN:decade, or "
+        "COLUMN:q4 for quarters. Repeat or use commas.",
+    ),
+    click.option(
+        "--table",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="CSV or parquet with these columns, and with path, or index, to tell the images.  "
+        "[default: the dataset's own]",
+    ),
+)
+
+
+def panel_options(command: Command) -> Command:
+    """Add the options of a clinical panel to a command."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.command()
 @click.argument("run", metavar="RUN", type=_FOLDER)
-@click.option(
-    "--positive", metavar="CLASS", help="The class that matters, by name; it is never assumed."
-)
-@click.option(
-    "--prevalence",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Of --positive, where PPV and NPV are to hold.  [default: that of the test images]",
-)
-@options.several(
-    "--by",
-    help="Column of the table to group the test images by; of numbers also COLUMN:decade, or "
-    "COLUMN:q4 for quarters. Repeat or use commas.",
-)
-@click.option(
-    "--table",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="CSV or parquet with these columns, and with path, or index, to tell the images.  "
-    "[default: the dataset's own]",
-)
+@panel_options
 @click.option(
     "--versus", metavar="RUN", type=_FOLDER, help="Also test its AUC against this run's (DeLong)."
 )

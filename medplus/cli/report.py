@@ -12,14 +12,18 @@ import click
 
 from medplus.cli import options
 from medplus.cli.options import Output
+from medplus.cli.panel import panel_options
 from medplus.errors import UsageError
 from medplus.naming import printable
 
 if TYPE_CHECKING:
+    from medplus.analysis.document import Document
     from medplus.analysis.verdict import Verdict
     from medplus.reporting.report import Report
 
 _FOLDER = click.Path(path_type=Path)
+_FEW = 3
+"""Of more verdicts the tables stand in files only."""
 
 
 class _Condition(click.ParamType[tuple[str, str]]):
@@ -72,6 +76,8 @@ class _Condition(click.ParamType[tuple[str, str]]):
     " [default: val; with --against paper, fixed]",
 )
 @click.option("--title", help="Title of the report.")
+@panel_options
+@options.data_root
 @click.option(
     "--compare",
     nargs=2,
@@ -97,6 +103,7 @@ def report(
     medplus report runs --out report --against results.csv
     """  # noqa: D301 - click wants the control character
     if compare is not None:
+        settings.pop("data_root")
         _refuse_beside_compare(RUNS=runs, out=out, **settings)
         _compare(output, *compare)
         return 0
@@ -116,10 +123,12 @@ def _report(
     only: tuple[tuple[str, str], ...],
     tuned: Any,
     title: str | None,
+    **panel: Any,
 ) -> int:
     if runs is None:
         remedy = "is about runs; name their folder: medplus report RUNS"
-        _refuse(remedy, against=against, only=only, title=title, tuned=tuned)
+        asked = {name: panel[name] for name in ("positive", "prevalence", "by", "table")}
+        _refuse(remedy, against=against, only=only, title=title, tuned=tuned, **asked)
     against = against or (baseline if runs is not None else None)
     if against is None:
         remedy = "judges runs by others' numbers; add --against paper, or a CSV file"
@@ -136,6 +145,7 @@ def _report(
         only=only,
         tuned=tuned,
         title=title,
+        **panel | {"by": panel["by"] or ()},
     )
     failure = _failure(written) if strict else None
     document = _document(written)
@@ -212,7 +222,7 @@ def _document(written: Report) -> dict[str, Any]:
 
 def _show(written: Report) -> None:
     analysis = written.analysis
-    show_verdicts(analysis.verdicts)
+    show_answer(analysis)
     for finding in analysis.findings:
         click.echo(printable(finding))
     for where, text in analysis.notes:
@@ -224,8 +234,18 @@ def _show(written: Report) -> None:
     click.echo(f"{len(tables)} tables, {len(figures)} figures, one page: {written.files[0]}")
 
 
+def show_answer(analysis: Document) -> None:
+    """Print all verdicts, the one over all datasets last; and of a few the candidates."""
+    from medplus.cli.tables import print_block
+
+    show_verdicts(analysis.verdicts)
+    if 0 < len(analysis.verdicts) <= _FEW:
+        for block in analysis.tables["verdict"].blocks:
+            print_block(block)
+
+
 def show_verdicts(verdicts: Sequence[Verdict]) -> None:
-    """Print verdicts: the one over all datasets last, where it stands above what follows."""
+    """Print verdicts."""
     for verdict in verdicts:
         click.echo(printable(f"Verdict on {verdict.dataset}:"))
         for sentence in verdict.sentences:

@@ -90,6 +90,18 @@ def choices(*names: str, default: str | None = None) -> Callable[[Command], Comm
     return add
 
 
+def axes(*names: str) -> Callable[[Command], Command]:
+    """Add the options of some choices, each of which may have several values."""
+    added = []
+    for name in names:
+        settings, text, own = _CHOICES[name]
+        help_text = f"{text} Repeat or use commas.  [default: {own}]"
+        look = {key: value for key, value in settings.items() if key != "type"}
+        of = settings.get("type", click.STRING)
+        added.append(options.several(f"--{name}", name, of=of, help=help_text, **look))
+    return options.together(*added)
+
+
 def _with_group_pattern(command: Command) -> Command:
     """Add ``--group-pattern``, another way to say the group column."""
 

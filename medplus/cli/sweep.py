@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,21 +15,43 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medplus.cli import options
+from medplus.cli import options, specs
 from medplus.cli.engines import engine_options, make_engine
 from medplus.cli.options import Output
 from medplus.errors import UsageError
 
 if TYPE_CHECKING:
     from medplus.sweep.conduct import Sweep
+    from medplus.sweep.grid import Grid
     from medplus.sweep.plan import Plan
 
 
 @click.command()
-@click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("grid", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@options.names(default_size="28", required=False)
+@specs.axes("weights", "fit", "feature", "precision")
+@options.several(
+    "--protocol",
+    "protocols",
+    of=click.Choice(["knn", "probe", "finetune"]),
+    help="What is run; repeat or use commas.  [default: knn,probe]",
+)
+@options.several(
+    "--seed",
+    "seeds",
+    of=click.IntRange(min=0),
+    help="Of probes and fine-tunings; repeat or use commas.  [default: the paper's three]",
+)
 @click.option("--dry-run", is_flag=True, help="Show what is left and what it will cost, and stop.")
 @click.option(
     "--status", "status", is_flag=True, help="Show what is finished, running and failed, and stop."
+)
+@click.option(
+    "--budget",
+    "budget_s",
+    type=options.Duration(),
+    help="90s, 30m, 2h: run what tells most (the cheapest protocol on everything, then the next), "
+    "and stop in time.",
 )
 @click.option("--retry-failed", is_flag=True, help="Try what has failed before again.")
 @click.option(
@@ -42,9 +65,10 @@ if TYPE_CHECKING:
 @options.reporting
 def sweep(
     output: Output,
-    config: Path,
+    grid: Path | None,
     dry_run: bool,
     status: bool,
+    budget_s: float | None,
     retry_failed: bool,
     worker: bool,
     engine: str,
@@ -53,9 +77,11 @@ def sweep(
     data_root: Path,
     store_root: Path,
     runs: Path,
-    **resources: Any,
+    **others: Any,
 ) -> int:
-    """Run the whole grid of CONFIG, a YAML file: datasets × sizes × backbones × protocols × seeds.
+    """Run a whole grid: datasets × sizes × backbones × weights × … × protocols × seeds.
+
+    GRID is a YAML file, of which flags such as --dataset take a part; or there are only flags.
 
     What is finished is left alone, so the same command goes on after a crash, and several of them
     share the work. A failed job is noted, and the rest goes on. configs/ holds grids to start from,
@@ -63,19 +89,20 @@ def sweep(
     """
     from medplus.cli.sweeptables import show_end, show_plan
     from medplus.sweep.conduct import Sweep
-    from medplus.sweep.gridfile import read_grid
     from medplus.sweep.job import Place
 
     if worker and (engine != "local" or workers is not None):
         raise UsageError("--worker is one worker by itself; --engine and --workers start several")
-    grid = read_grid(config)
-    chosen = make_engine(engine, workers, device, resources)
+    wanted = _grid(grid, {axis: others.pop(axis) for axis in _AXES})
+    chosen = make_engine(engine, workers, device, others)
     data, stores, records = (str(path.absolute()) for path in (data_root, store_root, runs))
     place = Place(data, stores, records, device)
-    conductor = Sweep(grid, place, chosen.workers if engine == "local" else 1)
+    conductor = Sweep(wanted, place, chosen.workers if engine == "local" else 1, budget_s)
     if dry_run or status:
         plan = conductor.plan()
         document = _document(conductor, plan)
+        if budget_s is not None:
+            document["reached"] = _reached(plan, budget_s * chosen.workers)
         output.result(document, lambda: show_plan(plan, document, chosen.workers))
         return 0
     start = time.monotonic()
@@ -88,8 +115,39 @@ def sweep(
             with View(output.console) as view:
                 plan = conductor.run(chosen, view.look, retry_failed)
     document = {**_document(conductor, plan), "seconds": time.monotonic() - start}
-    output.result(document, lambda: show_end(document))
+    output.result(document, lambda: show_end(document, is_over=budget_s is not None))
     return 1 if document["failed"] else 0
+
+
+_AXES = (
+    "datasets", "sizes", "backbones", "weights", "fit", "feature", "precision", "protocols",
+    "seeds",
+)  # fmt: skip
+
+
+def _grid(file: Path | None, given: dict[str, Any]) -> Grid:
+    """Return the grid of a file, as far as flags do not narrow it, or of the flags alone."""
+    from medplus.sweep.gridfile import make_grid, make_part, read_grid
+
+    axes = {name: value for name, value in given.items() if value is not None}
+    if "sizes" in axes:
+        sizes = options.expand_sizes(axes["sizes"])
+        axes["sizes"] = [size for size in sizes if size is not None]
+    if file is not None:
+        whole = read_grid(file)
+        return whole.narrowed(make_part(axes)) if axes else whole
+    for name in ("dataset", "backbone"):
+        if f"{name}s" not in axes:
+            raise UsageError(f"name a GRID file, or say --{name}: a sweep needs a {name}")
+    extract = {name: axes.pop(name) for name in ("feature", "precision") if name in axes}
+    protocols = [*axes.pop("protocols", ("knn", "probe"))]
+    return make_grid({**axes, "extract": extract, "protocols": protocols})
+
+
+def _reached(plan: Plan, seconds: float) -> dict[str, int]:
+    """Return how many jobs of each kind a budget reaches, by the estimates."""
+    done = plan.reached(seconds)
+    return dict(Counter(planned.job.kind for planned in plan.jobs if planned.job.id in done))
 
 
 @contextmanager
@@ -110,7 +168,7 @@ def _work(conductor: Sweep, output: Output, retry_failed: bool) -> Plan:
         if output.console is not None:
             output.console.print(text, soft_wrap=True, highlight=False)
 
-    if conductor.prepare(retry_failed).cells:
+    if conductor.to_do(conductor.prepare(retry_failed)):
         name = f"{socket.gethostname()}:{os.getpid()}"
         Worker(conductor.grid, conductor.place, name, say=say).run()
     return conductor.plan()

@@ -12,10 +12,12 @@ from medplus.sweep.plan import Plan
 def show_plan(plan: Plan, document: dict[str, Any], workers: int) -> None:
     """Print what there is to do, what it will cost, and what is running or has failed."""
     rows = document["work"]
+    workers = min(workers, sum(row["left"] for row in rows))
+    seconds = sum(row["seconds_left"] for row in rows)
     columns = (
         Column("work"), Column("runs", right=True), Column("finished", right=True),
         Column("jobs", right=True), Column("failed", right=True), Column("left", right=True),
-        Column("time left", right=True), Column("disk", right=True),
+        Column("time left", right=True), Column("share", right=True), Column("disk", right=True),
     )  # fmt: skip
     print_table(
         columns,
@@ -24,6 +26,7 @@ def show_plan(plan: Plan, document: dict[str, Any], workers: int) -> None:
                 row["kind"], str(row["runs"]), str(row["runs_finished"]), str(row["jobs"]),
                 str(row["failed"]), str(row["left"]),
                 duration(row["seconds_left"]) if row["left"] else "",
+                f"{row['seconds_left'] / seconds:.0%}" if row["left"] else "",
                 in_bytes(row["bytes_left"]) if row["left"] else "",
             )
             for row in rows
@@ -32,13 +35,20 @@ def show_plan(plan: Plan, document: dict[str, Any], workers: int) -> None:
     console = make_console()
     left = sum(row["left"] for row in rows)
     if left:
-        seconds = sum(row["seconds_left"] for row in rows)
         nbytes = sum(row["bytes_left"] for row in rows)
-        each = f" ({duration(seconds / workers)} with {workers} workers)" if workers > 1 else ""
+        each = (
+            f", {duration(seconds / workers)} on each of {workers} devices" if workers > 1 else ""
+        )
         console.print(
-            f"{left} jobs left: at most about {duration(seconds)} one after the other{each} and "
+            f"{left} jobs left: at most about {duration(seconds)} on one device{each}, and "
             f"{in_bytes(nbytes)} of disk. Estimated from {plan.estimator.basis}."
         )
+        if "reached" in document:
+            reached = document["reached"]
+            parts = [f"{n} {kind}" for kind, n in reached.items()]
+            console.print(
+                f"the budget reaches about {sum(reached.values())}: {', '.join(parts) or '-'}"
+            )
     else:
         console.print("nothing is left to do")
     for job in document["running"]:
@@ -47,12 +57,13 @@ def show_plan(plan: Plan, document: dict[str, Any], workers: int) -> None:
     _show_failures(document)
 
 
-def show_end(document: dict[str, Any]) -> None:
-    """Print what is finished, what all of it has cost, and what has failed."""
+def show_end(document: dict[str, Any], is_over: bool = False) -> None:
+    """Print what is finished, what all of it has cost, and what has failed or is left."""
     console = make_console()
     totals = document["totals"]
-    left = sum(row["left"] for row in document["work"])
-    blocked = f"; {left} jobs wait for what has failed" if left else ""
+    rows = [row for row in document["work"] if row["left"]]
+    left = sum(row["left"] for row in rows)
+    blocked = f"; {left} jobs wait for what has failed" if left and not is_over else ""
     console.print(
         f"{totals['stores']} stores and {totals['runs']} runs are finished{blocked} "
         f"({duration(document['seconds'])})"
@@ -67,6 +78,13 @@ def show_end(document: dict[str, Any]) -> None:
     if totals["peak_device_memory_bytes"]:
         parts.append(f"{in_bytes(totals['peak_device_memory_bytes'])} on the device")
     console.print(f"all of it took {', '.join(parts)} on {', '.join(totals['devices']) or '-'}")
+    if rows and is_over:
+        what = ", ".join(f"{row['left']} {row['kind']}" for row in rows)
+        seconds = sum(row["seconds_left"] for row in rows)
+        console.print(
+            f"{left} jobs are left ({what}; about {duration(seconds)} on one device); the same "
+            "command goes on, without --budget to the end"
+        )
     _show_failures(document)
     if document["failed"]:
         console.print("the same command with --retry-failed tries just these again")

@@ -20,6 +20,7 @@ from medplus.spec import PIXELS
 from medplus.vocabulary import SPLITS, Split
 
 if TYPE_CHECKING:
+    from medplus.analysis.table import Block
     from medplus.embeddings.extract import Extraction
     from medplus.runs.record import RunRecord
 
@@ -94,6 +95,12 @@ def print_rows(rows: Iterable[T], *fields: tuple[Column, Callable[[T], object]])
     """Print a table of which every column says what it shows of a row."""
     columns = [column for column, _ in fields]
     print_table(columns, [[str(value(row)) for _, value in fields] for row in rows])
+
+
+def print_block(block: Block) -> None:
+    """Print a table of a report."""
+    columns = [Column(one.title, right=one.numeric) for one in block.columns]
+    print_table(columns, [[cell.text for cell in row] for row in block.rows])
 
 
 def fit_columns(
@@ -200,6 +207,7 @@ def print_records(records: Sequence[RunRecord]) -> None:
         records = [record for record in records if record.selected]
     cells = [[cell(record) for _, cell in _OWN] for record in records]
     own = [i for i in range(len(_OWN)) if any(row[i] is not None for row in cells)]
+    compared = any("baseline_acc" in scores for r in records for scores in r.metrics.values())
     several = len({record.protocol for record in records}) > 1
     axes = [one for one in _AXES if len({one[1](record) for record in records} - {""}) > 1]
     # Of the last split, mostly test, everything is told; of those before it the accuracy.
@@ -211,7 +219,8 @@ def print_records(records: Sequence[RunRecord]) -> None:
         *((Column("chosen of", right=True),) if searched else ()),
         *(Column(f"{split} ACC", right=True) for split in before),
         Column(f"{last} ACC", right=True), Column("95 % CI", rank=4),
-        Column("baseline", right=True, rank=3), Column("bal. ACC", right=True, rank=3),
+        *((Column("baseline", right=True, rank=3),) if compared else ()),
+        Column("bal. ACC", right=True, rank=3),
         Column(f"{last} AUC", right=True), Column("ECE", right=True, rank=1),
     )  # fmt: skip
     rows = []
@@ -230,7 +239,7 @@ def print_records(records: Sequence[RunRecord]) -> None:
                 *(_accuracy(record, split, choices) for split in before),
                 _accuracy(record, last, choices),
                 _interval(scores.get("acc_ci95")),
-                percent(scores.get("baseline_acc")),
+                *((percent(scores.get("baseline_acc")),) if compared else ()),
                 percent(scores.get("balanced_accuracy")),
                 percent(scores.get("auc")),
                 "–" if ece is None else f"{ece:.3f}",

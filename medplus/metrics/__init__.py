@@ -12,7 +12,13 @@ from medplus.metrics.bootstrap import (
 )
 from medplus.metrics.calibration import ece
 from medplus.metrics.decisions import accuracy, balanced_accuracy, macro_f1, qwk
-from medplus.metrics.intervals import Interval, acc_interval, auc_interval, proportion_interval
+from medplus.metrics.intervals import (
+    Interval,
+    acc_interval,
+    auc_interval,
+    known_to_undercover,
+    proportion_interval,
+)
 from medplus.metrics.predictions import Predictions, check
 from medplus.metrics.ranking import auc, auc_per_class, auc_present, mean_average_precision
 from medplus.metrics.scores import Scores, score
@@ -31,6 +37,7 @@ __all__ = [
     "balanced_accuracy",
     "check",
     "ece",
+    "known_to_undercover",
     "macro_f1",
     "mean_average_precision",
     "percentile_interval",

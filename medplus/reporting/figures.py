@@ -21,7 +21,7 @@ DPI = 200
 
 # The same numbers must give the same files, so that no file holds a date.
 FORMATS: Mapping[str, Mapping[str, Any]] = {
-    "png": {"dpi": DPI},
+    "png": {"dpi": DPI, "pil_kwargs": {"compress_level": 3}},
     "svg": {"metadata": {"Date": None}},
     "pdf": {"metadata": {"CreationDate": None}},
 }

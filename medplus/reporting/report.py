@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,11 +12,15 @@ from medplus.analysis.against import TOLERANCE
 from medplus.analysis.document import Document, analyse
 from medplus.analysis.load import benchmark_of, published
 from medplus.analysis.paired import Pair
+from medplus.analysis.panel import sections_of
 from medplus.analysis.results.reference import load_reference
 from medplus.analysis.results.runs import read_runs
 from medplus.errors import UsageError
 from medplus.reporting.build import check_folder, write_report
 from medplus.runs.ledger import read_predictions, read_record
+
+_FEW = 3
+"""Datasets of which a report shows panels unasked."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,11 @@ def report(
     only: Iterable[tuple[str, str]] = (),
     tuned: Literal["fixed", "val"] | None = None,
     title: str | None = None,
+    positive: str | None = None,
+    prevalence: float | None = None,
+    by: Sequence[str] = (),
+    table: str | Path | None = None,
+    data_root: str | Path = "data",
 ) -> Report:
     """Write a report on recorded runs, or on the paper's published numbers.
 
@@ -66,6 +75,10 @@ def report(
         Whether k, learning rate and weight decay are the same everywhere, or chosen on val; by
         default the latter, but beside the paper, which has one choice for all, the former.
     title : str, optional
+    positive, prevalence, by, table, data_root
+        Of the clinical panel of each dataset's best run; as for `medplus.panel` and
+        `medplus.analysis.panel.sections_of`. Of more than three datasets panels are only made where
+        one of the first three is given.
 
     Returns
     -------
@@ -84,9 +97,11 @@ def report(
     if not 0 <= tolerance < math.inf:
         raise UsageError(f"tolerance = {tolerance}: must be a number of percent points from 0 up")
     only = tuple(only)
-    if runs is None and (against or only or title or tuned):
+    of_panel = positive is not None or bool(by)
+    if runs is None and (against or only or title or tuned or of_panel):
         raise UsageError(
-            "against, only, tuned and title are about runs; name their folder with runs"
+            "against, only, tuned, title, positive and by are about runs; name their folder with "
+            "runs"
         )
     check_folder(out)  # before anything is computed
     if runs is None:
@@ -103,6 +118,13 @@ def report(
             tolerance=tolerance,
         )
     analysis = analyse(benchmark)
+    best = [Path(one.best.run) for one in analysis.verdicts if one.best.run]
+    if best and (of_panel or len(best) <= _FEW):
+        panels = sections_of(
+            best, positive, prevalence, by, None if table is None else Path(table), data_root
+        )
+        verdict, *others = analysis.sections
+        analysis = replace(analysis, sections=(verdict, *panels, *others))
     return Report(analysis, out, tuple(write_report(analysis, out)))
 
 

@@ -18,7 +18,7 @@ from medplus.errors import MedplusError, RunError
 from medplus.jsonfile import parse_json
 from medplus.naming import safe_name
 from medplus.runs.record import RECORD_SCHEMA, RunRecord
-from medplus.seal import seal, unseal
+from medplus.seal import SEAL, seal, unseal
 
 if TYPE_CHECKING:
     import torch
@@ -275,18 +275,23 @@ def _explained(folder: Path, remedy: str = _REMEDY) -> Iterator[None]:
         ) from error
 
 
-def read_record(folder: Path) -> RunRecord:
+def read_record(folder: Path, sealed: bool = True) -> RunRecord:
     """Read and check the record of one run.
+
+    Parameters
+    ----------
+    sealed : bool
+        Whether its seal must be intact; a plan of thousands of runs needs none of their numbers.
 
     Raises
     ------
     RunError
         If it is missing, damaged or of another schema.
     """
-    return _read_record(folder)[0]
+    return _read_record(folder, sealed)[0]
 
 
-def _read_record(folder: Path) -> tuple[RunRecord, Mapping[str, str]]:
+def _read_record(folder: Path, sealed: bool = True) -> tuple[RunRecord, Mapping[str, str]]:
     """Return a run's record, and the checksums of its other files."""
     path = folder / RECORD_FILE
     remedy = f"delete {folder} and run the command again"
@@ -301,7 +306,8 @@ def _read_record(folder: Path) -> tuple[RunRecord, Mapping[str, str]]:
         raise RunError(f"{path} is damaged; {remedy}") from None
     if schema != RECORD_SCHEMA:
         raise RunError(f"{path} has schema {schema}, this medplus reads {RECORD_SCHEMA}; {remedy}")
-    content, intact = unseal(document)
+    content, intact = unseal(document) if sealed else ({**document}, True)
+    content.pop(SEAL, None)
     files = content.pop(_FILES, {})
     try:
         record = RunRecord.model_validate(content)

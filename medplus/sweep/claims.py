@@ -20,10 +20,10 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -179,15 +179,19 @@ class Claims:
             return False
         if worker.process and worker.process.startswith(_machine()):
             return _process(worker.pid) == worker.process
-        return self._now() - seen < SILENT_S
+        return self.now() - seen < SILENT_S
 
-    def _now(self) -> float:
+    def now(self) -> float:
         """Return the time by the file system's clock, which is asked now and then."""
         now = time.monotonic()
         if now >= self._ask_again:
             self._ahead = clock_of(self.folder / "workers") - now
             self._ask_again = now + BEAT_S
         return now + self._ahead
+
+    def time_left(self, until: float | None) -> float | None:
+        """Return the seconds until a time, or None where none is set."""
+        return None if until is None else until - self.now()
 
     def _files(self, kind: str) -> Iterator[tuple[Path, Worker, float]]:
         for path in sorted((self.folder / kind).glob("[!.]*")):
@@ -207,8 +211,9 @@ class Claims:
         for kind in ("workers", "claims"):
             for path, worker, _ in self._files(kind):
                 if not worker.died and who(worker):
-                    held |= kind == "claims" or path.stat().st_nlink > 1
-                    _write(path, replace(worker, cause=cause, died=certain))
+                    with suppress(FileNotFoundError):  # another worker has just tidied up
+                        held |= kind == "claims" or path.stat().st_nlink > 1
+                        _write(path, replace(worker, cause=cause, died=certain))
         return held
 
     def tidy(self, finished: Collection[str]) -> None:
@@ -273,45 +278,43 @@ class Claims:
     def _failure(self, job: Job) -> Path:
         return self.folder / "failures" / f"{job.id}.json"
 
-    @contextmanager
-    def as_worker(self, name: str, parent: int | None = None) -> Iterator[Claimant]:
-        """Be a worker for the duration of the block.
-
-        Parameters
-        ----------
-        name : str
-            What the worker is called.
-        parent : int, optional
-            The process with which this one is to end.
-        """
-        claimant = Claimant(self, name, parent)
-        try:
-            yield claimant
-        finally:
-            claimant.close()
-
 
 class Claimant:
-    """The worker that this process is; `Claims.as_worker` makes it."""
+    """The worker that this process is for the duration of a block.
 
-    def __init__(self, claims: Claims, name: str, parent: int | None) -> None:
+    Parameters
+    ----------
+    claims : Claims
+    name : str
+        What it is called.
+    parent : int, optional
+        The process with which this one is to end.
+    until : float, optional
+        When it is to end, by the file system's clock.
+    """
+
+    def __init__(
+        self, claims: Claims, name: str, parent: int | None = None, until: float | None = None
+    ) -> None:
         self._claims = claims
         self._me = Worker(name, socket.gethostname(), os.getpid(), _process(os.getpid()))
         self._path = claims.folder / "workers" / f"{self._me.host}-{uuid.uuid4().hex[:12]}"
         self._next: Path | None = None
         self._claim: Path | None = None
-        self._parent = parent
+        self._parent, self._until = parent, until
         self._over = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
         try:
             _write(self._path, self._me, new=True)
         except OSError:
             self._path.unlink(missing_ok=True)
             raise
-        self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._heart.start()
+        return self
 
-    def close(self) -> None:
-        """Be a worker no longer."""
+    def __exit__(self, *error: object) -> None:
         self._over.set()
         self._heart.join()
         self._path.unlink(missing_ok=True)
@@ -364,11 +367,13 @@ class Claimant:
         return True
 
     def _beat(self) -> None:
-        """Show that the worker lives, and interrupt it where it has lost its parent or its job."""
+        """Show that it lives, and interrupt it where its parent, its job or its time is lost."""
         due = time.monotonic() + BEAT_S
         while not self._over.wait(1.0):
             orphan = self._parent is not None and os.getppid() != self._parent
-            if orphan or (self._next is not None and self._next.exists()):
+            lost = self._next is not None and self._next.exists()
+            late = self._until is not None and self._claims.now() >= self._until
+            if orphan or lost or late:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
             if time.monotonic() >= due:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from medplus.errors import SweepError
@@ -12,7 +13,7 @@ from medplus.runs.ledger import tidy_runs
 from medplus.sweep.claims import Claims, Worker
 from medplus.sweep.engines import Engine
 from medplus.sweep.grid import Grid
-from medplus.sweep.job import Job, Place
+from medplus.sweep.job import Cell, Job, Place
 from medplus.sweep.plan import Plan, plan_from_disk
 
 _LOOK_EVERY_S = 1.0
@@ -36,17 +37,22 @@ class Sweep:
     place : Place
     workers : int
         How many workers share this machine, for estimates.
+    budget_s : float, optional
+        Do what tells most in so many seconds.
 
     Attributes
     ----------
     claims : Claims
     """
 
-    def __init__(self, grid: Grid, place: Place, workers: int = 1) -> None:
+    def __init__(
+        self, grid: Grid, place: Place, workers: int = 1, budget_s: float | None = None
+    ) -> None:
         self.grid = grid
         self.place = place
         self.claims = Claims(Path(place.runs))
         self._workers = workers
+        self._budget_s = budget_s
         self._due = 0.0
 
     def plan(self) -> Plan:
@@ -84,7 +90,13 @@ class Sweep:
         if plan.cells:
             plan.check_data(Path(self.place.data_root))
             self.claims.prepare()
+            if self._budget_s is not None:
+                self.place = replace(self.place, until=self.claims.now() + self._budget_s)
         return plan
+
+    def to_do(self, plan: Plan) -> tuple[Cell, ...]:
+        """Return what is left to do in the time that is left."""
+        return plan.within(self.claims.time_left(self.place.until))
 
     def run(
         self,
@@ -107,25 +119,27 @@ class Sweep:
             If data are missing, files cannot be written, or the engine cannot run.
         """
         plan = self.prepare(retry_failed)
-        show(plan, self.running(plan))
-        while plan.cells:
-            if not self._any_free(plan):
+        self._show(plan, show)
+        while cells := self.to_do(plan):
+            if not self._any_free(cells):
                 time.sleep(max(self._due - time.monotonic(), 0))
                 plan = self._look(show)
                 continue
             before = self._progress(plan)
-            if not self._follow(engine, plan, show):
+            if not self._follow(engine, cells, show):
                 return plan  # it has let its workers go
             plan = self._look(show)
             until = time.monotonic() + _LATE_S
-            while plan.cells and self._progress(plan) == before and time.monotonic() < until:
+            while (cells := self.to_do(plan)) and self._progress(plan) == before:
+                if time.monotonic() > until and not self.running(plan):
+                    raise SweepError(
+                        f"the workers have ended, and left {len(cells)} cells of the grid as they "
+                        f"were; {self.claims.folder / 'logs'} may tell why"
+                    )
+                if time.monotonic() > until:
+                    break
                 time.sleep(_LOOK_EVERY_S)
                 plan = self._look(show)
-            if plan.cells and self._progress(plan) == before and not self.running(plan):
-                raise SweepError(
-                    f"the workers have ended, and left {len(plan.cells)} cells of the grid as they "
-                    f"were; {self.claims.folder / 'logs'} may tell why"
-                )
         self.claims.tidy(plan.ids("finished"))
         return plan
 
@@ -134,14 +148,14 @@ class Sweep:
         deaths = self.claims.standing().deaths.values()
         return plan.count("finished"), plan.count("failed"), sum(map(len, deaths))
 
-    def _any_free(self, plan: Plan) -> bool:
+    def _any_free(self, cells: tuple[Cell, ...]) -> bool:
         holders = self.claims.standing().holders
-        return any(all(job.id not in holders for job in cell.jobs) for cell in plan.cells)
+        return any(all(job.id not in holders for job in cell.jobs) for cell in cells)
 
-    def _follow(self, engine: Engine, plan: Plan, show: Show) -> bool:
+    def _follow(self, engine: Engine, cells: tuple[Cell, ...], show: Show) -> bool:
         """Let an engine start workers, and show what they do; tell whether it has followed them."""
         followed = False
-        most = sum(len(cell.jobs) for cell in plan.cells)
+        most = sum(len(cell.jobs) for cell in cells)
         # Closed at once where `show` is interrupted, so that the workers are, too.
         with closing(engine.run(self.grid, self.place, most)) as looks:
             for _ in looks:
@@ -150,10 +164,13 @@ class Sweep:
                     self._look(show)
         return followed
 
+    def _show(self, plan: Plan, show: Show) -> None:
+        show(replace(plan, cells=self.to_do(plan)), self.running(plan))
+
     def _look(self, show: Show) -> Plan:
         start = time.monotonic()
         plan = self.plan()
-        show(plan, self.running(plan))
+        self._show(plan, show)
         took = time.monotonic() - start
         self._due = start + max(_LOOK_EVERY_S, _PLAN_COSTS * took)
         return plan

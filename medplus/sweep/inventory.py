@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, cached_property
+from glob import escape, iglob
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from medplus.datasets import sources as datasets
 from medplus.datasets.dataset import DatasetRef
@@ -24,9 +28,6 @@ from medplus.sweep.grid import Grid
 from medplus.sweep.job import Kind
 
 log = logging.getLogger(__name__)
-
-Images = tuple[str, int | None]
-"""The name of a dataset, as records have it, and a size."""
 
 
 class Inventory:
@@ -57,27 +58,32 @@ class Inventory:
         self._grid = grid
         self._digest_of = digest_of
         self._data_root, self._store, self._runs = data_root, store, runs
-        self._digests: dict[Images, str | None] = {}
+        self._digests: dict[tuple[str, int | None], str | None] = {}
         self._identified: dict[ExtractSpec, Sought] = {}
         self._names: dict[str, str] = {}
 
     def store_of(self, spec: ExtractSpec) -> tuple[Path, StoreInfo] | None:
         """Return the complete store of a spec; of several, the one made last."""
-        nearby = [found for found in self._stores.get(self._images(spec), ()) if found[1].complete]
-        sought = self._sought(spec) if nearby else None
-        found = [(path, info) for path, info in nearby if sought and sought.matches(info)]
-        return max(found, key=lambda item: item[1].created, default=None)
+        found = [item for item in self._like("extract", spec) if item[1].complete]
+        path, info = max(found, key=lambda item: item[1].created, default=("", None))
+        return None if info is None else (Path(path), info)
 
-    def records_of(self, protocol: str, spec: ExtractSpec) -> list[RunRecord]:
+    def records_of(self, protocol: Kind, spec: ExtractSpec) -> list[RunRecord]:
         """Return the records of a protocol on a spec; a caller looks at their recipe and seed."""
-        nearby = self._records.get((protocol, *self._images(spec)), [])
-        sought = self._sought(spec) if nearby else None
-        return [record for record in nearby if sought and sought.matches(record)]
+        return [record for _, record in self._like(protocol, spec)]
+
+    def _like(self, kind: Kind, spec: ExtractSpec) -> list[tuple[str, Any]]:
+        """Return those stores or records that are of a spec."""
+        nearby = self._by_images.get((kind, self._name(spec), spec.size))
+        if not nearby:
+            return []
+        sought = self._sought(spec)
+        return [item for item in nearby.get(sought.spec.backbone, ()) if sought.matches(item[1])]
 
     def _sought(self, spec: ExtractSpec) -> Sought:
         if spec not in self._identified:
             self._identified[spec] = identify(spec)
-        images = (spec.dataset, spec.size)
+        images = spec.dataset, spec.size
         if images not in self._digests:
             ref = datasets.resolve(spec.dataset)
             self._digests[images] = self._digest_of(ref, spec.size, self._data_root)
@@ -86,69 +92,54 @@ class Inventory:
             self._identified[spec], data_digests=None if digest is None else frozenset([digest])
         )
 
-    def _images(self, spec: ExtractSpec) -> Images:
-        return self._name(spec), spec.size
-
     def _name(self, spec: ExtractSpec) -> str:
         if spec.dataset not in self._names:
             self._names[spec.dataset] = datasets.name_of(spec.dataset)
         return self._names[spec.dataset]
 
     @cached_property
-    def _stores(self) -> dict[tuple[str, int | None], list[tuple[Path, StoreInfo]]]:
-        found: dict[tuple[str, int | None], list[tuple[Path, StoreInfo]]] = {}
-        for name in dict.fromkeys(self._name(spec) for spec in self._grid.specs()):
-            for path in sorted((self._store / safe_name(name)).glob("*/[!.]*.zarr")):
-                try:
-                    info = _info(path, _state(path / "zarr.json"))
-                except MedplusError as error:
-                    log.info("%s", error)  # the extraction will tell, or repair it
-                    continue
-                for size in (info.size, None):
-                    found.setdefault((info.dataset, size), []).append((path, info))
+    def _made(self) -> list[tuple[Kind, str, StoreInfo | RunRecord]]:
+        """All stores, and runs of the grid's protocols, on its datasets."""
+        found: list[tuple[Kind, str, StoreInfo | RunRecord]] = []
+        sizes: dict[str, dict[str, None]] = {}
+        for spec in self._grid.specs():
+            name = escape(safe_name(self._name(spec)))
+            sizes.setdefault(name, {})["*" if spec.size is None else str(spec.size)] = None
+        for name in sizes:
+            for store in _folders(f"{escape(str(self._store))}/{name}/*/*.zarr"):
+                found += [("extract", store, info) for info in _read(_info, store)]
+        for protocol, (name, wanted) in product(self._grid.protocols.names, sizes.items()):
+            root = f"{escape(str(self._runs))}/{protocol}/{name}"
+            for size in ["*"] if "*" in wanted else wanted:
+                for run in _folders(f"{root}/{size}/*/*"):
+                    found += [(protocol, run, record) for record in _read(_record, run)]
         return found
 
     @cached_property
-    def _records(self) -> dict[tuple[str, str, int | None], list[RunRecord]]:
-        found: dict[tuple[str, str, int | None], list[RunRecord]] = {}
-        for record in self.all_records():
-            for size in (record.size, None):
-                found.setdefault((record.protocol, record.dataset, size), []).append(record)
+    def _by_images(
+        self,
+    ) -> dict[tuple[Kind, str, int | None], dict[str, list[tuple[str, StoreInfo | RunRecord]]]]:
+        """What has been made by kind and images, and then by any name of the backbone."""
+        found: dict[Any, Any] = defaultdict(lambda: defaultdict(list))
+        for kind, path, made in self._made:
+            for size in {made.size, None}:
+                for backbone in {made.backbone, made.tag, made.spec.backbone}:
+                    found[kind, made.dataset, size][backbone].append((path, made))
         return found
-
-    def all_records(self) -> Iterator[RunRecord]:
-        """Yield the records of all runs of the grid's protocols on its datasets."""
-        names: dict[str, set[int | None]] = {}
-        for spec in self._grid.specs():
-            names.setdefault(safe_name(self._name(spec)), set()).add(spec.size)
-        for protocol in ("knn", "probe", "finetune"):
-            if getattr(self._grid, protocol) is None:
-                continue
-            for name, sizes in names.items():
-                for size in ["[!.]*"] if None in sizes else sorted(map(str, sizes)):
-                    root = self._runs / protocol / name
-                    for path in sorted(root.glob(f"{size}/*/[!.]*/{RECORD_FILE}")):
-                        yield from _read(path.parent)
 
     def past_jobs(self) -> Iterator[PastJob]:
         """Yield what extractions and runs on the grid's datasets have cost."""
         datasets_of = {self._name(spec): spec.dataset for spec in self._grid.specs()}
-        for stores in self._stores.values():
-            for _, info in stores:
-                if info.dataset not in datasets_of:
-                    continue  # its name differs in what no folder's name can hold
-                spec = replace(info.spec, dataset=datasets_of[info.dataset], backbone=info.backbone)
-                yield from self._past("extract", spec, {}, 1, info.cost)
-        for records in self._records.values():
-            for record in records:
-                if record.dataset not in datasets_of:
-                    continue
-                name = datasets_of[record.dataset]
-                spec = replace(record.spec, dataset=name, backbone=record.backbone)
-                options = record.config.get("recipe", {})
-                cost = {"seconds": record.seconds, **record.cost}
-                epochs = (record.epochs_run or 1) * record.cost.get("shared_by", 1)
-                yield from self._past(record.protocol, spec, options, epochs, cost)
+        for kind, _, made in self._made:
+            if made.dataset not in datasets_of:
+                continue  # its name differs in what no folder's name can hold
+            spec = replace(made.spec, dataset=datasets_of[made.dataset], backbone=made.backbone)
+            if isinstance(made, StoreInfo):
+                yield from self._past(kind, spec, {}, 1, made.cost)
+            else:
+                cost = {"seconds": made.seconds, **made.cost}
+                epochs = (made.epochs_run or 1) * made.cost.get("shared_by", 1)
+                yield from self._past(kind, spec, made.config.get("recipe", {}), epochs, cost)
 
     def _past(
         self, kind: Kind, spec: ExtractSpec, options: dict[str, Any], epochs: int,
@@ -163,28 +154,32 @@ class Inventory:
         yield PastJob(kind, spec.backbone, work, float(cost.get("seconds", 0)), on_gpu)
 
 
-def _read(folder: Path) -> Iterator[RunRecord]:
-    """Yield the record of a run, unless it is damaged: then the job will say so."""
-    try:
-        yield _record(folder, _state(folder / RECORD_FILE))
-    except MedplusError as error:
-        log.warning("%s", error)
+MadeT = TypeVar("MadeT")
 
 
-def _state(path: Path) -> tuple[int, ...]:
-    """Return what changes with a file: what has been read once is known to the next plan."""
+def _folders(pattern: str) -> list[str]:
+    """Return what matches, but for hidden folders; text, since thousands of paths take long."""
+    return sorted(iglob(pattern))  # noqa: PTH207
+
+
+def _read(read: Callable[[str, tuple[int, ...]], MadeT], folder: str) -> Iterator[MadeT]:
+    """Yield what a folder holds, unless it is damaged: then the job will say so, or repair it."""
+    file = "zarr.json" if folder.endswith(".zarr") else RECORD_FILE
     try:
-        state = path.stat()
-    except OSError:
-        return ()
-    return state.st_ino, state.st_mtime_ns, state.st_size
+        state = os.stat(f"{folder}/{file}")  # noqa: PTH116
+        # What has been read once is known to the next plan.
+        yield read(folder, (state.st_ino, state.st_mtime_ns, state.st_size))
+    except FileNotFoundError:
+        return
+    except (MedplusError, OSError) as error:
+        log.info("%s", error)
 
 
 @cache
-def _record(folder: Path, state: tuple[int, ...]) -> RunRecord:
-    return read_record(folder)
+def _record(folder: str, state: tuple[int, ...]) -> RunRecord:
+    return read_record(Path(folder), sealed=False)
 
 
 @cache
-def _info(path: Path, state: tuple[int, ...]) -> StoreInfo:
-    return read_info(path)
+def _info(folder: str, state: tuple[int, ...]) -> StoreInfo:
+    return read_info(Path(folder))

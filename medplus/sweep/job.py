@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from medplus.jsonfile import digest_of
 from medplus.naming import safe_name
-from medplus.spec import PIXELS, PRELOGITS, ExtractSpec
+from medplus.spec import NONE, PIXELS, PRELOGITS, PRETRAINED, ExtractSpec
 
 Kind = Literal["extract", "knn", "probe", "finetune"]
+PAD = "pad"
 _LONGEST_NAME = 150  # file systems take 255 bytes, and a character may have several
 
 
@@ -42,14 +43,16 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The job in words: kind, dataset, size, backbone, and feature or seed."""
+        """The job in words: kind, dataset, size, backbone, what is not the default, and seed."""
         spec = self.spec
         size = [str(spec.size)] if spec.size else []
         words = [self.kind, _short(spec.dataset), *size, _short(spec.backbone)]
+        if spec.backbone != PIXELS:
+            weights = "random" if spec.weights == NONE else _short(spec.weights or PRETRAINED)
+            choices = (weights, spec.fit or PAD, self.feature, spec.precision)
+            words += [word for word in choices if word not in (PRETRAINED, PAD, PRELOGITS, None)]
         if self.kind == "finetune":
             words.append(f"seed{self.options['seed']}")
-        elif self.feature != PRELOGITS and spec.backbone != PIXELS:
-            words.append(self.feature)
         return " ".join(words)
 
     @property
@@ -96,9 +99,12 @@ class Place:
         Full paths, since workers may have another working folder.
     device : str
         As for `medplus.extract`, as a worker sees it.
+    until : float or None
+        When work ends, in seconds since the epoch by the clock of the file system.
     """
 
     data_root: str
     store: str
     runs: str
     device: str = "auto"
+    until: float | None = None

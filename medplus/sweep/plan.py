@@ -5,10 +5,12 @@ The plan is a pure function of the two: nothing else is remembered, so nothing c
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from medplus.datasets import sources as datasets
@@ -74,6 +76,40 @@ class Plan:
         """Return the ids of the jobs in a state."""
         return {planned.job.id for planned in self.jobs if planned.state == state}
 
+    def within(self, seconds: float | None) -> tuple[Cell, ...]:
+        """Return the cells that are left, or with a limit those that each take no longer.
+
+        With a limit a cell is one run of a protocol, with the extraction that it needs, and those
+        that tell most come first: the cheapest protocol on everything, before the next one.
+        """
+        if seconds is None:
+            return self.cells
+        costs = {planned.job.id: planned.seconds for planned in self.jobs}
+        ranks = {
+            kind: fmean(p.seconds for p in self.jobs if p.job.kind == kind)
+            for kind in {planned.job.kind for planned in self.jobs}
+        }
+        parts = []
+        for cell in self.cells:
+            first = [job for job in cell.jobs if job.kind == "extract"]
+            for job in cell.jobs[len(first) :]:
+                jobs = (*first, job)
+                parts.append(Cell(jobs, cell.store, sum(costs[each.id] for each in jobs)))
+        parts.sort(key=lambda part: (ranks[part.jobs[-1].kind], part.seconds))
+        return tuple(part for part in parts if part.seconds <= seconds)
+
+    def reached(self, seconds: float) -> set[str]:
+        """Return the ids of the jobs that one worker after the other would do in a time."""
+        costs = {planned.job.id: planned.seconds for planned in self.jobs}
+        done: set[str] = set()
+        for cell in self.within(seconds):
+            new = {job.id for job in cell.jobs} - done
+            taken = sum(costs[job] for job in new)
+            if taken <= seconds:
+                seconds -= taken
+                done |= new
+        return done
+
     def missing_files(self, data_root: Path) -> list[Path]:
         """Return the files and folders of data that are missing, but that something left needs."""
         images = dict.fromkeys(cell.images for cell in self.cells)
@@ -105,7 +141,11 @@ def plan_from_disk(
     inventory = Inventory(grid, data_root, store, runs)
     on_gpu = place.device != "cpu" and bool(gpus())
     estimator = Estimator(data_root, inventory.past_jobs, max(cores() // workers, 1), on_gpu)
-    return make_plan(grid, inventory, estimator, failed)
+    gc.disable()  # it would go in vain through what has been read, since all of it stays
+    try:
+        return make_plan(grid, inventory, estimator, failed)
+    finally:
+        gc.enable()
 
 
 def make_plan(
@@ -124,13 +164,12 @@ def make_plan(
     planner = _Planner(grid, inventory, estimator, failed)
     jobs: list[PlannedJob] = []
     cells: list[Cell] = []
-    for spec in grid.specs():
-        for group, store in planner.groups(spec):
-            jobs += group
-            left = [planned for planned in group if planned.state == "left"]
-            if left and not (group[0].job.kind == "extract" and group[0].state == "failed"):
-                seconds = sum(planned.seconds for planned in left)
-                cells.append(Cell(tuple(planned.job for planned in left), store, seconds))
+    for group, store in planner.groups():
+        jobs += group
+        left = [planned for planned in group if planned.state == "left"]
+        if left and not (group[0].job.kind == "extract" and group[0].state == "failed"):
+            seconds = sum(planned.seconds for planned in left)
+            cells.append(Cell(tuple(planned.job for planned in left), store, seconds))
     cells.sort(key=lambda cell: -cell.seconds)
     return Plan(tuple(jobs), tuple(cells), tuple(planner.records), tuple(planner.stores), estimator)
 
@@ -150,18 +189,20 @@ class _Planner:
         self.records: list[RunRecord] = []
         self.stores: list[StoreInfo] = []
 
-    def groups(self, spec: ExtractSpec) -> Iterator[tuple[list[PlannedJob], str | None]]:
-        """Yield the jobs of a spec that depend on one another, and the store they work on."""
-        heads = list(self._heads(spec))
-        if heads:
-            found = self._inventory.store_of(spec)
-            self.stores += [found[1]] if found else []
-            finished = found is not None or all(head.state == "finished" for head in heads)
-            extraction = self._planned(self._extraction(spec), 0 if finished else None)
-            yield [extraction, *heads], str(found[0]) if found else None
+    def groups(self) -> Iterator[tuple[list[PlannedJob], str | None]]:
+        """Yield jobs that depend on one another, and the store that they work on."""
+        for spec in self._grid.specs():
+            heads = list(self._heads(spec))
+            if heads:
+                found = self._inventory.store_of(spec)
+                self.stores += [found[1]] if found else []
+                finished = found is not None or all(head.state == "finished" for head in heads)
+                extraction = self._planned(self._extraction(spec), 0 if finished else None)
+                yield [extraction, *heads], str(found[0]) if found else None
         if self._grid.finetune is not None:
-            for seed in self._grid.seeds_of(spec, "finetune"):
-                yield [self._finetuning(spec, seed)], None
+            for spec in self._grid.trained_specs():
+                for seed in self._grid.seeds_of(spec, "finetune"):
+                    yield [self._finetuning(spec, seed)], None
 
     def _planned(self, job: Job, done: int | None) -> PlannedJob:
         """Return how a job stands; `done` of its runs are finished, None where it has none."""
@@ -187,7 +228,7 @@ class _Planner:
             yield self._found(job, votes)
         seeds = self._grid.seeds_of(spec, "probe")
         if (probe := self._grid.probe) is not None and seeds:
-            recipe = probe.recipe.model_copy(update={"seeds": seeds})
+            recipe = probe.model_copy(update={"seeds": seeds})
             heads = set(product(recipe.seeds, recipe.lr, recipe.weight_decay))
             job = Job("probe", spec, recipe.model_dump(mode="json"), len(heads))
             shared = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "patience")}
@@ -213,11 +254,10 @@ class _Planner:
             "batch_size": finetune.batch_size,
             "seed": seed,
         }
-        trained = ExtractSpec(spec.dataset, spec.size, spec.backbone, spec.weights, spec.fit)
-        job = Job("finetune", trained, options, 1)
+        job = Job("finetune", spec, options, 1)
         records = {
             record.seed: record
-            for record in self._inventory.records_of("finetune", trained)
+            for record in self._inventory.records_of("finetune", spec)
             if record.seed == seed
             and record.config.get("devices") == 1
             and fixed.items() <= record.config.get("recipe", {}).items()

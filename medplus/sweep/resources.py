@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 
@@ -11,16 +12,21 @@ def gpus() -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name.strip() not in ("", "-1")]
+    return [str(i) for i in range(_counted_by_the_driver())]
+
+
+@cache
+def _counted_by_the_driver() -> int:
     try:
         import pynvml
 
         pynvml.nvmlInit()
         try:
-            return [str(i) for i in range(pynvml.nvmlDeviceGetCount())]
+            return int(pynvml.nvmlDeviceGetCount())
         finally:
             pynvml.nvmlShutdown()
     except Exception:  # no driver, or no GPU
-        return []
+        return 0
 
 
 def cores() -> int:

@@ -56,9 +56,11 @@ class View:
 
     def _begin(self, plan: Plan) -> None:
         assert self._seconds is not None
-        n = len(self._seconds)
+        n, before = len(self._seconds), len(plan.jobs) - plan.count("left")
+        beyond = len(plan.jobs) - n - before
+        out = f", {beyond} out of reach" if beyond else ""
         others = f", {len(self._running)} under way elsewhere" if self._running else ""
-        self._say(f"{n} jobs to do, {len(plan.jobs) - n} done or failed before{others}")
+        self._say(f"{n} jobs to do, {before} done or failed before{out}{others}")
         if self._console is not None and self._console.is_terminal:
             from rich.live import Live
 

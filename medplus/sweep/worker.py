@@ -16,7 +16,7 @@ from typing import Any
 
 from medplus.errors import SweepError
 from medplus.lock import LockHeldError
-from medplus.progress import Advance, Progress
+from medplus.progress import Advance
 from medplus.sweep.claims import Claimant, Claims
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Cell, Job, Place
@@ -74,18 +74,26 @@ class Worker:
             If what has been done is not there afterwards.
         """
         self._claims.prepare()
-        with self._claims.as_worker(self._name, self._parent) as me:
-            while True:
-                start = time.monotonic()
-                plan = self._plan(self._grid)
-                took = time.monotonic() - start
-                if not plan.cells:
-                    self._claims.tidy(plan.ids("finished"))
+        until = self._place.until
+        try:
+            with Claimant(self._claims, self._name, self._parent, until) as me:
+                self._work(me)
+        except KeyboardInterrupt:
+            if until is None or self._claims.now() < until:
+                raise  # otherwise its time is over, and it has kept what it did
+
+    def _work(self, me: Claimant) -> None:
+        while True:
+            start = time.monotonic()
+            plan = self._plan(self._grid)
+            took = time.monotonic() - start
+            if not plan.within(self._claims.time_left(self._place.until)):
+                self._claims.tidy(plan.ids("finished"))
+                return
+            if not self._go_through(plan, me, start + max(_PAUSE_S, took * _PLAN_COSTS)):
+                if not self._wait:
                     return
-                if not self._go_through(plan, me, start + max(_PAUSE_S, took * _PLAN_COSTS)):
-                    if not self._wait:
-                        return
-                    time.sleep(max(_PAUSE_S, took * _PLAN_COSTS))
+                time.sleep(max(_PAUSE_S, took * _PLAN_COSTS))
 
     def _plan(self, grid: Grid) -> Plan:
         # On a full disk a failure leaves no note, but is not to be tried for ever.
@@ -94,19 +102,31 @@ class Worker:
 
     def _go_through(self, plan: Plan, me: Claimant, until: float) -> bool:
         """Do jobs until the plan is old; return whether any was free."""
+        did = False
+        for cell in self._in_order(plan):
+            left = self._claims.time_left(self._place.until)
+            if left is None or cell.seconds <= left:
+                did |= self._try(cell, me)
+            if did and time.monotonic() > until:
+                break
+        return did
+
+    def _in_order(self, plan: Plan) -> Iterator[Cell]:
+        """Yield what tells most, or else the largest, if possible of images that are at hand."""
+        if self._place.until is not None:
+            yield from plan.within(self._claims.time_left(self._place.until))
+            return
         queues: dict[tuple[str, int | None], deque[Cell]] = {}
         for cell in plan.cells:
             queues.setdefault(cell.images, deque()).append(cell)
         holders = self._claims.standing().holders
         others = {cell.images for cell in plan.cells for job in cell.jobs if job.id in holders}
-        did = False
-        while queues and not (did and time.monotonic() > until):
+        while queues:
             if self._images not in queues:  # the largest, if possible of what nobody is reading
                 self._images = max(queues, key=lambda i: (i not in others, queues[i][0].seconds))
-            did |= self._try(queues[self._images].popleft(), me)
+            yield queues[self._images].popleft()
             if not queues[self._images]:
                 del queues[self._images]
-        return did
 
     def _try(self, cell: Cell, me: Claimant) -> bool:
         """Do those jobs of a cell that are free and ready; return whether any was."""
@@ -153,45 +173,33 @@ class Worker:
 
 
 def _do(job: Job, place: Place, store: str | None, reporter: _Reporter) -> None:
+    """Do a job as its command does; what it needs is imported here, for its weight."""
+    options: dict[str, Any] = {**job.options, "device": place.device}
     if job.kind == "extract":
-        _extract(job, place, reporter.progress)
-    elif job.kind == "finetune":
-        _finetune(job, place, reporter)
-    elif store is not None:
-        _head(job, place, store, reporter)
+        from medplus.embeddings.extract import extract_all
 
+        extract_all(
+            [job.spec], **options, data_root=place.data_root, store=place.store,
+            progress=reporter.progress,
+            patience_s=0.0,  # there is other work meanwhile
+        )  # fmt: skip
+        return
+    options["runs"] = place.runs
+    if job.kind == "finetune":
+        from medplus.training import finetune_all
 
-def _extract(job: Job, place: Place, progress: Progress) -> None:
-    from medplus.embeddings.extract import extract_all
-
-    extract_all(
-        [job.spec], **job.options, device=place.device, data_root=place.data_root,
-        store=place.store, progress=progress,
-        patience_s=0.0,  # there is other work meanwhile
-    )  # fmt: skip
-
-
-def _head(job: Job, place: Place, store: str, reporter: _Reporter) -> None:
-    where: dict[str, Any] = {"device": place.device, "runs": place.runs}
-    if job.kind == "knn":
+        seed, changes, _ = (options.pop(name) for name in ("seed", "changes", "fields"))
+        finetune_all(
+            [job.spec], [seed], **options, **changes, data_root=place.data_root, watch=reporter
+        )
+    elif job.kind == "knn" and store is not None:
         from medplus.heads.knn import knn
 
-        knn(store, **job.options, **where)
-    else:
+        knn(store, **options)
+    elif store is not None:
         from medplus.heads.probe import probe
 
-        probe(store, **job.options, **where, progress=reporter.progress)
-
-
-def _finetune(job: Job, place: Place, reporter: _Reporter) -> None:
-    from medplus.training import finetune_all
-
-    options = job.options
-    finetune_all(
-        [job.spec], [options["seed"]], recipe=options["recipe"], batch_size=options["batch_size"],
-        device=place.device, data_root=place.data_root, runs=place.runs,
-        watch=reporter, **options["changes"],
-    )  # fmt: skip
+        probe(store, **options, progress=reporter.progress)
 
 
 class _Reporter(Watch):
@@ -208,22 +216,17 @@ class _Reporter(Watch):
             self._last = now
             self._tell(text)
 
-    @property
-    def progress(self) -> Progress:
-        """The reporter for extractions and probes."""
+    @contextmanager
+    def progress(self, description: str, total: int, unit: str) -> Iterator[Advance]:
+        """Report an extraction, or probes."""
+        done = 0
 
-        @contextmanager
-        def task(description: str, total: int, unit: str) -> Iterator[Advance]:
-            done = 0
+        def advance(n: int) -> None:
+            nonlocal done
+            done += n
+            self._say(f"{done}/{total} {unit}")
 
-            def advance(n: int) -> None:
-                nonlocal done
-                done += n
-                self._say(f"{done}/{total} {unit}")
-
-            yield advance
-
-        return task
+        yield advance
 
     def begin(
         self, description: str, epochs: int, images_per_epoch: int, epochs_done: int = 0,
@@ -236,12 +239,9 @@ class _Reporter(Watch):
     def images(self, n: int) -> None:
         """Tell of the epoch under way."""
         self._seen += n
-        self._say(self._text())
-
-    def _text(self) -> str:
         epoch = -(-self._seen // max(self._per_epoch, 1))
         share = self._seen / max(self._per_epoch, 1) - (epoch - 1)
-        return f"epoch {epoch}/{self._epochs}, {share:.0%}"
+        self._say(f"epoch {epoch}/{self._epochs}, {share:.0%}")
 
     def epoch(self, row: EpochRow) -> None:
         """Note a finished epoch in the job's log."""

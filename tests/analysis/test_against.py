@@ -12,6 +12,7 @@ from medplus.analysis.against import AGAINST_COLUMNS, beside
 from medplus.analysis.newcomers import ranks_among
 from medplus.analysis.results.baseline import load_baseline
 from medplus.analysis.results.cells import KEYS
+from medplus.analysis.results.contenders import AXES
 from medplus.analysis.results.reference import load_reference
 from medplus.backbones.catalog import PAPER
 
@@ -38,7 +39,7 @@ def make(*rows: dict[str, Any]) -> Frames:
         values |= {name: value for name, value in row.items() if name in values}
         conditions |= PAPER_CONDITIONS[str(key["protocol"])]
         conditions |= {n: v for n, v in row.items() if n not in key and n not in values}
-        made.append({**key, **values, "network": key["backbone"]})
+        made.append({**key, **values, "network": key["backbone"]} | dict.fromkeys(AXES, ""))
         runs.append({**key, "conditions": conditions})
     return pd.DataFrame(made), pd.DataFrame(runs)
 
@@ -173,3 +174,27 @@ def test_other_images_under_an_official_name_are_not_ranked(data: str) -> None:
     assert ranks_among(*make({"backbone": "my_net", "data": data}), PAPER_REFERENCE).empty
     for theirs in ("official", "unofficial"):
         assert len(ranks_among(*make({"backbone": "my_net", "data": theirs}), PAPER_REFERENCE)) == 1
+
+
+def test_interval_of_a_rank_is_over_datasets_where_there_are_some() -> None:
+    baseline = load_baseline()
+    setting = baseline[(baseline["protocol"] == "probe") & (baseline["size"] == 224)]
+    twin = setting[setting["backbone"] == "resnet18"].assign(backbone="twin")
+    (row,) = ranks_among(*make(*twin.to_dict("records")), PAPER_REFERENCE).to_dict("records")
+
+    assert row["over"] == "datasets"
+    assert 1 <= row["rank_low"] <= row["rank"] <= row["rank_high"] <= 11
+    assert row["rank_low"] < row["rank_high"]
+
+
+def test_interval_of_a_rank_on_one_dataset_is_over_its_images() -> None:
+    mine = {"backbone": "my_net", "acc_mean": 80.0, "acc_low": 10.0, "acc_high": 99.9}
+    (row,) = ranks_among(*make(mine), PAPER_REFERENCE).to_dict("records")
+    assert (row["rank_low"], row["rank_high"], row["over"]) == (1, 11, "test images")
+
+
+def test_another_recipe_than_the_papers_has_no_rank() -> None:
+    runs = make({"backbone": "my_net", "lr": "0.01"})
+    (row,) = ranks_among(*runs, PAPER_REFERENCE).to_dict("records")
+    assert pd.isna(row["rank"])
+    assert row["differs"] == "lr 0.01"

@@ -14,13 +14,15 @@ from medplus.analysis.document import Document
 from medplus.analysis.document import analyse as analyse_all
 from medplus.analysis.gains import resolution, resolution_gains
 from medplus.analysis.load import benchmark_of
+from medplus.analysis.pairwise import of_independent_data
 from medplus.analysis.protocols import protocol_gaps
-from medplus.analysis.ranking import top_ranks, winners
-from medplus.analysis.results.averages import with_averages
+from medplus.analysis.ranking import tied_firsts, top_ranks, winners
+from medplus.analysis.results.averages import dataset_means, with_averages
 from medplus.analysis.results.baseline import load_baseline
 from medplus.analysis.results.cells import COLUMNS
 from medplus.analysis.results.reference import load_reference
 from medplus.analysis.results.runs import read_runs
+from medplus.analysis.transfer import default_transfers, predictions
 from tests.analysis.benchmarks import document_of
 from tests.analysis.ledgers import accuracy, make_record, predict, write_record
 
@@ -91,11 +93,15 @@ def test_winners_and_ties_among_them() -> None:
         acc[dataset, "probe", "resnet18", 28] = 60.0
 
     def told() -> list[str]:
-        return list(winners(top_ranks(cells(acc))))
+        table = cells(acc)
+        return list(winners(top_ranks(table), tied_firsts(table)))
 
-    assert told() == ["ResNet-18 is first most often: in 3 of 4 settings."]
+    tied = "; 1 have several firsts, of which one is counted."
+    assert told() == ["ResNet-18 is first most often: in 3 of 4 settings" + tied]
     acc["x", "probe", "vgg16", 28] = 70.0
-    assert told() == ["VGG16 and ResNet-18 are first most often: in 2 of 4 settings each."]
+    assert told() == ["VGG16 and ResNet-18 are first most often: in 2 of 4 settings each" + tied]
+    acc["w", "probe", "resnet18", 28] = 60.0
+    assert told() == ["ResNet-18 is first most often: in 3 of 4 settings."]
 
 
 def test_significance_counts_pairs() -> None:
@@ -117,6 +123,7 @@ def test_significance_counts_pairs() -> None:
         ([(80.0, 100.0), (79.5, 90.0)], "for 90 % of its device time"),
         ([(80.0, 1000.0), (79.5, 0.5)], "for 0.05 % of its device time"),
         ([(80.0, 100.0), (78.5, 10.0)], "Nothing cheaper comes within 1 point"),
+        ([(80.0, 100.0), (80.0, 200.0)], "the best: k-NN of net0"),
     ],
 )
 def test_cheapest_that_is_nearly_the_best(rows: list[tuple[float, float]], says: str) -> None:
@@ -124,11 +131,32 @@ def test_cheapest_that_is_nearly_the_best(rows: list[tuple[float, float]], says:
         [("knn", f"net{n}", 28, *row, 1, True) for n, row in enumerate(rows)],
         columns=["protocol", "backbone", "size", "acc", "device_seconds", "n_datasets", "front"],
     )
-    (told,) = near_the_best(front)
+    (told,) = near_the_best(front, len(front))
 
     assert says in told
     assert "net0" in told
-    assert not list(near_the_best(front.iloc[:1]))
+    assert not list(near_the_best(front.iloc[:1], 1))
+    (told,) = near_the_best(front, len(front) + 2)
+    part = f"Of the {len(front)} of {len(front) + 2} settings whose cost was measured: "
+    assert told.startswith(part)
+
+
+def test_datasets_of_the_same_patients_are_also_tested_as_one() -> None:
+    means = dataset_means(load_baseline())
+    (told,) = of_independent_data(means)
+
+    assert told.startswith("organamnist, organcmnist and organsmnist show the same patients")
+    assert "n = 10" in told
+    assert "0 of 45 pairs differ after Bonferroni's correction, 0 after Holm's (none can" in told
+    assert not list(of_independent_data(means.drop(index=["organamnist", "organsmnist"])))
+
+
+def test_cheap_that_does_not_predict_is_said_with_what_it_costs() -> None:
+    told = list(predictions(default_transfers(load_baseline())))
+
+    assert "k-NN at 28 px does not predict the order of 10 backbones" in told[0]
+    assert "Trusting it costs 4.2 points of ACC on average, choosing at random 2.9." in told[0]
+    assert "scored on the same test images, as no val scores are known" in told[0]
 
 
 @pytest.mark.usefixtures("fast_disk")
@@ -192,15 +220,27 @@ class TestRuns:
             made = predict(200, right, seed=int(100 * right))
             acc[backbone].append(accuracy(made))
             write_record(
-                tmp_path, "probe", "toy", backbone, seed=seed, acc=accuracy(made), predictions=made
-            )
+                tmp_path, "probe", "toy", backbone, seed=seed, val=right, acc=accuracy(made),
+                predictions=made,
+            )  # fmt: skip
         (row,) = analyse(tmp_path).tables["paired"].frame.to_dict("records")
 
         assert (row["best"], row["second"], row["seeds"]) == ("resnet18", "vgg16", "1; 2")
         difference = sum(acc["resnet18"]) / 2 - sum(acc["vgg16"]) / 2
         assert row["acc_difference"] == pytest.approx(100 * difference)
         assert 0 < row["low"] < row["acc_difference"] < row["high"]
-        assert row["n_images"] == 200
+        assert (row["n_images"], row["p_holm"]) == (200, row["p_value"])
+
+    def test_best_and_second_are_chosen_on_val(self, tmp_path: Path) -> None:
+        for backbone, val, right in (("vgg16", 0.9, 0.5), ("resnet18", 0.8, 0.9), ("a", 0.7, 0.99)):
+            made = predict(200, right, seed=int(100 * right))
+            write_record(
+                tmp_path, "probe", "toy", backbone, val=val, acc=accuracy(made), predictions=made
+            )
+        (row,) = analyse(tmp_path).tables["paired"].frame.to_dict("records")
+
+        assert (row["best"], row["second"], row["chosen_on"]) == ("vgg16", "resnet18", "val")
+        assert row["high"] < 0
 
     @pytest.mark.parametrize("damage", ["missing", "empty", "other images"])
     def test_pairs_that_cannot_be_compared_are_counted(self, damage: str, tmp_path: Path) -> None:
@@ -232,7 +272,8 @@ class TestRuns:
 
         assert "1 of 2 cells lie within 2 points of the ACC of the paper" in found
         assert "of the 2 that were run under its conditions, 1" in found
-        assert "my_net would be 1 of 11 among those of the paper at best" in found
+        assert "my_net would be 1 of 11 among those of the paper under k-NN at 28 px" in found
+        assert "under the same data official, weights trained, fit pad, precision fp32" in found
         found = " ".join(analyse(tmp_path, reference=paper, tolerance=6).findings)
         assert "2 of 2 cells lie within 6 points" in found
         assert "paper" not in " ".join(analyse(tmp_path).findings)

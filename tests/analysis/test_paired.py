@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from medplus.analysis.paired import Pair
+from medplus.analysis.paired import Pair, difference
 from medplus.errors import RunError, UsageError
 from medplus.metrics import resample_counts
 from medplus.vocabulary import MULTI_LABEL
@@ -69,9 +69,9 @@ def test_equals_a_loop_over_resamples_scored_by_scikit_learn(true, two):
 
 def test_run_against_itself_differs_by_nothing(two):
     pair = Pair(two[0], two[0], MULTI_CLASS)
-    for difference in (pair.accuracy(50), pair.auc(50)):
-        assert (difference.value, difference.low, difference.high) == (0, 0, 0)
-        assert difference.p_value == 1
+    for found in (pair.accuracy(50), pair.auc(50)):
+        assert (found.value, found.low, found.high) == (0, 0, 0)
+        assert found.p_value == 1
 
 
 def test_much_better_run_has_the_smallest_p(true):
@@ -122,3 +122,28 @@ def test_scores_that_cannot_be_scored_are_refused(true, two):
     broken[3, 1] = math.nan
     with pytest.raises(RunError, match="row 3"):
         Pair(two[0], run_of(true, broken), MULTI_CLASS)
+
+
+def test_copies_of_images_in_groups_change_no_interval(true, two):
+    alone = Pair(*two, MULTI_CLASS).accuracy(4000)
+    copied = [
+        run_of(true.repeat(4), run["test_score"].repeat(4, axis=0), test_group=np.arange(600) // 4)
+        for run in two
+    ]
+    found = Pair(*copied, MULTI_CLASS).accuracy(4000)
+    assert (found.low, found.high) == pytest.approx((alone.low, alone.high), abs=0.7)
+
+
+@pytest.mark.extensive
+@pytest.mark.parametrize(("chosen_on", "bias"), [("val", 0.0), ("test", 1.2)])
+def test_best_less_second_of_equals_is_unbiased_if_they_are_chosen_on_val(chosen_on, bias):
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(300):
+        shared, own = rng.normal(size=(2, 1, 200)), rng.normal(size=(2, 10, 200))
+        right = dict(zip(("val", "test"), shared + own < 1.2, strict=True))
+        best, second = np.argsort(-right[chosen_on].sum(axis=1), kind="stable")[:2]
+        pair = right["test"][[best, second]].astype(float)
+        found.append(difference(*pair, n_resamples=400))
+    assert np.mean([one.p_value < 0.05 for one in found]) <= 0.08
+    assert np.mean([one.value for one in found]) == pytest.approx(bias, abs=0.5)

@@ -143,7 +143,7 @@ def test_any_grid_equals_a_plain_loop(data, grids, acc_of):
         data.draw(st.tuples(st.sampled_from(PROTOCOL), st.sampled_from(sorted(set(cells["size"])))))
         for PROTOCOL in [("probe", "finetune"), ("knn", "probe", "finetune")]
     )
-    found = transfer(cells, cheap, target, n_resamples=50)
+    found = transfer(cells, cheap, target)
     expected = by_hand(acc_of(cells), cheap, target)
     if expected is None:
         assert found is None
@@ -155,7 +155,7 @@ def test_any_grid_equals_a_plain_loop(data, grids, acc_of):
     assert found.rho == pytest.approx(np.mean(rhos) if rhos else math.nan, nan_ok=True)
     assert found.regret == pytest.approx(regret, abs=1e-8)
     assert math.isnan(found.low) == (len(rhos) < 3)
-    again = transfer(cells.sample(frac=1, random_state=7), cheap, target, n_resamples=50)
+    again = transfer(cells.sample(frac=1, random_state=7), cheap, target)
     assert again is not None
     assert again.points.equals(found.points)
     assert (again.low, again.high) == pytest.approx((found.low, found.high), nan_ok=True)

@@ -138,7 +138,7 @@ def test_columns_are_those_that_the_runs_have(capsys: pytest.CaptureFixture[str]
     printed = capsys.readouterr().out
     assert columns_of(printed) == [
         "dataset", "size", "backbone", "seed", "lr", "wd", "epochs", "val ACC", "test ACC",
-        "95 % CI", "test AUC", "bal. ACC", "ECE",
+        "95 % CI", "bal. ACC", "test AUC", "ECE",
     ]  # fmt: skip
     assert [word in printed for word in (" 7 ", " 0.0001 ", " 12 ")] == [True] * 3
 
@@ -158,9 +158,9 @@ def test_runs_of_several_protocols_are_told_apart(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("splits", "shown"),
     [
-        (("test",), ["test ACC", "95 % CI", "test AUC"]),
-        (("val",), ["val ACC", "95 % CI", "val AUC"]),
-        (("train", "test"), ["train ACC", "test ACC", "95 % CI", "test AUC"]),
+        (("test",), ["test ACC", "95 % CI", "bal. ACC", "test AUC"]),
+        (("val",), ["val ACC", "95 % CI", "bal. ACC", "val AUC"]),
+        (("train", "test"), ["train ACC", "test ACC", "95 % CI", "bal. ACC", "test AUC"]),
     ],
 )
 def test_only_splits_that_were_scored_are_shown(
@@ -170,7 +170,34 @@ def test_only_splits_that_were_scored_are_shown(
 
     print_records([record(metrics=dict.fromkeys(splits, scores))])
 
-    assert columns_of(capsys.readouterr().out)[4:-2] == shown
+    assert columns_of(capsys.readouterr().out)[4:-1] == shown
+
+
+def test_what_runs_differ_in_stands_in_their_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    fields = {"backbone": "resnet18", "weights": "w"}
+    print_records([record(**fields), record(**fields | {"weights": "none"})])
+    assert columns_of(capsys.readouterr().out)[3:5] == ["weights", "k"]
+    print_records([record(**fields), record(**fields, k=5)])
+    assert "weights" not in capsys.readouterr().out
+
+
+def test_of_a_long_search_the_choice_is_shown_and_of_how_many(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_records([record(k=k, selected=k == 9) for k in range(1, 14)])
+    printed = capsys.readouterr().out
+    assert columns_of(printed)[3:5] == ["k", "chosen of"]
+    [row] = [line.split() for line in printed.splitlines() if " pixels " in line]
+    assert row[3:5] == ["9", "13"]
+
+
+def test_always_saying_the_most_frequent_class_stands_beside_the_score(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = record()
+    metrics = {**run.metrics, "test": {**run.metrics["test"], "baseline_acc": 0.731}}
+    print_records([record(metrics=metrics)])
+    assert "73.10" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

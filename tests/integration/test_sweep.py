@@ -99,6 +99,36 @@ def test_a_worker_by_itself_does_the_grid(cli: Callable, fails: Callable, grid: 
     assert cli("sweep", grid, "--worker").err == ""
 
 
+def test_flags_make_a_grid_or_take_a_part_of_one(cli: Callable, fails: Callable, grid: Path):
+    def work(*arguments: Any) -> dict[str, int]:
+        rows = cli("sweep", *arguments, "--dry-run", "--json").document["work"]
+        return {row["kind"]: row["runs"] for row in rows}
+
+    flags = ("--dataset", "toy.npz,other.npz", "--backbone", "pixels", "--seed", "1,2,3")
+    assert work(*flags) == {"extract": 2, "knn": 2, "probe": 6}
+    assert work(*flags, "--protocol", "finetune") == {"finetune": 6}
+    part = (grid, "--dataset", "toy.npz", "--seed", 2)
+    assert work(*part) == {"extract": 1, "knn": 2, "probe": 1, "finetune": 1}
+    assert work(grid, "--protocol", "finetune") == {"finetune": 2}
+    fails("sweep", grid, "--size", 64, code=2, says=("no '64' among the grid's sizes",))
+    fails("sweep", "--dataset", "toy.npz", code=2, says=("GRID", "--backbone"))
+
+
+def test_a_budget_runs_what_fits_and_says_what_is_left(cli: Callable, grid: Path, here: None):
+    planned = cli("sweep", grid, "--dry-run", "--budget", "5.2s").out
+    assert "the budget reaches about 4: 2 extract, 2 knn" in planned
+
+    ran = cli("sweep", grid, "--budget", "1s")
+
+    assert ran.code == 0 and "0 stores and 0 runs are finished" in ran.out
+    assert f"{N_JOBS} jobs are left (2 extract, 2 knn, 2 probe, 2 finetune; about" in ran.out
+    assert "the same command goes on" in ran.out
+    done = cli("sweep", grid, "--budget", "10m", "--json")
+    assert done.document["totals"]["runs"] == N_RUNS
+    ends = [line.split()[2] for line in done.err.splitlines() if "finished" in line]
+    assert ends.index("finetune") > max(i for i, kind in enumerate(ends) if kind == "probe")
+
+
 def test_feature_of_a_grid_is_what_is_extracted(cli: Callable, grid: Path, here: None):
     document = GRID.replace("pixels", "[test_vit, test_resnet]").replace("k: [1, 3]", "k: 1")
     document = document.replace("[toy.npz, other.npz]", "toy.npz").partition("  probe")[0]
@@ -107,7 +137,7 @@ def test_feature_of_a_grid_is_what_is_extracted(cli: Callable, grid: Path, here:
     ran = cli("sweep", grid, "--json").document
 
     [failure] = ran["failed"]
-    assert failure["name"] == "extract toy test_resnet cls+avg"
+    assert failure["name"] == "extract toy test_resnet random cls+avg"
     assert "has no class token" in failure["message"]
     [record] = records(grid.parent / "runs").values()
     assert (record["backbone"], record["spec"]["feature"]) == ("test_vit", "cls+avg")

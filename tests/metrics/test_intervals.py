@@ -112,3 +112,15 @@ def test_placements_average_to_the_auc_on_either_side():
     expected = roc_auc_score(y_true, y_score)
     assert place[y_true == 1].mean() == pytest.approx(expected)
     assert place[y_true == 0].mean() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("n_positive", "groups", "says"),
+    [(5, None, None), (4, None, "class 1 has 4 images on one side"), (76, None, "class 1 has 4"),
+     (40, np.arange(80) // 20, "class 1 has 2 groups on one side")],
+)  # fmt: skip
+def test_too_few_on_one_side_is_named(n_positive, groups, says):
+    said = metrics.known_to_undercover(
+        metrics.check(*binary(80, n_positive, 1.0), "binary-class"), groups
+    )
+    assert (said is None) if says is None else said.startswith(says)

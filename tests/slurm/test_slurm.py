@@ -15,7 +15,7 @@ import pytest
 from medplus.errors import SweepError
 from medplus.sweep.conduct import Running, Sweep
 from medplus.sweep.engines.local import LocalEngine
-from medplus.sweep.engines.slurm import SlurmEngine, SlurmSettings
+from medplus.sweep.engines.slurm import SlurmEngine
 from medplus.sweep.gridfile import read_grid
 from medplus.sweep.job import Place
 from medplus.sweep.plan import Plan
@@ -78,7 +78,7 @@ def undisturbed(new_sweep: Make) -> dict[Any, Any]:
 
 
 def engine(workers: int | None = None, **settings: Any) -> SlurmEngine:
-    return SlurmEngine(workers, SlurmSettings(**{"minutes": 5, "notice_s": 10, **settings}))
+    return SlurmEngine(workers, **{"minutes": 5, "notice_s": 10, **settings})
 
 
 class Disturbance:
@@ -152,7 +152,7 @@ def test_killed_element_counts_an_attempt_and_no_run_is_made_twice(
     ("settings", "says"),
     [
         ({"minutes": 2, "notice_s": 20, "requeues": 0}, "time limit was over"),
-        ({"memory_gb": 0.1}, "OUT_OF_MEMORY"),
+        ({"mem_gb": 0.1}, "OUT_OF_MEMORY"),
     ],
 )
 def test_limit_that_no_attempt_keeps_is_told(
@@ -196,7 +196,7 @@ def test_interrupt_lets_elements_save_and_leaves_none_behind(new_sweep: Make) ->
 
 def test_detached_array_runs_on_by_itself(new_sweep: Make) -> None:
     sweep = new_sweep(HEADS, n_datasets=1)
-    detached = SlurmEngine(settings=SlurmSettings(minutes=5), detach=True)
+    detached = SlurmEngine(detach=True, minutes=5)
     assert sweep.run(detached).count("left") == 3
 
     assert detached.array is not None

@@ -20,7 +20,7 @@ from medplus import atomic
 from medplus.errors import RunError
 from medplus.spec import ExtractSpec
 from medplus.sweep import claims as module
-from medplus.sweep.claims import ATTEMPTS, Claims, read_worker
+from medplus.sweep.claims import ATTEMPTS, Claimant, Claims, read_worker
 from medplus.sweep.job import Job
 
 
@@ -32,14 +32,20 @@ JOB, OTHER = job(0), job(1)
 FOREVER = 10_000_000.0
 
 _WORKER = """
-import sys, time
+import socket, sys, time
 from pathlib import Path
+from medplus.sweep import claims
+host, ahead = sys.argv[3], float(sys.argv[4])
+if host:  # another machine, whose clock is wrong
+    clock, name = time.time, socket.gethostname
+    time.time, socket.gethostname = lambda: clock() + ahead, lambda: host
+    claims._machine = lambda: f"boot of {host} pid:[1] "
 from medplus.spec import ExtractSpec
-from medplus.sweep.claims import Claims
+from medplus.sweep.claims import Claimant, Claims
 from medplus.sweep.job import Job
 def job(number):
     return Job("finetune", ExtractSpec("breastmnist", 28, "resnet18", "none"), {"seed": number}, 1)
-with Claims(Path(sys.argv[1])).as_worker("w") as me:
+with Claimant(Claims(Path(sys.argv[1])), "w") as me:
     print(*(i for i in range(int(sys.argv[2])) if me.claim(job(i))), flush=True)
     time.sleep(100)
 """
@@ -61,16 +67,10 @@ def start(claims: Claims) -> Iterator[Start]:
     started = []
 
     def run(
-        n_jobs: int = 1, seconds: float = 100, within: tuple[str, ...] = ()
+        n_jobs: int = 1, within: tuple[str, ...] = (), host: str = "", ahead: float = 0
     ) -> subprocess.Popen:
-        words = (
-            sys.executable,
-            "-c",
-            _WORKER,
-            str(claims.folder.parent),
-            str(n_jobs),
-            str(seconds),
-        )
+        place = str(claims.folder.parent)
+        words = (sys.executable, "-c", _WORKER, place, str(n_jobs), host, str(ahead))
         started.append(subprocess.Popen([*within, *words], stdout=subprocess.PIPE, text=True))
         return started[-1]
 
@@ -109,7 +109,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_claimed_job_is_refused_to_others_and_its_holder_is_told(claims: Claims, start: Start):
     process = start()
     assert claimed(process) == [0]
-    with claims.as_worker("me") as me:
+    with Claimant(claims, "me") as me:
         assert not me.claim(JOB)
         assert me.claim(OTHER)
         holders = claims.standing().holders
@@ -118,7 +118,7 @@ def test_claimed_job_is_refused_to_others_and_its_holder_is_told(claims: Claims,
 
 
 def test_what_is_let_go_is_free_and_counts_no_attempt(claims: Claims):
-    with claims.as_worker("me") as me:
+    with Claimant(claims, "me") as me:
         for _ in range(ATTEMPTS + 1):
             assert me.claim(JOB)
             me.tell("epoch 1/2")
@@ -128,9 +128,29 @@ def test_what_is_let_go_is_free_and_counts_no_attempt(claims: Claims):
     assert [path.name for path in claims.folder.rglob("*") if path.is_file()] == []
 
 
-def test_many_workers_claim_every_job_once(claims: Claims, start: Start):
-    processes = [start(n_jobs=200) for _ in range(3)]
-    assert sorted(chain.from_iterable(map(claimed, processes))) == list(range(200))
+def test_workers_on_hosts_whose_clocks_differ_claim_every_job_once(claims: Claims, start: Start):
+    hosts = [start(n_jobs=200, host=f"node{i}", ahead=300 * (i - 1)) for i in range(3)]
+    assert sorted(chain.from_iterable(map(claimed, hosts))) == list(range(200))
+
+
+def test_job_of_a_lost_host_is_free_within_a_minute(claims: Claims, start: Start):
+    lost = start(host="node0", ahead=600)
+    assert claimed(lost) == [0]
+    lost.kill()
+    lost.wait()
+    assert claimed(start(host="node1", ahead=-600)) == []
+    age(claims, 60)
+    assert claimed(start(host="node2")) == [0]
+    assert claimed(start(host="node1", ahead=-600)) == []
+
+
+def test_worker_whose_time_is_over_is_interrupted(claims: Claims):
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with Claimant(claims, "me", until=claims.now() + 0.5), pytest.raises(KeyboardInterrupt):
+            time.sleep(60)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_job_of_the_dead_is_free_at_once_and_has_failed_after_three(claims: Claims, start: Start):
@@ -139,7 +159,7 @@ def test_job_of_the_dead_is_free_at_once_and_has_failed_after_three(claims: Clai
         die(start)
         assert len(claims.standing().deaths[JOB.id]) == attempt
     assert claims.bury(lambda worker: True, "it ran out of memory")
-    with claims.as_worker("me") as me:
+    with Claimant(claims, "me") as me:
         assert not me.claim(JOB)
     assert claims.failed() == {JOB.id}
     failure = claims.failure(JOB)
@@ -148,7 +168,7 @@ def test_job_of_the_dead_is_free_at_once_and_has_failed_after_three(claims: Clai
 
     claims.forget(JOB)
     assert claims.failed() == set()
-    with claims.as_worker("me") as me:
+    with Claimant(claims, "me") as me:
         assert me.claim(JOB)
 
 
@@ -159,7 +179,7 @@ def test_worker_on_another_machine_lives_while_it_is_heard_of(
     process = start()
     assert claimed(process) == [0]
     monkeypatch.setattr(time, "time", lambda: FOREVER)
-    with claims.as_worker("me") as me:
+    with Claimant(claims, "me") as me:
         age(claims, 30)
         assert not me.claim(JOB)
         process.kill()
@@ -190,7 +210,7 @@ def test_workers_in_containers_do_not_take_each_other_for_dead(
         pytest.skip("needs the right to make namespaces")
     assert claimed(start(within=within)) == [0]
     assert claimed(start(within=within)) == []
-    with claims.as_worker("me") as me:
+    with Claimant(claims, "me") as me:
         assert not me.claim(JOB)
 
 
@@ -199,7 +219,7 @@ def test_file_system_without_hard_links_will_do(claims: Claims, monkeypatch: pyt
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
-    with claims.as_worker("a") as a, claims.as_worker("b") as b:
+    with Claimant(claims, "a") as a, Claimant(claims, "b") as b:
         assert a.claim(JOB)
         assert not b.claim(JOB)
         a.release()
@@ -210,7 +230,7 @@ def test_worker_whose_job_was_taken_over_is_interrupted(claims: Claims):
     """It was suspended for so long that others took it for dead."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with claims.as_worker("me") as me:
+        with Claimant(claims, "me") as me:
             me.claim(JOB)
             claims.path(JOB, 2).touch()
             with pytest.raises(KeyboardInterrupt):
@@ -260,7 +280,7 @@ def test_damaged_files_count_as_none(claims: Claims, content: bytes):
 
 
 def test_worker_file_is_json(claims: Claims):
-    with claims.as_worker("me"):
+    with Claimant(claims, "me"):
         [path] = claims.folder.glob("workers/*")
         assert json.loads(path.read_bytes())["pid"] == os.getpid()
         assert read_worker(path) is not None

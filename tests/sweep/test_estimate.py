@@ -130,13 +130,6 @@ def test_native_images_cost_by_their_area():
     assert ratio == pytest.approx(64)
 
 
-def test_native_images_of_a_file_cost_by_their_area_too(toy):
-    past = [past_job("extract", "resnet18", 1e9)]
-    padded, native = (job("extract", toy, fit=fit) for fit in ("pad", "native"))
-    ratio = (seconds(padded, past) - overhead(padded)) / (seconds(native, past) - overhead(native))
-    assert ratio == pytest.approx(64)
-
-
 def test_rate_of_the_backbone_goes_before_that_of_its_kind(toy):
     asked = job("extract", toy)
     others = [past_job("extract", "vgg16", 1e9)] * 5

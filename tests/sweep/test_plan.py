@@ -229,7 +229,6 @@ def test_the_same_run_twice_on_disk_counts_once(world):
 OTHERWISE: list[tuple[dict[str, Any], set[str]]] = [
     ({}, set()),
     ({"extract": {"precision": "fp32", "dtype": "float32"}}, set()),
-    ({"extract": {"batch_size": 3}}, set()),
     ({"fit": "pad"}, set()),
     ({"fit": "resize"}, {"extract", "knn", "probe", "finetune"}),
     ({"weights": "pretrained"}, {"extract", "knn", "probe", "finetune"}),
@@ -241,20 +240,15 @@ OTHERWISE: list[tuple[dict[str, Any], set[str]]] = [
     ({"extract": {"feature": "cls"}}, {"extract", "knn", "probe"}),
     ({"extract": {"feature": "prelogits"}}, set()),
     ({"seeds": [1, 3]}, {"probe", "finetune"}),
-    ({"seeds": [2]}, set()),
-    ({"protocols": {"knn": {"k": [1, 3, 1]}}}, set()),
     ({"protocols": {"knn": {"k": 5}}}, {"knn"}),
     ({"protocols": {"knn": {"k": 3, "metric": "cosine"}}}, {"knn"}),
     ({"protocols": {"knn": {"k": 3, "vote": "distance"}}}, {"knn"}),
     ({"protocols": {"knn": {"k": 3, "backend": "faiss"}}}, set()),
-    ({"protocols": {"knn": {"k": 3, "backend": "torch"}}}, set()),
     ({"protocols": {"probe": {"epochs": 3}}}, {"probe"}),
     ({"protocols": {"probe": {"epochs": 2, "lr": 1e-3}}}, {"probe"}),
     ({"protocols": {"probe": {"epochs": 2, "weight_decay": 0.1}}}, {"probe"}),
-    ({"protocols": {"probe": {"epochs": 2, "batch_size": 32}}}, {"probe"}),
     ({"protocols": {"probe": {"epochs": 2, "patience": 9}}}, {"probe"}),
     ({"protocols": {"finetune": {"epochs": 2}}}, {"finetune"}),
-    ({"protocols": {"finetune": {"epochs": 1, "recipe": "modern"}}}, {"finetune"}),
     ({"protocols": {"finetune": {"epochs": 1, "lr": 1e-3}}}, {"finetune"}),
     ({"protocols": {"finetune": {"epochs": 1, "trainable": "head"}}}, {"finetune"}),
     ({"protocols": {"finetune": {"epochs": 1, "precision": "bf16"}}}, {"finetune"}),
@@ -275,23 +269,11 @@ def test_only_what_the_grid_asks_for_counts_as_finished(changes, expected, world
     assert left(world.plan(grid)) == expected & asked
 
 
-HEADS = ("knn", "probe")
-ALL = (*HEADS, "finetune")
+ALL = ("knn", "probe", "finetune")
 FACTS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
-    ({"weights": "pretrained"}, ALL),
-    ({"fit": "native"}, ALL),
     ({"dataset_digest": "e" * 64}, ALL),
     ({"precision": "bf16"}, ALL),
-    ({"dtype": "float16"}, HEADS),
-    ({"feature": "cls"}, HEADS),
-    ({"seed": 3}, ("probe", "finetune")),
-    ({"epochs": 9}, ("probe", "finetune")),
-    ({"lr": 0.5}, ("probe", "finetune")),
-    ({"batch_size": 32}, ("probe", "finetune")),
     ({"devices": 2}, ("finetune",)),
-    ({"k": 4}, ("knn",)),
-    ({"metric": "cosine"}, ("knn",)),
-    ({"vote": "distance"}, ("knn",)),
 ]
 
 
@@ -319,9 +301,7 @@ def test_record_of_something_else_is_not_finished(protocol, fact, world):
 @pytest.mark.parametrize(
     "fact",
     [
-        {"weights": "pretrained"}, {"fit": "native"}, {"dataset_digest": "e" * 64},
-        {"precision": "bf16"}, {"dtype": "float16"}, {"complete": False}, {"backbone": "vgg16"},
-        {"size": 9, "dataset_digest": "e" * 64}, {"feature": "cls"},
+        {"dataset_digest": "e" * 64}, {"precision": "bf16"}, {"complete": False},
     ],
     ids=str,
 )  # fmt: skip
@@ -355,8 +335,8 @@ def test_what_was_made_of_the_feature_that_is_asked_for_is_finished(world):
 def test_feature_is_told_by_the_jobs_that_have_it(world):
     plan = world.plan(world.grid(backbones=["resnet18", "pixels"], extract={"feature": "avg"}))
     names = {planned.job.name for planned in plan.jobs}
-    assert {"extract toy resnet18 avg", "knn toy resnet18 avg", "probe toy resnet18 avg"} < names
-    assert {"extract toy pixels", "knn toy pixels", "finetune toy resnet18 seed1"} < names
+    assert {f"{kind} toy resnet18 random avg" for kind in ("extract", "knn", "probe")} < names
+    assert {"extract toy pixels", "knn toy pixels", "finetune toy resnet18 random seed1"} < names
     assert not any("avg" in name for name in names if "finetune" in name)
 
 
@@ -482,6 +462,23 @@ def test_what_has_succeeded_since_is_no_failure(world):
     failed = ids(world.plan(grid), *KINDS)
     world.finish()
     assert world.plan(grid, failed).count("finished") == 5
+
+
+def test_with_a_limit_the_cheapest_protocol_on_everything_comes_first(world):
+    world.store(backbone="vgg16")
+    plan = world.plan(world.grid(backbones=["vgg16", "resnet18"]))
+    parts = plan.within(1e9)
+    kinds = [[job.kind for job in part.jobs] for part in parts]
+    assert kinds == [
+        ["knn"], ["extract", "knn"], ["probe"], ["extract", "probe"], *[["finetune"]] * 4
+    ]  # fmt: skip
+    assert [part.seconds for part in parts[-4:]] == sorted(part.seconds for part in parts[-4:])
+    limit = parts[1].seconds
+    assert all(part.seconds <= limit for part in plan.within(limit)) and plan.within(0) == ()
+    in_parts = {job.id for part in parts for job in part.jobs}
+    assert in_parts == {job.id for cell in plan.cells for job in cell.jobs}
+    costs = {planned.job.id: planned.seconds for planned in plan.jobs}
+    assert sum(costs[job] for job in plan.reached(100)) <= 100
 
 
 def test_sweep_knows_what_has_failed(world):

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from medplus.errors import SweepError, UsageError
+from medplus.sweep.claims import Claimant
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.engines import slurm
-from medplus.sweep.engines.slurm import SlurmEngine, SlurmSettings, read_extras
+from medplus.sweep.engines.slurm import SlurmEngine, read_extras
 from medplus.sweep.engines.slurm_element import Element
 
 submitit = pytest.importorskip("submitit")
@@ -42,11 +43,10 @@ def test_settings_reach_sbatch(
 ) -> None:
     script = tmp_path / "script"
     commands(srun="", sbatch=f'cat "$1" > {script}; echo "Submitted batch job 12"')
-    settings = SlurmSettings(
-        partition="gpu", minutes=30, gres="gpu:1", cpus=4, memory_gb=8, account="me",
-        extras={"qos": "long"}, requeues=1, notice_s=45,
+    engine = SlurmEngine(
+        3, detach=True, slurm_partition="gpu", minutes=30, slurm_gres="gpu:1", cpus=4, mem_gb=8,
+        slurm_account="me", extras={"qos": "long"}, requeues=1, notice_s=45,
     )  # fmt: skip
-    engine = SlurmEngine(3, settings, detach=True)
 
     assert len(new_sweep(2).run(engine).cells) == 2
     assert engine.array == "12"
@@ -79,8 +79,8 @@ def test_what_is_missing_is_told(
 
 
 def test_a_time_limit_shorter_than_its_notice_is_refused() -> None:
-    with pytest.raises(UsageError, match="minutes = 1: the time limit must be longer"):
-        SlurmSettings(minutes=1, notice_s=60)
+    with pytest.raises(UsageError, match="--time 1: the time limit must be longer"):
+        SlurmEngine(minutes=1, notice_s=60)
 
 
 def test_extras() -> None:
@@ -138,7 +138,7 @@ def play(new_sweep: Make, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         engine = Played(states)
         return sweep, engine, engine.run(sweep.grid, sweep.place, 2)
 
-    with sweep.claims.as_worker("7_0 on node") as worker:
+    with Claimant(sweep.claims, "7_0 on node") as worker:
         worker.claim(plan.jobs[0].job)
         yield run
 

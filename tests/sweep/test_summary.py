@@ -50,34 +50,6 @@ def test_rows_count_jobs_runs_and_what_is_left():
     ]
 
 
-JOBS = st.builds(
-    planned,
-    st.sampled_from(KINDS),
-    st.sampled_from(["finished", "failed", "left"]),
-    st.integers(1, 5),
-    st.integers(0, 1),
-    st.integers(0, 100).map(float),
-    st.integers(0, 100),
-)
-
-
-@given(jobs=st.lists(JOBS, max_size=12))
-def test_rows_add_up_to_the_plan(jobs):
-    whole = plan(*jobs)
-    rows = summarise(whole)
-    assert [row.kind for row in rows] == [
-        kind for kind in KINDS if any(job.job.kind == kind for job in jobs)
-    ]
-    for state in ("finished", "failed", "left"):
-        assert sum(getattr(row, state) for row in rows) == whole.count(state)
-    for row in rows:
-        assert row.jobs == row.finished + row.failed + row.left
-        assert 0 <= row.runs_finished <= row.runs
-    left = [job for job in jobs if job.state == "left"]
-    assert sum(row.seconds_left for row in rows) == sum(job.seconds for job in left)
-    assert sum(row.bytes_left for row in rows) == sum(job.nbytes for job in left)
-
-
 # --- costs ----------------------------------------------------------------------------------------
 
 

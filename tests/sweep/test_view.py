@@ -67,9 +67,17 @@ def test_lines_tell_every_end_once_where_there_is_no_terminal():
     looks = plan(*jobs), plan(*jobs, _1="finished"), plan(*jobs, _1="finished", _2="failed")
     lines = show(False, *looks, looks[-1])
     assert lines[0] == "3 jobs to do, 1 done or failed before"
-    assert lines[1].startswith("[1/3] finished finetune breastmnist 28 resnet18 seed1 · about ")
-    assert lines[2].startswith("[2/3] failed finetune breastmnist 28 resnet18 seed2")
+    assert lines[1].startswith(
+        "[1/3] finished finetune breastmnist 28 resnet18 random seed1 · about "
+    )
+    assert lines[2].startswith("[2/3] failed finetune breastmnist 28 resnet18 random seed2")
     assert len(lines) == 3
+
+
+def test_what_a_budget_or_a_failure_leaves_out_is_told():
+    whole = plan(*(job(seed=i) for i in range(3)))
+    lines = show(False, replace(whole, cells=whole.cells[:1]))
+    assert lines == ["1 jobs to do, 1 done or failed before, 2 out of reach"]
 
 
 def test_nothing_left_shows_nothing():
@@ -94,5 +102,5 @@ def test_live_view_shows_workers_and_counts_in_80_columns(name):
     text = " ".join(lines)
     assert "worker 1" in text and "worker 2  finetune" in text
     assert "1 of 4 jobs finished, 1 failed, 2 running" in text
-    assert "failed finetune breastmnist 28 resnet18 seed2" in text
+    assert "failed finetune breastmnist 28 resnet18 random seed2" in text
     assert "scan[bold]" not in name or ("scan[bold]" in text and "[red]3[/red]" in text)

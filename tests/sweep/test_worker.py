@@ -13,6 +13,7 @@ import pytest
 from medplus.errors import DatasetError, SweepError
 from medplus.lock import hold
 from medplus.runs.ledger import list_runs, read_record
+from medplus.sweep.claims import Claimant
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Place
@@ -146,7 +147,7 @@ def test_what_another_worker_does_is_left_to_it(new_sweep: Callable[..., Sweep])
     sweep = new_sweep(2)
     sweep.prepare()
     held = next(p.job for p in sweep.plan().jobs if p.job.spec.dataset == sweep.grid.datasets[0])
-    with sweep.claims.as_worker("elsewhere") as other:
+    with Claimant(sweep.claims, "elsewhere") as other:
         assert other.claim(held)
         Worker(sweep.grid, sweep.place, "here", wait=False).run()
         assert [job for job, _ in sweep.running(sweep.plan())] == [held]
@@ -211,7 +212,7 @@ def test_where_all_workers_have_died_others_are_started(
             started.append(most)
             if len(started) > 1:
                 yield from super().run(grid, place, most)
-            with sweep.claims.as_worker("doomed") as worker:
+            with Claimant(sweep.claims, "doomed") as worker:
                 if len(started) == 1:
                     worker.claim(sweep.plan().jobs[0].job)
                     sweep.claims.bury(lambda _: True, "its node was lost")

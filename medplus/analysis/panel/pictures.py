@@ -64,7 +64,7 @@ def images_of(
     there = [root for root in roots if ref and datasets.path(ref, record.size, root).exists()]
     if ref is None or not there:
         raise DatasetError(f"the images of {record.dataset} are not at hand")
-    loaded = datasets.load(ref, record.size, there[0])
+    loaded = datasets.load(ref, record.size, there[0], say=False)  # it was said of the run
     if loaded.digest != record.dataset_digest:
         raise DatasetError(f"{loaded.path} holds other images than those of the run")
     images, index = loaded.splits["test"].images, panel.predictions["test_index"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
 from medplus.analysis.format import p_equals
 from medplus.analysis.panel import curves, tables
 from medplus.analysis.panel.all_classes import Panel
@@ -68,9 +69,9 @@ def _text(found: Panel) -> str:
     if found.groups is not None:
         over = f"{len(np.unique(found.groups))} groups of images, such as patients"
     return (
-        f"{record.backbone} at {record.size} px ({record.protocol}), on {found.cases.n_samples} "
-        "test images; each class against the rest. Thresholds are the probabilities from which on "
-        "an image is called positive, chosen on val and applied to test. PPV and NPV are for "
+        f"{label_of(record.backbone)} at {record.size} px ({PROTOCOL_LABELS[record.protocol]}), on "
+        f"{found.cases.n_samples} test images; each class against the rest. Thresholds are the "
+        "probabilities from which on an image is called positive, chosen on val and applied to test. PPV and NPV are for "
         f"{at}. Intervals are 95 % over {over}. Net benefit is at the prevalence of "
         "these images, with the scaled probabilities."
     )

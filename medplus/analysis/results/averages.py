@@ -14,6 +14,9 @@ from medplus.analysis.results.cells import (
     sort_cells,
 )
 
+RELATED = dict.fromkeys(("organamnist", "organcmnist", "organsmnist"), "organ{a,c,s}mnist")
+"""Datasets that show the same patients, and the name of all of them together."""
+
 
 def with_averages(cells: pd.DataFrame) -> pd.DataFrame:
     """Return the benchmark table: the cells, and after them their means over datasets.
@@ -95,3 +98,27 @@ def dataset_means(cells: pd.DataFrame) -> pd.DataFrame:
     backbones = order_backbones(scored["backbone"])
     means = blocks.groupby(["dataset", "backbone"])["acc_mean"].mean().unstack("backbone")
     return means.reindex(columns=pd.Index(backbones, name="backbone")).astype(float)
+
+
+def merge_related(means: pd.DataFrame) -> pd.DataFrame:
+    """Return the means with datasets that share patients merged into one, by their mean.
+
+    OrganAMNIST, OrganCMNIST and OrganSMNIST are axial, coronal and sagittal slices of the same
+    CT scans [1]_; as independent datasets a test counts them three times.
+
+    Parameters
+    ----------
+    means : pandas.DataFrame, datasets × backbones
+        See `dataset_means`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Equal to `means` where there is at most one of them.
+
+    References
+    ----------
+    .. [1] Yang et al., "MedMNIST v2", Scientific Data 10, 41, 2023.
+    """
+    names = [RELATED.get(str(name), str(name)) for name in means.index]
+    return means.groupby(pd.Index(names, name=means.index.name)).mean()

@@ -10,6 +10,7 @@ import pandas as pd
 
 from medplus.analysis.results.baseline import load_baseline, paper_conditions
 from medplus.analysis.results.cells import AVERAGE, COLUMNS, KEYS, PROTOCOLS, SCORES
+from medplus.analysis.results.contenders import AXES
 from medplus.errors import RunError, UsageError
 
 PAPER = "paper"
@@ -24,7 +25,8 @@ class Reference:
     name : str
         What they are called in sentences.
     cells : pandas.DataFrame
-        Columns `medplus.analysis.results.cells.COLUMNS`.
+        Columns `medplus.analysis.results.cells.COLUMNS`, and weights, fit and feature, which are
+        empty where they are not told.
     conditions : mapping of str to (mapping of str to str)
         Per protocol, the conditions they were made under, as far as they are known.
     data : tuple of str
@@ -47,7 +49,8 @@ def load_reference(name: str) -> Reference:
         ``paper``, or a file with the columns dataset, protocol (``finetune``, ``probe``,
         ``knn``), backbone, size, acc_mean, acc_std, auc_mean, auc_std (percent) and n_seeds; all
         but the first four and acc_mean may be missing, others are not read. Rows of the dataset
-        ``average`` are left out.
+        ``average`` are left out. Where it has the columns weights, fit or feature, a row is
+        only for runs with the same.
 
     Raises
     ------
@@ -59,7 +62,8 @@ def load_reference(name: str) -> Reference:
     if name == PAPER:
         # An unofficial file says that it is one of the paper's datasets, and is not proven to be.
         conditions = {str(protocol): paper_conditions(protocol) for protocol in PROTOCOLS}
-        return Reference("the paper", load_baseline(), conditions, ("official", "unofficial"))
+        cells = load_baseline().assign(**dict.fromkeys(AXES, ""))
+        return Reference("the paper", cells, conditions, ("official", "unofficial"))
     path = Path(name)
     if not path.is_file():
         raise UsageError(f"--against {name}: say paper, or name a CSV file; there is no {path}")
@@ -74,10 +78,10 @@ def load_reference(name: str) -> Reference:
             f"{', '.join(one for one in COLUMNS if one not in needed)}"
         )
     table = table[table["dataset"] != AVERAGE]
-    cells = pd.DataFrame({one: _column(path, table, one) for one in COLUMNS})
+    cells = pd.DataFrame({one: _column(path, table, one) for one in (*COLUMNS, *AXES)})
     if not len(cells):
         raise RunError(f"{path} has no rows to compare with")
-    if (again := cells.duplicated(KEYS)).any():
+    if (again := cells.duplicated([*KEYS, *AXES])).any():
         row = cells[again].iloc[0]
         raise RunError(
             f"{path}, line {again.idxmax() + 2}: {row['dataset']}, {row['protocol']}, "
@@ -89,8 +93,11 @@ def load_reference(name: str) -> Reference:
 def _column(path: Path, table: pd.DataFrame, name: str) -> pd.Series:
     """Return a column with what it must hold."""
     if name not in table:
-        return pd.Series(1 if name == "n_seeds" else float("nan"), index=table.index)
+        missing = "" if name in AXES else 1 if name == "n_seeds" else float("nan")
+        return pd.Series(missing, index=table.index)
     texts = table[name].str.strip()
+    if name in AXES:
+        return texts
     if name in ("size", "n_seeds"):
         wrong, what = ~texts.str.fullmatch(r"[1-9]\d*"), "a whole number from 1"
     elif name in SCORES:

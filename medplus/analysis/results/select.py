@@ -109,6 +109,7 @@ def _means(runs: pd.DataFrame, apart: Sequence[str] = ()) -> pd.DataFrame:
             auc_mean=("auc", "mean"),
             auc_std=("auc", "std"),
             n_seeds=("acc", "size"),
+            val_mean=("val_acc", "mean"),
             acc_low=("acc_low", "mean"),
             acc_high=("acc_high", "mean"),
             device_seconds=("device_seconds", "mean"),
@@ -253,7 +254,7 @@ def best_on_val(runs: pd.DataFrame) -> pd.DataFrame:
         searched = own.transform("sum", min_count=1) + extraction
         paper = paper_conditions(str(protocol))
         fixed = rows["conditions"].map(
-            lambda c, tuned=tuned, paper=paper: all(c.get(n) == paper[n] for n in tuned)
+            lambda c, tuned=tuned, paper=paper: all(c.get(n) == paper.get(n) for n in tuned)
         )
         keys = [key.loc[rows.index] for key in keys]
         best = (

@@ -65,10 +65,12 @@ def load(
     *,
     group_column: str | None = None,
     progress: Progress = silent,
+    say: bool = True,
 ) -> ImageDataset:
     """Load a dataset at a size, memory-mapped, and say its card; as `load_dataset`."""
     images = _load(ref, size, data_root, group_column=group_column, progress=progress)
-    images.card.say(f"{images.name} at {images.size} px", images.path)
+    if say:
+        images.card.say(f"{images.name} at {images.size} px", images.path)
     return images
 
 

@@ -86,8 +86,9 @@ class Part:
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        """All blocks of its tables."""
-        return tuple(block for table in self.section.tables for block in table.blocks)
+        """The blocks of its tables that have rows."""
+        blocks = (block for table in self.section.tables for block in table.blocks)
+        return tuple(block for block in blocks if len(block.rows))
 
     @property
     def first(self) -> tuple[Block, ...]:

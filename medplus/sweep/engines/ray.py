@@ -150,6 +150,7 @@ class RayEngine:
 
 def _work(name: str, grid: Grid, place: Place, threads: int, folder: str) -> None:
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # its process serves no other task
     with suppress(OSError):  # without the folder only relative paths fail, and they say so
         os.chdir(folder)
     work(grid, place, name)

@@ -9,8 +9,8 @@ import subprocess
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from medplus.atomic import remove_folder
@@ -47,71 +47,6 @@ _REMEDIES = {
 _MEMORY_WORDS = ("exceeded job memory limit", "oom_kill event", "oom-kill event")
 
 
-@dataclass(frozen=True)
-class SlurmSettings:
-    """What is asked of SLURM for each element of the array.
-
-    Attributes
-    ----------
-    partition : str or None
-        ``--partition``; the cluster's default without.
-    minutes : int
-        ``--time``.
-    gres : str or None
-        ``--gres``, for example ``gpu:1``.
-    cpus : int or None
-        ``--cpus-per-task``.
-    memory_gb : float or None
-        ``--mem``.
-    account : str or None
-        ``--account``.
-    extras : mapping of str to str
-        Any other options of sbatch by their long names, for example ``{"qos": "long"}``.
-    requeues : int
-        How often an element whose time is over goes back into the queue; 0 forbids SLURM to
-        requeue it at all. An element that SLURM takes off its node goes back any number of times.
-    notice_s : int
-        How long before the end of its time an element begins to save, in seconds.
-    """
-
-    partition: str | None = None
-    minutes: int = 240
-    gres: str | None = None
-    cpus: int | None = None
-    memory_gb: float | None = None
-    account: str | None = None
-    extras: Mapping[str, str] = field(default_factory=dict)
-    requeues: int = 10
-    notice_s: int = 90
-
-    def __post_init__(self) -> None:
-        if self.minutes * 60 <= self.notice_s:
-            raise UsageError(
-                f"minutes = {self.minutes}: the time limit must be longer than the notice before "
-                f"its end, {self.notice_s} s"
-            )
-
-    def for_submitit(self) -> dict[str, Any]:
-        """Return the parameters as submitit names them."""
-        parameters = {
-            "name": "medplus",
-            "timeout_min": self.minutes,
-            "mem_gb": self.memory_gb,
-            "cpus_per_task": self.cpus,
-            "slurm_partition": self.partition,
-            "slurm_gres": self.gres,
-            "slurm_account": self.account,
-            "slurm_signal_delay_s": self.notice_s,
-            # Since SLURM 22.05, srun does not take this over from sbatch.
-            "slurm_srun_args": [f"--cpus-per-task={self.cpus}"] if self.cpus else None,
-            "slurm_additional_parameters": {
-                "requeue" if self.requeues else "no-requeue": True,
-                **self.extras,
-            },
-        }
-        return {name: value for name, value in parameters.items() if value is not None}
-
-
 def read_extras(options: Sequence[str]) -> dict[str, str]:
     """Return options of sbatch that are written as ``KEY=VALUE``.
 
@@ -137,9 +72,21 @@ class SlurmEngine:
     workers : int, optional
         How many elements the array has; by default one for every job, but at most 1000, of which
         as many run as there is room for.
-    settings : SlurmSettings, optional
     detach : bool
         Submit, log the array's id, and follow nothing.
+    minutes : int
+        Time limit of an element.
+    requeues : int
+        How often an element whose time is over goes back into the queue; 0 forbids SLURM to
+        requeue it at all. An element that SLURM takes off its node goes back any number of times.
+    notice_s : int
+        How long before the end of its time an element begins to save, in seconds.
+    cpus : int, optional
+        Cores of an element.
+    extras : mapping of str to str
+        Any other options of sbatch by their long names, for example ``{"qos": "long"}``.
+    **parameters
+        What else submitit takes: ``mem_gb``, ``slurm_partition``, ``slurm_gres`` ….
 
     Attributes
     ----------
@@ -148,14 +95,32 @@ class SlurmEngine:
     """
 
     def __init__(
-        self, workers: int | None = None, settings: SlurmSettings | None = None,
-        detach: bool = False, *, executor: str = "slurm",
+        self, workers: int | None = None, detach: bool = False, *, minutes: int = 240,
+        requeues: int = 10, notice_s: int = 90, cpus: int | None = None,
+        extras: Mapping[str, str] = MappingProxyType({}), executor: str = "slurm",
+        **parameters: Any,
     ) -> None:  # fmt: skip
-        self._settings = settings or SlurmSettings()
+        if minutes * 60 <= notice_s:
+            raise UsageError(
+                f"--time {minutes}: the time limit must be longer than the notice before its end, "
+                f"{notice_s} s"
+            )
         self.workers = workers or _MOST
         self.array = ""
-        self._detach = detach
-        self._executor = executor
+        self._detach, self._executor, self._requeues = detach, executor, requeues
+        cores = {"cpus_per_task": cpus, "slurm_srun_args": [f"--cpus-per-task={cpus}"]}
+        self._parameters = {
+            "name": "medplus",
+            "timeout_min": minutes,
+            "slurm_signal_delay_s": notice_s,
+            "slurm_additional_parameters": {
+                "requeue" if requeues else "no-requeue": True,
+                **extras,
+            },
+            # Since SLURM 22.05, srun does not take the cores over from sbatch.
+            **(cores if cpus else {}),
+            **parameters,
+        }
 
     def run(self, grid: Grid, place: Place, most: int) -> Generator[None]:
         """Start workers; see `medplus.sweep.engines.Engine`.
@@ -203,11 +168,9 @@ class SlurmEngine:
         try:
             folder.mkdir(parents=True)
             executor = submitit.AutoExecutor(
-                folder, self._executor, slurm_max_num_timeout=self._settings.requeues
+                folder, self._executor, slurm_max_num_timeout=self._requeues
             )
-            executor.update_parameters(
-                **self._settings.for_submitit(), slurm_array_parallelism=len(elements)
-            )
+            executor.update_parameters(**self._parameters, slurm_array_parallelism=len(elements))
             return executor.submit_array(elements)
         except FailedJobError as error:
             raise SweepError(f"SLURM refused the array: {_sbatch_words(error)}") from None

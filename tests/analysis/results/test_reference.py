@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from medplus.analysis.against import beside
 from medplus.analysis.results.baseline import load_baseline
 from medplus.analysis.results.cells import KEYS, SCORES
 from medplus.analysis.results.reference import load_reference
@@ -34,6 +36,17 @@ def test_columns_that_may_be_missing_and_averages(tmp_path: Path) -> None:
     (cell,) = load_reference(path).cells.to_dict("records")
     assert (cell["acc_mean"], cell["size"], cell["n_seeds"]) == (81.5, 28, 1)
     assert cell["acc_std"] != cell["acc_std"]
+
+
+def test_rows_of_several_fits_are_for_runs_with_the_same(tmp_path: Path) -> None:
+    lines = ("d,knn,net,28,81,pad", "d,knn,net,28,85,native")
+    reference = load_reference(write(tmp_path, f"{HEAD},fit", *lines))
+    key = {"dataset": "d", "protocol": "knn", "size": 28, "weights": "w", "feature": "f"}
+    fits = [{**key, "backbone": f"net · {fit}", "network": "net", "fit": fit, "acc_mean": 82.0,
+             "acc_low": 80.0, "acc_high": 84.0} for fit in ("pad", "native")]  # fmt: skip
+    runs = pd.DataFrame([{**one, "conditions": {}} for one in fits])
+    found = beside(pd.DataFrame(fits), runs, reference)
+    assert list(found["difference"]) == [1.0, -3.0]
 
 
 @pytest.mark.parametrize(

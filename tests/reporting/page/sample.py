@@ -83,7 +83,8 @@ def of_runs(
         conditions={"probe": f"lr 0.0001, {words}", "knn": f"k 11, {words}"},
         skipped=((f"runs/{words}/broken", f"record.json is damaged: {words}"),),
     )
-    pair = (dataset, "probe", 28, backbone, "resnet18", 1.5, -0.75, 3.25, 0.24, 1000, 156, "0; 1")
+    of_images = (1.5, -0.75, 3.25, 0.24, 0.48, 1000, 156, "0; 1", "val")
+    pair = (dataset, "probe", 28, backbone, "resnet18", *of_images)
     table = Table.of(
         "paired", "Best less second", pd.DataFrame([pair], columns=PAIRED.split()), PAIRED
     )
