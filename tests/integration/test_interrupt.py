@@ -77,8 +77,10 @@ def test_ctrl_c_in_extract_keeps_finished_chunks(
 
     [done] = cli(*EXTRACT, "--json").document["stores"]
 
-    assert (done["status"], done["chunks_reused"]) == ("resumed", call - 1)
-    assert done["chunks_computed"] == 12 - (call - 1)
+    assert done["status"] == "resumed"
+    # What waits to be written when a write fails is written all the same.
+    assert call - 1 <= done["chunks_reused"] < 12
+    assert done["chunks_computed"] == 12 - done["chunks_reused"]
     assert contents(Path(done["path"])) == contents(whole)
     assert cli("store", "verify").code == 0
 
@@ -195,5 +197,5 @@ def test_ctrl_c_in_phantom_leaves_no_half_file(
         patch.setattr(np, "savez_compressed", interrupt_call(1, np.savez_compressed))
         interrupted(cli, "phantom", "--dataset", "breastmnist", "--samples", "60", "--out", "data")
 
-    assert list(Path("data").iterdir()) == []
+    assert list(Path().glob("data/*")) == []
     assert leftovers(tmp_path) == []

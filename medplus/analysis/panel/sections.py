@@ -71,9 +71,9 @@ def _text(found: Panel) -> str:
     return (
         f"{label_of(record.backbone)} at {record.size} px ({PROTOCOL_LABELS[record.protocol]}), on "
         f"{found.cases.n_samples} test images; each class against the rest. Thresholds are the "
-        "probabilities from which on an image is called positive, chosen on val and applied to test. PPV and NPV are for "
-        f"{at}. Intervals are 95 % over {over}. Net benefit is at the prevalence of "
-        "these images, with the scaled probabilities."
+        "probabilities from which on an image is called positive, chosen on val and applied to "
+        f"test. PPV and NPV are for {at}. Intervals are 95 % over {over}. Net benefit is at the "
+        "prevalence of these images, with the scaled probabilities."
     )
 
 
