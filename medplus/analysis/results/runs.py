@@ -18,8 +18,8 @@ from medplus.runs.ledger import list_runs, read_record
 from medplus.runs.record import RunRecord
 from medplus.spec import PIXELS
 
-ROWS = "rows"
-"""The condition of runs that leave samples out: the digest of those that they have."""
+ROWS, ALL_ROWS = "rows", "all"
+"""The condition of runs that leave samples out, and what it is where it is not told."""
 
 TUNED: Mapping[str, tuple[str, ...]] = {"knn": ("k",), "probe": ("lr", "weight_decay", "strength")}
 """Per protocol, what a search over the recipe varies."""
