@@ -15,6 +15,7 @@ from medplus._version import __version__
 
 if TYPE_CHECKING:
     from medplus.analysis.panel import panel
+    from medplus.auditing.audit import audit
     from medplus.comparison import compare
     from medplus.datasets.phantom import write_phantom
     from medplus.datasets.sources import load_dataset
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "MedplusError": "medplus.errors",
     "ExtractSpec": "medplus.spec",
+    "audit": "medplus.auditing.audit",
     "compare": "medplus.comparison",
     "evaluate": "medplus.evaluation",
     "extract": "medplus.embeddings.extract",
@@ -53,6 +55,7 @@ __all__ = [
     "ExtractSpec",
     "MedplusError",
     "__version__",
+    "audit",
     "compare",
     "evaluate",
     "extract",

@@ -10,7 +10,9 @@ from typing import Any
 
 from medplus.datasets.card import warn_of
 from medplus.datasets.dataset import Names
+from medplus.datasets.exclusion import read_exclusion
 from medplus.embeddings.store import EmbeddingStore, open_store
+from medplus.embeddings.view import View, without
 from medplus.heads.features import Features, fit_memory, read_features
 from medplus.runs.best import select_best
 from medplus.runs.plan import RunPlan, claim_missing, plan_run
@@ -45,7 +47,8 @@ def plan_head(
     """Return the plan of a head on a store; `name` is the readable part of its id."""
     known = {**fields, "store": store_facts(store)}
     made_of = Provenance.of(store.info)
-    return plan_run(made_of, protocol, name, {"store": store.key, **config}, known, runs)
+    rows = {"rows": store.digest} if isinstance(store, View) else {}
+    return plan_run(made_of, protocol, name, {"store": store.key, **rows, **config}, known, runs)
 
 
 def run_heads(
@@ -53,6 +56,7 @@ def run_heads(
     plan: Callable[[EmbeddingStore], list[RunPlan]],
     run: Callable[[EmbeddingStore, list[RunPlan]], list[RunRecord]],
     overwrite: bool,
+    exclude: str | Path | None = None,
 ) -> list[RunRecord]:
     """Run what has not been run of the heads on some stores, and mark the best of each.
 
@@ -64,9 +68,13 @@ def run_heads(
         Does some of them at once, and returns their records.
     overwrite : bool
         Run all of them.
+    exclude : str or Path, optional
+        A table of suspects: what its verdicts leave out takes no part.
     """
     records = []
-    for store in open_stores(stores):
+    exclusion = None if exclude is None else read_exclusion(exclude)
+    for whole in open_stores(stores):
+        store = whole if exclusion is None else without(whole, exclusion)
         warn_of(f"{store.info.dataset} at {store.info.size} px", store.info.warnings)
         plans = plan(store)
         with claim_missing(plans, overwrite) as found:

@@ -188,7 +188,7 @@ class RunRecord(Provenance):
     def group(self) -> tuple[Any, ...]:
         """What runs have in common that differ in their recipe only."""
         own = (self.dataset, self.size, self.backbone, self.weights, self.store_key, self.seed)
-        return (self.protocol, *own)
+        return (self.protocol, *own, self.config.get("rows"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON, without the fields that do not apply."""

@@ -33,6 +33,7 @@ def knn(
     device: str = "auto",
     runs: str | Path = "runs",
     overwrite: bool = False,
+    exclude: str | Path | None = None,
 ) -> list[RunRecord]:
     """Classify val and test by the nearest training embeddings; one record per store and k.
 
@@ -55,6 +56,8 @@ def knn(
         Root of the runs.
     overwrite : bool
         Compute again what exists.
+    exclude : str or Path, optional
+        A ``suspects.csv`` of `medplus.audit`: rows whose verdict says exclude take no part.
 
     Returns
     -------
@@ -81,7 +84,7 @@ def knn(
     def run(store: EmbeddingStore, plans: list[RunPlan]) -> list[RunRecord]:
         return _run(store, recipe, plans, backend, device, overwrite)
 
-    return run_heads(stores, plan, run, overwrite)
+    return run_heads(stores, plan, run, overwrite, exclude)
 
 
 def _run(

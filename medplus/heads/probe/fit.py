@@ -37,6 +37,7 @@ def probe(
     device: str = "auto",
     runs: str | Path = "runs",
     overwrite: bool = False,
+    exclude: str | Path | None = None,
     progress: Progress = silent,
 ) -> list[RunRecord]:
     """Train linear heads on stored embeddings; one record per store, seed, lr and weight decay.
@@ -60,7 +61,7 @@ def probe(
     strength : float or sequence of float, optional
         Of ``lbfgs`` and ``ridge``, which take nothing of the above.
     recipe : {"paper", "grid", "lbfgs", "ridge"}
-    device, runs, overwrite
+    device, runs, overwrite, exclude
         As for `medplus.knn`.
     progress : Progress
         Where to report epochs.
@@ -99,7 +100,7 @@ def probe(
     def run(store: EmbeddingStore, plans: list[RunPlan]) -> list[RunRecord]:
         return _run(store, full, plans, device, overwrite, progress)
 
-    return run_heads(stores, lambda store: _plan(store, full, runs), run, overwrite)
+    return run_heads(stores, lambda store: _plan(store, full, runs), run, overwrite, exclude)
 
 
 def _refuse(reason: str, options: dict[str, Any]) -> None:

@@ -1,0 +1,185 @@
+"""A view: some rows of a store under the three splits' names, never a copy.
+
+Whatever reads a store reads a view: heads, folds and curves differ in the rows that they are given
+and in nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from medplus.datasets.card import Card
+from medplus.datasets.exclusion import Exclusion
+from medplus.embeddings.info import StoreInfo
+from medplus.embeddings.store import Damage, EmbeddingStore
+from medplus.errors import UsageError
+from medplus.vocabulary import SPLITS, Split
+
+
+class View(EmbeddingStore):
+    """A store that consists of some rows of another.
+
+    Parameters
+    ----------
+    store : EmbeddingStore
+    rows : mapping of split to ndarray of int64, shape (n_rows,)
+        The rows that a split of the view consists of, counted over the store's train, val and test
+        in this order; ascending, none twice, so that they are read chunk by chunk.
+    warnings : sequence of str
+        What is to be said of the rows, beside what is said of the data.
+
+    Attributes
+    ----------
+    store, rows
+    path, key
+        The store's: those of the embeddings, whichever rows are read.
+
+    Raises
+    ------
+    UsageError
+        If a split is empty, or its rows are not ascending or not in the store.
+    """
+
+    def __init__(
+        self,
+        store: EmbeddingStore,
+        rows: Mapping[Split, np.ndarray],
+        warnings: Sequence[str] = (),
+    ) -> None:
+        total = sum(store.info.n_samples.values())
+        for split in SPLITS:
+            chosen = rows[split]
+            if not len(chosen):
+                raise UsageError(f"{store.path}: nothing of {split} is left")
+            if chosen[0] < 0 or chosen[-1] >= total or (np.diff(chosen) <= 0).any():
+                raise UsageError(f"{store.path}: rows of {split} must ascend from 0 to {total - 1}")
+        self.store, self.rows = store, rows
+        self.path = store.path
+        self._warnings = list(warnings)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{split} {len(self.rows[split])}" for split in SPLITS)
+        return f"View({str(self.path)!r}: {sizes})"
+
+    @property
+    def key(self) -> str:
+        """The store's key: that of the embeddings, whichever rows are read."""
+        return self.store.key
+
+    @cached_property
+    def info(self) -> StoreInfo:  # type: ignore[override]  # read when it is first asked for
+        """What the store says of itself, with the numbers of the rows that are left."""
+        info = self.store.info
+        card = Card(info.task, warnings=[*info.warnings, *self._warnings])
+        card.describe(info.classes, {split: self.labels(split) for split in SPLITS})
+        return info.model_copy(
+            update={
+                "n_samples": {split: len(self.rows[split]) for split in SPLITS},
+                "baseline_acc": card.baseline_acc,
+                "warnings": card.warnings,
+            }
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the rows of all splits, in hex: with `key` it identifies what is read."""
+        digest = hashlib.sha256()
+        for split in SPLITS:
+            digest.update(f"{split}:{len(self.rows[split])};".encode())
+            digest.update(np.ascontiguousarray(self.rows[split], "<i8").tobytes())
+        return digest.hexdigest()
+
+    def embeddings(self, split: Split) -> np.ndarray:
+        """Return a split's embeddings, shape (n_rows, dim); see `EmbeddingStore.embeddings`."""
+        values = np.empty((len(self.rows[split]), self.info.dim), self.info.dtype)
+
+        def copy(place: slice, chunk: np.ndarray) -> None:
+            values[place] = chunk
+
+        self.visit(split, copy)
+        return values
+
+    def visit(
+        self,
+        split: Split,
+        visit: Callable[[slice, np.ndarray], None],
+        rows: slice = slice(None),
+    ) -> None:
+        """Show a split's embeddings in parts, as `EmbeddingStore.visit` does."""
+        first, last, _ = rows.indices(len(self.rows[split]))
+        for source, place, own in self._parts(split):
+            start, stop = max(place.start, first), min(place.stop, last)
+            if start >= stop:
+                continue
+
+            def show(
+                chunk: slice, values: np.ndarray, own: np.ndarray = own, at: int = place.start
+            ) -> None:
+                begin, end = np.searchsorted(own, (chunk.start, chunk.stop))
+                if begin < end:
+                    visit(slice(at + begin, at + end), values[own[begin:end] - chunk.start])
+
+            wanted = own[start - place.start : stop - place.start]
+            self.store.visit(source, show, slice(int(wanted[0]), int(wanted[-1]) + 1))
+
+    def labels(self, split: Split) -> np.ndarray:
+        """Return a split's labels, integer, shape (n_rows, n_labels)."""
+        return self._collect(split, self.store.labels)
+
+    def index(self, split: Split) -> np.ndarray:
+        """Return each row's position in the source split that it came from, int64."""
+        return self._collect(split, self.store.index)
+
+    def names(self, split: Split) -> list[str]:
+        """Return where each row came from, as a path within the dataset; unknown is empty."""
+        found: list[str] = []
+        for source, _, own in self._parts(split):
+            names = self.store.names(source)
+            found += [names[row] for row in own]
+        return found
+
+    def groups(self, split: Split) -> list[str]:
+        """Return what each row belongs to, such as a patient; none where that is not known."""
+        if not self.info.group_nbytes:
+            return []
+        known = [(own, self.store.groups(source)) for source, _, own in self._parts(split)]
+        return [groups[row] for own, groups in known for row in own]
+
+    def verify(self) -> list[Damage]:
+        """Check every byte of the store that the view is of."""
+        return self.store.verify()
+
+    def _collect(self, split: Split, read: Callable[[Split], Any]) -> np.ndarray:
+        return np.concatenate([read(source)[own] for source, _, own in self._parts(split)])
+
+    def _parts(self, split: Split) -> Iterator[tuple[Split, slice, np.ndarray]]:
+        """Yield the store's splits that rows lie in, their place in the view, and their rows."""
+        chosen, begin = self.rows[split], 0
+        for source in SPLITS:
+            end = begin + self.store.info.n_samples[source]
+            start, stop = np.searchsorted(chosen, (begin, end))
+            if start < stop:
+                yield source, slice(int(start), int(stop)), chosen[start:stop] - begin
+            begin = end
+
+
+def without(store: EmbeddingStore, exclusion: Exclusion) -> View:
+    """Return a view of a store without the rows that are left out.
+
+    Raises
+    ------
+    UsageError
+        If the table is of other images, or leaves nothing of a split.
+    """
+    rows: dict[Split, np.ndarray] = {}
+    begin = 0
+    for split in SPLITS:
+        keep = exclusion.kept(split, store.index(split), store.names(split))
+        rows[split] = begin + np.flatnonzero(keep)
+        begin += len(keep)
+    return View(store, rows, [exclusion.sentence])
