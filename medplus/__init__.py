@@ -15,6 +15,7 @@ from medplus._version import __version__
 
 if TYPE_CHECKING:
     from medplus.analysis.panel import panel
+    from medplus.auditing.audit import audit
     from medplus.comparison import compare
     from medplus.curves.curve import curve
     from medplus.datasets.phantom import write_phantom
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "MedplusError": "medplus.errors",
     "ExtractSpec": "medplus.spec",
+    "audit": "medplus.auditing.audit",
     "compare": "medplus.comparison",
     "curve": "medplus.curves.curve",
     "evaluate": "medplus.evaluation",
@@ -55,6 +57,7 @@ __all__ = [
     "ExtractSpec",
     "MedplusError",
     "__version__",
+    "audit",
     "compare",
     "curve",
     "evaluate",

@@ -79,6 +79,9 @@ class ExtractSpec:
         Of a folder of images: the column of its table whose groups stay in one split; ``none``; or
         ``path~`` and a regular expression that finds them in the images' paths. It changes the
         data, and so their digest.
+    exclude : str or None
+        The path of a ``suspects.csv``, whose verdicts leave images out; none where it is None, also
+        of a search. What is left out changes the data, and so their digest; settled, absolute.
 
     Examples
     --------
@@ -96,6 +99,7 @@ class ExtractSpec:
     precision: Precision | Literal["auto"] | None = None
     dtype: StoreDtype | None = None
     group_column: str | None = None
+    exclude: str | None = None
 
     def key(self, data_digest: str, weights_digest: str) -> str:
         """Return the identity of a settled spec's embeddings: equal keys, equal embeddings.
@@ -118,7 +122,7 @@ class ExtractSpec:
         choices = {
             name: value
             for name, value in asdict(self).items()
-            if name not in ("dataset", "backbone", "weights", "group_column")
+            if name not in ("dataset", "backbone", "weights", "group_column", "exclude")
         }
         return digest_of(
             {"schema": SCHEMA, "data": data_digest, "weights": weights_digest, **choices}
@@ -130,6 +134,8 @@ class ExtractSpec:
         Dataset and backbone match by any of their names.
         """
         have = made.spec
+        if self.exclude != have.exclude:
+            return False
         if self.dataset not in (made.dataset, have.dataset) or self.backbone not in (
             made.backbone,
             made.tag,
@@ -186,6 +192,7 @@ class Choices(TypedDict, total=False):
     precision: Precision | Literal["auto"] | None
     dtype: StoreDtype | None
     group_column: str | None
+    exclude: str | None
 
 
 CHOICES = tuple(Choices.__annotations__)

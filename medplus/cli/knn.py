@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="What searches; auto is faiss, wherever it can use the device.",
 )
+@options.exclude
 @options.runs_root
 @options.overwrite
 @options.folding

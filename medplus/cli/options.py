@@ -274,6 +274,11 @@ runs_root = _folder("--runs", "runs", "runs", "Root of the runs.")
 device = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i."
 )
+exclude = click.option(
+    "--exclude",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A suspects.csv of medplus audit: leave out the images whose verdict says exclude.",
+)
 overwrite = click.option("--overwrite", is_flag=True, help="Compute runs again that exist.")
 
 

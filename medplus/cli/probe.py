@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     of=click.FLOAT,
     help="C of lbfgs, alpha of ridge; repeat or use commas.  [default: 1e-6 to 1e6]",
 )
+@options.exclude
 @options.runs_root
 @options.overwrite
 @options.folding

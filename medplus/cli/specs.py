@@ -48,6 +48,11 @@ _CHOICES: dict[str, tuple[dict[str, Any], str, str]] = {
         "patch tokens, or both; or the averaged output of a module inside.",
         "prelogits",
     ),
+    "exclude": (
+        {"type": click.Path(dir_okay=False)},
+        "A suspects.csv of medplus audit: leave out the images whose verdict says exclude.",
+        "none",
+    ),
     "group_column": (
         {"metavar": "NAME"},
         "Of a folder of images: the column of its table whose groups, such as patients, stay in "
@@ -58,7 +63,7 @@ _CHOICES: dict[str, tuple[dict[str, Any], str, str]] = {
 """Per choice of a spec: settings of its option, what it does, and what an extraction takes."""
 
 EXTRACT = tuple(_CHOICES)
-TRAIN = ("weights", "fit", "group_column")
+TRAIN = ("weights", "fit", "exclude", "group_column")
 SELECT = ("weights", "precision", "dtype", "fit", "feature")
 _SELECTORS = ("datasets", "sizes", "backbones", *SELECT, "key", "data_root", "store_root")
 

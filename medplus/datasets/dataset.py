@@ -108,15 +108,23 @@ class ImageSplit:
     groups : sequence of str, length n_samples
         What each row belongs to, such as a patient; empty where nothing is known to belong
         together.
+    index : ndarray of int64, shape (n_samples,), or None
+        The positions of the rows in the source split, where some of it were left out.
     """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.integer]
     names: Sequence[str] = ()
     groups: Sequence[str] = ()
+    index: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def positions(self) -> npt.NDArray[np.int64]:
+        """The position of every row in the source split."""
+        return np.arange(len(self)) if self.index is None else self.index
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from medplus.datasets.exclusion import Exclusion
+from medplus.embeddings import view
 from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.layout import CHUNK_ROWS
 from medplus.embeddings.store import Damage, EmbeddingStore
@@ -110,7 +112,10 @@ class DerivedStore(EmbeddingStore):
     @property
     def identity(self) -> dict[str, Any]:
         """What its embeddings are made of: the parts' keys, and the transform."""
-        keys = [part.key for part in self.parts]
+        keys = [
+            f"{part.key}/{part.digest}" if isinstance(part, View) else part.key
+            for part in self.parts
+        ]
         return {"parts": keys, "transform": None if self.transform is None else str(self.transform)}
 
     def on_rows(self, rows: Mapping[Split, np.ndarray]) -> DerivedStore:
@@ -244,3 +249,10 @@ class DerivedStore(EmbeddingStore):
 def view_of(store: EmbeddingStore, rows: Mapping[Split, np.ndarray]) -> EmbeddingStore:
     """Return some rows of a store, with all that is fitted fitted on its new train."""
     return store.on_rows(rows) if isinstance(store, DerivedStore) else View(store, rows)
+
+
+def without(store: EmbeddingStore, exclusion: Exclusion) -> EmbeddingStore:
+    """Return a store without the rows that are left out, which nothing is fitted on either."""
+    if isinstance(store, DerivedStore):
+        return DerivedStore([view.without(p, exclusion) for p in store.parts], store.transform)
+    return view.without(store, exclusion)

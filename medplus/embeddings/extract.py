@@ -108,7 +108,7 @@ def extract(
         Folder of the datasets, and root of the stores.
     **choices
         Further fields of `medplus.ExtractSpec`: `weights`, `fit`, `feature`, `precision`, `dtype`,
-        `group_column`.
+        `group_column`, `exclude`.
 
     Raises
     ------
@@ -155,7 +155,7 @@ def extract_all(
     batch = batch_size or (_CUDA_BATCH if target.type == "cuda" else _CPU_BATCH)
     results = []
     jobs = zip(asked, refs, precisions, strict=True)
-    for (name, size, column), group in groupby(jobs, key=lambda job: _images_of(job[0])):
+    for (name, size, column, exclude), group in groupby(jobs, key=lambda job: _images_of(job[0])):
         todo = [*group]
         first, ref, _ = todo[0]
         data = datasets.resolve(name, column)
@@ -166,7 +166,7 @@ def extract_all(
             side = datasets.describe(data, size, data_root).size
             backbone = _load(first, ref, side)
         images = datasets.load_dataset(
-            name, size, data_root, group_column=column, progress=progress
+            name, size, data_root, group_column=column, exclude=exclude, progress=progress
         )
         for spec, ref, precision in todo:
             backbone = backbone or _load(spec, ref, images.size)
@@ -184,8 +184,8 @@ def _load(spec: ExtractSpec, ref: backbones.BackboneRef, size: int) -> Backbone:
     return backbones.load(ref, size, spec.fit, feature=spec.feature or PRELOGITS)
 
 
-def _images_of(spec: ExtractSpec) -> tuple[str, int | None, str | None]:
-    return spec.dataset, spec.size, spec.group_column
+def _images_of(spec: ExtractSpec) -> tuple[str, int | None, str | None, str | None]:
+    return spec.dataset, spec.size, spec.group_column, spec.exclude
 
 
 def _extract_one(
@@ -204,7 +204,8 @@ def _extract_one(
     labels = {split: images.splits[split].labels for split in SPLITS}
     names = {split: images.splits[split].names for split in SPLITS}
     groups = {split: images.splits[split].groups for split in SPLITS}
-    with open_writer(path, info, labels, names, patience_s, groups=groups) as writer:
+    index = {split: images.splits[split].positions for split in SPLITS}
+    with open_writer(path, info, labels, names, patience_s, groups=groups, index=index) as writer:
         missing = writer.n_missing
         reused = writer.n_chunks - missing
         status = writer.status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from medplus.backbones.build import Backbone
@@ -24,6 +25,7 @@ def settle(
     made = replace(
         asked,
         dataset=datasets.resolve(asked.dataset).spelling,
+        exclude=asked.exclude and str(Path(asked.exclude).absolute()),
         size=images.size,
         backbone=backbone.ref.spelling,
         dtype=dtype,

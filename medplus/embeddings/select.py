@@ -201,7 +201,7 @@ def _several(sought: Sought, stores: list[Found]) -> str:
     return "\n".join(lines)
 
 
-_TELLING = tuple(name for name in CHOICES if name != "group_column")
+_TELLING = tuple(name for name in CHOICES if name not in ("group_column", "exclude"))
 """The choices that select a store; a column of groups shows in the data's digest."""
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from medplus.datasets.card import Card
+from medplus.datasets.exclusion import Exclusion
 from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.store import Damage, EmbeddingStore
 from medplus.errors import UsageError
@@ -59,12 +60,22 @@ class View(EmbeddingStore):
                 raise UsageError(f"{store.path}: rows of {split} must ascend from 0 to {total - 1}")
         self.store, self.rows = store, rows
         self.path = store.path
-        self.info = self._describe(warnings)
+        self._warnings = list(warnings)
 
-    def _describe(self, warnings: Sequence[str]) -> StoreInfo:
-        """Return what the store says of itself, with the numbers of the rows that are left."""
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{split} {len(self.rows[split])}" for split in SPLITS)
+        return f"View({str(self.path)!r}: {sizes})"
+
+    @property
+    def key(self) -> str:
+        """The store's key: that of the embeddings, whichever rows are read."""
+        return self.store.key
+
+    @cached_property
+    def info(self) -> StoreInfo:  # type: ignore[override]  # read when it is first asked for
+        """What the store says of itself, with the numbers of the rows that are left."""
         info = self.store.info
-        card = Card(info.task, warnings=[*info.warnings, *warnings])
+        card = Card(info.task, warnings=[*info.warnings, *self._warnings])
         card.describe(info.classes, {split: self.labels(split) for split in SPLITS})
         return info.model_copy(
             update={
@@ -155,3 +166,20 @@ class View(EmbeddingStore):
             if start < stop:
                 yield source, slice(int(start), int(stop)), chosen[start:stop] - begin
             begin = end
+
+
+def without(store: EmbeddingStore, exclusion: Exclusion) -> View:
+    """Return a view of a store without the rows that are left out.
+
+    Raises
+    ------
+    UsageError
+        If the table is of other images, or leaves nothing of a split.
+    """
+    rows: dict[Split, np.ndarray] = {}
+    begin = 0
+    for split in SPLITS:
+        keep = exclusion.kept(split, store.index(split), store.names(split))
+        rows[split] = begin + np.flatnonzero(keep)
+        begin += len(keep)
+    return View(store, rows, [exclusion.sentence])

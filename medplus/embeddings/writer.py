@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 WriteStatus = Literal["extracted", "resumed", "skipped"]
 Labels = Mapping[Split, np.ndarray]
 Names = Mapping[Split, Sequence[str]]
+Index = Mapping[Split, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class _Columns:
     labels: Labels
     names: Names | None
     groups: Names | None
+    index: Index | None
 
 
 class StoreInUseError(StoreError, lock.LockHeldError):
@@ -122,6 +124,7 @@ def open_writer(
     patience_s: float = 0.0,
     *,
     groups: Names | None = None,
+    index: Index | None = None,
 ) -> Iterator[StoreWriter]:
     """Hold a store for writing: create it, or find out what is left to do.
 
@@ -138,6 +141,8 @@ def open_writer(
         How long to wait for another process that writes this store, in seconds.
     groups : mapping of split to sequence of str, length n_samples or 0
         What each row belongs to, such as a patient; none by default.
+    index : mapping of split to ndarray of int64, shape (n_samples,)
+        The rows' positions in the source split; by default in order, without gaps.
 
     Raises
     ------
@@ -149,7 +154,7 @@ def open_writer(
     with _held(path, patience_s):
         with _disk_errors(path):
             atomic.remove_leftovers(path)
-            writer = _prepare(path, info, _Columns(labels, names, groups))
+            writer = _prepare(path, info, _Columns(labels, names, groups, index))
         yield writer
 
 
@@ -249,9 +254,11 @@ def _write_skeleton(folder: Path, info: StoreInfo, columns: _Columns) -> None:
     info.group_nbytes = groups["train"].itemsize if groups and len(groups["train"]) else 0
     values: dict[str, np.ndarray] = {}
     for split in SPLITS:
-        _, label_layout, index, name_layout = info.layouts(split)
+        _, label_layout, index_layout, name_layout = info.layouts(split)
         values[label_layout.path] = columns.labels[split]
-        values[index.path] = np.arange(info.n_samples[split])
+        values[index_layout.path] = (
+            columns.index[split] if columns.index else np.arange(info.n_samples[split])
+        )
         values[name_layout.path] = names[split].view("u1").reshape(name_layout.shape)
         if info.group_nbytes:
             layout = info.group_layout(split)

@@ -10,7 +10,8 @@ from typing import Any
 
 from medplus.datasets.card import warn_of
 from medplus.datasets.dataset import Names
-from medplus.embeddings.derived import DerivedStore
+from medplus.datasets.exclusion import read_exclusion
+from medplus.embeddings.derived import DerivedStore, without
 from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.view import View
 from medplus.heads.features import Features, fit_memory, read_features
@@ -59,6 +60,7 @@ def run_heads(
     plan: Callable[[EmbeddingStore], list[RunPlan]],
     run: Callable[[EmbeddingStore, list[RunPlan]], list[RunRecord]],
     overwrite: bool,
+    exclude: str | Path | None = None,
     *,
     folds: Folds | None = None,
 ) -> list[RunRecord]:
@@ -72,11 +74,15 @@ def run_heads(
         Does some of them at once, and returns their records.
     overwrite : bool
         Run all of them.
+    exclude : str or Path, optional
+        A table of suspects: what its verdicts leave out takes no part.
     folds : Folds, optional
         Cross-validate instead of learning from train alone.
     """
     records = []
-    for store in open_stores(stores):
+    exclusion = None if exclude is None else read_exclusion(exclude)
+    for whole in open_stores(stores):
+        store = whole if exclusion is None else without(whole, exclusion)
         warn_of(f"{store.info.dataset} at {store.info.size} px", store.info.warnings)
         if folds is not None:
             records += run_folded(store, plan, run, folds, overwrite)

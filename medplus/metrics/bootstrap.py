@@ -43,7 +43,11 @@ class Replicates:
 
 
 def replicates(
-    cases: Predictions, n_resamples: int, seed: int = 0, groups: ArrayLike | None = None
+    cases: Predictions,
+    n_resamples: int,
+    seed: int = 0,
+    groups: ArrayLike | None = None,
+    keep: NDArray[np.bool_] | None = None,
 ) -> Replicates:
     """Score `n_resamples` resamples of the samples, drawn with replacement.
 
@@ -57,6 +61,8 @@ def replicates(
         Same seed, same resamples; a larger number of resamples starts with the smaller one's.
     groups : array-like of shape (n_samples,), optional
         See `resample_counts`.
+    keep : ndarray of shape (n_samples,), bool, optional
+        Score only these samples of each resample: paired with the same resamples of all.
 
     Returns
     -------
@@ -71,9 +77,11 @@ def replicates(
     acc, auc = [], []
     for counts in resample_counts(cases.n_samples, n_resamples, seed, groups):
         weights = counts.astype(np.float32)
+        if keep is not None:
+            weights *= keep[:, None]
         drawn = weights.sum(axis=0, dtype=np.float64)
         hit, *positives = (tallied @ weights).astype(np.float64)
-        acc.append(hit / (drawn * cases.true.shape[1]))
+        acc.append(hit / np.maximum(drawn * cases.true.shape[1], 1))
         pairs = np.stack([p * (drawn - p) for p in positives])
         discordant = np.stack([ladder.discordant(weights) for ladder in ladders])
         defined = pairs > 0

@@ -221,7 +221,8 @@ class RunRecord(Provenance):
     def group(self) -> tuple[Any, ...]:
         """What runs have in common that differ in their recipe only."""
         own = (self.dataset, self.size, self.backbone, self.weights, self.store_key, self.seed)
-        return (self.protocol, *own, self.folds and (self.folds.n, self.folds.repeat))
+        folds = self.folds and (self.folds.n, self.folds.repeat, self.folds.pool)
+        return (self.protocol, *own, self.config.get("rows"), folds)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON, without the fields that do not apply."""

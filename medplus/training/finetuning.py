@@ -36,7 +36,7 @@ from medplus.vocabulary import MULTI_LABEL, PAPER_SEEDS
 
 log = logging.getLogger(__name__)
 
-_CHOICES = ("weights", "fit", "group_column")
+_CHOICES = ("weights", "fit", "group_column", "exclude")
 """What of a spec a fine-tuning leaves open; precision is the recipe's."""
 
 
@@ -68,7 +68,7 @@ def finetune(
         One network per seed: it fixes the head's initial values, the order of the images, dropout
         and augmentation.
     **options
-        `weights`, `fit` and `group_column` as for `medplus.extract`; the others as for
+        `weights`, `fit`, `group_column` and `exclude` as for `medplus.extract`; the others as for
         `finetune_all`.
 
     Returns

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
-import numpy as np
 import torch
 
 from medplus.backbones import sources as backbones
@@ -73,7 +72,12 @@ def load_images(
 ) -> ImageDataset:
     """Load the dataset that a spec names."""
     return datasets.load_dataset(
-        asked.dataset, asked.size, data_root, group_column=asked.group_column, progress=progress
+        asked.dataset,
+        asked.size,
+        data_root,
+        group_column=asked.group_column,
+        exclude=asked.exclude,
+        progress=progress,
     )
 
 
@@ -85,7 +89,7 @@ def load_backbone(asked: ExtractSpec, images: ImageDataset) -> Backbone:
 
 def samples_of(split: ImageSplit) -> Samples:
     """Return what is known of a split's samples besides their pixels."""
-    return Samples(split.labels, np.arange(len(split)), names=split.names, groups=split.groups)
+    return Samples(split.labels, split.positions, names=split.names, groups=split.groups)
 
 
 def plan_finetune(

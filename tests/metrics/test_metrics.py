@@ -301,6 +301,16 @@ def test_replicates_equal_explicit_resampling_on_arbitrary_scores(task):
     check()
 
 
+@every_task
+def test_replicates_of_some_samples_are_those_of_what_each_resample_has_of_them(task):
+    y_true, y_score = rare_class_split(task)
+    keep = np.arange(60) % 3 > 0
+    found = metrics.replicates(metrics.check(y_true, y_score, task), 5, 1, keep=keep)
+    rows = [np.repeat(np.arange(60), c * keep) for c in counts_of(60, 5, 1).T]
+    expected = [explicit_replicate(y_true[r], y_score[r], task)[:2] for r in rows]
+    np.testing.assert_allclose(np.column_stack([found.acc, found.auc]), expected, rtol=1e-6)
+
+
 def test_replicates_stay_exact_on_a_large_split_of_many_blocks():
     rng = np.random.default_rng(0)
     n, n_resamples = 100_000, 20

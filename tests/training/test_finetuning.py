@@ -251,6 +251,14 @@ def test_a_finished_run_is_left_alone(train, tmp_path, monkeypatch):
     assert modified(tmp_path) == before
 
 
+def test_images_left_out_by_verdicts_take_no_part(train, tmp_path):
+    table = tmp_path / "suspects.csv"
+    table.write_text("name,split,index,kind,verdict\ntest/1,test,1,twin,exclude\n")
+    [whole], [rest] = train(), train(exclude=str(table))
+    assert (rest.run_id, rest.dataset_digest) != (whole.run_id, whole.dataset_digest)
+    assert read_predictions(Path(rest.path))["test_index"].tolist() == [0, *range(2, 22)]
+
+
 def test_a_run_that_another_process_has_just_finished_is_left_alone(train, tmp_path, monkeypatch):
     [first] = train()
     before = modified(tmp_path)

@@ -179,7 +179,7 @@ def test_provenance_tells_data_and_backbone(plan, learnable, tiny_backbone):
 def test_a_plan_can_be_sent_to_another_process(plan):
     made = FinetunePlan(
         plan(), FinetuneRecipe(precision="fp32"), SPEC, "data", torch.device("cpu"), 2, False,
-        True, False, "best", None, 0, Watch(),
+        True, False, "best", None, Watch(),
     )  # fmt: skip
     there = pickle.loads(pickle.dumps(made))  # noqa: S301 - our own
     assert (there.run, there.recipe, there.asked) == (made.run, made.recipe, made.asked)
@@ -202,12 +202,13 @@ def test_a_spec_loads_images_and_a_backbone_that_can_learn(write_npz, tmp_path):
 def test_a_settled_spec_has_every_choice_made(learnable, tiny_backbone, write_npz):
     npz = str(write_npz("toy", n=(4, 3, 2), size=8))
     asked = ExtractSpec(npz, None, "tiny.tag")
-    assert settle(asked, learnable(), tiny_backbone(), "fp32") == replace(SPEC, dataset=npz)
+    made = settle(asked, learnable(), tiny_backbone(), "fp32", "float16")
+    assert made == replace(SPEC, dataset=npz, dtype="float16")
 
 
 def test_what_means_nothing_for_pixels_stays_open(learnable, write_npz):
     npz = str(write_npz("toy", n=(4, 3, 2), size=8))
     asked = ExtractSpec(npz, None, "pixels", "pretrained")
     images = learnable()
-    made = settle(asked, images, load_backbone(asked, images), "fp32")
+    made = settle(asked, images, load_backbone(asked, images), "fp32", None)
     assert made == ExtractSpec(npz, 8, "pixels")

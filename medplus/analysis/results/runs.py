@@ -18,6 +18,9 @@ from medplus.runs.ledger import list_runs, read_record
 from medplus.runs.record import RunRecord
 from medplus.spec import PIXELS
 
+ROWS, ALL_ROWS = "rows", "all"
+"""The condition of runs that leave samples out, and what it is where it is not told."""
+
 TUNED: Mapping[str, tuple[str, ...]] = {"knn": ("k",), "probe": ("lr", "weight_decay", "strength")}
 """Per protocol, what a search over the recipe varies."""
 
@@ -148,6 +151,8 @@ def _conditions(record: RunRecord) -> dict[str, str]:
         conditions["dtype"] = record.spec.dtype if network else ANY
         conditions["feature"] = record.spec.feature if network else ANY
     config = dict(record.config)
+    if ROWS in config:
+        conditions[ROWS] = f"without {config[ROWS][:8]}"
     recipe = config.pop("recipe", {})
     for name in (
         "metric",

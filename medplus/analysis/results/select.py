@@ -12,13 +12,16 @@ import pandas as pd
 from medplus.analysis.results.baseline import paper_conditions
 from medplus.analysis.results.cells import KEYS, order_protocols, sort_cells
 from medplus.analysis.results.contenders import AXES, with_contenders
-from medplus.analysis.results.runs import ANY, TUNED, describe
+from medplus.analysis.results.runs import ALL_ROWS, ANY, ROWS, TUNED, describe
 from medplus.errors import UsageError, nearest
 
 UNLIKE_COLUMNS = ["reason", *KEYS, "acc_mean", "n_seeds", "conditions", "runs"]
 
 ON_VAL = "chosen on val"
 """The value of a condition that was chosen for each cell and seed by its val score."""
+
+_UNSAID = {ROWS: ALL_ROWS}
+"""What a condition is where it is not told."""
 
 _NAMES = ("dataset", "protocol", "backbone")
 
@@ -76,7 +79,7 @@ def select_alike(
     """
     sieve = _Sieve(with_contenders(filtered(runs, only)))
     for _, of_it in sieve.kept.groupby("dataset"):
-        sieve.keep_main(["data"], of_it.index)
+        sieve.keep_main(["data", ROWS], of_it.index)
     if tuned == "val":
         sieve.kept = best_on_val(sieve.kept)
     for protocol in order_protocols(sieve.kept["protocol"]):
@@ -132,7 +135,9 @@ class _Sieve:
         """Of the runs `within`, keep those of the condition with the most cells."""
         names = tuple(names)
         rows = self.kept.loc[within]
-        values = rows["conditions"].map(lambda c: tuple(c.get(name, "") for name in names))
+        values = rows["conditions"].map(
+            lambda c: tuple(c.get(name, _UNSAID.get(name, "")) for name in names)
+        )
         distinct = list(dict.fromkeys(values))
         # Raw pixels follow the networks, and only alone they choose.
         plain = [value for value in distinct if ANY not in value] or distinct
@@ -209,7 +214,7 @@ def _values(runs: pd.DataFrame, name: str) -> pd.Series:
             f"--only {name}: runs have no such condition{nearest(name, known)} "
             f"(known: {', '.join(known)})"
         )
-    return runs["conditions"].map(lambda conditions: conditions.get(name, ANY))
+    return runs["conditions"].map(lambda conditions: conditions.get(name, _UNSAID.get(name, ANY)))
 
 
 def _same(name: str, text: str, wanted: str) -> bool:
@@ -274,12 +279,13 @@ def best_on_val(runs: pd.DataFrame) -> pd.DataFrame:
 
 def _names(runs: pd.DataFrame) -> tuple[str, ...]:
     named = dict.fromkeys(name for conditions in runs["conditions"] for name in conditions)
-    return tuple(name for name in named if name not in ("data", *AXES))
+    return tuple(name for name in named if name not in ("data", ROWS, *AXES))
 
 
 def _merit(value: tuple[str, ...], names: tuple[str, ...], rows: pd.DataFrame) -> tuple[Any, ...]:
     """Return what conditions are chosen by: their cells, their likeness to the paper, their age."""
-    paper = paper_conditions(rows["protocol"].iloc[0])  # what is asked of all is the same for all
+    # What is asked of all is the same for all.
+    paper = {**_UNSAID, **paper_conditions(rows["protocol"].iloc[0])}
     likeness = sum(paper.get(name) == text for name, text in zip(names, value, strict=True))
     return len(rows[KEYS].drop_duplicates()), likeness, rows["created"].max(), value
 
@@ -288,8 +294,9 @@ def _common(conditions: pd.Series) -> dict[str, str]:
     """Return what alike runs have in common; raw pixels follow the networks."""
     found: dict[str, set[str]] = {}
     for one in conditions:
-        for name, value in one.items():
+        for name, value in {**_UNSAID, **one}.items():
             found.setdefault(name, set()).add(value)
+    found[ROWS].discard(ALL_ROWS if len(found[ROWS]) == 1 else "")
     return {
         name: next(iter(values - {ANY}))
         for name, values in found.items()

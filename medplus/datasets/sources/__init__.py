@@ -11,6 +11,7 @@ from types import ModuleType
 
 from medplus.datasets import catalog
 from medplus.datasets.dataset import DatasetRef, ImageDataset, Outline
+from medplus.datasets.exclusion import leave_out, read_exclusion
 from medplus.datasets.sources import folder, medmnist, npz
 from medplus.errors import UsageError
 from medplus.progress import Progress, silent
@@ -93,6 +94,7 @@ def load_dataset(
     data_root: str | Path = "data",
     *,
     group_column: str | None = None,
+    exclude: str | Path | None = None,
     progress: Progress = silent,
 ) -> ImageDataset:
     """Load a dataset at a size, memory-mapped.
@@ -110,6 +112,9 @@ def load_dataset(
     group_column : str, optional
         Of a folder of images: the column of its table whose groups, such as patients, stay in one
         split, where ``dataset.yaml`` names none. The split that is made remembers it.
+    exclude : str or Path, optional
+        A ``suspects.csv``: images whose verdict says exclude are left out; the others are copied
+        into memory.
     progress : Progress
         Where to report the images of a folder that are read.
 
@@ -124,8 +129,10 @@ def load_dataset(
     DatasetError
         If the file is missing, damaged, or holds something else than it should.
     """
+    exclusion = None if exclude is None else read_exclusion(exclude)
     ref = resolve(name, group_column)
-    return load(ref, size, data_root, group_column=group_column, progress=progress)
+    images = load(ref, size, data_root, group_column=group_column, progress=progress)
+    return images if exclusion is None else leave_out(images, exclusion)
 
 
 def path(ref: DatasetRef, size: int | None = None, data_root: str | Path = "data") -> Path:

@@ -34,6 +34,7 @@ def knn(
     device: str = "auto",
     runs: str | Path = "runs",
     overwrite: bool = False,
+    exclude: str | Path | None = None,
     folds: Folds | None = None,
 ) -> list[RunRecord]:
     """Classify val and test by the nearest training embeddings; one record per store and k.
@@ -57,6 +58,8 @@ def knn(
         Root of the runs.
     overwrite : bool
         Compute again what exists.
+    exclude : str or Path, optional
+        A ``suspects.csv`` of `medplus.audit`: rows whose verdict says exclude take no part.
     folds : medplus.heads.Folds, optional
         Cross-validate: one record per repeat, each fold with the best k on its val rows.
 
@@ -85,7 +88,7 @@ def knn(
     def run(store: EmbeddingStore, plans: list[RunPlan]) -> list[RunRecord]:
         return _run(store, recipe, plans, backend, device, overwrite)
 
-    return run_heads(stores, plan, run, overwrite, folds=folds)
+    return run_heads(stores, plan, run, overwrite, exclude, folds=folds)
 
 
 def _run(

@@ -38,6 +38,7 @@ def probe(
     device: str = "auto",
     runs: str | Path = "runs",
     overwrite: bool = False,
+    exclude: str | Path | None = None,
     folds: Folds | None = None,
     progress: Progress = silent,
 ) -> list[RunRecord]:
@@ -62,7 +63,7 @@ def probe(
     strength : float or sequence of float, optional
         Of ``lbfgs`` and ``ridge``, which take nothing of the above.
     recipe : {"paper", "grid", "lbfgs", "ridge"}
-    device, runs, overwrite, folds
+    device, runs, overwrite, exclude, folds
         As for `medplus.knn`.
     progress : Progress
         Where to report epochs.
@@ -86,7 +87,7 @@ def probe(
     if recipe in SOLVERS:
         _refuse(f"--recipe {recipe} has one optimum, which none of them changes", gradual)
         convex = make_recipe(ConvexRecipe, {"solver": recipe, "strength": _tuple(strength)})
-        return probe_convex(stores, convex, device, runs, overwrite, progress, folds)
+        return probe_convex(stores, convex, device, runs, overwrite, progress, exclude, folds)
     _refuse("it is for --recipe lbfgs or ridge", {"strength": strength})
     full = probe_recipe(
         recipe,
@@ -101,7 +102,9 @@ def probe(
     def run(store: EmbeddingStore, plans: list[RunPlan]) -> list[RunRecord]:
         return _run(store, full, plans, device, overwrite, progress)
 
-    return run_heads(stores, lambda store: _plan(store, full, runs), run, overwrite, folds=folds)
+    return run_heads(
+        stores, lambda store: _plan(store, full, runs), run, overwrite, exclude, folds=folds
+    )
 
 
 def _refuse(reason: str, options: dict[str, Any]) -> None:

@@ -30,6 +30,7 @@ def probe_convex(
     runs: str | Path,
     overwrite: bool,
     progress: Progress,
+    exclude: str | Path | None,
     folds: Folds | None,
 ) -> list[RunRecord]:
     """Find the heads of a recipe on some stores; see `medplus.probe`."""
@@ -40,7 +41,7 @@ def probe_convex(
     def run(store: EmbeddingStore, plans: list[RunPlan]) -> list[RunRecord]:
         return _run(store, recipe.solver, plans, device, overwrite, progress)
 
-    return run_heads(stores, plan, run, overwrite, folds=folds)
+    return run_heads(stores, plan, run, overwrite, exclude, folds=folds)
 
 
 def _plan(store: EmbeddingStore, solver: str, strength: float, runs: str | Path) -> RunPlan:

@@ -202,6 +202,7 @@ def test_means_and_deviations_over_seeds() -> None:
     [
         ({"data": "phantom"}, "data phantom, not official"),
         ({"precision": "bf16"}, "precision bf16, not fp32"),
+        ({"rows": "without 12345678"}, "rows without 12345678, not all"),
         ({"lr": "0.1"}, "lr 0.1, not 0.0001"),
         ({"lr": "0.1", "precision": "bf16"}, "precision bf16, not fp32, lr 0.1, not 0.0001"),
     ],

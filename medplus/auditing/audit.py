@@ -1,0 +1,296 @@
+"""The audit: every question asked of the stores of one dataset, and what came of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medplus import atomic
+from medplus.auditing import groups as grouping
+from medplus.auditing.consequences import Consequence, score_runs
+from medplus.auditing.facts import Facts, facts_of
+from medplus.auditing.labels import Labels, check_labels, joined
+from medplus.auditing.outliers import Outliers, find_outliers
+from medplus.auditing.pool import Pool, check_alike, pool_of, reduce
+from medplus.auditing.shift import Shift, find_shifts
+from medplus.auditing.shortcuts import Shortcut, find_shortcuts
+from medplus.auditing.suspects import Suspect, list_suspects, with_verdicts, write_suspects
+from medplus.auditing.twins import Twins, find_twins, nearest
+from medplus.datasets import catalog
+from medplus.datasets.sources import load_dataset
+from medplus.embeddings.store import EmbeddingStore
+from medplus.errors import MedplusError, RunError, UsageError
+from medplus.heads.stored import Stores, open_stores
+from medplus.progress import SAID, Progress, silent
+from medplus.spec import PIXELS
+
+log = logging.getLogger(__name__)
+
+SUSPECTS = "suspects.csv"
+PAGE = "index.html"
+_NEIGHBOURS = 20
+_SMALLEST = 20
+_TRAIN, _TEST = 0, 2
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What an audit found.
+
+    Attributes
+    ----------
+    pool : Pool
+        All samples.
+    backbones : tuple of str
+    twins : Twins
+    labels : Labels
+    outliers : Outliers
+    shifts : list of Shift
+    shortcuts : list of Shortcut
+        Empty where no images are at hand.
+    consequences : list of Consequence
+        Empty where no runs are.
+    suspects : list of Suspect
+    neighbours : ndarray of int, shape (n, k)
+        The nearest other rows by the first store.
+    notes : tuple of str
+        What could not be done, and why.
+    out : Path
+    seconds : float
+    """
+
+    pool: Pool
+    backbones: tuple[str, ...]
+    twins: Twins
+    labels: Labels
+    outliers: Outliers
+    shifts: list[Shift]
+    shortcuts: list[Shortcut]
+    consequences: list[Consequence]
+    suspects: list[Suspect]
+    neighbours: np.ndarray
+    notes: tuple[str, ...]
+    out: Path
+    seconds: float
+
+    @property
+    def page(self) -> Path:
+        """The page with galleries."""
+        return self.out / PAGE
+
+    @property
+    def leaked(self) -> np.ndarray:
+        """Rows of test that have a twin in train, or whose group is in train; int64."""
+        return leaked_rows(self.pool, self.twins)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the findings as JSON."""
+        kinds = [one.kind for one in self.suspects]
+        return {
+            "dataset": self.pool.dataset,
+            "backbones": list(self.backbones),
+            "n_images": len(self.pool),
+            "compared_by": self.twins.by,
+            "threshold": self.twins.threshold,
+            "found": {kind: kinds.count(kind) for kind in ("copy", "twin", "label", "outlier")},
+            "clusters": len(self.twins.clusters),
+            "leaked_test_images": len(self.leaked),
+            "folds": self.labels.n_folds,
+            "shifts": [vars(one) for one in self.shifts],
+            "shortcuts": [{**vars(one), "usable": one.usable} for one in self.shortcuts],
+            "consequences": [
+                {**vars(one), "acc": one.acc.to_dict(), "auc": one.auc.to_dict()}
+                for one in self.consequences
+            ],
+            "notes": list(self.notes),
+            "files": [str(self.out / SUSPECTS), str(self.page)],
+            "seconds": self.seconds,
+        }
+
+
+def audit(
+    stores: Stores,
+    *,
+    out: str | Path = "audit",
+    data_root: str | Path | None = None,
+    runs: str | Path = "runs",
+    threshold: float | None = None,
+    folds: int | None = None,
+    groups: str | Path | None = None,
+    progress: Progress = silent,
+) -> Audit:
+    """Look for copies, twins, doubtful labels, outliers, shifts and shortcuts in a dataset.
+
+    Nothing is deleted or changed: ``suspects.csv`` lists what a person should decide on, and
+    ``--exclude`` of the other commands heeds the decisions.
+
+    Parameters
+    ----------
+    stores : EmbeddingStore, path, or several of them
+        Of one dataset at one size; several backbones find more, and their agreement ranks.
+    out : str or Path
+        Folder of ``suspects.csv`` and ``index.html``. Verdicts of an earlier table there are kept.
+    data_root : str or Path, optional
+        Folder of the datasets' npz files; by default where the images of the store lay. Images
+        confirm twins on their pixels; without them embeddings alone decide, which is said.
+    runs : str or Path
+        Root of the runs that are scored again without what was found.
+    threshold : float, optional
+        How alike twins are, from 0 to 1; by default from the data.
+    folds : int, optional
+        For the out-of-fold probabilities: by default 5, or what the smallest class allows.
+    groups : str or Path, optional
+        A table of what belongs together, such as the images of a patient.
+    progress : Progress
+
+    Returns
+    -------
+    Audit
+
+    Raises
+    ------
+    MedplusError
+        If a store or table cannot be read, or the stores are not of the same images.
+    """
+    begin = time.monotonic()
+    opened = open_stores(stores)
+    if not opened:
+        raise UsageError("name at least one store to audit")
+    if threshold is not None and not 0 < threshold <= 1:
+        raise UsageError(f"--threshold {threshold:g} must lie above 0 and be at most 1")
+    check_alike(opened)
+    pool, notes = _open_pool(opened[0], data_root)
+    if groups is not None:
+        pool = replace(pool, groups=grouping.groups_from(Path(groups), pool))
+    with progress(f"{pool.dataset} · audit", 6, "step") as advance:
+        found = _look(pool, opened, threshold, folds, notes, lambda: advance(1))
+    out = Path(out)
+    result = _conclude(pool, opened, found, tuple(notes), Path(runs), out, begin)
+    _write_page(result)
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    twins: Twins
+    labels: Labels
+    outliers: Outliers
+    shifts: list[Shift]
+    shortcuts: list[Shortcut]
+    neighbours: np.ndarray
+
+
+def _open_pool(store: EmbeddingStore, data_root: str | Path | None) -> tuple[Pool, list[str]]:
+    """Return the samples with their images, or why there are none."""
+    pool = pool_of(store)
+    if len(pool) < _SMALLEST:
+        raise RunError(f"{store.path}: {len(pool)} images are too few to audit")
+    info = store.info
+    if data_root is None and info.spec.dataset in catalog.FLAGS:
+        data_root = Path(info.dataset_path).parent
+    try:
+        name = info.spec.dataset if info.spec.dataset in catalog.FLAGS else info.dataset_path
+        images = load_dataset(
+            name,
+            info.size,
+            data_root or "data",
+            group_column=info.spec.group_column,
+            exclude=info.spec.exclude,
+        )
+    except (MedplusError, OSError) as error:
+        return pool, [f"no images at hand, so that embeddings alone decide: {error}"]
+    if images.digest != info.dataset_digest:
+        return pool, [
+            f"the images in {images.path} are others than the store's, so that embeddings alone "
+            "decide"
+        ]
+    return replace(pool, images=images), []
+
+
+def _look(
+    pool: Pool,
+    stores: list[EmbeddingStore],
+    threshold: float | None,
+    folds: int | None,
+    notes: list[str],
+    advance: Callable[[], None],
+) -> _Found:
+    features = [reduce(store) for store in stores]
+    near = [
+        nearest(values, _NEIGHBOURS, "l2" if store.info.backbone == PIXELS else "cosine")
+        for values, store in zip(features, stores, strict=True)
+    ]
+    advance()
+    neighbours = [rows for rows, _ in near]
+    twins = find_twins(pool, features, neighbours, threshold)
+    advance()
+    labels = check_labels(pool, features, neighbours, twins.cluster, folds)
+    advance()
+    facts: Facts | None = None if pool.images is None else facts_of(pool)
+    outliers = find_outliers(pool, [distances for _, distances in near], facts)
+    advance()
+    together = twins.cluster if pool.groups is None else joined(twins.cluster, pool.groups)
+    shifts = find_shifts(pool, features[0], together)
+    advance()
+    shortcuts = []
+    if facts is None:
+        notes.append("shortcuts need the images")
+    else:
+        shortcuts = find_shortcuts(pool, facts, labels.fold)
+    advance()
+    return _Found(twins, labels, outliers, shifts, shortcuts, neighbours[0])
+
+
+def _conclude(
+    pool: Pool,
+    stores: list[EmbeddingStore],
+    found: _Found,
+    notes: tuple[str, ...],
+    runs: Path,
+    out: Path,
+    begin: float,
+) -> Audit:
+    """Score saved runs again, and write the table."""
+    leaked = leaked_rows(pool, found.twins)
+    doubtful = np.flatnonzero(found.labels.issue & (pool.split == _TEST))
+    what = {
+        "that have a twin in train": pool.index[leaked],
+        "with doubtful labels": pool.index[doubtful],
+    }
+    if len(leaked) and len(doubtful):
+        what["with either"] = pool.index[np.union1d(leaked, doubtful)]
+    consequences = score_runs(runs, stores[0].info.dataset_digest, what)
+    suspects = list_suspects(
+        pool, found.twins, found.labels, found.outliers, found.neighbours[:, 0]
+    )
+    suspects = with_verdicts(suspects, out / SUSPECTS)
+    out.mkdir(parents=True, exist_ok=True)
+    write_suspects(out / SUSPECTS, suspects)
+    backbones = tuple(store.info.backbone for store in stores)
+    return Audit(
+        pool, backbones, found.twins, found.labels, found.outliers, found.shifts,
+        found.shortcuts, consequences, suspects, found.neighbours, notes, out,
+        time.monotonic() - begin,
+    )  # fmt: skip
+
+
+def leaked_rows(pool: Pool, twins: Twins) -> np.ndarray:
+    """Return the rows of test that have a twin in train, or whose group is in train."""
+    in_train = np.unique(twins.cluster[pool.split == _TRAIN])
+    shared = (pool.split == _TEST) & np.isin(twins.cluster, in_train)
+    return np.flatnonzero(shared | grouping.torn(pool))
+
+
+def _write_page(result: Audit) -> None:
+    """Write the page beside the table."""
+    from medplus.auditing.page import render_page
+
+    for note in result.notes:
+        log.log(SAID, "%s: %s", result.pool.dataset, note)
+    atomic.write_bytes(result.page, render_page(result).encode())

@@ -1,0 +1,64 @@
+"""What belongs together, from a table of the user's: stores know it of folders of images."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from medplus.auditing.pool import Pool, numbered
+from medplus.errors import UsageError
+
+_WHERE = ("name", "split", "index")
+_GROUP = "group"
+
+
+def groups_from(path: Path, pool: Pool) -> np.ndarray:
+    """Read the group of every image from a table, such as MedMNIST's maps to source images.
+
+    The table names images by ``name``, or by ``split`` and ``index``; the group is the column
+    ``group``, or the only other one.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+
+    Raises
+    ------
+    UsageError
+        If the table cannot be read, has no such columns, or misses an image.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            rows, columns = list(reader), list(reader.fieldnames or ())
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"--groups {path} cannot be read: {error}") from None
+    others = [name for name in columns if name not in _WHERE]
+    column = _GROUP if _GROUP in columns else others[0] if len(others) == 1 else None
+    by_name = "name" in columns
+    if column is None or not (by_name or {"split", "index"} <= set(columns)):
+        raise UsageError(
+            f"--groups {path} has the columns {', '.join(columns) or 'none'}; it needs group, and "
+            "name or split and index"
+        )
+    if by_name:
+        told = {row["name"]: row[column] for row in rows}
+        keys = [pool.name_of(row) for row in range(len(pool))]
+    else:
+        told = {f"{row['split']}/{row['index']}": row[column] for row in rows}
+        keys = [f"{pool.split_of(row)}/{pool.index[row]}" for row in range(len(pool))]
+    missing = [key for key in keys if not told.get(key)]
+    if missing:
+        raise UsageError(
+            f"--groups {path} has no group for {len(missing)} images (the first: {missing[0]})"
+        )
+    return numbered([told[key] for key in keys])
+
+
+def torn(pool: Pool) -> np.ndarray:
+    """Tell the test images whose group is also in train, bool, shape (n,)."""
+    if pool.groups is None:
+        return np.zeros(len(pool), bool)
+    return np.asarray((pool.split == 2) & np.isin(pool.groups, pool.groups[pool.split == 0]))
