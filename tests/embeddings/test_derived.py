@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
@@ -10,7 +12,10 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from medplus.embeddings.derived import DerivedStore, Transform, view_of
 from medplus.errors import UsageError
 from medplus.heads.features import read_features
+from medplus.heads.folded import Folds
 from medplus.heads.knn import knn
+from medplus.heads.probe import probe
+from medplus.runs.ledger import read_predictions
 from medplus.vocabulary import SPLITS
 
 pytestmark = pytest.mark.usefixtures("fast_disk")
@@ -113,3 +118,23 @@ def test_stores_of_other_images_are_not_joined(stores, write_store):
     few = write_store([np.zeros((5, 2), "f4")] * 3, [np.arange(5) % 3] * 3, backbone="few")
     with pytest.raises(UsageError, match="not of the same images"):
         DerivedStore([stores[0], few])
+
+
+def test_what_a_table_leaves_out_is_neither_fitted_on_nor_dealt_to_a_fold(
+    stores, write_store, tmp_path
+):
+    table = tmp_path / "suspects.csv"
+    table.write_text("name,split,index,kind,verdict\ntrain/7,train,7,outlier,exclude\n")
+    labels = [stores[0].labels(split) for split in SPLITS]
+    values = [stores[0].embeddings(split).copy() for split in SPLITS]
+    values[0][7] = 1e4
+    changed = write_store(values, labels, backbone="changed")
+    for recipe in ({"recipe": "ridge", "strength": (1.0,)}, {"seeds": 1, "epochs": 2}):
+        scores = []
+        for store in (stores[0], changed):
+            derived = DerivedStore([store], Transform("whiten"))
+            folder = tmp_path / store.info.backbone
+            [record] = probe(derived, runs=folder, exclude=table, folds=Folds(3), **recipe)
+            scores.append(read_predictions(Path(record.path))["test_score"])
+        assert len(scores[0]) == SIZES[0] + SIZES[1] - 1
+        np.testing.assert_array_equal(*scores)
