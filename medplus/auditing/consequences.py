@@ -62,6 +62,8 @@ class Consequence:
         What was left out.
     n_left_out, n_test : int
     acc, auc : Difference
+    is_chosen : bool
+        Whether the run is the best on val of its protocol and backbone.
     """
 
     run: str
@@ -72,6 +74,7 @@ class Consequence:
     n_test: int
     acc: Difference
     auc: Difference
+    is_chosen: bool = True
 
     @property
     def sentence(self) -> str:
@@ -145,6 +148,7 @@ def score_runs(
     """
     consequences = []
     records = list(_records(runs, dataset_digest))
+    chosen = _chosen(records)
     resamples = max(_FEWEST, min(_RESAMPLES, _BUDGET // max(1, len(records))))
     for record in records:
         predictions = read_predictions(Path(record.path))
@@ -164,10 +168,21 @@ def score_runs(
             consequences.append(
                 Consequence(
                     record.path, record.protocol, record.backbone, what,
-                    int(left_out.sum()), len(index), acc, auc,
+                    int(left_out.sum()), len(index), acc, auc, record.path in chosen,
                 )
             )  # fmt: skip
     return consequences
+
+
+def _chosen(records: list[RunRecord]) -> set[str]:
+    """Return the folders of the runs that are best on val, of each protocol and backbone."""
+    best: dict[tuple[str, str], tuple[float, str]] = {}
+    for record in records:
+        val = record.metrics.get("val", {}).get("acc", -1.0)
+        key = record.protocol, record.backbone
+        if val > best.get(key, (-2.0, ""))[0]:
+            best[key] = val, record.path
+    return {path for _, path in best.values()}
 
 
 def _records(runs: Path, dataset_digest: str) -> Iterator[RunRecord]:

@@ -64,7 +64,7 @@ def _show(found: Audit) -> None:
 
     for sentence in sentences(found):
         click.echo(printable(sentence))
-    for one in found.consequences:
+    for one in (one for one in found.consequences if one.is_chosen):
         click.echo(printable(f"{one.protocol} {one.backbone}: {one.sentence}"))
     for note in found.notes:
         click.echo(printable(f"Note: {note}"))

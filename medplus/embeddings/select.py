@@ -194,7 +194,10 @@ def _choose(root: Place, sought: Sought, infos: list[Found]) -> EmbeddingStore:
 def _several(sought: Sought, stores: list[Found]) -> str:
     options = [_options(info) for _, info in stores]
     telling = [flag for flag in options[0] if len({option.get(flag) for option in options}) > 1]
-    lines = [f"{len(stores)} stores match {sought.spec.describe()}; say which one is meant:"]
+    lines = [
+        f"{len(stores)} stores match {sought.spec.describe()}; say which one is meant, or "
+        "name its path with --store:"
+    ]
     for (path, info), option in zip(stores, options, strict=True):
         flags = " ".join(f"{flag} {quote(option[flag])}" for flag in telling if flag in option)
         lines.append(f"  {flags}   ({info.data_source} data, {path})")
