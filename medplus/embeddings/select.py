@@ -195,8 +195,8 @@ def _several(sought: Sought, stores: list[Found]) -> str:
     options = [_options(info) for _, info in stores]
     telling = [flag for flag in options[0] if len({option.get(flag) for option in options}) > 1]
     lines = [
-        f"{len(stores)} stores match {sought.spec.describe()}; say which one is meant, or "
-        "name its path with --store:"
+        f"{len(stores)} stores match {sought.spec.describe()}; say which one is meant, or give its "
+        "path as the store:"
     ]
     for (path, info), option in zip(stores, options, strict=True):
         flags = " ".join(f"{flag} {quote(option[flag])}" for flag in telling if flag in option)
