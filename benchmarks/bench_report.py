@@ -16,7 +16,7 @@ from benchmarks.measure import Result, compare, interleave
 from medplus.analysis.results.runs import read_runs
 from medplus.backbones.catalog import PAPER
 from medplus.datasets.catalog import FLAGS
-from medplus.runs.record import RunRecord
+from medplus.run.record import RunRecord
 from medplus.seal import seal
 from medplus.spec import ExtractSpec
 from medplus.vocabulary import PAPER_SEEDS, SIZES

@@ -15,6 +15,7 @@ from medplus._version import __version__
 
 if TYPE_CHECKING:
     from medplus.analysis.panel import panel
+    from medplus.analysis.results.frames import predictions, runs
     from medplus.auditing.audit import audit
     from medplus.comparison import compare
     from medplus.curves.curve import curve
@@ -47,8 +48,10 @@ _HOMES = {
     "load_dataset": "medplus.datasets.sources",
     "open_store": "medplus.embeddings.store",
     "panel": "medplus.analysis.panel",
+    "predictions": "medplus.analysis.results.frames",
     "probe": "medplus.heads.probe",
     "report": "medplus.reporting.report",
+    "runs": "medplus.analysis.results.frames",
     "write_phantom": "medplus.datasets.phantom",
 }
 """Public names and their modules, imported on first use: `import medplus` stays instant."""
@@ -70,8 +73,10 @@ __all__ = [
     "load_dataset",
     "open_store",
     "panel",
+    "predictions",
     "probe",
     "report",
+    "runs",
     "write_phantom",
 ]
 

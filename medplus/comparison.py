@@ -27,7 +27,7 @@ from medplus.heads.probe import probe
 from medplus.naming import counted, duration
 from medplus.progress import Progress, silent
 from medplus.reporting.report import Report, report
-from medplus.runs.record import RunRecord
+from medplus.run.record import RunRecord
 from medplus.spec import PIXELS, PRETRAINED, ExtractSpec
 from medplus.training import finetune
 from medplus.training.watch import Watch

@@ -17,7 +17,7 @@ from medplus.heads.knn import knn
 from medplus.heads.probe import probe
 from medplus.progress import Progress, silent
 from medplus.reporting.report import Report, report
-from medplus.runs.record import RunRecord
+from medplus.run.record import RunRecord
 from medplus.spec import NONE, PIXELS, PRETRAINED, specs
 from medplus.training import finetune
 from medplus.training.watch import Watch

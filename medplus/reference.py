@@ -20,7 +20,7 @@ from medplus.yamlfile import read_yaml
 
 if TYPE_CHECKING:
     from medplus.embeddings.store import EmbeddingStore
-    from medplus.runs.record import RunRecord
+    from medplus.run.record import RunRecord
     from medplus.training.watch import Watch
 
 T = TypeVar("T")

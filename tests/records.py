@@ -6,8 +6,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from medplus.runs.ledger import run_folder
-from medplus.runs.record import RunRecord
+from medplus.run.ledger import run_folder
+from medplus.run.record import RunRecord
 from medplus.spec import ExtractSpec
 from medplus.training.history import EpochRow
 

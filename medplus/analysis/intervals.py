@@ -28,7 +28,7 @@ from medplus.analysis.table import Table
 from medplus.errors import MedplusError
 from medplus.metrics import check, known_to_undercover
 from medplus.metrics.intervals import LEVEL
-from medplus.runs.ledger import read_predictions
+from medplus.run.ledger import read_predictions
 
 if TYPE_CHECKING:
     from medplus.analysis.benchmark import Benchmark

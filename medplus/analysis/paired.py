@@ -20,14 +20,14 @@ from medplus.errors import MedplusError, UsageError
 from medplus.metrics import Predictions, check, percentile_interval, replicates, resample_counts
 from medplus.metrics.ranking import auc_present
 from medplus.naming import counted
-from medplus.runs.ledger import read_predictions
+from medplus.run.ledger import read_predictions
 from medplus.vocabulary import Task
 
 if TYPE_CHECKING:
     from medplus.analysis.benchmark import Benchmark
 
 Arrays = Mapping[str, NDArray[Any]]
-"""What `medplus.runs.ledger.read_predictions` returns."""
+"""What `medplus.run.ledger.read_predictions` returns."""
 
 N_RESAMPLES = 1000
 

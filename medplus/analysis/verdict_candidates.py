@@ -15,7 +15,7 @@ import pandas as pd
 from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
 from medplus.errors import MedplusError
 from medplus.metrics import check, proportion_interval
-from medplus.runs.ledger import read_predictions
+from medplus.run.ledger import read_predictions
 from medplus.spec import NONE, PIXELS
 from medplus.vocabulary import Task
 

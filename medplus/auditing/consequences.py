@@ -13,8 +13,8 @@ import numpy as np
 from medplus.errors import MedplusError
 from medplus.metrics import Scores, percentile_interval, replicates, score
 from medplus.metrics.predictions import check
-from medplus.runs.ledger import list_runs, read_predictions, read_record
-from medplus.runs.record import RunRecord
+from medplus.run.ledger import list_runs, read_predictions, read_record
+from medplus.run.record import RunRecord
 from medplus.vocabulary import Task
 
 _RESAMPLES, _FEWEST, _BUDGET = 1000, 200, 20_000

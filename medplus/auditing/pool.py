@@ -12,7 +12,7 @@ from medplus.datasets.dataset import ImageDataset
 from medplus.embeddings.store import EmbeddingStore
 from medplus.errors import UsageError
 from medplus.heads.features import JoinedRows, Rows, read_features
-from medplus.runs.scoring import Samples
+from medplus.run.scoring import Samples
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split, Task
 
 _COMPONENTS = 128

@@ -19,7 +19,7 @@ from medplus.naming import printable
 from medplus.progress import SAID
 
 if TYPE_CHECKING:
-    from medplus.runs.record import RunRecord
+    from medplus.run.record import RunRecord
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LIBRARIES = r"(torch|torchvision|timm|huggingface_hub|safetensors|zarr|medmnist)(\.|$)"

@@ -105,7 +105,7 @@ def panel(
 
 def _check_is_run(folder: Path) -> None:
     from medplus.errors import UsageError
-    from medplus.runs.ledger import find_run, list_runs
+    from medplus.run.ledger import find_run, list_runs
 
     within = next(list_runs(folder), None)
     if within is not None and find_run(folder) is None:

@@ -22,7 +22,7 @@ from medplus.vocabulary import SPLITS, Split
 if TYPE_CHECKING:
     from medplus.analysis.table import Block
     from medplus.embeddings.extract import Extraction
-    from medplus.runs.record import RunRecord
+    from medplus.run.record import RunRecord
 
 T = TypeVar("T")
 _PIPE_WIDTH = 1000
@@ -303,7 +303,7 @@ def _of_folds(records: Sequence[RunRecord]) -> list[str]:
 
 def _places(records: Sequence[RunRecord]) -> list[str]:
     """Return where records lie: the roots of their runs, or a run's folder of evaluations."""
-    from medplus.runs.ledger import EVALUATIONS
+    from medplus.run.ledger import EVALUATIONS
 
     folders = [Path(record.path) for record in records]
     evaluations = {str(path.parent) for path in folders if path.parent.name == EVALUATIONS}

@@ -16,7 +16,7 @@ from medplus.heads.probe.stack import train_heads
 from medplus.heads.probe.trained import TrainedHeads
 from medplus.metrics.ranking import auc_per_class
 from medplus.progress import Advance
-from medplus.runs.scoring import EVALUATED
+from medplus.run.scoring import EVALUATED
 
 _STACK_BYTES = 1 << 28  # weights, their copies and val scores of the heads that train together
 _COPIES = 6

@@ -10,7 +10,7 @@ from medplus import lock
 from medplus.doctor.finding import Finding, ok, problem, warning
 from medplus.errors import MedplusError, RunError
 from medplus.naming import counted
-from medplus.runs.ledger import (
+from medplus.run.ledger import (
     EVALUATIONS,
     HEAD_FILE,
     PARTIAL,

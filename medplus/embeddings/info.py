@@ -17,7 +17,7 @@ from medplus.embeddings.container import Place, open_container, to_place
 from medplus.embeddings.layout import ATTRIBUTE, METADATA, ArrayLayout
 from medplus.errors import StoreError
 from medplus.jsonfile import parse_json
-from medplus.runs.record import Provenance
+from medplus.run.record import Provenance
 from medplus.seal import seal, unseal
 from medplus.spec import SCHEMA
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split

@@ -9,7 +9,7 @@ from typing import Any
 from medplus.backbones.build import Backbone
 from medplus.datasets import sources as datasets
 from medplus.datasets.dataset import ImageDataset
-from medplus.runs.record import Provenance
+from medplus.run.record import Provenance
 from medplus.spec import ExtractSpec
 from medplus.vocabulary import Precision, StoreDtype
 

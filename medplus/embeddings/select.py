@@ -22,7 +22,7 @@ from medplus.embeddings.store import (
     read_info,
 )
 from medplus.errors import DatasetError, StoreError, UsageError, nearest
-from medplus.runs.record import Provenance
+from medplus.run.record import Provenance
 from medplus.spec import AUTO, CHOICES, ExtractSpec
 
 Found = tuple[Place, StoreInfo]

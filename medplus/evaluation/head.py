@@ -23,8 +23,8 @@ from medplus.embeddings.store import (
 from medplus.errors import RunError, StoreError, UsageError
 from medplus.evaluation.prepared import EvaluationOptions, Prepared, match_classes
 from medplus.heads.stored import read_split, store_facts
-from medplus.runs.ledger import read_head
-from medplus.runs.record import Provenance, RunRecord
+from medplus.run.ledger import read_head
+from medplus.run.record import Provenance, RunRecord
 from medplus.vocabulary import Split
 
 

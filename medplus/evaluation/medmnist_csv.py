@@ -15,7 +15,7 @@ import numpy as np
 from medplus import atomic
 from medplus.datasets import catalog
 from medplus.errors import RunError, UsageError
-from medplus.runs.record import RunRecord
+from medplus.run.record import RunRecord
 from medplus.vocabulary import SIZES, Split
 
 

@@ -26,9 +26,9 @@ from medplus.embeddings.pipeline import as_tensor
 from medplus.embeddings.provenance import describe_data
 from medplus.errors import BackboneError, RunError, UsageError, first_line
 from medplus.evaluation.prepared import EvaluationOptions, Prepared
-from medplus.runs.ledger import find_run
-from medplus.runs.plan import RunPlan
-from medplus.runs.record import Provenance, RunRecord
+from medplus.run.ledger import find_run
+from medplus.run.plan import RunPlan
+from medplus.run.record import Provenance, RunRecord
 from medplus.spec import ExtractSpec
 from medplus.training.network import Network, embedding_dim
 from medplus.training.plan import samples_of

@@ -12,8 +12,8 @@ import torch
 
 from medplus.errors import UsageError
 from medplus.progress import Progress
-from medplus.runs.record import Provenance, RunRecord, StoreFacts
-from medplus.runs.scoring import Samples
+from medplus.run.record import Provenance, RunRecord, StoreFacts
+from medplus.run.scoring import Samples
 from medplus.vocabulary import MULTI_LABEL, Split, Task
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from medplus.evaluation.medmnist_csv import check_exportable, write_csv
 from medplus.evaluation.network import prepare_network
 from medplus.evaluation.prepared import EvaluationOptions, Prepared, match_classes
 from medplus.progress import Progress, silent
-from medplus.runs.ledger import (
+from medplus.run.ledger import (
     HEAD_FILE,
     RECORD_FILE,
     claim_runs,
@@ -28,9 +28,9 @@ from medplus.runs.ledger import (
     find_run,
     save_run,
 )
-from medplus.runs.plan import RunPlan
-from medplus.runs.record import RunRecord
-from medplus.runs.scoring import EVALUATED, Samples, score_splits
+from medplus.run.plan import RunPlan
+from medplus.run.record import RunRecord
+from medplus.run.scoring import EVALUATED, Samples, score_splits
 from medplus.training.loss import mean_loss, probabilities
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split
 

@@ -18,11 +18,11 @@ import numpy as np
 from medplus.embeddings.derived import view_of
 from medplus.embeddings.store import EmbeddingStore
 from medplus.errors import UsageError
-from medplus.runs.best import select_best
-from medplus.runs.ledger import read_predictions, save_run
-from medplus.runs.plan import RunPlan, claim_missing, plan_run
-from medplus.runs.record import FoldFacts, RunRecord
-from medplus.runs.scoring import EVALUATED, Samples, score_splits
+from medplus.run.best import select_best
+from medplus.run.ledger import read_predictions, save_run
+from medplus.run.plan import RunPlan, claim_missing, plan_run
+from medplus.run.record import FoldFacts, RunRecord
+from medplus.run.scoring import EVALUATED, Samples, score_splits
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split
 
 _SETTINGS = ("k", "lr", "weight_decay", "strength")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from medplus.runs.record import RunRecord
+from medplus.run.record import RunRecord
 
 
 @dataclass(frozen=True)

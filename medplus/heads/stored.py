@@ -16,10 +16,10 @@ from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.view import View
 from medplus.heads.features import Features, fit_memory, read_features
 from medplus.heads.folded import Folds, run_folded
-from medplus.runs.best import select_best
-from medplus.runs.plan import RunPlan, claim_missing, plan_run
-from medplus.runs.record import Protocol, Provenance, RunRecord, StoreFacts
-from medplus.runs.scoring import EVALUATED, Samples, check_trainable
+from medplus.run.best import select_best
+from medplus.run.plan import RunPlan, claim_missing, plan_run
+from medplus.run.record import Protocol, Provenance, RunRecord, StoreFacts
+from medplus.run.scoring import EVALUATED, Samples, check_trainable
 from medplus.vocabulary import Split
 
 Stores = EmbeddingStore | str | Path | Iterable[EmbeddingStore | str | Path]

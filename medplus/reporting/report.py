@@ -17,7 +17,7 @@ from medplus.analysis.results.reference import load_reference
 from medplus.analysis.results.runs import read_runs
 from medplus.errors import UsageError
 from medplus.reporting.build import check_folder, write_report
-from medplus.runs.ledger import read_predictions, read_record
+from medplus.run.ledger import read_predictions, read_record
 
 _FEW = 3
 """Datasets of which a report shows panels unasked."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from medplus.backbones import sources as backbone_sources
 from medplus.datasets import sources as dataset_sources
 from medplus.errors import MedplusError, UsageError
-from medplus.runs.record import Protocol
+from medplus.run.record import Protocol
 from medplus.spec import AUTO, NONE, PIXELS, PRELOGITS, PRETRAINED, ExtractSpec
 from medplus.sweep.protocols import fault, several
 from medplus.vocabulary import PAPER_SEEDS, SIZES, Fit, Precision

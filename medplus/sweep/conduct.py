@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medplus.errors import SweepError
-from medplus.runs.ledger import tidy_runs
+from medplus.run.ledger import tidy_runs
 from medplus.sweep.claims import Claims, Worker
 from medplus.sweep.engines import Engine
 from medplus.sweep.grid import Grid

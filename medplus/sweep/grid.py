@@ -21,7 +21,7 @@ from medplus.backbones.weights_folder import is_weights_folder
 from medplus.config import ProbeRecipe, Recipe
 from medplus.datasets import sources as dataset_sources
 from medplus.errors import MedplusError, UsageError, nearest
-from medplus.runs.record import Protocol
+from medplus.run.record import Protocol
 from medplus.spec import AUTO, NONE, PIXELS, PRELOGITS, PRETRAINED, ExtractSpec
 from medplus.sweep.axes import (
     ALL,

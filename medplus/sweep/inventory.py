@@ -20,8 +20,8 @@ from medplus.embeddings.select import Sought, identify
 from medplus.embeddings.store import read_info
 from medplus.errors import MedplusError
 from medplus.naming import safe_name
-from medplus.runs.ledger import RECORD_FILE, read_record
-from medplus.runs.record import RunRecord
+from medplus.run.ledger import RECORD_FILE, read_record
+from medplus.run.record import RunRecord
 from medplus.spec import PRELOGITS, ExtractSpec
 from medplus.sweep.estimate import PAPER_COSTS, PastJob, count_images, network_of, work_of
 from medplus.sweep.grid import Grid

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from medplus.datasets import sources as datasets
 from medplus.embeddings.info import StoreInfo
 from medplus.errors import DatasetError
-from medplus.runs.record import RunRecord
+from medplus.run.record import RunRecord
 from medplus.spec import AUTO, ExtractSpec
 from medplus.sweep.estimate import Estimator
 from medplus.sweep.grid import Grid

@@ -19,7 +19,7 @@ from medplus.config import (
     probe_recipe,
 )
 from medplus.errors import UsageError
-from medplus.runs.record import Protocol
+from medplus.run.record import Protocol
 from medplus.spec import AUTO
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)

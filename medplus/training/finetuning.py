@@ -19,9 +19,9 @@ from medplus.device import check_devices, resolve_device, resolve_training_preci
 from medplus.embeddings.pipeline import as_tensor
 from medplus.embeddings.provenance import settle
 from medplus.progress import Progress, silent
-from medplus.runs.ledger import find_run, tidy_run
-from medplus.runs.record import RunRecord
-from medplus.runs.scoring import check_trainable
+from medplus.run.ledger import find_run, tidy_run
+from medplus.run.record import RunRecord
+from medplus.run.scoring import check_trainable
 from medplus.spec import AUTO, ExtractSpec, make_spec
 from medplus.training.network import build_network, embedding_dim
 from medplus.training.plan import (

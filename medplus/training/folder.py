@@ -18,7 +18,7 @@ from medplus.backbones.finetuned import (
     write_network,
 )
 from medplus.errors import MedplusError, RunError
-from medplus.runs.ledger import PARTIAL
+from medplus.run.ledger import PARTIAL
 from medplus.training.checkpoint import TrainingState
 from medplus.training.history import draw_learning_curve, write_history
 from medplus.training.progress import TrainingProgress

@@ -16,8 +16,8 @@ from medplus.datasets.dataset import ImageDataset, ImageSplit
 from medplus.embeddings.provenance import provenance_of
 from medplus.naming import safe_name
 from medplus.progress import Progress, silent
-from medplus.runs.plan import RunPlan, plan_run
-from medplus.runs.scoring import Samples
+from medplus.run.plan import RunPlan, plan_run
+from medplus.run.scoring import Samples
 from medplus.spec import ExtractSpec
 from medplus.training.watch import Watch
 from medplus.vocabulary import Precision

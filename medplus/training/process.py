@@ -17,8 +17,8 @@ from medplus.backbones.inference import is_out_of_memory
 from medplus.cost import PeakMemory
 from medplus.datasets.dataset import ImageDataset
 from medplus.errors import RunError, first_line
-from medplus.runs.record import TrainingFacts
-from medplus.runs.scoring import EVALUATED
+from medplus.run.record import TrainingFacts
+from medplus.run.scoring import EVALUATED
 from medplus.training.folder import RunFolder, partial_folder
 from medplus.training.launch import reproducible
 from medplus.training.network import Network, build_network

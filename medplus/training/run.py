@@ -10,9 +10,9 @@ from medplus.cost import describe_cost
 from medplus.datasets.dataset import ImageDataset
 from medplus.embeddings.pipeline import as_tensor
 from medplus.errors import RunError
-from medplus.runs.ledger import adopt_run, find_run, finish_run, hold_run
-from medplus.runs.record import NetworkFacts, RunRecord
-from medplus.runs.scoring import EVALUATED, score_splits
+from medplus.run.ledger import adopt_run, find_run, finish_run, hold_run
+from medplus.run.record import NetworkFacts, RunRecord
+from medplus.run.scoring import EVALUATED, score_splits
 from medplus.training.folder import STATE_FILE, partial_folder
 from medplus.training.launch import launch, make_fabric
 from medplus.training.network import embedding_dim

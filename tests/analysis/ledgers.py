@@ -10,8 +10,8 @@ import numpy as np
 
 from medplus.config import finetune_recipe
 from medplus.jsonfile import digest_of
-from medplus.runs.ledger import save_run
-from medplus.runs.record import Protocol, RunRecord
+from medplus.run.ledger import save_run
+from medplus.run.record import Protocol, RunRecord
 from tests import records
 
 PROBE: dict[str, Any] = {

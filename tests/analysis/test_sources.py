@@ -11,7 +11,7 @@ from medplus.analysis.sources import sources_of
 from medplus.datasets import catalog
 from medplus.reporting.page.links import PageLinks
 from medplus.reporting.page.render import render_page
-from medplus.runs.ledger import save_run
+from medplus.run.ledger import save_run
 from tests.analysis.ledgers import make_record
 
 

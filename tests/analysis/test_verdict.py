@@ -10,7 +10,7 @@ from medplus.analysis.results.runs import read_runs
 from medplus.analysis.results.select import select_alike
 from medplus.analysis.verdict import verdicts_on
 from medplus.analysis.verdict_candidates import wilson
-from medplus.runs.ledger import save_run
+from medplus.run.ledger import save_run
 from tests.records import make_record
 
 

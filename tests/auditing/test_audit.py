@@ -12,7 +12,7 @@ from medplus.auditing.audit import audit
 from medplus.errors import RunError, UsageError
 from medplus.heads.knn import knn
 from medplus.metrics import score
-from medplus.runs.ledger import read_predictions
+from medplus.run.ledger import read_predictions
 from medplus.vocabulary import MULTI_LABEL, SPLITS
 from tests.auditing.planted import FAULTS, scenes
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from medplus.cli.tables import Column, fit_columns, percent, print_records, print_table
-from medplus.runs.record import RunRecord
+from medplus.run.record import RunRecord
 from tests.records import make_record
 
 COLUMNS = (

@@ -10,7 +10,7 @@ import pytest
 import medplus
 from medplus.datasets.sources import load_dataset
 from medplus.errors import UsageError
-from medplus.runs.ledger import read_predictions
+from medplus.run.ledger import read_predictions
 
 pytestmark = pytest.mark.usefixtures("fast_disk")
 

@@ -10,7 +10,7 @@ import pytest
 
 from medplus.doctor import Places
 from medplus.embeddings.store import EmbeddingStore
-from medplus.runs.ledger import save_run
+from medplus.run.ledger import save_run
 from tests.records import make_record
 
 

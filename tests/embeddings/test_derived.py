@@ -15,7 +15,7 @@ from medplus.heads.features import read_features
 from medplus.heads.folded import Folds
 from medplus.heads.knn import knn
 from medplus.heads.probe import probe
-from medplus.runs.ledger import read_predictions
+from medplus.run.ledger import read_predictions
 from medplus.vocabulary import SPLITS
 
 pytestmark = pytest.mark.usefixtures("fast_disk")

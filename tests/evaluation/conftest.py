@@ -12,8 +12,8 @@ import torch
 from medplus.backbones.build import load_backbone
 from medplus.backbones.finetuned import NETWORK_FILE, NetworkDescription, write_network
 from medplus.backbones.head import initial_head
-from medplus.runs.ledger import run_folder, save_run
-from medplus.runs.record import RunRecord
+from medplus.run.ledger import run_folder, save_run
+from medplus.run.record import RunRecord
 from medplus.training.network import Network, embedding_dim
 from tests.records import make_record
 

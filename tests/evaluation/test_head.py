@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 import medplus
 from medplus.errors import RunError, StoreError, UsageError
-from medplus.runs.ledger import HEAD_FILE, read_predictions, read_record
+from medplus.run.ledger import HEAD_FILE, read_predictions, read_record
 from medplus.tensorfile import write_tensors
 from medplus.vocabulary import MULTI_LABEL
 

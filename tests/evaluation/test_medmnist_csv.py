@@ -13,7 +13,7 @@ import medplus
 from medplus.datasets import catalog
 from medplus.errors import RunError, UsageError
 from medplus.evaluation.medmnist_csv import file_name, write_csv
-from medplus.runs.ledger import read_predictions
+from medplus.run.ledger import read_predictions
 from medplus.vocabulary import MULTI_LABEL
 
 pytestmark = pytest.mark.usefixtures("fast_disk")

@@ -16,7 +16,7 @@ from torchvision import transforms
 import medplus
 from medplus.backbones.finetuned import NETWORK_FILE
 from medplus.errors import BackboneError, DatasetError, RunError, UsageError
-from medplus.runs.ledger import read_predictions, read_record
+from medplus.run.ledger import read_predictions, read_record
 from medplus.vocabulary import MULTI_LABEL
 
 pytestmark = pytest.mark.usefixtures("fast_disk")
@@ -183,7 +183,7 @@ def test_a_disk_that_refuses_costs_nothing(toy, write_finetuned, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("medplus.runs.ledger.np.savez", full)
+    monkeypatch.setattr("medplus.run.ledger.np.savez", full)
     with pytest.raises(RunError, match=r"No space left on device; free space, or make"):
         medplus.evaluate(folder, npz, splits=["test"], **CPU)
     assert read_record(Path(first.path)) == first

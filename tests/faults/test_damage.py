@@ -17,7 +17,7 @@ from medplus.datasets.cache import damaged_files
 from medplus.datasets.sources.npz import open_cached
 from medplus.embeddings.store import open_store
 from medplus.errors import MedplusError
-from medplus.runs.ledger import read_head, read_predictions, read_record
+from medplus.run.ledger import read_head, read_predictions, read_record
 from medplus.tensorfile import read_tensors
 from medplus.vocabulary import SPLITS
 from tests.faults.warm import Fault, Warm

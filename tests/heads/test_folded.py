@@ -14,7 +14,7 @@ from medplus.heads.folded import Folds, deal
 from medplus.heads.folds import summaries, summarise
 from medplus.heads.knn import knn
 from medplus.heads.probe import probe
-from medplus.runs.ledger import read_predictions
+from medplus.run.ledger import read_predictions
 from medplus.vocabulary import SPLITS
 
 pytestmark = pytest.mark.usefixtures("fast_disk")

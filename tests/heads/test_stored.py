@@ -15,8 +15,8 @@ from medplus.heads.stored import (
     read_split,
     read_splits,
 )
-from medplus.runs.record import Provenance
-from medplus.runs.scoring import check_trainable
+from medplus.run.record import Provenance
+from medplus.run.scoring import check_trainable
 from medplus.vocabulary import MULTI_LABEL
 
 pytestmark = pytest.mark.usefixtures("fast_disk")

@@ -25,7 +25,7 @@ from medplus.datasets.description import read_description
 from medplus.datasets.imagefolder import read_content, read_folder
 from medplus.embeddings.store import find_damage, read_info
 from medplus.reference import read_reference
-from medplus.runs.ledger import read_predictions, read_record
+from medplus.run.ledger import read_predictions, read_record
 from medplus.seal import seal
 from medplus.spec import SCHEMA, ExtractSpec
 from medplus.sweep.gridfile import read_grid

@@ -13,7 +13,7 @@ from medplus.datasets import npzfile
 from medplus.datasets.cache import ARRAYS
 from medplus.datasets.sources import load_dataset
 from medplus.errors import DatasetError, RunError
-from medplus.runs.ledger import read_predictions
+from medplus.run.ledger import read_predictions
 from medplus.vocabulary import SPLITS
 from tests.hostile.limits import outcome
 from tests.hostile.makers import Trap, arrays, npy, npy_of, vouch, write_npz

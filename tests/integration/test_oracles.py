@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
 import medplus
-from medplus.runs.ledger import read_predictions
+from medplus.run.ledger import read_predictions
 from medplus.vocabulary import MULTI_LABEL
 
 

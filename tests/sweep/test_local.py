@@ -16,7 +16,7 @@ import pytest
 
 import medplus
 from medplus.errors import SweepError
-from medplus.runs.ledger import list_runs, read_record
+from medplus.run.ledger import list_runs, read_record
 from medplus.sweep.conduct import Running, Sweep
 from medplus.sweep.engines import local
 from medplus.sweep.engines.local import LocalEngine

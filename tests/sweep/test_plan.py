@@ -19,7 +19,7 @@ from medplus.datasets.sources import load_dataset
 from medplus.embeddings.info import StoreInfo, read_info, write_info
 from medplus.errors import DatasetError
 from medplus.jsonfile import digest_of
-from medplus.runs.ledger import save_run
+from medplus.run.ledger import save_run
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.grid import Grid
 from medplus.sweep.gridfile import read_grid

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medplus.runs.record import RunRecord
+from medplus.run.record import RunRecord
 from medplus.spec import ExtractSpec
 from medplus.sweep.estimate import Estimator
 from medplus.sweep.job import Job

@@ -12,7 +12,7 @@ import pytest
 
 from medplus.errors import DatasetError, SweepError
 from medplus.lock import hold
-from medplus.runs.ledger import list_runs, read_record
+from medplus.run.ledger import list_runs, read_record
 from medplus.sweep.claims import Claimant
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.grid import Grid

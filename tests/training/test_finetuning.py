@@ -18,7 +18,7 @@ from medplus import finetune
 from medplus.backbones.finetuned import read_network
 from medplus.config import FinetuneRecipe, finetune_recipe
 from medplus.errors import RunError, UsageError
-from medplus.runs.ledger import read_predictions, read_record
+from medplus.run.ledger import read_predictions, read_record
 from medplus.spec import specs
 from medplus.training import finetune_all, finetuning, memory
 from medplus.training import run as run_module

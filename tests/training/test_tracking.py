@@ -13,7 +13,7 @@ from contextlib import nullcontext
 import pytest
 
 from medplus.errors import RunError, UsageError
-from medplus.runs.ledger import run_folder
+from medplus.run.ledger import run_folder
 from medplus.training.tracking import TRACKERS, open_tracker
 from medplus.training.tracking.tracker import flat
 

@@ -24,8 +24,8 @@ from medplus.metrics import Predictions, check, ece
 from medplus.metrics.calibration import Reliability, brier, reliability
 from medplus.metrics.temperature import RANGE, fit_temperature, scale
 from medplus.naming import safe_name
-from medplus.runs.ledger import read_predictions, read_record
-from medplus.runs.record import RunRecord
+from medplus.run.ledger import read_predictions, read_record
+from medplus.run.record import RunRecord
 from medplus.vocabulary import MULTI_LABEL, Task
 
 _COARSE = 30

@@ -15,7 +15,7 @@ from medplus.analysis.panel.sections import error_section, panel_section, subgro
 from medplus.analysis.panel.subgroups import Subgroups, subgroups
 from medplus.analysis.section import Section
 from medplus.errors import UsageError
-from medplus.runs.ledger import read_record
+from medplus.run.ledger import read_record
 
 
 @dataclass(frozen=True, eq=False)

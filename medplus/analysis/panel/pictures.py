@@ -14,7 +14,7 @@ from medplus.analysis.panel.errors import Case
 from medplus.datasets import sources as datasets
 from medplus.embeddings.store import open_store, read_info
 from medplus.errors import DatasetError, MedplusError, StoreError
-from medplus.runs.record import RunRecord
+from medplus.run.record import RunRecord
 
 LARGEST = 96
 """Pixels of a thumbnail's side at most."""

@@ -15,7 +15,7 @@ from medplus.datasets.columns import read_columns
 from medplus.datasets.files import split_of
 from medplus.datasets.imagefolder import read_folder
 from medplus.errors import UsageError, nearest
-from medplus.runs.record import RunRecord
+from medplus.run.record import RunRecord
 
 _NAMES = ("path", "name", "file", "filename", "image")
 _INDEX, _SPLIT = "index", "split"

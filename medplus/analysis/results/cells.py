@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from medplus.backbones.catalog import PAPER, PIXELS
-from medplus.runs.record import Protocol
+from medplus.run.record import Protocol
 from medplus.spec import NONE
 
 PROTOCOLS: tuple[Protocol, ...] = ("finetune", "probe", "knn")

@@ -11,8 +11,8 @@ import pandas as pd
 
 from medplus.errors import MedplusError, RunError
 from medplus.metrics import check
-from medplus.runs.ledger import list_runs, read_predictions, read_record
-from medplus.runs.record import RunRecord
+from medplus.run.ledger import list_runs, read_predictions, read_record
+from medplus.run.record import RunRecord
 from medplus.vocabulary import MULTI_LABEL, SPLITS
 
 log = logging.getLogger(__name__)

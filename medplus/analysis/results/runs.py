@@ -14,8 +14,8 @@ import pandas as pd
 from medplus.analysis.results.cells import AVERAGE, KEYS
 from medplus.embeddings.store import read_info
 from medplus.errors import MedplusError, RunError
-from medplus.runs.ledger import list_runs, read_record
-from medplus.runs.record import RunRecord
+from medplus.run.ledger import list_runs, read_record
+from medplus.run.record import RunRecord
 from medplus.spec import PIXELS
 
 ROWS, ALL_ROWS = "rows", "all"

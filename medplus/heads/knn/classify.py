@@ -17,10 +17,10 @@ from medplus.heads.folded import Folds
 from medplus.heads.knn.backends import check_backend
 from medplus.heads.knn.vote import vote_shares
 from medplus.heads.stored import Stores, plan_head, read_splits, run_heads
-from medplus.runs.ledger import save_run
-from medplus.runs.plan import RunPlan
-from medplus.runs.record import RunRecord
-from medplus.runs.scoring import EVALUATED, score_splits
+from medplus.run.ledger import save_run
+from medplus.run.plan import RunPlan
+from medplus.run.record import RunRecord
+from medplus.run.scoring import EVALUATED, score_splits
 from medplus.vocabulary import MULTI_LABEL, PAPER_K, Split
 
 

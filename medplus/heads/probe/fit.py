@@ -17,10 +17,10 @@ from medplus.heads.probe.fit_convex import probe_convex
 from medplus.heads.probe.grid import HeadGrid
 from medplus.heads.stored import Stores, plan_head, read_splits, run_heads
 from medplus.progress import Progress, silent
-from medplus.runs.ledger import save_run
-from medplus.runs.plan import RunPlan
-from medplus.runs.record import RunRecord
-from medplus.runs.scoring import EVALUATED, score_splits
+from medplus.run.ledger import save_run
+from medplus.run.plan import RunPlan
+from medplus.run.record import RunRecord
+from medplus.run.scoring import EVALUATED, score_splits
 from medplus.vocabulary import MULTI_LABEL
 
 

@@ -16,10 +16,10 @@ from medplus.heads.folded import Folds
 from medplus.heads.stored import StoredSplit, Stores, plan_head, read_splits, run_heads
 from medplus.metrics.temperature import fit_temperature
 from medplus.progress import Progress
-from medplus.runs.ledger import save_run
-from medplus.runs.plan import RunPlan
-from medplus.runs.record import RunRecord
-from medplus.runs.scoring import EVALUATED, score_splits
+from medplus.run.ledger import save_run
+from medplus.run.plan import RunPlan
+from medplus.run.record import RunRecord
+from medplus.run.scoring import EVALUATED, score_splits
 from medplus.vocabulary import MULTI_LABEL
 
 

@@ -10,7 +10,7 @@ import pytest
 from scipy.special import expit, softmax
 
 from medplus.analysis.panel.all_classes import Panel, panel_of
-from medplus.runs.record import RunRecord
+from medplus.run.record import RunRecord
 from medplus.vocabulary import MULTI_LABEL, Task
 from tests.records import make_record
 

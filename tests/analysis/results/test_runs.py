@@ -14,7 +14,7 @@ import pytest
 
 from medplus.analysis.results.runs import RUN_COLUMNS, read_runs
 from medplus.errors import RunError
-from medplus.runs.record import RunRecord
+from medplus.run.record import RunRecord
 from medplus.seal import seal
 from tests.analysis.ledgers import make_record, write_record
 

@@ -15,7 +15,7 @@ from medplus.heads import features
 from medplus.heads.features import StoredFeatures
 from medplus.heads.knn import knn
 from medplus.heads.knn.search import search
-from medplus.runs.ledger import read_predictions
+from medplus.run.ledger import read_predictions
 
 module = sys.modules[search.__module__]
 backends = pytest.mark.parametrize("backend", ["faiss", "torch"])

@@ -14,7 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 from medplus.errors import RunError, UsageError
 from medplus.heads.knn import knn
 from medplus.heads.knn import search as knn_search
-from medplus.runs.ledger import read_predictions
+from medplus.run.ledger import read_predictions
 from medplus.vocabulary import MULTI_LABEL
 
 pytestmark = pytest.mark.usefixtures("fast_disk")

@@ -16,7 +16,7 @@ from medplus.heads.features import HeldFeatures, StoredFeatures
 from medplus.heads.probe import feed, probe, trained
 from medplus.heads.probe.feed import Feed, make_feeds
 from medplus.heads.probe.stack import train_heads
-from medplus.runs.ledger import read_predictions
+from medplus.run.ledger import read_predictions
 from medplus.vocabulary import MULTI_LABEL
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from medplus.errors import RunError, UsageError
 from medplus.heads.probe import probe, stack
-from medplus.runs.ledger import read_predictions, read_record
+from medplus.run.ledger import read_predictions, read_record
 from medplus.vocabulary import MULTI_LABEL, PAPER_SEEDS
 
 pytestmark = pytest.mark.usefixtures("fast_disk")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from medplus.runs.record import RunRecord
+from medplus.run.record import RunRecord
 
 
 def select_best(records: list[RunRecord]) -> list[RunRecord]:

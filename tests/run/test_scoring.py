@@ -9,7 +9,7 @@ import pytest
 from medmnist.evaluator import getACC, getAUC
 
 from medplus.errors import RunError
-from medplus.runs.scoring import EVALUATED, Samples, score_splits
+from medplus.run.scoring import EVALUATED, Samples, score_splits
 from medplus.vocabulary import MULTI_LABEL, SPLITS
 
 N = {"train": 4, "val": 40, "test": 50}

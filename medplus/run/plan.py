@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from medplus.jsonfile import digest_of
-from medplus.runs.ledger import claim_runs, find_run, run_folder, tidy_run
-from medplus.runs.record import Protocol, Provenance, RunRecord, environment
+from medplus.run.ledger import claim_runs, find_run, run_folder, tidy_run
+from medplus.run.record import Protocol, Provenance, RunRecord, environment
 from medplus.vocabulary import Split
 
 _ID_DIGITS = 8

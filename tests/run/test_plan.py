@@ -9,9 +9,9 @@ import re
 
 import pytest
 
-from medplus.runs.ledger import save_run
-from medplus.runs.plan import claim_missing, plan_run
-from medplus.runs.record import Provenance
+from medplus.run.ledger import save_run
+from medplus.run.plan import claim_missing, plan_run
+from medplus.run.record import Provenance
 from tests.records import make_record
 
 pytestmark = pytest.mark.usefixtures("fast_disk")

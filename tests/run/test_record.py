@@ -8,7 +8,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from medplus.runs.record import Provenance, RunRecord, environment
+from medplus.run.record import Provenance, RunRecord, environment
 from tests.records import make_record
 
 

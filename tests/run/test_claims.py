@@ -10,8 +10,8 @@ import pytest
 
 from medplus import lock
 from medplus.errors import RunError
-from medplus.runs import ledger
-from medplus.runs.ledger import (
+from medplus.run import ledger
+from medplus.run.ledger import (
     adopt_run,
     claim_runs,
     finish_run,
@@ -23,7 +23,7 @@ from medplus.runs.ledger import (
     tidy_run,
     tidy_runs,
 )
-from tests.runs.test_ledger import HEAD, PREDICTIONS, make_record
+from tests.run.test_ledger import HEAD, PREDICTIONS, make_record
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from medplus.runs.best import select_best
-from medplus.runs.record import StoreFacts
+from medplus.run.best import select_best
+from medplus.run.record import StoreFacts
 from tests import records
 
 

@@ -12,8 +12,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from medplus.errors import RunError
-from medplus.runs import ledger
-from medplus.runs.ledger import (
+from medplus.run import ledger
+from medplus.run.ledger import (
     evaluation_folder,
     find_run,
     finish_run,

@@ -17,7 +17,7 @@ from medplus import atomic, lock
 from medplus.errors import MedplusError, RunError
 from medplus.jsonfile import parse_json
 from medplus.naming import safe_name
-from medplus.runs.record import RECORD_SCHEMA, RunRecord
+from medplus.run.record import RECORD_SCHEMA, RunRecord
 from medplus.seal import SEAL, seal, unseal
 
 if TYPE_CHECKING:
