@@ -141,11 +141,11 @@ def _on_the_power(verdict: Verdict, spread: float) -> list[str]:
     if verdict.dataset == ALL:
         return [
             f"Over {verdict.n_test} datasets a difference of less than {100 * smallest:.1f} points "
-            "goes unnoticed in one of five cases or more; more datasets would settle it."
+            "typically goes unnoticed in one of five cases or more; more datasets would settle it."
         ]
     needed = math.ceil((POWER * spread / (smallest / 2)) ** 2)
     return [
         f"With {verdict.n_test:,} test images a difference of less than {100 * smallest:.1f} "
-        "points goes unnoticed in one of five cases or more; to see half of it takes "
+        "points typically goes unnoticed in one of five cases or more; to see half of it takes "
         f"{needed:,} images."
     ]

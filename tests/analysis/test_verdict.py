@@ -110,3 +110,13 @@ def test_wilsons_interval_covers_near_1_where_the_bootstrap_does_not():
         shares = rng.binomial(n, p, 2000) / n
         covered = np.mean([low <= p <= high for low, high in (wilson(s, n) for s in shares)])
         assert covered >= 0.92
+
+
+def test_what_could_have_been_seen_is_that_of_a_typical_rival_not_of_a_twin(verdicts):
+    rivals = [("twin", 70, 89, {}), ("b", 70, 70, {}), ("c", 70, 70, {})]
+    [verdict] = verdicts(("a", 90, 90, {}), *rivals)
+    # Of 20 images that only one of two has right: the standard deviation over 100 images.
+    differences = np.repeat([1.0, 0.0], [20, 80])
+    z = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)
+    expected = z * differences.std(ddof=1) / 10
+    assert verdict.smallest_detectable_difference == pytest.approx(expected, rel=1e-3)
