@@ -95,7 +95,7 @@ class Windowed(fx.Interpreter):
 
     def _plan(self, node: fx.Node, window: Window) -> None:
         """Settle how a node is computed; without a step it takes and gives whole maps."""
-        if node.op == "placeholder":
+        if node.op == "placeholder" and node in self._background:
             self._windows[node], self._steps[node] = window, self._cut
             self._borrowed.add(node)
             return
@@ -248,17 +248,17 @@ def windowed(
     """
     if share_of(window, images.shape[2:]) == 1.0:
         return module
+    expected = module(images)
     try:
         traced = module if isinstance(module, fx.GraphModule) else _traced(module)
         found = Windowed(traced, window, torch.zeros_like(images[:1]))
+        if found.left > _WORTHWHILE:
+            return module
+        difference = (expected - found(images)).float().norm() / expected.float().norm()
     except Exception as error:  # tracing fails in as many ways as there are networks
         log.debug("no windows: %s", error)
         return module
-    if found.left > _WORTHWHILE:
-        return module
-    expected, got = module(images), found(images)
-    difference = (expected - got).float().norm() / expected.float().norm()
-    if not difference <= _TOLERANCE[expected.dtype]:
+    if not difference <= _TOLERANCE.get(expected.dtype, _TOLERANCE[torch.float32]):
         log.warning("windows would move embeddings by %.2g, and are not used", difference)
         return module
     return found

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "faiss", "torch"]),
     default="auto",
     show_default=True,
-    help="What searches; auto is faiss, wherever it can use the device.",
+    help="What searches; auto is what is faster here. Neighbours are the same.",
 )
 @options.exclude
 @options.runs_root

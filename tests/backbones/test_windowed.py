@@ -147,3 +147,24 @@ def npz(tmp_path):
     path = tmp_path / "own.npz"
     np.savez(path, **arrays)
     return path
+
+
+def test_a_network_that_windows_cannot_run_runs_as_it_is():
+    class OfOne(nn.Module):
+        """Takes batches of one where it is traced, and of any size where it is not."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.n = 1
+
+        def forward(self, x: torch.Tensor, scale: float | None = None) -> torch.Tensor:
+            maps = self.conv(x)
+            n = len(maps) if isinstance(maps, torch.Tensor) else self.n
+            return maps.mean((2, 3)).reshape(n, 4)
+
+    module = OfOne().eval()
+    with torch.inference_mode():
+        images = torch.zeros(2, 3, CANVAS, CANVAS)
+        assert windowed(module, images, ((5, 9), (5, 9))) is module
+        assert isinstance(windowed(module, images[:1], ((5, 9), (5, 9))), Windowed)
