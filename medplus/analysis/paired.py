@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from medplus.analysis.pairwise import holm
+from medplus.analysis.holm import holm
 from medplus.analysis.results.cells import KEYS
 from medplus.analysis.results.ties import settle
 from medplus.analysis.section import Section

@@ -16,13 +16,13 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 from scipy.stats import permutation_test, rankdata, wilcoxon
-from statsmodels.stats.multitest import multipletests
 
 from medplus.analysis.drawing.heatmap import frame_rows, ink_on, write
 from medplus.analysis.drawing.sheet import LINE, MARGIN, WIDE, Sheet, legend_height, text_width
 from medplus.analysis.drawing.style import INK, MISSING, NORMAL, PAPER, short_names
 from medplus.analysis.format import p_equals, p_value, significant
 from medplus.analysis.friedman import friedman
+from medplus.analysis.holm import holm
 from medplus.analysis.results.averages import RELATED, merge_related
 from medplus.analysis.results.cells import order_backbones
 from medplus.analysis.results.ties import settle
@@ -167,15 +167,6 @@ def compare_pairs(means: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
         return table.assign(p_holm=np.nan, significant_holm=False)
     p_holm = holm(table["p_value"])
     return table.assign(p_holm=p_holm, significant_holm=p_holm <= alpha)
-
-
-def holm(p_values: pd.Series) -> NDArray[np.float64]:
-    """Return p-values corrected for their number, after Holm; NaN stays, and counts for none."""
-    corrected: NDArray[np.float64] = p_values.to_numpy(dtype=np.float64, copy=True)
-    known = ~np.isnan(corrected)
-    if known.any():
-        corrected[known] = multipletests(corrected[known], method="holm")[1]
-    return corrected
 
 
 def of_independent_data(means: pd.DataFrame) -> Iterator[str]:

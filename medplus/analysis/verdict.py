@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from medplus.analysis.format import interval
+from medplus.analysis.holm import holm
 from medplus.analysis.section import Section
 from medplus.analysis.table import Kind, Table, list_block
 from medplus.analysis.verdict_candidates import Candidate, best_of, candidates_of, over_datasets
@@ -172,13 +173,6 @@ def verdicts_on(runs: pd.DataFrame) -> tuple[Verdict, ...]:
     return tuple(verdicts)
 
 
-def _holm(p_values: Sequence[float]) -> list[float]:
-    from statsmodels.stats.multitest import multipletests
-
-    adjusted: list[float] = multipletests(p_values, method="holm")[1].tolist() if p_values else []
-    return adjusted
-
-
 def _on_images(dataset: str, candidates: list[Candidate], baseline: float | None) -> Verdict:
     best = best_of(candidates)
     others = [one for one in candidates if one is not best]
@@ -189,7 +183,7 @@ def _on_images(dataset: str, candidates: list[Candidate], baseline: float | None
     resampled = np.concatenate([summed @ counts.astype(np.float64) for counts in blocks], axis=1)
     resampled = np.round(resampled[:-1] / resampled[-1], 12)
     fewer = np.minimum((resampled <= 0).sum(1), (resampled >= 0).sum(1))
-    p_values = _holm(np.minimum(1, 2 * (1 + fewer) / (1 + _RESAMPLES)).tolist())
+    p_values = holm(np.minimum(1, 2 * (1 + fewer) / (1 + _RESAMPLES))).tolist()
     # Of a typical rival: one that says nearly the same on every image is told apart by little.
     spread = float(np.median(gaps.std(axis=1, ddof=1))) if len(gaps) and n > 1 else 0.0
     if best.groups is not None and len(gaps):
@@ -209,7 +203,7 @@ def _over(merged: list[Candidate], baselines: Mapping[str, float | None]) -> Ver
     p_values = [1.0] * len(others)
     if n >= _FEWEST_DATASETS:
         tests = [stats.ttest_1samp(gap, 0).pvalue if gap.any() else 1.0 for gap in gaps]
-        p_values = _holm([1.0 if math.isnan(p) else float(p) for p in tests])
+        p_values = holm([1.0 if math.isnan(p) else float(p) for p in tests]).tolist()
     known = [value for value in baselines.values() if value is not None]
     baseline = float(np.mean(known)) if len(known) == n else None
     return _verdict(ALL, best, others, p_values, baseline, n, spread)

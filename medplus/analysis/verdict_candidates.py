@@ -33,7 +33,8 @@ class Candidate:
     val_acc, test_acc : float
         Fractions; means over seeds of the runs that are best on val.
     test_acc_ci95 : tuple of two floats
-        Wilson's interval over test images [1]_, or over their patients; over datasets, Student's.
+        Over test images, or their patients (`medplus.metrics.intervals.proportion_interval`); over
+        datasets, Student's.
     device_seconds : float
         Of one seed, search and extraction included; NaN where nothing was measured.
     n_seeds, n_val : int
@@ -49,11 +50,6 @@ class Candidate:
         Share of seeds that have each test image right; over datasets, the ACC of each.
     groups : ndarray, shape (n_test,), or None
         What each test image belongs to, such as a patient.
-
-    References
-    ----------
-    .. [1] Brown, Cai & DasGupta: Interval estimation for a binomial proportion. Statistical Science
-       16, 101-133 (2001).
     """
 
     label: str
@@ -142,9 +138,7 @@ def _candidate(
         feature=one["feature"] or None if network else None,
         val_acc=float(seeds["val_acc"].mean()) / 100,
         test_acc=acc,
-        test_acc_ci95=(
-            wilson(acc, len(hits)) if groups is None else proportion_interval(hits[:, None], groups)
-        ),
+        test_acc_ci95=proportion_interval(hits[:, None], groups),
         device_seconds=float(seeds["device_seconds"].mean()),
         n_seeds=len(seeds),
         n_val=n_val,
@@ -208,21 +202,6 @@ def best_of(candidates: Sequence[Candidate]) -> Candidate:
         return (-auc, -one.val_acc, cost)
 
     return min(near, key=merit)
-
-
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a proportion, which may be a mean of several.
-
-    Examples
-    --------
-    >>> low, high = wilson(1.0, 50)
-    >>> round(low, 3), round(high, 3)
-    (0.929, 1.0)
-    """
-    from statsmodels.stats.proportion import proportion_confint
-
-    low, high = proportion_confint(share * n, n, method="wilson")
-    return max(0.0, float(low)), min(1.0, float(high))
 
 
 def _hits(saved: Mapping[str, npt.NDArray[Any]], task: Task) -> npt.NDArray[np.float64]:

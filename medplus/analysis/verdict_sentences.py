@@ -6,7 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from medplus.analysis.verdict_candidates import Candidate, wilson
+import numpy as np
+
+from medplus.analysis.verdict_candidates import Candidate
+from medplus.metrics.intervals import proportion_interval
 from medplus.naming import duration
 from medplus.spec import PIXELS
 
@@ -87,7 +90,8 @@ def _on_the_best(verdict: Verdict) -> list[str]:
 
 def _on_the_choice(best: Candidate, others: Sequence[Candidate]) -> list[str]:
     """Say where val is too small to choose on."""
-    low = wilson(best.val_acc, best.n_val)[0]
+    right = np.arange(best.n_val)[:, None] < round(best.val_acc * best.n_val)
+    low = proportion_interval(right)[0]
     near = [one for one in others if one.val_acc >= low]
     if 2 * len(near) <= len(others):
         return []

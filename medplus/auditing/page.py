@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from medplus.analysis.panel.pictures import thumbnail
 from medplus.auditing.pool import Pool
 from medplus.auditing.shortcuts import TOGETHER
 from medplus.auditing.suspects import Suspect
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _SHOWN = 60
 _MEMBERS = 6
 _NEAR = 4
-_THUMBNAIL = 96
 
 
 @dataclass(frozen=True)
@@ -189,11 +188,4 @@ def _tile(pool: Pool, row: int, role: str = "") -> Tile:
 
 
 def _picture(image: np.ndarray) -> str:
-    from PIL import Image
-
-    picture = Image.fromarray(image)
-    if max(picture.size) > _THUMBNAIL:
-        picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    stream = io.BytesIO()
-    picture.save(stream, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(thumbnail(image)).decode()}"

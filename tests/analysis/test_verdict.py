@@ -9,7 +9,7 @@ from scipy import stats
 from medplus.analysis.results.runs import read_runs
 from medplus.analysis.results.select import select_alike
 from medplus.analysis.verdict import verdicts_on
-from medplus.analysis.verdict_candidates import wilson
+from medplus.metrics.intervals import proportion_interval
 from medplus.run.ledger import save_run
 from tests.records import make_record
 
@@ -45,7 +45,7 @@ def test_the_best_on_val_is_taken_whatever_test_says(verdicts):
     [verdict] = verdicts(("a", 90, 70, {}), ("b", 80, 95, {}))
     assert verdict.best.backbone == "a"
     assert verdict.best.test_acc == pytest.approx(0.70)
-    assert verdict.best.test_acc_ci95 == pytest.approx(wilson(0.7, 100))
+    assert verdict.best.test_acc_ci95 == pytest.approx(proportion_interval([[1]] * 70 + [[0]] * 30))
 
 
 def test_what_cannot_be_told_from_the_best_is_named_and_the_cheapest_of_it(verdicts):
@@ -96,20 +96,6 @@ def test_images_that_were_replaced_take_no_part(verdicts):
     new = {"dataset_digest": "2" * 64, "created": "2026-01-02T00:00:00Z"}
     [verdict] = verdicts(("a", 90, 90, old), ("b", 70, 70, new))
     assert (verdict.n_candidates, verdict.best.backbone) == (1, "b")
-
-
-@pytest.mark.parametrize(("right", "n"), [(0, 20), (50, 50), (99, 100), (7, 12)])
-def test_wilsons_interval_is_scipys(right, n):
-    expected = stats.binomtest(right, n).proportion_ci(0.95, method="wilson")
-    assert wilson(right / n, n) == pytest.approx((expected.low, expected.high), abs=1e-6)
-
-
-def test_wilsons_interval_covers_near_1_where_the_bootstrap_does_not():
-    rng = np.random.default_rng(0)
-    for n, p in ((50, 0.95), (100, 0.99), (156, 0.85), (200, 0.99)):
-        shares = rng.binomial(n, p, 2000) / n
-        covered = np.mean([low <= p <= high for low, high in (wilson(s, n) for s in shares)])
-        assert covered >= 0.92
 
 
 def test_what_could_have_been_seen_is_that_of_a_typical_rival_not_of_a_twin(verdicts):

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from medplus.analysis.holm import holm
 from medplus.analysis.panel.all_classes import Panel
 from medplus.analysis.panel.groups import Grouping
 from medplus.analysis.panel.measures import FEWEST, Measure, Rows, difference, measures_of
@@ -168,12 +169,8 @@ def _chance(cases: Predictions, measure: Measure, groups: Sequence[Rows], gap: f
 
 def _corrected(found: Sequence[Subgroups]) -> list[Subgroups]:
     """Correct the p-values of all gaps together, after Holm."""
-    from statsmodels.stats.multitest import multipletests
-
     gaps = [gap for one in found for gap in one.gaps]
-    if not gaps:
-        return list(found)
-    corrected = iter(multipletests([gap.p_value for gap in gaps], method="holm")[1])
+    corrected = iter(holm([gap.p_value for gap in gaps]))
     return [
         replace(one, gaps=tuple(replace(gap, p_holm=float(next(corrected))) for gap in one.gaps))
         for one in found

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from medplus.analysis.format import p_equals
+from medplus.analysis.holm import holm
 from medplus.analysis.panel.all_classes import Panel
 from medplus.analysis.panel.wording import between, one_decimal, rate
 from medplus.errors import RunError
@@ -68,8 +69,6 @@ def compare_panels(first: Panel, second: Panel) -> list[Versus]:
     RunError
         If the runs are not of the same test images, or no class can be tested.
     """
-    from statsmodels.stats.multitest import multipletests
-
     _check_same_images(first, second)
     pairs = list(zip(first.classes, second.classes, strict=True))
     if first.cases.task == "binary-class":
@@ -78,10 +77,10 @@ def compare_panels(first: Panel, second: Panel) -> list[Versus]:
     if not pairs:
         raise RunError(f"{first.record.path}: no class has two test images and two others")
     tests = [compare_aucs(a.target, a.score, b.score) for a, b in pairs]
-    holm = multipletests([test.p_value for test in tests], method="holm")[1]
+    corrected = holm([test.p_value for test in tests])
     return [
         Versus(a.name, a.auc, b.auc, test, float(p))
-        for (a, b), test, p in zip(pairs, tests, holm, strict=True)
+        for (a, b), test, p in zip(pairs, tests, corrected, strict=True)
     ]
 
 

@@ -49,9 +49,10 @@ def probe(
     or binary cross-entropy per label; the head of the best val loss is evaluated. ``grid`` tries
     13 learning rates. ``lbfgs`` and ``ridge`` have a unique optimum, which they find, for 13
     strengths of the penalty: multinomial logistic regression (scikit-learn's C), and ridge
-    regression onto the classes in closed form (its alpha), calibrated on val. Embeddings are those
-    of the network in eval mode: frozen means frozen (the paper's code leaves it in train mode,
-    where batch-norm statistics drift and dropout is on).
+    regression onto the classes in closed form (its alpha), calibrated on val; they hold all
+    embeddings of a store in memory. Embeddings are those of the network in eval mode: frozen means
+    frozen (the paper's code leaves it in train mode, where batch-norm statistics drift and dropout
+    is on).
 
     Parameters
     ----------
