@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -282,7 +282,9 @@ def _plan(
         if what not in per_image:
             per_image[what] = _seconds_per_image(spec, outline.size, device)
         seconds = per_image[what] * sum(outline.n_samples.values())
-        is_made = any(identify(spec, data_root).matches(info) for info in made)
+        weights = resolve(spec.backbone, spec.weights).weights if spec.backbone != PIXELS else None
+        sought = identify(replace(spec, weights=weights), data_root)
+        is_made = any(sought.matches(info) for info in made)
         jobs.append(_Job(spec, heads, 0.0 if is_made else seconds))
         if "finetune" in protocols and spec.backbone != PIXELS:
             from medplus.config import finetune_recipe

@@ -91,3 +91,11 @@ def test_trained_and_random_weights_are_compared_but_random_ones_are_no_answer(f
     )  # fmt: skip
     assert {record.weights for record in made.records} == {"pretrained", "none"}
     assert made.verdicts[0].best.weights == "pretrained"
+
+
+def test_random_embeddings_do_not_stand_for_trained_ones_in_the_plan(folder, tmp_path):
+    told: list[str] = []
+    options = {"protocols": ["knn"], "out": tmp_path / "out", "device": "cpu", "tell": told.append}
+    for weights in ("none", None, None):
+        compare(str(folder), ["efficientnet_lite0"], [8], weights=weights, **options)
+    assert ["in about 0.0 s" in plan for plan in told] == [False, False, True]
