@@ -67,7 +67,6 @@ def load(ref: DatasetRef, size: int | None, data_root: Path, **options: Any) -> 
         size=size,
         task=info.task,
         classes=info.classes,
-        channels=channels,
         source=source,
         licence=info.licence,
         citation="" if source == "phantom" else catalog.CITATION,
