@@ -106,9 +106,10 @@ class OnConsole(Watch):
 
     def _begin_epoch(self, number: int, done: int) -> None:
         self.end()
-        self._epoch = f"epoch {min(number, self._epochs)}/{self._epochs}"
+        self._epoch = f"epoch {number}/{self._epochs}"
         self._done, self._last, self._bar = done, time.monotonic(), ExitStack()
-        tell = on_console(self._console) if self._console.is_terminal else silent
+        is_shown = self._console.is_terminal and number <= self._epochs
+        tell = on_console(self._console) if is_shown else silent
         left = self._images_per_epoch - done
         self._advance = self._bar.enter_context(tell(self._epoch, left, "img"))
 
