@@ -29,7 +29,10 @@ __all__ = [
     "is_trained", "load", "portable", "resolve", "weights_label",
 ]  # fmt: skip
 
-ORDER = ("run", "python", "pixels", "torchvision", "demo", "folder", "hub", "timm")
+ORDER = (
+    "run", "python", "pixels", "torchvision", "demo", "open_clip", "transformers", "folder", "hub",
+    "timm",
+)  # fmt: skip
 """Whoever claims a name first has it; timm claims what nobody else does, or refuses it."""
 ALL = "all"
 MOST = 32
