@@ -15,6 +15,7 @@ from medplus.backbones.build import load_backbone
 from medplus.backbones.sources import describe, resolve
 from medplus.errors import BackboneError, UsageError
 from medplus.preprocess import preprocess
+from tests.backbones.hub import serve, use_hub
 
 SMALL: dict[str, Any] = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48,
@@ -312,3 +313,40 @@ def test_weights_are_carried_in_a_folder(kind: str, tmp_path: Path, images: np.n
         if file.suffix != ".json":
             file.unlink()  # it is not from there that they come
     assert torch.equal(embed(name, images, weights=str(carried)), expected)
+
+
+def published(folder: Path, kind: str) -> tuple[str, dict[str, bytes]]:
+    """Write a model; return its name on the hub, and the hub's files."""
+    folder.mkdir()
+    (saved if kind == "hf" else tower)(folder, "vit")
+    files = {f"/org/net/resolve/main/{f.name}": f.read_bytes() for f in folder.iterdir()}
+    return "hf:org/net" if kind == "hf" else "open_clip:hf-hub:org/net", files
+
+
+@pytest.mark.parametrize("kind", ["hf", "open_clip"])
+def test_a_model_of_the_hub_is_fetched_once_and_then_had_offline(
+    kind: str, tmp_path: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, files = published(tmp_path / "model", kind)
+    with serve(files) as hub:
+        use_hub(hub, tmp_path / "cache", monkeypatch)
+        first = embed(name, images)
+    assert torch.equal(first, embed(f"{kind}:{tmp_path / 'model'}", images))
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert torch.equal(first, embed(name, images))
+    with pytest.raises(BackboneError, match="cannot be had"):
+        load_backbone(name.replace("net", "other"))
+
+
+@pytest.mark.parametrize("name", ["hf:org/net", "open_clip:hf-hub:org/net", "hf-hub:org/net"])
+def test_a_gate_is_told_with_its_page(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve({}, status=403) as hub:
+        use_hub(hub, tmp_path, monkeypatch)
+        with pytest.raises(
+            BackboneError, match=f"behind a gate: ask for access at {hub.url}/org/net,"
+        ):
+            load_backbone(name)
