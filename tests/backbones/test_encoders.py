@@ -350,3 +350,20 @@ def test_a_gate_is_told_with_its_page(
             BackboneError, match=f"behind a gate: ask for access at {hub.url}/org/net,"
         ):
             load_backbone(name)
+
+
+@pytest.mark.parametrize("kind", ["hf", "open_clip"])
+def test_a_fine_tuned_encoder_is_a_backbone(
+    kind: str, tmp_path: Path, images: np.ndarray, write_npz: Any
+) -> None:
+    from medplus.training.finetuning import finetune
+
+    model = tmp_path / "model"
+    model.mkdir()
+    (saved if kind == "hf" else tower)(model, "vit")
+    data, out = str(write_npz("toy", size=28, n=(8, 4, 4))), tmp_path / "runs"
+    [run] = finetune(data, backbone=f"{kind}:{model}", runs=out, epochs=1, lr=0.01)
+    [folder] = (path.parent for path in out.rglob("network.safetensors"))
+    assert run.backbone == f"{kind}:model"
+    assert describe(str(folder)).dim == (32 if kind == "hf" else 24)
+    assert not torch.equal(embed(str(folder), images), embed(f"{kind}:{model}", images))
