@@ -66,8 +66,9 @@ TRAINING = ("--seed", "115149041", "--lr", "0.001", "--epochs", "1", "--batch-si
 
 
 @pytest.fixture
-def config(tmp_path: Path, fast_disk: None) -> Path:
+def config(tmp_path: Path, fast_disk: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A filled-in config file of the reference, beside a small dataset."""
+    monkeypatch.chdir(tmp_path)
     write_phantom("breastmnist", 28, tmp_path / "images", samples=24)
     path = tmp_path / "config.yaml"
     path.write_text(CONFIG)
