@@ -47,6 +47,8 @@ _TITLES = {
     "acc": "ACC",
     "acc_mean": "Mean ACC",
     "acc_difference": "Difference",
+    "auc": "AUC",
+    "auc_without": "AUC without",
     "backbone_a": "Backbone",
     "backbone_b": "Against",
     "device_seconds": "Device seconds",
