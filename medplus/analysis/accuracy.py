@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
 from medplus.analysis.drawing.sheet import (
     MARGIN,
@@ -34,9 +35,6 @@ from medplus.analysis.results.contenders import AXES
 from medplus.analysis.results.ties import settle
 from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Block, Cell, Column, Mark, Table, cross_block
-
-if TYPE_CHECKING:
-    from medplus.analysis.benchmark import Benchmark
 
 SCORE_NAMES = {"acc": "ACC", "auc": "AUC"}
 

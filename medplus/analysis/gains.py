@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.heatmap import DIVERGING, Panel, draw_panels, panels_width
 from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
 from medplus.analysis.drawing.sheet import MARGIN, WIDE, Sheet, text_width
@@ -20,9 +20,6 @@ from medplus.analysis.results.cells import PROTOCOLS, order_backbones, order_pro
 from medplus.analysis.results.ties import settle
 from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Block, Column, Table, cross_block
-
-if TYPE_CHECKING:
-    from medplus.analysis.benchmark import Benchmark
 
 _CAPTION = (
     "Datasets on which the larger image size has the higher mean ACC, of those that have both sizes"

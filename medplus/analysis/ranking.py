@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.heatmap import SEQUENTIAL, Panel, draw_panels, panels_width
 from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
 from medplus.analysis.drawing.sheet import MARGIN, WIDE, Sheet, text_width
@@ -17,9 +17,6 @@ from medplus.analysis.results.cells import ALL, complete_blocks, order_backbones
 from medplus.analysis.results.ties import settle
 from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Block, Column, Table, cross_block
-
-if TYPE_CHECKING:
-    from medplus.analysis.benchmark import Benchmark
 
 Setting = tuple[str, str | int]
 """Protocol and size, of which either may be ``all``."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.format import interval
 from medplus.analysis.holm import holm
 from medplus.analysis.section import Section
@@ -19,9 +20,6 @@ from medplus.analysis.verdict_sentences import ALL, POWER, sentences_of
 from medplus.metrics import resample_counts
 from medplus.naming import duration
 from medplus.spec import PIXELS
-
-if TYPE_CHECKING:
-    from medplus.analysis.benchmark import Benchmark
 
 _LEVEL = 0.05
 _RESAMPLES = 2000

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from medplus.analysis.format import first_upper, interval, p_equals
+from medplus.analysis.format import first_upper, p_equals
 from medplus.analysis.panel.pictures import thumbnail
+from medplus.analysis.panel.wording import one_decimal, rate
 from medplus.analysis.section import Gallery, Picture, Section
-from medplus.analysis.table import Table
+from medplus.analysis.table import Kind, Table
 from medplus.auditing.pool import Pool
 from medplus.auditing.shortcuts import TOGETHER
+from medplus.metrics.operating_points import Estimate
 from medplus.naming import counted
 from medplus.vocabulary import SPLITS
 
@@ -38,14 +41,13 @@ def sections_of(audit: Audit) -> tuple[Section, ...]:
 def _consequences(audit: Audit) -> Section:
     rows = [
         {
-            "run": f"{one.protocol} {one.backbone} ({one.run.rpartition('/')[2]})",
+            "run": f"{one.protocol} {one.backbone} ({Path(one.run).name})",
             "left_out": f"{one.n_left_out} of {one.n_test} {one.what}",
-            "acc": 100 * one.acc.everything,
-            "without": _percent(one.acc.without, one.acc.interval),
-            "change": 100 * one.acc.change,
-            "ci95": _percent(None, one.acc.change_interval),
-            "auc": 100 * one.auc.everything,
-            "auc_without": _percent(one.auc.without, one.auc.interval),
+            "acc": one_decimal(one.acc.everything),
+            "without": _rate(one.acc.without, one.acc.interval),
+            "change": _rate(one.acc.change, one.acc.change_interval),
+            "auc": one_decimal(one.auc.everything),
+            "auc_without": one_decimal(one.auc.without),
         }
         for one in audit.consequences
         if one.is_chosen
@@ -54,19 +56,16 @@ def _consequences(audit: Audit) -> Section:
         "cost", "What it costs", "What it costs",
         "Of each protocol and backbone the run that is best on val, scored again without the test "
         "images that were found; --json has all runs.",
-        tables=(_table("cost", "Runs with and without what was found, in percent", rows),),
+        tables=(_table("cost", "Runs with and without what was found, in percent", rows, "text"),),
     )  # fmt: skip
 
 
-def _percent(value: float | None, ends: tuple[float, float] | None) -> str:
-    """Return a share in percent, with the ends of its interval where there is one."""
-    told = "" if value is None else f"{100 * value:.2f}"
-    between = "" if ends is None else interval(*(100 * end for end in ends))
-    return f"{told} ({between})" if told and between else told or between
+def _rate(value: float, ends: tuple[float, float] | None) -> str:
+    return one_decimal(value) if ends is None else rate(Estimate(value, *ends))
 
 
-def _table(name: str, caption: str, rows: Sequence[dict[str, Any]]) -> Table:
-    kinds: Any = {"auc": "percent", "change": "difference"}
+def _table(name: str, caption: str, rows: Sequence[dict[str, Any]], auc: Kind = "percent") -> Table:
+    kinds = dict.fromkeys(("acc", "auc"), auc)
     return Table.of(name, caption, pd.DataFrame(rows), " ".join(rows[0]), kinds=kinds)
 
 

@@ -7,7 +7,7 @@
   const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : systemIsDark.matches);
 
   function startTheme() {
-    const button = $("#theme");
+    const button = document.querySelector("#theme");
     const label = () => { button.textContent = isDark() ? "Light theme" : "Dark theme"; };
     button.hidden = false;
     label();
