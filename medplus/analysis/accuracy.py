@@ -28,7 +28,6 @@ from medplus.analysis.results.cells import (
     AVERAGE,
     COLUMNS,
     Extent,
-    order_backbones,
     order_protocols,
 )
 from medplus.analysis.results.contenders import AXES
@@ -194,11 +193,6 @@ def _block(title: str, rows: pd.DataFrame) -> Block:
         for row in rows.to_dict("records")
         for score in scores
     }
-    names = {
-        (protocol, backbone): (PROTOCOL_LABELS[protocol], label_of(backbone))
-        for protocol in order_protocols(rows["protocol"])
-        for backbone in order_backbones(rows.loc[rows["protocol"] == protocol, "backbone"])
-    }
     columns = {
         (score, size): Column(str(size), numeric=True, group=SCORE_NAMES[score])
         for score in scores
@@ -206,9 +200,7 @@ def _block(title: str, rows: pd.DataFrame) -> Block:
     }
     told = " and ".join(SCORE_NAMES[score] for score in scores)
     caption = f"{title}: {told} in percent by image size, mean ± standard deviation over seeds"
-    return cross_block(
-        caption, (Column("Protocol"), Column("Backbone")), names, columns, cells, grouped=True
-    )
+    return cross_block(caption, "protocol backbone", columns, cells, grouped=True)
 
 
 def _score(row: Mapping[Any, Any], score: str) -> Cell:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Drawing
 
 from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.heatmap import DIVERGING, Panel, draw_panels, panels_width
-from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS
 from medplus.analysis.drawing.sheet import MARGIN, WIDE, Sheet, text_width
 from medplus.analysis.drawing.style import NORMAL, short_names
 from medplus.analysis.format import MISSING
@@ -113,15 +113,12 @@ def _by_step(
 def _block(gains: pd.DataFrame) -> Block:
     """Set the steps beside each other."""
     found = _by_step(gains)
-    names = {key[:2]: (PROTOCOL_LABELS[key[0]], label_of(key[1])) for key in found}
     columns = {
         step: Column(f"{step[0]} → {step[1]}", numeric=True)
         for step in sorted({key[2] for key in found})
     }
     cells = {(key[:2], key[2]): "/".join(map(str, counts)) for key, counts in found.items()}
-    return cross_block(
-        _CAPTION, (Column("Protocol"), Column("Backbone")), names, columns, cells, grouped=True
-    )
+    return cross_block(_CAPTION, "protocol backbone", columns, cells, grouped=True)
 
 
 _ROW, _TOP, _BELOW, _COLUMN_MAX = 5.0, 7.0, 5.0, 18.0

@@ -21,12 +21,11 @@ class AucDifference:
     ----------
     difference : Estimate
         With Wald's interval.
-    z, p_value : float
-        Two-sided; 0 and 1 where both scores order the samples alike.
+    p_value : float
+        Two-sided; 1 where both scores order the samples alike.
     """
 
     difference: Estimate
-    z: float
     p_value: float
 
 
@@ -104,6 +103,5 @@ def compare_aucs(
     reach = float(norm.isf(0.025)) * spread
     return AucDifference(
         Estimate(value, max(value - reach, -1.0), min(value + reach, 1.0)),
-        z,
         float(2 * norm.sf(abs(z))),
     )

@@ -166,7 +166,7 @@ def test_several_labels_per_image(write_store, tmp_path):
     [
         ({"folds": 200}, UsageError, "--folds 200"),
         ({"threshold": 2.0}, UsageError, "--threshold 2"),
-        ({"groups": "nowhere.csv"}, UsageError, "--groups nowhere.csv cannot be read"),
+        ({"groups": "nowhere.csv"}, UsageError, "nowhere.csv is no table that can be read"),
     ],
 )
 def test_what_cannot_be_done_is_refused(store, tmp_path, options, error, words):

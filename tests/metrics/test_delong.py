@@ -1,7 +1,5 @@
 """DeLong's variance and test against the definition's loops, and by simulation."""
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -52,7 +50,7 @@ def test_two_equally_good_scores_are_told_apart_one_time_in_twenty():
 def test_scores_of_the_same_order_do_not_differ():
     score = np.linspace(0.1, 0.9, 12)
     found = compare_aucs(np.arange(12) % 3 > 0, score, score**3)
-    assert (found.difference.value, found.z, found.p_value) == (0.0, 0.0, 1.0)
+    assert (found.difference.value, found.p_value) == (0.0, 1.0)
 
 
 def test_exchanging_the_scores_turns_the_sign_and_leaves_p():
@@ -73,4 +71,4 @@ def test_a_perfect_score_against_a_perfectly_wrong_one():
     score = np.arange(10.0)
     found = compare_aucs(target, -score, score)
     assert found.difference.value == 1.0
-    assert math.isinf(found.z) and found.p_value == 0.0
+    assert found.p_value == 0.0
