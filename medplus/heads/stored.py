@@ -15,8 +15,9 @@ from medplus.embeddings.derived import DerivedStore, without
 from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.view import View
 from medplus.heads.features import Features, fit_memory, read_features
-from medplus.heads.folded import Folds, run_folded
+from medplus.heads.folded import run_folded
 from medplus.run.best import select_best
+from medplus.run.folds import Folds
 from medplus.run.plan import RunPlan, claim_missing, plan_run
 from medplus.run.record import Protocol, Provenance, RunRecord, StoreFacts
 from medplus.run.scoring import EVALUATED, Samples, check_trainable

@@ -10,10 +10,10 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 
 from medplus.errors import UsageError
-from medplus.heads.folded import Folds, deal
-from medplus.heads.folds import summaries, summarise
 from medplus.heads.knn import knn
 from medplus.heads.probe import probe
+from medplus.run.foldmeans import summaries, summarise
+from medplus.run.folds import Folds, deal
 from medplus.run.ledger import read_predictions
 from medplus.vocabulary import SPLITS
 

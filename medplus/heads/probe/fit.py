@@ -12,11 +12,11 @@ from medplus.cost import measure_cost
 from medplus.device import check_device_name, resolve_device
 from medplus.embeddings.store import EmbeddingStore
 from medplus.errors import RunError, UsageError
-from medplus.heads.folded import Folds
 from medplus.heads.probe.fit_convex import probe_convex
 from medplus.heads.probe.grid import HeadGrid
 from medplus.heads.stored import Stores, plan_head, read_splits, run_heads
 from medplus.progress import Progress, silent
+from medplus.run.folds import Folds
 from medplus.run.ledger import save_run
 from medplus.run.plan import RunPlan
 from medplus.run.record import RunRecord

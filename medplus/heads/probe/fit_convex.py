@@ -12,10 +12,10 @@ from medplus.config import ConvexRecipe
 from medplus.cost import measure_cost
 from medplus.device import resolve_device
 from medplus.embeddings.store import EmbeddingStore
-from medplus.heads.folded import Folds
 from medplus.heads.stored import StoredSplit, Stores, plan_head, read_splits, run_heads
 from medplus.metrics.temperature import fit_temperature
 from medplus.progress import Progress
+from medplus.run.folds import Folds
 from medplus.run.ledger import save_run
 from medplus.run.plan import RunPlan
 from medplus.run.record import RunRecord
