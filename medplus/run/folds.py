@@ -107,6 +107,26 @@ def deal(
     return [test for _, test in splitter.split(np.zeros(len(y)), y, units)]
 
 
+@dataclass(frozen=True)
+class Fold:
+    """One fold of one dealing out.
+
+    Attributes
+    ----------
+    folds : Folds
+    repeat, number : int
+        From 0.
+    """
+
+    folds: Folds
+    repeat: int
+    number: int
+
+    def root(self, runs: Path) -> Path:
+        """Return the root of the fold's own runs, beside those that all folds make together."""
+        return self.folds.root(runs, self.repeat) / f"fold{self.number}"
+
+
 def parts_of(dealt: Sequence[np.ndarray], number: int) -> Mapping[Split, np.ndarray]:
     """Return what one fold tests, what chooses for it, and what it learns from: ascending rows.
 
