@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from medplus.curves.powerlaw import PowerLaw
-from medplus.curves.summary import Crossing, Series
+from medplus.curves.summary import Crossing, Series, half_width
 
 
 def of_law(series: Series, law: PowerLaw) -> str:
@@ -41,13 +43,36 @@ def of_crossings(crossings: Sequence[Crossing]) -> list[str]:
     return said
 
 
-def of_test(series: list[Series], n_test: int) -> str:
-    """Say what the test split's own size leaves open, by the normal approximation."""
+def of_test(series: Sequence[Series], n_test: int) -> str:
+    """Say what the test images' own number leaves open, by the normal approximation."""
+    if any(one.ratio is not None for one in series):
+        return (
+            f"Intervals are over {len(series[0].accuracies)} folds, which share train images, with "
+            f"the correction for that; together they test {n_test:,} images."
+        )
     best = max(float(one.mean.max()) for one in series)
     half = 1.96 * math.sqrt(best * (1 - best) / n_test)
     return (
         f"Intervals are over episodes, all on the same {n_test:,} test images, whose number alone "
         f"leaves ±{100 * half:.1f} points open."
+    )
+
+
+def of_gain(series: Series) -> str:
+    """Say what the last doubling of the train images has brought, or more than doubling."""
+    half = np.flatnonzero(series.n <= series.n[-1] / 2)
+    if not len(half):
+        return f"{series.label} ({series.kind}): no amount is half of the largest."
+    first = int(half[-1])
+    gain = series.accuracies[:, -1] - series.accuracies[:, first]
+    width = half_width(gain[:, None], series.inflation[-1:])[0]
+    known = "" if math.isnan(width) else (
+        f", 95 % interval {100 * (gain.mean() - width):.1f} to {100 * (gain.mean() + width):.1f}"
+    )  # fmt: skip
+    return (
+        f"{series.label} ({series.kind}): from {series.n[first]:,} to {series.n[-1]:,} train "
+        f"images test ACC goes from {series.mean[first]:.1%} to {series.mean[-1]:.1%} "
+        f"({100 * gain.mean():+.1f} points{known})."
     )
 
 

@@ -39,6 +39,13 @@ def store_facts(store: EmbeddingStore) -> StoreFacts:
     return StoreFacts(path=str(store.path), key=store.key)
 
 
+def identity_of(store: EmbeddingStore) -> dict[str, Any]:
+    """Return what identifies what is read, beside the store's key: rows, or what is made of it."""
+    if isinstance(store, DerivedStore):
+        return store.identity
+    return {"rows": store.digest} if isinstance(store, View) else {}
+
+
 def plan_head(
     store: EmbeddingStore,
     protocol: Protocol,
@@ -50,9 +57,7 @@ def plan_head(
     """Return the plan of a head on a store; `name` is the readable part of its id."""
     known = {**fields, "store": store_facts(store)}
     made_of = Provenance.of(store.info)
-    rows = {"rows": store.digest} if isinstance(store, View) else {}
-    derived = store.identity if isinstance(store, DerivedStore) else {}
-    config = {"store": store.key, **rows, **derived, **config}
+    config = {"store": store.key, **identity_of(store), **config}
     return plan_run(made_of, protocol, name, config, known, runs)
 
 

@@ -16,6 +16,9 @@ import numpy as np
 from medplus.errors import UsageError
 from medplus.vocabulary import SPLITS, Split
 
+FOLDED = "folds*/repeat*"
+"""Where the roots of repeats lie below that of the runs on the official splits."""
+
 
 @dataclass(frozen=True)
 class Folds:
