@@ -9,7 +9,8 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import Normalizer, StandardScaler
 
-from medplus.embeddings.derived import DerivedStore, Transform, view_of
+from medplus.embeddings.derived import DerivedStore, view_of
+from medplus.embeddings.transform import Transform
 from medplus.errors import UsageError
 from medplus.heads.features import read_features
 from medplus.heads.knn import knn
