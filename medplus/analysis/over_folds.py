@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
-from medplus.analysis.drawing.palette import PROTOCOL_LABELS
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
 from medplus.analysis.drawing.sheet import MARGIN, WIDE, Sheet, text_width
 from medplus.analysis.drawing.style import GREY, INK
 from medplus.analysis.section import Figure, Section
@@ -149,7 +149,8 @@ def _row(own: Sequence[RunRecord]) -> dict[str, Any]:
 
 def _label(own: Sequence[RunRecord]) -> str:
     first = own[0]
-    return f"{first.dataset} {first.size} px · {first.backbone} · {PROTOCOL_LABELS[first.protocol]}"
+    who, how = label_of(first.backbone), PROTOCOL_LABELS[first.protocol]
+    return f"{first.dataset} {first.size} px · {who} · {how}"
 
 
 def _sentence(own: Sequence[RunRecord]) -> str:

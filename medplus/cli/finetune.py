@@ -93,8 +93,8 @@ class BatchSize(click.ParamType):  # type: ignore[type-arg]  # not generic befor
     "--fold",
     "fold",
     of=click.IntRange(min=0),
-    help="With --folds: train these alone, from 0; all are joined once the last is finished. "
-    "Repeat or use commas.  [default: all]",
+    help="With --folds: train these alone, counted from 0 through the repeats; those of a repeat "
+    "are joined once the last is finished. Repeat or use commas.  [default: all]",
 )
 @options.data_root
 @options.runs_root

@@ -231,12 +231,13 @@ def _refusal(
     foretold_low, foretold_high = np.quantile(foretold, (0.025, 0.975))
     low, high = np.quantile(resampled[:, -1], (0.025, 0.975))
     if max(foretold_low - high, low - foretold_high) > max(1 / n_test, _AGREE):
+        middle = float(np.median(foretold))
         return (
-            f"without its largest size the curve foretells {1 - float(np.median(foretold)):.1%} "
-            f"there, and {1 - mean[-1]:.1%} was measured"
+            f"without its largest size the curve foretells {100 - 100 * middle:.1f} % "
+            f"there, and {100 - 100 * mean[-1]:.1f} % was measured"
         )
     if not np.isfinite(answer):
-        return f"the fitted curve ends at {1 - law.asymptote:.1%}, below the target"
+        return f"the fitted curve ends at {100 - 100 * law.asymptote:.1f} %, below the target"
     if answer > FARTHEST * n[-1]:
         return f"the target lies beyond {FARTHEST:g} times the {n[-1]:,} labels that were measured"
     return None

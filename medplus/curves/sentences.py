@@ -15,14 +15,14 @@ def of_law(series: Series, law: PowerLaw) -> str:
     """Say how many images the target needs, or why that cannot be said."""
     what = f"{series.label} ({series.kind})"
     if law.labels is None:
-        return f"{what}: no answer for {law.target:.1%}, since {law.refused}."
+        return f"{what}: how many reach {_percent(law.target)} cannot be said, since {law.refused}."
     assert law.labels_ci95 is not None
     low, high = law.labels_ci95
     interval = f"at least {_count(low)}" if high is None else f"{_count(low)} to {_count(high)}"
     beyond = law.labels > series.n[-1]
     where = f"beyond the {series.n[-1]:,} measured" if beyond else "within what was measured"
     return (
-        f"{what}: {law.target:.1%} would need about {_count(law.labels)} train images "
+        f"{what}: {_percent(law.target)} would need about {_count(law.labels)} train images "
         f"(95 % interval: {interval}), {where}."
     )
 
@@ -59,11 +59,10 @@ def of_test(series: Sequence[Series], n_test: int) -> str:
 
 
 def of_gain(series: Series) -> str:
-    """Say what the last doubling of the train images has brought, or more than doubling."""
-    half = np.flatnonzero(series.n <= series.n[-1] / 2)
-    if not len(half):
-        return f"{series.label} ({series.kind}): no amount is half of the largest."
-    first = int(half[-1])
+    """Say what the largest amount has brought over the one that is nearest to half of it."""
+    if len(series.n) < 2:
+        return f"{series.label} ({series.kind}): there is one amount alone."
+    first = int(np.abs(np.log(2 * series.n[:-1] / series.n[-1])).argmin())
     gain = series.accuracies[:, -1] - series.accuracies[:, first]
     width = half_width(gain[:, None], series.inflation[-1:])[0]
     known = "" if math.isnan(width) else (
@@ -71,9 +70,13 @@ def of_gain(series: Series) -> str:
     )  # fmt: skip
     return (
         f"{series.label} ({series.kind}): from {series.n[first]:,} to {series.n[-1]:,} train "
-        f"images test ACC goes from {series.mean[first]:.1%} to {series.mean[-1]:.1%} "
+        f"images test ACC goes from {_percent(series.mean[first])} to {_percent(series.mean[-1])} "
         f"({100 * gain.mean():+.1f} points{known})."
     )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _count(number: float) -> str:

@@ -56,6 +56,10 @@ class Folds:
         """Return what identifies one dealing out, for a run's configuration."""
         return {"n": self.n, "repeat": repeat, "pool": self.pool}
 
+    def __len__(self) -> int:
+        """Return the number of folds of all repeats."""
+        return self.n * self.repeats
+
     def root(self, runs: Path, repeat: int) -> Path:
         """Return the root of a repeat's runs, below that of the runs on the official splits.
 
@@ -119,15 +123,38 @@ class Fold:
     folds : Folds
     repeat, number : int
         From 0.
+
+    Examples
+    --------
+    >>> Fold.at(Folds(5, 2), 7)
+    Fold(folds=Folds(n=5, repeats=2, pool=False), repeat=1, number=2)
     """
 
     folds: Folds
     repeat: int
     number: int
 
+    @classmethod
+    def at(cls, folds: Folds, position: int) -> Fold:
+        """Return a fold by its number among those of all repeats, from 0."""
+        return cls(folds, *divmod(position, folds.n))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What identifies it, for a run's configuration."""
+        return {**self.folds.facts(self.repeat), "fold": self.number}
+
     def root(self, runs: Path) -> Path:
         """Return the root of the fold's own runs, beside those that all folds make together."""
         return self.folds.root(runs, self.repeat) / f"fold{self.number}"
+
+
+def is_of(config: Mapping[str, Any], fold: Fold | None) -> bool:
+    """Tell by its configuration whether a run is of a fold, or of none."""
+    told = config.get("folds")
+    if fold is None or told is None:
+        return fold is None and told is None
+    return bool(fold.facts.items() <= told.items())
 
 
 def parts_of(dealt: Sequence[np.ndarray], number: int) -> Mapping[Split, np.ndarray]:

@@ -52,7 +52,7 @@ class Way:
             rows = rows_of(images, fold)
             images, runs = described(images, rows), fold.root(runs)
             digest = digest_of({split: rows[split].tolist() for split in SPLITS})
-            facts = {**fold.folds.facts(fold.repeat), "fold": fold.number, "rows": digest}
+            facts = {**fold.facts, "rows": digest}
         elif joined is not None:
             runs = joined.folds.root(runs, joined.repeat)
             facts = joined.folds.facts(joined.repeat)
@@ -87,24 +87,26 @@ def cross_validate(
     Parameters
     ----------
     only : sequence of int or None
-        The folds to train; all by default. They are joined once all folds are finished, whoever
-        trained them.
+        The folds to train, counted from 0 through the repeats; all by default. Those of a repeat
+        are joined once all are finished, whoever trained them.
 
     Returns
     -------
     list of RunRecord
-        One per repeat; of a repeat with folds missing, those that were asked for.
+        One per repeat that was asked for; where folds are missing, those that were asked for.
 
     Raises
     ------
     UsageError
         If there is no such fold, or the rows cannot be dealt out.
     """
-    asked = range(folds.n) if only is None else sorted(set(only))
-    if any(not 0 <= number < folds.n for number in asked):
-        raise UsageError(f"--fold {asked[-1]}: {folds.n} folds are counted from 0 to {folds.n - 1}")
+    asked = range(len(folds)) if only is None else sorted(set(only))
+    if any(not 0 <= position < len(folds) for position in asked):
+        raise UsageError(
+            f"--fold {asked[-1]}: the {len(folds)} folds are counted from 0 to {len(folds) - 1}"
+        )
     records = []
-    for repeat in range(folds.repeats):
+    for repeat in sorted({position // folds.n for position in asked}):
         every = [Fold(folds, repeat, number) for number in range(folds.n)]
         joined = way.plan(joined=every[0])
         found = find_run(joined.folder)
@@ -112,11 +114,12 @@ def cross_validate(
             records.append(found)
             continue
         plans = [way.plan(fold) for fold in every]
-        trained = [way.run(plans[i], overwrite, every[i]) for i in asked]
+        own = [fold for fold in asked if fold // folds.n == repeat]
+        trained = [way.run(plans[i % folds.n], overwrite, every[i % folds.n]) for i in own]
         complete = [find_run(plan.folder) for plan in plans]
-        own = [record for record in complete if record is not None]
-        if len(own) == folds.n:
-            records.append(_join(way, joined, every, own, overwrite or found is not None))
+        done = [record for record in complete if record is not None]
+        if len(done) == folds.n:
+            records.append(_join(way, joined, every, done, overwrite))
         else:
             records += trained
     return records

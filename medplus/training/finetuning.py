@@ -136,7 +136,8 @@ def finetune_all(
     folds : medplus.run.folds.Folds, optional
         Cross-validate: a network for each fold, stopped by the next fold's loss.
     fold : sequence of int, optional
-        Train only these of the folds, counted from 0; they are joined once all are there.
+        Train only these, counted from 0 through all repeats; those of a repeat are joined once all
+        are there.
     progress : Progress
         Where to report the images of a folder that are read.
     **changes

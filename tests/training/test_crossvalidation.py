@@ -118,6 +118,11 @@ def test_an_oracle_in_tested_rows_neither_trains_nor_chooses(folded, tmp_path):
     assert not np.array_equal(one["test_score"][tests[0]], other["test_score"])
 
 
+def test_folds_are_counted_through_the_repeats(folded, tmp_path):
+    [record] = finetune(folded[1], runs=tmp_path, folds=Folds(3, 2), fold=(4,), **QUICK)
+    assert Path(record.path).is_relative_to(tmp_path / "folds3" / "repeat1" / "fold1")
+
+
 def test_a_fold_that_is_none_is_refused(folded, tmp_path):
     with pytest.raises(UsageError, match="counted from 0 to 2"):
         finetune(folded[1], runs=tmp_path, folds=FOLDS, fold=(3,), **QUICK)
