@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import StratifiedKFold
 
-from medplus import finetune
+from medplus import evaluate, finetune
 from medplus.errors import UsageError
 from medplus.run.folds import Folds
 from medplus.run.ledger import read_predictions, read_record
@@ -87,6 +87,11 @@ def test_the_joined_run_is_read_like_any_other(folded):
     assert saved["test_split"].tolist() == ["train"] * 27 + ["val"] * 12
     right = (saved["test_score"].argmax(1) == saved["test_true"][:, 0]).mean()
     assert record.metrics["test"]["acc"] == pytest.approx(right)
+
+
+def test_scored_again_it_names_the_networks_of_its_folds(folded):
+    with pytest.raises(UsageError, match=r"in .*folds3/repeat0/fold0"):
+        evaluate(folded[-1].path)
 
 
 def test_folds_trained_one_by_one_are_joined_when_the_last_is_there(folded, tmp_path):
