@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.palette import PROTOCOL_LABELS
 from medplus.analysis.drawing.sheet import (
     MARGIN,
@@ -24,16 +25,13 @@ from medplus.analysis.drawing.sheet import (
 from medplus.analysis.drawing.style import GREY, look, short_names, signs
 from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Table
+from medplus.analysis.verdict_candidates import Candidate
 from medplus.curves.kept import Curve
 from medplus.curves.powerlaw import PowerLaw
 from medplus.curves.sentences import of_gain, of_law
 from medplus.curves.summary import Series
 from medplus.naming import safe_name
-
-if TYPE_CHECKING:
-    from medplus.analysis.benchmark import Benchmark
-    from medplus.analysis.verdict_candidates import Candidate
-    from medplus.run.record import RunRecord
+from medplus.run.record import RunRecord
 
 _LEFT, _TOP, _HEIGHT, _BELOW, _GAP = 14.0, 9.0, 62.0, 12.0, 14.0
 _KINDS = {"shots": "equally many images of each class", "fractions": "shares of train"}

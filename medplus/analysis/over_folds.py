@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
 from medplus.analysis.drawing.sheet import MARGIN, WIDE, Sheet, text_width
 from medplus.analysis.drawing.style import GREY, INK
 from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Table
+from medplus.analysis.verdict_candidates import Candidate
 from medplus.run.foldmeans import FoldSummary, summarise
 from medplus.run.record import RunRecord
-
-if TYPE_CHECKING:
-    from medplus.analysis.benchmark import Benchmark
-    from medplus.analysis.verdict_candidates import Candidate
 
 _ROW, _TOP, _BELOW = 6.0, 5.0, 11.0
 
