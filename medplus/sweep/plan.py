@@ -16,6 +16,7 @@ from typing import Any, Literal
 from medplus.datasets import sources as datasets
 from medplus.embeddings.info import StoreInfo
 from medplus.errors import DatasetError
+from medplus.run.folds import Fold, is_of
 from medplus.run.record import RunRecord
 from medplus.spec import AUTO, ExtractSpec
 from medplus.sweep.estimate import Estimator
@@ -201,8 +202,9 @@ class _Planner:
                 yield [extraction, *heads], str(found[0]) if found else None
         if self._grid.finetune is not None:
             for spec in self._grid.trained_specs():
-                for seed in self._grid.seeds_of(spec, "finetune"):
-                    yield [self._finetuning(spec, seed)], None
+                seeds = self._grid.seeds_of(spec, "finetune")
+                for seed, fold in product(seeds, self._grid.finetune.jobs):
+                    yield [self._finetuning(spec, seed, fold)], None
 
     def _planned(self, job: Job, done: int | None) -> PlannedJob:
         """Return how a job stands; `done` of its runs are finished, None where it has none."""
@@ -240,7 +242,7 @@ class _Planner:
             }
             yield self._found(job, records)
 
-    def _finetuning(self, spec: ExtractSpec, seed: int) -> PlannedJob:
+    def _finetuning(self, spec: ExtractSpec, seed: int, fold: Fold | None) -> PlannedJob:
         finetune = self._grid.finetune
         assert finetune is not None
         wanted = finetune.recipe.model_dump(mode="json")
@@ -253,12 +255,14 @@ class _Planner:
             "changes": finetune.changes,
             "batch_size": finetune.batch_size,
             "seed": seed,
+            **({} if fold is None else {"fold": fold.facts}),
         }
         job = Job("finetune", spec, options, 1)
         records = {
             record.seed: record
             for record in self._inventory.records_of("finetune", spec)
             if record.seed == seed
+            and is_of(record.config, fold)
             and record.config.get("devices") == 1
             and fixed.items() <= record.config.get("recipe", {}).items()
         }
