@@ -7,7 +7,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from benchmarks.measure import Result, compare, interleave, seconds
-from medplus.heads.knn.backends import import_faiss
+from medplus.heads.knn.fp32 import import_faiss
 from medplus.heads.knn.search import search
 from medplus.heads.knn.vote import vote_shares
 
