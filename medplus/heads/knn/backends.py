@@ -29,7 +29,7 @@ WORTH_TIMING = 8_000_000_000
 """Multiplications of a search below which timing would take longer than it could save."""
 SAMPLE = 4096, 512
 """Train rows and queries on which backends are timed."""
-_WIDTH, _ROUNDS = 16, 3
+_WIDTH, _ROUNDS = 16, 2
 _remembered: dict[tuple[str, int], SearchBackend] = {}
 
 
@@ -70,7 +70,7 @@ def fastest_backend(train: np.ndarray, queries: np.ndarray, device: torch.device
     key = str(device), (train.shape[1] - 1).bit_length()
     if key not in _remembered:
         taken = dict.fromkeys(_candidates(device), float("inf"))
-        for _ in range(_ROUNDS):  # the first round warms all up
+        for _ in range(_ROUNDS):  # the first warms all up
             for name in taken:
                 start = time.perf_counter()
                 get_backend(name)(train, queries, min(_WIDTH, len(train)), device)
