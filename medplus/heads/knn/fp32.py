@@ -15,10 +15,10 @@ GPU_MAX_K = 2048
 def import_faiss() -> Any:
     """Return faiss: the only place that imports it.
 
-    torch comes first: faiss-gpu and torch bring different CUDA runtimes, and the other order has
-    crashed.
+    This module imports torch before: faiss-gpu and torch bring different CUDA runtimes, and the
+    other order has crashed.
     """
-    import faiss  # isort: skip
+    import faiss
 
     return faiss
 
