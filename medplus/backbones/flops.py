@@ -37,11 +37,10 @@ def _count(info: BackboneInfo, side: int) -> int:
 
 def _network(info: BackboneInfo) -> Any:
     if info.name == ALEXNET:
-        from torchvision.models import alexnet
+        from medplus.backbones.lean import torchvision
 
-        return alexnet(weights=None)
-    import timm
-
+        return torchvision.models.alexnet(weights=None)
+    from medplus.backbones.lean import timm
     from medplus.backbones.sources.demo import timm_name
 
     tag = info.tag.partition("@")[0]  # a fine-tuned run is the network that it began as
