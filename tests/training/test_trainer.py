@@ -76,6 +76,9 @@ def train_plainly(backbone, images, recipe, seed):
         chance = torch.Generator()
         chance.set_state(torch.get_rng_state())  # so that dropout would not disturb the order
     network = nn.ModuleDict({"backbone": copy.deepcopy(backbone), "head": head})
+    # As fine-tuning keeps them on a CPU: in another order sums are rounded otherwise.
+    network.to(memory_format=torch.channels_last)
+    x = x.contiguous(memory_format=torch.channels_last)
     learns = network if recipe.trainable == "all" else head
     optimizer = torch.optim.AdamW(learns.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
     found, waited = Plain(), 0
@@ -154,7 +157,8 @@ def test_paper_recipe_is_the_plain_loop(
     plain = train_plainly(tiny_backbone().module, images, recipe, seed=7)
     trainer = new_trainer(recipe, images, tmp_path, seed=7)
     trainer.fit()
-    assert_is(trainer, tmp_path, plain)
+    # A mean over labels and samples at once is rounded otherwise than one after the other.
+    assert_is(trainer, tmp_path, plain, 1e-6 if task == MULTI_LABEL else 1e-7)
 
 
 def test_training_stops_where_the_plain_loop_stops(new_trainer, tiny_backbone, learnable, tmp_path):
