@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
@@ -66,7 +67,7 @@ def resolve_backend(
     if name != "auto":
         return cast("SearchBackend", name)
     if device.type == "cuda":
-        return "faiss" if import_faiss().get_num_gpus() else "torch"
+        return "faiss" if find_spec("faiss") and import_faiss().get_num_gpus() else "torch"
     n_train, n_queries, dim = shape
     if n_train * n_queries * dim < _WORTH_TIMING:
         return "torch"
