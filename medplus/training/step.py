@@ -14,7 +14,7 @@ from medplus.datasets.dataset import ImageDataset
 from medplus.preprocess import Preprocessor, PreprocessSpec
 from medplus.training.augment import Augment
 from medplus.training.loss import make_targets, sample_losses
-from medplus.training.network import Network
+from medplus.training.network import Network, keeps_channels_last
 from medplus.training.optimisation import Schedule, make_average, make_mixup, make_optimizer
 from medplus.vocabulary import MULTI_LABEL
 
@@ -42,7 +42,10 @@ class Stepper:
         self._fabric, self._network, self._recipe, self._seed = fabric, network, recipe, seed
         self._n_classes = images.n_classes
         self._multi_label = images.task == MULTI_LABEL
-        self._prepare = Preprocessor(spec, torch.float32, recipe.channels_last)
+        channels_last = keeps_channels_last(
+            network, recipe.channels_last, recipe.precision, fabric.device
+        )
+        self._prepare = Preprocessor(spec, torch.float32, channels_last)
         self._augment = Augment(recipe, images.name)
         self._mixup = make_mixup(recipe, images.n_classes, self._multi_label)
         self._noise = torch.Generator()
