@@ -143,6 +143,7 @@ class Embedder:
         try:
             with compute_precision(self.precision, self.device), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
+                torch.compiler.reset()  # or a process's ninth network of a kind would be eager
                 expected = forward(pixels)
                 whole = forward.unrolled(pixels) if isinstance(forward, Windowed) else self._module
                 compiled = compile_network(whole, frozen=True)

@@ -225,8 +225,8 @@ def _extract_one(
             with suppress(StoreError):
                 writer.keep_cost(add_costs(writer.info.cost, meter.cost()))
             raise
-        ways = {"batch_size": filled.batch_size, "compiled": filled.compiled}
-        cost = {**meter.cost(filled.n_images), **ways}
+        ways = vars(filled).copy()
+        cost = {**meter.cost(ways.pop("n_images")), **ways}
         writer.finish(add_costs(writer.info.cost, cost))
     rate = cost.get("images_per_second")
     return Extraction(open_store(path), status, missing, reused, meter.seconds, rate)

@@ -58,11 +58,23 @@ class _Batch:
 
 @dataclass(frozen=True)
 class Filled:
-    """How a store was filled: of how many images, and how they were computed at the end."""
+    """How a store was filled.
+
+    Attributes
+    ----------
+    n_images : int
+    batch_size : int
+        Of the last batches; the first ones may have been measured at others.
+    compiled : bool
+        Whether these ran through a compiled network.
+    compile_seconds : float
+        What compiling has taken, within the extraction.
+    """
 
     n_images: int
     batch_size: int
     compiled: bool
+    compile_seconds: float
 
 
 def fill_store(
@@ -118,7 +130,7 @@ def fill_store(
             buffer[batch.offset : end].copy_(tuned(batch.images), non_blocking=True)
             if batch.ends_chunk:
                 commit(batch.split, batch.chunk, buffer)
-    return Filled(total, tuned.batch_size, tuned.is_compiled)
+    return Filled(total, tuned.batch_size, tuned.is_compiled, tuned.compile_seconds)
 
 
 def _read_ahead(batches: Iterator[_Batch]) -> Generator[_Batch, None, None]:

@@ -24,8 +24,9 @@ _CPU_BATCHES = (8, 16, 32, 64)
 _CUDA_BATCHES = (64, 128, 256, 512, 1024)
 _BLOCK_NBYTES = 64 * 2**20
 _NO_NETWORK = 32
-_TIMED = 2
-"""Batches of a size that count, after one that does not: its first one is slow."""
+_TIMED, _TIMED_IMAGES = 2, 64
+"""Least batches and images of a size that count, after one batch that does not: it is slow. Sizes
+are timed over as many images, or other work would spare short batches and disturb long ones."""
 _AS_GOOD = 0.97
 _GAIN, _WINDOWED_GAIN, _COMPILE_S = 1.2, 1.05, 60.0
 """What compiling is taken to bring and cost where it was never measured."""
@@ -54,11 +55,11 @@ class BatchSearch:
 
     Examples
     --------
-    >>> search = BatchSearch((8, 16, 32), 0.95)
-    >>> for seconds in (9, 1, 1, 9, 1, 1, 9, 5, 5):
+    >>> search = BatchSearch((32, 64, 128), 0.95)
+    >>> for seconds in (9, 2, 2, 9, 2, 2, 9, 5, 5):
     ...     rate = search.took(seconds)
     >>> search.size, search.rate
-    (16, 16.0)
+    (64, 32.0)
     """
 
     def __init__(self, sizes: Sequence[int], go_on: float) -> None:
@@ -71,10 +72,11 @@ class BatchSearch:
     def took(self, seconds: float) -> float | None:
         """Note the time of one batch of `size`, and return the rate once the size is settled."""
         self._seconds.append(seconds)
-        if len(self._seconds) <= _TIMED:
+        counted = max(_TIMED, _TIMED_IMAGES // self.size)
+        if len(self._seconds) <= counted:
             return None
         highest = max(self._rates.values(), default=0.0)
-        rate = self.size / max(min(self._seconds[1:]), 1e-9)
+        rate = self.size * counted / max(sum(self._seconds[1:]), 1e-9)
         self._rates[self.size], self._seconds = rate, []
         if rate >= self._go_on * highest and self._next:
             self.size = self._next.pop(0)
@@ -121,6 +123,8 @@ class Tuned:
     ----------
     block : int
         How many images to give at once.
+    compile_seconds : float
+        What compiling has taken.
     """
 
     def __init__(
@@ -148,6 +152,7 @@ class Tuned:
         self._search = BatchSearch([batch_size] if batch_size else sizes, go_on)
         self.block = batch_size or sizes[-1]
         self._is_settled = bool(batch_size) and self._compiled is False  # nothing to find out
+        self.compile_seconds = 0.0
         self._times: dict[bool, list[float]] = {}
 
     @property
@@ -207,9 +212,10 @@ class Tuned:
         if self._compiled is False or (self._compiled is None and not self._pays()):
             return
         start = self._clock()
-        if not self._embedder.compile(part):
+        is_compiled = self._embedder.compile(part)
+        self.compile_seconds = seconds = self._clock() - start
+        if not is_compiled:
             return
-        seconds = self._clock() - start
         log.log(SAID, "%s was compiled in %.0f s", self._embedder.backbone.name, seconds)
         if self._compiled is None and self._kept is not None:
             self._keep(replace(self._kept, compile_seconds=max(seconds, 1e-3)))

@@ -108,11 +108,19 @@ def test_the_size_that_is_taken_is_as_fast_as_the_best_that_was_tried(rates):
 
 
 def test_the_first_batch_of_a_size_does_not_count():
-    search = BatchSearch((8, 16), 0.95)
-    for seconds in (100.0, 1.0, 2.0, 1000.0, 4.0, 5.0):
+    search = BatchSearch((64, 128), 0.95)
+    for seconds in (100.0, 1.0, 3.0, 1000.0, 6.0, 6.0):
         assert search.rate is None
         search.took(seconds)
-    assert (search.size, search.rate) == (8, 8.0)
+    assert (search.size, search.rate) == (64, 32.0)
+
+
+def test_sizes_are_timed_over_as_many_images():
+    search, counted = BatchSearch((8, 16, 32), 0.5), {8: 0, 16: 0, 32: 0}
+    while search.rate is None:
+        counted[search.size] += search.size
+        search.took(search.size)
+    assert {size: n - size for size, n in counted.items()} == {8: 64, 16: 64, 32: 64}
 
 
 def test_where_each_size_has_to_gain_a_plateau_ends_the_search():
@@ -129,7 +137,7 @@ def test_the_fastest_batch_size_is_found_on_the_work_itself(start_s, image_s, be
     tuned, _ = embed_all(world, 640, tmp_path, compiled=False)
     assert tuned.batch_size == best
     assert set(world.batches[-3:]) == {best}
-    assert world.batches[:4] == [8, 8, 8, 16]
+    assert world.batches[:9] == [8] * 9
 
 
 def test_what_was_measured_is_used_at_once_the_next_time(tmp_path):
@@ -156,7 +164,7 @@ def test_a_size_that_does_not_fit_ends_the_search_and_no_image_is_lost(tmp_path)
     world = World(start_s=1000, most=20)
     tuned, _ = embed_all(world, 640, tmp_path)
     assert tuned.batch_size == 16
-    assert set(world.batches[6:]) == {16}
+    assert set(world.batches[20:]) == {16}
 
 
 # --- whether to compile -------------------------------------------------------------------------
@@ -207,10 +215,11 @@ def test_few_images_are_not_worth_compiling(n, tmp_path):
 
 
 def test_compiling_is_done_when_asked_for_and_never_when_not(tmp_path):
-    for asked, n in ((True, 400), (False, 20_000)):
+    for asked, n in ((True, 800), (False, 20_000)):
         world = World()
         tuned, _ = embed_all(world, n, tmp_path, compiled=asked)
         assert (len(world.compilations) == 1) is tuned.is_compiled is asked
+        assert tuned.compile_seconds == (world.compile_s if asked else 0.0)
 
 
 def test_a_compiler_that_fails_is_tried_once(tmp_path):
