@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from medplus.backbones.inference import compile_network
 from medplus.config import FinetuneRecipe
 from medplus.datasets.dataset import ImageDataset
 from medplus.preprocess import Preprocessor, PreprocessSpec
@@ -51,7 +52,7 @@ class Stepper:
         self._noise = torch.Generator()
         self.optimizer = make_optimizer(network, recipe)
         self.average = make_average(network, recipe)
-        learner: Any = torch.compile(network) if compiled else network
+        learner: Any = compile_network(network) if compiled else network
         self._module, self._optimizer = fabric.setup(learner, self.optimizer)
         n_steps = -(-len(images.splits["train"]) // recipe.batch_size)
         self._schedule = Schedule(self.optimizer, recipe, n_steps)
