@@ -82,15 +82,14 @@ class Inventory:
 
     def _sought(self, spec: ExtractSpec) -> Sought:
         if spec not in self._identified:
-            self._identified[spec] = identify(spec)
-        images = spec.dataset, spec.size
-        if images not in self._digests:
-            ref = datasets.resolve(spec.dataset)
-            self._digests[images] = self._digest_of(ref, spec.size, self._data_root)
-        digest = self._digests[images]
-        return replace(
-            self._identified[spec], data_digests=None if digest is None else frozenset([digest])
-        )
+            images = spec.dataset, spec.size
+            if images not in self._digests:
+                ref = datasets.resolve(spec.dataset)
+                self._digests[images] = self._digest_of(ref, spec.size, self._data_root)
+            digest = self._digests[images]
+            known = None if digest is None else frozenset([digest])
+            self._identified[spec] = replace(identify(spec), data_digests=known)
+        return self._identified[spec]
 
     def _name(self, spec: ExtractSpec) -> str:
         if spec.dataset not in self._names:
