@@ -11,7 +11,7 @@ from pathlib import Path
 from medplus.errors import SweepError
 from medplus.run.ledger import tidy_runs
 from medplus.sweep.claims import Claim, Claims
-from medplus.sweep.engines import Engine
+from medplus.sweep.engines import PATIENCE_S, Engine
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Cell, Job, Place
 from medplus.sweep.plan import Plan, plan_from_disk
@@ -129,14 +129,14 @@ class Sweep:
                 return plan  # it has let its workers go
             plan = self._look(show)
             until = time.monotonic() + _LATE_S
-            while (cells := self.to_do(plan)) and self._progress(plan) == before:
-                if time.monotonic() > until and not self.running(plan):
+            while (left := self.to_do(plan)) and self._progress(plan) == before:
+                if time.monotonic() > until:
+                    if self.running(plan):
+                        break
                     raise SweepError(
-                        f"the workers have ended, and left {len(cells)} cells of the grid as they "
+                        f"the workers have ended, and left {len(left)} cells of the grid as they "
                         f"were; {self.claims.folder / 'logs'} may tell why"
                     )
-                if time.monotonic() > until:
-                    break
                 time.sleep(_LOOK_EVERY_S)
                 plan = self._look(show)
         self.claims.tidy(plan.ids("finished"))
@@ -159,6 +159,9 @@ class Sweep:
         with closing(engine.run(self.grid, self.place, most)) as looks:
             for _ in looks:
                 followed = True
+                left = self.claims.time_left(self.place.until)
+                if left is not None and left < -PATIENCE_S:
+                    break  # of what has not ended by itself: it may still wait to begin
                 if time.monotonic() >= self._due:
                     self._look(show)
         return followed

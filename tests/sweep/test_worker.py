@@ -189,6 +189,16 @@ def test_workers_that_do_nothing_end_the_sweep(new_sweep: Callable[..., Sweep]):
         new_sweep(1).run(Lazy(looks=1))
 
 
+def test_workers_that_wait_to_begin_are_let_go_when_the_time_is_over(
+    new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+):
+    """As in a queue of SLURM's."""
+    monkeypatch.setattr("medplus.sweep.conduct.PATIENCE_S", 0.0)
+    sweep = new_sweep(1)
+    sweep = Sweep(sweep.grid, sweep.place, budget_s=3.0)
+    assert sweep.run(Lazy(looks=10**9)).count("left") == 3
+
+
 def test_where_all_workers_have_died_others_are_started(
     new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
 ):
