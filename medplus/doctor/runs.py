@@ -84,6 +84,8 @@ def _fault(folder: Path, deep: bool) -> str:
             if not _is_whole(folder / name):
                 return f"{name} is damaged"
         elif record.protocol == protocol and folder.parent.name != EVALUATIONS:
+            if protocol == "finetune" and record.folds is not None:
+                continue  # its networks lie with its folds
             return f"{name} is missing"
     return _fault_in_bytes(folder) if deep else ""
 

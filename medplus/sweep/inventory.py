@@ -20,6 +20,7 @@ from medplus.embeddings.select import Sought, identify
 from medplus.embeddings.store import read_info
 from medplus.errors import MedplusError
 from medplus.naming import safe_name
+from medplus.run.folds import FOLDED
 from medplus.run.ledger import RECORD_FILE, read_record
 from medplus.run.record import RunRecord
 from medplus.spec import PRELOGITS, ExtractSpec
@@ -109,9 +110,11 @@ class Inventory:
             for store in _folders(f"{escape(str(self._store))}/{name}/*/*.zarr"):
                 found += [("extract", store, info) for info in _read(_info, store)]
         for protocol, (name, wanted) in product(self._grid.protocols.names, sizes.items()):
-            root = f"{escape(str(self._runs))}/{protocol}/{name}"
-            for size in ["*"] if "*" in wanted else wanted:
-                for run in _folders(f"{root}/{size}/*/*"):
+            roots, own = [escape(str(self._runs))], self._grid.finetune
+            if protocol == "finetune" and own is not None and own.folds is not None:
+                roots.append(f"{roots[0]}/{FOLDED}/fold*")
+            for root, size in product(roots, ["*"] if "*" in wanted else wanted):
+                for run in _folders(f"{root}/{protocol}/{name}/{size}/*/*"):
                     found += [(protocol, run, record) for record in _read(_record, run)]
         return found
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from medplus.datasets import sources as datasets
 from medplus.embeddings.info import StoreInfo
 from medplus.errors import DatasetError
+from medplus.run.folds import is_of
 from medplus.run.record import RunRecord
 from medplus.spec import AUTO, ExtractSpec
 from medplus.sweep.estimate import Estimator
@@ -256,12 +257,17 @@ class _Planner:
             if record.config.get("devices") == 1
             and fixed.items() <= record.config.get("recipe", {}).items()
         ]
-        for seed in self._grid.seeds_of(spec, "finetune"):
+        for seed, fold in product(self._grid.seeds_of(spec, "finetune"), finetune.jobs):
             options = {
                 "recipe": finetune.name, "fields": fields, "changes": finetune.changes,
                 "batch_size": finetune.batch_size, "seed": seed,
+                **({} if fold is None else {"fold": fold.facts}),
             }  # fmt: skip
-            records = {record.seed: record for record in made if record.seed == seed}
+            records = {
+                record.seed: record
+                for record in made
+                if record.seed == seed and is_of(record.config, fold)
+            }
             yield self._found(Job("finetune", spec, options, 1), records)
 
     def _found(self, job: Job, records: Mapping[Any, RunRecord]) -> PlannedJob:

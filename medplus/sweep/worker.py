@@ -17,6 +17,7 @@ from typing import Any
 from medplus.errors import SweepError
 from medplus.lock import LockHeldError
 from medplus.progress import Advance
+from medplus.run.folds import Folds
 from medplus.sweep.claims import Claimant, Claims
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Cell, Job, Place
@@ -185,6 +186,10 @@ def _do(job: Job, place: Place, store: str | None, reporter: _Reporter) -> None:
         from medplus.training import finetune_all
 
         seed, changes, _ = (options.pop(name) for name in ("seed", "changes", "fields"))
+        if dealt := options.pop("fold", None):
+            folds = Folds(dealt["n"], dealt["repeat"] + 1, dealt["pool"])
+            position = dealt["repeat"] * folds.n + dealt["fold"]
+            options |= {"folds": folds, "fold": [position]}
         finetune_all(
             [job.spec], [seed], **options, **changes, data_root=place.data_root, watch=reporter
         )

@@ -20,6 +20,7 @@ from medplus.errors import RunError, first_line
 from medplus.run.record import TrainingFacts
 from medplus.run.scoring import EVALUATED
 from medplus.training.folder import RunFolder, partial_folder
+from medplus.training.folds import images_of, rows_of
 from medplus.training.launch import reproducible
 from medplus.training.network import Network, build_network
 from medplus.training.plan import FinetunePlan, load_backbone, load_images
@@ -75,7 +76,9 @@ def train(
     KeyboardInterrupt
         If it was interrupted; the state is saved.
     """
-    images = images or load_images(plan.asked, plan.data_root)
+    if images is None:
+        images = load_images(plan.asked, plan.data_root)
+        images = images if plan.fold is None else images_of(images, rows_of(images, plan.fold))
     backbone = backbone or load_backbone(plan.asked, images)
     recipe, device, alone = plan.recipe, fabric.device, fabric.world_size == 1
     order = torch.Generator().manual_seed(plan.seed)

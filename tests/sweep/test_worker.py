@@ -63,6 +63,22 @@ def test_fine_tuning_is_part_of_it(new_sweep: Callable[..., Sweep]):
     assert "begins in process" in log and "train_loss" in log and "has finished" in log
 
 
+def test_each_fold_is_a_job_and_the_last_of_a_repeat_joins_them(new_sweep: Callable[..., Sweep]):
+    section = {"recipe": "modern", "epochs": 1, "batch_size": 16, "folds": 3}
+    sweep = new_sweep(1, protocols={"finetune": section}, weights="none", seeds=1)
+    [first, *_] = sweep.plan().jobs
+    assert first.job.name == "finetune toy0 pixels seed1 repeat0 fold0"
+
+    assert len(work(sweep)) == 3
+    assert states(sweep) == [("finetune", "finished")] * 3
+    assert work(sweep) == []
+
+    [joined] = list_runs(Path(sweep.place.runs) / "folds3" / "repeat0")
+    record = read_record(joined)
+    assert record.folds is not None and record.folds.n == 3
+    assert not list(list_runs(Path(sweep.place.runs)))
+
+
 def test_nothing_is_done_twice(new_sweep: Callable[..., Sweep]):
     sweep = new_sweep(1)
     sweep.run(Here())
