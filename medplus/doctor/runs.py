@@ -55,9 +55,9 @@ def examine_runs(root: Path, deep: bool) -> Iterator[Finding]:
         yield ok(f"no finished run in {root}")
     elif whole:
         yield ok(f"{whole} of {counted(total, 'run')} in {root} {told}")
-    failures = Claims(root).failures()
+    failures = Claims(root).standing().failures
     if failures:
-        first = next(iter(failures.values())).name
+        first = next(iter(failures.values())).job
         text = f"{counted(len(failures), 'job')} failed, such as '{first}'"
         remedy = "medplus sweep GRID --status says why, --retry-failed tries again"
         yield warning("sweeps", text, remedy)

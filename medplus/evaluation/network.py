@@ -30,7 +30,7 @@ from medplus.run.ledger import find_run
 from medplus.run.plan import RunPlan
 from medplus.run.record import Provenance, RunRecord
 from medplus.spec import ExtractSpec
-from medplus.training.network import Network, embedding_dim
+from medplus.training.network import Network, embedding_dim, keeps_channels_last
 from medplus.training.plan import samples_of
 from medplus.vocabulary import Precision, Split
 
@@ -72,7 +72,6 @@ def prepare_network(run: Path, options: EvaluationOptions) -> Prepared:
 
     # Nothing is folded or cast beforehand, so that scores are those of training to the last bit.
     channels_last = record.config.get("recipe", {}).get("channels_last", False)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
 
     named = options.dataset and sources.resolve(options.dataset).spelling
     spec = replace(record.spec, dataset=named or record.spec.dataset, size=images.size)
@@ -82,7 +81,7 @@ def prepare_network(run: Path, options: EvaluationOptions) -> Prepared:
         record=record,
         provenance=on,
         samples={split: samples_of(images.splits[split]) for split in options.splits},
-        predict=lambda: _logits(run, images, options, precision, layout),
+        predict=lambda: _logits(run, images, options, precision, channels_last),
         config={"precision": precision, "epoch": description.epoch},
     )
 
@@ -117,10 +116,10 @@ def _logits(
     images: ImageDataset,
     options: EvaluationOptions,
     precision: Precision,
-    layout: torch.memory_format,
+    channels_last: bool,
 ) -> dict[Split, torch.Tensor]:
     """Run the network over the images, as it was evaluated when it was trained."""
-    network = _load(run, images, options, precision, layout)
+    network = _load(run, images, options, precision, channels_last)
     sizes, step = {s: len(images.splits[s]) for s in options.splits}, network.batch_limit
     what = f"{images.name} {images.size} px · {network.backbone.name} · {precision}"
     logits = {}
@@ -145,7 +144,7 @@ def _load(
     images: ImageDataset,
     options: EvaluationOptions,
     precision: Precision,
-    layout: torch.memory_format,
+    channels_last: bool,
 ) -> Embedder:
     """Return the whole network, backbone and head, ready to map images to logits."""
     backbone = load_backbone(str(network_file(run)), size=images.size, code=options.code)
@@ -154,13 +153,15 @@ def _load(
     head = nn.Linear(description.dim, len(description.classes))
     head.load_state_dict({name: state[f"head.{name}"] for name in ("weight", "bias")})
     module = Network(backbone.module, head).eval()
+    last = keeps_channels_last(module, channels_last, precision, options.device)
+    layout = torch.channels_last if last else torch.contiguous_format
     default = _CUDA_BATCH if options.device.type == "cuda" else _CPU_BATCH
     return Embedder(
         replace(backbone, module=module),
         options.device,
         precision,
         options.batch_size or default,
-        preparation=lambda module, precision: module.to(memory_format=layout),
+        preparation=lambda module, _: module.to(memory_format=layout),
     )
 
 

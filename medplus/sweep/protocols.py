@@ -46,7 +46,7 @@ class Knn(KnnRecipe):
     k: Annotated[
         tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(several), Field(min_length=1)
     ] = KnnRecipe.model_fields["k"].default
-    backend: Literal["auto", "faiss", "torch"] = "auto"
+    backend: Literal["auto", "faiss", "torch", "bf16"] = "auto"
 
 
 class Finetune(BaseModel):

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from timm.layers import convert_sync_batchnorm
 
 from medplus.backbones.build import Backbone
 from medplus.backbones.finetuned import NetworkDescription
 from medplus.backbones.inference import is_out_of_memory
+from medplus.backbones.lean import timm
 from medplus.cost import PeakMemory
 from medplus.datasets.dataset import ImageDataset
 from medplus.errors import RunError, first_line
@@ -155,7 +155,7 @@ def share_batch_norms(network: Network) -> Network:
 
     By timm's conversion: torch's own would drop the activations within timm's batch norms.
     """
-    shared: Network = convert_sync_batchnorm(network)
+    shared: Network = timm.layers.convert_sync_batchnorm(network)
     return shared
 
 

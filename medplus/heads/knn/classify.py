@@ -50,7 +50,7 @@ def knn(
         Numbers of neighbours; one search serves them all.
     metric : {"l2", "cosine"}
     vote : {"majority", "distance"}
-    backend : {"auto", "faiss", "torch"}
+    backend : {"auto", "faiss", "torch", "bf16"}
         What searches. It decides the speed and nothing else: results are equal, and so is the run.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
