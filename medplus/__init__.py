@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from medplus.evaluation import evaluate
     from medplus.heads.knn import knn
     from medplus.heads.probe import probe
+    from medplus.prediction.predict import predict
     from medplus.reporting.report import report
     from medplus.spec import ExtractSpec
     from medplus.training import finetune, finetune_all
@@ -48,6 +49,7 @@ _HOMES = {
     "load_dataset": "medplus.datasets.sources",
     "open_store": "medplus.embeddings.store",
     "panel": "medplus.analysis.panel",
+    "predict": "medplus.prediction.predict",
     "predictions": "medplus.analysis.results.frames",
     "probe": "medplus.heads.probe",
     "report": "medplus.reporting.report",
@@ -73,6 +75,7 @@ __all__ = [
     "load_dataset",
     "open_store",
     "panel",
+    "predict",
     "predictions",
     "probe",
     "report",
