@@ -30,7 +30,7 @@ from medplus.prediction.reference import Reference
 from medplus.prediction.scorers import Embeddings, LinearHeads, Scorer, TrainedHead, Votes
 from medplus.reading import Policy, Reading
 from medplus.run.folds import Folds
-from medplus.run.ledger import read_predictions, read_record
+from medplus.run.ledger import check_is_run, read_predictions, read_record
 from medplus.run.record import RunRecord
 from medplus.spec import ExtractSpec
 from medplus.vocabulary import MULTI_LABEL, Metric, Task
@@ -194,6 +194,7 @@ def load_model(
     >>> model.score(model.embed(images))  # doctest: +SKIP
     """
     folder = folder_of(Path(run))
+    check_is_run(folder)
     record = read_record(folder)
     reading, notes = _reading_of(record, policy)
     target, root = resolve_device(device), to_place(store)

@@ -205,12 +205,11 @@ def _settings(columns: Columns, images: Images) -> dict[str, Any]:
     model = columns.model
     decision = columns.decision
     return {
-        "run": model.record.run_id,
-        "made": model.record.created,
+        "run": f"{model.record.run_id}, made {model.record.created}",
         "images": images.digest,
         "reading": model.reading.model_dump(mode="json"),
         "precision": [extractor.embedder.precision for extractor in model.extractors],
-        "calibrated": columns.calibrated,
+        "calibration": columns.calibrated,
         "decision": None if decision is None else decision.to_dict(),
         "columns": columns.names,
     }
