@@ -95,7 +95,7 @@ def run_quickstart(
     watch: Watch | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Quickstart:
-    """Write phantoms of three datasets, embed them, score kNN and probes, fine-tune, report, predict.
+    """Write phantoms, embed them, score kNN and probes, fine-tune, report, predict.
 
     Parameters
     ----------

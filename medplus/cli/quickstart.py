@@ -96,7 +96,7 @@ Where it lies ({done.seconds:.0f} s)
   {done.report.files[0]}
   {" " * len(str(root))}               tables, figures and tests on one page: open it in a browser
   {done.predicted.path}
-  {" " * len(str(root))}               three images of {root}/images: class, probabilities, nearest train images
+  {" " * len(str(root))}               three images, of {root}/images: classes, nearest train images
 
 Next, on real data
   medplus download breastmnist

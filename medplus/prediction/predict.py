@@ -346,7 +346,7 @@ def _describe(columns: Columns, table: PredictionTable, images: Images) -> dict[
 def summarise(document: dict[str, Any]) -> list[str]:
     """Return in sentences what was predicted."""
     told = ", ".join(f"{name or 'none'} {n:,}" for name, n in document["predicted"].items())
-    lines = [f"{counted(document['n_predicted'], 'image')} predicted: {told}"]
+    lines = [f"{counted(document['n_predicted'], 'image')} predicted{told and f': {told}'}"]
     decision = document["decision"]
     if decision is not None:
         n = document["decided"].get("positive", 0)
