@@ -188,6 +188,7 @@ class DerivedStore(EmbeddingStore):
             for field in ("weights_sha256", "backbone_digest")
         }
         weights = dict.fromkeys(info.weights for info in infos)
+        licences = dict.fromkeys(info.weights_licence for info in infos)
         return first.model_copy(
             update={
                 **digests,
@@ -195,6 +196,7 @@ class DerivedStore(EmbeddingStore):
                 "backbone": name,
                 "tag": tag,
                 "weights": "+".join(weights),
+                "weights_licence": "; ".join(filter(None, licences)),
                 "key": digest_of(self.identity),
                 "dim": self._dim(),
             }
