@@ -15,6 +15,7 @@ from medplus.backbones.servers import from_hub
 from medplus.backbones.sources import open_clip, transformers
 from medplus.backbones.sources import timm as timm_source
 from medplus.backbones.sources.ref import BackboneRef, Built
+from medplus.backbones.weights_folder import is_weights_folder
 from medplus.errors import BackboneError, UsageError, first_line
 from medplus.preprocess import PreprocessSpec
 from medplus.spec import NONE, PRELOGITS, PRETRAINED
@@ -78,7 +79,8 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
             f"{encoder.title} takes images of {encoder.size} px, not of {side}; use --fit pad or "
             "resize"
         )
-    module = _of_hub(ref, encoder) if _is_of_library(ref, encoder) else _filled(ref, encoder)
+    library = _of_library(ref, encoder)
+    module = _filled(ref, encoder) if library is None else _loaded(library, encoder)
     if encoder.source == "timm":
         timm_source.check_patches(_module(module), encoder.title, side)
     spec = PreprocessSpec(
@@ -87,9 +89,12 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
     return Built(module.eval(), spec)
 
 
-def whole(ref: BackboneRef) -> tuple[dict[str, torch.Tensor], None]:
+def whole(ref: BackboneRef) -> tuple[dict[str, torch.Tensor], bytes | None]:
     """Return the encoder's tensors that are at hand, for a folder to carry."""
     encoder = encoders()[ref.tag]
+    library = _of_library(ref, encoder)
+    if library is not None:
+        return transformers.whole(library)
     return _module(build(ref, encoder.size, None, None).module).state_dict(), None
 
 
@@ -159,21 +164,23 @@ def _module(module: Any) -> Any:
 # --- the weights --------------------------------------------------------------------------------
 
 
-def _is_of_library(ref: BackboneRef, encoder: Encoder) -> bool:
-    """Tell weights that lie on the hub in the format of transformers, which then loads them."""
-    return (
-        ref.weights_from == PRETRAINED
-        and encoder.source == "transformers"
-        and encoder.weights.file is None
-    )
+def _of_library(ref: BackboneRef, encoder: Encoder) -> BackboneRef | None:
+    """Return what transformers calls an encoder that it loads itself, of the hub or a folder.
 
-
-def _of_hub(ref: BackboneRef, encoder: Encoder) -> Any:
-    """Let transformers load an encoder."""
+    There the configuration that lies with the weights counts, which may say more.
+    """
     place = encoder.weights
+    if encoder.source != "transformers" or place.file is not None:
+        return None
+    if is_weights_folder(ref.weights_from):
+        return ref
     name = f"hf:{place.repository}" + (f"@{place.revision}" if place.revision else "")
-    built = transformers.build(transformers.resolve(name, PRETRAINED), encoder.size, None, None)
-    network: Any = built.module
+    return transformers.resolve(name, PRETRAINED) if ref.weights_from == PRETRAINED else None
+
+
+def _loaded(library: BackboneRef, encoder: Encoder) -> Any:
+    """Let transformers load an encoder."""
+    network: Any = transformers.build(library, encoder.size, None, None).module
     if encoder.feature != PRELOGITS:
         network.leave_out_pooler()
     return _featured(network, encoder)
