@@ -86,7 +86,7 @@ def _find_store(run: Path, record: RunRecord, options: EvaluationOptions) -> Emb
             f"{record.protocol} with the same --backbone and --transform"
         )
     if options.dataset is None and options.size in (None, record.size):
-        return _own_store(run, record, options.store_root)
+        return own_store(run, record, options.store_root)
     dataset = options.dataset or record.spec.dataset
     # A file has a size of its own; a folder is read as the head's own images were.
     ref = sources.find(dataset)
@@ -101,7 +101,14 @@ def _find_store(run: Path, record: RunRecord, options: EvaluationOptions) -> Emb
         raise
 
 
-def _own_store(run: Path, record: RunRecord, root: Place) -> EmbeddingStore:
+def own_store(run: Path, record: RunRecord, root: Place) -> EmbeddingStore:
+    """Return the store that a head was made on: where its record says, or else under a root.
+
+    Raises
+    ------
+    StoreError
+        If it lies nowhere, or is damaged or incomplete.
+    """
     assert record.store is not None  # as every probe's record has it
     recorded = to_place(record.store.path)
     if isinstance(recorded, Path):  # a URL in a stranger's record is not followed unasked
