@@ -13,7 +13,7 @@ import pandas as pd
 
 from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
 from medplus.analysis.drawing.severities import draw_severities
-from medplus.analysis.format import MISSING, first_upper, interval, read_percent
+from medplus.analysis.format import MISSING, interval, read_percent
 from medplus.analysis.results.robustness import (
     Case,
     Means,
@@ -230,10 +230,11 @@ def _means_table(cases: Sequence[Case], labels: Sequence[str], found: Sequence[M
     frame = pd.DataFrame(rows)
     shown = [n for n in _MEANS if n not in ("mbE", "mrbE") or frame[n].notna().any()]
     kinds = {name: _MEANS[name] for name in shown}
-    block = list_block(_MEANS_CAPTION, frame, kinds)
+    seen = {name: kind for name, kind in kinds.items() if name != "size"}  # the labels tell it
+    block = list_block(_MEANS_CAPTION, frame, seen)
     columns = [
         replace(one, title=_TITLES.get(name, one.title))
-        for name, one in zip(kinds, block.columns, strict=True)
+        for name, one in zip(seen, block.columns, strict=True)
     ]
     return Table("robustness_means", frame[shown], kinds, [replace(block, columns=columns)])
 
@@ -243,7 +244,7 @@ def _sentences(
 ) -> Iterator[str]:
     for case, label, one in zip(cases, labels, found, strict=True):
         yield (
-            f"{first_upper(label)} on {case.dataset}: {breaks_it(case.found)} Over "
+            f"On {case.dataset}, {label}: {breaks_it(case.found)} Over "
             f"{len(case.corruptions)} corruptions the balanced error is {100 * one.corrupted:.1f} "
             f"%, on clean images {100 * one.clean:.1f} %; the calibration error "
             f"{one.corrupted_ece:.3f} and {one.clean_ece:.3f}."

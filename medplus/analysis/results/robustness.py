@@ -179,6 +179,8 @@ def in_words(corruption: str) -> str:
 def breaks_it(found: Robustness) -> str:
     """Say in one sentence what breaks a run first, and what costs it most."""
     first, most = first_broken(found), worst(found)
+    if most.cost <= 0:
+        return "nothing that was tried costs it any balanced accuracy."
     if first is None:
         return f"no loss is more than chance explains; the largest: {of_point(most)}."
     more = "first and most"
