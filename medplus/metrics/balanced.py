@@ -3,7 +3,8 @@
 Balanced accuracy is a mean of recalls, each a proportion of its own images. Its interval joins
 Wilson's intervals of the recalls by the method of variance estimates recovery [1]_; labels that
 share images are taken to err together, which is the widest. A difference on the same images is
-judged by what each image, or group of images, brings to it.
+judged by what each image, or group of images, brings to it; that half an image more of each class
+changes sides is added, or losing all images of a class would seem certain.
 
 References
 ----------
@@ -74,19 +75,19 @@ def balanced_loss(
     loss, standard_error : float
     """
     labels = before.true.shape[1]
-    loss, brought = 0.0, np.zeros(before.n_samples)
+    own = np.arange(before.n_samples) if groups is None else np.asarray(groups)
+    loss, assumed, brought = 0.0, 0.0, np.zeros(before.n_samples)
     for parts, worse in zip(_recalls(before), _recalls(after), strict=True):
         for (rows, hits), (_, later) in zip(parts, worse, strict=True):
             lost = hits[rows].astype(float) - later[rows]
             weight = 1 / (len(parts) * labels)
             loss += weight * lost.mean()
-            n = len(lost)
-            own = np.sqrt(n / (n - 1)) if n > 1 else 1.0
-            brought[rows] += weight * own * (lost - lost.mean()) / n
-    if groups is not None:
-        _, group = np.unique(np.asarray(groups), return_inverse=True)
-        brought = np.bincount(group, brought).astype(np.float64)
-    return float(loss), float(np.sqrt((brought**2).sum()))
+            n = len(np.unique(own[rows]))
+            assumed += weight**2 * 0.5 / n * (1 - 0.5 / n) / n
+            small = np.sqrt(n / (n - 1)) if n > 1 else 1.0
+            brought[rows] += weight * small * (lost - lost.mean()) / len(lost)
+    _, group = np.unique(own, return_inverse=True)
+    return float(loss), float(np.sqrt((np.bincount(group, brought) ** 2).sum() + assumed))
 
 
 Recall = tuple[NDArray[np.intp], NDArray[np.bool_]]

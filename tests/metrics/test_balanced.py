@@ -70,6 +70,15 @@ def test_loss_is_scikit_learns_and_its_error_that_of_resampling():
     assert error == pytest.approx(np.std(drawn), rel=0.15)
 
 
+def test_loss_of_all_images_of_a_class_is_not_certain():
+    true = np.repeat([0, 1], 8)
+    before = check(true, scores_of(np.ones(16), true, 2), "multi-class")
+    after = check(true, scores_of(true == 0, true, 2), "multi-class")
+    loss, error = balanced_loss(before, after)
+    assert loss == 0.5
+    assert 0.03 < error < 0.15
+
+
 def test_groups_of_copies_count_once():
     rng = np.random.default_rng(2)
     true = np.arange(60) % 2

@@ -129,7 +129,7 @@ def means(case: Case, others: Sequence[Case]) -> Means:
 def alexnet_of(case: Case, others: Sequence[Case]) -> Case | None:
     """Return the AlexNet of the same data, protocol, corruptions and severities, or None."""
     keys = {point.key for point in case.found.points}
-    for one in others:
+    for one in sorted(others, key=lambda one: one.seed != case.seed):
         same = (one.found.dataset_digest, one.protocol, one.size) == (
             case.found.dataset_digest, case.protocol, case.size,
         )  # fmt: skip
@@ -148,8 +148,7 @@ def first_broken(found: Robustness) -> Point | None:
 
     points = found.points
     p_values = [
-        float(ndtr(-point.cost / point.cost_se)) if point.cost_se > 0 else float(point.cost <= 0)
-        for point in points
+        float(ndtr(-point.cost / point.cost_se)) if point.cost_se > 0 else 1.0 for point in points
     ]
     lost = [point for point, p in zip(points, holm(p_values), strict=True) if p <= _LEVEL]
     return min(lost, key=lambda point: (point.severity, -point.cost), default=None)
