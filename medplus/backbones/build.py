@@ -116,8 +116,9 @@ def load_backbone(
     frozen : bool
         Prepare the network for inference alone. Otherwise its parameters can be trained.
     feature : str
-        What of the network is its embedding: ``prelogits``, ``cls``, ``avg``, ``cls+avg`` or
-        ``layer:NAME``; see `medplus.backbones.features`. It means nothing for ``pixels``.
+        What of the network is its embedding: ``prelogits``, ``cls``, ``avg``, ``cls+avg``,
+        ``pooler`` or ``layer:NAME``; see `medplus.backbones.features`. It means nothing for
+        ``pixels``.
     code : str, optional
         The Python file of a fine-tuned run's network: no run ever names code to be run.
 

@@ -15,9 +15,9 @@ from medplus.backbones.modules import AlexNetFeatures, PreLogits
 from medplus.errors import BackboneError, UsageError, nearest
 from medplus.spec import PRELOGITS
 
-CLS, AVG, CLS_AVG = "cls", "avg", "cls+avg"
+CLS, AVG, CLS_AVG, POOLER = "cls", "avg", "cls+avg", "pooler"
 LAYER = "layer:"
-FEATURES = (PRELOGITS, CLS, AVG, CLS_AVG)
+FEATURES = (PRELOGITS, CLS, AVG, CLS_AVG, POOLER)
 
 
 def check_feature(feature: str) -> None:
@@ -31,7 +31,7 @@ def check_feature(feature: str) -> None:
         return
     raise UsageError(
         f"unknown feature '{feature}'{nearest(feature, FEATURES)} (prelogits, cls, avg, cls+avg, "
-        "or layer:NAME with the name of a module, such as layer:layer3 or layer:blocks.5)"
+        "pooler, or layer:NAME with the name of a module, such as layer:layer3 or layer:blocks.5)"
     )
 
 
@@ -61,6 +61,10 @@ def with_feature(
     if feature == PRELOGITS:
         return module
     network = module.network if isinstance(module, PreLogits) else module
+    if feature == POOLER:
+        if not getattr(network, "has_pooler", False):
+            raise UsageError(f"{tag} has no pooler of its own; use prelogits, cls or avg")
+        return Pooler(network).eval()
     if not feature.startswith(LAYER):
         if not isinstance(network, AlexNetFeatures) and not hasattr(network, "forward_features"):
             raise UsageError(
@@ -106,6 +110,20 @@ class Tokens(nn.Module):
         if self.feature == CLS:
             return class_token
         return torch.cat([class_token, global_average(tokens, network)], dim=1)
+
+
+class Pooler(nn.Module):
+    """What the pooler of a model of transformers makes of its tokens, before any projection."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map images (n, 3, h, w) to embeddings (n, width)."""
+        network: Any = self.network
+        pooled: torch.Tensor = network.forward_pooler(x)
+        return pooled
 
 
 class Layer(nn.Module):

@@ -10,7 +10,9 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -75,7 +77,7 @@ def fetch_weights(
     return done
 
 
-_FETCHABLE = ("timm", "torchvision", "hub")
+_FETCHABLE = ("timm", "torchvision", "hub", "open_clip", "transformers")
 
 
 def _fetchable(name: str) -> BackboneRef:
@@ -118,6 +120,10 @@ def _whole(ref: BackboneRef) -> tuple[dict[str, torch.Tensor], bytes | None]:
     """
     if ref.source == "torchvision":
         return torchvision.pretrained_state(ref.tag), None
+    if ref.source in ("open_clip", "transformers"):
+        source: Any = import_module(f"medplus.backbones.sources.{ref.source}")
+        state, config = source.whole(ref)
+        return state, config
     import timm
 
     try:

@@ -94,6 +94,12 @@ def fetch_error(tag: str, error: BaseException) -> BackboneError:
             f"({type(error).__name__}: {first_line(error)[:120]}); medplus reads config.json and "
             "tensors, as timm.models.save_for_hf(…, safe_serialization=True) writes them"
         )
+    gate = _gate(error)
+    if gate is not None:
+        return BackboneError(
+            f"the weights of {tag} are behind a gate: ask for access at {gate}, then log in with "
+            "hf auth login (or set HF_TOKEN), and say the same again"
+        )
     cache = "TORCH_HOME" if tag.startswith("alexnet.") else "HF_HOME"
     return BackboneError(
         f"the pretrained weights of {tag} cannot be had ({_reason(error)}); fill the cache with "
@@ -101,6 +107,20 @@ def fetch_error(tag: str, error: BaseException) -> BackboneError:
         "can be carried over), or name a folder that --fetch … --to DIR wrote with --weights DIR "
         "(or a file with --weights FILE), or use --weights none for a random network"
     )
+
+
+def _gate(error: BaseException) -> str | None:
+    """Return the page of the hub where access to a gated repository is asked for, if it is one."""
+    from huggingface_hub.errors import GatedRepoError
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, GatedRepoError):
+            # …/org/name/resolve/main/file, or …/api/models/org/name
+            address = str(cause.response.url)
+            return address.partition("/resolve/")[0].replace("/api/models/", "/")
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _reason(error: BaseException) -> str:

@@ -43,7 +43,7 @@ _CHOICES: dict[str, tuple[dict[str, Any], str, str]] = {
         "pad, or as a fine-tuned run was trained",
     ),
     "feature": (
-        {"metavar": "prelogits|cls|avg|cls+avg|layer:NAME"},
+        {"metavar": "prelogits|cls|avg|cls+avg|pooler|layer:NAME"},
         "What of the network is stored: what its classifier would see; class token, mean of the "
         "patch tokens, or both; or the averaged output of a module inside.",
         "prelogits",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -15,13 +15,14 @@ import numpy.typing as npt
 
 from medplus.datasets import decode, dicom
 from medplus.datasets.card import Card, copies
-from medplus.datasets.decode import Glance, Look, Reading
+from medplus.datasets.decode import Glance, Look
 from medplus.datasets.files import Sample, is_dicom
 from medplus.datasets.intensity import ImageFaultError
 from medplus.datasets.workers import in_workers, worker_count
 from medplus.errors import DatasetError, UsageError
 from medplus.naming import counted, quoted, some
 from medplus.progress import Advance
+from medplus.reading import RULES, Channels, Reading
 from medplus.vocabulary import SPLITS, Split
 
 _MOST_FOR_RANGE = 500
@@ -48,8 +49,8 @@ def fill_arrays(
     folder: Path,
     advance: Advance,
     card: Card,
-) -> int:
-    """Write what there is of every split into `folder`; return the number of channels.
+) -> Reading:
+    """Write what there is of every split into `folder`; return the reading, settled.
 
     The card is told what the images are; `advance` is told of the images that have been decoded.
 
@@ -60,28 +61,64 @@ def fill_arrays(
         a header tells is told before anything is decoded.
     """
     paths = [sample.path for sample in samples]
-    n_dicom = sum(map(is_dicom, paths))
-    if n_dicom:
-        dicom.check_installed(root, n_dicom)
+    dicom.check_installed(root, sum(map(is_dicom, paths)))
     glances = _look_at_all(root, decode.glance, {path: root / path for path in paths})
-    grey = _are_grey(root, glances, reading, card)
+    channels = _settle_channels(root, glances, reading, card)
     train = [sample.path for sample in samples if sample.split == "train"]
-    settled = _settle_range(root, train, reading)
+    settled = _settle_range(root, train, reading).model_copy(update={"channels": channels})
     rows: dict[str, Row] = {}
     for split in SPLITS:
         members = [i for i, sample in enumerate(samples) if sample.split == split]
-        rows |= _lay_out(root, folder, split, [paths[i] for i in members], reading.size, grey)
+        rows |= _lay_out(root, folder, split, [paths[i] for i in members], settled)
         groups = [samples[i].group or "" for i in members]
         (folder / f"{split}_groups.json").write_text(json.dumps(groups), encoding="utf-8")
         np.save(folder / f"{split}_labels.npy", labels[members])
-    looks = _look_at_all(root, partial(_read, settled, grey), rows, advance)
+    looks = _look_at_all(root, partial(_read, settled), rows, advance)
     if settled.ends is not None:
         card.images += "; values from {:g} to {:g} become 0 to 255".format(*settled.ends)
     _warn_of_contrast(list(looks.values()), settled, card)
     contents = [looks[path].content for path in paths]
     splits = [sample.split for sample in samples]
     card.warnings += copies(contents, splits, labels.tolist(), paths)
-    return 1 if grey else 3
+    return settled
+
+
+def read_files(paths: Sequence[Path], reading: Reading) -> npt.NDArray[np.uint8]:
+    """Read files as a dataset's own were read, whose reading its stores and records keep.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        At least one; all are held in memory.
+    reading : Reading
+        Settled: that of an `ImageDataset`, a store or a record.
+
+    Returns
+    -------
+    ndarray of uint8, shape (n_files, size, size) or (n_files, size, size, 3)
+        To the byte what the dataset would hold of them.
+
+    Raises
+    ------
+    DatasetError
+        If files cannot be used; counts them, and names the first and what is wrong with it. Also
+        if the reading is of other rules than `medplus.reading.RULES`.
+    """
+    if reading.rules != RULES:
+        raise DatasetError(
+            f"the dataset was read by rules {reading.rules}, and this medplus reads by {RULES}; "
+            "make the run or the store again"
+        )
+    root = paths[0].parent
+    dicom.check_installed(root, sum(is_dicom(path.name) for path in paths))
+    items = {str(path): path for path in paths}
+    images = _look_at_all(root, partial(_read_further, reading), items)
+    return np.stack([images[str(path)] for path in paths])
+
+
+def _read_further(reading: Reading, path: Path) -> npt.NDArray[np.uint8]:
+    decode.glance(path)
+    return decode.read(path, reading)[0]
 
 
 def _settle_range(root: Path, train: Sequence[str], reading: Reading) -> Reading:
@@ -97,7 +134,8 @@ def _settle_range(root: Path, train: Sequence[str], reading: Reading) -> Reading
             "it out of dataset.yaml"
         )
     low, high = np.percentile(values, [0.5, 99.5])
-    return replace(reading, value_range=(float(low), float(max(high, low + 1e-6))))
+    settled = (float(low), float(max(high, low + 1e-6)))
+    return reading.model_copy(update={"value_range": settled})
 
 
 def _warn_of_contrast(looks: Sequence[Look], reading: Reading, card: Card) -> None:
@@ -122,12 +160,13 @@ def _warn_of_contrast(looks: Sequence[Look], reading: Reading, card: Card) -> No
 
 
 def _lay_out(
-    root: Path, folder: Path, split: Split, paths: list[str], size: int, grey: bool
+    root: Path, folder: Path, split: Split, paths: list[str], reading: Reading
 ) -> dict[str, Row]:
     """Write a split's names, and an array for its images; return where each is to go."""
     (folder / f"{split}_names.json").write_text(json.dumps(paths), encoding="utf-8")
     file = folder / f"{split}_images.npy"
-    shape = (len(paths), size, size) if grey else (len(paths), size, size, 3)
+    colours = () if reading.channels == "grey" else (3,)
+    shape = (len(paths), reading.size, reading.size, *colours)
     array = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
     offsets = range(array.offset, array.offset + array.nbytes, array[0].nbytes)
     return {p: Row(root / p, file, offset) for p, offset in zip(paths, offsets, strict=True)}
@@ -168,17 +207,19 @@ def _attempt(look: Callable[[Item], Seen], item: Item) -> Seen | ImageFaultError
         return ImageFaultError("it does not fit into memory")
 
 
-def _read(reading: Reading, grey: bool, row: Row) -> Look:
+def _read(reading: Reading, row: Row) -> Look:
     """Decode an image into its row, and return what was seen of it."""
-    pixels, look = decode.read(row.path, reading, grey)
+    pixels, look = decode.read(row.path, reading)
     with row.array.open("r+b") as file:
         file.seek(row.offset)
         file.write(np.ascontiguousarray(pixels).data)
     return look
 
 
-def _are_grey(root: Path, glances: Mapping[str, Glance], reading: Reading, card: Card) -> bool:
-    """Tell whether the dataset is grey, and note what its images are."""
+def _settle_channels(
+    root: Path, glances: Mapping[str, Glance], reading: Reading, card: Card
+) -> Channels:
+    """Return grey or rgb, and note what the images are."""
     shapes = Counter(glance.shape for glance in glances.values())
     low, high = min(shapes), max(shapes)
     modes = Counter(glance.mode for glance in glances.values())
@@ -196,7 +237,7 @@ def _are_grey(root: Path, glances: Mapping[str, Glance], reading: Reading, card:
         card.warn(f"images of {len(shapes)} shapes ({spread} px) are brought to {reading.size} px "
                   f"({reading.policy})")  # fmt: skip
     if reading.channels != "auto":
-        return reading.channels == "grey"
+        return reading.channels
     dicom = {path: glance.colour for path, glance in glances.items() if glance.dicom}
     if len(set(dicom.values())) > 1:
         colour = sorted(path for path, is_colour in dicom.items() if is_colour)
@@ -208,4 +249,4 @@ def _are_grey(root: Path, glances: Mapping[str, Glance], reading: Reading, card:
     n_colour = sum(glance.colour for glance in glances.values())
     if 0 < n_colour < len(glances):
         card.images += f"; {n_colour:,} of {len(glances):,} have colour, so all become RGB"
-    return n_colour == 0
+    return "rgb" if n_colour else "grey"

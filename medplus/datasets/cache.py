@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 ARRAYS: tuple[str, ...] = tuple(f"{s}_{kind}" for s in SPLITS for kind in ("images", "labels"))
 FOLDER = ".medplus-cache"
 META = "meta.json"
-_SCHEMA = 6
+_SCHEMA = 7
 _LOCK_TIMEOUT_S = 3600
 
 Facts = dict[str, Any]

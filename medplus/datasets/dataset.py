@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from medplus.datasets.card import Card
 from medplus.jsonfile import digest_of
+from medplus.reading import Reading
 from medplus.vocabulary import Split, Task
 
 Provenance = Literal["official", "unofficial", "phantom", "custom"]
@@ -143,6 +144,9 @@ class ImageDataset:
         The file or folder the data were read from.
     licence, citation : str
         Under what the data may be used, and what their owner asks to be cited; may be empty.
+    reading : Reading or None
+        How its files became pixels, settled: `medplus.datasets.build.read_files` reads others in
+        the same way. None for images that were made by hand.
     card : Card
         What was read, and what to be careful of.
     """
@@ -157,6 +161,7 @@ class ImageDataset:
     digest: str
     path: str
     splits: Mapping[Split, ImageSplit]
+    reading: Reading | None = None
     citation: str = ""
     card: Card = field(default_factory=Card)
 

@@ -6,9 +6,9 @@ import hashlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +22,9 @@ from PIL import (
 )
 
 from medplus.datasets import dicom
-from medplus.datasets.description import Channels, Policy
 from medplus.datasets.files import is_dicom
 from medplus.datasets.intensity import ImageFaultError, faults, scale_to_bytes
-
-RULES = 2
-"""Version of the rules below: what changes a pixel raises it, and images are read anew."""
+from medplus.reading import Policy, Reading
 
 FORMATS = ("BMP", "DIB", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")
 _GREY = ("1", "L", "LA", "La", "I", "F")
@@ -37,37 +34,8 @@ _SIGNED = 2
 _SAMPLE_FORMAT = 339
 _QUANTILES = 101
 
-ValueRange = tuple[float, float] | Literal["auto"] | None
 Span = tuple[float, float] | None
 """The lowest and highest value of an image of more than 8 bits; None for 8."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """All that decides how a file becomes pixels; part of a dataset's digest.
-
-    Attributes
-    ----------
-    value_range : tuple of two floats, "auto", or None
-        The values that become 0 and 255, where an image has more than 8 bits. To be settled before
-        images are read, where it is ``auto``.
-    """
-
-    size: int
-    policy: Policy
-    channels: Channels
-    value_range: ValueRange
-    rules: int = RULES
-
-    @property
-    def ends(self) -> tuple[float, float] | None:
-        """The value range as two numbers, or None."""
-        return self.value_range if isinstance(self.value_range, tuple) else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON has them."""
-        ends = self.ends
-        return {**asdict(self), "value_range": self.value_range if ends is None else list(ends)}
 
 
 @dataclass(frozen=True)
@@ -115,8 +83,10 @@ def glance(path: Path) -> Glance:
         return Glance(colour, (image.height, image.width), False, mode)
 
 
-def read(path: Path, reading: Reading, grey: bool) -> tuple[npt.NDArray[np.uint8], Look]:
+def read(path: Path, reading: Reading) -> tuple[npt.NDArray[np.uint8], Look]:
     """Return an image, shape (size, size) or (size, size, 3), and what was seen of it.
+
+    The reading is settled. `glance` has to have been content with the file.
 
     Raises
     ------
@@ -128,7 +98,8 @@ def read(path: Path, reading: Reading, grey: bool) -> tuple[npt.NDArray[np.uint8
         image, span = _upright(path, reading.ends)
     digest = hashlib.blake2b(f"{image.mode}{image.size}".encode(), digest_size=16)
     digest.update(image.tobytes())
-    fitted = np.asarray(fit(image.convert("L" if grey else "RGB"), reading.size, reading.policy))
+    image = image.convert("L" if reading.channels == "grey" else "RGB")
+    fitted = np.asarray(fit(image, reading.size, reading.policy))
     return fitted, Look(digest.hexdigest(), span, bool((fitted == fitted.flat[0]).all()))
 
 
@@ -147,14 +118,24 @@ def quantiles(path: Path) -> npt.NDArray[np.float64]:
     return np.quantile(values, np.linspace(0, 1, _QUANTILES)) if values.size else np.empty(0)
 
 
-def fit(image: Image.Image, size: int, policy: Policy) -> Image.Image:
+def fit(image: Image.Image, size: int, policy: Policy | None) -> Image.Image:
     """Bring an image to size × size pixels, bicubic and antialiased.
 
     ``squash`` changes the aspect ratio, ``crop`` keeps the central square, ``pad`` adds black.
+
+    Raises
+    ------
+    ImageFaultError
+        If it is not square, and there is no policy.
     """
     width, height = image.size
     if policy == "squash" or width == height:
         return image.resize((size, size), Image.Resampling.BICUBIC)
+    if policy is None:
+        raise ImageFaultError(
+            f"it has {width} × {height} px, and how the dataset's images were made square is not "
+            "known; make it square"
+        )
     if policy == "crop":
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from medplus.errors import UsageError, nearest
+from medplus.reading import Channels, Policy
 from medplus.vocabulary import MULTI_LABEL, Task
 from medplus.yamlfile import read_yaml_with_lines
 
@@ -24,9 +25,6 @@ DESCRIPTION_FILE = "dataset.yaml"
 DEFAULT_SIZE = 224
 LARGEST_SIZE = 4096
 _LONGEST_NAME = 80
-
-Policy = Literal["squash", "crop", "pad"]
-Channels = Literal["auto", "grey", "rgb"]
 
 
 def _text(value: Any) -> Any:

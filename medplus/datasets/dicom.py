@@ -21,12 +21,14 @@ _OF_FRAME = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
 
 
 def check_installed(root: Path, n_files: int) -> None:
-    """Refuse DICOM files where pydicom is not installed.
+    """Refuse DICOM files, if there are any, where pydicom is not installed.
 
     Raises
     ------
     DatasetError
     """
+    if not n_files:
+        return
     try:
         import pydicom  # noqa: F401
     except ImportError:

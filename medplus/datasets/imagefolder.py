@@ -9,7 +9,6 @@ from pathlib import Path
 from medplus.datasets import splitfile
 from medplus.datasets.cache import elsewhere
 from medplus.datasets.card import Card
-from medplus.datasets.decode import Reading
 from medplus.datasets.description import DESCRIPTION_FILE, Description, read_description
 from medplus.datasets.files import Found, Sample, find_files, from_places
 from medplus.datasets.groups import find_groups, with_group_column
@@ -17,6 +16,7 @@ from medplus.datasets.labels import Labels, encode
 from medplus.datasets.splitfile import SplitFile
 from medplus.datasets.table import read_table, table_path
 from medplus.errors import DatasetError, UsageError, first_line
+from medplus.reading import Reading
 from medplus.spec import PATTERN
 from medplus.vocabulary import SPLITS
 
@@ -52,9 +52,11 @@ class ImageFolder:
         return self.description.name or self.root.name
 
     def reading(self, size: int) -> Reading:
-        """Return how files become pixels."""
+        """Return how files are to become pixels."""
         said = self.description
-        return Reading(size, said.policy, said.channels, said.value_range)
+        return Reading(
+            size=size, policy=said.policy, channels=said.channels, value_range=said.value_range
+        )
 
     def split_file(self) -> SplitFile | None:
         """Return the split that was written down, if one was."""

@@ -62,6 +62,7 @@ def describe_data(images: ImageDataset) -> dict[str, Any]:
         "card_digest": images.card.digest,
         "warnings": images.card.warnings,
         "baseline_acc": images.card.baseline_acc,
+        "reading": images.reading,
     }
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
 from medplus._version import __version__
+from medplus.reading import Reading
 from medplus.spec import ExtractSpec
 from medplus.vocabulary import Split, Task
 
@@ -45,6 +46,8 @@ class Provenance(_Facts):
         Of the data card: what was said of the data when they were read.
     baseline_acc : dict
         Per split, the ACC of always saying the most frequent class of train.
+    reading : Reading or None
+        How the data's files became pixels, settled; None where the images were made by hand.
     """
 
     spec: ExtractSpec
@@ -64,6 +67,7 @@ class Provenance(_Facts):
     card_digest: str = ""
     warnings: list[str] = []
     baseline_acc: dict[Split, float] = {}
+    reading: Reading | None = None
 
     @classmethod
     def of(cls, made: Any) -> Provenance:

@@ -16,6 +16,7 @@ import pytest
 
 NOWHERE = "http://127.0.0.1:9"
 COMMIT = "0" * 40
+CODES = {403: "GatedRepo", 404: "EntryNotFound"}
 
 
 class Hub(ThreadingHTTPServer):
@@ -58,8 +59,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
         else:
             body = b"{}"
-            if status == 404:
-                self.send_header("X-Error-Code", "EntryNotFound")
+            if status in CODES:
+                self.send_header("X-Error-Code", CODES[status])
         self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

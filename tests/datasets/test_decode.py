@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medplus.datasets.decode import Reading, fit, glance, read
+from medplus.datasets.decode import fit, glance, read
 from medplus.datasets.intensity import ImageFaultError
+from medplus.reading import Reading
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (12, 12), dtype=np.uint8)
@@ -19,8 +20,9 @@ RGB = RNG.integers(0, 256, (12, 12, 3), dtype=np.uint8)
 
 def pixels(path, size=12, policy="squash", value_range=None):
     found = glance(path)
-    reading = Reading(size, policy, "auto", value_range)
-    return read(path, reading, grey=not found.colour)[0]
+    channels = "rgb" if found.colour else "grey"
+    reading = Reading(size=size, policy=policy, channels=channels, value_range=value_range)
+    return read(path, reading)[0]
 
 
 @pytest.mark.parametrize(
@@ -201,10 +203,10 @@ def test_image_bombs_are_refused(save, monkeypatch):
 
 
 def test_content_does_not_depend_on_the_format(save):
-    reading = Reading(4, "squash", "auto", None)
-    contents = {read(save(f"a/x.{end}", GREY), reading, True)[1] for end in ("png", "bmp", "tif")}
+    reading = Reading(size=4, channels="grey")
+    contents = {read(save(f"a/x.{end}", GREY), reading)[1] for end in ("png", "bmp", "tif")}
     assert len(contents) == 1
-    assert read(save("a/y.png", GREY.T), reading, True)[1] not in contents
+    assert read(save("a/y.png", GREY.T), reading)[1] not in contents
 
 
 def test_of_a_cameras_two_pictures_the_first_is_read(save):

@@ -11,10 +11,11 @@ import pytest
 pydicom = pytest.importorskip("pydicom")
 
 from medplus.datasets import dicom  # noqa: E402
-from medplus.datasets.decode import Reading, glance, read  # noqa: E402
+from medplus.datasets.decode import glance, read  # noqa: E402
 from medplus.datasets.intensity import ImageFaultError  # noqa: E402
 from medplus.datasets.sources import load_dataset  # noqa: E402
 from medplus.errors import DatasetError  # noqa: E402
+from medplus.reading import Reading  # noqa: E402
 
 FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 
@@ -108,7 +109,7 @@ def test_what_is_no_single_image_is_refused(name, reason):
 
 def test_truncated_and_other_files_are_refused(tmp_path, make):
     with pytest.raises(ImageFaultError):
-        read(FILES / "MR_truncated.dcm", Reading(8, "squash", "auto", None), True)
+        read(FILES / "MR_truncated.dcm", Reading(size=8, channels="grey"))
     path = make(VALUES)
     path.write_bytes(b"no image")
     with pytest.raises(ImageFaultError, match="no DICOM file"):
@@ -152,7 +153,8 @@ def test_every_file_of_pydicom_is_read_or_refused():
     for path in sorted(FILES.glob("*.dcm")):
         try:
             found = glance(path)
-            image, _ = read(path, Reading(16, "pad", "auto", None), not found.colour)
+            channels = "rgb" if found.colour else "grey"
+            image, _ = read(path, Reading(size=16, policy="pad", channels=channels))
         except ImageFaultError as error:
             assert "\n" not in str(error)
         else:

@@ -20,10 +20,10 @@ from medplus.backbones.weights import read_weights_file, state_sha256
 from medplus.backbones.weights_folder import read_manifest
 from medplus.config import finetune_recipe
 from medplus.datasets import decode, npzfile
-from medplus.datasets.decode import Reading
 from medplus.datasets.description import read_description
 from medplus.datasets.imagefolder import read_content, read_folder
 from medplus.embeddings.store import find_damage, read_info
+from medplus.reading import Reading
 from medplus.reference import read_reference
 from medplus.run.ledger import read_predictions, read_record
 from medplus.seal import seal
@@ -34,7 +34,7 @@ from medplus.yamlfile import read_yaml
 from tests.hostile.makers import vouch, write_npz
 from tests.records import make_record
 
-_READING = Reading(8, "squash", "auto", None)
+_READING = Reading(size=8, policy="squash", channels="rgb")
 _PATHS = [f"{word}/{i}.png" for word in "ab" for i in range(4)]
 _SPLITS = ("train", "train", "val", "test")
 
@@ -64,7 +64,7 @@ def _read_npz(path: Path) -> None:
 
 def _read_image(path: Path) -> None:
     decode.glance(path)
-    decode.read(path, _READING, grey=False)
+    decode.read(path, _READING)
 
 
 def _read_folder(path: Path) -> None:

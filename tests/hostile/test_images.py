@@ -13,21 +13,21 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from medplus.datasets import decode
-from medplus.datasets.decode import Reading
 from medplus.datasets.description import read_description
 from medplus.datasets.intensity import ImageFaultError
 from medplus.errors import UsageError
+from medplus.reading import Reading
 from tests.hostile.limits import outcome
 from tests.hostile.makers import chunk, png, tiff
 
-READING = Reading(16, "squash", "auto", None)
+READING = Reading(size=16, policy="squash", channels="grey")
 DEFLATE, LZW, PLAIN, LZMA = 8, 5, 1, 34925
 PIXELS = (b"\x00" + bytes(8)) * 8
 
 
 def take(path):
     decode.glance(path)
-    return decode.read(path, READING, grey=True)
+    return decode.read(path, READING)
 
 
 BOMBS = {

@@ -29,7 +29,10 @@ __all__ = [
     "is_trained", "load", "portable", "resolve", "weights_label",
 ]  # fmt: skip
 
-ORDER = ("run", "python", "pixels", "torchvision", "demo", "folder", "hub", "timm")
+ORDER = (
+    "run", "python", "pixels", "torchvision", "demo", "open_clip", "transformers", "folder", "hub",
+    "timm",
+)  # fmt: skip
 """Whoever claims a name first has it; timm claims what nobody else does, or refuses it."""
 ALL = "all"
 MOST = 32
@@ -48,7 +51,8 @@ def resolve(name: str, weights: str | None = None) -> BackboneRef:
     name : str
         One of the paper's ten, ``pixels``, any timm name, a model of the hub (``hf-hub:``) or of a
         folder in timm's format (``local-dir:``), the folder of a fine-tuned run, or a Python file
-        (``FILE.py[:FUNCTION]``), which is not run for this.
+        (``FILE.py[:FUNCTION]``), which is not run for this; ``hf:`` and ``open_clip:`` begin the
+        names of models of transformers and open_clip.
     weights : str, optional
         ``pretrained`` (the default), ``none``, a file, or a folder of pretrained weights.
 

@@ -10,7 +10,15 @@ from medplus.backbones import finetuned
 from medplus.backbones import weights as weights_io
 from medplus.backbones.catalog import PIXELS, BackboneInfo
 from medplus.backbones.finetuned import NetworkDescription, is_path
-from medplus.backbones.sources import demo, pixels, python, timm, torchvision
+from medplus.backbones.sources import (
+    demo,
+    open_clip,
+    pixels,
+    python,
+    timm,
+    torchvision,
+    transformers,
+)
 from medplus.backbones.sources.ref import BackboneRef, Built, Source
 from medplus.errors import BackboneError, UsageError
 from medplus.preprocess import PreprocessSpec
@@ -84,7 +92,7 @@ def _began_as(run: NetworkDescription) -> BackboneRef:
 
 
 def _maker(run: NetworkDescription) -> Source:
-    kinds: tuple[Source, ...] = (pixels, torchvision, demo, timm)
+    kinds: tuple[Source, ...] = (pixels, torchvision, demo, open_clip, transformers, timm)
     return next(kind for kind in kinds if kind.claims(run.backbone))
 
 

@@ -25,6 +25,7 @@ from medplus.datasets.sources import npz
 from medplus.errors import MedplusError, UsageError
 from medplus.jsonfile import digest_of
 from medplus.progress import Progress
+from medplus.reading import Reading
 from medplus.vocabulary import SPLITS
 
 log = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ def _is_of(folder: ImageFolder, size: int, facts: Facts) -> bool:
     signatures = [folder.signature(None), folder.signature(folder.split_file())]
     # The signature knows nothing of a column that is asked for by a flag.
     column = folder.description.group_column in (None, facts["group_column"])
-    reading = facts["reading"] == folder.reading(size).to_dict()
+    reading = facts["reading"] == folder.reading(size).model_dump(mode="json")
     return facts["signature"] in signatures and column and reading
 
 
@@ -140,17 +141,17 @@ def _decode(found: ImageFolder, size: int, folder: Path, progress: Progress) -> 
     log.info("reading %d images of %s at %d px", n_images, found.root, size)
     reading = found.reading(size)
     with progress(f"{found.name} {size} px · reading", n_images, "img") as tell:
-        channels = fill_arrays(
+        settled = fill_arrays(
             found.root, content.samples, content.labels.values, reading, folder, tell, content.card
         )
     if content.split_file is not None:
         content.split_file.write()
     return {
         "signature": found.signature(content.split_file),
-        "reading": reading.to_dict(),
+        "reading": reading.model_dump(mode="json"),
+        "settled": settled.model_dump(mode="json"),
         "task": content.labels.task,
         "classes": list(content.labels.classes),
-        "channels": channels,
         "group_column": content.group_column,
         "card": content.card.to_dict(),
     }
@@ -173,7 +174,7 @@ def _dataset(folder: ImageFolder, size: int, cached: Cached) -> ImageDataset:
         size=size,
         task=facts["task"],
         classes=tuple(facts["classes"]),
-        channels=facts["channels"],
+        channels=1 if facts["settled"]["channels"] == "grey" else 3,
         source="custom",
         licence=folder.description.licence,
         citation=folder.description.citation,
@@ -184,6 +185,7 @@ def _dataset(folder: ImageFolder, size: int, cached: Cached) -> ImageDataset:
         ),
         path=str(folder.root),
         splits=splits,
+        reading=Reading(**facts["settled"]),
         card=Card(**facts["card"]),
     )
 

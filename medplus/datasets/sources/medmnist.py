@@ -74,6 +74,7 @@ def load(ref: DatasetRef, size: int | None, data_root: Path, **options: Any) -> 
         digest=data_digest(cached.facts["digest"], info.task, info.classes),
         path=str(file),
         splits=splits,
+        reading=npz.reading_of(size, channels),
         card=card,
     )
 

@@ -25,6 +25,7 @@ from medplus.datasets.dataset import (
 )
 from medplus.errors import DatasetError, UsageError, first_line
 from medplus.naming import counted, some
+from medplus.reading import Reading
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split, Task
 
 log = logging.getLogger(__name__)
@@ -70,17 +71,19 @@ def load(ref: DatasetRef, size: int | None, data_root: Path, **options: Any) -> 
         raise UsageError(f"{file} holds images of {found} px; leave --size out, or say {found}")
     task, classes, why, labels = _meaning(cached, file)
     splits = splits_of(cached, file, task, len(classes), labels)
+    channels = 3 if splits["train"].images.ndim == 4 else 1
     return ImageDataset(
         name=ref.name,
         size=found,
         task=task,
         classes=classes,
-        channels=3 if splits["train"].images.ndim == 4 else 1,
+        channels=channels,
         source="phantom" if cached.facts["phantom"] else "custom",
         licence="",
         digest=data_digest(cached.facts["digest"], task, classes),
         path=str(file),
         splits=splits,
+        reading=reading_of(found, channels),
         card=card_of(cached, task, why, classes, splits),
     )
 
@@ -155,6 +158,11 @@ def splits_of(
         checked = _checked(labels[f"{split}_labels"], split, file, task, n_classes)
         splits[split] = ImageSplit(images, checked, names)
     return splits
+
+
+def reading_of(size: int, channels: int) -> Reading:
+    """Return how files become what the arrays of a file hold, as far as that is known."""
+    return Reading(size=size, channels="grey" if channels == 1 else "rgb")
 
 
 def card_of(

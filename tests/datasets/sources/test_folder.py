@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 
 from medplus.datasets import build
-from medplus.datasets.sources import digests, find, known_digest, name_of, resolve
+from medplus.datasets.sources import digests, find, known_digest, load_dataset, name_of, resolve
 from medplus.datasets.sources.folder import cached_sizes
+from medplus.embeddings.info import read_info
 from medplus.errors import DatasetError, UsageError
+from medplus.reading import RULES, Reading
 from medplus.vocabulary import MULTI_LABEL, SPLITS
 from tests.datasets.folders import SPLIT_FOLDERS, describe, load, write_table
 
@@ -129,6 +131,38 @@ def test_licence_and_citation_travel_into_records(cli, fill):
     assert cli("extract", *words).code == 0
     [record] = cli("knn", *words, "--k", "1").document["runs"]
     assert (record["licence"], record["citation"]) == ("CC BY 4.0", "Me & You (2025)")
+
+
+def test_store_and_record_say_how_images_were_read_and_others_are_read_so(cli, save, tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        save(f"{'ab'[i % 2]}/{i}.png", rng.integers(900, 5000, (7, 9), dtype=np.uint16))
+    root, words = tmp_path / "data", ("--backbone", "pixels", "--size", "6", "--json")
+    describe(root, "policy: pad\nvalue_range: auto\n")
+    told = cli("extract", "--dataset", str(root), *words).document["stores"][0]
+    [record] = cli("knn", "--dataset", str(root), *words, "--k", "1").document["runs"]
+    data = load(root)
+    low, high = data.reading.value_range
+    assert 900 <= low < 1000 and 4900 < high < 5000
+    fields = {"size": 6, "policy": "pad", "channels": "grey", "value_range": [low, high]}
+    stored = read_info(Path(told["path"])).reading
+    assert record["reading"] == stored.model_dump(mode="json") == {**fields, "rules": RULES}
+
+    shutil.copytree(root, tmp_path / "new")
+    for split in SPLITS:
+        files = [tmp_path / "new" / name for name in data.splits[split].names]
+        images = build.read_files(files, Reading(**record["reading"]))
+        np.testing.assert_array_equal(images, data.splits[split].images)
+
+
+def test_files_are_not_read_by_other_rules_nor_made_square_by_a_guess(save, write_npz):
+    reading = load_dataset(str(write_npz("own.npz"))).reading
+    square = np.arange(784).astype(np.uint8).reshape(28, 28)
+    np.testing.assert_array_equal(build.read_files([save("a.png", square)], reading), [square])
+    with pytest.raises(DatasetError, match=r"b\.png: it has 27 × 28 px, .* make it square"):
+        build.read_files([save("b.png", square[:, 1:])], reading)
+    with pytest.raises(DatasetError, match="read by rules 0"):
+        build.read_files([save("a.png", square)], reading.model_copy(update={"rules": 0}))
 
 
 def test_one_image_of_colour_makes_all_rgb(fill, save):
