@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
 from medplus.analysis.drawing.sheet import (
     MARGIN,
@@ -27,16 +28,12 @@ from medplus.analysis.results.cells import (
     AVERAGE,
     COLUMNS,
     Extent,
-    order_backbones,
     order_protocols,
 )
 from medplus.analysis.results.contenders import AXES
 from medplus.analysis.results.ties import settle
 from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Block, Cell, Column, Mark, Table, cross_block
-
-if TYPE_CHECKING:
-    from medplus.analysis.benchmark import Benchmark
 
 SCORE_NAMES = {"acc": "ACC", "auc": "AUC"}
 
@@ -196,11 +193,6 @@ def _block(title: str, rows: pd.DataFrame) -> Block:
         for row in rows.to_dict("records")
         for score in scores
     }
-    names = {
-        (protocol, backbone): (PROTOCOL_LABELS[protocol], label_of(backbone))
-        for protocol in order_protocols(rows["protocol"])
-        for backbone in order_backbones(rows.loc[rows["protocol"] == protocol, "backbone"])
-    }
     columns = {
         (score, size): Column(str(size), numeric=True, group=SCORE_NAMES[score])
         for score in scores
@@ -208,9 +200,7 @@ def _block(title: str, rows: pd.DataFrame) -> Block:
     }
     told = " and ".join(SCORE_NAMES[score] for score in scores)
     caption = f"{title}: {told} in percent by image size, mean ± standard deviation over seeds"
-    return cross_block(
-        caption, (Column("Protocol"), Column("Backbone")), names, columns, cells, grouped=True
-    )
+    return cross_block(caption, "protocol backbone", columns, cells, grouped=True)
 
 
 def _score(row: Mapping[Any, Any], score: str) -> Cell:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.palette import setting_label
 from medplus.analysis.drawing.sheet import (
     MARGIN,
@@ -26,9 +26,6 @@ from medplus.analysis.results.reference import Reference
 from medplus.analysis.results.runs import ANY
 from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Table
-
-if TYPE_CHECKING:
-    from medplus.analysis.benchmark import Benchmark
 
 TOLERANCE = 2.0
 """Percent points of ACC; BreastMNIST's test set has 156 images, of which one is 0.64."""

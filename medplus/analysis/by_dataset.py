@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.palette import PROTOCOL_LABELS
 from medplus.analysis.drawing.sheet import (
     MARGIN,
@@ -22,9 +22,6 @@ from medplus.analysis.drawing.sheet import (
 from medplus.analysis.drawing.style import FAINT, short_names, signs
 from medplus.analysis.results.cells import Extent
 from medplus.analysis.section import Figure, Section
-
-if TYPE_CHECKING:
-    from medplus.analysis.benchmark import Benchmark
 
 _TOP, _LEFT, _HEIGHT = 7.0, 13.0, 50.0
 _PER_LINE = 12

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.palette import (
     PROTOCOL_COLOURS,
     PROTOCOL_LABELS,
@@ -29,9 +30,6 @@ from medplus.analysis.results.ties import settle
 from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Table
 from medplus.naming import counted
-
-if TYPE_CHECKING:
-    from medplus.analysis.benchmark import Benchmark
 
 _SETTING = ["protocol", "backbone", "size"]
 _COLUMNS = [*_SETTING, "acc", "device_seconds", "n_datasets", "front"]

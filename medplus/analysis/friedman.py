@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from scipy.stats import friedmanchisquare, studentized_range
 
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.sheet import LINE, MARGIN, WIDE, Sheet, backbone_style, text_width
 from medplus.analysis.drawing.style import (
     GREY,
@@ -28,9 +28,6 @@ from medplus.analysis.format import p_equals, percent
 from medplus.analysis.results.ties import settle
 from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Table
-
-if TYPE_CHECKING:
-    from medplus.analysis.benchmark import Benchmark
 
 _AXIS, _BAR, _ROW = 15.0, 2.6, 4.6
 

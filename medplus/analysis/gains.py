@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.heatmap import DIVERGING, Panel, draw_panels, panels_width
-from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS
 from medplus.analysis.drawing.sheet import MARGIN, WIDE, Sheet, text_width
 from medplus.analysis.drawing.style import NORMAL, short_names
 from medplus.analysis.format import MISSING
@@ -20,9 +20,6 @@ from medplus.analysis.results.cells import PROTOCOLS, order_backbones, order_pro
 from medplus.analysis.results.ties import settle
 from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Block, Column, Table, cross_block
-
-if TYPE_CHECKING:
-    from medplus.analysis.benchmark import Benchmark
 
 _CAPTION = (
     "Datasets on which the larger image size has the higher mean ACC, of those that have both sizes"
@@ -116,15 +113,12 @@ def _by_step(
 def _block(gains: pd.DataFrame) -> Block:
     """Set the steps beside each other."""
     found = _by_step(gains)
-    names = {key[:2]: (PROTOCOL_LABELS[key[0]], label_of(key[1])) for key in found}
     columns = {
         step: Column(f"{step[0]} → {step[1]}", numeric=True)
         for step in sorted({key[2] for key in found})
     }
     cells = {(key[:2], key[2]): "/".join(map(str, counts)) for key, counts in found.items()}
-    return cross_block(
-        _CAPTION, (Column("Protocol"), Column("Backbone")), names, columns, cells, grouped=True
-    )
+    return cross_block(_CAPTION, "protocol backbone", columns, cells, grouped=True)
 
 
 _ROW, _TOP, _BELOW, _COLUMN_MAX = 5.0, 7.0, 5.0, 18.0

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure as Drawing
 from numpy.typing import NDArray
 from scipy.stats import t
 
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.rows import Rows
 from medplus.analysis.drawing.sheet import backbone_style
 from medplus.analysis.format import interval, read_percent
@@ -29,9 +29,6 @@ from medplus.errors import MedplusError
 from medplus.metrics import check, known_to_undercover
 from medplus.metrics.intervals import LEVEL
 from medplus.run.ledger import read_predictions
-
-if TYPE_CHECKING:
-    from medplus.analysis.benchmark import Benchmark
 
 SEEDS, DATASETS, SAMPLES = "seeds", "datasets", "test samples"
 """The values of the column `over`."""

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.results.select import UNLIKE_COLUMNS
 from medplus.analysis.section import Section
 from medplus.analysis.table import Table
 from medplus.naming import counted
-
-if TYPE_CHECKING:
-    from medplus.analysis.benchmark import Benchmark
 
 
 def left_out(benchmark: Benchmark) -> Section | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from medplus.analysis.against import differences
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.palette import label_of, setting_label
 from medplus.analysis.results.cells import KEYS, Extent
 from medplus.analysis.results.contenders import AXES
@@ -19,9 +20,6 @@ from medplus.analysis.results.ties import settle
 from medplus.analysis.section import Section
 from medplus.analysis.table import Table
 from medplus.naming import counted
-
-if TYPE_CHECKING:
-    from medplus.analysis.benchmark import Benchmark
 
 NEWCOMER_COLUMNS = [
     "backbone", "protocol", "size", "rank", "rank_low", "rank_high", "of", "n_datasets", "over",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.holm import holm
 from medplus.analysis.results.cells import KEYS
 from medplus.analysis.results.ties import settle
@@ -22,9 +23,6 @@ from medplus.metrics.ranking import auc_present
 from medplus.naming import counted
 from medplus.run.ledger import read_predictions
 from medplus.vocabulary import Task
-
-if TYPE_CHECKING:
-    from medplus.analysis.benchmark import Benchmark
 
 Arrays = Mapping[str, NDArray[Any]]
 """What `medplus.run.ledger.read_predictions` returns."""

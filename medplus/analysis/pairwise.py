@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from functools import partial
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 from scipy.stats import permutation_test, rankdata, wilcoxon
 
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.heatmap import frame_rows, ink_on, write
 from medplus.analysis.drawing.sheet import LINE, MARGIN, WIDE, Sheet, legend_height, text_width
 from medplus.analysis.drawing.style import INK, MISSING, NORMAL, PAPER, short_names
@@ -29,9 +30,6 @@ from medplus.analysis.results.ties import settle
 from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Table
 from medplus.naming import counted
-
-if TYPE_CHECKING:
-    from medplus.analysis.benchmark import Benchmark
 
 _FEWEST = 6
 """Datasets: fewer cannot give a p below 0.05."""

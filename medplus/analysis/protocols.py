@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.palette import PROTOCOL_LABELS
 from medplus.analysis.format import first_upper
 from medplus.analysis.results.cells import order_protocols
 from medplus.analysis.results.ties import settle
 from medplus.analysis.section import Section
-
-if TYPE_CHECKING:
-    from medplus.analysis.benchmark import Benchmark
 
 
 def protocols(benchmark: Benchmark) -> Section | None:

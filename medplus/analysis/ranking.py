@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.heatmap import SEQUENTIAL, Panel, draw_panels, panels_width
 from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
 from medplus.analysis.drawing.sheet import MARGIN, WIDE, Sheet, text_width
@@ -17,9 +17,6 @@ from medplus.analysis.results.cells import ALL, complete_blocks, order_backbones
 from medplus.analysis.results.ties import settle
 from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Block, Column, Table, cross_block
-
-if TYPE_CHECKING:
-    from medplus.analysis.benchmark import Benchmark
 
 Setting = tuple[str, str | int]
 """Protocol and size, of which either may be ``all``."""
@@ -169,15 +166,13 @@ def _blocks(ranking: pd.DataFrame) -> Iterator[Block]:
     columns = {
         rank: Column(str(rank), numeric=True, group="Rank") for rank in sorted(set(ranking["rank"]))
     }
-    heads = (Column("Size"), Column("Backbone"))
     for protocol, rows in ranking.groupby("protocol", sort=False):
         keys = list(zip(rows["size"], rows["backbone"], strict=True))
         counts = map(str, rows["count"])
         cells = dict(zip(zip(keys, rows["rank"], strict=True), counts, strict=True))
         pooled = "all protocols" if protocol == ALL else PROTOCOL_LABELS[str(protocol)]
         caption = f"{_CAPTION}: {pooled}"
-        names = {(size, backbone): (str(size), label_of(backbone)) for size, backbone in keys}
-        yield cross_block(caption, heads, names, columns, cells, grouped=True)
+        yield cross_block(caption, "size backbone", columns, cells, grouped=True)
 
 
 _ROW, _TITLE, _TICKS = 3.7, 6.5, 5.0

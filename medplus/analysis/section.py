@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
-
-    from medplus.analysis.benchmark import Benchmark
 
 
 @dataclass(frozen=True)

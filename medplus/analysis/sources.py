@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pandas as pd
 
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.section import Section
 from medplus.analysis.table import Table
 from medplus.datasets import catalog
-
-if TYPE_CHECKING:
-    from medplus.analysis.benchmark import Benchmark
 
 SOURCE_COLUMNS = ["dataset", "data", "licence", "citation"]
 

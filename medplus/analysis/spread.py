@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from matplotlib.cbook import boxplot_stats
 from matplotlib.figure import Figure as Drawing
 
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.rows import Rows
 from medplus.analysis.drawing.style import GREY, INK
 from medplus.analysis.format import percent, read_percent
 from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Table, dataset_block
-
-if TYPE_CHECKING:
-    from medplus.analysis.benchmark import Benchmark
 
 _PERCENTILES = (25, 50, 75)
 

@@ -41,12 +41,15 @@ _KINDS: Mapping[Kind, str] = {
     "seconds": "device_seconds",
     "flag": "significant significant_holm front within_spread within_interval passed",
 }
+_KIND_OF = {one: kind for kind, names in _KINDS.items() for one in names.split()}
 """What columns hold by their name, in every table; all others hold text."""
 
 _TITLES = {
     "acc": "ACC",
     "acc_mean": "Mean ACC",
     "acc_difference": "Difference",
+    "auc": "AUC",
+    "auc_without": "AUC without",
     "backbone_a": "Backbone",
     "backbone_b": "Against",
     "device_seconds": "Device seconds",
@@ -134,57 +137,50 @@ class Block:
 
 def list_block(caption: str, frame: pd.DataFrame, kinds: Mapping[str, Kind]) -> Block:
     """Return a block with a row for each row of a frame, and the columns that have a kind."""
-    columns = [
-        Column(_TITLES.get(name) or _title(name), kind not in _WORDS)
-        for name, kind in kinds.items()
-    ]
+    columns = [Column(_title(name), kind not in _WORDS) for name, kind in kinds.items()]
     shown = [[_shown(value, kind) for value in frame[name]] for name, kind in kinds.items()]
     return Block(caption, columns, list(zip(*shown, strict=True)))
 
 
 def _title(name: str) -> str:
-    return name.removeprefix("n_").replace("_", " ").capitalize()
+    return _TITLES.get(name) or name.removeprefix("n_").replace("_", " ").capitalize()
 
 
 def cross_block(
     caption: str,
-    heads: Sequence[Column],
-    rows: Mapping[Any, Sequence[str]],
+    heads: str,
     columns: Mapping[Any, Column],
-    cells: Mapping[tuple[Any, Any], str | Cell],
+    cells: Mapping[tuple[tuple[Any, ...], Any], str | Cell],
     grouped: bool = False,
 ) -> Block:
     """Return a block of rows × columns, with a dash where there is no cell.
 
     Parameters
     ----------
-    caption : str
-    heads : sequence of Column
-        The columns that name the rows.
-    rows : mapping of key to sequence of str
-        What stands in them.
+    caption, heads : str
+        The latter: the columns of a file that name the rows, with spaces between them.
     columns : mapping of key to Column
-    cells : mapping of (row's key, column's key) to str or Cell
+    cells : mapping of (row, column's key) to str or Cell
+        A row is the values of `heads`; rows stand in the order of their first cells.
     grouped : bool
     """
+    names = heads.split()
+    write = [_FOR_READERS[_KIND_OF.get(name, "text")] for name in names]
     body = [
-        [
-            as_cell(one)
-            for one in (*names, *(cells.get((row, column), MISSING) for column in columns))
-        ]
-        for row, names in rows.items()
+        [Cell(text(value)) for text, value in zip(write, row, strict=True)]
+        + [as_cell(cells.get((row, column), MISSING)) for column in columns]
+        for row in dict.fromkeys(row for row, _ in cells)
     ]
-    return Block(caption, [*heads, *columns.values()], body, grouped)
+    titles = [Column(_title(name), _KIND_OF.get(name, "text") not in _WORDS) for name in names]
+    return Block(caption, [*titles, *columns.values()], body, grouped)
 
 
 def dataset_block(caption: str, frame: pd.DataFrame, texts: Iterable[str]) -> Block:
     """Return a block of datasets × backbones; a text for each row of a frame with the two."""
-    rows = {name: (name,) for name in sorted(set(frame["dataset"]))}
     columns = {one: Column(label_of(one), True) for one in order_backbones(frame["backbone"])}
-    keys = zip(frame["dataset"], frame["backbone"], strict=True)
-    return cross_block(
-        caption, [Column("Dataset")], rows, columns, dict(zip(keys, texts, strict=True))
-    )
+    rows = zip(frame["dataset"], frame["backbone"], texts, strict=True)
+    cells = {((dataset,), backbone): text for dataset, backbone, text in rows}
+    return cross_block(caption, "dataset", columns, cells)
 
 
 def as_cell(shown: str | Cell) -> Cell:
@@ -240,8 +236,7 @@ class Table:
         blocks : sequence of Block, optional
             What they see instead of a row for each row of the frame.
         """
-        known = {one: kind for kind, names in _KINDS.items() for one in names.split()}
-        known |= kinds or {}
+        known = {**_KIND_OF, **(kinds or {})}
         holds = {column: known.get(column, "text") for column in columns.split()}
         written = frame.reindex(columns=list(holds))
         if blocks is None:

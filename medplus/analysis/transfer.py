@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure as Drawing
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.palette import setting_label
 from medplus.analysis.drawing.sheet import (
     LINE,
@@ -33,9 +34,6 @@ from medplus.analysis.results.ties import settle
 from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Table, dataset_block
 from medplus.naming import counted
-
-if TYPE_CHECKING:
-    from medplus.analysis.benchmark import Benchmark
 
 Setting = tuple[str, int]
 """Protocol and size."""

@@ -5,24 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.format import interval
 from medplus.analysis.holm import holm
 from medplus.analysis.robustness import verdict_sentence
 from medplus.analysis.section import Section
-from medplus.analysis.table import Kind, Table, list_block
+from medplus.analysis.table import Kind, Table
 from medplus.analysis.verdict_candidates import Candidate, best_of, candidates_of, over_datasets
 from medplus.analysis.verdict_sentences import ALL, POWER, sentences_of
 from medplus.metrics import resample_counts
 from medplus.naming import duration
 from medplus.spec import PIXELS
-
-if TYPE_CHECKING:
-    from medplus.analysis.benchmark import Benchmark
 
 _LEVEL = 0.05
 _RESAMPLES = 2000
@@ -67,16 +66,11 @@ class Verdict:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
-        return {
-            "dataset": self.dataset,
+        told = {name: value for name, value in vars(self).items() if name != "worse"}
+        return told | {
             "best": self.best.to_dict(),
             "not_distinguishable": [one.to_dict() for one in self.not_distinguishable],
             "cheapest": self.cheapest.to_dict(),
-            "n_candidates": self.n_candidates,
-            "n_test": self.n_test,
-            "baseline_acc": self.baseline_acc,
-            "pixels_acc": self.pixels_acc,
-            "smallest_detectable_difference": self.smallest_detectable_difference,
             "sentences": list(self.sentences),
         }
 
@@ -106,28 +100,30 @@ def verdict(benchmark: Benchmark) -> Answer | None:
         cost=rows["device_seconds"].map(lambda s: "" if math.isnan(s) else duration(s)),
     )
     blocks = [
-        list_block(f"{caption}: {dataset}", of_it, _SHOWN)
+        block
         for dataset, of_it in shown.groupby("dataset", sort=False)
+        for block in Table.of("", f"{caption}: {dataset}", of_it, _SHOWN).blocks
     ]
+    kinds: Mapping[str, Kind] = {"fixed_acc": "percent"}
     return Answer(
         name="verdict",
         title="Verdict",
         short="Verdict",
-        tables=(Table("verdict", rows[list(_KINDS)], _KINDS, blocks),),
+        tables=(Table.of("verdict", "", rows, _COLUMNS, kinds=kinds, blocks=blocks),),
         verdicts=verdicts,
     )
 
 
-_KINDS: Mapping[str, Kind] = {
-    "dataset": "text", "verdict": "text", "backbone": "text", "size": "size",
-    "protocol": "protocol", "weights": "text", "fit": "text", "feature": "text",
-    "val_acc": "percent", "test_acc": "percent", "low": "percent", "high": "percent",
-    "device_seconds": "seconds", "n_seeds": "count", "fixed_acc": "percent",
-}  # fmt: skip
-_SHOWN: Mapping[str, Kind] = {
-    "verdict": "text", "backbone": "text", "size": "size", "protocol": "protocol",
-    "val_acc": "percent", "test_acc": "percent", "ci95": "text", "cost": "text",
-}  # fmt: skip
+_SHOWN = "verdict backbone size protocol val_acc test_acc ci95 cost"
+_COLUMNS = (
+    "dataset verdict backbone size protocol weights fit feature val_acc test_acc low high "
+    "device_seconds n_seeds fixed_acc"
+)
+
+
+_OF_CANDIDATES = (
+    "backbone", "size", "protocol", "weights", "fit", "feature", "device_seconds", "n_seeds",
+)  # fmt: skip
 
 
 def _rows(verdict: Verdict) -> Iterator[dict[str, Any]]:
@@ -136,18 +132,15 @@ def _rows(verdict: Verdict) -> Iterator[dict[str, Any]]:
     said[id(verdict.best)] = "take this" if verdict.n_candidates > 1 else "the only one"
     for one in (verdict.best, *verdict.not_distinguishable, *verdict.worse):
         low, high = one.test_acc_ci95
-        percent = {"val_acc": one.val_acc, "test_acc": one.test_acc, "low": low, "high": high,
-                   "fixed_acc": one.fixed_acc}  # fmt: skip
+        percent = {name: getattr(one, name) for name in ("val_acc", "test_acc", "fixed_acc")}
         yield {
             "dataset": verdict.dataset,
             "verdict": said.get(id(one), "worse"),
             "label": one.label,
-            **{n: getattr(one, n) for n in ("backbone", "size", "protocol", "weights")},
-            "fit": one.fit or "",
-            "feature": one.feature or "",
-            "device_seconds": one.device_seconds,
-            "n_seeds": one.n_seeds,
+            **{name: getattr(one, name) for name in _OF_CANDIDATES},
             **{name: 100 * share for name, share in percent.items()},
+            "low": 100 * low,
+            "high": 100 * high,
         }
 
 
@@ -175,18 +168,14 @@ def verdicts_on(runs: pd.DataFrame) -> tuple[Verdict, ...]:
 
 
 def _on_images(dataset: str, candidates: list[Candidate], baseline: float | None) -> Verdict:
-    best = best_of(candidates)
-    others = [one for one in candidates if one is not best]
+    best, others, gaps, spread = _against_best(candidates)
     n = len(best.hits)
-    gaps = np.array([best.hits - one.hits for one in others]).reshape(-1, n)
     summed = np.vstack([gaps, np.ones(n)])  # patients have unequal numbers of images
     blocks = resample_counts(n, _RESAMPLES, 0, best.groups)
     resampled = np.concatenate([summed @ counts.astype(np.float64) for counts in blocks], axis=1)
     resampled = np.round(resampled[:-1] / resampled[-1], 12)
     fewer = np.minimum((resampled <= 0).sum(1), (resampled >= 0).sum(1))
     p_values = holm(np.minimum(1, 2 * (1 + fewer) / (1 + _RESAMPLES))).tolist()
-    # Of a typical rival: one that says nearly the same on every image is told apart by little.
-    spread = float(np.median(gaps.std(axis=1, ddof=1))) if len(gaps) and n > 1 else 0.0
     if best.groups is not None and len(gaps):
         spread = float(np.median(resampled.std(axis=1))) * math.sqrt(n)
     return _verdict(dataset, best, others, p_values, baseline, n, spread)
@@ -197,10 +186,7 @@ def _over(merged: list[Candidate], baselines: Mapping[str, float | None]) -> Ver
     from scipy import stats
 
     n = len(baselines)
-    best = best_of(merged)
-    others = [one for one in merged if one is not best]
-    gaps = np.array([best.hits - one.hits for one in others]).reshape(-1, n)
-    spread = float(np.median(gaps.std(axis=1, ddof=1))) if len(gaps) else 0.0
+    best, others, gaps, spread = _against_best(merged)
     p_values = [1.0] * len(others)
     if n >= _FEWEST_DATASETS:
         tests = [stats.ttest_1samp(gap, 0).pvalue if gap.any() else 1.0 for gap in gaps]
@@ -208,6 +194,22 @@ def _over(merged: list[Candidate], baselines: Mapping[str, float | None]) -> Ver
     known = [value for value in baselines.values() if value is not None]
     baseline = float(np.mean(known)) if len(known) == n else None
     return _verdict(ALL, best, others, p_values, baseline, n, spread)
+
+
+def _against_best(
+    candidates: list[Candidate],
+) -> tuple[Candidate, list[Candidate], NDArray[np.float64], float]:
+    """Return the best, the others, by how much it is better on each image, and how that spreads.
+
+    The spread is that of a typical rival: one that says nearly the same on every image is told
+    apart by little.
+    """
+    best = best_of(candidates)
+    others = [one for one in candidates if one is not best]
+    n = len(best.hits)
+    gaps = np.array([best.hits - one.hits for one in others]).reshape(-1, n)
+    spread = float(np.median(gaps.std(axis=1, ddof=1))) if len(gaps) and n > 1 else 0.0
+    return best, others, gaps, spread
 
 
 def _verdict(

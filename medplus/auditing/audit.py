@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from medplus import atomic
+from medplus.analysis.section import Section
 from medplus.auditing import groups as grouping
 from medplus.auditing.consequences import Consequence, score_runs
-from medplus.auditing.facts import Facts, facts_of
+from medplus.auditing.facts import facts_of
 from medplus.auditing.labels import Labels, check_labels, joined
 from medplus.auditing.outliers import Outliers, find_outliers
 from medplus.auditing.pool import Pool, check_alike, pool_of, reduce
@@ -54,14 +58,14 @@ class Audit:
     shifts : list of Shift
     shortcuts : list of Shortcut
         Empty where no images are at hand.
-    consequences : list of Consequence
-        Empty where no runs are.
-    suspects : list of Suspect
     neighbours : ndarray of int, shape (n, k)
         The nearest other rows by the first store.
     notes : tuple of str
         What could not be done, and why.
     out : Path
+    consequences : list of Consequence
+        Empty where no runs are.
+    suspects : list of Suspect
     seconds : float
     """
 
@@ -72,12 +76,12 @@ class Audit:
     outliers: Outliers
     shifts: list[Shift]
     shortcuts: list[Shortcut]
-    consequences: list[Consequence]
-    suspects: list[Suspect]
     neighbours: np.ndarray
     notes: tuple[str, ...]
     out: Path
-    seconds: float
+    consequences: tuple[Consequence, ...] = ()
+    suspects: tuple[Suspect, ...] = ()
+    seconds: float = 0.0
 
     @property
     def page(self) -> Path:
@@ -87,7 +91,17 @@ class Audit:
     @property
     def leaked(self) -> np.ndarray:
         """Rows of test that have a twin in train, or whose group is in train; int64."""
-        return leaked_rows(self.pool, self.twins)
+        pool, cluster = self.pool, self.twins.cluster
+        in_train = np.unique(cluster[pool.split == _TRAIN])
+        shared = (pool.split == _TEST) & np.isin(cluster, in_train)
+        return np.flatnonzero(shared | grouping.torn(pool))
+
+    @cached_property
+    def sections(self) -> tuple[Section, ...]:
+        """What the page says."""
+        from medplus.auditing.sections import sections_of
+
+        return sections_of(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the findings as JSON."""
@@ -169,21 +183,18 @@ def audit(
     if groups is not None:
         pool = replace(pool, groups=grouping.groups_from(Path(groups), pool))
     with progress(f"{pool.dataset} · audit", 6, "step") as advance:
-        found = _look(pool, opened, threshold, folds, notes, lambda: advance(1))
-    out = Path(out)
-    result = _conclude(pool, opened, found, tuple(notes), Path(runs), out, begin)
-    _write_page(result)
-    return result
-
-
-@dataclass(frozen=True, eq=False)
-class _Found:
-    twins: Twins
-    labels: Labels
-    outliers: Outliers
-    shifts: list[Shift]
-    shortcuts: list[Shortcut]
-    neighbours: np.ndarray
+        found = _look(pool, opened, threshold, folds, notes, Path(out), lambda: advance(1))
+    consequences = _consequences(found, Path(runs), opened[0].info.dataset_digest)
+    suspects = list_suspects(
+        pool, found.twins, found.labels, found.outliers, found.neighbours[:, 0]
+    )
+    suspects = with_verdicts(suspects, found.out / SUSPECTS)
+    found.out.mkdir(parents=True, exist_ok=True)
+    write_suspects(found.out / SUSPECTS, suspects)
+    seconds = time.monotonic() - begin
+    found = replace(found, consequences=consequences, suspects=tuple(suspects), seconds=seconds)
+    _write_page(found)
+    return found
 
 
 def _open_pool(store: EmbeddingStore, data_root: str | Path | None) -> tuple[Pool, list[str]]:
@@ -219,8 +230,9 @@ def _look(
     threshold: float | None,
     folds: int | None,
     notes: list[str],
+    out: Path,
     advance: Callable[[], None],
-) -> _Found:
+) -> Audit:
     features = [reduce(store) for store in stores]
     near = [
         nearest(values, _NEIGHBOURS, "l2" if store.info.backbone == PIXELS else "cosine")
@@ -230,34 +242,28 @@ def _look(
     neighbours = [rows for rows, _ in near]
     twins = find_twins(pool, features, neighbours, threshold)
     advance()
-    labels = check_labels(pool, features, neighbours, twins.cluster, folds)
+    together = twins.cluster if pool.groups is None else joined(twins.cluster, pool.groups)
+    labels = check_labels(pool, features, neighbours, together, folds)
     advance()
-    facts: Facts | None = None if pool.images is None else facts_of(pool)
+    facts = None if pool.images is None else facts_of(pool)
     outliers = find_outliers(pool, [distances for _, distances in near], facts)
     advance()
-    together = twins.cluster if pool.groups is None else joined(twins.cluster, pool.groups)
     shifts = find_shifts(pool, features[0], together)
     advance()
-    shortcuts = []
     if facts is None:
         notes.append("shortcuts need the images")
-    else:
-        shortcuts = find_shortcuts(pool, facts, labels.fold)
+    shortcuts = [] if facts is None else find_shortcuts(pool, facts, labels.fold)
     advance()
-    return _Found(twins, labels, outliers, shifts, shortcuts, neighbours[0])
+    backbones = tuple(store.info.backbone for store in stores)
+    return Audit(
+        pool, backbones, twins, labels, outliers, shifts, shortcuts, neighbours[0], tuple(notes),
+        out,
+    )  # fmt: skip
 
 
-def _conclude(
-    pool: Pool,
-    stores: list[EmbeddingStore],
-    found: _Found,
-    notes: tuple[str, ...],
-    runs: Path,
-    out: Path,
-    begin: float,
-) -> Audit:
-    """Score saved runs again, and write the table."""
-    leaked = leaked_rows(pool, found.twins)
+def _consequences(found: Audit, runs: Path, digest: str) -> tuple[Consequence, ...]:
+    """Score saved runs again without what was found in test."""
+    pool, leaked = found.pool, found.leaked
     doubtful = np.flatnonzero(found.labels.issue & (pool.split == _TEST))
     what = {
         "that have a twin in train": pool.index[leaked],
@@ -265,32 +271,24 @@ def _conclude(
     }
     if len(leaked) and len(doubtful):
         what["with either"] = pool.index[np.union1d(leaked, doubtful)]
-    consequences = score_runs(runs, stores[0].info.dataset_digest, what)
-    suspects = list_suspects(
-        pool, found.twins, found.labels, found.outliers, found.neighbours[:, 0]
-    )
-    suspects = with_verdicts(suspects, out / SUSPECTS)
-    out.mkdir(parents=True, exist_ok=True)
-    write_suspects(out / SUSPECTS, suspects)
-    backbones = tuple(store.info.backbone for store in stores)
-    return Audit(
-        pool, backbones, found.twins, found.labels, found.outliers, found.shifts,
-        found.shortcuts, consequences, suspects, found.neighbours, notes, out,
-        time.monotonic() - begin,
-    )  # fmt: skip
+    return tuple(score_runs(runs, digest, what))
 
 
-def leaked_rows(pool: Pool, twins: Twins) -> np.ndarray:
-    """Return the rows of test that have a twin in train, or whose group is in train."""
-    in_train = np.unique(twins.cluster[pool.split == _TRAIN])
-    shared = (pool.split == _TEST) & np.isin(twins.cluster, in_train)
-    return np.flatnonzero(shared | grouping.torn(pool))
-
-
-def _write_page(result: Audit) -> None:
+def _write_page(found: Audit) -> None:
     """Write the page beside the table."""
-    from medplus.auditing.page import render_page
+    from medplus.reporting.page import render_sections
 
-    for note in result.notes:
-        log.log(SAID, "%s: %s", result.pool.dataset, note)
-    atomic.write_bytes(result.page, render_page(result).encode())
+    for note in found.notes:
+        log.log(SAID, "%s: %s", found.pool.dataset, note)
+    lines = [
+        f"{len(found.pool):,} images · {', '.join(found.backbones)} · {found.seconds:.1f} s",
+        Markup(
+            "Nothing was changed. <code>suspects.csv</code> beside this page lists every image to "
+            "decide on: write <code>exclude</code> or <code>keep</code> into its column "
+            "<code>verdict</code>, then <code>medplus probe … --exclude {}</code> leaves out what "
+            "you have decided on."
+        ).format(shlex.quote(str(found.out / SUSPECTS))),
+    ]
+    title = f"Can {found.pool.dataset} be trusted?"
+    page = render_sections("medplus audit", title, lines, found.sections)
+    atomic.write_bytes(found.page, page.encode())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
 
 from medplus.auditing.pool import Pool, numbered
+from medplus.datasets.columns import read_columns
 from medplus.errors import UsageError
 
 _WHERE = ("name", "split", "index")
@@ -29,26 +29,22 @@ def groups_from(path: Path, pool: Pool) -> np.ndarray:
     UsageError
         If the table cannot be read, has no such columns, or misses an image.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            rows, columns = list(reader), list(reader.fieldnames or ())
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"--groups {path} cannot be read: {error}") from None
+    columns = read_columns(path).columns
     others = [name for name in columns if name not in _WHERE]
     column = _GROUP if _GROUP in columns else others[0] if len(others) == 1 else None
     by_name = "name" in columns
     if column is None or not (by_name or {"split", "index"} <= set(columns)):
         raise UsageError(
-            f"--groups {path} has the columns {', '.join(columns) or 'none'}; it needs group, and "
+            f"--groups {path} has the columns {', '.join(columns)}; it needs group, and "
             "name or split and index"
         )
     if by_name:
-        told = {row["name"]: row[column] for row in rows}
+        places = columns["name"]
         keys = [pool.name_of(row) for row in range(len(pool))]
     else:
-        told = {f"{row['split']}/{row['index']}": row[column] for row in rows}
+        places = ["/".join(place) for place in zip(columns["split"], columns["index"], strict=True)]
         keys = [f"{pool.split_of(row)}/{pool.index[row]}" for row in range(len(pool))]
+    told = dict(zip(places, columns[column], strict=True))
     missing = [key for key in keys if not told.get(key)]
     if missing:
         raise UsageError(

@@ -58,7 +58,7 @@ def check_labels(
     pool: Pool,
     features: Sequence[np.ndarray],
     neighbours: Sequence[np.ndarray],
-    cluster: np.ndarray,
+    together: np.ndarray,
     folds: int | None = None,
 ) -> Labels:
     """Find labels that the embeddings contradict.
@@ -70,8 +70,9 @@ def check_labels(
         Reduced embeddings of every store.
     neighbours : sequence of ndarray of int, shape (n, k)
         The nearest other rows, per store.
-    cluster : ndarray of int, shape (n,)
-        Twins have one number: a label that its twin repeats is not confirmed by that.
+    together : ndarray of int, shape (n,)
+        Twins have one number, and so have images of a patient: a label that its twin repeats is
+        not confirmed by that.
     folds : int, optional
         By default 5, or as many as the smallest class has images.
 
@@ -80,7 +81,6 @@ def check_labels(
     UsageError
         If there are more folds than images of the smallest class, or than groups.
     """
-    together = cluster if pool.groups is None else joined(cluster, pool.groups)
     fold = assign_folds(pool, together, folds)
     targets = _targets(pool)
     each = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -59,21 +60,20 @@ def find_shortcuts(pool: Pool, facts: Facts, fold: np.ndarray) -> list[Shortcut]
 
 def _predict(pool: Pool, values: np.ndarray, fold: np.ndarray) -> np.ndarray:
     """Return out-of-fold probabilities of a small tree, shape (n, n_classes)."""
+    from sklearn.model_selection import PredefinedSplit, cross_val_predict
     from sklearn.tree import DecisionTreeClassifier
 
+    tree = DecisionTreeClassifier(
+        max_depth=_DEPTH, min_samples_leaf=_LEAST_LEAF, class_weight="balanced", random_state=0
+    )
+    predict = partial(
+        cross_val_predict, tree, values, cv=PredefinedSplit(fold), method="predict_proba"
+    )
     probabilities = np.zeros((len(pool), len(pool.classes)), np.float32)
-    columns = pool.labels.T if pool.multi_label else pool.strata[None]
-    for at, labels in enumerate(columns):
-        for held_out in range(int(fold.max()) + 1):
-            own = fold == held_out
-            tree = DecisionTreeClassifier(
-                max_depth=_DEPTH, min_samples_leaf=_LEAST_LEAF, class_weight="balanced",
-                random_state=0,
-            )  # fmt: skip
-            told = tree.fit(values[~own], labels[~own]).predict_proba(values[own])
-            if pool.multi_label:
-                yes = list(tree.classes_).index(1) if 1 in tree.classes_ else None
-                probabilities[own, at] = 0 if yes is None else told[:, yes]
-            else:
-                probabilities[np.ix_(own, tree.classes_.astype(int))] = told
+    if not pool.multi_label:
+        probabilities[:, np.unique(pool.strata)] = predict(pool.strata)
+        return probabilities
+    for at, labels in enumerate(pool.labels.T):
+        if labels.any():
+            probabilities[:, at] = predict(labels)[:, -1]
     return probabilities

@@ -57,7 +57,7 @@ COLUMNS = tuple(field.name for field in fields(Suspect))
 
 
 def list_suspects(
-    pool: Pool, twins: Twins, labels: Labels | None, outliers: Outliers, nearest: np.ndarray
+    pool: Pool, twins: Twins, labels: Labels, outliers: Outliers, nearest: np.ndarray
 ) -> list[Suspect]:
     """Return the suspects: copies and twins first, then labels, then outliers, each ranked.
 
@@ -84,14 +84,13 @@ def list_suspects(
         )
         for pair in repeats
     ]
-    if labels is not None:
-        suspects += [
-            Suspect(
-                *_where(pool, row), "label", round(float(labels.score[row]), 4),
-                given=pool.label_of(row), suggested=pool.in_words(labels.suggested[row]),
-            )
-            for row in map(int, labels.ranking)
-        ]  # fmt: skip
+    suspects += [
+        Suspect(
+            *_where(pool, row), "label", round(float(labels.score[row]), 4),
+            given=pool.label_of(row), suggested=pool.in_words(labels.suggested[row]),
+        )
+        for row in map(int, labels.ranking)
+    ]  # fmt: skip
     suspects += [
         Suspect(
             *_where(pool, row), "outlier", round(float(outliers.score[row]), 4),
@@ -115,16 +114,12 @@ def _repeats(twins: Twins) -> list[Pair]:
     """Return, for every image but the first of each cluster, the pair that makes it a suspect."""
     of: dict[int, list[Pair]] = {}
     for pair in twins.pairs:
-        of.setdefault(pair.row, []).append(replace(pair, row=pair.partner, partner=pair.row))
+        of.setdefault(pair.row, []).append(pair)
         of.setdefault(pair.partner, []).append(replace(pair, row=pair.partner, partner=pair.row))
     found = []
     for rows in twins.clusters:
-        for row in rows[1:]:
-            own = [
-                pair if pair.row == row else replace(pair, row=int(row), partner=pair.row)
-                for pair in of[int(row)]
-            ]
-            before = [pair for pair in own if pair.partner < row] or own
+        for own in (of[int(row)] for row in rows[1:]):
+            before = [pair for pair in own if pair.partner < pair.row] or own
             found.append(max(before, key=lambda pair: (pair.copy, pair.score, -pair.partner)))
     return found
 

@@ -142,7 +142,7 @@ def nearest(features: np.ndarray, k: int, metric: str) -> tuple[np.ndarray, np.n
     return found.indices[others].reshape(shape), found.distances[others].reshape(shape)
 
 
-def chance_threshold(best: np.ndarray, chance: float = CHANCE) -> float:
+def chance_threshold(best: np.ndarray) -> float:
     """Return from where on a likeness is not by chance: in the widest gap beyond the bulk.
 
     Images that are no twins have a likeness to their nearest that spreads about one mode, once it
@@ -155,8 +155,6 @@ def chance_threshold(best: np.ndarray, chance: float = CHANCE) -> float:
     ----------
     best : ndarray of float, shape (n,)
         Each image's likeness to the one most like it.
-    chance : float
-        Images expected above the threshold that are no twins.
 
     Examples
     --------
@@ -169,7 +167,7 @@ def chance_threshold(best: np.ndarray, chance: float = CHANCE) -> float:
     mode = _mode(z)
     below = z[z <= mode]
     spread = float(np.sqrt(np.mean((below - mode) ** 2)))
-    p = min(0.5, chance / len(z))
+    p = min(0.5, CHANCE / len(z))
     low = mode + spread * stats.norm.isf(p)
     high = min(mode + spread / _GUMBEL_BELOW * stats.gumbel_r.isf(p), np.arctanh(_SURE))
     if low < high:

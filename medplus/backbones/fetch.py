@@ -77,7 +77,7 @@ def fetch_weights(
     return done
 
 
-_FETCHABLE = ("timm", "torchvision", "hub", "open_clip", "transformers")
+_FETCHABLE = ("timm", "torchvision", "hub", "open_clip", "transformers", "medical")
 
 
 def _fetchable(name: str) -> BackboneRef:
@@ -120,7 +120,7 @@ def _whole(ref: BackboneRef) -> tuple[dict[str, torch.Tensor], bytes | None]:
     """
     if ref.source == "torchvision":
         return torchvision.pretrained_state(ref.tag), None
-    if ref.source in ("open_clip", "transformers"):
+    if ref.source in ("open_clip", "transformers", "medical"):
         source: Any = import_module(f"medplus.backbones.sources.{ref.source}")
         state, config = source.whole(ref)
         return state, config

@@ -5,44 +5,66 @@ from __future__ import annotations
 from typing import Any
 
 from medplus.backbones.catalog import ALEXNET, PIXELS, BackboneInfo
-
-_SIDE = 224
+from medplus.preprocess import PAPER_CANVAS
+from medplus.spec import NONE
 
 
 def count_flops(info: BackboneInfo) -> int:
-    """Return the floating-point operations of a forward pass of one image of 224 × 224 pixels.
+    """Return the floating-point operations of a forward pass of one image.
 
     A multiply-add counts as two. Counted by `torch.utils.flop_counter` on the meta device:
-    convolutions and matrix products, which are nearly all of it. Networks that take only another
-    input size are counted there, and scaled by the area.
+    convolutions and matrix products, which are nearly all of it. The image has the size that the
+    network's input has here: 224 px for timm's (those that take only another size are counted
+    there, and scaled by the area), its own for encoders of other libraries and of the registry.
     """
     if info.name == PIXELS:
         return 0
+    own = info.native_size or PAPER_CANVAS
+    encoder = _encoder(info)
+    if encoder is not None:
+        return _count(encoder, own)
     try:
-        return _count(info, _SIDE)
+        return _count(_network(info), PAPER_CANVAS)
     except Exception:  # each network refuses another size in its own way
-        side = info.native_size or _SIDE
-        return int(_count(info, side) * (_SIDE / side) ** 2)
+        return int(_count(_network(info), own) * (PAPER_CANVAS / own) ** 2)
 
 
-def _count(info: BackboneInfo, side: int) -> int:
+def _count(network: Any, side: int) -> int:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    network = network.eval().requires_grad_(False)  # or the counter hooks gradients
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network = _network(info).eval().requires_grad_(False)  # or the counter hooks gradients
         network(torch.empty(1, 3, side, side))
     return int(counter.get_total_flops())
 
 
-def _network(info: BackboneInfo) -> Any:
-    if info.name == ALEXNET:
-        from torchvision.models import alexnet
+def _encoder(info: BackboneInfo) -> Any:
+    """Make an encoder of another library, or of the registry, without memory; None for others."""
+    import torch
 
-        return alexnet(weights=None)
-    import timm
-
-    from medplus.backbones.sources.demo import timm_name
+    from medplus.backbones.sources import medical, open_clip, transformers
 
     tag = info.tag.partition("@")[0]  # a fine-tuned run is the network that it began as
-    return timm.create_model(timm_name(tag), pretrained=False, num_classes=0)
+    for source in (medical, open_clip, transformers):
+        if source.claims(tag):
+            ref = source.resolve(tag, NONE)
+            with torch.device("meta"):
+                return source.build(ref, info.native_size or PAPER_CANVAS, None, None).module
+    return None
+
+
+def _network(info: BackboneInfo) -> Any:
+    import torch
+
+    with torch.device("meta"):
+        if info.name == ALEXNET:
+            from torchvision.models import alexnet
+
+            return alexnet(weights=None)
+        import timm
+
+        from medplus.backbones.sources.demo import timm_name
+
+        tag = info.tag.partition("@")[0]
+        return timm.create_model(timm_name(tag), pretrained=False, num_classes=0)

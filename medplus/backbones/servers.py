@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -84,6 +85,30 @@ def _asked_to_stay_offline() -> bool:
     words = ("1", "ON", "YES", "TRUE")
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     return any(os.environ.get(name, "").upper() in words for name in names)
+
+
+def from_hub(tag: str, repository: str, files: Sequence[str], revision: str | None = None) -> Path:
+    """Return the first of several files that a repository of the hub, or its cache, has.
+
+    Raises
+    ------
+    BackboneError
+        If it cannot be had; `tag` is what needs it.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    go_offline_if_unreachable()
+    fault: Exception = FileNotFoundError(repository)
+    with no_waiting_for_rate_limits():
+        for file in files:
+            try:
+                return Path(hf_hub_download(repository, file, revision=revision))
+            except EntryNotFoundError as error:
+                fault = error
+            except Exception as error:
+                raise fetch_error(tag, error) from error
+    raise fetch_error(tag, fault) from fault
 
 
 def fetch_error(tag: str, error: BaseException) -> BackboneError:

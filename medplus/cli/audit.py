@@ -60,10 +60,9 @@ def audit(
 
 
 def _show(found: Audit) -> None:
-    from medplus.auditing.page import sentences
-
-    for sentence in sentences(found):
-        click.echo(printable(sentence))
+    for section in found.sections:
+        for sentence in section.sentences:
+            click.echo(printable(sentence))
     for one in (one for one in found.consequences if one.is_chosen):
         click.echo(printable(f"{one.protocol} {one.backbone}: {one.sentence}"))
     for note in found.notes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,12 +13,16 @@ from medplus.cli import options
 from medplus.cli.options import Output
 from medplus.errors import UsageError
 
+if TYPE_CHECKING:
+    from medplus.backbones.registry import Encoder
+
 MOST_DESCRIBED = 32
 """A network is built, without memory, for every row of the table: of more, only names are told."""
 
 
 @click.command()
 @click.argument("names", nargs=-1)
+@click.option("--medical", is_flag=True, help="List the encoders that medicine uses.")
 @click.option("--fetch", is_flag=True, help="Fetch the pretrained weights of those NAMED, or all.")
 @click.option(
     "--to",
@@ -27,11 +31,14 @@ MOST_DESCRIBED = 32
     help="With --fetch: also write them to a folder that --weights DIR takes elsewhere.",
 )
 @options.common
-def backbones(output: Output, names: tuple[str, ...], fetch: bool, to: Path | None) -> None:
+def backbones(
+    output: Output, names: tuple[str, ...], medical: bool, fetch: bool, to: Path | None
+) -> None:
     """List backbones: the paper's ten and `pixels`, or those NAMED.
 
     A name is any that timm knows, with wildcards ('vit_*dino*'), or all: the paper's ten. Of more
-    than 32 that match, only the names are told.
+    than 32 that match, only the names are told. Of one encoder of --medical everything is told: how
+    to get it, what it has seen, what it costs.
     """
     given = [
         part for name in names for part in options.Comma(click.STRING).convert(name, None, None)
@@ -40,6 +47,10 @@ def backbones(output: Output, names: tuple[str, ...], fetch: bool, to: Path | No
         raise UsageError("--to goes with --fetch: medplus backbones --fetch NAME --to DIR")
     if fetch:
         _fetch(output, given, to)
+    elif medical:
+        _list_medical(output, given)
+    elif len(given) == 1 and _is_medical(given[0]):
+        _tell(output, given[0])
     else:
         _list(output, given)
 
@@ -60,6 +71,108 @@ def _list(output: Output, given: Sequence[str]) -> None:
         return
     known = [describe(name) for name in found]
     output.result({"backbones": [asdict(info) for info in known]}, lambda: _show(known))
+
+
+def _is_medical(name: str) -> bool:
+    from medplus.backbones.registry import encoders
+
+    return name in encoders()
+
+
+def _list_medical(output: Output, given: Sequence[str]) -> None:
+    from fnmatch import fnmatchcase
+
+    from medplus.backbones.registry import encoders
+
+    asked = [
+        encoder for encoder in encoders().values()
+        if not given or any(
+            word.casefold() in encoder.of or fnmatchcase(encoder.name, word) for word in given
+        )
+    ]  # fmt: skip
+    if not asked:
+        raise UsageError(
+            f"no medical encoder is of '{given[0]}'; there are: {', '.join(encoders())}"
+        )
+    document = {"encoders": [encoder.model_dump(mode="json") for encoder in asked]}
+    output.result(document, lambda: _show_medical(asked))
+
+
+def _show_medical(asked: Sequence[Encoder]) -> None:
+    from medplus.cli.tables import Column, make_console, print_rows
+
+    print_rows(
+        asked,
+        (Column("backbone"), lambda one: one.name),
+        (Column("of"), lambda one: one.of),
+        (Column("dim", right=True), lambda one: one.dim),
+        (Column("parameters", right=True), lambda one: f"{one.parameters / 1e6:.0f} M"),
+        (Column("px", right=True), lambda one: one.size),
+        (Column("licence", rank=1), lambda one: one.licence),
+        (Column("access", rank=2), _access),
+        (Column("has seen", rank=3), lambda one: ", ".join(one.overlap) or "–"),
+    )
+    make_console().print(
+        "'has seen': datasets of MedMNIST whose sources were among its pretraining data, as far as "
+        "is known. medplus backbones NAME tells more."
+    )
+
+
+def _access(encoder: Encoder) -> str:
+    if encoder.source == "code":
+        return "own code"
+    if encoder.weights.repository is None:
+        return "a file"
+    return "asked for" if encoder.gated else "open"
+
+
+def _tell(output: Output, name: str) -> None:
+    from medplus.backbones.flops import count_flops
+    from medplus.backbones.registry import encoders
+    from medplus.backbones.sources import resolve
+    from medplus.backbones.sources.medical import describe
+
+    encoder = encoders()[name]
+    flops = None
+    if encoder.source != "code":
+        flops = count_flops(describe(resolve(name, "none")))
+    document = {**encoder.model_dump(mode="json"), "flops": flops}
+    output.result(document, lambda: _show_encoder(encoder, flops))
+
+
+def _show_encoder(encoder: Encoder, flops: int | None) -> None:
+    from medplus.naming import in_bytes
+
+    def line(word: str, *told: str) -> None:
+        for i, text in enumerate(told):
+            click.echo(f"  {word if i == 0 else '':13}{text}")
+
+    click.echo(f"{encoder.title} ({encoder.of}): --backbone {encoder.name}")
+    line("embedding", f"{encoder.dim} dimensions ({encoder.feature}) of {encoder.size} px")
+    line("parameters", f"{encoder.parameters / 1e6:.1f} M, {in_bytes(4 * encoder.parameters)} in "
+         "memory as fp32")  # fmt: skip
+    if flops:
+        line("computation", f"{flops / 1e9:.1f} GFLOP per image")
+    line("licence", encoder.licence)
+    line("access", *_how_to_get(encoder))
+    line("pretraining", encoder.pretraining)
+    line("has seen", *(f"{of}: {why}" for of, why in encoder.overlap.items()))
+    line("paper", encoder.paper)
+    line("note", *([encoder.note] if encoder.note else []))
+    line("facts from", *encoder.sources)
+
+
+def _how_to_get(encoder: Encoder) -> list[str]:
+    if encoder.source == "code":
+        return [f"it needs code of its own, in a Python file (docs/backbones.md): {encoder.page}"]
+    if encoder.weights.repository is None:
+        return [f"get the file at {encoder.page}", "then say --weights FILE"]
+    fetch = f"medplus backbones --fetch {encoder.name}"
+    extras = {"open_clip": "open_clip", "transformers": "transformers"}
+    needs = [f"pip install 'medplus[{extras[encoder.source]}]'"] if encoder.source in extras else []
+    if encoder.gated:
+        return [f"ask for it at {encoder.page}", "hf auth login", *needs, fetch]
+    return [f"open: {encoder.page}", *needs, fetch]
 
 
 def _fetch(output: Output, given: Sequence[str], to: Path | None) -> None:

@@ -24,7 +24,14 @@ def read_config(
     UsageError
         If the file cannot be read, is not a mapping, or has an unknown key or an invalid value.
     """
-    document = read_yaml(path, "config")
+    return check_config(read_yaml(path, "config"), path, known, ctx)
+
+
+def check_config(
+    document: Mapping[str, Any], path: Path, known: Mapping[str, click.Parameter],
+    ctx: click.Context,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the values that a file holds, as `read_config`."""
     by_option = {
         option.lstrip("-").replace("-", "_"): parameter
         for parameter in known.values()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +58,13 @@ def datasets(
 def _show_cards(
     output: Output, paths: tuple[str, ...], size: int | None, group_column: str | None, root: Path
 ) -> None:
-    from medplus.datasets.sources import load_dataset
+    from medplus.datasets.sources import load, resolve
 
-    card_log = logging.getLogger("medplus.datasets.card")
-    card_log.disabled = True  # it is shown anyway
-    try:
-        read = [
-            load_dataset(path, size, root, group_column=group_column, progress=output.progress)
-            for path in paths
-        ]
-    finally:
-        card_log.disabled = False
+    read = [
+        load(resolve(path, group_column), size, root, group_column=group_column,
+             progress=output.progress, say=False)
+        for path in paths
+    ]  # fmt: skip
     cards = [
         {"dataset": d.name, "path": d.path, "size": d.size, "digest": d.card.digest}
         | d.card.to_dict()
@@ -90,21 +85,20 @@ def _show_cards(
 def _show(known: list[Any], on_disk: dict[str, list[int]], data_root: Path) -> None:
     from rich.table import Table
 
-    from medplus.cli.tables import Column, make_console, print_table
+    from medplus.cli.tables import Column, make_console, print_rows
 
-    columns = (
-        Column("dataset"), Column("task", least=18), Column("classes", right=True, rank=3),
-        Column("channels", right=True, rank=1), Column("train", right=True),
-        Column("val", right=True, rank=2), Column("test", right=True), Column("licence", least=12),
-        Column("on disk"),
-    )  # fmt: skip
-    rows = []
-    for d in known:
-        counts = (f"{d.n_samples[split]:,}" for split in ("train", "val", "test"))
-        sizes = ", ".join(str(size) for size in on_disk[d.flag]) or "none"
-        row = (d.flag, d.task, str(len(d.classes)), str(d.channels), *counts, d.licence, sizes)
-        rows.append(row)
-    print_table(columns, rows)
+    print_rows(
+        known,
+        (Column("dataset"), lambda d: d.flag),
+        (Column("task", least=18), lambda d: d.task),
+        (Column("classes", right=True, rank=3), lambda d: len(d.classes)),
+        (Column("channels", right=True, rank=1), lambda d: d.channels),
+        (Column("train", right=True), lambda d: f"{d.n_samples['train']:,}"),
+        (Column("val", right=True, rank=2), lambda d: f"{d.n_samples['val']:,}"),
+        (Column("test", right=True), lambda d: f"{d.n_samples['test']:,}"),
+        (Column("licence", least=12), lambda d: d.licence),
+        (Column("on disk"), lambda d: ", ".join(map(str, on_disk[d.flag])) or "none"),
+    )
     console = make_console()
     where = f"on disk: the sizes whose file lies in {data_root}"
     console.print(where, soft_wrap=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import groupby, pairwise
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,19 +78,29 @@ def _show(findings: Sequence[Finding], removed: Sequence[Path], count: Counter[M
     # Without rich, which may be what is broken.
     for group, members in groupby(findings, lambda finding: finding.group):
         head: str = group
-        chosen = [*_chosen(list(members)), ("", "", "")]
-        for (mark, text, remedy), (_, _, following) in pairwise(chosen):
-            sign, colour = _MARKS[mark]
-            first, *rest = _wrapped(text, f"{head:13}{sign} ")
-            click.echo(first.replace(sign, click.style(sign, fg=colour, bold=True), 1))
-            for line in rest + (_wrapped(remedy, f"{_MARGIN}→ ") if remedy != following else []):
-                click.echo(line)
-            head = ""
+        seen: Counter[Mark] = Counter()
+        for finding in members:
+            seen[finding.mark] += 1
+            if seen[finding.mark] <= _SHOWN:
+                _print(head, finding)
+                head = ""
+        more = sum((seen - Counter(dict.fromkeys(seen, _SHOWN))).values())
+        if more:
+            click.echo(f"{_MARGIN}and {more} more of these (--json lists all)")
     for path in removed:
         click.echo(f"removed      {path}")
     parts = [(count["problem"], "problem"), (count["warning"], "warning")]
     told = " and ".join(counted(n, noun) for n, noun in parts if n)
     click.echo(f"\n{told or 'nothing is wrong'}")
+
+
+def _print(head: str, finding: Finding) -> None:
+    sign, colour = _MARKS[finding.mark]
+    text = ": ".join(filter(None, (finding.subject, finding.text)))
+    first, *rest = _wrapped(text, f"{head:13}{sign} ")
+    click.echo(first.replace(sign, click.style(sign, fg=colour, bold=True), 1))
+    for line in rest + _wrapped(finding.remedy, f"{_MARGIN}→ "):
+        click.echo(line)
 
 
 def _wrapped(text: str, start: str) -> list[str]:
@@ -101,17 +111,3 @@ def _wrapped(text: str, start: str) -> list[str]:
         text, width, initial_indent=start, subsequent_indent=rest, break_on_hyphens=False,
         break_long_words=False,
     )  # fmt: skip
-
-
-def _chosen(findings: Sequence[Finding]) -> Iterator[tuple[str, str, str]]:
-    """Yield mark, text and remedy of what is shown: of many alike the first, and how many more."""
-    total = Counter(finding.mark for finding in findings)
-    seen: Counter[str] = Counter()
-    for finding in findings:
-        seen[finding.mark] += 1
-        if seen[finding.mark] <= _SHOWN or total[finding.mark] == _SHOWN + 1:
-            text = ": ".join(filter(None, (finding.subject, finding.text)))
-            yield finding.mark, text, finding.remedy
-        elif seen[finding.mark] == _SHOWN + 1:
-            more = total[finding.mark] - _SHOWN
-            yield finding.mark, f"and {more} more of these (--json lists all)", finding.remedy

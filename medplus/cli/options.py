@@ -94,7 +94,7 @@ def named_code(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
     if code is not None and source is not ParameterSource.COMMANDLINE:
         raise UsageError(
             f"{code} is code, which runs only where the command line names it: leave it out of "
-            f"the config file, and say --backbone {code}"
+            f"the config file, and say {param.opts[0]} {code}"
         )
     return value
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,12 +16,10 @@ if TYPE_CHECKING:
     from medplus.analysis.panel.versus import Versus
     from medplus.analysis.section import Section
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
-_OPTIONS = (
+panel_options = options.together(
     click.option(
         "--positive", metavar="CLASS", help="The class that matters, by name; it is never assumed."
     ),
@@ -42,13 +40,7 @@ _OPTIONS = (
         "[default: the dataset's own]",
     ),
 )
-
-
-def panel_options(command: Command) -> Command:
-    """Add the options of a clinical panel to a command."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+"""The options of a clinical panel."""
 
 
 @click.command()

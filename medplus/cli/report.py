@@ -26,16 +26,11 @@ _FEW = 3
 """Of more verdicts the tables stand in files only."""
 
 
-class _Condition(click.ParamType[tuple[str, str]]):
-    name = "KEY=VALUE"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str]:
-        key, equals, wanted = str(value).partition("=")
-        if not (key and equals and wanted):
-            self.fail(f"'{value}' is not of the form KEY=VALUE, such as k=5", param, ctx)
-        return key.strip(), wanted.strip()
+def _condition(text: str) -> tuple[str, str]:
+    key, equals, wanted = text.partition("=")
+    if not (key and equals and wanted):
+        raise UsageError(f"--only: '{text}' is not of the form KEY=VALUE, such as k=5")
+    return key.strip(), wanted.strip()
 
 
 @click.command()
@@ -65,7 +60,8 @@ class _Condition(click.ParamType[tuple[str, str]]):
 )
 @click.option(
     "--only",
-    type=_Condition(),
+    type=_condition,
+    metavar="KEY=VALUE",
     multiple=True,
     help="Take only runs with this condition, as k=5, fit=native, data=official, size=28; repeat.",
 )
@@ -103,8 +99,10 @@ def report(
     medplus report runs --out report --against results.csv
     """  # noqa: D301 - click wants the control character
     if compare is not None:
-        settings.pop("data_root")
-        _refuse_beside_compare(RUNS=runs, out=out, **settings)
+        beside = {f"--{name}": value for name, value in settings.items() if name != "data_root"}
+        for flag, value in {"RUNS": runs, "--out": out, **beside}.items():
+            if value not in (None, False, ()):
+                raise UsageError(f"--compare takes two runs and nothing else; leave out {flag}")
         _compare(output, *compare)
         return 0
     if out is None:
@@ -183,13 +181,6 @@ def _compare(output: Output, first: Path, second: Path) -> None:
             )
 
     output.result(document, show)
-
-
-def _refuse_beside_compare(**given: Any) -> None:
-    for name, value in given.items():
-        if value not in (None, False, ()):
-            flag = name if name.isupper() else f"--{name}"
-            raise UsageError(f"--compare takes two runs and nothing else; leave out {flag}")
 
 
 def _refuse(remedy: str, **given: Any) -> None:

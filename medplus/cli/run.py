@@ -3,25 +3,63 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, get_args
 
 import click
 
 from medplus.cli import options
+from medplus.cli.configfile import check_config
 from medplus.cli.options import Command, Output
-from medplus.reference import ReferenceConfig, read_reference, run_reference
+from medplus.reference import TrainingProcedure, run_reference
+from medplus.vocabulary import PAPER_K, PAPER_SEEDS
+from medplus.yamlfile import read_yaml
+
+_COUNT = click.IntRange(min=1)
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+_KEYS: dict[str, dict[str, Any]] = {
+    "data_path": {"type": _FOLDER, "default": "data",
+                  "help": "Folder of the datasets' npz files."},
+    "output_path": {"type": _FOLDER, "default": "runs", "help": "Root of the runs."},
+    "epochs": {"type": _COUNT, "default": 100, "help": "Passes over train, at most."},
+    "learning_rate": {"type": click.FloatRange(min=0, min_open=True), "default": 1e-4,
+                      "help": "AdamW's learning rate."},
+    "batch_size": {"type": _COUNT, "default": 64, "help": "Images per step of the training."},
+    "batch_size_eval": {"type": _COUNT, "help": "Images per forward of the extraction; automatic "
+                                                "if not given."},
+    "device": {"default": "auto", "help": "auto, cpu, cuda or cuda:i."},
+    "dataset": {"required": True, "help": "MedMNIST flag, or path of an npz file."},
+    "img_size": {"type": _COUNT, "help": "28, 64, 128 or 224; an npz file of yours has its own."},
+    "training_procedure": {"type": click.Choice(get_args(TrainingProcedure)), "required": True,
+                           "help": "What is trained."},
+    "architecture": {"required": True, "callback": options.named_code,
+                     "help": "One of the paper's ten, or any timm name."},
+    "k": {"type": _COUNT, "default": PAPER_K, "help": "Neighbours for kNN."},
+    "seed": {"type": click.IntRange(0, 2**63 - 1), "default": PAPER_SEEDS[0],
+             "help": "Seed of the training; kNN has none."},
+}  # fmt: skip
+"""The keys of the reference's config file, and the options that they are."""
 
 
-def _reference_options(command: Command) -> Command:
-    """Add a flag for every key of the reference's config file, spelled as there or with hyphens."""
-    for name, field in reversed(ReferenceConfig.model_fields.items()):
-        spellings = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
-        default = "" if field.is_required() or field.default is None else field.default
-        shown = f"  [default: {default}]" if default else ""
-        # Values are checked with the file's, by the same rules and in the same words.
-        command = click.option(
-            *spellings, name, metavar="VALUE", help=f"{field.description}{shown}"
-        )(command)
+def _with_keys(command: Command) -> Command:
+    """Add a flag for every key, spelled as there or with hyphens."""
+    for key, settings in reversed(_KEYS.items()):
+        spellings = dict.fromkeys((f"--{key}", f"--{key.replace('_', '-')}"))
+        shown = settings.get("default") is not None
+        command = click.option(*spellings, key, show_default=shown, **settings)(command)
     return command
+
+
+def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    """Make the file's values the defaults; a key without a value, or a blank one, is not given."""
+    if path is None:
+        return
+    given = {
+        key: value
+        for key, value in read_yaml(path, "config").items()
+        if value is not None and str(value).strip()
+    }
+    known = {p.name: p for p in ctx.command.params if p.name in _KEYS}
+    ctx.default_map = check_config(given, path, known, ctx)
 
 
 @click.command()
@@ -29,11 +67,13 @@ def _reference_options(command: Command) -> Command:
     "--config",
     "--config_file",
     "--config-file",
-    "config_file",
     type=click.Path(path_type=Path, dir_okay=False),
+    is_eager=True,
+    expose_value=False,
+    callback=_read_config,
     help="The reference's config.yaml; flags win over it.",
 )
-@_reference_options
+@_with_keys
 @click.option(
     "--weights",
     default="pretrained",
@@ -44,27 +84,12 @@ def _reference_options(command: Command) -> Command:
 @options.store_root
 @click.option("--overwrite", is_flag=True, help="Do the run again if it exists.")
 @options.reporting
-def run(
-    output: Output,
-    config_file: Path | None,
-    weights: str,
-    store_root: Path,
-    overwrite: bool,
-    **flags: str | None,
-) -> None:
+def run(output: Output, store_root: Path, **given: Any) -> None:
     """Train and evaluate one run, as the paper's reference code is told to.
 
     Takes the reference's config file and flags unchanged, and the paper's recipe; embeddings are
     extracted where they are needed. What its numbers differ in, and why, says
     docs/coming-from-the-reference.md.
     """
-    config = read_reference(config_file, **flags)
-    record = run_reference(
-        config,
-        store=store_root,
-        weights=weights,
-        overwrite=overwrite,
-        progress=output.progress,
-        watch=output.watch,
-    )
+    record = run_reference(store=store_root, progress=output.progress, watch=output.watch, **given)
     output.records([record])

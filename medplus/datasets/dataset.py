@@ -155,7 +155,6 @@ class ImageDataset:
     size: int
     task: Task
     classes: tuple[str, ...]
-    channels: int
     source: Provenance
     licence: str
     digest: str
@@ -164,6 +163,11 @@ class ImageDataset:
     reading: Reading | None = None
     citation: str = ""
     card: Card = field(default_factory=Card)
+
+    @property
+    def channels(self) -> int:
+        """1 for grey images, 3 for RGB."""
+        return 1 if self.splits["train"].images.ndim == 3 else 3
 
     @property
     def n_classes(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from PIL import (
     Image,
     ImageOps,
     Jpeg2KImagePlugin,  # noqa: F401  # a format that is named is known once its plugin is imported
-    TiffImagePlugin,
     UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401
 )
@@ -27,6 +26,10 @@ from medplus.datasets.intensity import ImageFaultError, faults, scale_to_bytes
 from medplus.reading import Policy, Reading
 
 FORMATS = ("BMP", "DIB", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")
+_UNIDENTIFIED = (
+    "it is damaged, of no format that medplus reads, or of unusual pixels or several pages; save "
+    "it as one PNG or TIFF, grey or RGB with 8 or 16 bits"
+)
 _GREY = ("1", "L", "LA", "La", "I", "F")
 _WHITE_IS_ZERO = 0
 _PHOTOMETRIC = 262
@@ -166,26 +169,11 @@ def _open(path: Path) -> Iterator[Image.Image]:
                 limit = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
                 raise ImageFaultError(f"it has more than {limit:.0f} million pixels") from None
             except UnidentifiedImageError:
-                raise ImageFaultError(_why_unidentified(path)) from None
+                raise ImageFaultError(_UNIDENTIFIED) from None
         with image:
             if frames > 1:
                 raise ImageFaultError(f"it holds {frames} images (animated or multi-page)")
             yield image
-
-
-def _why_unidentified(path: Path) -> str:
-    """Return what is wrong with a file that Pillow does not open: some TIFFs are only unusual."""
-    with suppress(Exception), path.open("rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("error")  # which is how Pillow tells of tags cut short
-        tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
-        file.seek(tags.next)
-        tags.load(file)
-        if tags.next:
-            return "it holds several images (multi-page)"
-        bits = " + ".join(map(str, tags[TiffImagePlugin.BITSPERSAMPLE]))
-        remedy = "save it as grey or RGB with 8 or 16 bits"
-        return f"its pixels of {bits} bits cannot be read; {remedy}"
-    return "it is no image of a format that medplus reads, or damaged"
 
 
 def _has_colour(image: Image.Image) -> bool:

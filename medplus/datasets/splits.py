@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +63,39 @@ def split(
     return parts
 
 
+def deal(
+    strata: npt.NDArray[np.integer],
+    groups: npt.NDArray[Any] | None,
+    n_folds: int,
+    seed: int | np.random.RandomState,
+) -> Assignment:
+    """Deal samples out to folds, stratified and shuffled; those of one group come into one fold.
+
+    Parameters
+    ----------
+    strata : ndarray of int, shape (n_samples,)
+        Classes, of which each fold has its share.
+    groups : ndarray, shape (n_samples,), or None
+    n_folds, seed : int
+
+    Returns
+    -------
+    ndarray of int64, shape (n_samples,)
+        The number of each sample's fold, in the order of scikit-learn's `StratifiedKFold`, or of
+        `StratifiedGroupKFold`. With groups a fold may be empty.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    dealt = np.empty(len(strata), np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of classes with fewer samples than folds
+        folds = kind(n_folds, shuffle=True, random_state=seed).split(strata, strata, groups)
+        for fold, (_, rows) in enumerate(folds):
+            dealt[rows] = fold
+    return dealt
+
+
 def _strata(flags: npt.NDArray[np.float64], n_parts: int) -> npt.NDArray[np.intp]:
     """Return each sample's stratum: its set of labels where that is frequent, else its rarest.
 
@@ -108,17 +142,13 @@ def _take_groups(
 
     Where groups are few, or large, at least `n_left` of them stay for the parts to come.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
     names, sizes = np.unique(groups, return_counts=True)
     if np.bincount(strata).max() < 2:  # nothing to stratify
         strata = np.zeros_like(strata)
     most = min(_MOST_FOLDS, len(names), int(np.bincount(strata).max()))
     n_folds = next((k for k in range(2, most) if abs(round(share * k) / k - share) < 0.005), most)
-    deal = StratifiedGroupKFold(n_folds, shuffle=True, random_state=rng)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of classes with fewer samples than folds
-        folds = [fold for _, fold in deal.split(strata, strata, groups) if len(fold)]
+    dealt = deal(strata, groups, n_folds, rng)
+    folds = [np.flatnonzero(dealt == fold) for fold in np.unique(dealt)]
     n_taken = max(1, round(share * n_folds))
     folds.sort(key=lambda fold: abs(len(fold) - share * len(strata) / n_taken))
     chosen = {groups[i] for fold in folds[:n_taken] for i in fold}

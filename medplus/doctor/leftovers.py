@@ -1,8 +1,8 @@
 """What dead processes have left: temporary files, stale locks, downloads that are finished twice.
 
-Only names that medplus itself gives, in places where it gives them, are ever looked at; symbolic
-links are never followed. What can be gone on with is no leftover: a half-written store, an
-interrupted training and a download under way stay.
+Only what medplus itself makes is ever looked at; symbolic links are never followed. What can be
+gone on with is no leftover: a half-written store, an interrupted training and a download under way
+stay.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,85 +20,55 @@ from medplus import lock
 from medplus.datasets import cache
 from medplus.datasets.catalog import official_names
 from medplus.doctor.finding import Finding, Places, ok, problem, warning
-from medplus.errors import MedplusError
 from medplus.transfer import PART
 
 _QUIET_S = 3600.0
-"""A temporary file that no lock guards is left over if nobody has written to it for so long."""
+"""A temporary file is left over if nobody has written to it for so long, and no lock near it is
+held: some are written without a lock."""
 
 _DEPTH = {"data": 3, "cache": 2, "stores": 8, "runs": 8}
-_N, _HEX = "[^/]+", "[0-9a-f]{8}"
-_TEMPORARY = rf"\.tmp-(?:[0-9]+-)?{_HEX}"
-_IS_TEMPORARY = re.compile(rf"\.{_N}{_TEMPORARY}")
-_CACHE = re.escape(cache.FOLDER)
-_RULES = {
-    "stores": {
-        rf"({_N}/{_N}/)\.({_N}\.zarr){_TEMPORARY}": r"\1\2.lock",
-        rf"({_N}/{_N}/{_N}\.zarr)/(?:.+/)?\.{_N}{_TEMPORARY}": r"\1.lock",
-        rf"{_N}/{_N}/{_N}-{_HEX}\.zarr\.lock": r"\g<0>",
-    },
-    "runs": {
-        # A run is locked while it is made; what is added to a finished one is not.
-        rf"((?:{_N}/){{4}}\.{_N}?)(?:\.partial)?{_TEMPORARY}": r"\1.lock",
-        rf"((?:{_N}/){{4}})({_N})\.partial/(?:.+/)?\.{_N}{_TEMPORARY}": r"\1.\2.lock",
-        rf"(?:{_N}/){{4,}}\.{_N}-{_HEX}\.lock": r"\g<0>",
-    },
-    "data": {
-        rf"((?:.+/)?{_CACHE}/)\.({_N})(?<!\.json){_TEMPORARY}": r"\1\2.lock",
-        rf"(?:.+/)?{_CACHE}/{_N}\.lock": r"\g<0>",
-        rf"\.(?P<npz>{_N})\.lock": r"\g<0>",
-        rf"(?P<npz>{_N}){re.escape(PART)}": r".\1.lock",
-    },
-    "cache": {
-        rf"((?:{_N}/)?)\.({_N})(?<!\.json){_TEMPORARY}": r"\1\2.lock",
-        rf"(?:{_N}-{_HEX}/{_N}|{_N}-{_HEX})\.lock": r"\g<0>",
-    },
-}
-"""Per root: what may be left in which place below it, and the lock that its writer holds."""
+_IS_TEMPORARY = re.compile(r"\..+\.tmp-(?:[0-9]+-)?[0-9a-f]{8}")
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """What a process has left, or may still be at.
-
-    Attributes
-    ----------
-    path : Path
-    guard : Path or None
-        The lock that its writer holds, which may be `path` itself; None where a writer holds none.
-    """
+    """What a process has left, or may still be at, and the root under which it lies."""
 
     path: Path
-    guard: Path | None
+    root: Path
 
     @property
     def is_lock(self) -> bool:
-        """Whether it is itself a lock file."""
-        return self.path == self.guard
+        """Whether it is a lock file."""
+        return self.path.suffix == _LOCK
 
     def user(self) -> str:
-        """Return who still uses it, as far as can be seen, or an empty string."""
-        owner = lock.owner(self.guard) if self.guard is not None else None
-        if owner is not None:
+        """Return who may still use it, or an empty string: who holds a lock beside or above it."""
+        locks: Iterator[Path] = iter([self.path])
+        if not self.is_lock:
+            folders = (f for f in self.path.parents if f.is_relative_to(self.root))
+            locks = (path for folder in folders for path in folder.glob(f"*{_LOCK}"))
+        for owner in filter(None, map(lock.owner, locks)):
             return str(owner)
-        if self.guard is None and time.time() - _last_written(self.path) < _QUIET_S:
+        is_temporary = _IS_TEMPORARY.fullmatch(self.path.name)
+        if is_temporary and time.time() - _last_written(self.path) < _QUIET_S:
             return "a process that wrote to it within the last hour"
         return ""
 
     def remove(self) -> None:
-        """Remove it, unless someone has taken it up in this moment.
+        """Remove it.
 
         Raises
         ------
-        LockHeldError, OSError
+        OSError
         """
-        with lock.hold(self.guard, str(self.path)) if self.guard is not None else nullcontext():
-            if self.is_lock:
-                return  # whoever lets go of a lock removes its file
-            if self.path.is_dir():
-                shutil.rmtree(self.path)
-            else:
-                self.path.unlink(missing_ok=True)
+        if self.is_lock:
+            lock.remove_stale(self.path)
+        elif self.path.is_dir():
+            shutil.rmtree(self.path)
+        else:
+            self.path.unlink(missing_ok=True)
 
 
 def find_leftovers(places: Places) -> Iterator[Leftover]:
@@ -107,9 +76,13 @@ def find_leftovers(places: Places) -> Iterator[Leftover]:
     roots = {"data": places.data, "stores": places.stores, "runs": places.runs}
     for kind, root in {**roots, "cache": cache.user_cache()}.items():
         for path in _walk(root, _DEPTH[kind]):
-            found = _judge(kind, root, path)
-            if found is not None:
-                yield found
+            whole = path.with_suffix("")
+            if (
+                _IS_TEMPORARY.fullmatch(path.name)
+                or (path.suffix == _LOCK and _names_owner(path))
+                or (path.suffix == PART and whole.name in official_names() and whole.is_file())
+            ):
+                yield Leftover(path, root)
 
 
 def remove_leftovers(places: Places) -> tuple[list[Path], list[Finding]]:
@@ -128,9 +101,7 @@ def remove_leftovers(places: Places) -> tuple[list[Path], list[Finding]]:
         try:
             leftover.remove()
             removed.append(leftover.path)
-        except lock.LockHeldError:
-            continue
-        except (OSError, MedplusError) as error:
+        except OSError as error:
             fault = problem(leftover.path, f"cannot be removed: {error}")
             kept.append(replace(fault, group="leftovers"))
     return removed, kept
@@ -181,27 +152,10 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
             yield from _walk(Path(entry.path), depth - 1)
 
 
-def _judge(kind: str, root: Path, path: Path) -> Leftover | None:
-    """Tell of a path below a root whether some process may have left it, and which lock tells."""
-    for rule, lock_file in _RULES[kind].items():
-        match = re.fullmatch(rule, path.relative_to(root).as_posix())
-        npz = match and match.groupdict().get("npz")
-        if match is None or (npz and npz not in official_names()):
-            continue
-        guard = root / match.expand(lock_file)
-        if guard == path and not _names_owner(path):
-            return None
-        if path.suffix == PART and not path.with_suffix("").is_file():
-            return None  # it can be gone on with
-        return Leftover(path, guard)
-    return Leftover(path, None) if _IS_TEMPORARY.fullmatch(path.name) else None
-
-
 def _names_owner(path: Path) -> bool:
-    """Tell a lock of medplus from other files of that ending: it names a process, or is empty."""
+    """Tell a lock of medplus from other files of that ending: it names a process."""
     try:
-        text = path.read_bytes()[:1000]
-        return not text or {"host", "pid"} <= json.loads(text).keys()
+        return bool({"host", "pid"} <= json.loads(path.read_bytes()[:1000]).keys())
     except (OSError, ValueError, AttributeError):
         return False
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from medplus.backbones.build import Backbone
+from medplus.backbones.registry import overlap
 from medplus.corruptions import Corruption
 from medplus.datasets import sources as datasets
 from medplus.datasets.dataset import ImageDataset
 from medplus.run.record import Provenance
-from medplus.spec import ExtractSpec
+from medplus.spec import NONE, ExtractSpec
 from medplus.vocabulary import Precision, StoreDtype
 
 
@@ -68,6 +69,10 @@ def describe_data(images: ImageDataset) -> dict[str, Any]:
 
 def provenance_of(spec: ExtractSpec, images: ImageDataset, backbone: Backbone) -> Provenance:
     """Return what is told of a dataset and a backbone; `spec` is settled."""
+    told = describe_data(images)
+    seen = overlap(backbone.name, images.name)
+    if seen is not None and backbone.weights != NONE:
+        told["warnings"] = [*told["warnings"], f"{backbone.name} may know these images: {seen}"]
     return Provenance(
         spec=spec,
         backbone=backbone.name,
@@ -75,5 +80,5 @@ def provenance_of(spec: ExtractSpec, images: ImageDataset, backbone: Backbone) -
         weights=backbone.weights,
         weights_sha256=backbone.weights_sha256,
         backbone_digest=backbone.digest,
-        **describe_data(images),
+        **told,
     )

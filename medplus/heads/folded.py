@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from medplus.datasets import splits
 from medplus.embeddings.derived import view_of
 from medplus.embeddings.store import EmbeddingStore
 from medplus.errors import UsageError
@@ -87,8 +88,6 @@ def deal(
     UsageError
         If a class has fewer rows, or there are fewer groups, than folds.
     """
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
     y = np.zeros(len(labels), np.int64) if multi_label else labels[:, 0].astype(np.int64)
     counts = np.bincount(y)
     smallest = int(min(np.flatnonzero(counts).tolist(), key=counts.tolist().__getitem__))
@@ -104,9 +103,8 @@ def deal(
             raise UsageError(
                 f"--folds {folds.n} exceeds the {len(set(units.tolist()))} groups; say less"
             )
-    kind = StratifiedKFold if units is None else StratifiedGroupKFold
-    splitter = kind(folds.n, shuffle=True, random_state=repeat)
-    return [test for _, test in splitter.split(np.zeros(len(y)), y, units)]
+    dealt = splits.deal(y, units, folds.n, repeat)
+    return [np.flatnonzero(dealt == fold) for fold in range(folds.n)]
 
 
 def run_folded(

@@ -56,20 +56,16 @@ def ece(y_true: ArrayLike, y_score: ArrayLike, task: Task) -> float:
         )
     probability = cases.scores.clip(0.0, 1.0)
     if task == MULTI_LABEL:
-        return _binned_gap(probability, cases.targets)
+        columns = zip(cases.targets.T, probability.T, strict=True)
+        return float(np.mean([_gap(*column) for column in columns]))
     if task == "binary-class":
         probability = np.hstack([1.0 - probability, probability])
-    confidence = probability.max(axis=1, keepdims=True)
-    return _binned_gap(confidence, cases.predicted == cases.true)
+    return _gap((cases.predicted == cases.true)[:, 0], probability.max(axis=1))
 
 
-def _binned_gap(confidence: NDArray[np.float64], outcome: NDArray[np.bool_]) -> float:
-    """Return the mean over columns of the ECE of (n_samples, n_columns) confidences."""
-    n_samples, n_columns = confidence.shape
-    edges = np.arange(1, N_BINS) / N_BINS
-    bins = np.digitize(confidence, edges, right=True) + N_BINS * np.arange(n_columns)
-    gaps = np.bincount(bins.ravel(), weights=(outcome - confidence).ravel())
-    return float(np.abs(gaps).sum() / (n_samples * n_columns))
+def _gap(outcome: NDArray[np.bool_], confidence: NDArray[np.float64]) -> float:
+    found = reliability(outcome, confidence, N_BINS)
+    return float(np.abs(found.observed - found.predicted) @ found.n / len(outcome))
 
 
 def brier(y_true: ArrayLike, y_score: ArrayLike, task: Task) -> float:

@@ -88,7 +88,7 @@ def mean_average_precision(y_true: ArrayLike, y_score: ArrayLike) -> float:
     cases = check(y_true, y_score, MULTI_LABEL)
     columns = zip(cases.targets.T, cases.scores.T, strict=True)
     return mean_of_defined(
-        np.array([_column_precision(target, score) for target, score in columns])
+        np.array([average_precision(target, score) for target, score in columns])
     )
 
 
@@ -136,16 +136,13 @@ def mean_of_defined(values: NDArray[np.float64]) -> float:
 
 
 def _column_auc(target: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
-    positives, negatives = np.sort(score[target]), score[~target]
-    if not (len(positives) and len(negatives)):
+    if target.all() or not target.any():
         return float("nan")
-    below = np.searchsorted(positives, negatives, side="left")
-    up_to = np.searchsorted(positives, negatives, side="right")
-    discordant = (below + up_to).sum() / 2
-    return 1.0 - float(discordant) / (len(positives) * len(negatives))
+    return float(_share_below(score[~target], score[target]).mean())
 
 
-def _column_precision(target: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
+def average_precision(target: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
+    """Return the average precision of one class or label; NaN without a positive."""
     everyone, positives = np.sort(score), np.sort(score[target])
     if not len(positives):
         return float("nan")

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from medplus.backbones import sources as backbones
@@ -32,7 +31,7 @@ from medplus.training.plan import (
     plan_finetune,
 )
 from medplus.training.watch import Watch
-from medplus.vocabulary import MULTI_LABEL, PAPER_SEEDS
+from medplus.vocabulary import PAPER_SEEDS
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +162,7 @@ def finetune_all(
     records = []
     for spec in specs:
         images = load_images(spec, data_root, progress)
-        _check_classes(images)
+        check_trainable(images.path, images.splits["train"].labels, images.task)
         whole = _with_fitting_batch(spec, images, full, target) if batch_size == AUTO else full
         for seed in seeds:
             backbone = load_backbone(spec, images)
@@ -181,23 +180,6 @@ def finetune_all(
                 record = make_run(new_plan(run, whole, spec), images, backbone)
             records.append(record)
     return records
-
-
-def _check_classes(images: ImageDataset) -> None:
-    """Refuse a train split of one class; tell of classes that cannot be learned."""
-    labels = images.splits["train"].labels
-    check_trainable(str(images.path), labels, images.task)
-    if images.task == MULTI_LABEL:
-        counts = labels.sum(0)
-    else:
-        counts = np.bincount(labels[:, 0], minlength=images.n_classes)
-    for missing in np.flatnonzero(counts == 0):
-        log.warning(
-            "%s: no train image is of class %d (%s), so it cannot be learned",
-            images.path,
-            missing,
-            images.classes[missing],
-        )
 
 
 def _with_fitting_batch(

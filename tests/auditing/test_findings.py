@@ -108,11 +108,11 @@ def test_splits_of_one_place_are_alike_and_others_are_not():
     same, p_same, n = two_sample(x[:400], x[400:800])
     other, p_other, _ = two_sample(x[:400], x[400:800] + 0.5)
     assert (0.4 < same < 0.6, p_same > 0.01, n) == (True, True, 400)
-    assert (other > 0.8, p_other) == (True, 0.001)
+    assert other > 0.8 and p_other < 1e-6
 
 
 def test_every_pair_of_splits_is_tested_with_twins_counted_once():
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)
     x = rng.normal(size=(300, 6)).astype(np.float32)
     x[200:] += 2
     pool = Pool("toy", "binary-class", ("a", "b"), np.repeat(np.arange(3, dtype=np.int8), 100),

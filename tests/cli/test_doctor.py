@@ -48,7 +48,7 @@ def sick(tmp_path: Path, write_npz: Callable, write_store: Callable) -> Path:
     labels = [np.zeros(n, np.uint8) for n in (9, 3, 3)]
     store = write_store(values, labels, root=tmp_path / "embeddings")
     (store.path / "train/embeddings/c/0/0").write_bytes(b"cut")
-    store.path.with_name(f"{store.path.name}.lock").write_text("")
+    store.path.with_name(f"{store.path.name}.lock").write_text('{"host": "", "pid": 0}')
     (tmp_path / "data/octmnist.npz.part").write_bytes(b"begun")
     return store.path
 

@@ -105,7 +105,7 @@ def test_notes_are_for_stderr_unless_quiet(capsys: pytest.CaptureFixture[str]) -
         (
             "MEDPLUS_DATA_ROOT",
             "extract --dataset breastmnist --backbone pixels",
-            "data folder here",
+            "here/breastmnist.npz does not exist",
         ),
         ("MEDPLUS_STORE", "knn --dataset breastmnist --backbone pixels", "no folder here"),
     ],

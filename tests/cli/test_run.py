@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 from medplus.cli.main import medplus
 from medplus.cli.run import run as run_command
 from medplus.datasets.phantom import write_phantom
-from medplus.reference import ReferenceConfig
+from medplus.errors import UsageError
+from medplus.reference import run_reference
 
 DOCS = Path(__file__).parents[2] / "docs/coming-from-the-reference.md"
 CONFIG = """
@@ -35,14 +37,38 @@ architecture: 'resnet18'
 k:
 seed: 115149041
 """
+README = """
+# Fixed Parameters
+data_path: # Where the dataset is stored (' ')
+output_path: # Where the trained model shall be stored. (' ')
+epochs: # How many epochs to train for. (100)
+learning_rate: # Learning rate (0.0001)
+batch_size: # Batch size for the training. (64)
+batch_size_eval: # Batch size for the evaluation. (256)
+device: # Which device to run the computations on. ('cuda:0')
+
+# Modifiable Parameters
+dataset: # Which dataset to use. ('bloodmnist', 'breastmnist', 'chestmnist', 'dermamnist', 'octmnist', 'organamnist', 'organcmnist', 'organsmnist', 'pathmnist', 'pneumoniamnist', 'retinamnist', 'tissuemnist')
+img_size: # Height and width of the input image. (28, 64, 128, 224)
+training_procedure: # Which training procedure to use. ('endToEnd', 'linearProbing', 'kNN')
+architecture: # Which model to use. ('vgg16', 'alexnet', 'resnet18', 'densenet121', 'efficientnet_b4', 'vit_base_patch16_224', 'vit_base_patch16_clip_224', 'eva02_base_patch16_clip_224', 'vit_base_patch16_224.dino', 'samvit_base_patch16')
+k: # Number of neighbors for the kNN.
+seed: # Seed for random operations for reproducibility. (9930641, 115149041, 252139603)
+"""  # noqa: E501 - as the reference's README has it
+KEYS = [line.partition(":")[0] for line in README.splitlines() if line[:1].islower()]
+CHOICE = (
+    "--dataset", "bloodmnist", "--img_size", "224", "--training_procedure", "endToEnd",
+    "--architecture", "vgg16",
+)  # fmt: skip
 NAMES = ("--dataset", "breastmnist", "--size", "28", "--backbone", "resnet18")
 PLAIN = ("--device", "cpu", "--runs", "plain", "--json")
 TRAINING = ("--seed", "115149041", "--lr", "0.001", "--epochs", "1", "--batch-size", "12")
 
 
 @pytest.fixture
-def config(tmp_path: Path, fast_disk: None) -> Path:
+def config(tmp_path: Path, fast_disk: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A filled-in config file of the reference, beside a small dataset."""
+    monkeypatch.chdir(tmp_path)
     write_phantom("breastmnist", 28, tmp_path / "images", samples=24)
     path = tmp_path / "config.yaml"
     path.write_text(CONFIG)
@@ -164,9 +190,9 @@ def test_a_local_npz_file_without_a_config_file(cli: Callable, write_npz: Callab
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (("--architecture", "resnet19"), "--architecture: unknown backbone 'resnet19'; did you"),
-        (("--img_size", "32"), "--img_size = 32: MedMNIST+ has 28, 64, 128 and 224"),
-        (("--dataset", "toymnist"), "--dataset: unknown dataset 'toymnist'"),
+        (("--architecture", "resnet19"), "unknown backbone 'resnet19'; did you mean 'resnet18'?"),
+        (("--img_size", "32"), "breastmnist has no size 32; MedMNIST+ has 28, 64, 128 and 224"),
+        (("--dataset", "toymnist"), "unknown dataset 'toymnist'"),
         (("--device", "cuda:99"), "device 'cuda:99' is not there"),
         (("--img-sice", "28"), "--img-size"),
         (("--config", "no.yaml"), "the config file no.yaml does not exist"),
@@ -189,7 +215,7 @@ def test_nothing_said_at_all(cli: Callable) -> None:
     ran = cli("run")
 
     assert ran.code == 2
-    assert "--dataset and --training_procedure and --architecture must be given" in ran.err
+    assert "Missing option '--dataset'" in ran.err
 
 
 def test_data_that_are_not_there(cli: Callable, config: Path) -> None:
@@ -210,7 +236,7 @@ def in_code(text: str) -> list[str]:
 @pytest.mark.parametrize(
     "line", [line for line in in_code(DOCS.read_text()) if line.startswith("medplus ")]
 )
-def test_every_command_line_of_the_page_parses(line: str) -> None:
+def test_every_command_line_of_the_page_parses(line: str, config: Path) -> None:
     _, name, *arguments = shlex.split(line)
     context = click.Context(medplus, **medplus.context_settings)
     command = medplus.get_command(context, name)
@@ -229,17 +255,69 @@ def test_the_page_maps_every_key_once() -> None:
     keys = DOCS.read_text().partition("## Keys of")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \|", keys, flags=re.MULTILINE)
 
-    assert [key for key, _ in rows] == list(ReferenceConfig.model_fields)
+    assert [key for key, _ in rows] == KEYS
     for key, default in rows:
-        field = ReferenceConfig.model_fields[key]
-        if field.is_required():
-            assert default == "must be given"
-        elif field.default is not None:
-            assert default.split(",")[0].split(":")[0].strip("`") == str(field.default)
+        own = signature(run_reference).parameters[key].default
+        if default == "must be given":
+            assert own in (Parameter.empty, None)
+        elif own is not None:
+            assert default.split(",")[0].split(":")[0].strip("`") == str(own)
 
 
 def test_every_key_is_a_flag_in_both_spellings() -> None:
     flags = {option for parameter in run_command.params for option in parameter.opts}
 
-    for key in ReferenceConfig.model_fields:
+    for key in KEYS:
         assert {f"--{key}", f"--{key.replace('_', '-')}"} <= flags
+
+
+# --- the config file ----------------------------------------------------------------------------
+
+
+def read(text: str, *flags: str) -> dict[str, Any]:
+    """Return the parameters of the command, given a config file and flags."""
+    Path("own.yaml").write_text(text)
+    context = click.Context(medplus, **medplus.context_settings)
+    arguments = ["--config_file", "own.yaml", *flags]
+    return run_command.make_context("run", arguments, parent=context).params
+
+
+def test_the_readmes_example_gives_nothing(config: Path) -> None:
+    assert read(README, *CHOICE) == read("", *CHOICE)
+
+
+def test_a_file_filled_in_is_read_and_flags_win_over_it(config: Path) -> None:
+    found = read(CONFIG.replace("'cpu'", "' '"), "--seed", "0")
+    assert {key: found[key] for key in KEYS} == {
+        "data_path": Path("images"), "output_path": Path("results"), "epochs": 1,
+        "learning_rate": 0.001, "batch_size": 12, "batch_size_eval": 8, "device": "auto",
+        "dataset": "breastmnist", "img_size": 28, "training_procedure": "kNN",
+        "architecture": "resnet18", "k": 11, "seed": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("image_size: 28", "own.yaml: unknown key 'image_size'; did you mean 'img_size'?"),
+        ("training_procedure: knn", "own.yaml: 'training_procedure': 'knn' is not one of"),
+        ("seed: -1", "own.yaml: 'seed': -1 "),
+        ("learning_rate: 0", "own.yaml: 'learning_rate': 0"),
+        ("seed: [1, 2]", "own.yaml: 'seed' takes one value, not [1, 2]"),
+        ("dataset: no", "own.yaml: 'dataset' takes text or a number, but YAML reads its value"),
+        ("architecture: own.py", "say --architecture own.py"),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_named(line: str, says: str, config: Path) -> None:
+    key = line.partition(":")[0]
+    lines = [one for one in CONFIG.splitlines() if not one.startswith(f"{key}:")]
+    with pytest.raises(UsageError, match=re.escape(says)):
+        read("\n".join([*lines, line]))
+
+
+def test_a_flag_of_medmnist_needs_a_size(cli: Callable, config: Path) -> None:
+    config.write_text(CONFIG.replace("img_size: 28", "img_size:"))
+    assert (
+        "breastmnist has four sizes; say which with --img_size"
+        in cli("run", "--config", config).err
+    )

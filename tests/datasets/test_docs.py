@@ -51,11 +51,11 @@ def test_commands_run_and_score_as_scikit_learn_does(cli, digits):
     assert len(heads) == 3 and np.mean(heads) > 0.95
 
 
-def test_selection_without_a_size_finds_what_was_read(cli, digits):
-    assert cli("extract", "--dataset", "digits", "--size", "16", "--backbone", "pixels").code == 0
-    arguments = ("--backbone", "pixels", "--k", "1", "--json")
-    [run] = cli("knn", "--dataset", "digits", *arguments).document["runs"]
-    assert (run["dataset"], run["size"], run["data_source"]) == ("digits", 16, "custom")
+def test_selection_without_a_size_finds_what_was_read(cli, fill):
+    words = ("--dataset", str(fill({"a": 5, "b": 5})), "--backbone", "pixels")
+    assert cli("extract", *words, "--size", "16").code == 0
+    [run] = cli("knn", *words, "--k", "1", "--json").document["runs"]
+    assert (run["dataset"], run["size"], run["data_source"]) == ("data", 16, "custom")
 
 
 def test_every_key_of_a_description_is_in_the_table():

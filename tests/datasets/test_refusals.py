@@ -44,7 +44,7 @@ def test_unreadable_and_animated_images_are_counted_and_named(fill, save):
     save("b/1.png", np.zeros((6, 6), np.uint8), save_all=True,
          append_images=[Image.new("L", (6, 6), 9)])  # fmt: skip
     message = refusal(root, DatasetError)
-    assert "2 images cannot be used: a/0.png: it is no image" in message
+    assert "2 images cannot be used: a/0.png: it is damaged, of no format" in message
     assert "the others: (b/1.png)" in message
 
 

@@ -24,7 +24,6 @@ from medplus.datasets.description import read_description
 from medplus.datasets.imagefolder import read_content, read_folder
 from medplus.embeddings.store import find_damage, read_info
 from medplus.reading import Reading
-from medplus.reference import read_reference
 from medplus.run.ledger import read_predictions, read_record
 from medplus.seal import seal
 from medplus.spec import SCHEMA, ExtractSpec
@@ -157,8 +156,6 @@ def parsers() -> dict[str, Parser]:
     manifest = json.dumps({"format": 1, "weights": {"resnet18.a1_in1k": weights}}).encode()
     grid = b"datasets: breastmnist\nsizes: [28]\nbackbones: pixels\nseeds: [1, 2]\nprotocols:\n" \
         b"  knn: {k: [1, 3]}\n  probe: {lr: [0.1]}\n"  # fmt: skip
-    reference = b"dataset: breastmnist\nimg_size: 28\ntraining_procedure: kNN\n" \
-        b"architecture: pixels\nseed: 3\nlearning_rate: 0.1\n"  # fmt: skip
     described = b"name: toy\ntask: binary-class\nclasses: [a, b]\nsize: 8\nseed: 3\n" \
         b"fractions: {train: 0.6, val: 0.2, test: 0.2}\nvalue_range: [0, 1]\n"  # fmt: skip
     split = "".join(f"{p},{_SPLITS[i % 4]}\n" for i, p in enumerate(_PATHS))
@@ -181,7 +178,6 @@ def parsers() -> dict[str, Parser]:
         Parser("grid.yaml", lambda: grid, read_grid),
         Parser("recipe.yaml", lambda: b"lr: 0.1\nepochs: 3\nflip: none\n",
                lambda path: finetune_recipe(str(path))),
-        Parser("reference.yaml", lambda: reference, read_reference),
         Parser("any.yaml", lambda: b"a: &a {b: [1, 2.5, null]}\nc: {<<: *a}\nd: |\n  text\n",
                lambda path: read_yaml(path, "config")),
         Parser("zarr.json", _store, _read_store),

@@ -15,7 +15,6 @@ from medplus.datasets.description import read_description
 from medplus.embeddings.store import read_info
 from medplus.errors import MedplusError, UsageError
 from medplus.jsonfile import parse_json
-from medplus.reference import read_reference
 from medplus.run.ledger import read_record
 from medplus.sweep.gridfile import read_grid
 from medplus.yamlfile import read_yaml
@@ -72,7 +71,7 @@ def test_value_that_is_not_what_its_tag_says_is_refused(value, tmp_path):
         read_yaml(path, "recipe")
 
 
-@pytest.mark.parametrize("reads", ["grid", "recipe", "description", "reference", "config"])
+@pytest.mark.parametrize("reads", ["grid", "recipe", "description", "config"])
 @pytest.mark.parametrize("key", ["k", "epochs", "seeds", "seed", "datasets", "name"])
 def test_value_of_billions_of_parts_is_refused_and_not_quoted(reads, key, tmp_path):
     path = tmp_path / "dataset.yaml"
@@ -87,7 +86,6 @@ def test_value_of_billions_of_parts_is_refused_and_not_quoted(reads, key, tmp_pa
         "grid": lambda: read_grid(path),
         "recipe": lambda: finetune_recipe(str(path)),
         "description": lambda: read_description(tmp_path),
-        "reference": lambda: read_reference(path),
         "config": lambda: read_config(path, known, context),
     }[reads]
     said = outcome(call)

@@ -18,7 +18,7 @@ from tests.hostile.parsers import parsers
 
 NAMES = [
     "image.png", "image.jpg", "image.tif", "image.bmp", "toy.npz", "labels.csv", "labels.parquet",
-    "splits.csv", "dataset.yaml", "grid.yaml", "recipe.yaml", "reference.yaml", "any.yaml",
+    "splits.csv", "dataset.yaml", "grid.yaml", "recipe.yaml", "any.yaml",
     "zarr.json", "record.json", "predictions.npz", "w.safetensors", "w.pth", "manifest.json",
     "network.safetensors",
 ]  # fmt: skip

@@ -79,7 +79,7 @@ def test_every_truncation_is_read_or_refused(ending, tmp_path):
 def test_postscript_under_another_name_is_not_run(tmp_path):
     path = tmp_path / "image.png"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
-    with pytest.raises(ImageFaultError, match="no image of a format"):
+    with pytest.raises(ImageFaultError, match="of no format that medplus reads"):
         take(path)
 
 

@@ -178,7 +178,7 @@ def test_what_is_no_run_is_told(
         (("--dataset", "organxmnist"), 2, ("unknown dataset", "did you mean")),
         (("--size", 64), 1, ("organcmnist_64.npz does not exist",)),
         (("--split", "val,tests"), 2, ("'tests'",)),
-        (("--data-root", "no"), 1, ("data folder no does not exist", "--data-root")),
+        (("--data-root", "no"), 1, ("organcmnist.npz does not exist", "--data-root")),
     ],
 )
 def test_options_that_cannot_be_are_told(

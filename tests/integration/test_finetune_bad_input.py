@@ -90,7 +90,7 @@ def test_class_that_train_lacks_is_told_and_training_goes_on(cli: Callable) -> N
     ran = cli(*TOY, "--json", "-v")
 
     assert ran.code == 0
-    assert "toy.npz: no train image is of class 2 (2), so it cannot be learned" in ran.err
+    assert "train has no image of 2, which nothing can learn" in ran.err
     assert ran.document["runs"][0]["n_classes"] == 3
 
 

@@ -121,7 +121,7 @@ def learnable() -> Callable[..., ImageDataset]:
             )
         classes = tuple(f"class {i}" for i in range(n_classes))
         return ImageDataset(
-            name, 8, task, classes, channels, "custom", "CC0", "d" * 64, "/data/toy.npz", splits
+            name, 8, task, classes, "custom", "CC0", "d" * 64, "/data/toy.npz", splits
         )
 
     return make

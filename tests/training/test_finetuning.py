@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 
@@ -354,23 +353,6 @@ def test_running_out_of_memory_says_what_to_do_and_that_works(train, room_for, t
     train(backbone="pixels", fit=None, accumulate=4)
     [smaller] = train(backbone="pixels", fit=None, batch_size="auto")
     assert smaller.config["recipe"]["batch_size"] == 4
-
-
-# --- classes ------------------------------------------------------------------------------------
-
-
-def with_labels(image_file, split, labels, task="multi-class"):
-    return image_file(task, **{f"{split}_labels": np.asarray(labels, np.uint8)})
-
-
-def test_class_that_cannot_be_learned_is_told(image_file, train, caplog):
-    path = with_labels(image_file, "train", np.arange(41)[:, None] % 2)
-    with caplog.at_level(logging.WARNING, "medplus"):
-        [record] = train(path, backbone="pixels", fit=None)
-    assert [r.message for r in caplog.records if "no train image" in r.message] == [
-        f"{path}: no train image is of class 2 (2), so it cannot be learned"
-    ]
-    assert record.n_classes == 3
 
 
 # --- what is refused ----------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from medplus.analysis.panel.all_classes import Panel
 from medplus.analysis.panel.one_class import auc_estimate, one_against_rest
 from medplus.metrics import check
 from medplus.metrics.operating_points import Estimate, share
+from medplus.metrics.ranking import placements
 
 FEWEST = 20
 """Images below which a group is not shown."""
@@ -103,8 +104,6 @@ def _share(
 
 def _auc(panel: Panel) -> Measure:
     """Return the AUC of the positive class against the rest, or the mean over all classes."""
-    from scipy.stats import rankdata
-
     cases, groups = panel.cases, panel.groups
     if panel.positive:
         one = panel.classes[0]
@@ -115,12 +114,9 @@ def _auc(panel: Panel) -> Measure:
         return bool(np.minimum(n_positive, len(rows) - n_positive).min() >= FEWEST_OF_CLASS)
 
     def value(rows: Rows) -> float:
-        # By Mann and Whitney's ranks; every class has images and others here, or is not asked for.
-        targets = cases.targets[rows]
-        ranks = rankdata(cases.scores[rows], axis=0)
-        m, n = targets.sum(axis=0), (~targets).sum(axis=0)
-        areas = ((ranks * targets).sum(axis=0) - m * (m + 1) / 2) / (m * n)
-        return float(areas.mean())
+        # Every class has images and others here, or is not asked for.
+        columns = zip(cases.targets[rows].T, cases.scores[rows].T, strict=True)
+        return float(np.mean([placements(*column)[column[0]].mean() for column in columns]))
 
     def estimate(rows: Rows) -> Estimate:
         part = check(cases.true[rows], cases.scores[rows], cases.task)

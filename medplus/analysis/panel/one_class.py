@@ -12,12 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medplus.errors import RunError
-from medplus.metrics import (
-    Predictions,
-    auc_interval,
-    auc_present,
-    check,
-)
+from medplus.metrics import Predictions, auc_interval, auc_present, check
 from medplus.metrics.calibration import Reliability, reliability
 from medplus.metrics.decision_curve import net_benefit
 from medplus.metrics.operating_points import (
@@ -27,6 +22,7 @@ from medplus.metrics.operating_points import (
     operating_point,
     threshold_at,
 )
+from medplus.metrics.ranking import average_precision
 from medplus.vocabulary import MULTI_LABEL
 
 AS_PREDICTED = "as predicted"
@@ -166,7 +162,7 @@ def class_panel(
         None if scaled is None else scaled[:, i],
         points,
         auc_estimate(check(target, score, "binary-class"), groups),
-        _average_precision(target, score),
+        average_precision(target, score),
     )
 
 
@@ -176,9 +172,3 @@ def auc_estimate(cases: Predictions, groups: NDArray[Any] | None = None) -> Esti
     if found is None:
         return UNDEFINED
     return Estimate(auc_present(cases.true, cases.scores, cases.task), *found)
-
-
-def _average_precision(target: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
-    from sklearn.metrics import average_precision_score
-
-    return float(average_precision_score(target, score)) if target.any() else math.nan

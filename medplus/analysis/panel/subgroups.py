@@ -89,24 +89,14 @@ class Subgroups:
         return {
             "by": self.by,
             "groups": [
-                {
-                    "group": one.name,
-                    "n": one.n,
-                    "n_positive": one.n_positive,
-                    **{name: found.to_dict() for name, found in one.measures.items()},
-                }
+                {"group": one.name, "n": one.n, "n_positive": one.n_positive}
+                | {name: found.to_dict() for name, found in one.measures.items()}
                 for one in self.groups
             ],
             "too_small": [{"group": name, "n": n} for name, n in self.too_small],
             "gaps": [
-                {
-                    "measure": gap.measure,
-                    "best": gap.best,
-                    "worst": gap.worst,
-                    **(gap.difference.to_dict() or {}),
-                    "p_value": gap.p_value,
-                    "p_holm": gap.p_holm,
-                }
+                {name: value for name, value in vars(gap).items() if name != "difference"}
+                | (gap.difference.to_dict() or {})
                 for gap in self.gaps
             ],
         }

@@ -30,8 +30,8 @@ __all__ = [
 ]  # fmt: skip
 
 ORDER = (
-    "run", "python", "pixels", "torchvision", "demo", "open_clip", "transformers", "folder", "hub",
-    "timm",
+    "run", "python", "pixels", "torchvision", "demo", "medical", "open_clip", "transformers",
+    "folder", "hub", "timm",
 )  # fmt: skip
 """Whoever claims a name first has it; timm claims what nobody else does, or refuses it."""
 ALL = "all"

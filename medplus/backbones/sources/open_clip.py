@@ -113,9 +113,9 @@ def describe(ref: BackboneRef) -> BackboneInfo:
 
     card = _card(ref)
     with torch.device("meta"):
-        tower = _tower(card, ref.tag)
-        dim = int(tower(torch.zeros(1, 3, card.size, card.size)).shape[1])
-    n_parameters = sum(parameter.numel() for parameter in tower.parameters())
+        network = tower(card, ref.tag)
+        dim = int(network(torch.zeros(1, 3, card.size, card.size)).shape[1])
+    n_parameters = sum(parameter.numel() for parameter in network.parameters())
     return BackboneInfo(
         ref.name, ref.tag, dim, n_parameters, card.size, card.mean, card.std, True, ""
     )
@@ -129,15 +129,15 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
             f"{ref.tag} takes images of {card.size} px, not of {size}; use --fit pad or resize"
         )
     with weights_io.same_chance():
-        tower = _tower(card, ref.tag)
-    state = _state(ref, lambda: list(tower.state_dict()))
+        network = tower(card, ref.tag)
+    state = _state(ref, lambda: list(network.state_dict()))
     if state is not None:
         try:
-            tower.load_state_dict(state, strict=True)
+            network.load_state_dict(state, strict=True)
         except RuntimeError as error:
             raise weights_io.misfit(ref.tag, ref.weights_from, error) from error
     canvas = None if fit == "native" else card.size
-    return Built(tower, PreprocessSpec(card.mean, card.std, fit or "pad", canvas))
+    return Built(network, PreprocessSpec(card.mean, card.std, fit or "pad", canvas))
 
 
 def whole(ref: BackboneRef) -> tuple[dict[str, torch.Tensor], bytes]:
@@ -172,7 +172,7 @@ def _card(ref: BackboneRef) -> Card:
     if carried is not None:
         return _parse((carried / "config.json").read_bytes(), ref.tag)
     if model.startswith(HUB):
-        return _parse(_fetched(ref.tag, model.removeprefix(HUB), (_CONFIG,)).read_bytes(), ref.tag)
+        return _parse(_of_hub(ref.tag, (_CONFIG,)).read_bytes(), ref.tag)
     if Path(model).is_absolute():
         return _parse((Path(model) / _CONFIG).read_bytes(), ref.tag)
     open_clip = _library()
@@ -192,7 +192,7 @@ def _parse(document: bytes, tag: str) -> Card:
         raise BackboneError(f"the configuration of {tag} is damaged: {first_line(error)}") from None
 
 
-def _tower(card: Card, tag: str) -> Any:
+def tower(card: Card, tag: str) -> Any:
     """Make the tower alone: the model's text side is made as small as it can be, and dropped."""
     from medplus.backbones.encoders import OpenClipTower
 
@@ -225,7 +225,7 @@ def _weights_file(tag: str) -> Path:
     """Return the file with a model's pretrained weights, fetched if it is not in the cache."""
     model = tag.removeprefix(PREFIX)
     if model.startswith(HUB):
-        return _fetched(tag, model.removeprefix(HUB), _FILES)
+        return _of_hub(tag, _FILES)
     if Path(model).is_absolute():
         found = [Path(model) / name for name in _FILES if (Path(model) / name).is_file()]
         if not found:
@@ -241,19 +241,6 @@ def _weights_file(tag: str) -> Path:
         raise servers.fetch_error(tag, error) from error
 
 
-def _fetched(tag: str, repository: str, files: tuple[str, ...]) -> Path:
-    """Return the first of several files that a repository of the hub, or its cache, has."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    servers.go_offline_if_unreachable()
-    name, _, revision = repository.partition("@")
-    with servers.no_waiting_for_rate_limits():
-        for file in files:
-            try:
-                return Path(hf_hub_download(name, file, revision=revision or None))
-            except EntryNotFoundError as error:
-                fault: Exception = error
-            except Exception as error:
-                raise servers.fetch_error(tag, error) from error
-    raise servers.fetch_error(tag, fault) from fault
+def _of_hub(tag: str, files: tuple[str, ...]) -> Path:
+    repository, _, revision = tag.removeprefix(PREFIX + HUB).partition("@")
+    return servers.from_hub(tag, repository, files, revision or None)

@@ -221,11 +221,16 @@ def _random(card: Card, tag: str) -> Any:
         raise BackboneError(f"transformers cannot build {tag}: {first_line(error)}") from error
 
 
+def random_encoder(card: Card, tag: str) -> TransformersEncoder:
+    """Return an encoder with random weights, made from its card alone."""
+    return _encoder(_random(card, tag), card)
+
+
 def _loaded(ref: BackboneRef, card: Card) -> TransformersEncoder:
     """Return the encoder with its weights."""
     if ref.weights_from != PRETRAINED:
         with weights_io.same_chance():
-            encoder = _encoder(_random(card, ref.tag), card)
+            encoder = random_encoder(card, ref.tag)
         if ref.weights_from != NONE:
             state = weights_io.read_weights(
                 ref.weights_from, ref.tag, lambda: list(encoder.state_dict())

@@ -67,24 +67,12 @@ def load(
     progress: Progress = silent,
     say: bool = True,
 ) -> ImageDataset:
-    """Load a dataset at a size, memory-mapped, and say its card; as `load_dataset`."""
-    images = _load(ref, size, data_root, group_column=group_column, progress=progress)
-    if say:
-        images.card.say(f"{images.name} at {images.size} px", images.path)
-    return images
-
-
-def _load(
-    ref: DatasetRef,
-    size: int | None,
-    data_root: str | Path,
-    *,
-    group_column: str | None = None,
-    progress: Progress = silent,
-) -> ImageDataset:
+    """Load a dataset at a size, memory-mapped, and `say` its card; as `load_dataset`."""
     images: ImageDataset = _KINDS[ref.source].load(
         ref, size, Path(data_root), group_column=group_column, progress=progress
     )
+    if say:
+        images.card.say(f"{images.name} at {images.size} px", images.path)
     return images
 
 
@@ -165,7 +153,7 @@ def digest(ref: DatasetRef, size: int | None = None, data_root: str | Path = "da
     """
     if not path(ref, size, data_root).exists():
         return None
-    return _load(ref, size, data_root).digest
+    return load(ref, size, data_root, say=False).digest
 
 
 def known_digest(
@@ -194,7 +182,7 @@ def digests(
     sizes: list[int | None] = [size]
     if ref.source == "folder" and size is None:
         sizes = [*folder.cached_sizes(ref)]
-    return frozenset(_load(ref, each, data_root).digest for each in sizes)
+    return frozenset(load(ref, each, data_root, say=False).digest for each in sizes)
 
 
 def expand(names: Iterable[str]) -> list[str]:

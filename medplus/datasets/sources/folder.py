@@ -174,7 +174,6 @@ def _dataset(folder: ImageFolder, size: int, cached: Cached) -> ImageDataset:
         size=size,
         task=facts["task"],
         classes=tuple(facts["classes"]),
-        channels=1 if facts["settled"]["channels"] == "grey" else 3,
         source="custom",
         licence=folder.description.licence,
         citation=folder.description.citation,

@@ -67,7 +67,6 @@ def load(ref: DatasetRef, size: int | None, data_root: Path, **options: Any) -> 
         size=size,
         task=info.task,
         classes=info.classes,
-        channels=channels,
         source=source,
         licence=info.licence,
         citation="" if source == "phantom" else catalog.CITATION,
@@ -110,21 +109,15 @@ def find_file(info: catalog.DatasetInfo, size: int, data_root: Path) -> Path:
     """
     path = data_root / info.filename(size)
     try:
-        found, has_root = path.is_file(), data_root.is_dir()
+        if path.is_file():
+            return path
     except OSError as error:
         raise DatasetError(f"{path} cannot be reached: {error.strerror}") from None
-    if found:
-        return path
     root = shlex.quote(str(data_root))
-    fetch = f"fetch it: medplus download {info.flag} --size {size} --data-root {root}"
-    if not has_root:
-        raise DatasetError(
-            f"the data folder {data_root} does not exist; name the folder that holds "
-            f"{path.name} with --data-root, or {fetch}"
-        )
     others = [str(s) for s in SIZES if (data_root / info.filename(s)).is_file()]
     have = f" (sizes there: {', '.join(others)})" if others else ""
     raise DatasetError(
-        f"{path} does not exist{have}; {fetch} (from {info.url[size]}), or make a synthetic "
-        f"one: medplus phantom --dataset {info.flag} --size {size} --out {data_root}"
+        f"{path} does not exist{have}; name its folder with --data-root, fetch it: medplus "
+        f"download {info.flag} --size {size} --data-root {root} (from {info.url[size]}), or make a "
+        f"synthetic one: medplus phantom --dataset {info.flag} --size {size} --out {root}"
     )

@@ -77,7 +77,6 @@ def load(ref: DatasetRef, size: int | None, data_root: Path, **options: Any) -> 
         size=found,
         task=task,
         classes=classes,
-        channels=channels,
         source="phantom" if cached.facts["phantom"] else "custom",
         licence="",
         digest=data_digest(cached.facts["digest"], task, classes),

@@ -126,6 +126,21 @@ def ridge_heads(
     return weight.float().contiguous(), bias.float()
 
 
+def head_scores(
+    embeddings: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *, multi_label: bool
+) -> torch.Tensor:
+    """Return the probabilities that heads give, shape (n_heads, n_samples, n_classes).
+
+    Parameters
+    ----------
+    embeddings : Tensor of float32, shape (n_samples, dim)
+    weight, bias : Tensor of float32, shapes (n_heads, n_classes, dim) and (n_heads, n_classes)
+    multi_label : bool
+    """
+    logits = torch.einsum("nd,hcd->hnc", embeddings, weight) + bias[:, None]
+    return logits.sigmoid() if multi_label else logits.softmax(-1)
+
+
 def _precise(tensor: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
     return tensor.double() if embeddings.numel() * 8 <= _DOUBLE_BYTES else tensor.float()
 

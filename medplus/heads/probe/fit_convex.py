@@ -128,8 +128,8 @@ def _scores(heads: Heads, split: StoredSplit, store: EmbeddingStore) -> np.ndarr
     """Return probabilities, float32, shape (n_heads, n_samples, n_classes)."""
     import torch
 
+    from medplus.heads.probe.convex import head_scores
+
     weight, bias = (torch.from_numpy(heads[name]) for name in ("weight", "bias"))
     x = torch.from_numpy(split.embeddings.whole())
-    logits = torch.einsum("nd,hcd->hnc", x, weight) + bias[:, None]
-    multi_label = store.info.task == MULTI_LABEL
-    return (logits.sigmoid() if multi_label else logits.softmax(-1)).numpy()
+    return head_scores(x, weight, bias, multi_label=store.info.task == MULTI_LABEL).numpy()

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.document import Document
 from medplus.analysis.drawing.palette import PROTOCOL_LABELS
 from medplus.analysis.results.baseline import DOI
 from medplus.analysis.section import Section
 from medplus.analysis.table import Block
 from medplus.analysis.verdict import Answer
+from medplus.naming import counted
 from medplus.reporting.page.drawing import inline_svg
 from medplus.reporting.page.inline import asset, content_security_policy, safe_json
 from medplus.reporting.page.leaderboard import leaderboard
@@ -42,34 +47,82 @@ def render_page(document: Document, links: PageLinks, drawings: Mapping[str, str
     """
     benchmark = document.benchmark
     board = leaderboard(document, links)
-    scripts = {"theme": asset("theme.js"), "page": asset("page.js")}
+    answer = next((Part(one) for one in document.sections if isinstance(one, Answer)), None)
+    datasets = [one.dataset for one in document.verdicts]
     summaries = {figure.name: figure.summary for figure in document.figures}
-    figures = {name: inline_svg(name, svg, summaries[name]) for name, svg in drawings.items()}
-    parts = [Part(one) for one in document.sections if one.name != "verdict"]
-    parts = [one for one in parts if one.names or one.section.galleries]
-    answer = [Part(one) for one in document.sections if isinstance(one, Answer)]
-    template = _environment().get_template("template.html.j2")
-    return template.render(
-        document=document,
+    return _render(
+        "medplus report",
+        benchmark.title,
+        [benchmark.source, _made(benchmark)],
+        [one for one in document.sections if not isinstance(one, Answer)],
+        links,
+        {name: inline_svg(name, svg, summaries[name]) for name, svg in drawings.items()},
         benchmark=benchmark,
         board=board,
         board_json=safe_json(board.data),
-        answer=answer[0] if answer else None,
-        candidates=dict(
-            zip((one.dataset for one in document.verdicts), answer[0].blocks, strict=True)
-        )
-        if answer
-        else {},
+        scripts={"board": asset("board.js")},
+        answer=answer,
+        candidates=dict(zip(datasets, answer.blocks, strict=True)) if answer else {},
+        protocol_labels=PROTOCOL_LABELS,
+    )
+
+
+def render_sections(
+    brand: str, title: str, lines: Sequence[str], sections: Sequence[Section]
+) -> str:
+    """Return sections without figures as one self-contained HTML document, like a report.
+
+    Parameters
+    ----------
+    brand, title : str
+    lines : sequence of str or Markup
+        What stands below the title.
+    sections : sequence of Section
+    """
+    return _render(brand, title, lines, sections, PageLinks(), {})
+
+
+def _render(
+    brand: str,
+    title: str,
+    lines: Sequence[str],
+    sections: Sequence[Section],
+    links: PageLinks,
+    figures: Mapping[str, str],
+    scripts: Mapping[str, Markup] = MappingProxyType({}),
+    **of_report: Any,
+) -> str:
+    parts = [one for one in map(Part, sections) if one.names or one.section.galleries]
+    every = {"theme": asset("theme.js"), **scripts, "page": asset("page.js")}
+    values = dict.fromkeys(("answer", "board")) | of_report
+    return _environment().get_template("template.html.j2").render(
+        brand=brand,
+        title=title,
+        lines=lines,
+        findings=[sentence for one in sections for sentence in one.sentences],
+        notes=[(one.name, note) for one in sections for note in one.notes],
         parts=parts,
         short={one.section.name: one.section.short for one in parts},
         figures=figures,
-        policy=content_security_policy(*scripts.values()),
-        scripts=scripts,
-        style=asset("page.css"),
         links=links,
-        doi=DOI,
-        protocol_labels=PROTOCOL_LABELS,
-    )
+        policy=content_security_policy(*every.values()),
+        scripts=every,
+        style=asset("page.css"),
+        **values,
+    )  # fmt: skip
+
+
+def _made(benchmark: Benchmark) -> Markup:
+    """Return when a report was made, and of how much."""
+    cells, at = benchmark.cells, benchmark.created
+    link = f'<a href="https://doi.org/{DOI}" rel="noreferrer">doi:{DOI}</a> · '
+    counts = [
+        counted(cells["backbone"].nunique(), "backbone"),
+        counted(benchmark.n_datasets, "dataset"),
+        counted(len(cells), "cell"),
+    ]
+    made = f'Made <time datetime="{{}}">{at[:16].replace("T", " ")} UTC</time> · {{}}'
+    return Markup((link if benchmark.baseline else "") + made).format(at, " · ".join(counts))  # noqa: S704
 
 
 @dataclass(frozen=True)

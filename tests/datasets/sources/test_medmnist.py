@@ -135,7 +135,7 @@ def test_missing_file_tells_where_it_comes_from_and_which_sizes_are_there(write_
     assert "sizes there: 28" in message
     assert catalog.info("breastmnist").url[64] in message
     assert "medplus phantom --dataset breastmnist --size 64" in message
-    with pytest.raises(DatasetError, match=r"none does not exist; .* --data-root"):
+    with pytest.raises(DatasetError, match=r"none/breastmnist.npz does not exist; .* --data-root"):
         load_dataset("breastmnist", data_root=folder / "none")
 
 
