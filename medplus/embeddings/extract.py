@@ -36,8 +36,7 @@ from medplus.vocabulary import SPLITS
 
 KEY_LENGTH = 8
 """How much of its key stands in a store's name."""
-_CPU_BATCH = 32
-_CUDA_BATCH = 512
+_MOST = 1 << 16  # images at once; the pipeline gives far fewer
 
 
 @dataclass(frozen=True)
@@ -81,6 +80,7 @@ def extract(
     *,
     batch_size: int | None = None,
     window: bool = True,
+    compiled: bool | None = None,
     device: str = "auto",
     data_root: str | Path = "data",
     store: str | Path = "embeddings",
@@ -100,10 +100,14 @@ def extract(
         One of the paper's ten, ``pixels``, any timm name, the folder of a fine-tuned run, or a
         Python file.
     batch_size : int, optional
-        Images per forward; found automatically by default. Halved when memory runs out.
+        Images per forward; by default the first batches are measured, and the best size is
+        remembered on this machine. Halved when memory runs out.
     window : bool, default True
         Of padded images compute only what they can change (`medplus.backbones.windowed`); the
         embeddings are the same up to rounding.
+    compiled : bool, optional
+        Whether to compile the network, with torch's Inductor; by default where so many images are
+        left that it pays. The embeddings are the same up to rounding.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
     data_root, store : str or Path
@@ -121,6 +125,7 @@ def extract(
         [make_spec(dataset, size, backbone, **choices)],
         batch_size=batch_size,
         window=window,
+        compiled=compiled,
         device=device,
         data_root=data_root,
         store=store,
@@ -133,6 +138,7 @@ def extract_all(
     *,
     batch_size: int | None = None,
     window: bool = True,
+    compiled: bool | None = None,
     device: str = "auto",
     data_root: str | Path = "data",
     store: str | Path = "embeddings",
@@ -154,7 +160,7 @@ def extract_all(
     refs = [backbones.resolve(spec.backbone, spec.weights) for spec in asked]
     target = resolve_device(device)
     precisions = [resolve_precision(spec.precision or AUTO, target) for spec in asked]
-    batch = batch_size or (_CUDA_BATCH if target.type == "cuda" else _CPU_BATCH)
+    how = (batch_size, compiled)
     results = []
     jobs = zip(asked, refs, precisions, strict=True)
     for (name, size, column, exclude), group in groupby(jobs, key=lambda job: _images_of(job[0])):
@@ -176,13 +182,13 @@ def extract_all(
             if embedder is None or replace(spec, corruption=loaded.corruption) != loaded:
                 backbone = backbone or _load(spec, ref, images.size)
                 compute = precision if backbone.is_network else "fp32"
-                embedder = Embedder(backbone, target, compute, batch, window=window)
+                embedder = Embedder(backbone, target, compute, batch_size or _MOST, window=window)
                 loaded, backbone = spec, None
             settled = settle(
                 spec, images, embedder.backbone, embedder.precision, spec.dtype or "float32"
             )
             results.append(
-                _extract_one(settled, images, embedder, Path(store), patience_s, progress)
+                _extract_one(settled, images, embedder, how, Path(store), patience_s, progress)
             )
     return results
 
@@ -199,6 +205,7 @@ def _extract_one(
     spec: ExtractSpec,
     images: ImageDataset,
     embedder: Embedder,
+    how: tuple[int | None, bool | None],
     root: Path,
     patience_s: float,
     progress: Progress,
@@ -223,12 +230,13 @@ def _extract_one(
             return Extraction(open_store(path), status, 0, reused, 0.0, None)
         try:
             with measure_cost(embedder.device) as meter:
-                n_images = fill_store(writer, images, embedder, progress)
+                filled = fill_store(writer, images, embedder, progress, *how)
         except BaseException:  # Ctrl-C above all
             with suppress(StoreError):
                 writer.keep_cost(add_costs(writer.info.cost, meter.cost()))
             raise
-        cost = meter.cost(n_images)
+        ways = vars(filled).copy()
+        cost = {**meter.cost(ways.pop("n_images")), **ways}
         writer.finish(add_costs(writer.info.cost, cost))
     rate = cost.get("images_per_second")
     return Extraction(open_store(path), status, missing, reused, meter.seconds, rate)

@@ -31,7 +31,7 @@ from medplus.run.ledger import find_run
 from medplus.run.plan import RunPlan
 from medplus.run.record import Provenance, RunRecord
 from medplus.spec import ExtractSpec
-from medplus.training.network import Network, embedding_dim
+from medplus.training.network import Network, embedding_dim, keeps_channels_last
 from medplus.training.plan import samples_of
 from medplus.vocabulary import Precision, Split
 
@@ -85,7 +85,7 @@ class _How:
     """How a network computes, as it did when it was evaluated in training."""
 
     precision: Precision
-    layout: torch.memory_format
+    channels_last: bool
     epoch: int | None
 
 
@@ -114,8 +114,7 @@ def _opened(run: Path, options: EvaluationOptions) -> tuple[RunRecord, ImageData
 
     # Nothing is folded or cast beforehand, so that scores are those of training to the last bit.
     channels_last = record.config.get("recipe", {}).get("channels_last", False)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return record, images, _How(precision, layout, description.epoch)
+    return record, images, _How(precision, channels_last, description.epoch)
 
 
 def _load_images(
@@ -175,13 +174,15 @@ def _load(run: Path, images: ImageDataset, options: EvaluationOptions, how: _How
     head = nn.Linear(description.dim, len(description.classes))
     head.load_state_dict({name: state[f"head.{name}"] for name in ("weight", "bias")})
     module = Network(backbone.module, head).eval()
+    last = keeps_channels_last(module, how.channels_last, how.precision, options.device)
+    layout = torch.channels_last if last else torch.contiguous_format
     default = _CUDA_BATCH if options.device.type == "cuda" else _CPU_BATCH
     return Embedder(
         replace(backbone, module=module),
         options.device,
         how.precision,
         options.batch_size or default,
-        preparation=lambda module, precision: module.to(memory_format=how.layout),
+        preparation=lambda module, _: module.to(memory_format=layout),
     )
 
 

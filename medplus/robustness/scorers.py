@@ -32,7 +32,7 @@ from medplus.heads.stored import StoredSplit, read_split
 from medplus.naming import safe_name
 from medplus.progress import Advance, Progress, silent
 from medplus.run.ledger import read_head
-from medplus.run.record import RunRecord
+from medplus.run.record import PartFacts, RunRecord
 from medplus.spec import ExtractSpec
 from medplus.training.loss import probabilities
 from medplus.vocabulary import MULTI_LABEL, Metric, Vote
@@ -133,7 +133,14 @@ class _Head(Scorer):
 
     def __init__(self, record: RunRecord, options: Options) -> None:
         self._record, self._options = record, options
-        self._clean = own_store(Path(record.path), record, to_place(options.store))
+        assert record.store is not None  # as every head's record has it
+        part = PartFacts(
+            path=record.store.path,
+            key=record.store.key,
+            spec=record.spec,
+            backbone_digest=record.backbone_digest,
+        )
+        self._clean = own_store(Path(record.path), part, to_place(options.store))
         self.images = load_dataset(
             self._spec.dataset,
             self._spec.size,

@@ -73,7 +73,7 @@ def cannot(record: RunRecord) -> str | None:
     """Return why a run cannot be scored on corrupted images, or None."""
     if record.folds is not None:
         return "it is cross-validated, so that no single head is behind its predictions"
-    if "parts" in record.config:
+    if record.store is not None and record.store.parts:
         return (
             f"it is made on {record.backbone}, embeddings that were joined or transformed when "
             "they were read"
