@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--backend",
-    type=click.Choice(["auto", "faiss", "torch"]),
+    type=click.Choice(["auto", "faiss", "torch", "bf16"]),
     default="auto",
     show_default=True,
-    help="What searches; auto is what is faster here. Neighbours are the same.",
+    help="What searches; auto is what is fastest here. Neighbours are the same.",
 )
 @options.exclude
 @options.runs_root

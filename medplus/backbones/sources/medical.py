@@ -121,7 +121,7 @@ def _featured(network: Any, encoder: Encoder) -> Any:
 
 
 def _timm(encoder: Encoder) -> Any:
-    import timm
+    from medplus.backbones.lean import timm
 
     arguments = {name: _value(value) for name, value in encoder.arguments.items()}
     if str(encoder.architecture).startswith("vit_"):

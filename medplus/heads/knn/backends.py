@@ -1,39 +1,37 @@
-"""Two ways to find nearest candidates: faiss, and plain torch as alternative and cross-check."""
+"""What finds the nearest candidates, and which of it is fastest here.
+
+A backend is a function of train rows and queries (float32), a width and a device. It returns, for
+every query, squared Euclidean distances (float32) and row numbers (int64) of the `width` nearest
+rows, ascending, both of shape (n_queries, width). Distances are good to about 1e-6 of the norms,
+and to the same accuracy no other row is nearer than the last: on that rests the certificate.
+"""
 
 from __future__ import annotations
 
 import time
-from functools import cache
-from typing import TYPE_CHECKING, Any, cast, get_args
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from medplus.device import resolve_device
+from medplus.device import resolve_training_precision
 from medplus.errors import UsageError
 from medplus.vocabulary import SearchBackend
 
 if TYPE_CHECKING:
     import torch
 
-_TORCH_QUERIES, _TORCH_DISTANCES = 1024, 1 << 26
-_WORTH_TIMING = 2_000_000_000
+Backend = Callable[
+    [np.ndarray, np.ndarray, int, "torch.device"],
+    tuple[np.ndarray, np.ndarray],
+]
+WORTH_TIMING = 8_000_000_000
 """Multiplications of a search below which timing would take longer than it could save."""
-_SAMPLE, _SAMPLE_WIDTH = (4096, 128), 16
-GPU_MAX_K = 2048
-"""The most neighbours that faiss finds on a GPU."""
-
-
-def import_faiss() -> Any:
-    """Return faiss: the only place that imports it.
-
-    torch comes first: faiss-gpu and torch bring different CUDA runtimes, and the other order has
-    crashed.
-    """
-    import torch  # noqa: F401
-
-    import faiss  # isort: skip
-
-    return faiss
+SAMPLE = 4096, 512
+"""Train rows and queries on which backends are timed."""
+_WIDTH, _ROUNDS = 16, 2
+_remembered: dict[tuple[str, int], SearchBackend] = {}
 
 
 def check_backend(name: str) -> None:
@@ -44,97 +42,51 @@ def check_backend(name: str) -> None:
     UsageError
     """
     if name not in ("auto", *get_args(SearchBackend)):
-        raise UsageError(f"unknown backend '{name}'; use auto, faiss or torch")
+        raise UsageError(f"unknown backend '{name}'; use auto, faiss, torch or bf16")
 
 
-def resolve_backend(
-    name: str, device: torch.device, shape: tuple[int, int, int] = (0, 0, 0)
-) -> SearchBackend:
-    """Return the backend for ``auto``, ``faiss`` or ``torch``.
+def get_backend(name: SearchBackend) -> Backend:
+    """Return the function that a backend's name stands for."""
+    from medplus.heads.knn.bf16 import search_bf16
+    from medplus.heads.knn.fp32 import search_faiss, search_torch
 
-    ``auto`` is what is fastest here. Of a CPU that depends on the libraries at hand more than on
-    the processor (wheels of faiss bring OpenBLAS, those of torch MKL or oneDNN), so both are timed
-    once, on a sample of such rows; a search that takes milliseconds is left to torch, since it is
-    there already. A CUDA device is faiss's where its build can use it. Neighbours are the same.
-
-    Parameters
-    ----------
-    shape : (int, int, int)
-        Train rows, queries and dimensions.
-    """
-    check_backend(name)
-    if name != "auto":
-        return cast("SearchBackend", name)
-    if device.type == "cuda":
-        return "faiss" if import_faiss().get_num_gpus() else "torch"
-    n_train, n_queries, dim = shape
-    if n_train * n_queries * dim < _WORTH_TIMING:
-        return "torch"
-    return _fastest_on_cpu(1 << (dim - 1).bit_length())
+    backends: dict[SearchBackend, Backend] = {
+        "faiss": search_faiss, "torch": search_torch, "bf16": search_bf16,
+    }  # fmt: skip
+    return backends[name]
 
 
-@cache
-def _fastest_on_cpu(dim: int) -> SearchBackend:
-    rng = np.random.default_rng(0)
-    train, queries = (rng.standard_normal((n, dim), np.float32) for n in _SAMPLE)
-    ways: tuple[SearchBackend, ...] = ("torch", "faiss")
-    taken = dict.fromkeys(ways, float("inf"))
-    for _ in range(3):  # the first round warms both up
-        for way in ways:
-            start = time.perf_counter()
-            nearest_candidates(train, queries, _SAMPLE_WIDTH, way, "cpu")
-            taken[way] = min(taken[way], time.perf_counter() - start)
-    return min(ways, key=lambda way: taken[way])
+def fastest_backend(train: np.ndarray, queries: np.ndarray, device: torch.device) -> SearchBackend:
+    """Return what searches such points fastest on this device, by a measurement.
 
-
-def nearest_candidates(
-    train: np.ndarray, queries: np.ndarray, width: int, backend: SearchBackend, device: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return squared Euclidean distances and row numbers of the `width` nearest, ascending.
-
-    Distances come from ‖x‖² + ‖q‖² − 2⟨x, q⟩ in float32 and are good to about 1e-6 of the norms;
-    the order of near-equals is not to be relied on.
+    That depends on the libraries at hand more than on the processor (wheels of faiss bring
+    OpenBLAS, those of torch MKL or oneDNN), and for bf16 on the points too. It is remembered per
+    device and number of dimensions. Neighbours are the same.
 
     Parameters
     ----------
-    train : ndarray of float32, shape (n_train, dim)
-    queries : ndarray of float32, shape (n_queries, dim)
-    width : int
-        At most n_train.
-
-    Returns
-    -------
-    distances : ndarray of float32, shape (n_queries, width)
-    indices : ndarray of int64, shape (n_queries, width)
+    train, queries : ndarray of float32, shape (n, dim)
+        A sample of the points that are to be searched, of `SAMPLE` rows at most.
     """
-    target = resolve_device(device)
-    if backend == "torch":
-        return _search_torch(train, queries, width, target)
-    faiss = import_faiss()
-    on_gpu = target.type == "cuda" and faiss.get_num_gpus() > 0 and width <= GPU_MAX_K
-    if on_gpu:
-        resources = faiss.StandardGpuResources()
-        found: tuple[Any, Any] = faiss.knn_gpu(
-            resources, queries, train, width, device=target.index or 0
-        )
-    else:
-        found = faiss.knn(queries, train, width)
-    return found[0], found[1]
+    key = str(device), (train.shape[1] - 1).bit_length()
+    if key not in _remembered:
+        taken = dict.fromkeys(_candidates(device), float("inf"))
+        for _ in range(_ROUNDS):  # the first warms all up
+            for name in taken:
+                start = time.perf_counter()
+                get_backend(name)(train, queries, min(_WIDTH, len(train)), device)
+                taken[name] = min(taken[name], time.perf_counter() - start)
+        _remembered[key] = min(taken, key=lambda name: taken[name])
+    return _remembered[key]
 
 
-def _search_torch(
-    train: np.ndarray, queries: np.ndarray, width: int, device: torch.device
-) -> tuple[np.ndarray, np.ndarray]:
-    import torch
+def _candidates(device: torch.device) -> list[SearchBackend]:
+    """Return the backends that can use what the device has."""
+    from medplus.heads.knn.fp32 import import_faiss
 
-    x = torch.from_numpy(train).to(device)
-    norms = torch.linalg.vector_norm(x, dim=1).square()  # without a copy
-    distances, indices = [], []
-    block = max(1, min(_TORCH_QUERIES, _TORCH_DISTANCES // len(train)))
-    for start in range(0, len(queries), block):
-        q = torch.from_numpy(queries[start : start + block]).to(device)
-        squared = torch.addmm(norms, q, x.T, alpha=-2).add_(q.square().sum(1, keepdim=True))
-        nearest = squared.topk(width, dim=1, largest=False)
-        distances.append(nearest.values.clamp_(min=0).cpu())
-        indices.append(nearest.indices.cpu())
-    return torch.cat(distances).numpy(), torch.cat(indices).numpy()
+    names: list[SearchBackend] = ["torch"]
+    if find_spec("faiss") and (device.type == "cpu" or import_faiss().get_num_gpus()):
+        names.append("faiss")
+    if resolve_training_precision("auto", device) == "bf16":  # multiplied natively
+        names.append("bf16")
+    return names

@@ -11,7 +11,8 @@ in each block are exact neighbours of the whole once they are merged.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,22 +20,28 @@ import torch
 from medplus.device import resolve_device
 from medplus.errors import RunError, UsageError
 from medplus.heads.features import HeldFeatures, Rows
-from medplus.heads.knn.backends import nearest_candidates, resolve_backend
+from medplus.heads.knn.backends import (
+    SAMPLE,
+    WORTH_TIMING,
+    Backend,
+    check_backend,
+    fastest_backend,
+    get_backend,
+)
+from medplus.heads.knn.points import (
+    MOST_CANDIDATES,
+    Points,
+    centre,
+    search_distinct,
+    squared_distances,
+)
 from medplus.memory import spare_memory
 from medplus.vocabulary import Metric, SearchBackend
 
 _EXTRA = 5
 _WIDEN = 8
-_WIDEST = 2048
-_BLOCK_BYTES = 1 << 21  # stays in the processor's cache
 _COPIES = 6  # of a block: read, scaled, centred, and three more where thousands are equally far
 _SMALLEST_BLOCK, _LARGEST_BLOCK = 1 << 23, 1 << 30
-_SAMPLE = 512
-_LARGEST = 2.0**124
-"""Squared norms below this have squared distances that float32 can hold."""
-_TINY = 2.0**-100
-"""Squared norms between 0 and this would lose their products in float32."""
-_EPS = float(np.finfo(np.float32).eps)
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class Neighbours:
         Euclidean or cosine distances, ascending.
     indices : ndarray of int64, shape (n_queries, k)
         Rows of the train split; equal distances are ordered by row.
-    backend : {"faiss", "torch"}
+    backend : {"faiss", "torch", "bf16"}
         What found the candidates.
     """
 
@@ -78,7 +85,7 @@ def search(
         Number of neighbours.
     metric : {"l2", "cosine"}
         Euclidean distance, or 1 − cosine similarity; a row of zeros has the similarity 0 with any.
-    backend : {"auto", "faiss", "torch"}
+    backend : {"auto", "faiss", "torch", "bf16"}
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
     exact_distances : bool
@@ -93,8 +100,7 @@ def search(
     everything, targets = _rows(train), _rows(queries)
     _check(len(everything), k)
     target = resolve_device(device)
-    n, dim = everything.shape
-    chosen = resolve_backend(backend, target, (n, len(targets), dim))
+    chosen = _choose(backend, everything, targets, metric, target)
     most = _most_rows(everything.shape, target)
     # Blocks of equal length; merging needs their exact distances.
     length = -(-len(everything) // -(-len(everything) // most))
@@ -102,16 +108,36 @@ def search(
     squared = np.empty((len(targets), k))
     indices = np.empty((len(targets), k), np.int64)
     for at, some in targets.blocks(most):
-        q = _Points.of(some, metric)
+        q = Points.of(some, metric)
         merged = np.empty((len(q), 0)), np.empty((len(q), 0), np.int64)
         for start, rows in everything.blocks(length):
-            x = _Points.of(rows, metric)
-            found = _search_block(x, q, min(k, len(x)), chosen, device, exact)
+            x = Points.of(rows, metric)
+            found = _search_block(x, q, min(k, len(x)), get_backend(chosen), target, exact)
             merged = _merge(merged, (found[0], found[1] + start), k)
         squared[at : at + len(q)], indices[at : at + len(q)] = merged
     # For unit vectors ‖x − q‖² = 2 (1 − cos).
     distances = squared / 2 if metric == "cosine" else np.sqrt(squared)
     return Neighbours(distances, indices, chosen)
+
+
+def _choose(
+    name: str, train: Rows, queries: Rows, metric: Metric, device: torch.device
+) -> SearchBackend:
+    """Return what is to search; a search that takes milliseconds is left to torch."""
+    check_backend(name)
+    if name != "auto":
+        return cast("SearchBackend", name)
+    n, dim = train.shape
+    if n * dim * len(queries) < WORTH_TIMING:
+        return "torch"
+    x, q = (
+        Points.of(next(iter(rows.blocks(most)))[1], metric)
+        for rows, most in zip((train, queries), SAMPLE, strict=True)
+    )
+    try:
+        return fastest_backend(*centre(x, q)[:2], device)
+    except RunError:  # of numbers that the search may refuse in its turn
+        return "torch"
 
 
 def _most_rows(shape: tuple[int, int], device: torch.device) -> int:
@@ -144,27 +170,27 @@ def _merge(a: _Found, b: _Found, k: int) -> _Found:
 
 
 def _search_block(
-    x: _Points, q: _Points, k: int, backend: SearchBackend, device: str, exact: bool
+    x: Points, q: Points, k: int, find: Backend, device: torch.device, exact: bool
 ) -> _Found:
-    x, q = _Points.with_zeros_apart(x, q)
-    x_centred, q_centred, rounding = _centre(x, q)
+    x, q = Points.with_zeros_apart(x, q)
+    x_centred, q_centred, rounding = centre(x, q)
     squared = np.empty((len(q), k))
     indices = np.empty((len(q), k), np.int64)
     pending = np.arange(len(q))
     width = min(k + _EXTRA, len(x))
     while len(pending):
         some = q_centred if len(pending) == len(q) else q_centred[pending]
-        found, rows = nearest_candidates(x_centred, some, width, backend, device)
+        found, rows = find(x_centred, some, width, device)
         settled = _settle(
             x, q, pending, found, rows, rounding[pending], exact, squared, indices,
             complete=width == len(x),
         )  # fmt: skip
         pending = pending[~settled]
-        if len(pending) and width >= min(_WIDEST, len(x)):
+        if len(pending) and width >= min(MOST_CANDIDATES, len(x)):
             del x_centred
-            squared[pending], indices[pending] = _search_distinct(x, q.at(pending), k)
+            squared[pending], indices[pending] = search_distinct(x, q.at(pending), k)
             break
-        width = min(width * _WIDEN, len(x), _WIDEST)
+        width = min(width * _WIDEN, len(x), MOST_CANDIDATES)
     return squared, indices
 
 
@@ -175,113 +201,9 @@ def _check(n_train: int, k: int) -> None:
         raise RunError(f"k = {k} exceeds the {n_train} rows of the train split; use a smaller k")
 
 
-@dataclass(frozen=True)
-class _Points:
-    """Embeddings as points whose Euclidean distances are wanted.
-
-    Attributes
-    ----------
-    rows : ndarray of float32, shape (n, dim)
-    scale : ndarray of float64, shape (n, 1), or None
-        What each row is to be multiplied by: 1 / norm for the cosine metric.
-    """
-
-    rows: np.ndarray
-    scale: np.ndarray | None = None
-
-    @classmethod
-    def of(cls, rows: np.ndarray, metric: Metric) -> _Points:
-        rows = np.ascontiguousarray(rows, dtype=np.float32)
-        if metric == "l2":
-            return cls(rows)
-        norms = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))[:, None]
-        return cls(rows, 1 / np.where(norms == 0, 1, norms))
-
-    @staticmethod
-    def with_zeros_apart(x: _Points, q: _Points) -> tuple[_Points, _Points]:
-        """Give rows of zeros, which have no direction, one at a right angle to all others.
-
-        So their cosine similarity is 0, as in scikit-learn, also between a zero row and a zero
-        query: of two further dimensions each takes one.
-        """
-        if x.scale is None or q.scale is None or all(p.rows.any(axis=1).all() for p in (x, q)):
-            return x, q
-        extended = []
-        for place, points in enumerate((x, q)):
-            rows = np.pad(points.rows, ((0, 0), (0, 2)))
-            rows[~points.rows.any(axis=1), place - 2] = 1
-            extended.append(replace(points, rows=rows))
-        return extended[0], extended[1]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def at(self, index: np.ndarray) -> _Points:
-        """Return some of the points."""
-        return _Points(self.rows[index], None if self.scale is None else self.scale[index])
-
-    def rounded(self) -> np.ndarray:
-        """Return the coordinates in float32."""
-        if self.scale is None:
-            return self.rows
-        unit = np.empty_like(self.rows)
-        with np.errstate(invalid="ignore"):  # what is not finite is refused later
-            np.multiply(self.rows, self.scale, out=unit, casting="same_kind")
-        return unit
-
-    def exact(self, index: np.ndarray | slice) -> np.ndarray:
-        """Return the coordinates of some points in float64."""
-        coordinates = self.rows[index].astype(np.float64)
-        if self.scale is not None:
-            coordinates *= self.scale[index]
-        return coordinates
-
-
-def _centre(x: _Points, q: _Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Shift both by a train mean where that helps, and bound the error of squared distances.
-
-    Distances do not change under a shift, but a common offset larger than the spread costs a
-    float32 matrix product its digits. Any point near the middle serves: that of a sample is found
-    in no time.
-
-    Returns
-    -------
-    x, q : ndarray of float32
-    rounding : ndarray of float64, shape (n_queries,)
-    """
-    points, targets = (torch.from_numpy(p.rounded()) for p in (x, q))  # torch uses every core
-    x_norms = _squared_norms(points)
-    centre = points[:: -(-len(points) // _SAMPLE)].mean(0)
-    if 2 * centre.double().square().sum() > x_norms.mean():
-        points, targets = points - centre, targets - centre
-        x_norms = _squared_norms(points)
-    q_norms = _squared_norms(targets)
-    is_tiny = 0 < max(float(x_norms.max()), float(q_norms.max())) < _TINY
-    for name, norms in (("train", x_norms), ("query", q_norms)):
-        # Negated, so that NaN counts as too large.
-        if not bool((norms < _LARGEST).all()) or is_tiny:
-            raise RunError(
-                f"the {name} embeddings are not finite, or too large or too small to be compared; "
-                "extract them again with --precision fp32"
-            )
-    # At least five times the largest error seen for 16 to 4096 dimensions with either backend.
-    units = 0.25 * x.rows.shape[1] ** 0.5 + 6
-    bound = units * _EPS * (q_norms + x_norms.max())
-    if x.scale is not None:
-        # Coordinates of unit vectors were rounded before they were centred: each point has moved by
-        # up to eps / 2, and a squared distance d² by 2 d eps + eps², where d ≤ ‖q‖ + ‖x‖.
-        bound += 2 * _EPS * (q_norms.sqrt() + x_norms.max().sqrt()) + _EPS**2
-    return points.numpy(), targets.numpy(), bound.numpy()
-
-
-def _squared_norms(points: torch.Tensor) -> torch.Tensor:
-    norms: torch.Tensor = torch.linalg.vector_norm(points, dim=1)
-    return norms.double().square()
-
-
 def _settle(
-    x: _Points,
-    q: _Points,
+    x: Points,
+    q: Points,
     pending: np.ndarray,
     found: np.ndarray,
     rows: np.ndarray,
@@ -312,39 +234,8 @@ def _settle(
     return settled
 
 
-def _rank_exactly(x: _Points, q: _Points, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _rank_exactly(x: Points, q: Points, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Order candidates by exact squared distance, then by row."""
-    distances = _exact_distances(x, q, rows)
+    distances = squared_distances(x, q, rows)
     order = np.lexsort((rows, distances), axis=1)
     return np.take_along_axis(distances, order, 1), np.take_along_axis(rows, order, 1)
-
-
-def _exact_distances(x: _Points, q: _Points, rows: np.ndarray) -> np.ndarray:
-    """Return squared distances in float64 of every query to its candidates, shape as `rows`."""
-    distances = np.empty(rows.shape)
-    block = max(1, _BLOCK_BYTES // (rows.shape[1] * x.rows.shape[1] * 8))
-    for start in range(0, len(q), block):
-        part = slice(start, start + block)
-        difference = x.exact(rows[part])
-        difference -= q.exact(part)[:, None]
-        np.einsum("qcd,qcd->qc", difference, difference, out=distances[part])
-    return distances
-
-
-def _search_distinct(x: _Points, q: _Points, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Search exhaustively where thousands of rows are equally far, as in collapsed embeddings.
-
-    Equal rows are compared once, so that even a constant embedding takes no time.
-    """
-    values, first, member = np.unique(x.rows, axis=0, return_index=True, return_inverse=True)
-    distinct = _Points(values, None if x.scale is None else x.scale[first])
-    parts = np.array_split(np.arange(len(distinct)), -(-len(distinct) // _WIDEST))
-    squared = np.empty((len(q), k))
-    indices = np.empty((len(q), k), np.int64)
-    for i in range(len(q)):
-        query = q.at(np.array([i]))
-        found = [_exact_distances(distinct, query, part[None])[0] for part in parts]
-        of_row = np.concatenate(found)[member.reshape(-1)]
-        indices[i] = np.argsort(of_row, kind="stable")[:k]
-        squared[i] = of_row[indices[i]]
-    return squared, indices

@@ -76,7 +76,7 @@ def test_equal_distances_across_blocks_are_ordered_by_row(backend, rows, k, seed
 @backends
 @metrics
 def test_more_equals_than_the_widest_search_in_some_blocks_only(metric, backend, monkeypatch):
-    monkeypatch.setattr(module, "_WIDEST", 16)
+    monkeypatch.setattr(module, "MOST_CANDIDATES", 16)
     train = gaussian(150, 5)
     train[:60] = train[[0, 100]].repeat(30, axis=0)  # the first blocks are collapsed
     queries = np.concatenate([train[[0, 100]], gaussian(8, 5, seed=1)])
