@@ -154,6 +154,7 @@ class DerivedStore(EmbeddingStore):
                 "tag": tag,
                 "weights": "+".join(weights),
                 "weights_licence": "; ".join(filter(None, licences)),
+                "warnings": list(dict.fromkeys(text for info in infos for text in info.warnings)),
                 "key": digest_of(self.identity),
                 "dim": self._dim(),
             }

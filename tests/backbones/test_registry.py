@@ -17,6 +17,7 @@ from medplus.backbones.build import load_backbone
 from medplus.backbones.flops import count_flops
 from medplus.backbones.registry import Encoder, encoders, overlap
 from medplus.backbones.sources import describe, resolve
+from medplus.embeddings.derived import DerivedStore
 from medplus.embeddings.extract import extract
 from medplus.errors import BackboneError, UsageError
 from tests.backbones.hub import serve, use_hub
@@ -249,6 +250,12 @@ def test_the_licence_of_weights_is_recorded(
     for weights, licence in ((str(file), "MIT"), ("none", "")):
         found = extract(data, backbone="tiny", weights=weights, store=tmp_path / licence)
         assert found.info.weights_licence == licence
+    pixels = extract(data, backbone="pixels", store=tmp_path)
+    joined = DerivedStore(
+        [pixels, extract(data, backbone="tiny", weights=str(file), store=tmp_path)]
+    ).info
+    assert joined.weights_licence == "MIT"
+    assert any("it was trained on toys" in text for text in joined.warnings)
 
 
 def test_flops_are_those_of_its_own_size(tiny: Encoder) -> None:

@@ -96,7 +96,8 @@ def _maker(run: NetworkDescription) -> Source:
     kinds: tuple[Source, ...] = (
         pixels, torchvision, demo, medical, open_clip, transformers, timm,
     )  # fmt: skip
-    return next(kind for kind in kinds if kind.claims(run.backbone))
+    # By the tag: the name also tells a file of weights that it began with.
+    return next(kind for kind in kinds if kind.claims(run.tag))
 
 
 def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Built:
