@@ -48,7 +48,7 @@ def _summary(path: Path, info: StoreInfo) -> dict[str, Any]:
         "path": str(path),
         "status": "complete" if info.complete else "incomplete",
         **{name: getattr(info, name) for name in ("key", "dataset", "size", "backbone", "weights")},
-        "precision": info.spec.precision or "fp32",
+        "precision": "" if info.spec.is_imported else info.spec.precision or "fp32",
         "dtype": info.spec.dtype,
         "fit": info.preprocess.get("fit") or "",
         "feature": info.spec.feature or info.backbone,

@@ -78,7 +78,7 @@ class StoreInfo(Provenance):
     versions: dict[str, str]
     created: str
     cost: dict[str, Any] = Field(default_factory=dict)
-    made_by: list[str] = []
+    made_by: list[str] = Field(default_factory=list)
     complete: bool = False
     metadata: dict[str, str] = Field(default_factory=dict)
 

@@ -44,9 +44,8 @@ def open_arrays(path: Path, scratch: Path) -> Iterator[Source]:
         yield _describe(path, _npz(path, scratch))
     elif path.suffix in HDF5:
         with open_hdf5(path) as file:
-            yield _describe(
-                path, {name: _plain(file[name]) for name in file if _is_array(file, name)}
-            )
+            arrays = {name: file[name] for name in file if hasattr(file[name], "shape")}
+            yield _describe(path, {name: _plain(array) for name, array in arrays.items()})
     else:
         yield _describe(path, _torch_arrays(path))
 
@@ -100,10 +99,6 @@ def load_torch(path: Path) -> Any:
                     f"{path} is no file of torch that can be read: {first_line(error)}"
                 ) from None
     raise AssertionError  # pragma: no cover
-
-
-def _is_array(file: Any, name: str) -> bool:
-    return hasattr(file[name], "shape")
 
 
 def _plain(dataset: Any) -> Any:
@@ -283,12 +278,11 @@ def read_attributes(path: Path, text: Any) -> StoreInfo | None:
         If it is damaged.
     """
     text = text.item() if hasattr(text, "item") and text.shape == () else text
-    if not isinstance(text, str | bytes) or not text:
+    text = text.encode() if isinstance(text, str) else text
+    if not isinstance(text, bytes) or not text:
         return None
     try:
-        return StoreInfo.model_validate(
-            parse_json(text.encode() if isinstance(text, str) else text)
-        )
+        return StoreInfo.model_validate(parse_json(text))
     except (ValidationError, ValueError, AttributeError):
         raise UsageError(
             f"{path}: what it says of its store ('{_ATTRIBUTES}') is not what medplus store export "

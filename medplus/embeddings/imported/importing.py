@@ -31,7 +31,7 @@ from medplus.errors import StoreError, UsageError
 from medplus.naming import safe_name
 from medplus.progress import Progress, silent
 from medplus.spec import IMPORTED, SCHEMA, ExtractSpec
-from medplus.vocabulary import MULTI_LABEL, SPLITS, Task
+from medplus.vocabulary import MULTI_LABEL, SPLITS, StoreDtype, Task
 
 log = logging.getLogger(__name__)
 
@@ -131,16 +131,28 @@ def import_store(
             content.card.images += f"; filed under {side} px, as no --size says otherwise"
         content.card.say(dataset, str(path))
         values = _spool(found, scratch, progress)
-        options = {"size": size, "table": place and place.absolute(), "task": task,
-                   "group_column": group_column, "rows": None if rows == "slides" else rows}  # fmt: skip
-        command = ["medplus", "store", "import", str(path.absolute()), "--dataset", dataset,
-                   "--backbone", backbone]  # fmt: skip
-        for option, value in options.items():
-            if value is not None:
-                command += [f"--{option.replace('_', '-')}", str(value)]
+        command = _command(
+            path,
+            dataset=dataset,
+            backbone=backbone,
+            size=size,
+            table=place and place.absolute(),
+            task=task,
+            group_column=group_column,
+            rows=None if rows == "slides" else rows,
+        )
         info = _new_info(found, content, values, (dataset, side, backbone), command)
         made, status = _write(root, info, content, values)
     return Import(made, status, time.monotonic() - begin)
+
+
+def _command(path: Path, **options: Any) -> list[str]:
+    """Return the words of the command that imports the same again."""
+    words = ["medplus", "store", "import", str(path.absolute())]
+    for name, value in options.items():
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return words
 
 
 @contextmanager
@@ -185,10 +197,8 @@ def _spool(found: Source, scratch: Path, progress: Progress) -> np.memmap:
     """
     place = scratch / "rows"
     done = 0
-    with (
-        place.open("wb") as file,
-        progress(f"{found.path.name} · reading", found.n_rows, "row") as tell,
-    ):
+    what = f"{found.path.name} · reading"
+    with place.open("wb") as file, progress(what, found.n_rows, "row") as tell:
         for block in found.blocks():
             with np.errstate(over="ignore"):
                 rows = np.ascontiguousarray(block, found.dtype)
@@ -206,11 +216,9 @@ def _spool(found: Source, scratch: Path, progress: Progress) -> np.memmap:
     return np.memmap(place, found.dtype, "r", shape=(done, found.dim))
 
 
-def _chunks(
-    values: np.memmap, rows: np.ndarray, size: int = layout.CHUNK_ROWS
-) -> Iterator[np.ndarray]:
-    for start in range(0, len(rows), size):
-        yield _take(values, rows[start : start + size])
+def _chunks(values: np.memmap, rows: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), layout.CHUNK_ROWS):
+        yield _take(values, rows[start : start + layout.CHUNK_ROWS])
 
 
 def _take(values: np.memmap, rows: np.ndarray) -> np.ndarray:
@@ -246,9 +254,8 @@ def _new_info(
     dataset, size, backbone = names
     data, embeddings = _digests(content, values)
     full = f"{IMPORTED}{backbone}"
-    spec = ExtractSpec(
-        dataset, size, full, dtype="float16" if found.dtype.itemsize == 2 else "float32"
-    )
+    dtype: StoreDtype = "float16" if found.dtype.itemsize == 2 else "float32"
+    spec = ExtractSpec(dataset, size, full, dtype=dtype)
     card = content.card
     return StoreInfo(
         spec=spec,

@@ -75,7 +75,7 @@ def _labels(
     if exported is not None:
         multi_label = exported.task == MULTI_LABEL
         own = [name for name in columns if name.startswith(source.LABEL)]
-        labels = np.array([columns.pop(name) for name in own]).T
+        labels = np.array([columns.pop(name) for name in own]).T.astype(np.int64)
         found, said = source.label_columns(path, labels, exported.classes, multi_label)
         return {**columns, **found}, {**said, "task": exported.task}
     label = source.only(path, columns, "label")

@@ -138,7 +138,7 @@ def _look(path: Path, name: str) -> _Slide:
         width = {part.shape[-1] for part in parts}
         if len(width) > 1:
             raise UsageError(f"{path}: its tensors differ in width {some(map(str, width))}")
-        shape, dtype = (sum(map(_rows, parts)), *width), parts[0].dtype
+        shape, dtype = (sum(map(_n_rows, parts)), *width), parts[0].dtype
     shape = (1, *shape) if len(shape) == 1 else shape
     if len(shape) > 1 and shape[-2] == 0:
         raise UsageError(f"{path} holds no patch; leave the slide out, and its row in the table")
@@ -153,7 +153,7 @@ def _features(path: Path, file: Any) -> str:
     return name
 
 
-def _rows(tensor: Any) -> int:
+def _n_rows(tensor: Any) -> int:
     return 1 if tensor.ndim == 1 else int(tensor.shape[-2])
 
 
@@ -183,7 +183,7 @@ def _of_slide(slide: _Slide) -> Iterator[np.ndarray]:
     else:
         for part in _tensors(slide.path):
             rows = part[None] if part.ndim == 1 else part
-            yield from source.slices(rows, _rows(rows))
+            yield from source.slices(rows, _n_rows(rows))
 
 
 def _patches(slides: list[_Slide]) -> Iterator[np.ndarray]:
@@ -193,7 +193,9 @@ def _patches(slides: list[_Slide]) -> Iterator[np.ndarray]:
 
 def _means(slides: list[_Slide]) -> Iterator[np.ndarray]:
     for slide in slides:
-        total = sum(block.astype(np.float64).sum(0) for block in _of_slide(slide))
+        total = np.zeros(slide.shape[1])
+        for block in _of_slide(slide):
+            total += block.sum(0, dtype=np.float64)
         yield (total / slide.shape[0])[None].astype(np.float32)
 
 
@@ -205,5 +207,5 @@ def _patch_names(slide: _Slide) -> list[str]:
             found = np.asarray(file["coords"][...]) if "coords" in file else np.empty(0)
         found = found[0] if found.ndim == 3 and len(found) == 1 else found
         if found.ndim == 2 and len(found) == n:
-            return [f"{slide.name}/{'_'.join(map(str, xy))}" for xy in found.tolist()]
+            return [f"{slide.name}/{'_'.join(map(str, xy))}" for xy in list(found)]
     return [f"{slide.name}/{i}" for i in range(n)]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from medplus.datasets.columns import word
 from medplus.errors import UsageError
-from medplus.naming import some
+from medplus.naming import counted, some
 
 Rows = Literal["slides", "patches"]
 Kind = Literal["embedding", "label", "name", "split", "group", "index", "classes"]
@@ -145,7 +145,7 @@ def label_columns(
     labels : ndarray, shape (n,), (n, 1) or (n, L)
         Classes by name or number, or 0 and 1 for every label.
     classes : sequence of str
-        Names in order, where the file tells them.
+        Names in order, where the file tells them; integers are then places among them.
 
     Raises
     ------
@@ -153,34 +153,28 @@ def label_columns(
         If a number has no name.
     """
     labels = labels[:, None] if labels.ndim == 1 else labels
-    said: dict[str, Any] = {"classes": tuple(classes)} if len(classes) else {}
     if labels.ndim != 2 or labels.shape[1] == 0:
         raise UsageError(f"{path}: labels of shape {labels.shape} must be (n,), (n, 1) or (n, L)")
-    if labels.shape[1] > 1 or multi_label:
-        names = (
-            [LABEL] if labels.shape[1] == 1 else [f"{LABEL}_{i}" for i in range(labels.shape[1])]
-        )
-        if len(classes) == len(names):
-            names = list(classes)
-        columns = {name: as_words(labels[:, i]) for i, name in enumerate(names)}
-        return columns, {**said, "label_columns": tuple(names)}
-    words = as_words(labels[:, 0])
-    known = set(classes)
-    if len(classes) and not known.issuperset(words):
-        try:
-            words = [classes[_number(text)] for text in words]
-        except (ValueError, IndexError):
-            odd = next(text for text in words if text not in known)
+    n_labels = labels.shape[1]
+    said: dict[str, Any] = {"classes": tuple(classes)} if len(classes) else {}
+    if n_labels > 1 or multi_label:
+        if len(classes) not in (0, n_labels):
             raise UsageError(
-                f"{path}: the label '{odd}' is none of its {len(classes)} classes {some(classes)}"
-            ) from None
+                f"{path} names {counted(len(classes), 'class')} {some(classes)}, but its labels "
+                f"have {counted(n_labels, 'column')}"
+            )
+        columns = {f"{LABEL}_{i}": as_words(labels[:, i]) for i in range(n_labels)}
+        return columns, {**said, "label_columns": tuple(columns)}
+    words = as_words(labels[:, 0])
+    if len(classes) and labels.dtype.kind in "iub":
+        beyond = [int(n) for n in labels[:, 0] if not 0 <= n < len(classes)]
+        if beyond:
+            raise UsageError(
+                f"{path}: the label {beyond[0]} is none of its {len(classes)} classes "
+                f"{some(classes)}"
+            )
+        words = [classes[int(n)] for n in labels[:, 0]]
     return {LABEL: words}, {**said, "label_columns": (LABEL,)}
-
-
-def _number(text: str) -> int:
-    if not text.isdecimal():
-        raise ValueError(text)
-    return int(text)
 
 
 def stored_dtype(dtype: Any) -> np.dtype:
