@@ -239,6 +239,7 @@ def _joined(
         images=f"{counted(n_rows, 'embedding')} of {dim} dimensions in "
         f"{' + '.join(part['embedding'] for part in parts.values())}",
         index=np.concatenate([read[s]["index"] for s in parts]) if has_index else None,
+        ordered=has_index or not all("name" in part for part in parts.values()),
         said=said,
         size=exported.size if exported else None,
         unused=unused,

@@ -106,7 +106,8 @@ def read_content(
     values = labels.values
     group_of = {item[s.path]: s.group or "" for s in settled} if groups.column else None
     parts = {
-        split: _part(found, sorted(pairs), values, group_of) for split, pairs in members.items()
+        split: _part(found, sorted(pairs) if found.ordered else pairs, values, group_of)
+        for split, pairs in members.items()
     }
     if found.counts is not None and group_of is None:
         card.groups = f"{len(found.names):,} slides, whose patches share a label"
@@ -171,7 +172,7 @@ def _part(
     values: npt.NDArray[np.integer],
     group_of: dict[int, str] | None,
 ) -> Part:
-    """Return one split, of pairs of an item and its row of labels, in the order of the items."""
+    """Return one split, of pairs of an item and its row of labels."""
     items = np.array([item for item, _ in pairs], np.int64)
     labels = values[[row for _, row in pairs]]
     names = [found.names[item] for item in items]

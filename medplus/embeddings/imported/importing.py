@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
@@ -122,7 +123,8 @@ def import_store(
             )
     task = MULTI_LABEL if task == "multi-label" else task
     if task is not None and task not in get_args(Task):
-        raise UsageError(f"--task {task} is none of {', '.join(get_args(Task))}")
+        words = ", ".join(word.partition(",")[0] for word in get_args(Task))
+        raise UsageError(f"--task {task} is none of {words}")
     with _scratch(root, f"{dataset}-{backbone}") as scratch, _opened(path, rows, scratch) as found:
         place = None if table is None else Path(table)
         content = read_content(found, place, task, group_column)
@@ -237,7 +239,8 @@ def _digests(content: Content, values: np.memmap) -> tuple[str, str]:
         part = content.parts[split]
         for array in (part.labels.astype("<i8"), part.index.astype("<i8")):
             data.update(f"{split} {array.shape}".encode() + array.tobytes())
-        data.update(repr((part.names, part.groups)).encode("utf-8", "surrogatepass"))
+        for text in chain(part.names, part.groups):
+            data.update(text.encode("utf-8", "surrogateescape") + b"\0")
         embeddings.update(f"{split} {len(part.rows)} {values.shape[1]} {values.dtype}".encode())
         for rows in _chunks(values, part.rows):
             embeddings.update(rows.data)

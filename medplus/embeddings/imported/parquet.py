@@ -63,6 +63,7 @@ def open_parquet(path: Path) -> Source:
         blocks=lambda: _blocks(path, file, chosen, dim),
         images=f"{counted(n, 'embedding')} of {dim} dimensions in {told}",
         index=index,
+        ordered=index is not None or name is None,
         said=said,
         size=exported.size if exported else None,
     )

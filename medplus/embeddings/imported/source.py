@@ -63,6 +63,9 @@ class Source:
         Returns the names of an item's rows, where it has several.
     index : ndarray of int64, shape (n_items,), or None
         Each item's position in its source split.
+    ordered : bool
+        Whether the order of the items has a meaning; else they go by their names, as the files of
+        a folder do, so that encoders that saw them in other orders agree.
     said : dict
         What the file says of the labels, by the names of `Description`'s fields.
     size : int or None
@@ -81,6 +84,7 @@ class Source:
     counts: npt.NDArray[np.int64] | None = None
     row_names: Callable[[int], list[str]] | None = None
     index: npt.NDArray[np.int64] | None = None
+    ordered: bool = False
     said: dict[str, Any] = field(default_factory=dict)
     size: int | None = None
     unused: list[str] = field(default_factory=list)
