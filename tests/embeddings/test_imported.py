@@ -356,7 +356,7 @@ def test_a_table_with_unknown_doubled_or_missing_names(rows, words, tmp_path):
         table = write_table(tmp_path / "t.csv", {"path": ids, "label": labels})
         return imported(path, tmp_path, table=table)
 
-    with pytest.raises(UsageError, match=r"1 row of 31 without .*z\.png"):
+    with pytest.raises(UsageError, match=r"1 name \(z\.png\) that .*x\.npz has no embedding of"):
         import_with([*names, "z.png"], [*words, "yes"])
     with pytest.raises(UsageError, match="on several rows"):
         import_with([*names, names[0]], [*words, "yes"])

@@ -21,7 +21,7 @@ from medplus.datasets.table import match_table, relative, table_path
 from medplus.embeddings.imported import source
 from medplus.embeddings.imported.source import Source
 from medplus.errors import UsageError
-from medplus.naming import several
+from medplus.naming import several, some
 from medplus.vocabulary import SPLITS, Split, Task
 
 
@@ -90,7 +90,7 @@ def read_content(
                 f"{found.path} has no labels; name a table of them with --table (columns path and "
                 "label)"
             )
-        rows = _matched(root, read_columns(place), ids, card)
+        rows = _matched(found, read_columns(place), ids, card)
     files = [File(path, 0, (0, 0, 0)) for path in ids]
     unused = card.unused_columns
     samples, names, groups = match_table(root, rows, description, files, card)
@@ -138,8 +138,14 @@ def _refuse_twins(found: Source, ids: list[str]) -> None:
         )
 
 
-def _matched(root: Path, table: Table, ids: list[str], card: Card) -> Table:
-    """Return a table whose paths are names of items, also where only their endings differ."""
+def _matched(found: Source, table: Table, ids: list[str], card: Card) -> Table:
+    """Return a table whose paths are names of items, also where only their endings differ.
+
+    Raises
+    ------
+    UsageError
+        If it names what is not there.
+    """
     columns = dict(table.columns)
     if PATH not in columns:
         name = source.only(table.path, columns, "name")
@@ -148,14 +154,20 @@ def _matched(root: Path, table: Table, ids: list[str], card: Card) -> Table:
     if PATH not in columns:
         return replace(table, columns=columns)  # whoever reads it says what is missing
     known = set(ids)
-    words = columns[PATH]
-    plain = [relative(root, text) if text else "" for text in words]
-    if not known.intersection(plain):
+    paths = [relative(found.root, text) if text else "" for text in columns[PATH]]
+    if not known.intersection(paths):
         stems = {_stem(path): path for path in ids}
-        found = [stems.get(_stem(path)) for path in plain]
-        if len(stems) == len(ids) and any(found):
-            columns[PATH] = [path or text for path, text in zip(found, words, strict=True)]
+        fitting = [stems.get(_stem(path)) for path in paths]
+        if len(stems) == len(ids) and any(fitting):
+            paths = [new or old for new, old in zip(fitting, paths, strict=True)]
             card.images += f"; matched to {table.path.name} by names without endings"
+    unknown = sorted({path for path in paths if path and path not in known})
+    if unknown:
+        raise UsageError(
+            f"{table.path} has {several(unknown, 'name')} that {found.path} has no embedding of; "
+            f"it has others {some(ids)}: drop these rows, or import what they name"
+        )
+    columns[PATH] = paths
     label = None if source.LABEL in columns else source.only(table.path, columns, "label")
     if label is not None:
         columns[source.LABEL] = columns.pop(label)

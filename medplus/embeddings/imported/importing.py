@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import mmap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from medplus import atomic
+from medplus import atomic, lock
 from medplus._version import __version__
 from medplus.datasets.dataset import data_digest
 from medplus.embeddings import layout
@@ -24,7 +23,7 @@ from medplus.embeddings.imported.arrays import HDF5, TORCH, open_arrays
 from medplus.embeddings.imported.content import Content, read_content
 from medplus.embeddings.imported.parquet import open_parquet
 from medplus.embeddings.imported.slides import open_slides
-from medplus.embeddings.imported.source import Rows, Source
+from medplus.embeddings.imported.source import Rows, Source, release
 from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.writer import WriteStatus, open_writer
@@ -180,8 +179,11 @@ def _scratch(root: Path, name: str) -> Iterator[Path]:
     """Make a folder under the root of the stores for what is unpacked, removed at the end."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with atomic.temporary_folder(root / f"import-{name}") as folder:
-            yield folder
+        place = root / f"import-{name}"
+        with lock.hold(root / f".import-{name}.lock", f"the import of {name} to {root}"):
+            atomic.remove_leftovers(place)
+            with atomic.temporary_folder(place) as folder:
+                yield folder
     except OSError as error:
         raise StoreError(
             f"the import to {root} stopped ({error}): see to it that what is imported can be read, "
@@ -224,11 +226,8 @@ def _chunks(values: np.memmap, rows: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _take(values: np.memmap, rows: np.ndarray) -> np.ndarray:
-    """Return some rows, and give the pages that were read back to the system."""
     taken = np.asarray(values[rows])
-    mapping = getattr(values, "_mmap", None)
-    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
-        mapping.madvise(mmap.MADV_DONTNEED)
+    release(values)
     return taken
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -207,6 +208,14 @@ def slices(array: Any, n: int) -> Iterator[np.ndarray]:
     for start in range(0, n, BLOCK):
         rows = slice(start, min(start + BLOCK, n))
         yield as_rows(array[0, rows] if len(array.shape) == 3 else array[rows])
+        release(array)
+
+
+def release(array: Any) -> None:
+    """Give the pages of a mapped file that have been read back to the system."""
+    mapping = getattr(array, "_mmap", None)
+    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def as_rows(values: Any) -> np.ndarray:
