@@ -193,7 +193,7 @@ def _damaged(path: Place, what: str) -> DamagedStoreError:
     remedy = "copy or export it again"
     if isinstance(path, Path) and path.is_dir():
         remedy = (
-            "run the command that made it again, or delete it with: "
+            "run the medplus extract or store import command that made it again, or delete it with: "
             f"medplus store rm {shlex.quote(str(path))}"
         )
     return DamagedStoreError(f"{path} is damaged: {what}; {remedy}")
