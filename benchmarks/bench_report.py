@@ -48,7 +48,7 @@ def _paper(folder: Path) -> list[Result]:
         compare(
             f"medplus report on the paper, page of {size / 1e6:.1f} MB ÷ importing pandas, "
             "matplotlib, scipy",
-            times["report"], times["imports"], "report < 60 s, page < 8 MB",
+            times["report"], times["imports"], "report ≤ 6 s, page < 8 MB",
         )
     ]  # fmt: skip
     return results + _browser(out / "index.html")

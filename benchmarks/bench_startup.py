@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import click
@@ -34,6 +35,10 @@ def _in(folder: Path) -> list[Result]:
     medplus("phantom", "--dataset", "breastmnist", "--samples", "100", "--out", "data")
     medplus("extract", *store)
     medplus("knn", *store)
+    small = ("--dataset", "breastmnist", "--data-root", "few", "--backbone", "resnet18",
+             "--weights", "none")  # fmt: skip
+    medplus("phantom", "--dataset", "breastmnist", "--samples", "6", "--out", "few")
+    made = count()
     times = interleave(
         {
             "help": lambda: medplus("--help"),
@@ -43,6 +48,10 @@ def _in(folder: Path) -> list[Result]:
             "knn": lambda: medplus("knn", *store),
             "numpy": lambda: start("-c", "import numpy, click, pydantic"),
             "torch": lambda: start("-c", "import torch"),
+            "timm": lambda: start("-c", "import timm"),
+            "lean timm": lambda: start("-c", "from medplus.backbones.lean import timm"),
+            "extract": lambda: medplus("extract", *small, "--store", f"new{next(made)}"),
+            "extracted": lambda: medplus("extract", *small, "--store", "new0"),
         },
         ROUNDS,
     )
@@ -60,4 +69,12 @@ def _in(folder: Path) -> list[Result]:
                 times["knn"], times["numpy"], ""),
         compare("medplus knn that is done ÷ python -c 'import torch'",
                 times["knn"], times["torch"], "≤ 1"),
+        compare("import of timm as medplus imports it ÷ python -c 'import torch'",
+                times["lean timm"], times["torch"], "≤ 1.5"),
+        compare("import of timm as medplus imports it ÷ python -c 'import timm'",
+                times["lean timm"], times["timm"], "≤ 0.7"),
+        compare("medplus extract of six images, resnet18 ÷ python -c 'import torch'",
+                times["extract"], times["torch"], "≤ 1.5"),
+        compare("medplus extract that is done, resnet18 ÷ python -c 'import torch'",
+                times["extracted"], times["torch"], "≤ 1"),
     ]  # fmt: skip

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -23,6 +24,7 @@ from medplus.sweep.conduct import Sweep
 from medplus.sweep.engines.local import LocalEngine
 from medplus.sweep.gridfile import read_grid
 from medplus.sweep.job import Place
+from medplus.sweep.worker import Worker
 
 ROUNDS = 2
 DATASETS, SEEDS = 8, 8
@@ -30,7 +32,11 @@ DATASETS, SEEDS = 8, 8
 
 def run() -> list[Result]:
     with tempfile.TemporaryDirectory() as folder:
-        return [*_workers(Path(folder)), *_finished_paper_grid(Path(folder))]
+        return [
+            *_workers(Path(folder)),
+            _beyond_the_work(Path(folder)),
+            *_finished_paper_grid(Path(folder)),
+        ]
 
 
 def _workers(folder: Path) -> list[Result]:
@@ -56,6 +62,29 @@ def _workers(folder: Path) -> list[Result]:
         compare("the same: one worker ÷ a plain loop of medplus.finetune", times["one"],
                 times["plain"], ""),
     ]  # fmt: skip
+
+
+def _beyond_the_work(folder: Path) -> Result:
+    """Measure in processor time what a worker does besides its jobs: planning, claims, logs."""
+    paths = [_write_images(folder, i) for i in range(DATASETS)]
+    protocols = {"knn": {"k": 1}, "probe": {"epochs": 1}}
+    beyond = []
+    for number in range(ROUNDS + 1):  # the first is not counted
+        home, sweep = folder / f"by-hand-{number}", _sweep(folder, paths, protocols, folder / "x")
+        sweep.place = replace(sweep.place, store=f"{home}/a", runs=f"{home}/b")
+        start = time.process_time()
+        for path in paths:
+            store = medplus.extract(path, backbone="pixels", store=home / "stores")
+            medplus.knn(store, [1], runs=home / "runs")
+            medplus.probe(store, range(SEEDS), epochs=1, runs=home / "runs")
+        done = time.process_time()
+        Worker(sweep.grid, sweep.place, "here").run()
+        taken = time.process_time() - done
+        beyond.append(1000 * (taken - (done - start)) / (3 * DATASETS))
+    return Result(
+        "milliseconds of processor time that a job costs beyond its work",
+        beyond[1:], "≤ 10", f"{3 * DATASETS} jobs",
+    )  # fmt: skip
 
 
 def _working(sweep: Sweep) -> float:

@@ -220,8 +220,9 @@ def default_backbones(weights: str | None = None) -> list[str]:
 
 def _is_at_hand(tag: str) -> bool:
     """Tell whether the hub's cache has a tag's weights."""
-    import timm
     from huggingface_hub import try_to_load_from_cache
+
+    from medplus.backbones.lean import timm
 
     config = timm.models.get_pretrained_cfg(tag)
     if config is None or not config.hf_hub_id:

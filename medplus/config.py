@@ -146,7 +146,11 @@ class FinetuneRecipe(Recipe):
     precision: Precision | Literal["auto"] = Field(
         "fp32", description="auto: bf16 where the hardware multiplies it natively, else fp32."
     )
-    channels_last: bool = Field(False, description="Memory format of convolutions.")
+    channels_last: bool = Field(
+        True,
+        description="Convolutions keep channels last where that is quicker: on a CPU, and on a GPU "
+        "in half precision.",
+    )
     fused: bool = Field(False, description="The optimiser's fused kernels.")
     deterministic: bool = Field(True, description="Only deterministic algorithms.")
     flip: Flip = Field(
@@ -179,7 +183,6 @@ FINETUNE_RECIPES: dict[str, dict[str, Any]] = {
         "label_smoothing": 0.1,
         "ema": 0.998,
         "precision": "auto",
-        "channels_last": True,
         "fused": True,
         "deterministic": False,
         "flip": "auto",

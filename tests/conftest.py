@@ -8,8 +8,11 @@ import signal
 # Before torch is imported: on busy cores a second OpenMP thread costs more than it brings.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import atexit
 import json
 import logging
+import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +38,9 @@ Arrays = Mapping[str, np.ndarray] | Sequence[np.ndarray]
 
 
 def pytest_configure() -> None:
-    """Hear Ctrl-C, which a shell silences for what it runs in the background."""
+    """Leave the user's caches alone; hear Ctrl-C, which a shell silences in the background."""
+    os.environ["MEDPLUS_CACHE"] = tempfile.mkdtemp(prefix="medplus-tests-")
+    atexit.register(shutil.rmtree, os.environ["MEDPLUS_CACHE"], ignore_errors=True)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

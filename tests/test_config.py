@@ -129,7 +129,7 @@ def test_default_finetune_recipe_is_the_papers():
         "label_smoothing": 0.0,
         "ema": 0.0,
         "precision": "fp32",
-        "channels_last": False,
+        "channels_last": True,
         "fused": False,
         "deterministic": True,
         "flip": "none",

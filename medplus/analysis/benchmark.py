@@ -11,6 +11,8 @@ import pandas as pd
 from medplus.analysis.results.averages import dataset_means, with_averages
 from medplus.analysis.results.cells import comparable
 from medplus.analysis.results.reference import Reference
+from medplus.curves.kept import Curve
+from medplus.run.record import RunRecord
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,10 @@ class Benchmark:
         Cells that take no part, since they were made under other conditions.
     skipped : tuple of (str, str)
         Records that could not be read, and why.
+    folded : tuple of RunRecord
+        Cross-validated runs.
+    curves : tuple of Curve
+        Learning curves.
     """
 
     title: str
@@ -60,6 +66,8 @@ class Benchmark:
     tolerance: float = 0.0
     unlike: pd.DataFrame = field(default_factory=pd.DataFrame)
     skipped: tuple[tuple[str, str], ...] = ()
+    folded: tuple[RunRecord, ...] = ()
+    curves: tuple[Curve, ...] = ()
 
     @property
     def backbones(self) -> pd.Series:

@@ -12,12 +12,15 @@ from medplus.analysis.costs import costs
 from medplus.analysis.friedman import critical_difference
 from medplus.analysis.gains import gains
 from medplus.analysis.intervals import intervals
+from medplus.analysis.learning_curves import learning_curves
 from medplus.analysis.left_out import left_out
 from medplus.analysis.newcomers import newcomers
+from medplus.analysis.over_folds import over_folds
 from medplus.analysis.paired import paired
 from medplus.analysis.pairwise import pairwise
 from medplus.analysis.protocols import protocols
 from medplus.analysis.ranking import ranking
+from medplus.analysis.robustness import robustness
 from medplus.analysis.section import Analysis, Figure, Section
 from medplus.analysis.sources import sources
 from medplus.analysis.spread import spread
@@ -27,7 +30,8 @@ from medplus.analysis.verdict import Answer, Verdict, verdict
 
 ANALYSES: tuple[Analysis, ...] = (
     verdict, against, newcomers, accuracy, by_dataset, protocols, gains, ranking, spread, pairwise,
-    critical_difference, intervals, paired, costs, transfers, left_out, sources,
+    critical_difference, intervals, paired, over_folds, learning_curves, robustness, costs,
+    transfers, left_out, sources,
 )  # fmt: skip
 """All there are, in the order of the page. A new one is a file, and its name here."""
 

@@ -75,6 +75,8 @@ def benchmark_of(
         tolerance=tolerance,
         unlike=selection.unlike,
         skipped=runs.skipped,
+        folded=runs.folded,
+        curves=runs.curves,
     )
 
 

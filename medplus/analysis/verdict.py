@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,16 @@ from numpy.typing import NDArray
 from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.format import interval
 from medplus.analysis.holm import holm
+from medplus.analysis.learning_curves import curve_sentence
+from medplus.analysis.over_folds import fold_sentence
+from medplus.analysis.robustness import verdict_sentence
 from medplus.analysis.section import Section
 from medplus.analysis.table import Kind, Table
 from medplus.analysis.verdict_candidates import Candidate, best_of, candidates_of, over_datasets
 from medplus.analysis.verdict_sentences import ALL, POWER, sentences_of
 from medplus.metrics import resample_counts
 from medplus.naming import duration
+from medplus.run.ledger import read_record
 from medplus.spec import PIXELS
 
 _LEVEL = 0.05
@@ -88,7 +93,8 @@ class Answer(Section):
 
 def verdict(benchmark: Benchmark) -> Answer | None:
     """Return what to take; None for published numbers, and where nothing was scored on val."""
-    verdicts = () if benchmark.chosen is None else verdicts_on(benchmark.chosen)
+    found = () if benchmark.chosen is None else verdicts_on(benchmark.chosen)
+    verdicts = tuple(_with_what_else_is_known(one, benchmark) for one in found)
     if not verdicts:
         return None
     rows = pd.DataFrame([row for one in verdicts for row in _rows(one)])
@@ -111,6 +117,15 @@ def verdict(benchmark: Benchmark) -> Answer | None:
         tables=(Table.of("verdict", "", rows, _COLUMNS, kinds=kinds, blocks=blocks),),
         verdicts=verdicts,
     )
+
+
+def _with_what_else_is_known(one: Verdict, benchmark: Benchmark) -> Verdict:
+    """Add a sentence on folds and one on more labels, where the best one has been asked."""
+    if not one.best.run or not (benchmark.folded or benchmark.curves):
+        return one
+    record = read_record(Path(one.best.run))
+    told = (ask(benchmark, one.best, record) for ask in (fold_sentence, curve_sentence))
+    return replace(one, sentences=(*one.sentences, *(said for said in told if said is not None)))
 
 
 _SHOWN = "verdict backbone size protocol val_acc test_acc ci95 cost"
@@ -227,4 +242,6 @@ def _verdict(
         dataset, best, tuple(alike), tuple(worse), cheapest, 1 + len(others), n, baseline,
         pixels_acc, smallest, (),
     )  # fmt: skip
-    return replace(settled, sentences=sentences_of(settled, others, spread))
+    broken = verdict_sentence(best.run)
+    more = () if broken is None else (broken,)
+    return replace(settled, sentences=(*sentences_of(settled, others, spread), *more))

@@ -153,8 +153,10 @@ def score_runs(
     for record in records:
         predictions = read_predictions(Path(record.path))
         index = predictions["test_index"]
+        # Out of fold, rows of train and val are tested as well: they are not those that were found.
+        of_test = predictions.get("test_split", np.repeat("test", len(index))) == "test"
         for what, positions in found.items():
-            left_out = np.isin(index, positions)
+            left_out = np.isin(index, positions) & of_test
             if not left_out.any() or left_out.all():
                 continue
             acc, auc = score_without(

@@ -92,7 +92,7 @@ def _fetchable(name: str) -> BackboneRef:
 
 
 def _has_weights(tag: str) -> bool:
-    import timm
+    from medplus.backbones.lean import timm
 
     config = timm.models.get_pretrained_cfg(tag)
     return config is not None and bool(config.has_weights)
@@ -124,7 +124,7 @@ def _whole(ref: BackboneRef) -> tuple[dict[str, torch.Tensor], bytes | None]:
         source: Any = import_module(f"medplus.backbones.sources.{ref.source}")
         state, config = source.whole(ref)
         return state, config
-    import timm
+    from medplus.backbones.lean import timm
 
     try:
         with redirect_stdout(sys.stderr), servers.no_waiting_for_rate_limits():

@@ -59,11 +59,10 @@ def _network(info: BackboneInfo) -> Any:
 
     with torch.device("meta"):
         if info.name == ALEXNET:
-            from torchvision.models import alexnet
+            from medplus.backbones.lean import torchvision
 
-            return alexnet(weights=None)
-        import timm
-
+            return torchvision.models.alexnet(weights=None)
+        from medplus.backbones.lean import timm
         from medplus.backbones.sources.demo import timm_name
 
         tag = info.tag.partition("@")[0]

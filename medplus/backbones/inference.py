@@ -6,12 +6,13 @@ import copy
 import logging
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 
 from medplus.backbones.build import Backbone
-from medplus.backbones.windowed import windowed
+from medplus.backbones.windowed import Windowed, windowed
 from medplus.device import compute_precision
 from medplus.errors import BackboneError
 from medplus.preprocess import Preprocessor, padded_window
@@ -20,6 +21,7 @@ from medplus.vocabulary import Precision
 log = logging.getLogger(__name__)
 
 _FUSION_TOLERANCE = 1e-5
+_COMPILED_TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2}
 _DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
@@ -28,6 +30,7 @@ _DTYPES: dict[Precision, torch.dtype] = {
 
 Preparation = Callable[[nn.Module, Precision], nn.Module]
 """Turns a network in eval mode into what is run on the device."""
+Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Embedder:
@@ -48,6 +51,8 @@ class Embedder:
     ----------
     batch_limit : int
         The largest batch that is computed at once.
+    is_compiled : bool
+        Whether what `compile` has made is used.
     """
 
     def __init__(
@@ -65,7 +70,9 @@ class Embedder:
         self.batch_limit = batch_limit
         self._module = (preparation or prepare)(backbone.module, precision).to(device)
         self._window = window and preparation is None
-        self._forwards: dict[int, Callable[[torch.Tensor], torch.Tensor]] = {}
+        self._forwards: dict[int, Forward] = {}
+        self._compiled: tuple[torch.Size, Forward] | None = None
+        self.is_compiled = False
         weights = list(self._module.parameters())
         # Images come as the weights are; where those are float32, autocast casts both.
         cast = any(weight.dtype == _DTYPES[precision] for weight in weights)
@@ -109,6 +116,48 @@ class Embedder:
             start += len(part)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
+    @property
+    def window(self) -> bool:
+        """Whether padded images are computed through windows, where that saves much."""
+        return self._window
+
+    @property
+    def is_windowed(self) -> bool:
+        """Whether some of the images given so far were computed through windows."""
+        return any(isinstance(forward, Windowed) for forward in self._forwards.values())
+
+    @torch.inference_mode()
+    def compile(self, images: torch.Tensor) -> bool:
+        """Compile the network for batches of just as many such images; others are computed as ever.
+
+        Of padded images their windows are. Embeddings move by no more than rounding. Where it
+        fails, a warning says so.
+
+        Returns
+        -------
+        bool
+            Whether it was compiled.
+        """
+        pixels = self._preprocess(images.to(self.device))
+        forward = self._forward_for(pixels, images.shape[1])
+        try:
+            with compute_precision(self.precision, self.device), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                torch.compiler.reset()  # or a process's ninth network of a kind would be eager
+                expected = forward(pixels)
+                whole = forward.unrolled(pixels) if isinstance(forward, Windowed) else self._module
+                compiled = compile_network(whole, frozen=True)
+                difference = _difference(expected, compiled(pixels))
+        except Exception as error:  # compilers fail in as many ways as there are networks
+            reason = (str(error).strip().splitlines() or [repr(error)])[0]
+            log.warning("%s runs without being compiled: %s", self.backbone.name, reason)
+            return False
+        if not difference <= _COMPILED_TOLERANCES[self.precision]:
+            log.warning("compiling would move embeddings by %.2g, and is left out", difference)
+            return False
+        self._compiled, self.is_compiled = (pixels.shape, compiled), True
+        return True
+
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
         pixels = self._preprocess(images)
         with compute_precision(self.precision, self.device):
@@ -117,9 +166,9 @@ class Embedder:
             raise ValueError(f"its pre-logits have shape {tuple(embeddings.shape)}, not (n, dim)")
         return embeddings
 
-    def _forward_for(
-        self, pixels: torch.Tensor, side: int
-    ) -> Callable[[torch.Tensor], torch.Tensor]:
+    def _forward_for(self, pixels: torch.Tensor, side: int) -> Forward:
+        if self.is_compiled and self._compiled and self._compiled[0] == pixels.shape:
+            return self._compiled[1]
         spec = self.backbone.preprocess
         if not self._window or spec.fit != "pad" or spec.canvas is None:
             return self._module
@@ -146,6 +195,21 @@ class Embedder:
             f"{self.backbone.name} cannot embed these images with --fit {fit}: {reason}; "
             f"{remedy} may suit it"
         )
+
+
+def compile_network(module: nn.Module, frozen: bool = False) -> Any:
+    """Return a network that is compiled when it is first called, by torch's Inductor.
+
+    Parameters
+    ----------
+    frozen : bool
+        Take weights as constants, which inference gains from and training cannot.
+    """
+    return torch.compile(module, options={"freezing": True}) if frozen else torch.compile(module)
+
+
+def _difference(expected: torch.Tensor, found: torch.Tensor) -> float:
+    return float((expected - found).float().norm() / expected.float().norm().clamp_min(1e-12))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

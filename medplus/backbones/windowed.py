@@ -64,6 +64,7 @@ class Windowed(fx.Interpreter):
         self._steps: dict[fx.Node, Callable[[fx.Node], torch.Tensor]] = {}
         self._frames: dict[tuple[fx.Node, fx.Node], torch.Tensor] = {}
         self._borrowed: set[fx.Node] = set()
+        self._keeps_frames = True
         convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
         last = any(not m.weight.is_contiguous() for m in convolutions)
         self._format = torch.channels_last if last else torch.contiguous_format
@@ -79,6 +80,19 @@ class Windowed(fx.Interpreter):
         """Return what the network gives for padded images."""
         result: torch.Tensor = self.run(images)
         return result
+
+    def unrolled(self, images: torch.Tensor) -> nn.Module:
+        """Return what is computed for batches of just this shape, as a graph for a compiler."""
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        def forward(batch: torch.Tensor) -> torch.Tensor:
+            return self(batch)
+
+        self._keeps_frames = False  # a graph that writes to memory of its own cannot be fused
+        try:
+            return make_fx(forward)(images)
+        finally:
+            self._keeps_frames = True
 
     def run_node(self, node: fx.Node) -> Any:
         """Compute a node: of its map only the window, where it has one."""
@@ -216,7 +230,7 @@ class Windowed(fx.Interpreter):
         self, node: fx.Node, source: fx.Node, region: Window, fill: float, n: int
     ) -> torch.Tensor:
         frame = self._frames.get((node, source))
-        if frame is None or len(frame) < n:
+        if frame is None or len(frame) < n or not self._keeps_frames:
             background = self._background[source]
             (top, bottom), (left, right) = region
             height, width = background.shape[2:]
@@ -225,7 +239,9 @@ class Windowed(fx.Interpreter):
             padded = F.pad(part(background, there), [max(0, side) for side in beyond], value=fill)
             frame = padded.expand(n, -1, -1, -1).contiguous(memory_format=self._format)
             # An expanded map of one image may count as contiguous in the other format.
-            self._frames[node, source] = frame = frame.clone(memory_format=self._format)
+            frame = frame.clone(memory_format=self._format)
+            if self._keeps_frames:
+                self._frames[node, source] = frame
         return frame[:n]
 
 

@@ -12,7 +12,7 @@ from medplus.cli.options import Output
 from medplus.cli.specs import selecting
 
 if TYPE_CHECKING:
-    from medplus.curves.curve import Curve
+    from medplus.curves.kept import Curve
     from medplus.embeddings.store import EmbeddingStore
 
 
@@ -76,27 +76,36 @@ if TYPE_CHECKING:
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    default="curve",
-    show_default=True,
     help="Folder of the figure and of everything as JSON.",
 )
+@options.exclude
+@options.runs_root
+@options.folding
 @options.common
-def curve(output: Output, stores: list[EmbeddingStore], **settings: Any) -> None:
+def curve(output: Output, stores: list[EmbeddingStore], out: Path | None, **settings: Any) -> None:
     """Score heads that learn from few images of each class, and say what more would bring.
 
     Every episode draws images, the same for all backbones, smaller amounts within larger ones. No
-    test image trains or chooses anything.
+    test image trains or chooses anything. The curve is kept beside the runs, where medplus report
+    finds it.
     """
-    from medplus.curves.curve import curve as draw
+    from medplus.curves.curve import curve as ask
 
-    made = draw(stores, progress=output.progress, **settings)
-    output.result(made.to_dict(), lambda: _show(made))
+    made = ask(stores, progress=output.progress, **settings)
+    files: list[Path] = []
+    if out is not None:
+        from medplus.reporting.curve import write_curve
+
+        files = write_curve(made, out)
+    document = {**made.to_dict(), "files": list(map(str, files))}
+    output.result(document, lambda: _show(made, files))
 
 
-def _show(made: Curve) -> None:
+def _show(made: Curve, files: list[Path]) -> None:
     from medplus.cli.tables import Column, percent, print_rows
 
     rows = [row for one in made.series for row in one.to_dict()]
+    over = made.series[0].over
     print_rows(
         rows,
         (Column("protocol"), lambda row: row["protocol"]),
@@ -105,11 +114,14 @@ def _show(made: Curve) -> None:
         (Column("images", right=True), lambda row: row["labels"]),
         (Column("test ACC", right=True), lambda row: percent(row["mean"])),
         (Column("95 % CI", right=True), lambda row: _range(row["ci95"])),
-        (Column("5–95 % of episodes", right=True, rank=1), lambda row: _range(row["episodes90"])),
+        (Column(f"5–95 % of {over}", right=True, rank=1), lambda row: _range(row["spread90"])),
     )
     click.echo("")
     for line in made.sentences():
         click.echo(line)
+    click.echo(f"Kept: {made.path}")
+    if files:
+        click.echo("Files: " + ", ".join(map(str, files)))
 
 
 def _range(bounds: list[float] | None) -> str:

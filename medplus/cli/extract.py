@@ -15,13 +15,22 @@ from medplus.cli.options import Output
 @options.names(default_size="28; a file's own; a folder's, else 224")
 @specs.choices(*specs.EXTRACT)
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Images per forward.  [default: automatic]"
+    "--batch-size",
+    type=click.IntRange(min=1),
+    help="Images per forward.  [default: the fastest, measured once on this machine]",
 )
 @click.option(
     "--window/--no-window",
     default=True,
     help="Of padded images compute only what they can change, or always the whole canvas; the "
     "embeddings are the same up to rounding.  [default: --window]",
+)
+@click.option(
+    "--compile/--no-compile",
+    "compiled",
+    default=None,
+    help="Compile the network first, or never; the embeddings are the same up to rounding.  "
+    "[default: where so many images are left that it pays]",
 )
 @options.device
 @options.data_root
@@ -31,6 +40,7 @@ def extract(
     output: Output,
     batch_size: int | None,
     window: bool,
+    compiled: bool | None,
     device: str,
     data_root: Path,
     store_root: Path,
@@ -47,6 +57,7 @@ def extract(
         specs.to_specs(**chosen),
         batch_size=batch_size,
         window=window,
+        compiled=compiled,
         device=device,
         data_root=data_root,
         store=store_root,

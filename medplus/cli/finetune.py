@@ -10,6 +10,7 @@ from medplus.cli import options, specs
 from medplus.cli.options import Output
 from medplus.cli.recipes import recipe_options
 from medplus.config import FINETUNE_RECIPES, finetune_recipe
+from medplus.errors import UsageError
 
 _RECIPES = {name: finetune_recipe(name) for name in FINETUNE_RECIPES}
 
@@ -87,6 +88,14 @@ class BatchSize(click.ParamType):  # type: ignore[type-arg]  # not generic befor
     type=click.Choice(["tensorboard", "wandb", "mlflow"]),
     help="Tell a tracker of every epoch (pip install 'medplus[track]').",
 )
+@options.folding
+@options.several(
+    "--fold",
+    "fold",
+    of=click.IntRange(min=0),
+    help="With --folds: train these alone, counted from 0 through the repeats; those of a repeat "
+    "are joined once the last is finished. Repeat or use commas.  [default: all]",
+)
 @options.data_root
 @options.runs_root
 @options.common
@@ -106,6 +115,8 @@ def finetune(
     from medplus.training import finetune_all
     from medplus.vocabulary import PAPER_SEEDS
 
+    if settings["fold"] is not None and settings["folds"] is None:
+        raise UsageError("--fold goes with --folds; name both")
     chosen = {name: settings.pop(name) for name in specs.TRAIN}
     records = finetune_all(
         specs.to_specs(datasets, sizes, backbones, **chosen),

@@ -220,7 +220,7 @@ class Output:
 
         document: dict[str, Any] = {"runs": [record.to_dict() for record in records]}
         if any(record.folds for record in records):
-            from medplus.heads.folds import summaries
+            from medplus.run.foldmeans import summaries
 
             document["folds"] = summaries(records)
         self.result(document, show)
@@ -295,7 +295,7 @@ def folding(command: Command) -> Command:
     @click.option("--pool", is_flag=True, help="With --folds: over the test split too.")
     @wraps(command)
     def wrapped(n_folds: int | None, repeats: int | None, pool: bool, **given: Any) -> Any:
-        from medplus.heads.folded import Folds
+        from medplus.run.folds import Folds
 
         if n_folds is None and (pool or repeats is not None):
             raise UsageError(f"--{'pool' if pool else 'repeats'} goes with --folds; name both")

@@ -53,6 +53,12 @@ _CHOICES: dict[str, tuple[dict[str, Any], str, str]] = {
         "A suspects.csv of medplus audit: leave out the images whose verdict says exclude.",
         "none",
     ),
+    "corruption": (
+        {"metavar": "NAME:SEVERITY"},
+        "Embed the test images alone, made worse as in MedMNIST-C, such as gaussian_noise:3; "
+        "medplus robust does so for all.",
+        "none",
+    ),
     "group_column": (
         {"metavar": "NAME"},
         "Of a folder of images: the column of its table whose groups, such as patients, stay in "
@@ -187,9 +193,10 @@ def select_stores(
 
     A backbone ``a+b`` names the embeddings of both side by side.
     """
-    from medplus.embeddings.derived import DerivedStore, Transform
+    from medplus.embeddings.derived import DerivedStore
     from medplus.embeddings.select import find_stores
     from medplus.embeddings.store import is_store, open_store
+    from medplus.embeddings.transform import Transform
 
     done = None if transform is None else Transform.parse(transform)
     missing = [name for name in ("dataset", "backbone") if not selection[f"{name}s"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from medplus.cli.options import Output
 from medplus.errors import UsageError
 
 if TYPE_CHECKING:
+    from medplus.sweep.claims import Claim
     from medplus.sweep.conduct import Sweep
     from medplus.sweep.grid import Grid
     from medplus.sweep.plan import Plan
@@ -99,11 +101,12 @@ def sweep(
     place = Place(data, stores, records, device)
     conductor = Sweep(wanted, place, chosen.workers if engine == "local" else 1, budget_s)
     if dry_run or status:
-        plan = conductor.plan()
-        document = _document(conductor, plan)
-        if budget_s is not None:
-            document["reached"] = _reached(plan, budget_s * chosen.workers)
-        output.result(document, lambda: show_plan(plan, document, chosen.workers))
+        with _uncollected():
+            plan = conductor.plan()
+            document = _document(conductor, plan)
+            if budget_s is not None:
+                document["reached"] = _reached(plan, budget_s * chosen.workers)
+            output.result(document, lambda: show_plan(plan, document, chosen.workers))
         return 0
     start = time.monotonic()
     with _terminable():
@@ -127,7 +130,7 @@ _AXES = (
 
 def _grid(file: Path | None, given: dict[str, Any]) -> Grid:
     """Return the grid of a file, as far as flags do not narrow it, or of the flags alone."""
-    from medplus.sweep.gridfile import make_grid, make_part, read_grid
+    from medplus.sweep.gridfile import make_grid, read_grid
 
     axes = {name: value for name, value in given.items() if value is not None}
     if "sizes" in axes:
@@ -135,7 +138,7 @@ def _grid(file: Path | None, given: dict[str, Any]) -> Grid:
         axes["sizes"] = [size for size in sizes if size is not None]
     if file is not None:
         whole = read_grid(file)
-        return whole.narrowed(make_part(axes)) if axes else whole
+        return whole.narrowed(axes) if axes else whole
     for name in ("dataset", "backbone"):
         if f"{name}s" not in axes:
             raise UsageError(f"name a GRID file, or say --{name}: a sweep needs a {name}")
@@ -148,6 +151,17 @@ def _reached(plan: Plan, seconds: float) -> dict[str, int]:
     """Return how many jobs of each kind a budget reaches, by the estimates."""
     done = plan.reached(seconds)
     return dict(Counter(planned.job.kind for planned in plan.jobs if planned.job.id in done))
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Spare the search for garbage among thousands of records, all of which stay to the end."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @contextmanager
@@ -178,13 +192,26 @@ def _document(conductor: Sweep, plan: Plan) -> dict[str, Any]:
     """Return what ``--json`` prints."""
     from medplus.sweep.summary import summarise, total_cost
 
-    failures = [conductor.claims.failure(p.job) for p in plan.jobs if p.state == "failed"]
+    failures, failed = conductor.claims.standing().failures, plan.ids("failed")
     return {
         "work": [asdict(row) for row in summarise(plan)],
         "running": [
-            {"job": job.id, "name": job.name, "by": str(worker), "doing": worker.doing}
-            for job, worker in conductor.running(plan)
+            {"job": job.id, "name": job.name, "by": claim.by, "doing": claim.doing}
+            for job, claim in conductor.running(plan)
         ],
-        "failed": [failure.model_dump() for failure in failures if failure is not None],
+        "failed": [
+            _failure(job, claim, str(conductor.claims.log(job)))
+            for job, claim in failures.items()
+            if job in failed
+        ],
         "totals": asdict(total_cost(plan)),
     }
+
+
+def _failure(job_id: str, claim: Claim, log: str) -> dict[str, Any]:
+    fields = asdict(claim)
+    return {
+        "job_id": job_id, "name": claim.job, "kind": "error" if claim.error else "killed",
+        "error": claim.error or "Killed", "message": claim.cause, "log": log,
+        **{name: fields[name] for name in ("traceback", "host", "pid")},
+    }  # fmt: skip

@@ -286,7 +286,7 @@ def _of_folds(records: Sequence[RunRecord]) -> list[str]:
     """Return the means over folds with their corrected intervals, a line each."""
     if not any(record.folds for record in records):
         return []
-    from medplus.heads.folds import summaries
+    from medplus.run.foldmeans import summaries
 
     lines = []
     for row in summaries(records):

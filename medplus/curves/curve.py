@@ -3,92 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
-import numpy as np
-
-from medplus import atomic
 from medplus.config import probe_recipe
-from medplus.curves.subsets import Amount, check_amounts, draw_subsets
+from medplus.curves.draws import draw
+from medplus.datasets.exclusion import read_exclusion
 from medplus.device import check_device_name, resolve_device
+from medplus.embeddings.derived import without
 from medplus.embeddings.store import EmbeddingStore
-from medplus.errors import RunError, UsageError
-from medplus.heads.stored import StoredSplit, Stores, open_stores, read_splits
+from medplus.errors import UsageError
+from medplus.heads.stored import Stores, identity_of, open_stores, read_splits
 from medplus.progress import Progress, silent
-from medplus.vocabulary import MULTI_LABEL, Split
+from medplus.run.folds import Folds
 
 if TYPE_CHECKING:
-    from medplus.curves.points import Point, Tune
-    from medplus.curves.powerlaw import PowerLaw
-    from medplus.curves.summary import Crossing, Series
+    from medplus.curves.kept import Curve
+    from medplus.curves.points import Data, Point, Tune
 
-SHOTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-"""Images per class where none are named, as far as the smallest class has them."""
 PROTOCOLS = ("probe", "knn")
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The curves of some backbones on one dataset at one size.
-
-    Attributes
-    ----------
-    dataset : str
-    size : int
-    tune : {"val", "shots"}
-    target : float
-        The accuracy asked for.
-    n_test : int
-    points : list of Point
-    series : list of Series
-    crossings : list of Crossing
-    laws : list of PowerLaw
-        In the order of series.
-    files : list of Path
-    """
-
-    dataset: str
-    size: int
-    tune: Tune
-    target: float
-    n_test: int
-    points: list[Point]
-    series: list[Series]
-    crossings: list[Crossing]
-    laws: list[PowerLaw]
-    files: list[Path]
-
-    def sentences(self) -> list[str]:
-        """Return what the curves say: fits, crossings, and what the test split leaves open."""
-        from medplus.curves.sentences import of_crossings, of_law, of_test
-
-        return [
-            *(of_law(one, law) for one, law in zip(self.series, self.laws, strict=True)),
-            *of_crossings(self.crossings),
-            of_test(self.series, self.n_test),
-            *(["Files: " + ", ".join(map(str, self.files))] if self.files else []),
-        ]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything for JSON."""
-        return {
-            "dataset": self.dataset,
-            "size": self.size,
-            "tune": self.tune,
-            "target": self.target,
-            "n_test": self.n_test,
-            "points": [point.to_dict() for point in self.points],
-            "summary": [row for one in self.series for row in one.to_dict()],
-            "crossings": [asdict(crossing) for crossing in self.crossings],
-            "fits": [
-                {**one.named, **law.to_dict()}
-                for one, law in zip(self.series, self.laws, strict=True)
-            ],
-            "sentences": self.sentences(),
-            "files": [str(path) for path in self.files],
-        }
 
 
 def curve(
@@ -106,7 +40,9 @@ def curve(
     batch_size: int | None = None,
     patience: int | None = None,
     device: str = "auto",
-    out: str | Path | None = None,
+    runs: str | Path | None = "runs",
+    exclude: str | Path | None = None,
+    folds: Folds | None = None,
     progress: Progress = silent,
 ) -> Curve:
     """Score heads that learn from few images of each class, and say what more would bring.
@@ -135,8 +71,13 @@ def curve(
     lr, epochs, batch_size, patience
         By default those of the probe's recipe ``grid``: 13 learning rates.
     device : str
-    out : str or Path, optional
-        Folder of ``curve.json`` and of the figure ``curve.png``, ``.svg`` and ``.pdf``.
+    runs : str, Path or None
+        Root of the runs, below which the curve is kept for reports; None keeps it nowhere.
+    exclude : str or Path, optional
+        A ``suspects.csv`` of `medplus.audit`: rows whose verdict says exclude take no part.
+    folds : medplus.run.folds.Folds, optional
+        Draw within the train rows of every fold, and test on its test rows; intervals are then over
+        folds.
     progress : Progress
 
     Raises
@@ -144,13 +85,17 @@ def curve(
     UsageError, StoreError, RunError
         If an option is not allowed or a store cannot be read.
     """
+    from medplus.curves.kept import Curve, keep
     from medplus.curves.neighbours import knn_points
     from medplus.curves.probes import probe_points
-    from medplus.curves.summary import find_crossings, fit, to_series
+    from medplus.curves.summary import to_series
 
     _check(episodes, protocols, tune, target, fractions)
     check_device_name(device)
     opened = open_stores(stores)
+    if exclude is not None:
+        exclusion = read_exclusion(exclude)
+        opened = [without(store, exclusion) for store in opened]
     first = _one_dataset(opened)
     recipe = probe_recipe(
         "grid",
@@ -160,33 +105,38 @@ def curve(
         batch_size=batch_size,
         patience=patience,
     )
-    amounts: list[Amount] = []
-    subsets: dict[tuple[int, Amount], np.ndarray] = {}
+    draws = draw(first, shots, fractions, episodes, tune, folds)
     points: list[Point] = []
-    n_test = first.info.n_samples["test"]
     for store in opened:
-        splits = read_splits(store)
-        if not amounts:
-            amounts, subsets = _subsets(store, splits, shots, fractions, episodes, tune)
-        data = _data(store, splits, device)
         name = store.info.backbone
-        total = len(subsets) * sum(len(recipe.seeds) if p == "probe" else 1 for p in protocols)
+        heads = sum(len(recipe.seeds) if p == "probe" else 1 for p in protocols)
+        total = heads * sum(len(one.subsets) for one in draws)
         with progress(f"{store.info.dataset} · {name}", total, "head") as advance:
-            for protocol in protocols:
-                points += (
-                    probe_points(data, name, subsets, recipe, tune, advance)
-                    if protocol == "probe"
-                    else knn_points(data, name, subsets, tune, advance)
-                )
-    series = to_series(points, first.info.n_samples["train"])
-    laws = [fit(one, target, n_test) for one in series]
+            for one in draws:
+                data = _data(one.of(store), device)
+                for protocol in protocols:
+                    found = (
+                        probe_points(data, name, one.subsets, recipe, tune, advance)
+                        if protocol == "probe"
+                        else knn_points(data, name, one.subsets, tune, advance)
+                    )
+                    points += [one.placed(point) for point in found]
+    info = first.info
     made = Curve(
-        first.info.dataset, first.info.size, tune, target, n_test, points, series,
-        find_crossings(series), laws, [],
+        info.dataset, info.size, info.dataset_digest, tune, target,
+        sum(one.n_test for one in draws if not one.repeat),
+        to_series(points, draws[0].n_train, draws[0].ratio),
+        {store.info.backbone: store.key for store in opened},
+        {
+            "stores": [[store.key, identity_of(store)] for store in opened],
+            "amounts": sorted({str(amount) for one in draws for _, amount in one.subsets}),
+            "episodes": episodes, "protocols": list(protocols), "tune": tune, "target": target,
+            "recipe": recipe.model_dump(mode="json"),
+            "folds": folds and [folds.n, folds.repeats, folds.pool],
+        },
+        points=points,
     )  # fmt: skip
-    if out is not None:
-        _write(made, Path(out))
-    return made
+    return made if runs is None else replace(made, path=keep(made, Path(runs)))
 
 
 def _check(
@@ -230,45 +180,10 @@ def _one_dataset(stores: Sequence[EmbeddingStore]) -> EmbeddingStore:
     return stores[0]
 
 
-def _subsets(
-    store: EmbeddingStore,
-    splits: dict[Split, StoredSplit],
-    shots: Sequence[int] | None,
-    fractions: Sequence[float] | None,
-    episodes: int,
-    tune: str,
-) -> tuple[list[Amount], dict[tuple[int, Amount], np.ndarray]]:
-    """Return the amounts and the rows of every episode and amount, once they can be had."""
-    info = store.info
-    labels = splits["train"].labels
-    many = info.task == MULTI_LABEL
-    if many and (shots or not fractions):
-        raise UsageError(
-            f"{info.dataset} has several labels per image, so that there are no images per class; "
-            "use --fractions instead of --shots"
-        )
-    strata = np.zeros(len(labels), np.int64) if many else labels[:, 0].astype(np.int64)
-    if not shots and not fractions:
-        smallest = np.unique(strata, return_counts=True)[1].min()
-        shots = [n for n in SHOTS if n <= smallest]
-    amounts = [Amount(shots=n) for n in sorted(set(shots or ()))]
-    amounts += [Amount(fraction=share) for share in sorted(set(fractions or ()))]
-    if not many:
-        check_amounts(amounts, strata, info.classes)
-    subsets = draw_subsets(strata, amounts, episodes)
-    for amount in amounts if tune == "shots" else ():
-        taken = subsets[0, amount]
-        if np.unique(strata[taken], return_counts=True)[1].min() < 2:
-            raise UsageError(
-                f"--tune shots needs two images of each class for its folds, and {amount} "
-                "gives one; leave it out, or use --tune val"
-            )
-    return amounts, subsets
-
-
-def _data(store: EmbeddingStore, splits: dict[Split, StoredSplit], device: str) -> Any:
+def _data(store: EmbeddingStore, device: str) -> Data:
     from medplus.curves.points import Data
 
+    splits = read_splits(store)
     return Data(
         {split: own.embeddings.whole() for split, own in splits.items()},
         {split: own.labels for split, own in splits.items()},
@@ -276,22 +191,3 @@ def _data(store: EmbeddingStore, splits: dict[Split, StoredSplit], device: str) 
         store.info.task,
         str(resolve_device(device)),
     )
-
-
-def _write(made: Curve, folder: Path) -> None:
-    from medplus.curves.figure import draw_curve
-    from medplus.reporting.figures import FORMATS, render
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise RunError(f"--out {folder} is a file; name a folder") from None
-    title = f"{made.dataset} at {made.size} px: how many labels?"
-    figure = draw_curve(made.series, made.laws, title, made.target)
-    for ending in FORMATS:
-        path = folder / f"curve.{ending}"
-        atomic.write_bytes(path, render(figure, ending))
-        made.files.append(path)
-    document = folder / "curve.json"
-    made.files.append(document)
-    atomic.write_json(document, made.to_dict())

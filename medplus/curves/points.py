@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from sklearn.model_selection import KFold, StratifiedKFold
 
 from medplus.curves.subsets import Amount
 from medplus.metrics import accuracy
@@ -65,7 +64,9 @@ class Point:
     val_acc, test_acc : float
         Fractions.
     rows : ndarray of int64
-        The train rows learned from.
+        The rows learned from: of train, or with folds of train, val and test one after the other.
+    repeat, fold : int or None
+        Which dealing out, and which of its folds.
     """
 
     backbone: str
@@ -78,6 +79,15 @@ class Point:
     val_acc: float
     test_acc: float
     rows: np.ndarray
+    repeat: int | None = None
+    fold: int | None = None
+
+    @property
+    def draw(self) -> tuple[int, ...]:
+        """What intervals are over: the episode, or the fold, whose episodes are averaged."""
+        if self.repeat is None or self.fold is None:
+            return (self.episode,)
+        return self.repeat, self.fold
 
     def to_dict(self) -> dict[str, Any]:
         """Return the point for JSON; `fraction` and `k` only where they are its own."""
@@ -85,6 +95,8 @@ class Point:
         own["shots"] = self.amount.shots
         if self.amount.fraction is not None:
             own["fraction"] = self.amount.fraction
+        if self.fold is not None:
+            own |= {"repeat": self.repeat, "fold": self.fold}
         own |= {"episode": self.episode, "seed": self.seed, "lr": self.lr}
         if self.k is not None:
             own["k"] = self.k
@@ -109,6 +121,8 @@ def inner_folds(
     list of (kept, held)
         scikit-learn's `StratifiedKFold`, or `KFold` of multi-label data, shuffled with 0.
     """
+    from sklearn.model_selection import KFold, StratifiedKFold
+
     n, blank = len(labels), np.zeros(len(labels))
     if multi_label:
         return list(KFold(min(_FOLDS, n), shuffle=True, random_state=0).split(blank))

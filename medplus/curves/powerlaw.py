@@ -125,7 +125,7 @@ def extrapolate(
     accuracies: np.ndarray,
     target: float,
     n_test: int,
-    stock: int,
+    factor: np.ndarray,
     seed: int = 0,
 ) -> PowerLaw:
     """Fit a learning curve and say how many labels a target would need, or refuse.
@@ -144,8 +144,8 @@ def extrapolate(
         An accuracy.
     n_test : int
         Test images: their number bounds how well any accuracy is known.
-    stock : int
-        Train images that episodes draw from.
+    factor : ndarray of float, shape (n_sizes,)
+        By how much spread over episodes falls short; see `inflation`.
     seed : int
         Of the resamples of episodes.
     """
@@ -156,8 +156,8 @@ def extrapolate(
     if few:
         said = f"a fit needs {LEAST_SIZES} sizes and 3 episodes, not {len(n)} and {episodes}"
         return PowerLaw(np.nan, np.nan, np.nan, target, refused=said)
-    weights = _deviation(n, errors, stock) ** -2.0
-    resampled = _resample(n, errors, stock, seed)
+    weights = _deviation(errors, factor) ** -2.0
+    resampled = _resample(errors, factor, seed)
     [asymptote], [scale], [exponent] = fit_power_law(n, mean[None], weights)
     law = PowerLaw(float(asymptote), float(scale), float(exponent), target)
     fits = fit_power_law(n, resampled, weights)
@@ -188,21 +188,20 @@ def inflation(n: np.ndarray, stock: int, episodes: int) -> np.ndarray:
         return np.asarray(np.sqrt(1 + episodes * share / (1 - share)))
 
 
-def _deviation(n: np.ndarray, errors: np.ndarray, stock: int) -> np.ndarray:
+def _deviation(errors: np.ndarray, factor: np.ndarray) -> np.ndarray:
     """Return the standard error of the mean at each size; where all is drawn, by that before."""
     episodes = len(errors)
-    factor = inflation(n, stock, episodes)
     drawn = np.isfinite(factor)
-    found = np.zeros(len(n))
+    found = np.zeros(len(factor))
     found[drawn] = errors.std(0, ddof=1)[drawn] / np.sqrt(episodes) * factor[drawn]
     if drawn.any() and not drawn.all():
         last = np.flatnonzero(drawn)[-1]
-        share = n[last] / stock
-        found[~drawn] = errors[:, last].std(ddof=1) * np.sqrt(share / (1 - share))
+        shared = (factor[last] ** 2 - 1) / episodes
+        found[~drawn] = errors[:, last].std(ddof=1) * np.sqrt(shared)
     return np.maximum(found, _FLOOR)
 
 
-def _resample(n: np.ndarray, errors: np.ndarray, stock: int, seed: int) -> np.ndarray:
+def _resample(errors: np.ndarray, factor: np.ndarray, seed: int) -> np.ndarray:
     """Return means over resampled episodes, shape (n_resamples, n_sizes).
 
     What resampling cannot show, the stock's own chance, is drawn from a normal distribution.
@@ -211,7 +210,7 @@ def _resample(n: np.ndarray, errors: np.ndarray, stock: int, seed: int) -> np.nd
     episodes = len(errors)
     means = errors[rng.integers(0, episodes, (RESAMPLES, episodes))].mean(1)
     within = errors.std(0, ddof=1) / np.sqrt(episodes)
-    missing = np.sqrt(np.maximum(_deviation(n, errors, stock) ** 2 - within**2, 0))
+    missing = np.sqrt(np.maximum(_deviation(errors, factor) ** 2 - within**2, 0))
     return np.asarray(means + missing * rng.normal(size=(RESAMPLES, 1)))
 
 
@@ -232,12 +231,13 @@ def _refusal(
     foretold_low, foretold_high = np.quantile(foretold, (0.025, 0.975))
     low, high = np.quantile(resampled[:, -1], (0.025, 0.975))
     if max(foretold_low - high, low - foretold_high) > max(1 / n_test, _AGREE):
+        middle = float(np.median(foretold))
         return (
-            f"without its largest size the curve foretells {1 - float(np.median(foretold)):.1%} "
-            f"there, and {1 - mean[-1]:.1%} was measured"
+            f"without its largest size the curve foretells {100 - 100 * middle:.1f} % "
+            f"there, and {100 - 100 * mean[-1]:.1f} % was measured"
         )
     if not np.isfinite(answer):
-        return f"the fitted curve ends at {1 - law.asymptote:.1%}, below the target"
+        return f"the fitted curve ends at {100 - 100 * law.asymptote:.1f} %, below the target"
     if answer > FARTHEST * n[-1]:
         return f"the target lies beyond {FARTHEST:g} times the {n[-1]:,} labels that were measured"
     return None

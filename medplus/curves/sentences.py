@@ -5,22 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from medplus.curves.powerlaw import PowerLaw
-from medplus.curves.summary import Crossing, Series
+from medplus.curves.summary import Crossing, Series, half_width
 
 
 def of_law(series: Series, law: PowerLaw) -> str:
     """Say how many images the target needs, or why that cannot be said."""
     what = f"{series.label} ({series.kind})"
     if law.labels is None:
-        return f"{what}: no answer for {law.target:.1%}, since {law.refused}."
+        return f"{what}: how many reach {_percent(law.target)} cannot be said, since {law.refused}."
     assert law.labels_ci95 is not None
     low, high = law.labels_ci95
     interval = f"at least {_count(low)}" if high is None else f"{_count(low)} to {_count(high)}"
     beyond = law.labels > series.n[-1]
     where = f"beyond the {series.n[-1]:,} measured" if beyond else "within what was measured"
     return (
-        f"{what}: {law.target:.1%} would need about {_count(law.labels)} train images "
+        f"{what}: {_percent(law.target)} would need about {_count(law.labels)} train images "
         f"(95 % interval: {interval}), {where}."
     )
 
@@ -41,14 +43,40 @@ def of_crossings(crossings: Sequence[Crossing]) -> list[str]:
     return said
 
 
-def of_test(series: list[Series], n_test: int) -> str:
-    """Say what the test split's own size leaves open, by the normal approximation."""
+def of_test(series: Sequence[Series], n_test: int) -> str:
+    """Say what the test images' own number leaves open, by the normal approximation."""
+    if any(one.ratio is not None for one in series):
+        return (
+            f"Intervals are over {len(series[0].accuracies)} folds, which share train images, with "
+            f"the correction for that; together they test {n_test:,} images."
+        )
     best = max(float(one.mean.max()) for one in series)
     half = 1.96 * math.sqrt(best * (1 - best) / n_test)
     return (
         f"Intervals are over episodes, all on the same {n_test:,} test images, whose number alone "
         f"leaves ±{100 * half:.1f} points open."
     )
+
+
+def of_gain(series: Series) -> str:
+    """Say what the largest amount has brought over the one that is nearest to half of it."""
+    if len(series.n) < 2:
+        return f"{series.label} ({series.kind}): there is one amount alone."
+    first = int(np.abs(np.log(2 * series.n[:-1] / series.n[-1])).argmin())
+    gain = series.accuracies[:, -1] - series.accuracies[:, first]
+    width = half_width(gain[:, None], series.inflation[-1:])[0]
+    known = "" if math.isnan(width) else (
+        f", 95 % interval {100 * (gain.mean() - width):.1f} to {100 * (gain.mean() + width):.1f}"
+    )  # fmt: skip
+    return (
+        f"{series.label} ({series.kind}): from {series.n[first]:,} to {series.n[-1]:,} train "
+        f"images test ACC goes from {_percent(series.mean[first])} to {_percent(series.mean[-1])} "
+        f"({100 * gain.mean():+.1f} points{known})."
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _count(number: float) -> str:

@@ -27,9 +27,11 @@ class Series:
     n : ndarray of int, shape (n_amounts,)
         Train images, ascending.
     accuracies : ndarray of float, shape (n_episodes, n_amounts)
-        On test, the mean over seeds.
+        On test, the mean over seeds; with folds a row for each of them, the mean over episodes too.
     stock : int
         Train images that episodes draw from.
+    ratio : float or None
+        With folds, test rows to train rows of each; intervals are then over folds.
     """
 
     backbone: str
@@ -39,11 +41,23 @@ class Series:
     n: np.ndarray
     accuracies: np.ndarray
     stock: int
+    ratio: float | None = None
 
     @property
     def inflation(self) -> np.ndarray:
-        """By how much spread over episodes falls short, shape (n_amounts,); see `inflation`."""
-        return inflation(self.n, self.stock, len(self.accuracies))
+        """By how much spread over episodes falls short, shape (n_amounts,); see `inflation`.
+
+        Over folds it is Nadeau's and Bengio's, as in `medplus.run.foldmeans.summarise`.
+        """
+        count = len(self.accuracies)
+        if self.ratio is not None:
+            return np.full(len(self.n), np.sqrt(1 + count * self.ratio))
+        return inflation(self.n, self.stock, count)
+
+    @property
+    def over(self) -> str:
+        """What intervals are over."""
+        return "episodes" if self.ratio is None else "folds"
 
     @property
     def mean(self) -> np.ndarray:
@@ -74,11 +88,11 @@ class Series:
                 **self.named,
                 "amount": amount,
                 "labels": int(self.n[i]),
-                "episodes": len(self.accuracies),
+                self.over: len(self.accuracies),
                 "mean": float(self.mean[i]),
                 "ci95": None if np.isnan(half[i]) else
-                [float(self.mean[i] - half[i]), float(self.mean[i] + half[i])],
-                "episodes90": [float(low[i]), float(high[i])],
+                [max(0.0, float(self.mean[i] - half[i])), min(1.0, float(self.mean[i] + half[i]))],
+                "spread90": [float(low[i]), float(high[i])],
             }
             for i, amount in enumerate(self.amounts)
         ]  # fmt: skip
@@ -121,25 +135,36 @@ def half_width(values: np.ndarray, factor: np.ndarray) -> np.ndarray:
     return np.asarray(student.ppf(0.975, n - 1) * values.std(0, ddof=1) * known / np.sqrt(n))
 
 
-def to_series(points: Sequence[Point], stock: int) -> list[Series]:
-    """Gather points as curves, in the order in which they come."""
+def to_series(points: Sequence[Point], stock: int, ratio: float | None = None) -> list[Series]:
+    """Gather points as curves, in the order in which they come.
+
+    Parameters
+    ----------
+    stock, ratio
+        As `Series` has them.
+    """
     groups: dict[tuple[str, str, str], list[Point]] = {}
     for point in points:
         kind = "shots" if point.amount.fraction is None else "fractions"
         groups.setdefault((point.backbone, point.protocol, kind), []).append(point)
-    return [_series(*key, own, stock) for key, own in groups.items()]
+    return [_series(*key, own, stock, ratio) for key, own in groups.items()]
 
 
-def _series(backbone: str, protocol: str, kind: str, points: Sequence[Point], stock: int) -> Series:
-    amounts = {point.amount: len(point.rows) for point in points}
-    ordered = sorted(amounts, key=lambda amount: amounts[amount])
-    episodes = sorted({point.episode for point in points})
+def _series(
+    backbone: str, protocol: str, kind: str, points: Sequence[Point], stock: int,
+    ratio: float | None,
+) -> Series:  # fmt: skip
+    sizes: dict[Any, list[int]] = {}
     cells: dict[Any, list[float]] = {}
     for point in points:
-        cells.setdefault((point.episode, point.amount), []).append(point.test_acc)
-    values = [[np.mean(cells[episode, amount]) for amount in ordered] for episode in episodes]
-    n = np.array([amounts[amount] for amount in ordered])
-    return Series(backbone, protocol, kind, tuple(map(str, ordered)), n, np.array(values), stock)
+        sizes.setdefault(point.amount, []).append(len(point.rows))
+        cells.setdefault((point.draw, point.amount), []).append(point.test_acc)
+    amounts = {amount: round(float(np.mean(rows))) for amount, rows in sizes.items()}
+    ordered = sorted(amounts, key=lambda amount: amounts[amount])
+    draws = sorted({point.draw for point in points})
+    values = [[np.mean(cells[draw, amount]) for amount in ordered] for draw in draws]
+    n, names = np.array([amounts[amount] for amount in ordered]), tuple(map(str, ordered))
+    return Series(backbone, protocol, kind, names, n, np.array(values), stock, ratio)
 
 
 def find_crossings(series: Sequence[Series]) -> list[Crossing]:
@@ -167,4 +192,4 @@ def find_crossings(series: Sequence[Series]) -> list[Crossing]:
 
 def fit(series: Series, target: float, n_test: int) -> PowerLaw:
     """Fit a curve's power law."""
-    return extrapolate(series.n, series.accuracies, target, n_test, series.stock)
+    return extrapolate(series.n, series.accuracies, target, n_test, series.inflation)

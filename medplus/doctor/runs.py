@@ -55,9 +55,9 @@ def examine_runs(root: Path, deep: bool) -> Iterator[Finding]:
         yield ok(f"no finished run in {root}")
     elif whole:
         yield ok(f"{whole} of {counted(total, 'run')} in {root} {told}")
-    failures = Claims(root).failures()
+    failures = Claims(root).standing().failures
     if failures:
-        first = next(iter(failures.values())).name
+        first = next(iter(failures.values())).job
         text = f"{counted(len(failures), 'job')} failed, such as '{first}'"
         remedy = "medplus sweep GRID --status says why, --retry-failed tries again"
         yield warning("sweeps", text, remedy)
@@ -84,6 +84,8 @@ def _fault(folder: Path, deep: bool) -> str:
             if not _is_whole(folder / name):
                 return f"{name} is damaged"
         elif record.protocol == protocol and folder.parent.name != EVALUATIONS:
+            if protocol == "finetune" and record.folds is not None:
+                continue  # its networks lie with its folds
             return f"{name} is missing"
     return _fault_in_bytes(folder) if deep else ""
 

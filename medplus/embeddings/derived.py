@@ -5,11 +5,10 @@ All that is fitted is fitted on train alone, and uses no label.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -18,60 +17,11 @@ from medplus.embeddings import view
 from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.layout import CHUNK_ROWS
 from medplus.embeddings.store import Damage, EmbeddingStore
+from medplus.embeddings.transform import Fit, Transform
 from medplus.embeddings.view import View
 from medplus.errors import UsageError
 from medplus.jsonfile import digest_of
 from medplus.vocabulary import Split
-
-if TYPE_CHECKING:
-    from sklearn.decomposition import PCA
-    from sklearn.preprocessing import StandardScaler
-
-_SPELLED = re.compile(r"(?P<pca>pca):(?P<n>[1-9]\d*)|(?P<other>whiten|l2)")
-_NO_VARIANCE = 1e-7  # of the largest component's: float32 holds no more
-
-
-@dataclass(frozen=True)
-class Transform:
-    """What is done to embeddings as they are read.
-
-    Attributes
-    ----------
-    kind : {"pca", "whiten", "l2"}
-        The first principal components; all that have any variance, scaled to variance 1; or every
-        row scaled to length 1.
-    n : int or None
-        Number of components of ``pca``.
-    """
-
-    kind: Literal["pca", "whiten", "l2"]
-    n: int | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Transform:
-        """Read ``pca:256``, ``whiten`` or ``l2``.
-
-        Raises
-        ------
-        UsageError
-            If it is none of them.
-
-        Examples
-        --------
-        >>> Transform.parse("pca:256")
-        Transform(kind='pca', n=256)
-        """
-        match = _SPELLED.fullmatch(text)
-        if match is None:
-            raise UsageError(
-                f"--transform '{text}' is none of pca:N (such as pca:256), whiten and l2"
-            )
-        if match["pca"]:
-            return cls("pca", int(match["n"]))
-        return cls("whiten" if match["other"] == "whiten" else "l2")
-
-    def __str__(self) -> str:
-        return self.kind if self.n is None else f"{self.kind}:{self.n}"
 
 
 class DerivedStore(EmbeddingStore):
@@ -84,6 +34,8 @@ class DerivedStore(EmbeddingStore):
     ----------
     parts : sequence of EmbeddingStore
     transform : Transform, optional
+    fit : Fit, optional
+        What was fitted on the train of other data; by default it is fitted on this one's.
 
     Raises
     ------
@@ -91,7 +43,12 @@ class DerivedStore(EmbeddingStore):
         If the stores are not of the same images, or have too few dimensions or rows.
     """
 
-    def __init__(self, parts: Sequence[EmbeddingStore], transform: Transform | None = None) -> None:
+    def __init__(
+        self,
+        parts: Sequence[EmbeddingStore],
+        transform: Transform | None = None,
+        fit: Fit | None = None,
+    ) -> None:
         first = parts[0].info
         for part in parts[1:]:
             own = (part.info.dataset_digest, part.info.size, part.info.n_samples)
@@ -102,8 +59,10 @@ class DerivedStore(EmbeddingStore):
                 )
         self.parts, self.transform = tuple(parts), transform
         self.path = parts[0].path
+        self._given = fit
         self._read_before: dict[Split, np.ndarray] = {}
-        self._check_components()
+        if fit is None:
+            self._check_components()
         self.info = self._describe()
 
     def __repr__(self) -> str:
@@ -125,10 +84,8 @@ class DerivedStore(EmbeddingStore):
     def embeddings(self, split: Split) -> np.ndarray:
         """Return a split's embeddings, float32, shape (n_samples, dim)."""
         if split not in self._read_before:
-            values = self._joined(split)
-            if self._components is not None:
-                values = self._components.transform(values)
-            elif self.transform is not None:
+            values = self.fit.apply(self._of_parts(split))
+            if self.transform is not None and self.transform.kind == "l2":
                 norms = np.linalg.norm(values, axis=1, keepdims=True)
                 values = values / np.where(norms == 0, 1, norms)
             self._read_before[split] = np.ascontiguousarray(values, np.float32)
@@ -210,40 +167,20 @@ class DerivedStore(EmbeddingStore):
         return {field: values[0] for field, values in told.items() if values}
 
     def _dim(self) -> int:
-        if self.transform is not None and self.transform.kind == "pca":
-            assert self.transform.n is not None
+        if self.transform is not None and self.transform.n is not None:
             return self.transform.n
-        if self._components is not None:
-            return int(self._components.n_components_)
+        whitened = self.transform is not None and self.transform.kind == "whiten"
+        if whitened and self.fit.components is not None:
+            return len(self.fit.components)
         return sum(part.info.dim for part in self.parts)
 
-    def _joined(self, split: Split) -> np.ndarray:
-        read = [part.embeddings(split).astype(np.float32) for part in self.parts]
-        if len(read) == 1:
-            return read[0]
-        return np.hstack([s.transform(x) for s, x in zip(self._scalers, read, strict=True)])
+    def _of_parts(self, split: Split) -> list[np.ndarray]:
+        return [part.embeddings(split).astype(np.float32) for part in self.parts]
 
     @cached_property
-    def _scalers(self) -> list[StandardScaler]:
-        from sklearn.preprocessing import StandardScaler
-
-        return [StandardScaler().fit(part.embeddings("train")) for part in self.parts]
-
-    @cached_property
-    def _components(self) -> PCA | None:
-        from sklearn.decomposition import PCA
-
-        if self.transform is None or self.transform.kind == "l2":
-            return None
-        train = self._joined("train").astype(np.float64)
-        solver = "covariance_eigh" if len(train) > train.shape[1] else "full"
-        whiten = self.transform.kind == "whiten"
-        fitted = PCA(self.transform.n, whiten=whiten, svd_solver=solver).fit(train)
-        if not whiten:
-            return fitted
-        variance = fitted.explained_variance_
-        count = int((variance > _NO_VARIANCE * variance[0]).sum())
-        return PCA(count, whiten=True, svd_solver=solver).fit(train)
+    def fit(self) -> Fit:
+        """What is fitted on train."""
+        return self._given or Fit.of(self._of_parts("train"), self.transform)
 
 
 def view_of(store: EmbeddingStore, rows: Mapping[Split, np.ndarray]) -> EmbeddingStore:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -17,8 +17,10 @@ from medplus.backbones import sources as backbones
 from medplus.backbones.build import Backbone
 from medplus.backbones.features import check_feature
 from medplus.backbones.inference import Embedder
+from medplus.corruptions import Corruption
 from medplus.cost import add_costs, measure_cost
 from medplus.datasets import sources as datasets
+from medplus.datasets.corrupted import corrupted
 from medplus.datasets.dataset import ImageDataset
 from medplus.device import resolve_device, resolve_precision
 from medplus.embeddings.info import StoreInfo
@@ -34,8 +36,7 @@ from medplus.vocabulary import SPLITS
 
 KEY_LENGTH = 8
 """How much of its key stands in a store's name."""
-_CPU_BATCH = 32
-_CUDA_BATCH = 512
+_MOST = 1 << 16  # images at once; the pipeline gives far fewer
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ def extract(
     *,
     batch_size: int | None = None,
     window: bool = True,
+    compiled: bool | None = None,
     device: str = "auto",
     data_root: str | Path = "data",
     store: str | Path = "embeddings",
@@ -98,17 +100,21 @@ def extract(
         One of the paper's ten, ``pixels``, any timm name, the folder of a fine-tuned run, or a
         Python file.
     batch_size : int, optional
-        Images per forward; found automatically by default. Halved when memory runs out.
+        Images per forward; by default the first batches are measured, and the best size is
+        remembered on this machine. Halved when memory runs out.
     window : bool, default True
         Of padded images compute only what they can change (`medplus.backbones.windowed`); the
         embeddings are the same up to rounding.
+    compiled : bool, optional
+        Whether to compile the network, with torch's Inductor; by default where so many images are
+        left that it pays. The embeddings are the same up to rounding.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
     data_root, store : str or Path
         Folder of the datasets, and root of the stores.
     **choices
         Further fields of `medplus.ExtractSpec`: `weights`, `fit`, `feature`, `precision`, `dtype`,
-        `group_column`, `exclude`.
+        `group_column`, `exclude`, `corruption`.
 
     Raises
     ------
@@ -119,6 +125,7 @@ def extract(
         [make_spec(dataset, size, backbone, **choices)],
         batch_size=batch_size,
         window=window,
+        compiled=compiled,
         device=device,
         data_root=data_root,
         store=store,
@@ -131,6 +138,7 @@ def extract_all(
     *,
     batch_size: int | None = None,
     window: bool = True,
+    compiled: bool | None = None,
     device: str = "auto",
     data_root: str | Path = "data",
     store: str | Path = "embeddings",
@@ -152,13 +160,14 @@ def extract_all(
     refs = [backbones.resolve(spec.backbone, spec.weights) for spec in asked]
     target = resolve_device(device)
     precisions = [resolve_precision(spec.precision or AUTO, target) for spec in asked]
-    batch = batch_size or (_CUDA_BATCH if target.type == "cuda" else _CPU_BATCH)
+    how = (batch_size, compiled)
     results = []
     jobs = zip(asked, refs, precisions, strict=True)
     for (name, size, column, exclude), group in groupby(jobs, key=lambda job: _images_of(job[0])):
         todo = [*group]
         first, ref, _ = todo[0]
         data = datasets.resolve(name, column)
+        embedder = None
         backbone = None
         there = datasets.path(data, size, data_root).exists()
         if there and datasets.known_digest(data, size, data_root) is None:
@@ -168,15 +177,19 @@ def extract_all(
         images = datasets.load_dataset(
             name, size, data_root, group_column=column, exclude=exclude, progress=progress
         )
+        loaded = first
         for spec, ref, precision in todo:
-            backbone = backbone or _load(spec, ref, images.size)
-            compute = precision if backbone.is_network else "fp32"
-            embedder = Embedder(backbone, target, compute, batch, window=window)
-            settled = settle(spec, images, backbone, compute, spec.dtype or "float32")
-            results.append(
-                _extract_one(settled, images, embedder, Path(store), patience_s, progress)
+            if embedder is None or replace(spec, corruption=loaded.corruption) != loaded:
+                backbone = backbone or _load(spec, ref, images.size)
+                compute = precision if backbone.is_network else "fp32"
+                embedder = Embedder(backbone, target, compute, batch_size or _MOST, window=window)
+                loaded, backbone = spec, None
+            settled = settle(
+                spec, images, embedder.backbone, embedder.precision, spec.dtype or "float32"
             )
-            backbone = None
+            results.append(
+                _extract_one(settled, images, embedder, how, Path(store), patience_s, progress)
+            )
     return results
 
 
@@ -192,6 +205,7 @@ def _extract_one(
     spec: ExtractSpec,
     images: ImageDataset,
     embedder: Embedder,
+    how: tuple[int | None, bool | None],
     root: Path,
     patience_s: float,
     progress: Progress,
@@ -201,10 +215,13 @@ def _extract_one(
     info = _new_info(spec, images, embedder.backbone, dim)
     folder = root / safe_name(images.name) / str(images.size)
     path = folder / f"{safe_name(info.backbone)}-{info.key[:KEY_LENGTH]}.zarr"
-    labels = {split: images.splits[split].labels for split in SPLITS}
-    names = {split: images.splits[split].names for split in SPLITS}
-    groups = {split: images.splits[split].groups for split in SPLITS}
-    index = {split: images.splits[split].positions for split in SPLITS}
+    splits = {split: images.splits[split] for split in info.splits}
+    labels = {split: rows.labels for split, rows in splits.items()}
+    names = {split: rows.names for split, rows in splits.items()}
+    groups = {split: rows.groups for split, rows in splits.items()}
+    index = {split: rows.positions for split, rows in splits.items()}
+    if spec.corruption is not None:
+        images = corrupted(images, Corruption.parse(spec.corruption))
     with open_writer(path, info, labels, names, patience_s, groups=groups, index=index) as writer:
         missing = writer.n_missing
         reused = writer.n_chunks - missing
@@ -213,12 +230,13 @@ def _extract_one(
             return Extraction(open_store(path), status, 0, reused, 0.0, None)
         try:
             with measure_cost(embedder.device) as meter:
-                n_images = fill_store(writer, images, embedder, progress)
+                filled = fill_store(writer, images, embedder, progress, *how)
         except BaseException:  # Ctrl-C above all
             with suppress(StoreError):
                 writer.keep_cost(add_costs(writer.info.cost, meter.cost()))
             raise
-        cost = meter.cost(n_images)
+        ways = vars(filled).copy()
+        cost = {**meter.cost(ways.pop("n_images")), **ways}
         writer.finish(add_costs(writer.info.cost, cost))
     rate = cost.get("images_per_second")
     return Extraction(open_store(path), status, missing, reused, meter.seconds, rate)
@@ -226,6 +244,7 @@ def _extract_one(
 
 def _new_info(spec: ExtractSpec, images: ImageDataset, backbone: Backbone, dim: int) -> StoreInfo:
     packages = ("torch", "timm", "zarr", "numpy")
+    splits = SPLITS if spec.corruption is None else ("test",)
     return StoreInfo(
         schema_version=SCHEMA,
         key=spec.key(images.digest, backbone.digest),
@@ -233,7 +252,7 @@ def _new_info(spec: ExtractSpec, images: ImageDataset, backbone: Backbone, dim: 
         preprocess=vars(backbone.preprocess).copy(),
         run_id=backbone.run_id,
         dim=dim,
-        n_samples={split: len(images.splits[split]) for split in SPLITS},
+        n_samples={s: len(of_it) for s, of_it in images.splits.items() if s in splits},
         versions={"medplus": __version__, **{name: version(name) for name in packages}},
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         **dict(provenance_of(spec, images, backbone)),

@@ -91,9 +91,14 @@ class StoreInfo(Provenance):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if set(self.n_samples) != set(SPLITS):
+        if set(self.n_samples) != ({"test"} if self.spec.corruption else set(SPLITS)):
             raise ValueError("a split is missing")
         return self
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits that it holds, in order: all, or test alone of corrupted images."""
+        return tuple(split for split in SPLITS if split in self.n_samples)
 
     @property
     def dtype(self) -> np.dtype:
@@ -124,7 +129,18 @@ class StoreInfo(Provenance):
         return self.spec.command(data_root, str(root))
 
     def layouts(self, split: Split) -> tuple[ArrayLayout, ArrayLayout, ArrayLayout, ArrayLayout]:
-        """Return the layouts of a split's embeddings, labels, index and names."""
+        """Return the layouts of a split's embeddings, labels, index and names.
+
+        Raises
+        ------
+        StoreError
+            If it holds test images alone, which were corrupted, and another split is asked for.
+        """
+        if split not in self.n_samples:
+            raise StoreError(
+                f"the store {self.key[:8]} of {self.spec.describe()} holds test images corrupted "
+                f"by {self.spec.corruption}, and no {split}; name a store of the clean images"
+            )
         n = self.n_samples[split]
         byte = np.dtype("u1")
         return (
@@ -143,7 +159,7 @@ class StoreInfo(Provenance):
 
     def all_layouts(self) -> Iterator[ArrayLayout]:
         """Yield the layouts of every array of the store."""
-        for split in SPLITS:
+        for split in self.splits:
             yield from self.layouts(split)
             if self.group_nbytes:
                 yield self.group_layout(split)
@@ -193,7 +209,8 @@ def _damaged(path: Place, what: str) -> DamagedStoreError:
     remedy = "copy or export it again"
     if isinstance(path, Path) and path.is_dir():
         remedy = (
-            "run the medplus extract or store import command that made it again, or delete it with: "
+            "run the medplus extract or store import command that made it again, or delete it "
+            "with: "
             f"medplus store rm {shlex.quote(str(path))}"
         )
     return DamagedStoreError(f"{path} is damaged: {what}; {remedy}")

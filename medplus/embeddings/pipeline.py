@@ -21,10 +21,11 @@ import torch
 from medplus.backbones.inference import Embedder
 from medplus.datasets.dataset import ImageDataset
 from medplus.embeddings.info import StoreInfo
+from medplus.embeddings.tuning import Tuned
 from medplus.embeddings.writer import StoreWriter
 from medplus.errors import BackboneError, StoreError
 from medplus.progress import Advance, Progress
-from medplus.vocabulary import SPLITS, Precision, Split
+from medplus.vocabulary import Precision, Split
 
 _QUEUED = 3
 
@@ -55,10 +56,41 @@ class _Batch:
         return self.offset + len(self.images) == self.chunk_rows
 
 
+@dataclass(frozen=True)
+class Filled:
+    """How a store was filled.
+
+    Attributes
+    ----------
+    n_images : int
+    batch_size : int
+        Of the last batches; the first ones may have been measured at others.
+    compiled : bool
+        Whether these ran through a compiled network.
+    compile_seconds : float
+        What compiling has taken, within the extraction.
+    """
+
+    n_images: int
+    batch_size: int
+    compiled: bool
+    compile_seconds: float
+
+
 def fill_store(
-    writer: StoreWriter, images: ImageDataset, embedder: Embedder, progress: Progress
-) -> int:
-    """Compute every missing chunk of a store, and return of how many images.
+    writer: StoreWriter,
+    images: ImageDataset,
+    embedder: Embedder,
+    progress: Progress,
+    batch_size: int | None = None,
+    compiled: bool | None = None,
+) -> Filled:
+    """Compute every missing chunk of a store.
+
+    Parameters
+    ----------
+    batch_size, compiled : optional
+        As for `medplus.embeddings.tuning.Tuned`: found by measuring unless they are given.
 
     Raises
     ------
@@ -67,19 +99,21 @@ def fill_store(
     StoreError
         If the disk refuses a chunk, or float16 cannot hold it.
     """
-    layouts = {split: writer.info.layouts(split)[0] for split in SPLITS}
-    todo = [(split, chunk) for split in SPLITS for chunk in writer.missing[split]]
+    layouts = {split: writer.info.layouts(split)[0] for split in writer.info.splits}
+    todo = [(split, chunk) for split in writer.info.splits for chunk in writer.missing[split]]
     rows = {(s, c): layouts[s].rows(c) for s, c in todo}
     total: int = sum(r.stop - r.start for r in rows.values())
     pinned = embedder.device.type == "cuda"
+    image_nbytes = int(np.prod(images.splits["train"].images.shape[1:]))
+    tuned = Tuned(embedder, total, image_nbytes, batch_size, compiled)
     what = f"{images.name} {images.size} px · {embedder.backbone.name} · {embedder.precision}"
 
     def read() -> Iterator[_Batch]:
         for split, chunk in todo:
             span = rows[split, chunk]
-            step = embedder.batch_limit  # once: it may be halved while this chunk is read
-            for first in range(span.start, span.stop, step):
-                part = as_tensor(images, split, slice(first, min(first + step, span.stop)))
+            for first in range(span.start, span.stop, tuned.block):
+                stop = min(first + tuned.block, span.stop)
+                part = as_tensor(images, split, slice(first, stop))
                 part = part.pin_memory() if pinned else part
                 yield _Batch(split, chunk, first - span.start, part, span.stop - span.start)
             _release(images, split)
@@ -93,10 +127,10 @@ def fill_store(
             if batch.offset == 0:
                 buffer = torch.empty(batch.chunk_rows, writer.info.dim, pin_memory=pinned)
             end = batch.offset + len(batch.images)
-            buffer[batch.offset : end].copy_(embedder(batch.images), non_blocking=True)
+            buffer[batch.offset : end].copy_(tuned(batch.images), non_blocking=True)
             if batch.ends_chunk:
                 commit(batch.split, batch.chunk, buffer)
-    return total
+    return Filled(total, tuned.batch_size, tuned.is_compiled, tuned.compile_seconds)
 
 
 def _read_ahead(batches: Iterator[_Batch]) -> Generator[_Batch, None, None]:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from medplus.datasets import catalog, sources
+from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.select import find_store, readable
 from medplus.embeddings.store import (
     EmbeddingStore,
@@ -20,16 +21,18 @@ from medplus.embeddings.store import (
     read_info,
     to_place,
 )
-from medplus.errors import RunError, StoreError, UsageError
+from medplus.errors import StoreError, UsageError
 from medplus.evaluation.prepared import EvaluationOptions, Prepared, match_classes
-from medplus.heads.stored import read_split, store_facts
-from medplus.run.ledger import read_head
-from medplus.run.record import Provenance, RunRecord
-from medplus.vocabulary import Split
+from medplus.heads.saved import SavedHead, derived, read_heads
+from medplus.heads.stored import StoredSplit, read_split, store_facts
+from medplus.run.folds import Folds
+from medplus.run.record import PartFacts, Provenance, RunRecord
+from medplus.training.loss import probabilities
+from medplus.vocabulary import MULTI_LABEL, Split
 
 
 def prepare_head(run: Path, record: RunRecord, options: EvaluationOptions) -> Prepared:
-    """Return a probe run's head, and the embeddings to score it on.
+    """Return a probe run's head, or heads of folds, and the embeddings to score on.
 
     Raises
     ------
@@ -41,57 +44,101 @@ def prepare_head(run: Path, record: RunRecord, options: EvaluationOptions) -> Pr
             f"--precision {options.precision} is for networks, but {run} is a head on stored "
             "embeddings; leave it out"
         )
-    tensors = read_head(run)
-    weight, bias = tensors["weight"].float(), tensors["bias"].float()
+    heads = read_heads(run)
     if options.dataset in catalog.FLAGS:  # before anyone extracts what cannot be used
         flag = catalog.info(options.dataset)
         match_classes(run, record, (flag.flag, flag.task, list(flag.classes)))
-    store = _find_store(run, record, options)
-    info = store.info
-    if info.backbone_digest != record.backbone_digest:
-        raise StoreError(
-            f"{store.path} is of other weights of {info.backbone} than those that the head of "
-            f"{run} was made on"
-        )
-    if info.dim != weight.shape[1]:
-        raise UsageError(
-            f"{info.backbone} gives {info.dim} dimensions for {info.dataset} at {info.size} px, "
-            f"but the head of {run} takes {weight.shape[1]}; name another --dataset or --size"
-        )
-    splits = {split: read_split(store, split) for split in options.splits}
+    parts = _find_parts(run, record, options)
+    _check_unseen(run, record, parts[0].info, options.splits)
+    inputs = [derived(record, parts, head.fit) for head in heads]
+    for store, head in zip(inputs, heads, strict=True):
+        if store.info.dim != head.dim:
+            raise UsageError(
+                f"{store.info.backbone} gives {store.info.dim} dimensions for {store.info.dataset} "
+                f"at {store.info.size} px, but the head of {run} takes {head.dim}; name another "
+                "--dataset or --size"
+            )
+    read = [{split: read_split(store, split) for split in options.splits} for store in inputs]
 
     def predict() -> Mapping[Split, torch.Tensor]:
-        w, b = weight.to(options.device), bias.to(options.device)
-        rows = {s: torch.from_numpy(data.embeddings.whole()) for s, data in splits.items()}
-        return {s: F.linear(x.to(options.device), w, b).cpu() for s, x in rows.items()}
+        many = record.task == MULTI_LABEL
+        return {
+            split: _together(
+                [_logits(head, own[split], options) for head, own in zip(heads, read, strict=True)],
+                many,
+            )
+            for split in options.splits
+        }
 
     return Prepared(
         record=record,
-        provenance=Provenance.of(info),
-        samples=splits,
+        provenance=Provenance.of(inputs[0].info),
+        samples=read[0],
         predict=predict,
-        store=store_facts(store),
+        store=store_facts(inputs[0]),
     )
+
+
+def _logits(head: SavedHead, split: StoredSplit, options: EvaluationOptions) -> torch.Tensor:
+    x = torch.from_numpy(split.embeddings.whole()).to(options.device)
+    return F.linear(x, head.weight.to(x.device), head.bias.to(x.device)).cpu()
+
+
+def _together(logits: list[torch.Tensor], multi_label: bool) -> torch.Tensor:
+    """Return the logits of the mean probability of several heads."""
+    if len(logits) == 1:
+        return logits[0]
+    mean = torch.stack([probabilities(one, multi_label) for one in logits]).mean(0)
+    return torch.logit(mean, 1e-7) if multi_label else mean.clamp_min(1e-12).log()
+
+
+def _check_unseen(run: Path, record: RunRecord, info: StoreInfo, splits: tuple[Split, ...]) -> None:
+    """Refuse rows that one of the heads of several folds has learned from."""
+    if record.folds is None or info.dataset_digest != record.dataset_digest:
+        return
+    seen = Folds(record.folds.n, pool=record.folds.pool).splits
+    if any(split in seen for split in splits):
+        remedy = "another --dataset" if record.folds.pool else "--split test, or another --dataset"
+        raise UsageError(
+            f"{run} has learned from {', '.join(seen)} of {record.dataset}, fold by fold; its own "
+            f"test predictions are those out of fold. To score the mean of its heads, name {remedy}"
+        )
 
 
 # --- the embeddings ------------------------------------------------------------------------------
 
 
-def _find_store(run: Path, record: RunRecord, options: EvaluationOptions) -> EmbeddingStore:
-    """Return the embeddings to score on, made as those that the head was made on."""
-    if "parts" in record.config:
-        raise RunError(
-            f"{run} is a head on {record.backbone}, embeddings that were made of others when they "
-            "were read, which cannot be scored again; run medplus "
-            f"{record.protocol} with the same --backbone and --transform"
-        )
+def _find_parts(run: Path, record: RunRecord, options: EvaluationOptions) -> list[EmbeddingStore]:
+    """Return the embeddings to score on, or those that they are made of, as the head's were."""
+    assert record.store is not None  # as every probe's record has it
+    whole = PartFacts(
+        path=record.store.path,
+        key=record.store.key,
+        spec=record.spec,
+        backbone_digest=record.backbone_digest,
+    )
+    stores = []
+    for part in record.store.parts or [whole]:
+        store = _find_store(run, record, part, options)
+        if store.info.backbone_digest != part.backbone_digest:
+            raise StoreError(
+                f"{store.path} is of other weights of {store.info.backbone} than those that the "
+                f"head of {run} was made on"
+            )
+        stores.append(store)
+    return stores
+
+
+def _find_store(
+    run: Path, record: RunRecord, part: PartFacts, options: EvaluationOptions
+) -> EmbeddingStore:
     if options.dataset is None and options.size in (None, record.size):
-        return _own_store(run, record, options.store_root)
+        return own_store(run, part, options.store_root)
     dataset = options.dataset or record.spec.dataset
     # A file has a size of its own; a folder is read as the head's own images were.
     ref = sources.find(dataset)
     size = options.size or (record.size if ref is None or ref.any_size else None)
-    spec = replace(record.spec, dataset=ref.spelling if ref else dataset, size=size)
+    spec = replace(part.spec, dataset=ref.spelling if ref else dataset, size=size)
     data_root = None if options.data_root == Path("data") else options.data_root
     try:
         return find_store(options.store_root, spec, data_root=data_root)
@@ -101,21 +148,27 @@ def _find_store(run: Path, record: RunRecord, options: EvaluationOptions) -> Emb
         raise
 
 
-def _own_store(run: Path, record: RunRecord, root: Place) -> EmbeddingStore:
-    assert record.store is not None  # as every probe's record has it
-    recorded = to_place(record.store.path)
+def own_store(run: Path, part: PartFacts, root: Place) -> EmbeddingStore:
+    """Return the store that a head was made on: where its record says, or else under a root.
+
+    Raises
+    ------
+    StoreError
+        If it lies nowhere, or is damaged or incomplete.
+    """
+    recorded = to_place(part.path)
     if isinstance(recorded, Path):  # a URL in a stranger's record is not followed unasked
         try:
-            if read_info(recorded).key == record.store_key:
+            if read_info(recorded).key == part.key:
                 return open_store(recorded)
         except StoreError:
             if recorded.exists():
                 raise  # it is damaged or incomplete, and the message says how to mend it
     known = [(root, read_info(root))] if is_store(root) else readable(Path(root))
     for path, info in known:
-        if info.key == record.store_key:
+        if info.key == part.key:
             return open_store(path)
     raise StoreError(
-        f"the embeddings of {run} (key {str(record.store_key)[:8]}) lie neither at {recorded} nor "
+        f"the embeddings of {run} (key {part.key[:8]}) lie neither at {recorded} nor "
         f"under {root}; name the root of the stores with --store, or the data with --dataset"
     )

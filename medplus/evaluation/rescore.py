@@ -200,6 +200,12 @@ def _prepare(folder: Path, options: EvaluationOptions) -> Prepared:
             f"{folder} is a kNN run, which saves nothing that could be scored on other data; "
             "run medplus knn on a store of those data"
         )
+    if record.folds is not None:
+        root = Path(record.path).parents[4]
+        raise UsageError(
+            f"{folder} joins the runs of {record.folds.n} folds, each with a network of its own; "
+            f"name one of those in {root / 'fold0'}, …"
+        )
     raise UsageError(f"{folder} has no {NETWORK_FILE}, so there is nothing to score")
 
 

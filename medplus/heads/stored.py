@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medplus.datasets.card import warn_of
 from medplus.datasets.dataset import Names
 from medplus.datasets.exclusion import read_exclusion
@@ -15,10 +17,11 @@ from medplus.embeddings.derived import DerivedStore, without
 from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.view import View
 from medplus.heads.features import Features, fit_memory, read_features
-from medplus.heads.folded import Folds, run_folded
+from medplus.heads.folded import run_folded
 from medplus.run.best import select_best
+from medplus.run.folds import Folds
 from medplus.run.plan import RunPlan, claim_missing, plan_run
-from medplus.run.record import Protocol, Provenance, RunRecord, StoreFacts
+from medplus.run.record import PartFacts, Protocol, Provenance, RunRecord, StoreFacts
 from medplus.run.scoring import EVALUATED, Samples, check_trainable
 from medplus.vocabulary import Split
 
@@ -35,7 +38,28 @@ def open_stores(stores: Stores) -> list[EmbeddingStore]:
 
 def store_facts(store: EmbeddingStore) -> StoreFacts:
     """Return what a record tells of the store that a head was made on."""
-    return StoreFacts(path=str(store.path), key=store.key)
+    parts = [
+        PartFacts(
+            path=str(part.path),
+            key=part.key,
+            spec=part.info.spec,
+            backbone_digest=part.info.backbone_digest,
+        )
+        for part in (store.parts if isinstance(store, DerivedStore) else ())
+    ]
+    return StoreFacts(path=str(store.path), key=store.key, parts=parts)
+
+
+def input_tensors(store: EmbeddingStore) -> dict[str, np.ndarray]:
+    """Return what a head must keep of its embeddings: what was fitted to make them of others."""
+    return store.fit.tensors() if isinstance(store, DerivedStore) else {}
+
+
+def identity_of(store: EmbeddingStore) -> dict[str, Any]:
+    """Return what identifies what is read, beside the store's key: rows, or what is made of it."""
+    if isinstance(store, DerivedStore):
+        return store.identity
+    return {"rows": store.digest} if isinstance(store, View) else {}
 
 
 def plan_head(
@@ -49,9 +73,7 @@ def plan_head(
     """Return the plan of a head on a store; `name` is the readable part of its id."""
     known = {**fields, "store": store_facts(store)}
     made_of = Provenance.of(store.info)
-    rows = {"rows": store.digest} if isinstance(store, View) else {}
-    derived = store.identity if isinstance(store, DerivedStore) else {}
-    config = {"store": store.key, **rows, **derived, **config}
+    config = {"store": store.key, **identity_of(store), **config}
     return plan_run(made_of, protocol, name, config, known, runs)
 
 

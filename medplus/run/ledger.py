@@ -306,9 +306,10 @@ def _read_record(folder: Path, sealed: bool = True) -> tuple[RunRecord, Mapping[
         raise RunError(f"{path} is damaged; {remedy}") from None
     if schema != RECORD_SCHEMA:
         raise RunError(f"{path} has schema {schema}, this medplus reads {RECORD_SCHEMA}; {remedy}")
-    content, intact = unseal(document) if sealed else ({**document}, True)
+    content, intact = unseal(document) if sealed else (document, True)
     content.pop(SEAL, None)
     files = content.pop(_FILES, {})
+    content["path"] = str(folder)  # it may have been moved
     try:
         record = RunRecord.model_validate(content)
     except ValidationError as error:
@@ -316,8 +317,7 @@ def _read_record(folder: Path, sealed: bool = True) -> tuple[RunRecord, Mapping[
         raise RunError(f"{path} is damaged ('{place}' is invalid); {remedy}") from None
     if not intact:
         raise RunError(f"{path} is damaged (it is not what was written); {remedy}")
-    # The folder may have been moved.
-    return record.model_copy(update={"path": str(folder)}), files
+    return record, files
 
 
 def read_predictions(folder: Path) -> dict[str, np.ndarray]:

@@ -75,11 +75,30 @@ class Provenance(_Facts):
         return cls(**{name: getattr(made, name) for name in cls.model_fields})
 
 
-class StoreFacts(_Facts):
-    """The store that a head was made on: where it lay, and its key."""
+class PartFacts(_Facts):
+    """One of the stores that embeddings were made of when they were read.
+
+    Attributes
+    ----------
+    path, key : str
+        Where it lay, and its identity.
+    spec : ExtractSpec
+        Settled, with which the same is found of other data.
+    backbone_digest : str
+    """
 
     path: str
     key: str
+    spec: ExtractSpec
+    backbone_digest: str
+
+
+class StoreFacts(_Facts):
+    """The store that a head was made on: where it lay, its key, and what it was made of, if any."""
+
+    path: str
+    key: str
+    parts: list[PartFacts] = []
 
 
 class NetworkFacts(_Facts):

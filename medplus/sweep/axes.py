@@ -2,145 +2,148 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from medplus.backbones import sources as backbone_sources
 from medplus.datasets import sources as dataset_sources
-from medplus.errors import MedplusError, UsageError
+from medplus.errors import MedplusError, UsageError, nearest
 from medplus.run.record import Protocol
 from medplus.spec import AUTO, NONE, PIXELS, PRELOGITS, PRETRAINED, ExtractSpec
 from medplus.sweep.protocols import fault, several
 from medplus.vocabulary import PAPER_SEEDS, SIZES, Fit, Precision
 
 ALL = "all"
+PAD: Fit = "pad"
+
+Part = dict[str, tuple[Any, ...]]
+"""A part of a grid: of some axes, some of the grid's values."""
 
 
-def _list_of(expand: Callable[[Sequence[Any]], Sequence[Any]]) -> BeforeValidator:
-    """Let one value stand for a list, spell out what stands for several, drop repetitions."""
-
-    def spell_out(value: Any) -> Any:
-        items = several(value)
-        if not all(isinstance(item, str | int) for item in items):
-            return items  # which is refused
-        return [*dict.fromkeys(expand(items))]
-
-    return BeforeValidator(spell_out)
+def _dataset(name: str) -> Iterable[str]:
+    return [dataset_sources.resolve(each).spelling for each in dataset_sources.expand([name])]
 
 
-def each(check: Callable[[str], object]) -> BeforeValidator:
-    """Check names as they are written, before they are spelled out."""
-
-    def check_all(value: Any) -> Any:
-        for position, item in enumerate(several(value)):
-            if isinstance(item, str) and item:
-                try:
-                    check(item)
-                except MedplusError as error:
-                    raise fault(str(error), position) from None
-        return value
-
-    return BeforeValidator(check_all)
-
-
-def _or_all(everything: Sequence[Any]) -> BeforeValidator:
-    return _list_of(
-        lambda items: [i for item in items for i in (everything if item == ALL else [item])]
-    )
-
-
-def _datasets(names: Sequence[Any]) -> list[Any]:
-    found = [(name, dataset_sources.find(str(name))) for name in dataset_sources.expand(names)]
-    return [name if ref is None else ref.spelling for name, ref in found]
-
-
-def _backbones(names: Sequence[Any]) -> list[Any]:
-    spelled = backbone_sources.expand(names)
-    return [backbone_sources.portable(n) if isinstance(n, str) else n for n in spelled]
-
-
-def _weights(names: Sequence[Any]) -> list[Any]:
-    """Make paths absolute: workers have other working folders."""
-    return [
-        n if n in (PRETRAINED, NONE, "") or not isinstance(n, str) else str(Path(n).absolute())
-        for n in names
-    ]
-
-
-def check_dataset(name: str) -> None:
-    """Refuse what cannot be a dataset."""
-    if name != ALL:
-        dataset_sources.resolve(name)
-
-
-def check_backbone(name: str) -> None:
-    """Refuse what cannot be a backbone; timm is asked only where there is a doubt."""
+def _backbone(name: str) -> Iterable[str]:
+    """Ask timm only where there is a doubt."""
     if backbone_sources.is_code(name):
         raise UsageError(
             f"{name} is code, which medplus runs only where a command line names it; extract with "
             f"--backbone {name}, then run knn and probe on the store"
         )
-    papers = backbone_sources.PAPER
-    if name in (ALL, PIXELS, *papers, *papers.values()) or backbone_sources.is_trained(name):
-        return
+    known = {PIXELS, *backbone_sources.PAPER, *backbone_sources.PAPER.values()}
     for each in backbone_sources.expand([name]):
-        backbone_sources.resolve(each)
+        if each not in known and not backbone_sources.is_trained(each):
+            backbone_sources.resolve(each)
+        yield backbone_sources.portable(each)
 
 
-def check_feature_name(name: str) -> None:
-    """Refuse what cannot be a feature."""
+def _weights(name: str) -> Iterable[str]:
+    """Make paths absolute: workers have other working folders."""
+    yield name if name in (PRETRAINED, NONE) else str(Path(name).absolute())
+
+
+def _feature(name: str) -> Iterable[str]:
     if name != PRELOGITS:
         from medplus.backbones.features import check_feature  # which needs torch
 
         check_feature(name)
+    yield name
+
+
+def _or_all(everything: Iterable[Any]) -> Callable[[Any], Iterable[Any]]:
+    return lambda value: everything if value == ALL else (value,)
+
+
+_SPELL: dict[str, Callable[[Any], Iterable[Any]]] = {
+    "datasets": _dataset,
+    "sizes": _or_all(SIZES),
+    "backbones": _backbone,
+    "weights": _weights,
+    "fit": lambda value: (value,),
+    "feature": _feature,
+    "precision": lambda value: (value,),
+    "protocols": lambda value: (value,),
+    "seeds": _or_all(PAPER_SEEDS),
+}
+"""Per axis: what a value in a file stands for; refuses one that cannot be."""
+
+
+def _axis(name: str) -> BeforeValidator:
+    """Let one value stand for a list, spell out each, drop repetitions."""
+
+    def read(value: Any) -> Any:
+        found: dict[Any, None] = {}
+        for position, item in enumerate(several(value)):
+            if not isinstance(item, str | int) or item == "":
+                return several(value)  # which is refused
+            try:
+                found |= dict.fromkeys(_SPELL[name](item) if isinstance(item, str) else (item,))
+            except MedplusError as error:
+                raise fault(str(error), position) from None
+        return [*found]
+
+    return BeforeValidator(read)
 
 
 _Name = Annotated[str, Field(min_length=1)]
 _Size = Annotated[int, Field(ge=1, strict=True)]
 _Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
-Datasets = Annotated[tuple[_Name, ...], _list_of(_datasets)]
-Sizes = Annotated[tuple[_Size, ...], _or_all(SIZES)]
-Backbones = Annotated[tuple[_Name, ...], _list_of(_backbones)]
-Weights = Annotated[tuple[_Name, ...], _list_of(_weights)]
-Fits = Annotated[tuple[Fit, ...], _list_of(list)]
-Features = Annotated[tuple[str, ...], _list_of(list)]
-Precisions = Annotated[tuple[Precision | Literal["auto"], ...], _list_of(list)]
-Seeds = Annotated[tuple[_Seed, ...], _or_all(PAPER_SEEDS)]
 SOME = Field(min_length=1)
+Datasets = Annotated[tuple[_Name, ...], _axis("datasets"), SOME]
+Sizes = Annotated[tuple[_Size, ...], _axis("sizes"), SOME]
+Backbones = Annotated[tuple[_Name, ...], _axis("backbones"), SOME]
+Weights = Annotated[tuple[_Name, ...], _axis("weights"), SOME]
+Fits = Annotated[tuple[Fit, ...], _axis("fit")]
+Features = Annotated[tuple[str, ...], _axis("feature"), SOME]
+Precisions = Annotated[tuple[Precision | Literal["auto"], ...], _axis("precision"), SOME]
+Seeds = Annotated[tuple[_Seed, ...], _axis("seeds"), SOME]
 
 
-class Part(BaseModel):
-    """A part of a grid: what matches all that is given.
+def part_of(axes: Mapping[str, tuple[Any, ...]], given: Mapping[str, Any], *place: int) -> Part:
+    """Return the part of a grid that values such as a file has stand for; ``all`` is all of it.
 
-    In a grid's file, ``all`` is everything of that grid.
+    Parameters
+    ----------
+    axes : mapping of str to tuple
+        The grid's values.
+    *place : int
+        Where `given` stands in the file.
+
+    Raises
+    ------
+    PydanticCustomError
+        If an axis or a value is none of the grid's.
     """
+    part = {}
+    for axis, value in given.items():
+        if axis not in axes:
+            raise fault(f"unknown key '{axis}'{nearest(str(axis), axes)}", *place, axis)
+        found: dict[Any, None] = {}
+        for item in several(value):
+            spelled: Iterable[Any] = axes[axis] if item == ALL else (item,)
+            if isinstance(item, str) and item not in (ALL, ""):
+                with suppress(MedplusError):
+                    spelled = [*_SPELL[axis](item)]
+            for one in spelled:
+                if one not in axes[axis]:
+                    near = nearest(str(item), [str(known) for known in axes[axis]])
+                    text = f"there is no '{item}' among the grid's {axis}{near}"
+                    raise fault(text, *place, axis)
+                found[one] = None
+        part[axis] = tuple(found)
+    return part
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    datasets: Datasets = ()
-    sizes: Sizes = ()
-    backbones: Backbones = ()
-    weights: Weights = ()
-    fit: Fits = ()
-    feature: Features = ()
-    precision: Precisions = ()
-    protocols: Annotated[tuple[Protocol, ...], BeforeValidator(several)] = ()
-    seeds: Seeds = ()
-
-    def covers(self, spec: ExtractSpec, protocol: Protocol, seed: int | None) -> bool:
-        """Tell whether a run belongs to it; without a seed it does not, where seeds are given."""
-        asked: list[tuple[Sequence[Any], Any]] = [
-            (self.datasets, spec.dataset),
-            (self.sizes, spec.size),
-            (self.backbones, spec.backbone),
-            (self.weights, spec.weights),
-            (self.fit, spec.fit),
-            (self.feature, spec.feature),
-            (self.precision, spec.precision or AUTO),
-            (self.protocols, protocol),
-            (self.seeds, seed),
-        ]
-        return all(value in wanted for wanted, value in asked if wanted)
+def covers(part: Part, spec: ExtractSpec, protocol: Protocol, seed: int | None) -> bool:
+    """Tell whether a run belongs to a part; without a seed it does not, where seeds are given."""
+    run = {
+        "datasets": spec.dataset, "sizes": spec.size, "backbones": spec.backbone,
+        "weights": spec.weights, "fit": spec.fit, "feature": spec.feature,
+        "precision": spec.precision or AUTO, "protocols": protocol, "seeds": seed,
+    }  # fmt: skip
+    return all(run[axis] in values for axis, values in part.items())

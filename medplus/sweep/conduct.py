@@ -10,8 +10,8 @@ from pathlib import Path
 
 from medplus.errors import SweepError
 from medplus.run.ledger import tidy_runs
-from medplus.sweep.claims import Claims, Worker
-from medplus.sweep.engines import Engine
+from medplus.sweep.claims import Claim, Claims
+from medplus.sweep.engines import PATIENCE_S, Engine
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Cell, Job, Place
 from medplus.sweep.plan import Plan, plan_from_disk
@@ -21,8 +21,8 @@ _PLAN_COSTS = 20
 _LATE_S = 5.0
 """A network file system may show results so late."""
 
-Running = list[tuple[Job, Worker]]
-"""The jobs that are under way, here or elsewhere, and who does them."""
+Running = list[tuple[Job, Claim]]
+"""The jobs that are under way, here or elsewhere, and the claims on them."""
 
 Show = Callable[[Plan, Running], None]
 """Shown how the sweep stands, again and again."""
@@ -57,10 +57,11 @@ class Sweep:
 
     def plan(self) -> Plan:
         """Return what is finished and what is left, as the disk tells it now."""
-        return plan_from_disk(self.grid, self.place, self.claims.failed(), self._workers)
+        failed = self.claims.standing().failures
+        return plan_from_disk(self.grid, self.place, failed, self._workers)
 
     def running(self, plan: Plan) -> Running:
-        """Return the jobs that are under way, here or elsewhere, and who does them."""
+        """Return the jobs that are under way, here or elsewhere, and the claims on them."""
         holders = self.claims.standing().holders
         jobs = (planned.job for planned in plan.jobs if planned.state != "finished")
         return [(job, holders[job.id]) for job in jobs if job.id in holders]
@@ -82,10 +83,8 @@ class Sweep:
         plan = self.plan()
         self.claims.tidy(plan.ids("finished"))
         if retry_failed and plan.count("failed"):
-            failed = self.claims.failed()
-            for planned in plan.jobs:
-                if planned.job.id in failed:
-                    self.claims.forget(planned.job)
+            for job in plan.ids("failed"):
+                self.claims.forget(job)
             plan = self.plan()
         if plan.cells:
             plan.check_data(Path(self.place.data_root))
@@ -130,14 +129,14 @@ class Sweep:
                 return plan  # it has let its workers go
             plan = self._look(show)
             until = time.monotonic() + _LATE_S
-            while (cells := self.to_do(plan)) and self._progress(plan) == before:
-                if time.monotonic() > until and not self.running(plan):
+            while (left := self.to_do(plan)) and self._progress(plan) == before:
+                if time.monotonic() > until:
+                    if self.running(plan):
+                        break
                     raise SweepError(
-                        f"the workers have ended, and left {len(cells)} cells of the grid as they "
+                        f"the workers have ended, and left {len(left)} cells of the grid as they "
                         f"were; {self.claims.folder / 'logs'} may tell why"
                     )
-                if time.monotonic() > until:
-                    break
                 time.sleep(_LOOK_EVERY_S)
                 plan = self._look(show)
         self.claims.tidy(plan.ids("finished"))
@@ -160,6 +159,9 @@ class Sweep:
         with closing(engine.run(self.grid, self.place, most)) as looks:
             for _ in looks:
                 followed = True
+                left = self.claims.time_left(self.place.until)
+                if left is not None and left < -PATIENCE_S:
+                    break  # of what has not ended by itself: it may still wait to begin
                 if time.monotonic() >= self._due:
                     self._look(show)
         return followed

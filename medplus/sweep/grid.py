@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -15,17 +15,17 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from medplus.backbones import sources as backbone_sources
 from medplus.backbones.weights_folder import is_weights_folder
 from medplus.config import ProbeRecipe, Recipe
 from medplus.datasets import sources as dataset_sources
-from medplus.errors import MedplusError, UsageError, nearest
+from medplus.errors import MedplusError, UsageError
 from medplus.run.record import Protocol
 from medplus.spec import AUTO, NONE, PIXELS, PRELOGITS, PRETRAINED, ExtractSpec
 from medplus.sweep.axes import (
-    ALL,
-    SOME,
+    PAD,
     Backbones,
     Datasets,
     Features,
@@ -35,10 +35,8 @@ from medplus.sweep.axes import (
     Seeds,
     Sizes,
     Weights,
-    check_backbone,
-    check_dataset,
-    check_feature_name,
-    each,
+    covers,
+    part_of,
 )
 from medplus.sweep.protocols import (
     NO_FEATURE_TO_TRAIN,
@@ -49,17 +47,15 @@ from medplus.sweep.protocols import (
     fault,
     several,
 )
-from medplus.vocabulary import PAPER_SEEDS, SIZES, Fit, StoreDtype
-
-PAD: Fit = "pad"
+from medplus.vocabulary import PAPER_SEEDS, SIZES, StoreDtype
 
 
 class ExtractOptions(Recipe):
     """How embeddings are computed and stored; see `medplus.extract`. Fine-tunings need none."""
 
-    precision: Annotated[Precisions, SOME] = ("auto",)
+    precision: Precisions = ("auto",)
     dtype: StoreDtype = "float32"
-    feature: Annotated[Features, each(check_feature_name), SOME] = (PRELOGITS,)
+    feature: Features = (PRELOGITS,)
     batch_size: Annotated[int, Field(ge=1)] | None = None
 
 
@@ -82,20 +78,21 @@ class Grid(BaseModel):
         For probes and fine-tunings.
     extract : ExtractOptions
     protocols : Protocols
-    exclude : tuple of Part
+    exclude : tuple of dict
+        Parts of the grid, by axis.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    datasets: Annotated[Datasets, each(check_dataset), SOME]
-    sizes: Annotated[Sizes, SOME] = (28,)
-    backbones: Annotated[Backbones, each(check_backbone), SOME]
-    weights: Annotated[Weights, SOME] = (PRETRAINED,)
+    datasets: Datasets
+    sizes: Sizes = (28,)
+    backbones: Backbones
+    weights: Weights = (PRETRAINED,)
     fit: Fits = ()
-    seeds: Annotated[Seeds, SOME] = PAPER_SEEDS
+    seeds: Seeds = PAPER_SEEDS
     extract: ExtractOptions = ExtractOptions()
     protocols: Protocols
-    exclude: tuple[Part, ...] = ()
+    exclude: tuple[dict[str, Any], ...] = ()
 
     @property
     def knn(self) -> Knn | None:
@@ -154,40 +151,30 @@ class Grid(BaseModel):
         part = {"datasets": (spec.dataset,), "sizes": sizes, "backbones": (spec.backbone,)}
         return self.model_copy(update=part)
 
-    def narrowed(self, part: Part) -> Grid:
-        """Return the grid without what a part leaves out.
+    def narrowed(self, values: Mapping[str, Any]) -> Grid:
+        """Return the part of the grid that has some values, by axis, such as a file has.
 
         Raises
         ------
         UsageError
-            If the part names what the grid does not have, or nothing remains.
+            If they are not the grid's, or nothing remains.
         """
-        axis, problem = _stranger(part, self._axes())
-        if axis:
-            raise UsageError(problem)
-        given = {name: value for name, value in part if value}
-        protocols = given.pop("protocols", PROTOCOLS)
-        without: dict[str, None] = dict.fromkeys(set(PROTOCOLS) - set(protocols))
-        extract: dict[str, Any] = {n: given.pop(n) for n in ("feature", "precision") if n in given}
-        grid = self.model_copy(
-            update={
-                **given,
-                "extract": self.extract.model_copy(update=extract),
-                "protocols": self.protocols.model_copy(update=without),
-            }
-        )
+        try:
+            part: dict[str, Any] = part_of(_axes(self.__dict__), values)
+        except PydanticCustomError as error:
+            raise UsageError(error.message()) from None
+        others = set(PROTOCOLS) - set(part.pop("protocols", PROTOCOLS))
+        extract: dict[str, Any] = {n: part.pop(n) for n in ("feature", "precision") if n in part}
+        part["extract"] = self.extract.model_copy(update=extract)
+        part["protocols"] = self.protocols.model_copy(update=dict.fromkeys(others))
+        grid = self.model_copy(update=part)
         if grid.is_empty():
             raise UsageError("nothing of the grid is left")
         return grid
 
-    def _axes(self) -> dict[str, Any]:
-        axes = {name: getattr(self, name) for name in Part.model_fields if hasattr(self, name)}
-        extract = {"feature": self.extract.feature, "precision": self.extract.precision}
-        return {**axes, **extract, "protocols": self.protocols.names, "fit": self.fit or (PAD,)}
-
     def includes(self, spec: ExtractSpec, protocol: Protocol, seed: int | None = None) -> bool:
         """Tell whether a run belongs to the grid."""
-        return not any(part.covers(spec, protocol, seed) for part in self.exclude)
+        return not any(covers(part, spec, protocol, seed) for part in self.exclude)
 
     def seeds_of(self, spec: ExtractSpec, protocol: Protocol) -> tuple[int, ...]:
         """Return the seeds that the runs of a protocol have."""
@@ -234,33 +221,19 @@ class Grid(BaseModel):
                         raise fault(f"weights = '{name}': {error}", position) from None
         return value
 
-    @field_validator("exclude", mode="before")
+    @field_validator("exclude")
     @classmethod
-    def _spell_out(cls, entries: Any, info: ValidationInfo) -> Any:
-        """Put everything of the grid for ``all``."""
-        protocols = info.data.get("protocols")
-        have = {**info.data, **({"protocols": protocols.names} if protocols else {})}
-
-        def spelled_out(key: str, value: Any) -> Any:
-            return have[key] if key in have and ALL in several(value) else value
-
-        if not isinstance(entries, list):
-            return entries
-        return [
-            {key: spelled_out(key, value) for key, value in entry.items()}
-            if isinstance(entry, dict)
-            else entry
-            for entry in entries
-        ]
+    def _check_exclude(cls, entries: tuple[Part, ...], info: ValidationInfo) -> tuple[Part, ...]:
+        if not {"datasets", "backbones", "extract", "protocols"} <= info.data.keys():
+            return entries  # something else is at fault
+        axes = _axes(info.data)
+        for i, entry in enumerate(entries):
+            if not entry:
+                raise fault("an exclusion must name what it leaves out", i)
+        return tuple(part_of(axes, entry, i) for i, entry in enumerate(entries))
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for i, part in enumerate(self.exclude):
-            axis, problem = _stranger(part, self._axes())
-            if axis:
-                raise fault(problem, "exclude", i, axis)
-            if part == Part():
-                raise fault("an exclusion must name what it leaves out", "exclude", i)
         heads = self.knn is not None or self.probe is not None
         feature, networks = self.extract.feature, [n for n in self.backbones if n != PIXELS]
         if feature != (PRELOGITS,) and not heads:
@@ -288,11 +261,13 @@ class Grid(BaseModel):
         return self
 
 
-def _stranger(part: Part, axes: dict[str, Any]) -> tuple[str, str]:
-    """Return the axis of a value that a part names but a grid lacks, and a sentence, or nothing."""
-    for axis, has in axes.items():
-        for value in getattr(part, axis, ()):
-            if value not in has:
-                near = nearest(str(value), [str(known) for known in has])
-                return axis, f"there is no '{value}' among the grid's {axis}{near}"
-    return "", ""
+def _axes(fields: Mapping[str, Any]) -> Part:
+    """Return what a grid has of every axis."""
+    names = ("datasets", "sizes", "backbones", "weights", "seeds")
+    return {
+        **{name: fields.get(name, ()) for name in names},
+        "fit": fields.get("fit") or (PAD,),
+        "feature": fields["extract"].feature,
+        "precision": fields["extract"].precision,
+        "protocols": fields["protocols"].names,
+    }

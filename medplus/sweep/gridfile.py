@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from medplus.errors import UsageError, nearest, short
-from medplus.sweep.axes import Part
 from medplus.sweep.grid import ExtractOptions, Grid
 from medplus.sweep.protocols import PROTOCOLS
 from medplus.yamlfile import Place, read_yaml_with_lines
@@ -48,20 +47,8 @@ def make_grid(values: Mapping[str, Any]) -> Grid:
     >>> [spec.describe() for spec in grid.specs()]
     ['breastmnist at 28 px with pixels']
     """
-    return _made(Grid, values)
-
-
-def make_part(values: Mapping[str, Any]) -> Part:
-    """Return a part of a grid; as `make_grid`."""
-    return _made(Part, values)
-
-
-ModelT = TypeVar("ModelT", bound=BaseModel)
-
-
-def _made(model: type[ModelT], values: Mapping[str, Any]) -> ModelT:
     try:
-        return model.model_validate(values)
+        return Grid.model_validate(values)
     except ValidationError as error:
         raise UsageError(_explained(error)[1]) from None
 
@@ -73,20 +60,15 @@ def _explained(error: ValidationError) -> tuple[Place, str]:
     place: Place = first["loc"]
     if first["type"] == "sentence":
         return (*place, *first["ctx"]["within"]), first["ctx"]["message"]
-    name = place[-1]
+    name = str(place[-1])
     if first["type"] == "extra_forbidden":
         if len(place) == 1 and name in ExtractOptions.model_fields:
             return place, f"'{name}' stands under 'extract'"
         if place[0] == "protocols":
-            return place, f"unknown protocol '{name}'{nearest(str(name), PROTOCOLS)}"
-        return place, f"unknown key '{name}'{nearest(str(name), _known(place[:-1]))}"
+            return place, f"unknown protocol '{name}'{nearest(name, PROTOCOLS)}"
+        known = ExtractOptions if place[0] == "extract" else Grid
+        return place, f"unknown key '{name}'{nearest(name, known.model_fields)}"
     if first["type"] == "missing":
         return (), f"'{name}' is missing; a grid names its {name}"
     where = ".".join(part for part in place if isinstance(part, str))
     return place, f"{where} = {short(first['input'])}: {first['msg'].lower()}"
-
-
-def _known(place: Place) -> list[str]:
-    """Return the keys that are allowed at a place of a grid's file."""
-    models: dict[Any, type[BaseModel]] = {"extract": ExtractOptions, "exclude": Part}
-    return list((models[place[0]] if place else Grid).model_fields)

@@ -20,6 +20,7 @@ from medplus.embeddings.select import Sought, identify
 from medplus.embeddings.store import read_info
 from medplus.errors import MedplusError
 from medplus.naming import safe_name
+from medplus.run.folds import FOLDED
 from medplus.run.ledger import RECORD_FILE, read_record
 from medplus.run.record import RunRecord
 from medplus.spec import PRELOGITS, ExtractSpec
@@ -53,10 +54,10 @@ class Inventory:
         data_root: Path,
         store: Path,
         runs: Path,
-        digest_of: Callable[[DatasetRef, int | None, Path], str | None] = datasets.digest,
+        digest_of: Callable[[DatasetRef, int | None, Path], str | None] | None = None,
     ) -> None:
         self._grid = grid
-        self._digest_of = digest_of
+        self._digest_of = digest_of or _digest_of
         self._data_root, self._store, self._runs = data_root, store, runs
         self._digests: dict[tuple[str, int | None], str | None] = {}
         self._identified: dict[ExtractSpec, Sought] = {}
@@ -82,15 +83,15 @@ class Inventory:
 
     def _sought(self, spec: ExtractSpec) -> Sought:
         if spec not in self._identified:
-            self._identified[spec] = identify(spec)
-        images = spec.dataset, spec.size
-        if images not in self._digests:
-            ref = datasets.resolve(spec.dataset)
-            self._digests[images] = self._digest_of(ref, spec.size, self._data_root)
-        digest = self._digests[images]
-        return replace(
-            self._identified[spec], data_digests=None if digest is None else frozenset([digest])
-        )
+            images = spec.dataset, spec.size
+            if images not in self._digests:
+                ref = datasets.resolve(spec.dataset)
+                self._digests[images] = self._digest_of(ref, spec.size, self._data_root)
+            digest = self._digests[images]
+            known = None if digest is None else frozenset([digest])
+            sought = identify(replace(spec, dataset=self._name(spec)))  # by name: reads no data
+            self._identified[spec] = replace(sought, data_digests=known)
+        return self._identified[spec]
 
     def _name(self, spec: ExtractSpec) -> str:
         if spec.dataset not in self._names:
@@ -107,11 +108,15 @@ class Inventory:
             sizes.setdefault(name, {})["*" if spec.size is None else str(spec.size)] = None
         for name in sizes:
             for store in _folders(f"{escape(str(self._store))}/{name}/*/*.zarr"):
-                found += [("extract", store, info) for info in _read(_info, store)]
+                infos = _read(_info, store)
+                # Of corrupted test images: no job of a grid, nor what one costs.
+                found += [("extract", store, i) for i in infos if i.spec.corruption is None]
         for protocol, (name, wanted) in product(self._grid.protocols.names, sizes.items()):
-            root = f"{escape(str(self._runs))}/{protocol}/{name}"
-            for size in ["*"] if "*" in wanted else wanted:
-                for run in _folders(f"{root}/{size}/*/*"):
+            roots, own = [escape(str(self._runs))], self._grid.finetune
+            if protocol == "finetune" and own is not None and own.folds is not None:
+                roots.append(f"{roots[0]}/{FOLDED}/fold*")
+            for root, size in product(roots, ["*"] if "*" in wanted else wanted):
+                for run in _folders(f"{root}/{protocol}/{name}/{size}/*/*"):
                     found += [(protocol, run, record) for record in _read(_record, run)]
         return found
 
@@ -154,6 +159,25 @@ class Inventory:
         yield PastJob(kind, spec.backbone, work, float(cost.get("seconds", 0)), on_gpu)
 
 
+def _digest_of(ref: DatasetRef, size: int | None, data_root: Path) -> str | None:
+    path = datasets.path(ref, size, data_root)
+    if not path.is_file():  # a folder of images does not tell of a change
+        return datasets.digest(ref, size, data_root)
+    return _digest_of_file(ref, size, data_root, _state(path.stat()))
+
+
+@cache
+def _digest_of_file(
+    ref: DatasetRef, size: int | None, data_root: Path, state: tuple[int, ...]
+) -> str | None:
+    return datasets.digest(ref, size, data_root)
+
+
+def _state(file: os.stat_result) -> tuple[int, ...]:
+    """Return what a file changes in when it is written: what was read once, the next plan knows."""
+    return file.st_ino, file.st_mtime_ns, file.st_size
+
+
 MadeT = TypeVar("MadeT")
 
 
@@ -166,9 +190,7 @@ def _read(read: Callable[[str, tuple[int, ...]], MadeT], folder: str) -> Iterato
     """Yield what a folder holds, unless it is damaged: then the job will say so, or repair it."""
     file = "zarr.json" if folder.endswith(".zarr") else RECORD_FILE
     try:
-        state = os.stat(f"{folder}/{file}")  # noqa: PTH116
-        # What has been read once is known to the next plan.
-        yield read(folder, (state.st_ino, state.st_mtime_ns, state.st_size))
+        yield read(folder, _state(os.stat(f"{folder}/{file}")))  # noqa: PTH116
     except FileNotFoundError:
         return
     except (MedplusError, OSError) as error:

@@ -53,6 +53,8 @@ class Job:
             words += [word for word in choices if word not in (PRETRAINED, PAD, PRELOGITS, None)]
         if self.kind == "finetune":
             words.append(f"seed{self.options['seed']}")
+            if fold := self.options.get("fold"):
+                words.append(f"repeat{fold['repeat']} fold{fold['fold']}")
         return " ".join(words)
 
     @property

@@ -16,12 +16,14 @@ from typing import Any, Literal
 from medplus.datasets import sources as datasets
 from medplus.embeddings.info import StoreInfo
 from medplus.errors import DatasetError
+from medplus.run.folds import is_of
 from medplus.run.record import RunRecord
 from medplus.spec import AUTO, ExtractSpec
 from medplus.sweep.estimate import Estimator
 from medplus.sweep.grid import Grid
 from medplus.sweep.inventory import Inventory
 from medplus.sweep.job import Cell, Job, Place
+from medplus.sweep.protocols import Finetune
 from medplus.sweep.resources import cores, gpus
 
 State = Literal["finished", "failed", "left"]
@@ -141,11 +143,13 @@ def plan_from_disk(
     inventory = Inventory(grid, data_root, store, runs)
     on_gpu = place.device != "cpu" and bool(gpus())
     estimator = Estimator(data_root, inventory.past_jobs, max(cores() // workers, 1), on_gpu)
+    collects = gc.isenabled()
     gc.disable()  # it would go in vain through what has been read, since all of it stays
     try:
         return make_plan(grid, inventory, estimator, failed)
     finally:
-        gc.enable()
+        if collects:
+            gc.enable()
 
 
 def make_plan(
@@ -199,10 +203,14 @@ class _Planner:
                 finished = found is not None or all(head.state == "finished" for head in heads)
                 extraction = self._planned(self._extraction(spec), 0 if finished else None)
                 yield [extraction, *heads], str(found[0]) if found else None
-        if self._grid.finetune is not None:
+        if (finetune := self._grid.finetune) is not None:
+            fields = finetune.recipe.model_dump(mode="json")
+            # What the worker's machine decides may have become anything.
+            free = {"precision": fields["precision"], "batch_size": finetune.batch_size}
+            fixed = {name: value for name, value in fields.items() if free.get(name) != AUTO}
             for spec in self._grid.trained_specs():
-                for seed in self._grid.seeds_of(spec, "finetune"):
-                    yield [self._finetuning(spec, seed)], None
+                for planned in self._finetunings(finetune, spec, fields, fixed):
+                    yield [planned], None
 
     def _planned(self, job: Job, done: int | None) -> PlannedJob:
         """Return how a job stands; `done` of its runs are finished, None where it has none."""
@@ -240,29 +248,27 @@ class _Planner:
             }
             yield self._found(job, records)
 
-    def _finetuning(self, spec: ExtractSpec, seed: int) -> PlannedJob:
-        finetune = self._grid.finetune
-        assert finetune is not None
-        wanted = finetune.recipe.model_dump(mode="json")
-        # What the worker's machine decides may have become anything.
-        open_fields = {"precision": wanted["precision"], "batch_size": finetune.batch_size}
-        fixed = {name: value for name, value in wanted.items() if open_fields.get(name) != AUTO}
-        options = {
-            "recipe": finetune.name,
-            "fields": wanted,
-            "changes": finetune.changes,
-            "batch_size": finetune.batch_size,
-            "seed": seed,
-        }
-        job = Job("finetune", spec, options, 1)
-        records = {
-            record.seed: record
+    def _finetunings(
+        self, finetune: Finetune, spec: ExtractSpec, fields: dict[str, Any], fixed: dict[str, Any]
+    ) -> Iterator[PlannedJob]:
+        made = [
+            record
             for record in self._inventory.records_of("finetune", spec)
-            if record.seed == seed
-            and record.config.get("devices") == 1
+            if record.config.get("devices") == 1
             and fixed.items() <= record.config.get("recipe", {}).items()
-        }
-        return self._found(job, records)
+        ]
+        for seed, fold in product(self._grid.seeds_of(spec, "finetune"), finetune.jobs):
+            options = {
+                "recipe": finetune.name, "fields": fields, "changes": finetune.changes,
+                "batch_size": finetune.batch_size, "seed": seed,
+                **({} if fold is None else {"fold": fold.facts}),
+            }  # fmt: skip
+            records = {
+                record.seed: record
+                for record in made
+                if record.seed == seed and is_of(record.config, fold)
+            }
+            yield self._found(Job("finetune", spec, options, 1), records)
 
     def _found(self, job: Job, records: Mapping[Any, RunRecord]) -> PlannedJob:
         self.records += records.values()

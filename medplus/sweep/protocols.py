@@ -19,6 +19,7 @@ from medplus.config import (
     probe_recipe,
 )
 from medplus.errors import UsageError
+from medplus.run.folds import Fold, Folds
 from medplus.run.record import Protocol
 from medplus.spec import AUTO
 
@@ -59,6 +60,8 @@ class Finetune(BaseModel):
         The fields that the grid changes.
     batch_size : int or "auto" or None
         As for `medplus.finetune`.
+    folds : Folds or None
+        Each fold is a job of its own; whichever is the last joins them.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -67,6 +70,13 @@ class Finetune(BaseModel):
     changes: dict[str, Any]
     batch_size: int | Literal["auto"] | None
     recipe: FinetuneRecipe
+    folds: Folds | None = None
+
+    @property
+    def jobs(self) -> tuple[Fold | None, ...]:
+        """The folds that are trained; None stands for the official splits."""
+        folds = self.folds
+        return (None,) if folds is None else tuple(Fold.at(folds, i) for i in range(len(folds)))
 
 
 def _probe(options: dict[str, Any]) -> ProbeRecipe:
@@ -84,8 +94,12 @@ def _finetune(options: dict[str, Any]) -> Finetune:
         name = str(Path(name).absolute())  # workers have other working folders
     batch_size = options.pop("batch_size", None)
     settled = None if batch_size == AUTO else batch_size
+    dealt = {name: options.pop(name) for name in ("folds", "repeats", "pool") if name in options}
+    if dealt and "folds" not in dealt:
+        raise UsageError(f"'{next(iter(dealt))}' goes with folds; name both")
+    folds = Folds(dealt.pop("folds"), **dealt) if dealt else None
     recipe = finetune_recipe(name, batch_size=settled, **options)
-    return Finetune(name=name, changes=options, batch_size=batch_size, recipe=recipe)
+    return Finetune(name=name, changes=options, batch_size=batch_size, recipe=recipe, folds=folds)
 
 
 def _made_by(make: Callable[[dict[str, Any]], Any], no_feature: str) -> BeforeValidator:

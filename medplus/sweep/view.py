@@ -93,9 +93,9 @@ class View:
         from rich.text import Text
 
         table = Table.grid(padding=(0, 2))
-        for job, worker in self._running:
-            since = duration(max(time.time() - worker.since, 0))
-            words = (worker.name, job.name, worker.doing, since)
+        for job, claim in self._running:
+            since = duration(max(time.time() - claim.since, 0))
+            words = (claim.worker, job.name, claim.doing, since)
             table.add_row(*(Text(printable(word)) for word in words))
         if not self._running:
             table.add_row("workers are starting")

@@ -17,6 +17,7 @@ from typing import Any
 from medplus.errors import SweepError
 from medplus.lock import LockHeldError
 from medplus.progress import Advance
+from medplus.run.folds import Folds
 from medplus.sweep.claims import Claimant, Claims
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Cell, Job, Place
@@ -58,10 +59,10 @@ class Worker:
         self, grid: Grid, place: Place, name: str, parent: int | None = None, wait: bool = True,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:  # fmt: skip
-        self._grid, self._place, self._name = grid, place, name
-        self._parent, self._wait, self._say = parent, wait, say
+        self._grid, self._place, self._wait, self._say = grid, place, wait, say
         self._claims = Claims(Path(place.runs))
-        self._ended: dict[str, bool] = {}  # whether it went well
+        self._me = Claimant(self._claims, name, parent, place.until)
+        self._ended: set[str] = set()
         self._images: tuple[str, int | None] | None = None
         self.job: Job | None = None
 
@@ -70,43 +71,41 @@ class Worker:
 
         Raises
         ------
-        SweepError
-            If what has been done is not there afterwards.
+        MedplusError
+            If what has been done is not there afterwards, or claims cannot be written.
         """
         self._claims.prepare()
         until = self._place.until
         try:
-            with Claimant(self._claims, self._name, self._parent, until) as me:
-                self._work(me)
+            with self._me:
+                self._work()
         except KeyboardInterrupt:
             if until is None or self._claims.now() < until:
                 raise  # otherwise its time is over, and it has kept what it did
 
-    def _work(self, me: Claimant) -> None:
+    def _work(self) -> None:
         while True:
             start = time.monotonic()
             plan = self._plan(self._grid)
-            took = time.monotonic() - start
+            pause = max(_PAUSE_S, (time.monotonic() - start) * _PLAN_COSTS)
             if not plan.within(self._claims.time_left(self._place.until)):
                 self._claims.tidy(plan.ids("finished"))
                 return
-            if not self._go_through(plan, me, start + max(_PAUSE_S, took * _PLAN_COSTS)):
+            if not self._go_through(plan, start + pause):
                 if not self._wait:
                     return
-                time.sleep(max(_PAUSE_S, took * _PLAN_COSTS))
+                time.sleep(pause)
 
     def _plan(self, grid: Grid) -> Plan:
-        # On a full disk a failure leaves no note, but is not to be tried for ever.
-        failed = {job for job, well in self._ended.items() if not well}
-        return plan_from_disk(grid, self._place, self._claims.failed() | failed)
+        return plan_from_disk(grid, self._place, self._claims.standing().failures)
 
-    def _go_through(self, plan: Plan, me: Claimant, until: float) -> bool:
+    def _go_through(self, plan: Plan, until: float) -> bool:
         """Do jobs until the plan is old; return whether any was free."""
         did = False
         for cell in self._in_order(plan):
             left = self._claims.time_left(self._place.until)
             if left is None or cell.seconds <= left:
-                did |= self._try(cell, me)
+                did |= self._try(cell)
             if did and time.monotonic() > until:
                 break
         return did
@@ -128,20 +127,20 @@ class Worker:
             if not queues[self._images]:
                 del queues[self._images]
 
-    def _try(self, cell: Cell, me: Claimant) -> bool:
+    def _try(self, cell: Cell) -> bool:
         """Do those jobs of a cell that are free and ready; return whether any was."""
         did = False
         for job in cell.jobs:
-            if me.claim(job):
+            if self._me.claim(job):
                 try:
-                    did |= self._do_what_is_left(job, me)
+                    did |= self._do_what_is_left(job)
                 finally:
-                    me.release()
+                    self._me.release()
             elif job.kind == "extract":
                 break  # the others need it
         return did
 
-    def _do_what_is_left(self, job: Job, me: Claimant) -> bool:
+    def _do_what_is_left(self, job: Job) -> bool:
         """Do a job that has been claimed, unless another worker was here before the claim."""
         self.job = job
         cells = self._plan(self._grid.only(job.spec)).cells
@@ -156,19 +155,17 @@ class Worker:
             )
         start = time.perf_counter()
         try:
-            with _logged(self._claims.log(job), job):
-                _do(job, self._place, now.store, _Reporter(me.tell))
+            with _logged(self._claims.log(job.id), job):
+                _do(job, self._place, now.store, _Reporter(self._me.tell))
         except LockHeldError as error:
             log.info("%s", error)  # a single command is at it
             return False
         except Exception as error:  # whatever it is, the rest goes on
-            message = self._claims.record(job, error).message
-            self._ended[job.id] = False
-            self._say(f"failed {job.name}: {message}")
+            self._say(f"failed {job.name}: {self._me.fail(error)}")
         else:
-            self._claims.forget(job)
-            self._ended[job.id] = True
+            self._claims.forget(job.id)
             self._say(f"finished {job.name} ({time.perf_counter() - start:.1f} s)")
+        self._ended.add(job.id)
         return True
 
 
@@ -189,6 +186,10 @@ def _do(job: Job, place: Place, store: str | None, reporter: _Reporter) -> None:
         from medplus.training import finetune_all
 
         seed, changes, _ = (options.pop(name) for name in ("seed", "changes", "fields"))
+        if dealt := options.pop("fold", None):
+            folds = Folds(dealt["n"], dealt["repeat"] + 1, dealt["pool"])
+            position = dealt["repeat"] * folds.n + dealt["fold"]
+            options |= {"folds": folds, "fold": [position]}
         finetune_all(
             [job.spec], [seed], **options, **changes, data_root=place.data_root, watch=reporter
         )
@@ -233,15 +234,14 @@ class _Reporter(Watch):
         images_done: int = 0,
     ) -> None:  # fmt: skip
         """Note how much there is to train."""
-        self._epochs, self._per_epoch = epochs, images_per_epoch
+        self._epochs, self._per_epoch = epochs, max(images_per_epoch, 1)
         self._seen = epochs_done * images_per_epoch + images_done
 
     def images(self, n: int) -> None:
         """Tell of the epoch under way."""
         self._seen += n
-        epoch = -(-self._seen // max(self._per_epoch, 1))
-        share = self._seen / max(self._per_epoch, 1) - (epoch - 1)
-        self._say(f"epoch {epoch}/{self._epochs}, {share:.0%}")
+        epoch = -(-self._seen // self._per_epoch)
+        self._say(f"epoch {epoch}/{self._epochs}, {self._seen / self._per_epoch - epoch + 1:.0%}")
 
     def epoch(self, row: EpochRow) -> None:
         """Note a finished epoch in the job's log."""
@@ -250,41 +250,38 @@ class _Reporter(Watch):
 
 @contextmanager
 def _logged(path: Path, job: Job) -> Iterator[None]:
-    """Send everything that is printed, also by libraries in other languages, to a file."""
-    handler = logging.FileHandler(path, delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    """Send what is logged or printed, also by libraries in other languages, to a file."""
     logger = logging.getLogger("medplus")
     before = logger.level, logger.propagate
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    logger.addHandler(handler)
-    try:
-        with _printed_to(path):
-            gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
-            where = socket.gethostname() + (f", GPU {gpu}" if gpu else "")
+    with path.open("a", encoding="utf-8") as file, _printed_to(file.fileno()):
+        handler = logging.StreamHandler(file)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
+        where = socket.gethostname() + (f", GPU {gpu}" if gpu else "")
+        try:
             log.info("%s begins in process %d on %s", job.name, os.getpid(), where)
-            try:
-                yield
-            except KeyboardInterrupt:
-                log.info("%s has been interrupted", job.name)
-                raise
-            except BaseException:
-                log.exception("%s has not finished", job.name)
-                raise
+            yield
             log.info("%s has finished", job.name)
-    finally:
-        logger.removeHandler(handler)
-        handler.close()
-        logger.setLevel(before[0])
-        logger.propagate = before[1]
+        except KeyboardInterrupt:
+            log.info("%s has been interrupted", job.name)
+            raise
+        except BaseException:
+            log.exception("%s has not finished", job.name)
+            raise
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(before[0])
+            logger.propagate = before[1]
 
 
 @contextmanager
-def _printed_to(path: Path) -> Iterator[None]:
+def _printed_to(file: int) -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         os.dup2(file, 1)
         os.dup2(file, 2)
@@ -295,4 +292,3 @@ def _printed_to(path: Path) -> Iterator[None]:
         for number, descriptor in zip((1, 2), kept, strict=True):
             os.dup2(descriptor, number)
             os.close(descriptor)
-        os.close(file)

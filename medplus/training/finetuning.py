@@ -16,20 +16,14 @@ from medplus.datasets import sources as datasets
 from medplus.datasets.dataset import ImageDataset
 from medplus.device import check_devices, resolve_device, resolve_training_precision
 from medplus.embeddings.pipeline import as_tensor
-from medplus.embeddings.provenance import settle
 from medplus.progress import Progress, silent
-from medplus.run.ledger import find_run, tidy_run
+from medplus.run.folds import Folds
 from medplus.run.record import RunRecord
 from medplus.run.scoring import check_trainable
 from medplus.spec import AUTO, ExtractSpec, make_spec
+from medplus.training.crossvalidation import Way, cross_validate
 from medplus.training.network import build_network, embedding_dim
-from medplus.training.plan import (
-    FinetunePlan,
-    Keep,
-    load_backbone,
-    load_images,
-    plan_finetune,
-)
+from medplus.training.plan import FinetunePlan, Keep, load_backbone, load_images
 from medplus.training.watch import Watch
 from medplus.vocabulary import PAPER_SEEDS
 
@@ -101,6 +95,8 @@ def finetune_all(
     keep: Keep = "best",
     track: str | None = None,
     watch: Watch | None = None,
+    folds: Folds | None = None,
+    fold: Sequence[int] | None = None,
     progress: Progress = silent,
     **changes: Any,
 ) -> list[RunRecord]:
@@ -136,6 +132,11 @@ def finetune_all(
         A tracker to tell of every epoch.
     watch : Watch, optional
         Told of every step and epoch.
+    folds : medplus.run.folds.Folds, optional
+        Cross-validate: a network for each fold, stopped by the next fold's loss.
+    fold : sequence of int, optional
+        Train only these, counted from 0 through all repeats; those of a repeat are joined once all
+        are there.
     progress : Progress
         Where to report the images of a folder that are read.
     **changes
@@ -144,6 +145,8 @@ def finetune_all(
     Returns
     -------
     list of RunRecord
+        One per spec and seed; of folds one per repeat, of its out-of-fold predictions, or those of
+        its folds that were asked for as long as others are missing.
     """
     fields = {**changes, "batch_size": None if batch_size == AUTO else batch_size}
     full = finetune_recipe(recipe, **fields)
@@ -165,20 +168,11 @@ def finetune_all(
         check_trainable(images.path, images.splits["train"].labels, images.task)
         whole = _with_fitting_batch(spec, images, full, target) if batch_size == AUTO else full
         for seed in seeds:
-            backbone = load_backbone(spec, images)
-            settled = settle(spec, images, backbone, precision, dtype=None)
-            run = plan_finetune(
-                settled, images, backbone, whole, seed, devices, Path(recipe).stem, Path(runs)
-            )
-            record = None if overwrite else find_run(run.folder)
-            if record is not None:
-                tidy_run(run.folder)
+            way = Way(spec, images, whole, seed, devices, Path(recipe).stem, Path(runs), new_plan)
+            if folds is None:
+                records.append(way.run(way.plan(), overwrite))
             else:
-                # Fabric takes seconds to import, which a finished run does not need.
-                from medplus.training.run import make_run
-
-                record = make_run(new_plan(run, whole, spec), images, backbone)
-            records.append(record)
+                records += cross_validate(way, folds, fold, overwrite)
     return records
 
 

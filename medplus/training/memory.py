@@ -16,7 +16,7 @@ from medplus.datasets.dataset import ImageDataset
 from medplus.errors import RunError
 from medplus.preprocess import PreprocessSpec
 from medplus.training.launch import make_fabric, reproducible
-from medplus.training.network import Network, set_training_mode
+from medplus.training.network import Network, keeps_channels_last, set_training_mode
 from medplus.training.step import Stepper
 from medplus.vocabulary import Precision
 
@@ -71,10 +71,10 @@ def _try_step(
     batch: int,
 ) -> None:
     trial = copy.deepcopy(network).to(device)
-    if recipe.channels_last:
+    precision = cast("Precision", recipe.precision)
+    if keeps_channels_last(trial, recipe.channels_last, precision, device):
         trial = trial.to(memory_format=torch.channels_last)
     set_training_mode(trial, recipe)
-    precision = cast("Precision", recipe.precision)
     fabric = make_fabric(device, 1, precision)
     fabric.launch()
     train = images.splits["train"]

@@ -6,17 +6,18 @@ timm does the work; here the recipe's words become timm's.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from timm.data.mixup import Mixup
-from timm.optim import param_groups_layer_decay, param_groups_weight_decay
-from timm.scheduler import CosineLRScheduler
-from timm.utils import ModelEmaV3
 from torch import nn
 
+from medplus.backbones.lean import timm
 from medplus.config import FinetuneRecipe
 from medplus.training.network import Network
+
+if TYPE_CHECKING:
+    from timm.data import Mixup
+    from timm.utils import ModelEmaV3
 
 _MOMENTUM = 0.9
 _EMA_WARMUP_POWER = 0.75  # timm's advice for training of fewer than a million steps
@@ -34,6 +35,8 @@ def make_optimizer(network: Network, recipe: FinetuneRecipe) -> torch.optim.Opti
 
 def _parameter_groups(network: Network, recipe: FinetuneRecipe) -> list[dict[str, Any]]:
     """Return parameters by weight decay and by depth; the head, always last, is the shallowest."""
+    from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+
     decay = recipe.weight_decay
     decay_of_1d = decay if recipe.decay_bias_and_norm else 0.0
     # The timm network within, which knows its own layers.
@@ -69,6 +72,8 @@ class Schedule:
     def __init__(
         self, optimizer: torch.optim.Optimizer, recipe: FinetuneRecipe, steps_per_epoch: int
     ) -> None:
+        from timm.scheduler import CosineLRScheduler
+
         self._kind = recipe.schedule
         if self._kind == "constant":
             for group in optimizer.param_groups:
@@ -102,7 +107,7 @@ def make_average(network: Network, recipe: FinetuneRecipe) -> ModelEmaV3 | None:
     """Return the moving average of the weights, or None; its decay rises over the first steps."""
     if not recipe.ema:
         return None
-    return ModelEmaV3(
+    return timm.utils.ModelEmaV3(
         network, recipe.ema, use_warmup=True, warmup_power=_EMA_WARMUP_POWER, foreach=True
     )
 
@@ -111,7 +116,7 @@ def make_mixup(recipe: FinetuneRecipe, n_classes: int, multi_label: bool) -> Mix
     """Return what mixes images and targets of a batch, or None."""
     if not (recipe.mixup or recipe.cutmix):
         return None
-    return Mixup(
+    return timm.data.Mixup(
         recipe.mixup,
         recipe.cutmix,
         label_smoothing=recipe.label_smoothing,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 
@@ -16,6 +17,7 @@ from medplus.datasets.dataset import ImageDataset, ImageSplit
 from medplus.embeddings.provenance import provenance_of
 from medplus.naming import safe_name
 from medplus.progress import Progress, silent
+from medplus.run.folds import Fold
 from medplus.run.plan import RunPlan, plan_run
 from medplus.run.scoring import Samples
 from medplus.spec import ExtractSpec
@@ -41,6 +43,8 @@ class FinetunePlan:
         Where datasets lie.
     devices : int
         As `finetune_all` has it, like all that follows.
+    fold : Fold or None
+        The fold whose images are learned from.
     """
 
     run: RunPlan
@@ -55,6 +59,7 @@ class FinetunePlan:
     keep: Keep
     track: str | None
     watch: Watch
+    fold: Fold | None = None
 
     @property
     def seed(self) -> int:
@@ -101,6 +106,7 @@ def plan_finetune(
     devices: int,
     recipe_name: str,
     runs: Path,
+    folds: Mapping[str, Any] | None = None,
 ) -> RunPlan:
     """Return the plan of a run.
 
@@ -110,6 +116,8 @@ def plan_finetune(
         Settled.
     recipe_name : str
         The readable part of the run's id.
+    folds : mapping, optional
+        What identifies the rows of a fold, or all folds whose runs are joined.
     """
     made_of = provenance_of(spec, images, backbone)
     pixels = vars(backbone.preprocess).items()
@@ -127,6 +135,7 @@ def plan_finetune(
         "recipe": recipe.model_dump(mode="json"),
         "seed": seed,
         "devices": devices,
+        **({} if folds is None else {"folds": dict(folds)}),
     }
     fields = {"seed": seed, "lr": recipe.lr, "weight_decay": recipe.weight_decay}
     head = "" if recipe.trainable == "all" else f"head-{recipe.norm_stats}-"

@@ -9,17 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from timm.layers import convert_sync_batchnorm
 
 from medplus.backbones.build import Backbone
 from medplus.backbones.finetuned import NetworkDescription
 from medplus.backbones.inference import is_out_of_memory
+from medplus.backbones.lean import timm
 from medplus.cost import PeakMemory
 from medplus.datasets.dataset import ImageDataset
 from medplus.errors import RunError, first_line
 from medplus.run.record import TrainingFacts
 from medplus.run.scoring import EVALUATED
 from medplus.training.folder import RunFolder, partial_folder
+from medplus.training.folds import images_of, rows_of
 from medplus.training.launch import reproducible
 from medplus.training.network import Network, build_network
 from medplus.training.plan import FinetunePlan, load_backbone, load_images
@@ -75,7 +76,9 @@ def train(
     KeyboardInterrupt
         If it was interrupted; the state is saved.
     """
-    images = images or load_images(plan.asked, plan.data_root)
+    if images is None:
+        images = load_images(plan.asked, plan.data_root)
+        images = images if plan.fold is None else images_of(images, rows_of(images, plan.fold))
     backbone = backbone or load_backbone(plan.asked, images)
     recipe, device, alone = plan.recipe, fabric.device, fabric.world_size == 1
     order = torch.Generator().manual_seed(plan.seed)
@@ -152,7 +155,7 @@ def share_batch_norms(network: Network) -> Network:
 
     By timm's conversion: torch's own would drop the activations within timm's batch norms.
     """
-    shared: Network = convert_sync_batchnorm(network)
+    shared: Network = timm.layers.convert_sync_batchnorm(network)
     return shared
 
 

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from medplus.backbones.inference import compile_network
 from medplus.config import FinetuneRecipe
 from medplus.datasets.dataset import ImageDataset
 from medplus.preprocess import Preprocessor, PreprocessSpec
 from medplus.training.augment import Augment
 from medplus.training.loss import make_targets, sample_losses
-from medplus.training.network import Network
+from medplus.training.network import Network, keeps_channels_last
 from medplus.training.optimisation import Schedule, make_average, make_mixup, make_optimizer
 from medplus.vocabulary import MULTI_LABEL
 
@@ -42,13 +43,16 @@ class Stepper:
         self._fabric, self._network, self._recipe, self._seed = fabric, network, recipe, seed
         self._n_classes = images.n_classes
         self._multi_label = images.task == MULTI_LABEL
-        self._prepare = Preprocessor(spec, torch.float32, recipe.channels_last)
+        channels_last = keeps_channels_last(
+            network, recipe.channels_last, recipe.precision, fabric.device
+        )
+        self._prepare = Preprocessor(spec, torch.float32, channels_last)
         self._augment = Augment(recipe, images.name)
         self._mixup = make_mixup(recipe, images.n_classes, self._multi_label)
         self._noise = torch.Generator()
         self.optimizer = make_optimizer(network, recipe)
         self.average = make_average(network, recipe)
-        learner: Any = torch.compile(network) if compiled else network
+        learner: Any = compile_network(network) if compiled else network
         self._module, self._optimizer = fabric.setup(learner, self.optimizer)
         n_steps = -(-len(images.splits["train"]) // recipe.batch_size)
         self._schedule = Schedule(self.optimizer, recipe, n_steps)

@@ -21,7 +21,7 @@ from medplus.training.folder import RunFolder
 from medplus.training.history import EpochRow
 from medplus.training.interrupts import Interrupts
 from medplus.training.loss import mean_loss, probabilities
-from medplus.training.network import Network, set_training_mode
+from medplus.training.network import Network, keeps_channels_last, set_training_mode
 from medplus.training.predict import predict
 from medplus.training.progress import TrainingProgress
 from medplus.training.step import Stepper
@@ -88,8 +88,10 @@ class Trainer:
             for split in images.splits
         }
         self._n_train = len(images.splits["train"])
-        self._prepare = Preprocessor(spec, torch.float32, recipe.channels_last)
-        if recipe.channels_last:
+        asked, precision = recipe.channels_last, recipe.precision
+        channels_last = keeps_channels_last(network, asked, precision, fabric.device)
+        self._prepare = Preprocessor(spec, torch.float32, channels_last)
+        if channels_last:
             network = network.to(memory_format=torch.channels_last)
         self._network = network.to(fabric.device)
         self._step = Stepper(fabric, self._network, images, spec, recipe, seed, compiled)

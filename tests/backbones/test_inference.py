@@ -238,6 +238,70 @@ def test_bf16_equals_plain_autocast():
     assert (torch.cosine_similarity(found, expected) > 0.9999).all()
 
 
+# --- compiling --------------------------------------------------------------------------------
+
+
+def compiled_by(monkeypatch, compiler):
+    """Let the test's own function stand for torch's compiler, which takes a minute."""
+    monkeypatch.setattr(torch, "compile", lambda module, **_: compiler(module))
+
+
+def test_only_whole_batches_run_through_what_was_compiled(monkeypatch):
+    batches = []
+
+    def compiler(module):
+        return lambda x: (batches.append(len(x)), module(x))[1]
+
+    compiled_by(monkeypatch, compiler)
+    embedder = Embedder(load_backbone("test_resnet", "none"), CPU, "fp32", 4)
+    images = draw(11)
+    expected = embedder(images)
+    assert embedder.compile(images[:4])
+    batches.clear()
+    assert torch.equal(embedder(images), expected)
+    assert batches == [4, 4]
+    embedder.is_compiled = False
+    assert torch.equal(embedder(images), expected)
+    assert batches == [4, 4]
+
+
+def fails(module):
+    raise RuntimeError("No working C++ compiler found in c++\nand a long trace")
+
+
+@pytest.mark.parametrize(
+    ("compiler", "said"),
+    [
+        (fails, "runs without being compiled: No working C++ compiler found in c++"),
+        (lambda module: lambda x: module(x) * 1.5, "compiling would move embeddings by 0.5"),
+        (lambda module: lambda x: module(x) * float("nan"), "would move embeddings by nan"),
+    ],
+)
+def test_without_a_compiler_that_works_embedding_goes_on(compiler, said, monkeypatch, caplog):
+    compiled_by(monkeypatch, compiler)
+    embedder = Embedder(load_backbone("test_resnet", "none"), CPU, "fp32", 4)
+    images = draw(4)
+    expected = embedder(images)
+    assert not embedder.compile(images)
+    [line] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said in line
+    assert "trace" not in line
+    assert torch.equal(embedder(images), expected)
+
+
+@pytest.mark.extensive  # it needs a C++ compiler, and a minute
+@pytest.mark.parametrize("window", [True, False])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_network_compiled_by_inductor_embeds_the_same(window, precision):
+    backbone = load_backbone("test_resnet", "none", 28)
+    embedder = Embedder(backbone, CPU, precision, 4, window=window)
+    images = draw(10)
+    expected = embedder(images)
+    assert embedder.compile(images[:4])
+    difference = (embedder(images) - expected).norm() / expected.norm()
+    assert difference <= (1e-5 if precision == "fp32" else 2e-2)
+
+
 # --- memory -----------------------------------------------------------------------------------
 
 

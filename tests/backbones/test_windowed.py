@@ -110,6 +110,19 @@ def _compare(name: str, size: int) -> None:
     assert (ours - whole).norm() <= 1e-6 * whole.norm()
 
 
+@torch.inference_mode()
+def test_windows_unrolled_for_a_compiler_give_the_same_for_any_images():
+    module = load_backbone("test_resnet", "none", 28).module
+    first, second = torch.zeros(2, 2, 3, 160, 160)
+    first[:, :, 66:94, 66:94], second[:, :, 66:94, 66:94] = torch.randn(2, 2, 3, 28, 28)
+    ours = windowed(module, first, ((66, 94), (66, 94)))
+    assert isinstance(ours, Windowed)
+    unrolled = ours.unrolled(first)
+    for images in (first, second, first):
+        torch.testing.assert_close(unrolled(images), module(images), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours(second), module(second), rtol=1e-5, atol=1e-6)
+
+
 def test_a_network_that_mixes_all_places_runs_as_it_is():
     module = nn.Sequential(nn.Flatten(), nn.Linear(3 * CANVAS**2, 2)).eval()
     images = torch.zeros(1, 3, CANVAS, CANVAS)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medplus.heads.folded import Folds, deal
-from medplus.heads.folds import summarise
+from medplus.run.foldmeans import summarise
+from medplus.run.folds import Folds, deal
 
 DIM, SHIFT = 10, 0.35
 SETTINGS = {"5 folds": Folds(5), "2 × 5 folds": Folds(5, 2), "10 × 5 folds": Folds(5, 10)}

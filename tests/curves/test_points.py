@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
-from medplus.curves.curve import curve
+from medplus.curves.curve import curve as curve_of
 from medplus.errors import UsageError
 from medplus.vocabulary import MULTI_LABEL
 
@@ -19,6 +20,7 @@ pytestmark = [
     pytest.mark.usefixtures("fast_disk"),
     pytest.mark.filterwarnings("ignore:The epoch parameter in:UserWarning"),
 ]
+curve = partial(curve_of, runs=None)
 RATES = (1e-3, 1e-2, 1e-1)
 QUICK = {"epochs": 12, "patience": 3, "batch_size": 8, "lr": RATES}
 SIZES = (90, 40, 50)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import curve_fit
 
-from medplus.curves.powerlaw import extrapolate, fit_power_law
+from medplus.curves.powerlaw import extrapolate, fit_power_law, inflation
 from medplus.curves.summary import Series, find_crossings
 
 STOCK = 10**9
@@ -39,7 +39,9 @@ def test_the_interval_of_the_labels_covers_the_truth_as_often_as_it_says():
     truth = (0.8 / (0.15 - 0.05)) ** (1 / 0.5)
     hits = 0
     for seed in range(60):
-        law = extrapolate(N, episodes(0.05, 0.8, 0.5, seed=seed), 0.85, 1000, STOCK)
+        law = extrapolate(
+            N, episodes(0.05, 0.8, 0.5, seed=seed), 0.85, 1000, inflation(N, STOCK, 20)
+        )
         if law.labels_ci95 is not None:
             low, high = law.labels_ci95
             hits += low <= truth <= (np.inf if high is None else high)
@@ -58,7 +60,9 @@ def test_the_interval_of_the_labels_covers_the_truth_as_often_as_it_says():
     ],
 )
 def test_what_a_fit_does_not_carry_is_refused(accuracies, target, why):
-    law = extrapolate(N[: accuracies.shape[1]], accuracies, target, 1000, STOCK)
+    count, sizes = accuracies.shape
+    factor = inflation(N[:sizes], STOCK, count)
+    law = extrapolate(N[:sizes], accuracies, target, 1000, factor)
     assert law.labels is None
     assert why in law.refused
 
@@ -97,7 +101,7 @@ def test_all_of_train_has_no_interval_and_does_not_outweigh_what_was_drawn():
     accuracies[:, -1] = accuracies[0, -1] - 0.01
     one = Series("a", "knn", "fractions", tuple("abcdef"), N, accuracies, int(N[-1]))
     assert one.to_dict()[-1]["ci95"] is None
-    law = extrapolate(N, accuracies, 0.9, 1000, int(N[-1]))
-    certain = extrapolate(N, accuracies, 0.9, 1000, STOCK)
+    law = extrapolate(N, accuracies, 0.9, 1000, one.inflation)
+    certain = extrapolate(N, accuracies, 0.9, 1000, inflation(N, STOCK, 20))
     measured = 1 - accuracies[0, -1]
     assert abs(law.error(N[-1:])[0] - measured) > abs(certain.error(N[-1:])[0] - measured)

@@ -9,12 +9,13 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import Normalizer, StandardScaler
 
-from medplus.embeddings.derived import DerivedStore, Transform, view_of
+from medplus.embeddings.derived import DerivedStore, view_of
+from medplus.embeddings.transform import Transform
 from medplus.errors import UsageError
 from medplus.heads.features import read_features
-from medplus.heads.folded import Folds
 from medplus.heads.knn import knn
 from medplus.heads.probe import probe
+from medplus.run.folds import Folds
 from medplus.run.ledger import read_predictions
 from medplus.vocabulary import SPLITS
 

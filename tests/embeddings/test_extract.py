@@ -83,6 +83,29 @@ def test_batch_size_does_not_change_embeddings(batch_size, write_npz, tmp_path):
     assert chunk_files(a.store.path) == chunk_files(b.store.path)
 
 
+def test_a_store_tells_how_its_images_were_computed(npz, tmp_path, use_backbone):
+    use_backbone(Scaled())
+    [given] = run(npz, tmp_path / "given", batch_size=48, compiled=False)
+    assert given.store.info.cost["batch_size"] == 48
+    [found] = run(npz, tmp_path / "found")
+    assert found.store.info.cost["batch_size"] in (8, 16, 32, 64)
+    assert not found.store.info.cost["compiled"]
+    assert chunk_files(given.store.path) == chunk_files(found.store.path)
+
+
+def test_a_compiled_extraction_fills_the_same_store(npz, tmp_path, use_backbone, monkeypatch):
+    compiled = []
+    # In the place of a compiler, which would take a minute.
+    monkeypatch.setattr(torch, "compile", lambda module, **_: (compiled.append(module), module)[1])
+    use_backbone(Scaled())
+    [plain] = run(npz, tmp_path / "plain", compiled=False)
+    [found] = run(npz, tmp_path / "compiled", compiled=True)
+    assert len(compiled) == 1
+    assert found.store.info.cost["compiled"]
+    assert found.store.info.key == plain.store.info.key
+    assert chunk_files(found.store.path) == chunk_files(plain.store.path)
+
+
 def test_float16_stores_hold_the_rounded_embeddings(npz, tmp_path):
     [full] = run(npz, tmp_path)
     [half] = run(npz, tmp_path, dtype="float16")

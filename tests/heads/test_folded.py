@@ -9,11 +9,12 @@ import pytest
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 
+from medplus.auditing.consequences import score_runs
 from medplus.errors import UsageError
-from medplus.heads.folded import Folds, deal
-from medplus.heads.folds import summaries, summarise
 from medplus.heads.knn import knn
 from medplus.heads.probe import probe
+from medplus.run.foldmeans import summaries, summarise
+from medplus.run.folds import Folds, deal
 from medplus.run.ledger import read_predictions
 from medplus.vocabulary import SPLITS
 
@@ -119,3 +120,19 @@ def test_the_interval_is_nadeaus_and_bengios():
 def test_folds_that_cannot_be_dealt_are_refused(store, make, message):
     with pytest.raises(UsageError, match=message):
         make(store)
+
+
+def test_an_audit_leaves_out_the_test_images_that_it_found_and_no_others(store, tmp_path):
+    found = {"twins": np.array([0, 5])}
+    for pool in (False, True):
+        [record] = knn(store, 3, runs=tmp_path, folds=Folds(3, pool=pool))
+        root = Path(record.path).parents[4]
+        scored = score_runs(root, store.info.dataset_digest, found)
+        if not pool:
+            assert scored == []
+            continue
+        saved = read_predictions(Path(record.path))
+        keep = np.ones(sum(SIZES), bool)
+        keep[SIZES[0] + SIZES[1] + found["twins"]] = False
+        right = saved["test_score"].argmax(1) == saved["test_true"][:, 0]
+        assert scored[0].acc.without == pytest.approx(right[keep].mean())

@@ -181,7 +181,7 @@ def test_ctrl_c_ends_with_130_and_keeps_what_is_finished(
 
     assert ran.code == 130
     assert "Interrupted: finished work is kept" in ran.err and "Traceback" not in ran.err
-    assert not list((grid.parent / "runs" / ".sweep" / "failures").iterdir())
+    assert not list((grid.parent / "runs" / ".sweep" / "claims").iterdir())
     assert cli("sweep", grid, "--json").document["totals"]["runs"] == N_RUNS
 
 

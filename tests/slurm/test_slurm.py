@@ -89,11 +89,11 @@ class Disturbance:
         self.hit: set[int] = set()
 
     def __call__(self, plan: Plan, running: Running) -> None:
-        for _, worker in running:
-            epoch = int(worker.doing.partition("/")[0].removeprefix("epoch ") or 0)
-            if epoch >= 3 and len(self.hit) < self._times and worker.pid not in self.hit:
-                self.hit.add(worker.pid)
-                self._act(worker.name.partition(" ")[0], worker.pid)
+        for _, claim in running:
+            epoch = int(claim.doing.partition("/")[0].removeprefix("epoch ") or 0)
+            if epoch >= 3 and len(self.hit) < self._times and claim.pid not in self.hit:
+                self.hit.add(claim.pid)
+                self._act(claim.worker.partition(" ")[0], claim.pid)
 
 
 def command(*words: str) -> Callable[[str, int], object]:
@@ -160,12 +160,12 @@ def test_limit_that_no_attempt_keeps_is_told(
 ) -> None:
     sweep = new_sweep(TRAINING + ONE_TRAINING, n_datasets=1, epochs=FOREVER)
     try:
-        plan = sweep.run(engine(**settings))
+        sweep.run(engine(**settings))
     except SweepError as error:  # before it had a job
         assert says in str(error)
     else:
-        [failure] = [sweep.claims.failure(p.job) for p in plan.jobs if p.state == "failed"]
-        assert failure is not None and says in failure.message
+        [failure] = sweep.claims.standing().failures.values()
+        assert says in failure.cause
 
 
 # For a whole job, SLURM takes KILL as a wish to cancel it, and sends SIGTERM first.
@@ -190,7 +190,7 @@ def test_interrupt_lets_elements_save_and_leaves_none_behind(new_sweep: Make) ->
         time.sleep(1)
     assert elements_in_queue() == ""
     runs = Path(sweep.place.runs)
-    assert not list(runs.rglob("*.lock")) and not sweep.claims.workers()
+    assert not list(runs.rglob("*.lock")) and not sweep.claims.standing().holders
     assert list(runs.rglob(STATE_FILE))
 
 

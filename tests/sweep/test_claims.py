@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import signal
@@ -16,11 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from medplus import atomic
 from medplus.errors import RunError
 from medplus.spec import ExtractSpec
 from medplus.sweep import claims as module
-from medplus.sweep.claims import ATTEMPTS, Claimant, Claims, read_worker
+from medplus.sweep.claims import ATTEMPTS, Claimant, Claims, Standing, read_claim
 from medplus.sweep.job import Job
 
 
@@ -94,8 +92,7 @@ def die(start: Start) -> None:
 
 def age(claims: Claims, seconds: float) -> None:
     """Let all workers have been silent for so long."""
-    files = (*claims.folder.glob("workers/*"), *claims.folder.glob("claims/*"))
-    for path in {path.stat().st_ino: path for path in files}.values():
+    for path in claims.folder.glob("claims/*"):
         then = path.stat().st_mtime - seconds
         os.utime(path, (then, then))
 
@@ -124,7 +121,7 @@ def test_what_is_let_go_is_free_and_counts_no_attempt(claims: Claims):
             me.tell("epoch 1/2")
             assert claims.standing().holders[JOB.id].doing == "epoch 1/2"
             me.release()
-    assert claims.standing() == module.Standing()
+    assert claims.standing() == Standing()
     assert [path.name for path in claims.folder.rglob("*") if path.is_file()] == []
 
 
@@ -155,19 +152,18 @@ def test_worker_whose_time_is_over_is_interrupted(claims: Claims):
 
 def test_job_of_the_dead_is_free_at_once_and_has_failed_after_three(claims: Claims, start: Start):
     for attempt in range(1, ATTEMPTS + 1):
-        assert claims.failed() == set()
+        assert claims.standing().failures == {}
         die(start)
         assert len(claims.standing().deaths[JOB.id]) == attempt
-    assert claims.bury(lambda worker: True, "it ran out of memory")
+    assert claims.bury(lambda claim: True, "it ran out of memory")
     with Claimant(claims, "me") as me:
         assert not me.claim(JOB)
-    assert claims.failed() == {JOB.id}
-    failure = claims.failure(JOB)
-    assert failure is not None and failure.kind == "killed"
-    assert failure.message == "3 workers have died of it; of the last one: it ran out of memory"
+    assert claims.standing().failures.keys() == {JOB.id}
+    cause = claims.standing().failures[JOB.id].cause
+    assert cause == "3 workers have died of it; of the last one: it ran out of memory"
 
-    claims.forget(JOB)
-    assert claims.failed() == set()
+    claims.forget(JOB.id)
+    assert claims.standing().failures == {}
     with Claimant(claims, "me") as me:
         assert me.claim(JOB)
 
@@ -193,7 +189,7 @@ def test_cause_that_is_not_certain_is_confirmed_by_silence(
     claims: Claims, start: Start, elsewhere: None
 ):
     assert claimed(start()) == [0]
-    assert claims.bury(lambda worker: worker.name == "w", "its node was lost", certain=False)
+    assert claims.bury(lambda claim: claim.worker == "w", "its node was lost", certain=False)
     assert JOB.id in claims.standing().holders
     age(claims, 60)
     [dead] = claims.standing().deaths[JOB.id]
@@ -214,25 +210,13 @@ def test_workers_in_containers_do_not_take_each_other_for_dead(
         assert not me.claim(JOB)
 
 
-def test_file_system_without_hard_links_will_do(claims: Claims, monkeypatch: pytest.MonkeyPatch):
-    def refuse(*_: object) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", refuse)
-    with Claimant(claims, "a") as a, Claimant(claims, "b") as b:
-        assert a.claim(JOB)
-        assert not b.claim(JOB)
-        a.release()
-        assert b.claim(JOB)
-
-
 def test_worker_whose_job_was_taken_over_is_interrupted(claims: Claims):
     """It was suspended for so long that others took it for dead."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with Claimant(claims, "me") as me:
             me.claim(JOB)
-            claims.path(JOB, 2).touch()
+            claims.path(JOB.id, 2).touch()
             with pytest.raises(KeyboardInterrupt):
                 time.sleep(60)
     finally:
@@ -253,56 +237,77 @@ def test_tidying_removes_the_dead_but_for_their_attempts(claims: Claims, start: 
 # --- failures ------------------------------------------------------------------------------------
 
 
-def test_failure_comes_back_as_it_was_recorded(claims: Claims):
+def fail(claims: Claims, job: Job, error: Exception) -> None:
+    with Claimant(claims, "me") as me:
+        assert me.claim(job)
+        me.fail(error)
+
+
+def test_an_error_is_told_until_it_is_forgotten_and_its_job_is_not_tried(claims: Claims):
     try:
         raise ValueError("first line\nsecond line")
     except ValueError as error:
-        told = claims.record(JOB, error)
-    assert claims.failures() == {JOB.id: told}
-    assert claims.failure(JOB) == told
-    assert (told.kind, told.error, told.message) == ("error", "ValueError", "first line")
-    assert "test_failure_comes_back_as_it_was_recorded" in told.traceback
+        fail(claims, JOB, error)
+    [told] = claims.standing().failures.values()
+    assert (told.job, told.error, told.cause) == (JOB.name, "ValueError", "first line")
+    assert "test_an_error_is_told_until_it_is_forgotten" in told.traceback
     assert (told.host, told.pid) == (socket.gethostname(), os.getpid())
-    assert claims.record(JOB, RunError("a; b")).message == "a; b"
-    claims.forget(JOB)
-    assert claims.failures() == {}
+    with Claimant(claims, "me") as me:
+        assert not me.claim(JOB)
+    claims.forget(JOB.id)
+    fail(claims, JOB, RunError("a; b"))
+    assert claims.standing().failures[JOB.id].cause == "a; b"
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"null", b"[]", b"\xff\xfe", b'{"job_id": []}'])
-def test_damaged_files_count_as_none(claims: Claims, content: bytes):
-    kept = claims.record(OTHER, RunError("two"))
-    (claims.folder / "failures" / "damaged.json").write_bytes(content)
-    assert claims.failures() == {OTHER.id: kept}
-    claims.path(JOB, 1).write_bytes(content)
-    assert JOB.id in claims.standing().holders  # perhaps it is just being written
+def test_what_a_worker_has_taken_up_again_is_not_forgotten(claims: Claims, start: Start):
+    """Two sweeps may try again at once what has failed."""
+    die(start)
+    process = start()
+    assert claimed(process) == [0]
+    claims.forget(JOB.id)
+    assert claims.standing().holders[JOB.id].pid == process.pid
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"null", b"[]", b"\xff\xfe", b'{"job": []}'])
+def test_damaged_claim_counts_as_one_in_the_making(claims: Claims, content: bytes):
+    claims.path(JOB.id, 1).write_bytes(content)
+    assert JOB.id in claims.standing().holders
     age(claims, 60)
     assert JOB.id in claims.standing().deaths
 
 
-def test_worker_file_is_json(claims: Claims):
-    with Claimant(claims, "me"):
-        [path] = claims.folder.glob("workers/*")
-        assert json.loads(path.read_bytes())["pid"] == os.getpid()
-        assert read_worker(path) is not None
+def test_claim_is_json(claims: Claims):
+    with Claimant(claims, "me") as me:
+        me.claim(JOB)
+        assert json.loads(claims.path(JOB.id, 1).read_bytes())["pid"] == os.getpid()
+        assert read_claim(claims.path(JOB.id, 1)) is not None
 
 
 def test_no_folder_means_no_failures_and_no_holders(tmp_path: Path):
     claims = Claims(tmp_path / "none")
-    assert (claims.failed(), claims.standing()) == (set(), module.Standing())
-    claims.forget(JOB)
+    assert claims.standing() == Standing()
+    claims.forget(JOB.id)
     claims.tidy({JOB.id})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_full_disk_loses_the_note_but_not_the_sweep(
+def test_full_disk_loses_the_traceback_but_not_the_failure(
     claims: Claims, monkeypatch: pytest.MonkeyPatch
 ):
-    def fail(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, text: write(file, text[:4096]))
+    fail(claims, JOB, RunError("x" * 9000))
+    [told] = claims.standing().failures.values()
+    assert (told.error, told.cause, told.traceback) == ("RunError", "x" * 500, "")
 
-    monkeypatch.setattr(atomic, "write_json", fail)
-    assert claims.record(JOB, RunError("one")).message == "one"
-    assert claims.failures() == {}
+
+def test_claim_that_cannot_be_written_is_told_and_not_left(
+    claims: Claims, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(os, "write", lambda file, text: 0)
+    with Claimant(claims, "me") as me, pytest.raises(RunError, match=r"No space left.*make room"):
+        me.claim(JOB)
+    assert list(claims.folder.glob("claims/*")) == []
 
 
 def test_folder_that_cannot_be_made_is_told_with_the_remedy(tmp_path: Path):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from medplus.errors import UsageError
 from medplus.spec import ExtractSpec
 from medplus.sweep.grid import Grid
-from medplus.sweep.gridfile import make_part, read_grid
+from medplus.sweep.gridfile import read_grid
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TWELVE = {
@@ -585,10 +585,10 @@ def test_part_of_a_grid_has_its_jobs_and_no_others(read):
         "datasets: [breastmnist, bloodmnist]\nbackbones: [pixels, resnet18]\nseeds: [1, 2]\n"
         "weights: [pretrained, none]\nprotocols: [knn, probe]\n"
     )
-    part = grid.narrowed(make_part({"datasets": "bloodmnist", "weights": "none", "seeds": 2,
-                                    "protocols": "probe"}))  # fmt: skip
+    part = grid.narrowed({"datasets": "bloodmnist", "weights": "none", "seeds": 2,
+                          "protocols": "probe"})  # fmt: skip
     names = {(spec.dataset, spec.backbone, spec.weights) for spec in part.specs()}
     assert names == {("bloodmnist", "pixels", None), ("bloodmnist", "resnet18", "none")}
     assert (part.seeds, part.protocols.names) == ((2,), ("probe",))
     with pytest.raises(UsageError, match="no 'vgg16' among the grid's backbones"):
-        grid.narrowed(make_part({"backbones": "vgg16"}))
+        grid.narrowed({"backbones": "vgg16"})

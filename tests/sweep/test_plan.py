@@ -20,6 +20,7 @@ from medplus.embeddings.info import StoreInfo, read_info, write_info
 from medplus.errors import DatasetError
 from medplus.jsonfile import digest_of
 from medplus.run.ledger import save_run
+from medplus.sweep.claims import Claimant
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.grid import Grid
 from medplus.sweep.gridfile import read_grid
@@ -485,9 +486,11 @@ def test_sweep_knows_what_has_failed(world):
     sweep = Sweep(world.grid(), world.place)
     sweep.claims.prepare()
     job = sweep.plan().jobs[0].job
-    sweep.claims.record(job, ValueError("no"))
+    with Claimant(sweep.claims, "me") as me:
+        assert me.claim(job)
+        me.fail(ValueError("no"))
     assert [p.job for p in sweep.plan().jobs if p.state == "failed"] == [job]
-    sweep.claims.forget(job)
+    sweep.claims.forget(job.id)
     assert sweep.plan().count("failed") == 0
 
 
@@ -690,6 +693,7 @@ def _undone(sweep: dict[str, Any]) -> list[Any]:
 _PLANNING = """
 import sys
 from pathlib import Path
+from medplus.sweep.claims import Claimant
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.gridfile import read_grid
 from medplus.sweep.job import Place
@@ -721,7 +725,7 @@ def test_planning_the_papers_grid_loads_no_torch(world):
 @pytest.mark.slow
 def test_what_workers_make_is_what_the_plan_asked_for(world):
     """The real thing, once: after a worker has ended, nothing is left of the grid."""
-    from medplus.sweep.engines import work
+    from medplus.sweep.worker import Worker
 
     grid = world.grid(
         backbones=["pixels", "resnet18"], fit="native", seeds=[1],
@@ -733,7 +737,7 @@ def test_what_workers_make_is_what_the_plan_asked_for(world):
         },
         exclude=[{"backbones": "pixels", "protocols": "finetune"}],
     )  # fmt: skip
-    work(grid, world.place, "worker")
+    Worker(grid, world.place, "worker").run()
     after = world.plan(grid)
     assert (left(after), after.cells) == (set(), ())
     assert (len(after.stores), len(after.records)) == (2, 2 * 2 + 2 * 2 + 1)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from medplus.errors import SweepError, UsageError
-from medplus.sweep.claims import Claimant
+from medplus.sweep.claims import Claimant, Standing
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.engines import slurm
 from medplus.sweep.engines.slurm import SlurmEngine, read_extras
@@ -225,7 +225,7 @@ def test_only_notice_of_the_time_limit_requeues(
     interrupt_with(number, monkeypatch)
     worker()
     assert handled == [signal.SIGUSR2] * requeued
-    assert (sweep.claims.failed(), sweep.claims.standing().holders) == (set(), {})
+    assert sweep.claims.standing() == Standing()
 
 
 def test_job_whose_time_may_not_be_extended_has_failed(
@@ -238,8 +238,8 @@ def test_job_whose_time_may_not_be_extended_has_failed(
     signal.signal(signal.SIGUSR2, refuse)
     interrupt_with(signal.SIGUSR2, monkeypatch)
     worker()
-    [failure] = sweep.claims.failures().values()
-    assert failure.name == "knn toy0 pixels" and "time limit was over once more" in failure.message
+    [failure] = sweep.claims.standing().failures.values()
+    assert failure.job == "knn toy0 pixels" and "time limit was over once more" in failure.cause
 
 
 class Local(SlurmEngine):

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from medplus.naming import duration
 from medplus.spec import ExtractSpec
-from medplus.sweep.claims import Worker
+from medplus.sweep.claims import Claim
 from medplus.sweep.conduct import Running
 from medplus.sweep.job import Cell, Job
 from medplus.sweep.plan import Plan, PlannedJob
@@ -94,7 +94,7 @@ def test_no_console_shows_nothing_and_does_not_fail(capsys):
 @pytest.mark.parametrize("name", ["scan[bold]", "an-uncommonly-long-name-of-a-dataset-" * 4])
 def test_live_view_shows_workers_and_counts_in_80_columns(name):
     jobs = [job(f"/data/{name}.npz", seed=5), *(job(seed=i) for i in range(3))]
-    workers = [Worker("worker 1", "a", 1, doing="[red]3[/red]"), Worker("worker 2", "a", 2)]
+    workers = [Claim("", "worker 1", "a", 1, doing="[red]3[/red]"), Claim("", "worker 2", "a", 2)]
     running = list(zip(jobs, workers, strict=False))
     looks = plan(*jobs), plan(*jobs, _2="finished", _3="failed")
     lines = show(True, *looks, running=running)

@@ -63,6 +63,22 @@ def test_fine_tuning_is_part_of_it(new_sweep: Callable[..., Sweep]):
     assert "begins in process" in log and "train_loss" in log and "has finished" in log
 
 
+def test_each_fold_is_a_job_and_the_last_of_a_repeat_joins_them(new_sweep: Callable[..., Sweep]):
+    section = {"recipe": "modern", "epochs": 1, "batch_size": 16, "folds": 3}
+    sweep = new_sweep(1, protocols={"finetune": section}, weights="none", seeds=1)
+    [first, *_] = sweep.plan().jobs
+    assert first.job.name == "finetune toy0 pixels seed1 repeat0 fold0"
+
+    assert len(work(sweep)) == 3
+    assert states(sweep) == [("finetune", "finished")] * 3
+    assert work(sweep) == []
+
+    [joined] = list_runs(Path(sweep.place.runs) / "folds3" / "repeat0")
+    record = read_record(joined)
+    assert record.folds is not None and record.folds.n == 3
+    assert not list(list_runs(Path(sweep.place.runs)))
+
+
 def test_nothing_is_done_twice(new_sweep: Callable[..., Sweep]):
     sweep = new_sweep(1)
     sweep.run(Here())
@@ -98,17 +114,17 @@ def test_an_error_ends_its_job_and_what_needs_it_and_nothing_else(
     kinds = ("extract", "knn", "probe")
     done = [(kind, "finished") for kind in kinds]
     assert states(sweep) == [("extract", "failed"), ("knn", "left"), ("probe", "left"), *done]
-    [failure] = sweep.claims.failures().values()
-    assert (failure.kind, failure.error, failure.pid) == ("error", "DatasetError", os.getpid())
-    assert str(broken) in failure.message and "\n" not in failure.message
+    [(broken_job, failure)] = sweep.claims.standing().failures.items()
+    assert (failure.error, failure.pid) == ("DatasetError", os.getpid())
+    assert str(broken) in failure.cause and "\n" not in failure.cause
     assert "is not a readable npz" in failure.traceback
-    assert "has not finished" in Path(failure.log).read_text()
+    assert "has not finished" in sweep.claims.log(broken_job).read_text()
 
     # The same sweep leaves it alone, until it is told to try again.
     broken.write_bytes(whole)
     assert work(new_sweep(2)) == []
     assert new_sweep(2).run(Here(), retry_failed=True).count("finished") == 6
-    assert sweep.claims.failed() == set()
+    assert sweep.claims.standing().failures == {}
 
 
 def test_whatever_a_job_raises_the_rest_goes_on(
@@ -123,8 +139,8 @@ def test_whatever_a_job_raises_the_rest_goes_on(
     sweep.run(Here())
 
     assert states(sweep) == [("extract", "finished"), ("knn", "failed"), ("probe", "finished")]
-    [failure] = sweep.claims.failures().values()
-    assert (failure.error, failure.message) == ("ZeroDivisionError", "by zero")
+    [failure] = sweep.claims.standing().failures.values()
+    assert (failure.error, failure.cause) == ("ZeroDivisionError", "by zero")
 
 
 def test_an_interrupt_leaves_the_job_free(
@@ -164,7 +180,7 @@ def test_what_a_single_command_does_is_left_to_it(new_sweep: Callable[..., Sweep
     (store / "zarr.json").unlink()
     with hold(store.with_name(f"{store.name}.lock"), "the store"):
         Worker(new_sweep(1, seeds=[3]).grid, sweep.place, "here", wait=False).run()
-    assert sweep.claims.failed() == set()
+    assert sweep.claims.standing().failures == {}
 
 
 def test_missing_data_are_told_before_anything_starts(new_sweep: Callable[..., Sweep]):
@@ -184,20 +200,19 @@ def test_results_that_are_not_there_are_not_made_for_ever(
         work(new_sweep(1))
 
 
-def test_a_failure_without_a_note_is_not_tried_for_ever(
-    new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
-):
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("medplus.atomic.write_json", full)
-    monkeypatch.setattr("medplus.embeddings.extract.extract_all", full)
-    assert len(work(new_sweep(1))) == 1
-
-
 def test_workers_that_do_nothing_end_the_sweep(new_sweep: Callable[..., Sweep]):
     with pytest.raises(SweepError, match="the workers have ended, and left 1 cells"):
         new_sweep(1).run(Lazy(looks=1))
+
+
+def test_workers_that_wait_to_begin_are_let_go_when_the_time_is_over(
+    new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+):
+    """As in a queue of SLURM's."""
+    monkeypatch.setattr("medplus.sweep.conduct.PATIENCE_S", 0.0)
+    sweep = new_sweep(1)
+    sweep = Sweep(sweep.grid, sweep.place, budget_s=3.0)
+    assert sweep.run(Lazy(looks=10**9)).count("left") == 3
 
 
 def test_where_all_workers_have_died_others_are_started(

@@ -121,7 +121,7 @@ def differs(a, b):
 @pytest.mark.parametrize("task", TASKS)
 def test_steps_of_the_paper_are_plain_torch(new_stepper, learnable, task, trainable, channels):
     images = learnable(task, channels=channels)
-    stepper, network = new_stepper(images, FinetuneRecipe(trainable=trainable))
+    stepper, network = new_stepper(images, FinetuneRecipe(trainable=trainable, channels_last=False))
     plain = copy.deepcopy(network)
     learning = [p for p in plain.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learning, 1e-4, weight_decay=0.01)

@@ -23,6 +23,7 @@ from medplus.tensorfile import read_tensors
 from medplus.training import folder as folder_module
 from medplus.training import trainer as trainer_module
 from medplus.training.folder import CURVE_FILE, STATE_FILE
+from medplus.training.network import keeps_channels_last
 from medplus.training.tracking import Tracker
 from medplus.training.watch import Watch
 
@@ -75,6 +76,9 @@ def train_plainly(backbone, images, recipe, seed):
         chance = torch.Generator()
         chance.set_state(torch.get_rng_state())  # so that dropout would not disturb the order
     network = nn.ModuleDict({"backbone": copy.deepcopy(backbone), "head": head})
+    # As fine-tuning keeps them on a CPU: in another order sums are rounded otherwise.
+    network.to(memory_format=torch.channels_last)
+    x = x.contiguous(memory_format=torch.channels_last)
     learns = network if recipe.trainable == "all" else head
     optimizer = torch.optim.AdamW(learns.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
     found, waited = Plain(), 0
@@ -256,7 +260,7 @@ def test_smoothing_and_mixing_change_the_training_loss_alone(new_trainer, learna
 
 @pytest.mark.parametrize(
     "changes",
-    [{"accumulate": 4}, {"channels_last": True}, {"fused": True}],
+    [{"accumulate": 4}, {"channels_last": False}, {"fused": True}],
     ids=lambda c: next(iter(c)),
 )
 def test_how_it_is_computed_changes_rounding_alone(new_trainer, learnable, new_folder, changes):
@@ -270,13 +274,29 @@ def test_how_it_is_computed_changes_rounding_alone(new_trainer, learnable, new_f
         torch.testing.assert_close(states[1][name], value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("asked", [True, False])
 def test_channels_last_is_the_networks_memory_format(
-    new_trainer, tiny_backbone, learnable, tmp_path
+    new_trainer, tiny_backbone, learnable, tmp_path, asked
 ):
     backbone = tiny_backbone()
-    new_trainer(FinetuneRecipe(channels_last=True), learnable(), tmp_path, backbone=backbone)
+    new_trainer(FinetuneRecipe(channels_last=asked), learnable(), tmp_path, backbone=backbone)
     weight = backbone.module.network.layer1.weight
-    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert weight.is_contiguous(memory_format=torch.channels_last) == asked
+
+
+@pytest.mark.parametrize(
+    ("module", "precision", "device", "expected"),
+    [
+        (nn.Conv2d(3, 4, 3), "fp32", "cpu", True),
+        (nn.Conv2d(3, 4, 3), "bf16", "cuda", True),
+        (nn.Conv2d(3, 4, 3), "fp32", "cuda", False),
+        (nn.Linear(3, 4), "fp32", "cpu", False),
+    ],
+    ids=["cpu", "half on a gpu", "fp32 on a gpu", "no convolution"],
+)
+def test_channels_last_is_kept_where_it_is_quicker(module, precision, device, expected):
+    assert keeps_channels_last(module, True, precision, torch.device(device)) == expected
+    assert not keeps_channels_last(module, False, precision, torch.device(device))
 
 
 def test_streamed_images_train_the_same_network(new_trainer, learnable, new_folder, monkeypatch):

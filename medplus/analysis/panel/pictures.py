@@ -12,9 +12,14 @@ from numpy.typing import NDArray
 from medplus.analysis.panel.all_classes import Panel
 from medplus.analysis.panel.errors import Case
 from medplus.datasets import sources as datasets
-from medplus.embeddings.store import open_store, read_info
+from medplus.embeddings.derived import view_of
+from medplus.embeddings.store import EmbeddingStore, open_store, read_info
 from medplus.errors import DatasetError, MedplusError, StoreError
+from medplus.heads.folded import deal_store
+from medplus.heads.saved import derived
+from medplus.run.folds import Folds, parts_of
 from medplus.run.record import RunRecord
+from medplus.vocabulary import Split
 
 LARGEST = 96
 """Pixels of a thumbnail's side at most."""
@@ -93,30 +98,66 @@ def neighbours_of(panel: Panel, cases: Sequence[Case], k: int = N_NEIGHBOURS) ->
     StoreError
         If the store that the run was made on is not there any more, or is another one.
     """
-    from sklearn.neighbors import NearestNeighbors
+    store = _open_again(panel.record)
+    rows = [case.row for case in cases]
+    if panel.record.folds is None:
+        place = {int(index): row for row, index in enumerate(store.index("test"))}
+        tested = [place[int(panel.predictions["test_index"][row])] for row in rows]
+        return _nearest(store, tested, _names(store, ("train",)), panel.record, k)
+    folds = Folds(panel.record.folds.n, pool=panel.record.folds.pool)
+    names = np.array(_names(store, folds.splits))
+    found: dict[int, list[str]] = {}
+    dealt = deal_store(store, folds, panel.record.folds.repeat)
+    for number in range(folds.n):
+        parts = parts_of(dealt, number)
+        own = [row for row in rows if row in parts["test"]]
+        if own:
+            tested = np.searchsorted(parts["test"], own).tolist()
+            fold, learned = view_of(store, parts), names[parts["train"]].tolist()
+            near = _nearest(fold, tested, learned, panel.record, k)
+            found |= dict(zip(own, near, strict=True))
+    return [found[row] for row in rows]
 
-    record = panel.record
+
+def _open_again(record: RunRecord) -> EmbeddingStore:
+    """Return the embeddings that a run was made on, made of others again where they were."""
     if record.store is None:
         raise StoreError("the run was made on images, without a store")
-    if record.folds is not None:
-        raise StoreError("each fold has train images of its own")
-    store = open_store(record.store.path)
-    if store.key != record.store.key:
-        raise StoreError(f"{store.path} is not the store that the run was made on")
-    place = {int(index): row for row, index in enumerate(store.index("test"))}
-    rows = [place[int(panel.predictions["test_index"][case.row])] for case in cases]
-    train = store.embeddings("train")
-    queries = store.embeddings("test")[rows]
+    rows = [
+        record.config.get("rows"),
+        *(key for key in record.config.get("parts", ()) if "/" in key),
+    ]
+    if record.folds is not None and any(rows):
+        raise StoreError("the folds were dealt without the images that are left out")
+    stores = []
+    whole = [(record.store.path, record.store.key)]
+    for path, key in [(part.path, part.key) for part in record.store.parts] or whole:
+        stores.append(open_store(path))
+        if stores[-1].key != key:
+            raise StoreError(f"{path} is not the store that the run was made on")
+    return derived(record, stores)
+
+
+def _names(store: EmbeddingStore, splits: Sequence[Split]) -> list[str]:
+    return [
+        name or f"{split}/{i}"
+        for split in splits
+        for name, i in zip(store.names(split), store.index(split), strict=True)
+    ]
+
+
+def _nearest(
+    store: EmbeddingStore, tested: Sequence[int], names: Sequence[str], record: RunRecord, k: int
+) -> list[list[str]]:
+    """Return the names and classes of the train rows nearest to some rows of test."""
+    # scikit-learn's search needs no torch, which would take longer to import than all this.
+    from sklearn.neighbors import NearestNeighbors
+
+    train = store.embeddings("train").astype(np.float32)
+    queries = store.embeddings("test")[tested].astype(np.float32)
     metric = "cosine" if record.metric == "cosine" else "euclidean"
     search = NearestNeighbors(n_neighbors=min(k, len(train)), metric=metric, algorithm="brute")
-    # scikit-learn's search needs no torch, which would take longer to import than all this.
-    found = search.fit(train.astype(np.float32)).kneighbors(
-        queries.astype(np.float32), return_distance=False
-    )
-    names = [
-        name or f"train/{i}"
-        for name, i in zip(store.names("train"), store.index("train"), strict=True)
-    ]
+    found = search.fit(train).kneighbors(queries, return_distance=False)
     labels = store.labels("train")
     return [[f"{names[i]} ({_labels(labels[i], record.classes)})" for i in row] for row in found]
 

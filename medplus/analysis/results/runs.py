@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from medplus.analysis.results.cells import AVERAGE, KEYS
+from medplus.curves.kept import Curve, list_curves, read_curve
 from medplus.embeddings.store import read_info
 from medplus.errors import MedplusError, RunError
+from medplus.run.folds import FOLDED
 from medplus.run.ledger import list_runs, read_record
 from medplus.run.record import RunRecord
 from medplus.spec import PIXELS
@@ -50,10 +52,16 @@ class Runs:
         Columns `RUN_COLUMNS`.
     skipped : tuple of (str, str)
         Records that could not be read, and why.
+    folded : tuple of RunRecord
+        Cross-validated runs, of this folder or below its ``folds…/repeat…``.
+    curves : tuple of Curve
+        Learning curves, of its ``curves``.
     """
 
     table: pd.DataFrame
     skipped: tuple[tuple[str, str], ...]
+    folded: tuple[RunRecord, ...] = ()
+    curves: tuple[Curve, ...] = ()
 
 
 def read_runs(root: Path) -> Runs:
@@ -69,10 +77,12 @@ def read_runs(root: Path) -> Runs:
             f"there is no folder {root}; name the folder of your runs, or say --baseline paper"
         )
     _extraction_seconds.cache_clear()  # stores may have been extracted again
-    rows, skipped = [], []
+    rows, skipped, folded = [], [], []
     for folder in list_runs(root):
         try:
-            rows.append(_row(read_record(folder)))
+            record = read_record(folder)
+            rows.append(_row(record))
+            folded += [record] if record.folds is not None else []
         except MedplusError as error:
             skipped.append((str(folder), str(error)))
         except KeyError as error:
@@ -80,6 +90,12 @@ def read_runs(root: Path) -> Runs:
         except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
             skipped.append((str(folder), f"its record is damaged ({error})"))
     if not rows:
+        repeats = sorted(root.glob(FOLDED))
+        if repeats and not skipped:
+            raise RunError(
+                f"{root} holds runs over folds alone, of which each repeat has a report of its "
+                f"own: medplus report {repeats[0]}"
+            )
         many = f"; {len(skipped)} could not be read, the first: {skipped[0][1]}" if skipped else ""
         raise RunError(
             f"{root} holds no runs{many}; medplus knn, probe and finetune make them, "
@@ -88,7 +104,21 @@ def read_runs(root: Path) -> Runs:
     table = pd.DataFrame(rows, columns=RUN_COLUMNS)
     # Not by pandas itself, which would make floats of seeds beside missing ones.
     table["seed"] = pd.array([row["seed"] for row in rows], dtype="Int64")
-    return Runs(table, tuple(skipped))
+    for folder in (run for repeat in sorted(root.glob(FOLDED)) for run in list_runs(repeat)):
+        _collect(partial(read_record, folder), folder, folded, skipped)
+    curves: list[Curve] = []
+    for path in list_curves(root):
+        _collect(partial(read_curve, path), path, curves, skipped)
+    return Runs(table, tuple(skipped), tuple(folded), tuple(curves))
+
+
+def _collect(
+    read: Callable[[], Any], path: Path, into: list[Any], skipped: list[tuple[str, str]]
+) -> None:
+    try:
+        into.append(read())
+    except MedplusError as error:
+        skipped.append((str(path), str(error)))
 
 
 def describe(conditions: Mapping[str, str]) -> str:

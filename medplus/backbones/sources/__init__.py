@@ -160,7 +160,7 @@ def _matching(pattern: str) -> list[str]:
 
     In timm's order; what is not timm's comes first.
     """
-    import timm
+    from medplus.backbones.lean import timm
 
     own = [name for name in (ALEXNET, PIXELS, *demo.available()) if fnmatchcase(name, pattern)]
     found = [*own, *timm.list_models(pattern, pretrained=True)]

@@ -103,7 +103,7 @@ def classifier(ref: BackboneRef) -> Any:
     BackboneError
         If its package is not installed, or holds something else.
     """
-    import timm
+    from medplus.backbones.lean import timm
 
     with weights_io.same_chance():
         network = timm.create_model(timm_name(ref.tag), pretrained=False, num_classes=_CLASSES)

@@ -19,7 +19,7 @@ def claims(name: str) -> bool:
         return True
     if not _has_model(Path(name)):
         return False
-    import timm
+    from medplus.backbones.lean import timm
 
     return not timm.is_model(name.partition(".")[0])
 

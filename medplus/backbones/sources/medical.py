@@ -102,8 +102,7 @@ def _network(encoder: Encoder, canvas: int) -> Any:
 
 
 def _timm(encoder: Encoder, canvas: int) -> Any:
-    import timm
-
+    from medplus.backbones.lean import timm
     from medplus.backbones.modules import PreLogits, Recommended
 
     arguments = {name: _value(value) for name, value in encoder.arguments.items()}

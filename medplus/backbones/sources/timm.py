@@ -50,7 +50,7 @@ def _paper_name(name: str) -> tuple[str, str] | None:
 
 def _names(name: str) -> tuple[str, str]:
     """Return the short and the full name, as timm knows them."""
-    import timm
+    from medplus.backbones.lean import timm
 
     architecture, dot, tag = name.partition(".")
     if not timm.is_model(architecture):
@@ -78,8 +78,9 @@ def _names(name: str) -> tuple[str, str]:
 
 def describe(ref: BackboneRef) -> BackboneInfo:
     """Build the network without memory, and return its facts."""
-    import timm
     import torch
+
+    from medplus.backbones.lean import timm
 
     try:
         with torch.device("meta"):
@@ -128,7 +129,7 @@ def make(tag: str, weights: str, canvas: int) -> Any:
     BackboneError
         If it cannot be built, or its weights cannot be had or do not fit.
     """
-    import timm
+    from medplus.backbones.lean import timm
 
     carried = find_config(Path(weights), tag) if is_weights_folder(weights) else None
     source = tag if carried is None else f"{servers.LOCAL_PREFIX}{carried}"
@@ -162,8 +163,9 @@ def make(tag: str, weights: str, canvas: int) -> Any:
 
 def _keys(source: str) -> list[str]:
     """Return what timm calls the tensors of a network."""
-    import timm
     import torch
+
+    from medplus.backbones.lean import timm
 
     with torch.device("meta"):
         return list(timm.create_model(source, pretrained=False).state_dict())
@@ -192,7 +194,7 @@ def _check_patches(network: Any, tag: str, canvas: int) -> None:
 
 def _config(source: str) -> dict[str, Any]:
     """Return what timm knows of a network's weights before it is built."""
-    import timm
+    from medplus.backbones.lean import timm
 
     if ":" not in source:
         config = timm.models.get_pretrained_cfg(source)

@@ -37,10 +37,11 @@ def resolve(name: str, weights: str) -> BackboneRef:
 def describe(ref: BackboneRef) -> BackboneInfo:
     """Return its facts."""
     import torch
-    from torchvision.models import alexnet
+
+    from medplus.backbones.lean import torchvision
 
     with torch.device("meta"):
-        network = alexnet(weights=None)
+        network = torchvision.models.alexnet(weights=None)
     network.classifier = network.classifier[:-1]
     n_parameters = sum(parameter.numel() for parameter in network.parameters())
     return BackboneInfo(
@@ -50,12 +51,11 @@ def describe(ref: BackboneRef) -> BackboneInfo:
 
 def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Built:
     """Make the network without the last layer of its classifier."""
-    from torchvision.models import alexnet
-
+    from medplus.backbones.lean import torchvision
     from medplus.backbones.modules import AlexNetFeatures
 
     with weights_io.same_chance():
-        network = alexnet(weights=None)
+        network = torchvision.models.alexnet(weights=None)
     module = AlexNetFeatures(network)
     state = weights_io.read_weights(ref.weights_from, ref.tag, network.state_dict)
     if ref.weights_from == PRETRAINED:
@@ -78,9 +78,10 @@ def pretrained_state(tag: str) -> dict[str, torch.Tensor]:
         If they cannot be had.
     """
     import torch
-    from torchvision.models import AlexNet_Weights
 
-    pretrained = AlexNet_Weights.IMAGENET1K_V1
+    from medplus.backbones.lean import torchvision
+
+    pretrained = torchvision.models.AlexNet_Weights.IMAGENET1K_V1
     cached = Path(torch.hub.get_dir()) / "checkpoints" / pretrained.url.rpartition("/")[2]
     try:
         if not cached.is_file():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -84,7 +85,7 @@ def _candidates(device: torch.device) -> list[SearchBackend]:
     from medplus.heads.knn.fp32 import import_faiss
 
     names: list[SearchBackend] = ["torch"]
-    if device.type == "cpu" or import_faiss().get_num_gpus():
+    if find_spec("faiss") and (device.type == "cpu" or import_faiss().get_num_gpus()):
         names.append("faiss")
     if resolve_training_precision("auto", device) == "bf16":  # multiplied natively
         names.append("bf16")

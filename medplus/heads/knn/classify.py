@@ -13,10 +13,10 @@ from medplus.device import check_device_name, resolve_device
 from medplus.embeddings.store import EmbeddingStore
 from medplus.errors import RunError
 from medplus.heads.features import JoinedRows
-from medplus.heads.folded import Folds
 from medplus.heads.knn.backends import check_backend
 from medplus.heads.knn.vote import vote_shares
 from medplus.heads.stored import Stores, plan_head, read_splits, run_heads
+from medplus.run.folds import Folds
 from medplus.run.ledger import save_run
 from medplus.run.plan import RunPlan
 from medplus.run.record import RunRecord
@@ -60,7 +60,7 @@ def knn(
         Compute again what exists.
     exclude : str or Path, optional
         A ``suspects.csv`` of `medplus.audit`: rows whose verdict says exclude take no part.
-    folds : medplus.heads.Folds, optional
+    folds : medplus.run.folds.Folds, optional
         Cross-validate: one record per repeat, each fold with the best k on its val rows.
 
     Returns

@@ -12,11 +12,11 @@ from medplus.cost import measure_cost
 from medplus.device import check_device_name, resolve_device
 from medplus.embeddings.store import EmbeddingStore
 from medplus.errors import RunError, UsageError
-from medplus.heads.folded import Folds
 from medplus.heads.probe.fit_convex import probe_convex
 from medplus.heads.probe.grid import HeadGrid
-from medplus.heads.stored import Stores, plan_head, read_splits, run_heads
+from medplus.heads.stored import Stores, input_tensors, plan_head, read_splits, run_heads
 from medplus.progress import Progress, silent
+from medplus.run.folds import Folds
 from medplus.run.ledger import save_run
 from medplus.run.plan import RunPlan
 from medplus.run.record import RunRecord
@@ -191,6 +191,6 @@ def _run(
         )
         head = {"weight": heads.weight[at], "bias": heads.bias[at]}  # as `nn.Linear` names them
         tensors = {name: tensor.cpu().contiguous().numpy() for name, tensor in head.items()}
-        save_run(record, predictions, tensors, overwrite=overwrite)
+        save_run(record, predictions, tensors | input_tensors(store), overwrite=overwrite)
         records.append(record)
     return records

@@ -12,10 +12,17 @@ from medplus.config import ConvexRecipe
 from medplus.cost import measure_cost
 from medplus.device import resolve_device
 from medplus.embeddings.store import EmbeddingStore
-from medplus.heads.folded import Folds
-from medplus.heads.stored import StoredSplit, Stores, plan_head, read_splits, run_heads
+from medplus.heads.stored import (
+    StoredSplit,
+    Stores,
+    input_tensors,
+    plan_head,
+    read_splits,
+    run_heads,
+)
 from medplus.metrics.temperature import fit_temperature
 from medplus.progress import Progress
+from medplus.run.folds import Folds
 from medplus.run.ledger import save_run
 from medplus.run.plan import RunPlan
 from medplus.run.record import RunRecord
@@ -77,7 +84,7 @@ def _run(
         metrics, predictions = score_splits(splits, own, info.task)
         record = plan.record(metrics, meter.seconds, cost)
         tensors = {name: np.ascontiguousarray(tensor[at]) for name, tensor in heads.items()}
-        save_run(record, predictions, tensors, overwrite=overwrite)
+        save_run(record, predictions, tensors | input_tensors(store), overwrite=overwrite)
         records.append(record)
     return records
 

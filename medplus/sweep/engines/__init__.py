@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import os
+import signal
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+from medplus.errors import SweepError
+from medplus.sweep.claims import ATTEMPTS, Claim, Claims
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Place
 
@@ -40,8 +46,70 @@ class Engine(Protocol):
         ...
 
 
-def work(grid: Grid, place: Place, name: str, parent: int | None = None, wait: bool = True) -> None:
+@dataclass(frozen=True)
+class End:
+    """The end of a worker.
+
+    Attributes
+    ----------
+    cause : str
+        What it has died of; empty where it has ended by itself.
+    who : callable
+        Tells its claims.
+    certain : bool
+        Whether it is known to be dead, or its silence must confirm it.
+    """
+
+    name: str
+    cause: str
+    who: Callable[[Claim], bool]
+    certain: bool = True
+
+
+def look_after(
+    names: Iterable[str],
+    start: Callable[[str], None],
+    ended: Callable[[], Iterator[End]],
+    place: Place,
+) -> Generator[None]:
+    """Start workers, and another one of its name where one dies, until all have ended.
+
+    Parameters
+    ----------
+    names : iterable of str
+    start : callable
+        Starts a worker of a name.
+    ended : callable
+        Waits about `LOOK_S`, and yields what has ended.
+
+    Raises
+    ------
+    SweepError
+        If several in a row die before they have a job.
+    """
+    claims, living, idle = Claims(Path(place.runs)), [*names], 0
+    for name in living:
+        start(name)
+    while living:
+        for end in ended():
+            if not end.cause:
+                living.remove(end.name)
+                continue
+            idle = 0 if claims.bury(end.who, end.cause, end.certain) else idle + 1
+            if idle >= ATTEMPTS:
+                raise SweepError(f"workers die before they have a job: {end.cause}")
+            start(end.name)
+        yield
+
+
+def prepare(threads: int) -> None:
+    """Make this process a worker's: it has so many threads, and SIGTERM interrupts it."""
+    os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def work(grid: Grid, place: Place, name: str, parent: int | None = None) -> None:
     """Be a worker; see `medplus.sweep.worker`, which is imported where it runs, for its weight."""
     from medplus.sweep.worker import Worker
 
-    Worker(grid, place, name, parent, wait).run()
+    Worker(grid, place, name, parent).run()

@@ -8,15 +8,14 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 
 from medplus.errors import MedplusError, SweepError
-from medplus.sweep.claims import Claims
-from medplus.sweep.engines import LOOK_S, PATIENCE_S, work
+from medplus.sweep.claims import Claim
+from medplus.sweep.engines import LOOK_S, PATIENCE_S, End, look_after, prepare, work
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Place
 from medplus.sweep.resources import cores, gpus, times_out_of_memory
@@ -40,41 +39,40 @@ class LocalEngine:
         self._gpus = [] if device == "cpu" else gpus()
         self.workers = workers or len(self._gpus) or 1
         self._out_of_memory = 0
+        self._processes: dict[str, BaseProcess] = {}
 
     def run(self, grid: Grid, place: Place, most: int) -> Generator[None]:
         """Start workers; see `medplus.sweep.engines.Engine`."""
         self._out_of_memory = times_out_of_memory()
-        size, claims = min(self.workers, most), Claims(Path(place.runs))
-        processes: dict[str, BaseProcess] = {}
+        size = min(self.workers, most)
         seats = dict(_seat(number, size, self._gpus) for number in range(size))
-        try:
-            for name, settings in seats.items():
-                processes[name] = _start(name, settings, grid, place)
-            while processes:
-                wait([process.sentinel for process in processes.values()], LOOK_S)
-                for name, process in list(processes.items()):
-                    if not process.is_alive():
-                        del processes[name]
-                        if self._has_died(name, process, claims):
-                            processes[name] = _start(name, seats[name], grid, place)
-                yield
-        except BaseException:
-            _stop(processes.values())
-            raise
 
-    def _has_died(self, name: str, process: BaseProcess, claims: Claims) -> bool:
-        """Tell whether a process that has ended had a job, and note in its claim why it died."""
-        process.join()
-        if process.exitcode in (0, _INTERRUPTED):
-            return False
-        if process.exitcode == _REFUSED:
-            raise SweepError(f"{name} could not go on, for the reason above")
-        who, cause = (socket.gethostname(), process.pid), self._cause_of_death(process.exitcode)
-        if not claims.bury(lambda worker: (worker.host, worker.pid) == who, cause):
-            raise SweepError(f"{name} died without a job: {cause}")
-        return True
+        def start(name: str) -> None:
+            arguments = name, seats[name], max(cores() // size, 1), grid, place, os.getpid()
+            process = _SPAWN.Process(target=_work, args=arguments, name=f"medplus {name}")
+            with _deaf():
+                process.start()
+            self._processes[name] = process
+
+        try:
+            yield from look_after(seats, start, self._ended, place)
+        finally:
+            _stop(self._processes.values())
+            self._processes = {}
+
+    def _ended(self) -> Iterator[End]:
+        wait([process.sentinel for process in self._processes.values()], LOOK_S)
+        for name, process in list(self._processes.items()):
+            if not process.is_alive():
+                process.join()
+                del self._processes[name]
+                if process.exitcode == _REFUSED:
+                    raise SweepError(f"{name} could not go on, for the reason above")
+                yield End(name, self._cause_of_death(process.exitcode), _claims_of(process.pid))
 
     def _cause_of_death(self, code: int | None) -> str:
+        if code in (0, _INTERRUPTED):
+            return ""
         before, self._out_of_memory = self._out_of_memory, times_out_of_memory()
         if code is None or code >= 0:
             return f"its process ended by itself with exit code {code}; its log may tell why"
@@ -90,27 +88,21 @@ class LocalEngine:
         )
 
 
-def _seat(number: int, workers: int, devices: list[str]) -> tuple[str, dict[str, str]]:
-    """Return a worker's name and what must be in its environment before torch is imported.
+def _claims_of(pid: int | None) -> Callable[[Claim], bool]:
+    here = socket.gethostname()
+    return lambda claim: (claim.host, claim.pid) == (here, pid)
+
+
+def _seat(number: int, workers: int, devices: list[str]) -> tuple[str, str | None]:
+    """Return a worker's name, and its GPU.
 
     It is called by its GPU, and by its number on that GPU if it shares it.
     """
-    threads = str(max(cores() // workers, 1))
-    settings = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     if not devices:
-        return f"worker {number + 1}", settings
+        return f"worker {number + 1}", None
     device = devices[number % len(devices)]
     share = f".{number // len(devices) + 1}" if workers > len(devices) else ""
-    return f"GPU {device}{share}", {**settings, "CUDA_VISIBLE_DEVICES": device}
-
-
-def _start(name: str, settings: dict[str, str], grid: Grid, place: Place) -> BaseProcess:
-    process = _SPAWN.Process(
-        target=_work, args=(name, settings, grid, place, os.getpid()), name=f"medplus {name}"
-    )
-    with _deaf():
-        process.start()
-    return process
+    return f"GPU {device}{share}", device
 
 
 def _stop(processes: Collection[BaseProcess]) -> None:
@@ -143,11 +135,13 @@ def _deaf() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _work(name: str, settings: dict[str, str], grid: Grid, place: Place, parent: int) -> None:
-    """Work until nothing is left: what a worker process runs."""
-    os.environ.update(settings)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _work(
+    name: str, gpu: str | None, threads: int, grid: Grid, place: Place, parent: int
+) -> None:  # what a worker process runs
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before torch is imported
     try:
+        prepare(threads)
         work(grid, place, name, parent)
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)

@@ -7,15 +7,15 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from medplus.errors import SweepError
-from medplus.sweep.claims import ATTEMPTS, Claims
-from medplus.sweep.engines import LOOK_S, PATIENCE_S, work
+from medplus.sweep.claims import Claim
+from medplus.sweep.engines import LOOK_S, PATIENCE_S, End, look_after, prepare, work
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Place
 from medplus.sweep.resources import cores, gpus
@@ -53,7 +53,6 @@ class RayEngine:
         self._cpus, self._gpus, self._memory = cpus, gpus, (memory_gb or 0) * 1e9
         here = [_this_machine()]
         self.workers = workers or (1 if address else room(self._request("auto", here), here) or 1)
-        self._idle_deaths = 0
 
     def run(self, grid: Grid, place: Place, most: int) -> Generator[None]:
         """Start workers; see `medplus.sweep.engines.Engine`."""
@@ -70,7 +69,7 @@ class RayEngine:
             if not request["GPU"] and place.device == "auto":
                 place = replace(place, device="cpu")  # a worker that is given no GPU takes none
             try:
-                yield from self._look_after(self._starter(grid, place, request), place)
+                yield from self._run(grid, place, request)
             except self._ray.exceptions.RayError as error:
                 raise SweepError(f"the Ray cluster is lost: {_one_line(error)}") from None
 
@@ -80,39 +79,36 @@ class RayEngine:
         gpus = default if self._gpus is None else self._gpus
         return {"CPU": self._cpus, "GPU": gpus, "memory": self._memory}
 
-    def _starter(self, grid: Grid, place: Place, request: Resources) -> Any:
-        """Return a function that starts a worker of a name; Ray is not to start it again."""
+    def _run(self, grid: Grid, place: Place, request: Resources) -> Generator[None]:
         # A process that is used again may be given another GPU than CUDA has begun with in it.
         remote = self._ray.remote(
             num_cpus=request["CPU"], num_gpus=request["GPU"], memory=request["memory"] or None,
             max_calls=1, max_retries=0,
         )(_work)  # fmt: skip
-        arguments = grid, place, int(request["CPU"]), str(Path.cwd())
-        return lambda name: remote.options(name=f"medplus {name}").remote(name, *arguments)
+        threads, folder, tasks = int(request["CPU"]), str(Path.cwd()), {}
 
-    def _look_after(self, start: Any, place: Place) -> Iterator[None]:
-        claims = Claims(Path(place.runs))
-        names: dict[Any, str] = {}
+        def start(name: str) -> None:
+            named = remote.options(name=f"medplus {name}")
+            tasks[named.remote(grid, place, name, threads, folder)] = name
+
+        def ended() -> Iterator[End]:
+            for task in self._ray.wait(list(tasks), timeout=LOOK_S)[0]:
+                name = tasks.pop(task)
+                # A node that is lost to the cluster may still compute.
+                yield End(name, self._cause_of_death(task), _worker_is(name), certain=False)
+
         try:
-            to_start = self.workers
-            while names or to_start:
-                for _ in range(to_start):
-                    name = f"ray {secrets.token_hex(4)}"
-                    names[start(name)] = name
-                ended, _ = self._ray.wait(list(names), timeout=LOOK_S)
-                to_start = sum(self._has_died(task, names.pop(task), claims) for task in ended)
-                yield
+            names = [f"ray {secrets.token_hex(4)}" for _ in range(self.workers)]
+            yield from look_after(names, start, ended, place)
         finally:
-            self._stop(list(names))
+            self._stop(list(tasks))
 
-    def _has_died(self, task: Any, name: str, claims: Claims) -> bool:
-        """Tell whether a worker that has ended died, and note in its claim of what."""
+    def _cause_of_death(self, task: Any) -> str:
         errors = self._ray.exceptions
         try:
             self._ray.get(task)
-            return False
         except errors.TaskCancelledError:
-            return False
+            pass
         except errors.RayTaskError as error:
             cause = _one_line(error.cause if isinstance(error.cause, Exception) else error)
             raise SweepError(
@@ -120,20 +116,15 @@ class RayEngine:
                 "Python that `ray start` runs in"
             ) from None
         except errors.NodeDiedError:
-            cause = "its node was lost"
+            return "its node was lost"
         except errors.OutOfMemoryError:
-            cause = "its node ran out of memory, and Ray killed its process; ask for more --memory"
+            return "its node ran out of memory, and Ray killed its process; ask for more --memory"
         except errors.WorkerCrashedError:
-            cause = (
+            return (
                 "its process was killed or its node was lost; the system kills when memory runs "
                 "out: if so, ask for more --memory, or use a smaller batch_size in the grid"
             )
-        # A node that is lost to the cluster may still compute.
-        held = claims.bury(lambda worker: worker.name == name, cause, certain=False)
-        self._idle_deaths = 0 if held else self._idle_deaths + 1
-        if self._idle_deaths >= ATTEMPTS:
-            raise SweepError(f"Ray's workers die before they have a job: {cause}")
-        return True
+        return ""
 
     def _stop(self, tasks: list[Any]) -> None:
         """Interrupt workers, wait until they have saved what they can, or kill them."""
@@ -148,12 +139,15 @@ class RayEngine:
                     self._ray.cancel(task, force=True)
 
 
-def _work(name: str, grid: Grid, place: Place, threads: int, folder: str) -> None:
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # its process serves no other task
+def _work(grid: Grid, place: Place, name: str, threads: int, folder: str) -> None:
     with suppress(OSError):  # without the folder only relative paths fail, and they say so
         os.chdir(folder)
+    prepare(threads)  # this process serves no other task
     work(grid, place, name)
+
+
+def _worker_is(name: str) -> Callable[[Claim], bool]:
+    return lambda claim: claim.worker == name
 
 
 def room(request: Resources, have: Sequence[Resources]) -> int:

@@ -231,7 +231,8 @@ class SlurmEngine:
             self.interrupt()
             deadline = time.monotonic() + PATIENCE_S
             while time.monotonic() < deadline and any(
-                worker.name.startswith(f"{self.array}_") for worker in claims.workers()
+                claim.worker.startswith(f"{self.array}_")
+                for claim in claims.standing().holders.values()
             ):
                 time.sleep(LOOK_S)
         except KeyboardInterrupt:
@@ -253,7 +254,7 @@ def _bury(claims: Claims, name: str, state: str) -> bool:
     """Note what an element died of; return whether it had a job."""
     cause = f"SLURM ended its process ({state}){_REMEDIES.get(state, '')}"
     certain = state not in ("NODE_FAIL", _GONE)
-    return claims.bury(lambda worker: worker.name.startswith(f"{name} "), cause, certain)
+    return claims.bury(lambda claim: claim.worker.startswith(f"{name} "), cause, certain)
 
 
 def call(*command: str) -> subprocess.CompletedProcess[str]:

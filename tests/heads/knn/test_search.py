@@ -247,6 +247,8 @@ def test_auto_measures_what_is_fastest_and_remembers_it():
 @pytest.mark.gpu
 @backends
 def test_a_gpu_finds_what_the_cpu_finds(backend):
+    if backend == "faiss":
+        pytest.importorskip("faiss")
     train, queries = gaussian(3000, 64).round(1), gaussian(200, 64, seed=1).round(1)
     on_gpu = search(train, queries, 11, backend=backend, device="cuda")
     on_cpu = search(train, queries, 11, backend=backend, device="cpu")

@@ -1,15 +1,18 @@
-"""The figure of a curve: accuracy by number of labels, one line per backbone and protocol."""
+"""Would more labels help? Curves over the number of train images, as `medplus curve` kept them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.palette import PROTOCOL_LABELS
 from medplus.analysis.drawing.sheet import (
     MARGIN,
@@ -20,25 +23,98 @@ from medplus.analysis.drawing.sheet import (
     legend_height,
 )
 from medplus.analysis.drawing.style import GREY, look, short_names, signs
+from medplus.analysis.section import Figure, Section
+from medplus.analysis.table import Table
+from medplus.analysis.verdict_candidates import Candidate
+from medplus.curves.kept import Curve
 from medplus.curves.powerlaw import PowerLaw
+from medplus.curves.sentences import of_gain, of_law
 from medplus.curves.summary import Series
+from medplus.naming import safe_name
+from medplus.run.record import RunRecord
 
 _LEFT, _TOP, _HEIGHT, _BELOW, _GAP = 14.0, 9.0, 62.0, 12.0, 14.0
 _KINDS = {"shots": "equally many images of each class", "fractions": "shares of train"}
 
 
-def draw_curve(
-    series: Sequence[Series], laws: Sequence[PowerLaw], title: str, target: float | None
-) -> Figure:
-    """Draw a panel per kind and protocol: means, 95 % intervals, fits as thin dashed lines.
+def learning_curves(benchmark: Benchmark) -> Section | None:
+    """Return what more labels have brought, and would bring; None where no curve was kept."""
+    if not benchmark.curves:
+        return None
+    return section_of(benchmark.curves)
+
+
+def section_of(curves: Sequence[Curve]) -> Section:
+    """Return the section of some curves."""
+    said = [
+        f"{one.dataset} at {one.size} px: {sentence}" for one in curves for sentence in
+        one.sentences()
+    ]  # fmt: skip
+    tables, figures = [], []
+    for number, one in enumerate(curves):
+        names = f"{one.dataset}_{one.size}" + f"_{number}" * (number > 0)
+        rows = pd.DataFrame([_row(row) for own in one.series for row in own.to_dict()])
+        caption = f"Test ACC by number of train images: {one.dataset} at {one.size} px"
+        columns = "backbone protocol kind amount n_images acc_mean low high"
+        tables.append(Table.of(f"labels_{safe_name(names)}", caption, rows, columns))
+        figures.append(
+            Figure(
+                f"labels_{safe_name(names)}",
+                f"Test ACC by number of train images, one line per backbone: {one.title}",
+                partial(draw_curve, one),
+            )
+        )
+    return Section(
+        name="labels",
+        title="Would more labels help?",
+        short="More labels",
+        text="Heads that learn from a part of the train images, drawn again and again; shaded are "
+        "95 % intervals, dashed is the fitted power law. What val chose, and what it stopped, had "
+        "all of val.",
+        tables=tuple(tables),
+        figures=tuple(figures),
+        sentences=tuple(said),
+    )
+
+
+def curve_sentence(benchmark: Benchmark, best: Candidate, record: RunRecord) -> str | None:
+    """Return what a curve of the best candidate's own embeddings says; None where there is none.
 
     Parameters
     ----------
-    series, laws : sequence
-        In the same order.
-    target : float or None
-        A horizontal line.
+    record : RunRecord
+        Of one of its runs.
     """
+    key, protocol = record.store_key, record.protocol
+    for one in sorted(benchmark.curves, key=lambda curve: curve.created, reverse=True):
+        own = [
+            (series, law)
+            for series, law in zip(one.series, one.laws, strict=True)
+            if series.protocol == protocol and key and one.stores.get(series.backbone) == key
+        ]
+        if own:
+            # Shares keep classes as frequent as they are; of one kind, the longest tells most.
+            series, law = max(own, key=lambda pair: (pair[0].kind == "fractions", pair[0].n[-1]))
+            gain = of_gain(series).partition(": ")[2].removesuffix(".")
+            needs = of_law(series, law).partition(": ")[2]
+            return f"Would more labels help? {gain[0].upper()}{gain[1:]}; {needs}"
+    return None
+
+
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    low, high = row["ci95"] or (np.nan, np.nan)
+    return {
+        **{name: row[name] for name in ("backbone", "protocol", "kind", "amount")},
+        "n_images": row["labels"],
+        "acc_mean": 100 * row["mean"],
+        "low": 100 * low,
+        "high": 100 * high,
+    }
+
+
+def draw_curve(curve: Curve) -> Drawing:
+    """Draw a panel per kind and protocol: means, 95 % intervals, fits as thin dashed lines."""
+    series, laws, title, target = curve.series, curve.laws, curve.title, curve.target
     panels = list(dict.fromkeys((one.kind, one.protocol) for one in series))
     names = short_names(list(dict.fromkeys(one.backbone for one in series)))
     drawn = signs(names)

@@ -1,0 +1,66 @@
+"""The images of a fold: those of another split each, as the folds deal them out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from medplus.datasets.dataset import ImageDataset, ImageSplit
+from medplus.run.folds import Fold, Folds, deal, parts_of
+from medplus.run.scoring import Samples
+from medplus.vocabulary import MULTI_LABEL, SPLITS, Split
+
+Rows = Mapping[Split, np.ndarray]
+"""Of each split, rows counted over the dataset's own splits one after the other; ascending."""
+
+
+def pooled(images: ImageDataset, folds: Folds) -> Samples:
+    """Return what is known of the images that are dealt out, one split after the other."""
+    own = [images.splits[split] for split in folds.splits]
+    return Samples(
+        np.concatenate([part.labels for part in own]),
+        np.concatenate([part.positions for part in own]),
+        names=[name for part in own for name in part.names],
+        groups=[group for part in own for group in part.groups],
+    )
+
+
+def rows_of(images: ImageDataset, fold: Fold) -> Rows:
+    """Return the rows of a fold's splits: those that `medplus.heads.folded` deals embeddings to."""
+    samples = pooled(images, fold.folds)
+    many = images.task == MULTI_LABEL
+    dealt = deal(samples.labels, samples.groups, fold.folds, fold.repeat, multi_label=many)
+    return parts_of(dealt, fold.number)
+
+
+def described(images: ImageDataset, rows: Rows) -> ImageDataset:
+    """Return a dataset whose card counts the images of a fold, and whose images are its own."""
+    labels = np.concatenate([images.splits[split].labels for split in SPLITS])
+    card = replace(images.card, warnings=[*images.card.warnings], counts={})
+    card.describe(images.classes, {split: labels[rows[split]] for split in SPLITS})
+    return replace(images, card=card)
+
+
+def images_of(images: ImageDataset, rows: Rows) -> ImageDataset:
+    """Return the images of a fold, copied into memory."""
+    splits = {split: _gathered(images, rows[split]) for split in SPLITS}
+    return replace(described(images, rows), splits=splits)
+
+
+def _gathered(images: ImageDataset, rows: np.ndarray) -> ImageSplit:
+    parts, begin = [], 0
+    for split in SPLITS:
+        whole = images.splits[split]
+        own = rows[(rows >= begin) & (rows < begin + len(whole))] - begin
+        begin += len(whole)
+        if len(own):
+            parts.append((whole, own))
+    return ImageSplit(
+        np.concatenate([whole.images[own] for whole, own in parts]),
+        np.concatenate([whole.labels[own] for whole, own in parts]),
+        [whole.names[row] for whole, own in parts if len(whole.names) for row in own],
+        [whole.groups[row] for whole, own in parts if len(whole.groups) for row in own],
+        np.concatenate([whole.positions[own] for whole, own in parts]),
+    )
