@@ -23,6 +23,7 @@ from medplus.embeddings.export import export_store
 from medplus.embeddings.imported.importing import import_store
 from medplus.embeddings.store import open_store
 from medplus.errors import DatasetError, MedplusError, UsageError
+from medplus.robustness.selection import select_runs
 from medplus.vocabulary import MULTI_LABEL, SPLITS
 
 pytestmark = pytest.mark.usefixtures("fast_disk")
@@ -298,6 +299,10 @@ def test_the_manifest_of_eva(rows, tmp_path):
     holds(store, names["origin"], rows, [str(i % 2) for i in range(N)])
     np.testing.assert_array_equal(store.embeddings("val"), rows[18:24])
 
+    write_table(folder / "manifest.csv", {**names, "embeddings": ["../../etc/passwd"] * N})
+    with pytest.raises(UsageError, match=r"that .* does not hold|outside"):
+        imported(folder, tmp_path)
+
 
 # --- what is told, and refused -------------------------------------------------------------------
 
@@ -393,6 +398,8 @@ def test_an_imported_store_is_scored_as_any_other(rows, words, tmp_path):
     root = store.path.parents[2]
     spec = medplus.ExtractSpec("mine", None, "imported:net")
     assert medplus.find_store(root, spec).key == store.key
+    with pytest.raises(UsageError, match="imported without its images"):
+        select_runs([record.path])
     with pytest.raises(UsageError, match="made elsewhere, which no network here computes"):
         medplus.extract("breastmnist", 28, "imported:net")
 
