@@ -323,6 +323,20 @@ def test_pickles_are_never_loaded(rows, tmp_path):
     assert not mark.exists()
 
 
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.ones(N, DIM).to_sparse(),
+        torch.ones(1, DIM).expand(N, DIM),
+        [torch.ones(1).expand(10**9, DIM)],
+    ],
+)
+def test_tensors_that_are_not_plain_are_refused(tensor, tmp_path):
+    torch.save({"features": tensor}, tmp_path / "x.pt")
+    with pytest.raises(UsageError, match="holds a tensor that is not plain"):
+        imported(tmp_path / "x.pt", tmp_path)
+
+
 def saved(tmp_path, **arrays):
     np.savez(tmp_path / "x.npz", **arrays)
     return tmp_path / "x.npz"

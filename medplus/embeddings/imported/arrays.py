@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import re
+import zipfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from medplus.datasets import npzfile
+from medplus.datasets.cache import check_room
 from medplus.datasets.files import split_of
 from medplus.embeddings.imported import source
 from medplus.embeddings.imported.source import Kind, Source
@@ -85,9 +87,16 @@ def load_torch(path: Path) -> Any:
 
     import torch
 
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:  # torch stores tensors plain; a bomb does not
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise UsageError(f"{path} is compressed, as torch's files are not; save it again")
     for mapped in (True, False):  # files of old versions cannot be mapped
         try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            return _plain_tensors(path, found)
+        except UsageError:
+            raise
         except pickle.UnpicklingError:
             raise UsageError(
                 f"{path} holds more than tensors (a pickle), which medplus never loads; save the "
@@ -99,6 +108,22 @@ def load_torch(path: Path) -> Any:
                     f"{path} is no file of torch that can be read: {first_line(error)}"
                 ) from None
     raise AssertionError  # pragma: no cover
+
+
+def _plain_tensors(path: Path, found: Any) -> Any:
+    """Refuse tensors that are sparse, quantised, or larger than their own bytes."""
+    values = found.values() if isinstance(found, dict) else found
+    for value in (
+        values if isinstance(values, Iterable) and not hasattr(values, "ndim") else [found]
+    ):
+        for tensor in value if isinstance(value, list | tuple) else [value]:
+            if hasattr(tensor, "untyped_storage") and (
+                str(tensor.layout) != "torch.strided"
+                or tensor.is_quantized
+                or tensor.nbytes > tensor.untyped_storage().nbytes()
+            ):
+                raise UsageError(f"{path} holds a tensor that is not plain; save it with .clone()")
+    return found
 
 
 def _plain(dataset: Any) -> Any:
@@ -118,6 +143,7 @@ def _npz(path: Path, scratch: Path) -> dict[str, Any]:
                 arrays[name] = np.load(io.BytesIO(b"".join(blocks)), allow_pickle=False)
                 continue
             place = scratch / f"{len(arrays)}.npy"
+            check_room(scratch, header.nbytes)
             with place.open("wb") as file:
                 file.writelines(blocks)
             arrays[name] = np.load(place, mmap_mode="r", allow_pickle=False)
