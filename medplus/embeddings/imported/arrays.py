@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from medplus.datasets.cache import check_room
 from medplus.datasets.files import split_of
 from medplus.embeddings.imported import source
 from medplus.embeddings.imported.source import Kind, Source
+from medplus.embeddings.imported.tensors import load_torch
 from medplus.embeddings.info import StoreInfo
 from medplus.errors import UsageError, first_line
 from medplus.jsonfile import parse_json
@@ -26,7 +26,6 @@ from medplus.naming import counted, some
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split
 
 HDF5 = (".h5", ".hdf5")
-TORCH = (".pt", ".pth")
 _ATTRIBUTES = "medplus"
 
 Part = dict[Kind, str]
@@ -73,57 +72,6 @@ def open_hdf5(path: Path) -> Iterator[Any]:
         raise UsageError(f"{path} is no HDF5 file that can be read: {first_line(error)}") from None
     with file:
         yield file
-
-
-def load_torch(path: Path) -> Any:
-    """Return what a file of torch holds, mapped where that can be; never more than tensors.
-
-    Raises
-    ------
-    UsageError
-        If it cannot be read, or is a pickle of something else.
-    """
-    import pickle
-
-    import torch
-
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:  # torch stores tensors plain; a bomb does not
-            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                raise UsageError(f"{path} is compressed, as torch's files are not; save it again")
-    for mapped in (True, False):  # files of old versions cannot be mapped
-        try:
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-            return _plain_tensors(path, found)
-        except UsageError:
-            raise
-        except pickle.UnpicklingError:
-            raise UsageError(
-                f"{path} holds more than tensors (a pickle), which medplus never loads; save the "
-                "plain tensors, or a dict of them"
-            ) from None
-        except Exception as error:
-            if not mapped:
-                raise UsageError(
-                    f"{path} is no file of torch that can be read: {first_line(error)}"
-                ) from None
-    raise AssertionError  # pragma: no cover
-
-
-def _plain_tensors(path: Path, found: Any) -> Any:
-    """Refuse tensors that are sparse, quantised, or larger than their own bytes."""
-    values = found.values() if isinstance(found, dict) else found
-    for value in (
-        values if isinstance(values, Iterable) and not hasattr(values, "ndim") else [found]
-    ):
-        for tensor in value if isinstance(value, list | tuple) else [value]:
-            if hasattr(tensor, "untyped_storage") and (
-                str(tensor.layout) != "torch.strided"
-                or tensor.is_quantized
-                or tensor.nbytes > tensor.untyped_storage().nbytes()
-            ):
-                raise UsageError(f"{path} holds a tensor that is not plain; save it with .clone()")
-    return found
 
 
 def _plain(dataset: Any) -> Any:

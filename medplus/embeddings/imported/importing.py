@@ -19,11 +19,12 @@ from medplus import atomic, lock
 from medplus._version import __version__
 from medplus.datasets.dataset import data_digest
 from medplus.embeddings import layout
-from medplus.embeddings.imported.arrays import HDF5, TORCH, open_arrays
+from medplus.embeddings.imported.arrays import HDF5, open_arrays
 from medplus.embeddings.imported.content import Content, read_content
 from medplus.embeddings.imported.parquet import open_parquet
 from medplus.embeddings.imported.slides import open_slides
 from medplus.embeddings.imported.source import Rows, Source, release
+from medplus.embeddings.imported.tensors import TORCH
 from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.writer import WriteStatus, open_writer

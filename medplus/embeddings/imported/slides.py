@@ -13,8 +13,9 @@ import numpy as np
 
 from medplus.datasets.columns import PATH, read_columns
 from medplus.embeddings.imported import source
-from medplus.embeddings.imported.arrays import HDF5, TORCH, load_torch, open_hdf5
+from medplus.embeddings.imported.arrays import HDF5, open_hdf5
 from medplus.embeddings.imported.source import Rows, Source
+from medplus.embeddings.imported.tensors import TORCH, load_torch
 from medplus.errors import UsageError
 from medplus.naming import counted, several, some
 
