@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from medplus.datasets.phantom import write_phantom
     from medplus.datasets.sources import load_dataset
     from medplus.embeddings.extract import extract, extract_all
+    from medplus.embeddings.imported.importing import import_store
     from medplus.embeddings.select import find_store
     from medplus.embeddings.store import open_store
     from medplus.errors import MedplusError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from medplus.heads.probe import probe
     from medplus.prediction.predict import predict
     from medplus.reporting.report import report
+    from medplus.robustness.robust import robust
     from medplus.spec import ExtractSpec
     from medplus.training import finetune, finetune_all
 
@@ -45,6 +47,7 @@ _HOMES = {
     "find_store": "medplus.embeddings.select",
     "finetune": "medplus.training",
     "finetune_all": "medplus.training",
+    "import_store": "medplus.embeddings.imported.importing",
     "knn": "medplus.heads.knn",
     "load_dataset": "medplus.datasets.sources",
     "open_store": "medplus.embeddings.store",
@@ -53,6 +56,7 @@ _HOMES = {
     "predictions": "medplus.analysis.results.frames",
     "probe": "medplus.heads.probe",
     "report": "medplus.reporting.report",
+    "robust": "medplus.robustness.robust",
     "runs": "medplus.analysis.results.frames",
     "write_phantom": "medplus.datasets.phantom",
 }
@@ -71,6 +75,7 @@ __all__ = [
     "find_store",
     "finetune",
     "finetune_all",
+    "import_store",
     "knn",
     "load_dataset",
     "open_store",
@@ -79,6 +84,7 @@ __all__ = [
     "predictions",
     "probe",
     "report",
+    "robust",
     "runs",
     "write_phantom",
 ]

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any, Literal, Protocol, TypedDict, Unpack, get_args
 
+from medplus.corruptions.named import Corruption
 from medplus.errors import UsageError, nearest
 from medplus.jsonfile import digest_of
 from medplus.vocabulary import Fit, Precision, StoreDtype
@@ -22,6 +23,8 @@ AUTO = "auto"
 NO_GROUPS = "none"
 PATTERN = "path~"
 """Begins a group column that is no column, but a regular expression for the images' paths."""
+IMPORTED = "imported:"
+"""Begins the name of a backbone whose embeddings were made elsewhere; no command computes them."""
 SCHEMA = 2
 """The version of what a store holds; it is part of every key."""
 
@@ -82,6 +85,9 @@ class ExtractSpec:
     exclude : str or None
         The path of a ``suspects.csv``, whose verdicts leave images out; none where it is None, also
         of a search. What is left out changes the data, and so their digest; settled, absolute.
+    corruption : str or None
+        ``NAME:SEVERITY`` of `medplus.corruptions`: what the test images, the only ones embedded,
+        were made worse by; none where it is None, also of a search. Settled, with ``@TABLE``.
 
     Examples
     --------
@@ -100,6 +106,7 @@ class ExtractSpec:
     dtype: StoreDtype | None = None
     group_column: str | None = None
     exclude: str | None = None
+    corruption: str | None = None
 
     def key(self, data_digest: str, weights_digest: str) -> str:
         """Return the identity of a settled spec's embeddings: equal keys, equal embeddings.
@@ -123,6 +130,7 @@ class ExtractSpec:
             name: value
             for name, value in asdict(self).items()
             if name not in ("dataset", "backbone", "weights", "group_column", "exclude")
+            and not (name == "corruption" and value is None)
         }
         return digest_of(
             {"schema": SCHEMA, "data": data_digest, "weights": weights_digest, **choices}
@@ -134,7 +142,7 @@ class ExtractSpec:
         Dataset and backbone match by any of their names.
         """
         have = made.spec
-        if self.exclude != have.exclude:
+        if self.exclude != have.exclude or not _same_corruption(self.corruption, have.corruption):
             return False
         if self.dataset not in (made.dataset, have.dataset) or self.backbone not in (
             made.backbone,
@@ -163,24 +171,38 @@ class ExtractSpec:
         data_root, store : str, optional
             Folder of the datasets and root of the stores, where they are not the default.
         """
+        words = ["medplus", "extract"]
         options: dict[str, Any] = {
             "dataset": self.dataset,
             "size": self.size,
-            "backbone": self.backbone,
-            **{name: getattr(self, name) for name in CHOICES},
-            "data_root": data_root,
-            "store": store,
+            "backbone": self.backbone.removeprefix(IMPORTED),
         }
-        words = ["medplus", "extract"]
+        if self.is_imported:
+            words = ["medplus", "store", "import", "FILE"]
+        else:
+            options |= {name: getattr(self, name) for name in CHOICES} | {"data_root": data_root}
+        options["store"] = store
         for name, value in options.items():
             if value is not None:
                 words += [f"--{name.replace('_', '-')}", str(value)]
         return shlex.join(words)
 
+    @property
+    def is_imported(self) -> bool:
+        """Whether the embeddings were made elsewhere, so that no command makes them again."""
+        return self.backbone.startswith(IMPORTED)
+
     def describe(self) -> str:
         """Return dataset, size and backbone in words."""
         size = "" if self.size is None else f" at {self.size} px"
         return f"{self.dataset}{size} with {self.backbone}"
+
+
+def _same_corruption(asked: str | None, found: str | None) -> bool:
+    """Tell whether both mean the same; a table that is not asked for may be any."""
+    if asked is None or found is None or "@" in asked:
+        return asked == found
+    return asked == found.partition("@")[0]
 
 
 class Choices(TypedDict, total=False):
@@ -193,6 +215,7 @@ class Choices(TypedDict, total=False):
     dtype: StoreDtype | None
     group_column: str | None
     exclude: str | None
+    corruption: str | None
 
 
 CHOICES = tuple(Choices.__annotations__)
@@ -220,6 +243,8 @@ def make_spec(
         words = _WORDS.get(name, ())
         if words and value is not None and value not in words:
             raise UsageError(f"{name} '{value}' is none of {', '.join(words)}")
+    if (corruption := choices.get("corruption")) is not None:
+        Corruption.parse(corruption)
     return ExtractSpec(dataset, size, backbone, **choices)
 
 

@@ -34,9 +34,10 @@ _COMMANDS = {
     "predict": "Predict new images with a saved run: files, folders, npz, DICOM.",
     "run": "The reference code's config file and flags, one run: train and evaluate.",
     "audit": "Leaks, twins, doubtful labels, outliers and shortcuts in the data.",
+    "robust": "Score heads and networks on corrupted test images: what breaks them?",
     "report": "Tables, figures, tests and one page, beside the paper's numbers.",
     "panel": "What a clinician asks of a run: sensitivity, curves, calibration, groups, mistakes.",
-    "store": "Look after stores: ls, info, verify, export, rm.",
+    "store": "Look after stores: ls, info, verify, export, import, rm.",
     "doctor": "Tell what is wrong with an installation, its data, stores and runs.",
 }
 """Name and one-line help of every command, in the order of use; `--help` imports none of them."""

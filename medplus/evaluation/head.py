@@ -153,12 +153,12 @@ def _find_store(
 
 
 def own_store(run: Path, part: PartFacts, root: Place) -> EmbeddingStore:
-    """Return a store that a run was made on: where it lay, or else under a root, by its key.
+    """Return the store that a head was made on: where its record says, or else under a root.
 
     Raises
     ------
     StoreError
-        If it is not there, incomplete or damaged.
+        If it lies nowhere, or is damaged or incomplete.
     """
     recorded = to_place(part.path)
     if isinstance(recorded, Path):  # a URL in a stranger's record is not followed unasked
