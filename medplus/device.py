@@ -87,14 +87,14 @@ def precision_here(name: str, device: str) -> Precision:
         As both.
     """
     check_device_name(device)
-    machine = None if "torch" in sys.modules else remembered.machine()
+    machine = remembered.machine()
     key = f"{device} · {name} · {machine}"
-    if machine is not None:
-        found = (remembered.recall("precisions", key) or {}).get("precision")
-        if found in get_args(Precision):
-            return cast("Precision", found)
+    known = None if machine is None else remembered.recall("precisions", key)
+    found = (known or {}).get("precision")
+    if found in get_args(Precision) and "torch" not in sys.modules:
+        return cast("Precision", found)
     precision = resolve_precision(name, resolve_device(device))
-    if machine is not None:
+    if machine is not None and found != precision:
         remembered.remember("precisions", key, {"precision": precision})
     return precision
 
