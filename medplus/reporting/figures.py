@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,11 +60,24 @@ def write_figures(figures: Sequence[Figure], folder: Path) -> list[Path]:
 
 
 def _write(figure: Figure, folder: Path) -> list[Path]:
-    drawn = draw(figure)
     paths = [folder / f"{figure.name}.{ending}" for ending in FORMATS]
-    for path in paths:
-        atomic.write_bytes(path, render(drawn, path.suffix[1:]))
+    with _no_collection():
+        drawn = draw(figure)
+        for path in paths:
+            atomic.write_bytes(path, render(drawn, path.suffix[1:]))
     return paths
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Look for no garbage: a figure's many objects hold little, and it takes a tenth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def render(figure: Drawing, ending: str) -> bytes:
