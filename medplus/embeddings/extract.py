@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -16,8 +16,10 @@ from medplus._version import __version__
 from medplus.backbones import sources as backbones
 from medplus.backbones.identity import Identity
 from medplus.backbones.known import Sighting, is_known, recall_backbone
+from medplus.corruptions import Corruption
 from medplus.cost import add_costs, measure_cost
 from medplus.datasets import sources as datasets
+from medplus.datasets.corrupted import corrupted
 from medplus.datasets.dataset import ImageDataset
 from medplus.device import precision_here, resolve_device
 from medplus.embeddings.info import StoreInfo, read_info
@@ -114,7 +116,7 @@ def extract(
         Folder of the datasets, and root of the stores.
     **choices
         Further fields of `medplus.ExtractSpec`: `weights`, `fit`, `feature`, `precision`, `dtype`,
-        `group_column`, `exclude`.
+        `group_column`, `exclude`, `corruption`.
 
     Raises
     ------
@@ -167,7 +169,7 @@ def extract_all(
         todo = [*group]
         first, _ = todo[0]
         data = datasets.resolve(name, column)
-        loaded = None
+        embedder = loaded = None
         there = datasets.path(data, size, data_root).exists()
         if there and datasets.known_digest(data, size, data_root) is None and not is_known(first):
             # Weights that do not fit are told of before images are read for minutes.
@@ -176,17 +178,21 @@ def extract_all(
         images = datasets.load_dataset(
             name, size, data_root, group_column=column, exclude=exclude, progress=progress
         )
+        of = first
         for spec, precision in todo:
             if (done := _finished(spec, images, precision, root, patience_s)) is not None:
                 results.append(done)
+                loaded = None
                 continue
-            sighting, backbone = loaded or _load(spec, images.size)
-            embedder = _embedder(backbone, device, precision, batch_size, window)
-            dim = _dim(embedder, images)
-            sighting.keep(backbone, _shape(images), dim)
-            info = _new_info(_settle(spec, images, backbone, precision), images, backbone, dim)
+            if embedder is None or replace(spec, corruption=of.corruption) != of:
+                sighting, backbone = loaded or _load(spec, images.size)
+                embedder = _embedder(backbone, device, precision, batch_size, window)
+                dim = _dim(embedder, images)
+                sighting.keep(backbone, _shape(images), dim)
+                of, loaded = spec, None
+            made = embedder.backbone
+            info = _new_info(_settle(spec, images, made, precision), images, made, dim)
             results.append(_extract_one(info, images, embedder, how, root, patience_s, progress))
-            loaded = None
     return results
 
 
@@ -258,7 +264,7 @@ def _path(root: Path, info: StoreInfo) -> Path:
 def _open_writer(
     root: Path, info: StoreInfo, images: ImageDataset, patience_s: float
 ) -> AbstractContextManager[StoreWriter]:
-    parts = {split: images.splits[split] for split in SPLITS}
+    parts = {split: images.splits[split] for split in info.splits}
     labels = {split: part.labels for split, part in parts.items()}
     names = {split: part.names for split, part in parts.items()}
     groups = {split: part.groups for split, part in parts.items()}
@@ -278,6 +284,8 @@ def _extract_one(
 ) -> Extraction:
     from medplus.embeddings.pipeline import fill_store
 
+    if info.spec.corruption is not None:
+        images = corrupted(images, Corruption.parse(info.spec.corruption))
     with _open_writer(root, info, images, patience_s) as writer:
         missing = writer.n_missing
         reused = writer.n_chunks - missing
@@ -300,6 +308,7 @@ def _extract_one(
 
 def _new_info(spec: ExtractSpec, images: ImageDataset, backbone: Identity, dim: int) -> StoreInfo:
     packages = ("torch", "timm", "zarr", "numpy")
+    splits = SPLITS if spec.corruption is None else ("test",)
     return StoreInfo(
         schema_version=SCHEMA,
         key=spec.key(images.digest, backbone.digest),
@@ -307,7 +316,7 @@ def _new_info(spec: ExtractSpec, images: ImageDataset, backbone: Identity, dim: 
         preprocess=vars(backbone.preprocess).copy(),
         run_id=backbone.run_id,
         dim=dim,
-        n_samples={split: len(images.splits[split]) for split in SPLITS},
+        n_samples={s: len(of_it) for s, of_it in images.splits.items() if s in splits},
         versions={"medplus": __version__, **{name: version(name) for name in packages}},
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         **dict(provenance_of(spec, images, backbone)),

@@ -70,7 +70,7 @@ def _write(figure: Figure, folder: Path) -> list[Path]:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Look for no garbage: a figure's many objects hold little, and it takes a tenth of the time."""
+    """Look for no garbage: a figure has little, and the search takes a tenth of its time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
