@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 from typing import Any, Literal
 
 import click
@@ -172,3 +176,17 @@ def float_or_none(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def test_finetune_helps_without_the_recipes_once_they_are_remembered(tmp_path) -> None:
+    environment = {**os.environ, "MEDPLUS_CACHE": str(tmp_path)}
+    code = (
+        "import json, sys; from medplus.cli.finetune import finetune; print(json.dumps(["
+        "[p.to_info_dict() for p in finetune.params], 'pydantic' in sys.modules]))"
+    )
+    (first, was_loaded), (second, is_loaded) = (
+        json.loads(subprocess.check_output([sys.executable, "-c", code], env=environment))
+        for _ in range(2)
+    )
+    assert (was_loaded, is_loaded) == (True, False)
+    assert first == second
