@@ -105,7 +105,7 @@ def _runs_of(cells: pd.DataFrame, words: str) -> pd.DataFrame:
     return runs.assign(
         conditions=[conditions] * len(runs), device="cpu", created="2026", licence="",
         citation=f"{words} (2025)", task="binary-class", run="runs/none",
-    ).reindex(columns=[*RUN_COLUMNS, "network", "fit", "feature"])  # fmt: skip
+    ).reindex(columns=[*RUN_COLUMNS, "network", "fit", "feature", "lora"])  # fmt: skip
 
 
 def render(document: Document, links: PageLinks) -> str:
