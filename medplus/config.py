@@ -13,6 +13,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from medplus.errors import UsageError, nearest, short
 from medplus.vocabulary import (
@@ -182,7 +183,7 @@ class FinetuneRecipe(Recipe):
     @classmethod
     def _has_layers_that_learn(cls, rank: int, info: ValidationInfo) -> int:
         if rank and info.data.get("trainable") == "head":
-            raise ValueError("adapts layers below the head, where trainable = head freezes them")
+            raise PydanticCustomError("frozen", "what it adapts is frozen where trainable is head")
         return rank
 
 
