@@ -12,7 +12,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F  # noqa: N812
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -26,6 +26,7 @@ from medplus.errors import UsageError
 from medplus.run.ledger import read_predictions
 from medplus.tensorfile import read_tensors
 from medplus.training import finetune
+from medplus.training import folder as folder_module
 from medplus.training.folder import STATE_FILE
 from medplus.training.lora import adapt, merge, merged_state, n_learning
 from medplus.training.network import build_network, n_trainable
@@ -92,6 +93,7 @@ def learn_something(module):
 # --- one layer ----------------------------------------------------------------------------------
 
 
+@settings(max_examples=25)
 @given(
     n_in=st.integers(8, 20), n_out=st.integers(8, 20), rank=st.integers(1, 3),
     bias=st.booleans(), training=st.booleans(), seed=st.integers(0, 2**63 - 1),
@@ -101,9 +103,7 @@ def test_a_layer_is_the_sum_and_has_its_gradients(n_in, n_out, rank, bias, train
     weight = layer.weight.detach().clone()
     adapt(layer, rank, seed, "a layer")
     learn_something(layer)
-    a, b = (
-        learning(layer)[name].detach().clone().requires_grad_() for name in ("lora_a", "lora_b")
-    )
+    a, b = (p.detach().clone().requires_grad_() for p in (layer.lora_a, layer.lora_b))
     x = torch.randn(5, n_in, dtype=torch.float64)
     expected = F.linear(x, weight + 2 * (b @ a), layer.bias)
     expected.square().sum().backward()
@@ -196,7 +196,7 @@ def test_a_network_without_linear_layers_is_refused_with_the_remedy():
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_highest_rank_is_the_one_that_is_named(name):
-    with pytest.raises(UsageError, match="--lora 1000 .* rank of at most") as told:
+    with pytest.raises(UsageError, match=r"--lora 1000 .* rank of at most") as told:
         n_learning(network_of(name), 1000, name)
     most = int(str(told.value).split()[-1])
     assert n_learning(network_of(name), most, name)
@@ -205,7 +205,7 @@ def test_the_highest_rank_is_the_one_that_is_named(name):
 
 
 def test_a_head_alone_has_nothing_to_adapt():
-    with pytest.raises(UsageError, match="^lora = 8: .*frozen where trainable is head"):
+    with pytest.raises(UsageError, match=r"^lora = 8: .*frozen where trainable is head"):
         medplus.finetune("d.npz", lora=8, trainable="head")
 
 
@@ -261,9 +261,7 @@ class Interrupt(Watch):
             signal.raise_signal(signal.SIGINT)
 
 
-def test_interrupted_training_equals_uninterrupted_training(
-    new_trainer, learnable, mixer, tmp_path
-):
+def test_interrupted_training_ends_as_uninterrupted(new_trainer, learnable, mixer, tmp_path):
     recipe = FinetuneRecipe(
         lora=2, epochs=3, batch_size=16, accumulate=2, lr=1e-2, layer_decay=0.7, ema=0.8,
         decay_bias_and_norm=False, schedule="cosine", warmup=0.3, clip_grad=0.5,
@@ -312,10 +310,12 @@ def phantom_runs(new_folder):
         "head": {"trainable": "head", "norm_stats": "frozen"},
     }
     same = {"epochs": 6, "lr": 3e-3, "batch_size": 32, "runs": folder / "runs"}
-    backbone = str(folder / "tiny.py")
-    return {
-        way: finetune(str(data), backbone=backbone, **same, **own)[0] for way, own in ways.items()
-    }
+    code = str(folder / "tiny.py")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folder_module, "draw_learning_curve", lambda *_: None)
+        return {
+            way: finetune(str(data), backbone=code, **same, **own)[0] for way, own in ways.items()
+        }
 
 
 def test_updates_come_close_to_full_fine_tuning_where_a_head_alone_does_not(phantom_runs):
@@ -341,7 +341,7 @@ def test_a_run_is_a_backbone_as_ever(phantom_runs, tmp_path):
         store=tmp_path, data_root=Path(spec.dataset).parent,
     )  # fmt: skip
     state = read_network(Path(record.path))[1]
-    embeddings = torch.from_numpy(np.asarray(store.features("test"), dtype=np.float32))
+    embeddings = torch.from_numpy(np.asarray(store.embeddings("test"), dtype=np.float32))
     logits = F.linear(embeddings, state["head.weight"], state["head.bias"])
     expected = read_predictions(Path(record.path))["test_score"]
     np.testing.assert_allclose(logits.softmax(1), expected, atol=1e-4)
