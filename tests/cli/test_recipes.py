@@ -104,7 +104,7 @@ def test_every_flag_says_its_default_in_every_recipe() -> None:
 
 
 OTHER: dict[str, str] = {
-    "trainable": "head", "norm_stats": "frozen", "epochs": "99", "batch_size": "32",
+    "trainable": "head", "lora": "8", "norm_stats": "frozen", "epochs": "99", "batch_size": "32",
     "accumulate": "2", "optimizer": "sgd", "lr": "1e-3", "weight_decay": "0.1",
     "layer_decay": "0.5", "schedule": "constant", "warmup": "0.5", "patience": "4",
     "clip_grad": "2", "label_smoothing": "0.2", "ema": "0.9", "precision": "bf16",
