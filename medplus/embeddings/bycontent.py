@@ -17,10 +17,9 @@ import numpy as np
 from medplus import lock
 from medplus.errors import StoreError
 
-_TABLE = (
-    "CREATE TABLE IF NOT EXISTS embeddings "
-    "(image BLOB PRIMARY KEY, embedding BLOB NOT NULL) WITHOUT ROWID"
-)
+_TABLE = "CREATE TABLE IF NOT EXISTS embeddings (image BLOB PRIMARY KEY, embedding BLOB NOT NULL)"
+_PAGE_BYTES = 1 << 14
+"""Of a new file: holds several embeddings."""
 _WAIT_S = 600.0
 _ASKED = 500
 """Images that one query asks for."""
@@ -107,6 +106,7 @@ class KeptEmbeddings:
         self._make_folder()
         try:
             with closing(sqlite3.connect(self.path, timeout=_WAIT_S)) as connection:
+                connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
                 connection.execute(_TABLE)
                 yield connection
         except sqlite3.OperationalError as error:

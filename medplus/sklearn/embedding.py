@@ -106,7 +106,7 @@ class EmbeddingTransformer(
         MedplusError
             If a parameter is not allowed, or the images or the backbone cannot be used.
         """
-        self._n_features_out = self.transform(X[:1]).shape[1]
+        self._n_features_out = self._embed(X[:1]).shape[1]
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -117,6 +117,9 @@ class EmbeddingTransformer(
         X : array-like
             Images, uint8, shape (n, height, width) or (n, height, width, 3), or paths of n files.
         """
+        return self._embed(X)
+
+    def _embed(self, X: Any) -> np.ndarray:
         images = read_images(X, self.reading, self.size)
         reading = images.reading
         if self.size not in (None, reading.size):

@@ -57,7 +57,12 @@ def read_images(X: Any, reading: Reading | None, size: int | None) -> Images:
     UsageError
         If `X` is neither, or nothing says how large the images are to be.
     """
-    array = X if isinstance(X, np.ndarray) else np.asarray(X, _dtype_of(X))
+    try:
+        array = X if isinstance(X, np.ndarray) else np.asarray(X, _dtype_of(X))
+    except ValueError:
+        raise UsageError(
+            "the images are of several shapes; give files, or bring the arrays to one shape"
+        ) from None
     if not len(array):
         raise UsageError("there are no images; give at least one")
     if array.dtype == np.uint8 and (array.ndim == 3 or (array.ndim == 4 and array.shape[3] == 3)):
@@ -66,9 +71,10 @@ def read_images(X: Any, reading: Reading | None, size: int | None) -> Images:
     if array.dtype.kind in "OU" and array.size == len(array):
         paths = [Path(path) for path in array.ravel().tolist()]
         return FileImages(paths, reading or _reading(size, "files have sizes of their own"))
+    shape = ", ".join(["n", *map(str, array.shape[1:])])
     raise UsageError(
         "images must be uint8 of shape (n, height, width) or (n, height, width, 3), or paths, not "
-        f"{array.dtype} of shape {array.shape}"
+        f"{array.dtype} of shape ({shape})"
     )
 
 

@@ -44,7 +44,10 @@ def test_a_loader_gives_what_it_gives_of_tensors_in_memory(hold, shuffle, store)
         assert F.cross_entropy(batch[0][:, :3], batch[1]).isfinite()
 
 
-@pytest.mark.parametrize(("hold", "context"), [(True, "fork"), (False, "spawn")])
+@pytest.mark.parametrize(
+    ("hold", "context"),
+    [(True, "fork"), pytest.param(False, "spawn", marks=pytest.mark.extensive)],
+)
 def test_workers_give_the_same(hold, context, store):
     data = medplus.StoreDataset(store, "train", hold=hold)
     assert data[3][0].shape == (7,)  # something has been read before workers start
