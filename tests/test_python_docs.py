@@ -1,0 +1,28 @@
+"""The examples of docs/python.md run as they stand."""
+
+from __future__ import annotations
+
+import doctest
+from pathlib import Path
+
+import pytest
+
+
+def test_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[1] / "docs/python.md"
+    results = doctest.testfile(
+        str(page),
+        module_relative=False,
+        optionflags=doctest.ELLIPSIS,
+        parser=Ellipsed(),
+    )
+    assert results.attempted > 30
+    assert results.failed == 0
+
+
+class Ellipsed(doctest.DocTestParser):
+    """Reads … as the three dots of doctest."""
+
+    def parse(self, string, name="<string>"):
+        return super().parse(string.replace("…", "..."), name)
