@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from medplus.backbones import sources
-from medplus.backbones.inference import Embedder
 from medplus.device import resolve_device, resolve_precision
 from medplus.embeddings.bycontent import KeptEmbeddings
 from medplus.errors import BackboneError, UsageError
@@ -19,8 +17,11 @@ from medplus.jsonfile import digest_of
 from medplus.naming import safe_name
 from medplus.reading import Reading
 from medplus.sklearn.images import Images, read_images
-from medplus.spec import AUTO, PRELOGITS
-from medplus.vocabulary import Fit
+from medplus.spec import AUTO, PRELOGITS, make_spec
+from medplus.vocabulary import Fit, Precision
+
+if TYPE_CHECKING:
+    from medplus.backbones.inference import Embedder
 
 FOLDER = "by-content"
 """Where embeddings of single images lie below the root of the stores."""
@@ -81,7 +82,7 @@ class EmbeddingTransformer(
         weights: str | None = None,
         image_fit: Fit | None = None,
         feature: str | None = None,
-        precision: str = AUTO,
+        precision: Precision | Literal["auto"] = "auto",
         reading: Reading | None = None,
         store: str | Path | None = "embeddings",
         device: str = "auto",
@@ -129,6 +130,9 @@ class EmbeddingTransformer(
                 "a reading says auto, which only a dataset's own images decide; take it from a "
                 "store (store.info.reading), or say channels and value_range"
             )
+        make_spec(
+            "images", reading.size, fit=self.image_fit, precision=self.precision
+        )  # checks both
         ref = sources.resolve(self.backbone, self.weights)
         embedder = _embedder(
             ref, reading.size, self.image_fit, self.feature or PRELOGITS,
@@ -154,6 +158,8 @@ def _embedder(
     device: str, batch_size: int,
 ) -> Embedder:  # fmt: skip
     """Return a backbone on its device; the last one stays, as clones ask for it again and again."""
+    from medplus.backbones.inference import Embedder
+
     if batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {batch_size}")
     target = resolve_device(device)
@@ -194,6 +200,8 @@ def _embed_once(embedder: Embedder, images: Images, kept: KeptEmbeddings) -> np.
 
 
 def _embed(embedder: Embedder, images: Images, rows: Any) -> np.ndarray:
+    import torch
+
     parts = [
         embedder(torch.from_numpy(images.pixels(rows[start : start + _AT_ONCE]))).cpu().numpy()
         for start in range(0, len(rows), _AT_ONCE)

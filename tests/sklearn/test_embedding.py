@@ -171,6 +171,7 @@ def test_a_data_frame_has_the_names_of_the_features():
      (images(), {"reading": Reading(size=8)}, "a reading says auto"),
      (images(), {"reading": Reading(size=8, channels="rgb"), "size": 9}, "size = 9 is not"),
      (images(size=300), {"backbone": "resnet18", "weights": "none"}, "cannot be padded"),
+     (images(), {"image_fit": "stretch"}, "fit 'stretch' is none of pad, resize, native"),
      (images(), {"batch_size": 0}, "batch_size must be at least 1"),
      (images(), {"backbone": "resnet81"}, "resnet81"),
      (images(), {"store": __file__}, "cannot be made: Not a")],
