@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import importlib
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,13 @@ class Ellipsed(doctest.DocTestParser):
 
     def parse(self, string, name="<string>"):
         return super().parse(string.replace("…", "..."), name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["sklearn", "sklearn.knn", "sklearn.linear", "sklearn.embedding", "embeddings.bycontent"],
+)
+def test_examples_of_docstrings_run(name: str) -> None:
+    results = doctest.testmod(importlib.import_module(f"medplus.{name}"))
+    assert results.attempted > 0
+    assert results.failed == 0
