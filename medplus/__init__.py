@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from medplus.embeddings.imported.importing import import_store
     from medplus.embeddings.select import find_store
     from medplus.embeddings.store import open_store
+    from medplus.embeddings.torchdata import StoreDataset
     from medplus.errors import MedplusError
     from medplus.evaluation import evaluate
     from medplus.heads.knn import knn
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "MedplusError": "medplus.errors",
     "ExtractSpec": "medplus.spec",
+    "StoreDataset": "medplus.embeddings.torchdata",
     "audit": "medplus.auditing.audit",
     "compare": "medplus.comparison",
     "curve": "medplus.curves.curve",
@@ -65,6 +67,7 @@ _HOMES = {
 __all__ = [
     "ExtractSpec",
     "MedplusError",
+    "StoreDataset",
     "__version__",
     "audit",
     "compare",
