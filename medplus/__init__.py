@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from medplus.embeddings.store import open_store
     from medplus.errors import MedplusError
     from medplus.evaluation import evaluate
+    from medplus.exploration.explore import explore
     from medplus.heads.knn import knn
     from medplus.heads.probe import probe
     from medplus.reporting.report import report
@@ -39,6 +40,7 @@ _HOMES = {
     "compare": "medplus.comparison",
     "curve": "medplus.curves.curve",
     "evaluate": "medplus.evaluation",
+    "explore": "medplus.exploration.explore",
     "extract": "medplus.embeddings.extract",
     "extract_all": "medplus.embeddings.extract",
     "find_store": "medplus.embeddings.select",
@@ -64,6 +66,7 @@ __all__ = [
     "compare",
     "curve",
     "evaluate",
+    "explore",
     "extract",
     "extract_all",
     "find_store",

@@ -33,6 +33,7 @@ _COMMANDS = {
     "evaluate": "Score a saved network or head again, or on other data.",
     "run": "The reference code's config file and flags, one run: train and evaluate.",
     "audit": "Leaks, twins, doubtful labels, outliers and shortcuts in the data.",
+    "explore": "A map of the images on one page: neighbours, predictions, mistakes; offline.",
     "report": "Tables, figures, tests and one page, beside the paper's numbers.",
     "panel": "What a clinician asks of a run: sensitivity, curves, calibration, groups, mistakes.",
     "store": "Look after stores: ls, info, verify, export, rm.",
