@@ -107,7 +107,7 @@ def collect(
     """
     info, notes = store.info, list[str]()
     pool = pool_of(store)
-    places = [Path(run) for run in runs or ("runs",)]
+    places = [Path(run) for run in (("runs",) if runs is None else runs)]
     scored, left = read_scored(pool, info.dataset_digest, places, by_default=runs is None)
     notes += left
     labels = columns.label_words(pool, scored)

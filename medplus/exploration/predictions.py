@@ -150,7 +150,7 @@ def _scored(pool: Pool, record: RunRecord, name: str) -> Scored:
         index, scores = saved[f"{split}_index"], saved[f"{split}_score"]
         origin = saved["test_split"] if folded else np.repeat(split, len(index))
         cases = check(saved[f"{split}_true"], scores, record.task)
-        if cases.predicted[:1].size != labels[:1].size:
+        if cases.predicted[0].size != labels[0].size:
             raise RunError(f"{record.path} predicts other labels than those of the store")
         keys = [(str(s), int(i)) for s, i in zip(origin, index, strict=True)]
         there = np.array([key in place for key in keys], np.bool_)
