@@ -137,6 +137,8 @@ def with_images(
     by_flag = info.spec.dataset in catalog.FLAGS
     if data_root is None and by_flag:
         data_root = Path(info.dataset_path).parent
+    elif not by_flag and not Path(info.dataset_path).exists():
+        return pool, f"{info.dataset_path} is not there any more"
     try:
         images = load_dataset(
             info.spec.dataset if by_flag else info.dataset_path,

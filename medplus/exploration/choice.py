@@ -48,6 +48,8 @@ def newest_store(
         if info.complete and ExtractSpec(name, size, info.backbone, **chosen).matches(info)
     ]
     if not stores:
+        if not folder.is_dir():
+            datasets.resolve(dataset)  # a name that is none is told before a missing folder
         return find_store(root, ExtractSpec(dataset, size, _AT_HAND, **chosen)), None
     stores.sort(key=lambda found: (found[1].backbone != PIXELS, found[1].created, str(found[0])))
     path, info = stores.pop()
