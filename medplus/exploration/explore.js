@@ -43,7 +43,7 @@
     if (value === one.quiet) return GREY;
     if (one.key.startsWith("error_")) return WRONG[one.names[value]];
     if (one.key === "errors") return `hsl(${210 - 190 * (value / Math.max(1, data.runs.length))} 70% 50%)`;
-    return PALETTE[value] ?? `hsl(${(value * 137.5) % 360} ${45 + (value % 3) * 15}% ${45 + (value % 4) * 5}%)`;
+    return PALETTE[value] ?? `oklch(${0.56 + (value % 3) * 0.05} 0.14 ${(value * 137.5) % 360})`;
   }
   const probe = make("canvas", { width: 1, height: 1 }).getContext("2d", { willReadFrequently: true });
   function rgb(colour) {

@@ -108,7 +108,9 @@ class Inventory:
             sizes.setdefault(name, {})["*" if spec.size is None else str(spec.size)] = None
         for name in sizes:
             for store in _folders(f"{escape(str(self._store))}/{name}/*/*.zarr"):
-                found += [("extract", store, info) for info in _read(_info, store)]
+                infos = _read(_info, store)
+                # Of corrupted test images: no job of a grid, nor what one costs.
+                found += [("extract", store, i) for i in infos if i.spec.corruption is None]
         for protocol, (name, wanted) in product(self._grid.protocols.names, sizes.items()):
             roots, own = [escape(str(self._runs))], self._grid.finetune
             if protocol == "finetune" and own is not None and own.folds is not None:
