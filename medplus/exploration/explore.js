@@ -42,7 +42,10 @@
   function colourOf(one, value) {
     if (value === one.quiet) return GREY;
     if (one.key.startsWith("error_")) return WRONG[one.names[value]];
-    if (one.key === "errors") return `hsl(${210 - 190 * (value / Math.max(1, data.runs.length))} 70% 50%)`;
+    if (one.key === "errors") {
+      const t = value / Math.max(1, data.runs.length); // blue for none, then from yellow to red
+      return value ? `oklch(${0.7 - 0.14 * t} 0.17 ${85 - 58 * t})` : WRONG.right;
+    }
     return PALETTE[value] ?? `oklch(${0.56 + (value % 3) * 0.05} 0.14 ${(value * 137.5) % 360})`;
   }
   const probe = make("canvas", { width: 1, height: 1 }).getContext("2d", { willReadFrequently: true });
