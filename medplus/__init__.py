@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from medplus.datasets.phantom import write_phantom
     from medplus.datasets.sources import load_dataset
     from medplus.embeddings.extract import extract, extract_all
+    from medplus.embeddings.imported.importing import import_store
     from medplus.embeddings.select import find_store
     from medplus.embeddings.store import open_store
+    from medplus.embeddings.torchdata import StoreDataset
     from medplus.errors import MedplusError
     from medplus.evaluation import evaluate
     from medplus.exploration.explore import explore
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "MedplusError": "medplus.errors",
     "ExtractSpec": "medplus.spec",
+    "StoreDataset": "medplus.embeddings.torchdata",
     "audit": "medplus.auditing.audit",
     "compare": "medplus.comparison",
     "curve": "medplus.curves.curve",
@@ -47,6 +50,7 @@ _HOMES = {
     "find_store": "medplus.embeddings.select",
     "finetune": "medplus.training",
     "finetune_all": "medplus.training",
+    "import_store": "medplus.embeddings.imported.importing",
     "knn": "medplus.heads.knn",
     "load_dataset": "medplus.datasets.sources",
     "open_store": "medplus.embeddings.store",
@@ -63,6 +67,7 @@ _HOMES = {
 __all__ = [
     "ExtractSpec",
     "MedplusError",
+    "StoreDataset",
     "__version__",
     "audit",
     "compare",
@@ -74,6 +79,7 @@ __all__ = [
     "find_store",
     "finetune",
     "finetune_all",
+    "import_store",
     "knn",
     "load_dataset",
     "open_store",

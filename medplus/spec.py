@@ -15,6 +15,9 @@ from medplus.vocabulary import Fit, Precision, StoreDtype
 
 PRELOGITS = "prelogits"
 """The feature that is a network's embedding where no other is asked for."""
+CLS, AVG, CLS_AVG, POOLER = "cls", "avg", "cls+avg", "pooler"
+LAYER = "layer:"
+FEATURES = (PRELOGITS, CLS, AVG, CLS_AVG, POOLER)
 PIXELS = "pixels"
 """The backbone that is none: an image's own values."""
 PRETRAINED = "pretrained"
@@ -23,8 +26,25 @@ AUTO = "auto"
 NO_GROUPS = "none"
 PATTERN = "path~"
 """Begins a group column that is no column, but a regular expression for the images' paths."""
+IMPORTED = "imported:"
+"""Begins the name of a backbone whose embeddings were made elsewhere; no command computes them."""
 SCHEMA = 2
 """The version of what a store holds; it is part of every key."""
+
+
+def check_feature(feature: str) -> None:
+    """Refuse what is no feature of any network.
+
+    Raises
+    ------
+    UsageError
+    """
+    if feature in FEATURES or (feature.startswith(LAYER) and len(feature) > len(LAYER)):
+        return
+    raise UsageError(
+        f"unknown feature '{feature}'{nearest(feature, FEATURES)} (prelogits, cls, avg, cls+avg, "
+        "pooler, or layer:NAME with the name of a module, such as layer:layer3 or layer:blocks.5)"
+    )
 
 
 class Made(Protocol):
@@ -169,19 +189,26 @@ class ExtractSpec:
         data_root, store : str, optional
             Folder of the datasets and root of the stores, where they are not the default.
         """
+        words = ["medplus", "extract"]
         options: dict[str, Any] = {
             "dataset": self.dataset,
             "size": self.size,
-            "backbone": self.backbone,
-            **{name: getattr(self, name) for name in CHOICES},
-            "data_root": data_root,
-            "store": store,
+            "backbone": self.backbone.removeprefix(IMPORTED),
         }
-        words = ["medplus", "extract"]
+        if self.is_imported:
+            words = ["medplus", "store", "import", "FILE"]
+        else:
+            options |= {name: getattr(self, name) for name in CHOICES} | {"data_root": data_root}
+        options["store"] = store
         for name, value in options.items():
             if value is not None:
                 words += [f"--{name.replace('_', '-')}", str(value)]
         return shlex.join(words)
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the embeddings were made elsewhere, so that no command makes them again."""
+        return self.backbone.startswith(IMPORTED)
 
     def describe(self) -> str:
         """Return dataset, size and backbone in words."""

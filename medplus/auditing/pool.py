@@ -134,6 +134,8 @@ def with_images(
         Folder of the datasets' npz files; by default where the images of the store lay.
     """
     info = store.info
+    if info.spec.is_imported:
+        return pool, f"{info.backbone} was imported without its images"
     by_flag = info.spec.dataset in catalog.FLAGS
     if data_root is None and by_flag:
         data_root = Path(info.dataset_path).parent

@@ -6,21 +6,21 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from medplus.backbones import sources
+from medplus.backbones import registry, sources
 from medplus.backbones import weights as weights_io
 from medplus.backbones.catalog import PIXELS
 from medplus.backbones.features import with_feature
+from medplus.backbones.identity import Identity
 from medplus.backbones.modules import PreLogits
 from medplus.backbones.sam import bake_sam_tables
 from medplus.backbones.sources.ref import BackboneRef, Built
-from medplus.jsonfile import digest_of
 from medplus.preprocess import PreprocessSpec
-from medplus.spec import PRELOGITS
+from medplus.spec import NONE, PRELOGITS
 from medplus.vocabulary import Fit
 
 
 @dataclass(frozen=True)
-class Backbone:
+class Backbone(Identity):
     """A network in eval mode, with everything that identifies its embeddings.
 
     Attributes
@@ -33,6 +33,8 @@ class Backbone:
         Digest of the weights in memory.
     feature : str
         The definition of the embedding, as for `load_backbone`; or ``pixels``.
+    licence : str
+        Of the pretrained weights; empty where it is not known, or where there are none.
     """
 
     ref: BackboneRef
@@ -40,52 +42,7 @@ class Backbone:
     preprocess: PreprocessSpec
     weights_sha256: str
     feature: str
-
-    @property
-    def name(self) -> str:
-        """The canonical short name."""
-        return self.ref.name
-
-    @property
-    def tag(self) -> str:
-        """The full name."""
-        return self.ref.tag
-
-    @property
-    def run_id(self) -> str | None:
-        """The fine-tuned run whose network this is."""
-        return self.ref.run_id
-
-    @property
-    def weights(self) -> str:
-        """``pretrained``, ``none``, or the absolute path of the file; of a run, its network's."""
-        return self.ref.weights if self.run_id is None else self.ref.spelling
-
-    @property
-    def digest(self) -> str:
-        """SHA-256, in hex, of what makes the backbone: full name, weights, and normalisation."""
-        spec = self.preprocess
-        return digest_of(
-            {
-                "tag": self.tag,
-                "weights": self.weights_sha256,
-                "mean": spec.mean,
-                "std": spec.std,
-                "canvas": spec.canvas,
-                "rgb": spec.rgb,
-            }
-        )
-
-    @property
-    def is_network(self) -> bool:
-        """False for the raw-pixel baseline, which has nothing to compute in half precision."""
-        return self.feature != PIXELS
-
-    @property
-    def architecture(self) -> tuple[str, str]:
-        """Canonical name and full tag of what was built, without the run that trained it."""
-        run = f"@{self.run_id}"
-        return self.name.removesuffix(run), self.tag.removesuffix(run)
+    licence: str = ""
 
 
 def load_backbone(
@@ -144,8 +101,9 @@ def settle(ref: BackboneRef, built: Built, size: int, *, frozen: bool, feature: 
         module.requires_grad_(False)
         if isinstance(module, PreLogits):
             bake_sam_tables(module.network, canvas)  # training needs the tables as they are
+    licence = "" if ref.weights == NONE else built.licence or registry.licence(ref.name)
     if feature == PRELOGITS or built.feature == PIXELS:
-        return Backbone(ref, module, spec, digest, built.feature)
+        return Backbone(ref, module, spec, digest, built.feature, licence)
     channels = 3 if spec.rgb else 1
     featured = with_feature(module, feature, ref.tag, canvas, channels)
-    return Backbone(ref, featured, spec, digest, feature)
+    return Backbone(ref, featured, spec, digest, feature, licence)

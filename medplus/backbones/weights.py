@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import zipfile
+from argparse import Namespace
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medplus.backbones.weights_folder import (
+    MANIFEST,
     find_weights,
     is_weights_folder,
     read_folder_weights,
@@ -26,8 +28,9 @@ log = logging.getLogger(__name__)
 
 _RANDOM_INIT_SEED = 0
 _AVERAGED_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "model_state_dict_ema")
-_NESTED_KEYS = (*_AVERAGED_KEYS, "state_dict", "model", "model_state_dict")
-"""Where files keep a state dict; averaged weights first, as timm takes them."""
+_NESTED_KEYS = (*_AVERAGED_KEYS, "state_dict", "model", "model_state_dict", "teacher")
+"""Where files keep a state dict; averaged weights first, as timm takes them, and of a
+self-distilled network the teacher, as its authors do."""
 
 
 def weights_label(weights: str) -> str:
@@ -52,6 +55,22 @@ def check_weights(weights: str, tag: str) -> str:
     if is_weights_folder(weights):
         find_weights(Path(weights), tag)
     return weights_label(weights)
+
+
+def files_of(weights: str, tag: str) -> list[Path]:
+    """Return the files that weights are read from: one, or those of a folder for a backbone.
+
+    Raises
+    ------
+    BackboneError
+        If a folder has none.
+    """
+    folder = Path(weights)
+    if not is_weights_folder(weights):
+        return [folder]
+    entry = find_weights(folder, tag)
+    config = [] if entry.config_sha256 is None else [entry.config_in(folder)]
+    return [folder / MANIFEST, folder / entry.file, *config]
 
 
 @contextmanager
@@ -115,7 +134,9 @@ def read_weights_file(path: Path) -> dict[str, torch.Tensor]:
             state: object = load_file(path, device="cpu")
         else:
             _refuse_compressed(path)
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            # Masked autoencoders save their command line, too, which is names and values only.
+            with torch.serialization.safe_globals([Namespace]):
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except BackboneError:
         raise
     except Exception as error:

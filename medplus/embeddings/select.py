@@ -12,6 +12,7 @@ from shlex import quote
 from medplus.backbones import sources as backbones
 from medplus.datasets import catalog
 from medplus.datasets import sources as datasets
+from medplus.device import precision_here
 from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.store import (
     EmbeddingStore,
@@ -57,7 +58,8 @@ class Sought:
         digests = self.data_digests
         return (
             self.spec.matches(made)
-            and (digests is None or made.dataset_digest in digests)
+            # Of embeddings that were made elsewhere only names and labels are known.
+            and (digests is None or made.spec.is_imported or made.dataset_digest in digests)
             and self.weights_sha256 in (None, made.weights_sha256)
         )
 
@@ -165,9 +167,7 @@ def find_stores(
 def _settled(spec: ExtractSpec, device: str) -> ExtractSpec:
     if spec.precision != AUTO:
         return spec
-    from medplus.device import resolve_device, resolve_precision
-
-    return replace(spec, precision=resolve_precision(AUTO, resolve_device(device)))
+    return replace(spec, precision=precision_here(AUTO, device))
 
 
 def readable(root: Path) -> Iterator[Found]:

@@ -25,6 +25,8 @@ from medplus.errors import StoreError
 from medplus.vocabulary import Split
 
 if TYPE_CHECKING:
+    import pyarrow
+
     from medplus.embeddings.arrays import ArrayReader
 
 __all__ = [
@@ -140,6 +142,24 @@ class EmbeddingStore:
         """Return what each row belongs to, such as a patient; empty where that is not known."""
         return self._read_text(self.info.group_layout(split)) if self.info.group_nbytes else []
 
+    def to_arrow(self, split: Split | None = None) -> pyarrow.Table:
+        """Return a split, or all of them, as a table: one row per sample.
+
+        Columns: ``split``, ``index``, ``name``, ``group`` where there are groups, ``label`` (or
+        ``label_0`` …) and ``embedding``, a fixed-size list of D float32. pandas, Polars and DuckDB
+        take it as it is.
+
+        Raises
+        ------
+        UsageError
+            If pyarrow is missing.
+        StoreError
+            If the store is damaged.
+        """
+        from medplus.embeddings.arrow import to_table
+
+        return to_table(self, self.info.splits if split is None else (split,))
+
     def verify(self) -> list[Damage]:
         """Read every byte, check it against its checksum, and return what is damaged."""
         return find_damage(self.path, self.info)
@@ -236,7 +256,7 @@ def remedy(path: Place, info: StoreInfo, what: str = "repairs") -> str:
     path = to_place(path)
     if isinstance(path, Path) and path.is_dir():
         return f"this {what} it: {info.resume_command(root_of(path))}"
-    return f"copy or export it again; the original is made by: {info.spec.command()}"
+    return f"copy or export it again; the original is made by: {info.resume_command()}"
 
 
 def open_store(path: Place) -> EmbeddingStore:

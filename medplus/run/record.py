@@ -42,6 +42,8 @@ class Provenance(_Facts):
         ``pretrained``, ``none``, or the absolute path of the file.
     weights_sha256, backbone_digest : str
         Of the weights that were in memory (of a fine-tuning, before it), and of the whole backbone.
+    weights_licence : str
+        Of the pretrained weights; empty where it is not known, or there are none.
     card_digest, warnings : str, list of str
         Of the data card: what was said of the data when they were read.
     baseline_acc : dict
@@ -64,6 +66,7 @@ class Provenance(_Facts):
     weights: str
     weights_sha256: str
     backbone_digest: str
+    weights_licence: str = ""
     card_digest: str = ""
     warnings: list[str] = []
     baseline_acc: dict[Split, float] = {}
@@ -102,10 +105,20 @@ class StoreFacts(_Facts):
 
 
 class NetworkFacts(_Facts):
-    """The network that was trained: embedding dimensions, and parameters without the head."""
+    """The network that was trained.
+
+    Attributes
+    ----------
+    dim : int
+        Number of embedding dimensions.
+    n_parameters, n_trainable : int
+        Without the head: the network's own parameters, and those that learned; of low-rank
+        updates their own number, though they are merged at the end.
+    """
 
     dim: int
     n_parameters: int
+    n_trainable: int
 
 
 class TrainingFacts(_Facts):
@@ -239,6 +252,11 @@ class RunRecord(Provenance):
     def store_key(self) -> str | None:
         """The identity of the embeddings that a head was made on."""
         return None if self.store is None else self.store.key
+
+    @property
+    def lora(self) -> int | None:
+        """The rank of the updates that a fine-tuning learned in place of whole weights, if any."""
+        return self.config.get("recipe", {}).get("lora") or None
 
     @property
     def group(self) -> tuple[Any, ...]:

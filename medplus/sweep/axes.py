@@ -13,7 +13,7 @@ from medplus.backbones import sources as backbone_sources
 from medplus.datasets import sources as dataset_sources
 from medplus.errors import MedplusError, UsageError, nearest
 from medplus.run.record import Protocol
-from medplus.spec import AUTO, NONE, PIXELS, PRELOGITS, PRETRAINED, ExtractSpec
+from medplus.spec import AUTO, NONE, PIXELS, PRELOGITS, PRETRAINED, ExtractSpec, check_feature
 from medplus.sweep.protocols import fault, several
 from medplus.vocabulary import PAPER_SEEDS, SIZES, Fit, Precision
 
@@ -49,8 +49,6 @@ def _weights(name: str) -> Iterable[str]:
 
 def _feature(name: str) -> Iterable[str]:
     if name != PRELOGITS:
-        from medplus.backbones.features import check_feature  # which needs torch
-
         check_feature(name)
     yield name
 

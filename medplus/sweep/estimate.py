@@ -177,12 +177,19 @@ def work_of(
         return 2.0 * counts.train * (counts.val + counts.test) * network.dim
     if kind == "probe":
         return epochs * (6.0 * counts.train + 2.0 * counts.val) * network.dim * counts.n_classes
-    learning = 3 * counts.train if _trains_all(options) else counts.train
-    return epochs * (learning + counts.val) * forward
+    return epochs * (_passes(options) * counts.train + counts.val) * forward
 
 
-def _trains_all(options: Mapping[str, Any]) -> bool:
-    return bool(options.get("fields", options).get("trainable", "all") == "all")
+def _passes(options: Mapping[str, Any]) -> int:
+    """Return what learning from an image costs, in forward passes.
+
+    A backward pass is two: the gradient of what goes in, and that of the weights, which low-rank
+    updates are spared.
+    """
+    fields = options.get("fields", options)
+    if fields.get("trainable", "all") == "head":
+        return 1
+    return 2 if fields.get("lora") else 3
 
 
 def _epochs(job: Job) -> float:

@@ -105,10 +105,11 @@ def test_recorded_rate_turns_work_into_seconds(kind, rate, toy):
     assert seconds(asked, past) == pytest.approx(expected, rel=1e-9)
 
 
-def test_frozen_network_is_passed_once_per_image(toy):
-    asked = job("finetune", toy, fields={"epochs": 5, "trainable": "head"})
+@pytest.mark.parametrize(("field", "passes"), [({"trainable": "head"}, 1), ({"lora": 8}, 2)])
+def test_frozen_weights_are_spared_their_gradient(field, passes, toy):
+    asked = job("finetune", toy, fields={"epochs": 5, **field})
     past = [past_job("finetune", "resnet18", 1e9)]
-    work = 5 * (12 + 6) * RESNET18_FLOPS
+    work = 5 * (passes * 12 + 6) * RESNET18_FLOPS
     assert seconds(asked, past) - overhead(asked) == pytest.approx(work / 1e9)
 
 

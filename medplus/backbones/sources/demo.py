@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 _MEAN = _STD = (0.5, 0.5, 0.5)
+_LICENCE = "apache-2.0"
 _CLASSES = 1000
 _OUTSIDE = {
     "_conv_stem": "conv_stem",
@@ -92,7 +93,7 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
 
     network = classifier(ref)
     network.reset_classifier(0)
-    return Built(PreLogits(network), PreprocessSpec.fitted(_MEAN, _STD, fit))
+    return Built(PreLogits(network), PreprocessSpec.fitted(_MEAN, _STD, fit), licence=_LICENCE)
 
 
 def classifier(ref: BackboneRef) -> Any:
@@ -173,6 +174,12 @@ def _file(name: str) -> Path | None:
         return None
     found = [Path(str(file.locate())) for file in files if file.suffix == ".pth"]
     return next((file for file in found if file.is_file()), None)
+
+
+def pretrained_files(ref: BackboneRef) -> list[Path] | None:
+    """Return the file of its package."""
+    file = _file(ref.name)
+    return None if file is None else [file]
 
 
 def _package(name: str) -> str:

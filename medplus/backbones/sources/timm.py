@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -111,7 +112,20 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
     network = make(ref.tag, ref.weights_from, canvas)
     config = network.pretrained_cfg
     spec = PreprocessSpec.fitted(tuple(config["mean"]), tuple(config["std"]), fit)
-    return Built(PreLogits(network), spec)
+    licence = (config.get("license") or "") if ref.weights == PRETRAINED else ""
+    return Built(PreLogits(network), spec, licence=licence)
+
+
+def pretrained_files(ref: BackboneRef) -> list[Path] | None:
+    """Return the hub's snapshot in its cache; None where there is none, or timm looks elsewhere."""
+    from medplus.backbones.lean import timm
+
+    config = timm.models.get_pretrained_cfg(ref.tag)
+    if config is None or not config.hf_hub_id or os.environ.get("TIMM_USE_OLD_CACHE"):
+        return None
+    name, _, revision = config.hf_hub_id.partition("@")
+    repository = f"{name}{ref.tag}" if name.endswith("/") else name
+    return servers.snapshot_files(repository, revision or "main")
 
 
 def make(tag: str, weights: str, canvas: int) -> Any:
@@ -157,7 +171,7 @@ def make(tag: str, weights: str, canvas: int) -> Any:
                 raise weights_io.misfit(tag, weights, error) from error
             raise _unbuilt(tag, weights, error) from error
     network.reset_classifier(0)
-    _check_patches(network, tag, canvas)
+    check_patches(network, tag, canvas)
     return network
 
 
@@ -177,7 +191,7 @@ def _unbuilt(tag: str, weights: str, error: Exception) -> BackboneError:
     return BackboneError(f"timm cannot build {tag}: {first_line(error)}")
 
 
-def _check_patches(network: Any, tag: str, canvas: int) -> None:
+def check_patches(network: Any, tag: str, canvas: int) -> None:
     """Refuse a canvas that patches do not tile: timm would silently cut off what is left over."""
     from timm.layers import PatchEmbed
 
