@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from medplus.embeddings.torchdata import StoreDataset
     from medplus.errors import MedplusError
     from medplus.evaluation import evaluate
+    from medplus.exploration.explore import explore
     from medplus.heads.knn import knn
     from medplus.heads.probe import probe
     from medplus.prediction.predict import predict
@@ -44,6 +45,7 @@ _HOMES = {
     "compare": "medplus.comparison",
     "curve": "medplus.curves.curve",
     "evaluate": "medplus.evaluation",
+    "explore": "medplus.exploration.explore",
     "extract": "medplus.embeddings.extract",
     "extract_all": "medplus.embeddings.extract",
     "find_store": "medplus.embeddings.select",
@@ -73,6 +75,7 @@ __all__ = [
     "compare",
     "curve",
     "evaluate",
+    "explore",
     "extract",
     "extract_all",
     "find_store",

@@ -34,6 +34,7 @@ _COMMANDS = {
     "predict": "Predict new images with a saved run: files, folders, npz, DICOM.",
     "run": "The reference code's config file and flags, one run: train and evaluate.",
     "audit": "Leaks, twins, doubtful labels, outliers and shortcuts in the data.",
+    "explore": "A map of the images on one page: neighbours, predictions, mistakes; offline.",
     "robust": "Score heads and networks on corrupted test images: what breaks them?",
     "report": "Tables, figures, tests and one page, beside the paper's numbers.",
     "panel": "What a clinician asks of a run: sensitivity, curves, calibration, groups, mistakes.",
