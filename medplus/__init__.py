@@ -15,6 +15,7 @@ from medplus._version import __version__
 
 if TYPE_CHECKING:
     from medplus.analysis.panel import panel
+    from medplus.packaging import package
     from medplus.analysis.results.frames import predictions, runs
     from medplus.auditing.audit import audit
     from medplus.comparison import compare
@@ -47,6 +48,7 @@ _HOMES = {
     "knn": "medplus.heads.knn",
     "load_dataset": "medplus.datasets.sources",
     "open_store": "medplus.embeddings.store",
+    "package": "medplus.packaging",
     "panel": "medplus.analysis.panel",
     "predictions": "medplus.analysis.results.frames",
     "probe": "medplus.heads.probe",
@@ -72,6 +74,7 @@ __all__ = [
     "knn",
     "load_dataset",
     "open_store",
+    "package",
     "panel",
     "predictions",
     "probe",

@@ -34,6 +34,7 @@ _COMMANDS = {
     "run": "The reference code's config file and flags, one run: train and evaluate.",
     "audit": "Leaks, twins, doubtful labels, outliers and shortcuts in the data.",
     "report": "Tables, figures, tests and one page, beside the paper's numbers.",
+    "package": "A run as one model that needs medplus no more, with a card.",
     "panel": "What a clinician asks of a run: sensitivity, curves, calibration, groups, mistakes.",
     "store": "Look after stores: ls, info, verify, export, rm.",
     "doctor": "Tell what is wrong with an installation, its data, stores and runs.",
