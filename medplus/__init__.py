@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from medplus.evaluation import evaluate
     from medplus.heads.knn import knn
     from medplus.heads.probe import probe
+    from medplus.prediction.predict import predict
     from medplus.reporting.report import report
     from medplus.spec import ExtractSpec
     from medplus.training import finetune, finetune_all
@@ -50,6 +51,7 @@ _HOMES = {
     "open_store": "medplus.embeddings.store",
     "package": "medplus.packaging",
     "panel": "medplus.analysis.panel",
+    "predict": "medplus.prediction.predict",
     "predictions": "medplus.analysis.results.frames",
     "probe": "medplus.heads.probe",
     "report": "medplus.reporting.report",
@@ -76,6 +78,7 @@ __all__ = [
     "open_store",
     "package",
     "panel",
+    "predict",
     "predictions",
     "probe",
     "report",

@@ -31,6 +31,7 @@ _COMMANDS = {
     "finetune": "Train whole networks end to end; resumable.",
     "sweep": "Run a whole grid, on this machine or a cluster; goes on where it stopped.",
     "evaluate": "Score a saved network or head again, or on other data.",
+    "predict": "Predict new images with a saved run: files, folders, npz, DICOM.",
     "run": "The reference code's config file and flags, one run: train and evaluate.",
     "audit": "Leaks, twins, doubtful labels, outliers and shortcuts in the data.",
     "report": "Tables, figures, tests and one page, beside the paper's numbers.",

@@ -78,14 +78,21 @@ def read_headers(archive: zipfile.ZipFile, path: Path) -> dict[str, Header]:
     twice = [name for name in ARRAYS if present.count(f"{name}.npy") > 1]
     if twice:  # readers differ in which one they take
         raise DatasetError(f"{path} holds {', '.join(twice)} twice; fetch or build the file again")
-    headers = {name: _read_header(archive, path, name) for name in ARRAYS}
+    headers = {name: read_header(archive, path, name) for name in ARRAYS}
     images, labels = ([headers[f"{s}_{kind}"] for s in SPLITS] for kind in ("images", "labels"))
     for fault in _faults(images, labels):
         raise DatasetError(f"{path}: {fault}")
     return headers
 
 
-def _read_header(archive: zipfile.ZipFile, path: Path, name: str) -> Header:
+def read_header(archive: zipfile.ZipFile, path: Path, name: str) -> Header:
+    """Return the header of one array.
+
+    Raises
+    ------
+    DatasetError
+        If it is missing or damaged, holds objects, or declares something else than there is.
+    """
     try:
         with archive.open(f"{name}.npy") as stream:
             version = np.lib.format.read_magic(cast(BinaryIO, stream))
@@ -153,6 +160,31 @@ def read_blocks(archive: zipfile.ZipFile, path: Path, header: Header) -> Iterato
         raise _damaged(path, header.name, error) from None
 
 
+def read_rows(
+    archive: zipfile.ZipFile, path: Path, header: Header, start: int = 0
+) -> Iterator[np.ndarray]:
+    """Yield an array's rows from one on, without the others in memory.
+
+    Raises
+    ------
+    DatasetError
+        If the compressed data are damaged; what comes before is yielded.
+    """
+    shape = header.shape[1:]
+    nbytes = math.prod(shape, start=header.dtype.itemsize)
+    try:
+        with archive.open(f"{header.name}.npy") as stream:
+            total = archive.getinfo(f"{header.name}.npy").file_size
+            stream.seek(total - header.nbytes + start * nbytes)
+            for _ in range(start, header.shape[0]):
+                content = stream.read(nbytes)
+                if len(content) < nbytes:
+                    raise EOFError("it ends too soon")
+                yield np.frombuffer(content, header.dtype).reshape(shape)
+    except Exception as error:
+        raise _damaged(path, header.name, error) from None
+
+
 def _damaged(path: Path, name: str, error: Exception) -> DatasetError:
     return DatasetError(f"{path}: {name} is damaged ({first_line(error)}); fetch the file again")
 
@@ -161,7 +193,7 @@ def read_phantom_note(archive: zipfile.ZipFile, path: Path) -> str | None:
     """Return the JSON that `medplus phantom` leaves in the files it writes, if it is there."""
     if f"{PHANTOM_KEY}.npy" not in archive.namelist():
         return None
-    header = _read_header(archive, path, PHANTOM_KEY)
+    header = read_header(archive, path, PHANTOM_KEY)
     if header.dtype.kind != "U" or header.shape != () or header.nbytes > _LONGEST_NOTE:
         return None
     content = b"".join(read_blocks(archive, path, header))

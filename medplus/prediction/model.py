@@ -21,6 +21,7 @@ from medplus.evaluation.head import own_store, parts_of
 from medplus.evaluation.rescore import folder_of
 from medplus.heads.features import HeldFeatures, JoinedRows, fit_memory
 from medplus.heads.folded import pooled
+from medplus.heads.knn.search import Neighbours
 from medplus.heads.saved import derived, read_heads
 from medplus.heads.stored import identity_of, read_split
 from medplus.metrics.temperature import fit_temperature
@@ -29,10 +30,25 @@ from medplus.prediction.reference import Reference
 from medplus.prediction.scorers import Embeddings, LinearHeads, Scorer, TrainedHead, Votes
 from medplus.reading import Policy, Reading
 from medplus.run.folds import Folds
-from medplus.run.ledger import read_predictions, read_record
+from medplus.run.ledger import check_is_run, read_predictions, read_record
 from medplus.run.record import RunRecord
 from medplus.spec import ExtractSpec
 from medplus.vocabulary import MULTI_LABEL, Metric, Task
+
+
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """What a model says of some images.
+
+    Attributes
+    ----------
+    scores : ndarray of float32, shape (n, n_classes)
+    neighbours : Neighbours or None
+        Rows of the model's reference, nearest first.
+    """
+
+    scores: np.ndarray
+    neighbours: Neighbours | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +108,7 @@ class Model:
         -------
         list of ndarray of float32, shape (n, dim)
         """
-        return [extractor.rounded(extractor.embedder(images)) for extractor in self.extractors]
+        return [extractor(images) for extractor in self.extractors]
 
     def score(self, embeddings: Embeddings) -> np.ndarray:
         """Return the run's own scores of embeddings, float32 (n, n_classes).
@@ -100,6 +116,23 @@ class Model:
         Probabilities or, of kNN, shares of votes; of a multi-label task one for each label.
         """
         return self.scorer(embeddings)
+
+    def examine(self, embeddings: Embeddings, n_nearest: int = 3) -> Examined:
+        """Return the scores of embeddings, and what in train is nearest to each.
+
+        Parameters
+        ----------
+        embeddings : sequence of ndarray of float32, shape (n, dim)
+            Finite.
+        n_nearest : int
+            How many train images, where there is a `reference`.
+        """
+        if self.reference is None:
+            return Examined(self.score(embeddings), None)
+        if isinstance(self.scorer, Votes):  # one search serves both
+            found = self.reference.find(embeddings, max(self.scorer.k, n_nearest))
+            return Examined(self.scorer.shares(found), found)
+        return Examined(self.score(embeddings), self.reference.find(embeddings, n_nearest))
 
     @cached_property
     def predictions(self) -> dict[str, np.ndarray]:
@@ -161,6 +194,7 @@ def load_model(
     >>> model.score(model.embed(images))  # doctest: +SKIP
     """
     folder = folder_of(Path(run))
+    check_is_run(folder)
     record = read_record(folder)
     reading, notes = _reading_of(record, policy)
     target, root = resolve_device(device), to_place(store)
@@ -168,9 +202,8 @@ def load_model(
     if record.store is None:
         _check_has_network(folder, record)
         extractor, linear = load_trained(folder, record, target, backbone, precision, batch_size)
-        compute = extractor.embedder.precision
         reference, missing = _of_network(folder, record, extractor, root, device)
-        head = TrainedHead(linear, compute, target, many)
+        head = TrainedHead(linear, extractor.embedder, many)
         return Model(record, reading, (extractor,), head, reference, missing, notes)
     parts = parts_of(record)
     extractors = tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from medplus.backbones.build import Backbone, load_backbone
 from medplus.backbones.finetuned import network_file, read_network
 from medplus.backbones.inference import Embedder
 from medplus.device import resolve_precision
+from medplus.embeddings.tuning import Tuned
 from medplus.errors import BackboneError, UsageError
 from medplus.evaluation.network import batch_on
 from medplus.run.record import PartFacts, RunRecord
@@ -21,7 +22,7 @@ from medplus.spec import PRELOGITS, PRETRAINED
 from medplus.training.network import keeps_channels_last
 
 MOST = 1 << 16
-"""Images that an embedder is given at once at most; whoever gives them decides."""
+"""Images that an embedder takes at once, where others decide how many it is given."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,21 +35,31 @@ class Extractor:
         uint8 images in, float32 embeddings out.
     dtype : dtype of float32 or float16
         In which the run's embeddings are stored, and to which these are rounded.
+    tuned : Tuned or None
+        Gives the embedder its batches as an extraction does, where many images are to come.
     """
 
     embedder: Embedder
     dtype: np.dtype
+    tuned: Tuned | None = None
 
     @property
     def backbone(self) -> Backbone:
         """The network, its preprocessing and what identifies it."""
         return self.embedder.backbone
 
-    def rounded(self, embeddings: torch.Tensor) -> np.ndarray:
+    def __call__(self, images: torch.Tensor) -> np.ndarray:
         """Return embeddings as the run's are read from their store, float32 (n, dim)."""
-        values: np.ndarray = embeddings.cpu().numpy()
+        embed = self.tuned or self.embedder
+        values: np.ndarray = embed(images).cpu().numpy()
         with np.errstate(over="ignore"):
             return values.astype(self.dtype, copy=False).astype(np.float32, copy=False)
+
+    def tuned_for(self, n_images: int, nbytes: int, batch_size: int | None) -> Extractor:
+        """Return the same for many images, each of `nbytes`, in batches that suit the machine."""
+        tuned = Tuned(self.embedder, n_images, nbytes, batch_size)
+        self.embedder.batch_limit = MOST
+        return replace(self, tuned=tuned)
 
 
 def load_extractor(
@@ -97,7 +108,7 @@ def load_extractor(
     asked = precision or spec.precision or "fp32"
     compute = resolve_precision(asked, device) if backbone.is_network else "fp32"
     dtype = np.dtype(spec.dtype or "float32")
-    return Extractor(Embedder(backbone, device, compute, MOST), dtype)
+    return Extractor(Embedder(backbone, device, compute, batch_on(device)), dtype)
 
 
 def load_trained(

@@ -13,6 +13,8 @@ from medplus.heads.features import Features, Rows
 from medplus.heads.knn.search import Neighbours, search
 from medplus.vocabulary import Metric
 
+_ROUNDING = 1e-5
+
 
 @dataclass(frozen=True, eq=False)
 class Reference:
@@ -67,6 +69,18 @@ class Reference:
         itself = found.indices[:, 0] == np.arange(len(self.train))
         # Where copies stand first, the image itself may come second: its nearest other is at 0.
         return float(np.where(itself, found.distances[:, -1], found.distances[:, 0]).max())
+
+    def is_unlike(self, distances: np.ndarray) -> np.ndarray:
+        """Tell which distances to the nearest train image exceed `limit`, by more than rounding."""
+        exceeds: np.ndarray = distances > self.limit * (1 + _ROUNDING)
+        return exceeds
+
+    @property
+    def limit_defined(self) -> str:
+        """What `limit` is, in words."""
+        if self.val is not None:
+            return "the largest distance of an image of val to its nearest train image"
+        return "the largest distance of a train image to its nearest other"
 
     def _search(self, queries: np.ndarray | Rows, k: int) -> Neighbours:
         return search(self.train, queries, k, metric=self.metric, device=self.device)

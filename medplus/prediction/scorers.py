@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from medplus.backbones.inference import Embedder
 from medplus.device import compute_precision
 from medplus.embeddings.transform import Transform, transformed
 from medplus.evaluation.head import mean_logits
@@ -18,7 +19,7 @@ from medplus.heads.knn.vote import vote_shares
 from medplus.heads.saved import SavedHead
 from medplus.prediction.reference import Reference
 from medplus.training.loss import probabilities
-from medplus.vocabulary import Precision, Vote
+from medplus.vocabulary import Vote
 
 Embeddings = Sequence[np.ndarray]
 """Of the same images by each backbone of a run, float32 (n_samples, dim); mostly one."""
@@ -102,21 +103,21 @@ class TrainedHead:
     Attributes
     ----------
     linear : nn.Linear
-        On `device`.
-    precision : Precision
-    device : torch.device
+        On the device of the embedder.
+    embedder : Embedder
+        The network below it, which says how many images make a batch.
     multi_label : bool
     """
 
     linear: nn.Linear
-    precision: Precision
-    device: torch.device
+    embedder: Embedder
     multi_label: bool
 
     @torch.inference_mode()
     def __call__(self, embeddings: Embeddings) -> np.ndarray:
         """Return probabilities, float32 (n_samples, n_classes)."""
         [x] = embeddings
-        with compute_precision(self.precision, self.device):
-            logits = self.linear(torch.from_numpy(x).to(self.device)).float()
-        return probabilities(logits.cpu(), self.multi_label).numpy()
+        batches = torch.split(torch.from_numpy(x), self.embedder.batch_limit)
+        with compute_precision(self.embedder.precision, self.embedder.device):
+            parts = [self.linear(x.to(self.embedder.device)).float().cpu() for x in batches]
+        return probabilities(torch.cat(parts), self.multi_label).numpy()
