@@ -87,8 +87,8 @@ def mean_logits(logits: Sequence[torch.Tensor], multi_label: bool) -> torch.Tens
     """Return the logits of the mean probability of several heads; those of one as they are."""
     if len(logits) == 1:
         return logits[0]
-    mean = torch.stack([probabilities(one, multi_label) for one in logits]).mean(0)
-    return torch.logit(mean, 1e-7) if multi_label else mean.clamp_min(1e-12).log()
+    mean = torch.stack([probabilities(one, multi_label) for one in logits]).double().mean(0)
+    return (torch.logit(mean, 1e-7) if multi_label else mean.clamp_min(1e-12).log()).float()
 
 
 def _check_unseen(run: Path, record: RunRecord, info: StoreInfo, splits: tuple[Split, ...]) -> None:

@@ -143,7 +143,7 @@ def predict(
         status: Status = "resumed" if done else "predicted"
         start = time.perf_counter()
         with (
-            closing(_rows(columns, found, done, batch_size)) as rows,
+            closing(rows_in_blocks(columns, found, done, batch_size)) as rows,
             _keeping(table, done) as put,
             progress(_title(model), len(found) - done, "img") as advance,
         ):
@@ -215,7 +215,7 @@ def _settings(columns: Columns, images: Images) -> dict[str, Any]:
     }
 
 
-def _rows(
+def rows_in_blocks(
     columns: Columns, images: Images, start: int, batch_size: int | None
 ) -> Generator[list[list[str]], None, None]:
     """Yield the rows of the images from number `start` on, block by block."""
