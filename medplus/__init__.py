@@ -15,7 +15,6 @@ from medplus._version import __version__
 
 if TYPE_CHECKING:
     from medplus.analysis.panel import panel
-    from medplus.packaging import package
     from medplus.analysis.results.frames import predictions, runs
     from medplus.auditing.audit import audit
     from medplus.comparison import compare
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from medplus.evaluation import evaluate
     from medplus.heads.knn import knn
     from medplus.heads.probe import probe
+    from medplus.packaging import package
     from medplus.prediction.predict import predict
     from medplus.reporting.report import report
     from medplus.spec import ExtractSpec

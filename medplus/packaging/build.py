@@ -182,7 +182,7 @@ def _check_installed() -> None:
 
 def _write_model(model: Model, folder: Path) -> None:
     """Export the module twice; whatever its tracers print is of no use to anyone here."""
-    module = PackagedModel(model).eval()
+    module = PackagedModel(model).eval().requires_grad_(False)
     example = torch.from_numpy(_patterns(model)[:2])
     names = ["embedding", "scores"][: 1 + (not isinstance(model.scorer, Votes))]
     try:
@@ -291,7 +291,7 @@ def _patterns(model: Model) -> np.ndarray:
 
 def _scores(model: Model, images: np.ndarray) -> np.ndarray:
     parts = [
-        model.score(model.embed(torch.from_numpy(images[first : first + _BATCH])))
+        model.score(model.embed(torch.tensor(images[first : first + _BATCH])))
         for first in range(0, len(images), _BATCH)
     ]
     return np.concatenate(parts)

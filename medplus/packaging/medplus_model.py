@@ -173,7 +173,8 @@ class Model:
             weights = np.ones(len(near))
             if how["vote"] == "distance":
                 with np.errstate(divide="ignore"):
-                    weights = 1 / np.sqrt(squared[near])
+                    own = squared[near]  # of cosines, half of it is 1 - cosine
+                    weights = 1 / (own / 2 if how["metric"] == "cosine" else np.sqrt(own))
                 weights = np.isinf(weights) if np.isinf(weights).any() else weights
             labels = train["labels"][near]
             flags = labels if self.about["multi_label"] else labels == np.arange(len(self.classes))
