@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from medplus.exploration.explore import explore
     from medplus.heads.knn import knn
     from medplus.heads.probe import probe
+    from medplus.packaging import package
     from medplus.prediction.predict import predict
     from medplus.reporting.report import report
     from medplus.robustness.robust import robust
@@ -55,6 +56,7 @@ _HOMES = {
     "knn": "medplus.heads.knn",
     "load_dataset": "medplus.datasets.sources",
     "open_store": "medplus.embeddings.store",
+    "package": "medplus.packaging",
     "panel": "medplus.analysis.panel",
     "predict": "medplus.prediction.predict",
     "predictions": "medplus.analysis.results.frames",
@@ -85,6 +87,7 @@ __all__ = [
     "knn",
     "load_dataset",
     "open_store",
+    "package",
     "panel",
     "predict",
     "predictions",

@@ -37,6 +37,7 @@ _COMMANDS = {
     "explore": "A map of the images on one page: neighbours, predictions, mistakes; offline.",
     "robust": "Score heads and networks on corrupted test images: what breaks them?",
     "report": "Tables, figures, tests and one page, beside the paper's numbers.",
+    "package": "A run as one model that needs medplus no more, with a card.",
     "panel": "What a clinician asks of a run: sensitivity, curves, calibration, groups, mistakes.",
     "store": "Look after stores: ls, info, verify, export, import, rm.",
     "doctor": "Tell what is wrong with an installation, its data, stores and runs.",
