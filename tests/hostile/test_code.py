@@ -26,7 +26,7 @@ def risks(tree: ast.AST) -> Iterator[str]:
             continue
         name = ast.unparse(node.func)
         given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-        if name in RUNS_CODE or "trust_remote_code" in given:
+        if name in RUNS_CODE or given.get("trust_remote_code", "False") != "False":
             yield name
         if name == "torch.load" and given.get("weights_only") != "True":
             yield name
@@ -48,7 +48,8 @@ def test_risks_are_seen(code):
     assert list(risks(ast.parse(code)))
 
 
-@pytest.mark.parametrize("code", ["torch.load(path, weights_only=True)", "yaml.safe_load(text)"])
+@pytest.mark.parametrize("code", ["torch.load(path, weights_only=True)", "yaml.safe_load(text)",
+                                  "build(name, trust_remote_code=False)"])  # fmt: skip
 def test_what_is_safe_is_let_be(code):
     assert not list(risks(ast.parse(code)))
 
