@@ -16,7 +16,7 @@ from medplus.errors import SweepError
 from medplus.sweep.conduct import Running, Sweep
 from medplus.sweep.engines.local import LocalEngine
 from medplus.sweep.engines.slurm import SlurmEngine
-from medplus.sweep.gridfile import read_grid
+from medplus.sweep.grid import read_grid
 from medplus.sweep.job import Place
 from medplus.sweep.plan import Plan
 from medplus.training.folder import STATE_FILE

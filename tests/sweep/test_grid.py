@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from medplus.errors import UsageError
 from medplus.spec import ExtractSpec
 from medplus.sweep.grid import Grid
-from medplus.sweep.gridfile import read_grid
+from medplus.sweep.grid import read_grid
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TWELVE = {
@@ -81,10 +81,10 @@ def test_short_grid_has_the_papers_defaults(read):
         "feature": ("prelogits",),
         "batch_size": None,
     }
-    assert grid.knn is not None
-    assert (grid.knn.k, grid.knn.metric, grid.knn.vote) == ((11,), "l2", "majority")
-    assert grid.knn.backend == "auto"
-    assert (grid.probe, grid.finetune, grid.exclude) == (None, None, ())
+    assert grid.protocols.knn is not None
+    assert (grid.protocols.knn.k, grid.protocols.knn.metric, grid.protocols.knn.vote) == ((11,), "l2", "majority")
+    assert grid.protocols.knn.backend == "auto"
+    assert (grid.protocols.probe, grid.protocols.finetune, grid.exclude) == (None, None, ())
 
 
 def test_one_value_is_a_list_of_one(read):
@@ -99,8 +99,8 @@ def test_one_value_is_a_list_of_one(read):
         "exclude: [{datasets: breastmnist, sizes: 64, protocols: knn, seeds: 5}]\n"
     )
     assert one == many
-    assert one.probe is not None
-    assert (one.probe.lr, one.probe.weight_decay) == ((0.1,), (0.2,))
+    assert one.protocols.probe is not None
+    assert (one.protocols.probe.lr, one.protocols.probe.weight_decay) == ((0.1,), (0.2,))
 
 
 @pytest.mark.parametrize("word", ["all", "[all]"])
@@ -144,8 +144,8 @@ def test_truth_value_is_no_number(refusal):
 
 def test_number_without_a_point_is_a_number(read):
     grid = read("datasets: breastmnist\nbackbones: pixels\nprotocols: {probe: {lr: [1e-4, 1e-3]}}")
-    assert grid.probe is not None
-    assert grid.probe.lr == (1e-4, 1e-3)
+    assert grid.protocols.probe is not None
+    assert grid.protocols.probe.lr == (1e-4, 1e-3)
 
 
 def test_paths_are_made_absolute_and_stay_one(read, tmp_path):
@@ -180,36 +180,36 @@ def test_file_has_its_own_size_and_a_flag_the_grids(read):
 
 def test_probe_recipe_by_name_with_fields_and_the_grids_seeds(read):
     grid = read(BASE.replace("{knn: }", "{probe: {recipe: grid, epochs: 7}}") + "seeds: [3, 4]\n")
-    assert grid.probe is not None
-    recipe = grid.probe
+    assert grid.protocols.probe is not None
+    recipe = grid.protocols.probe
     assert (len(recipe.lr), recipe.lr[0], recipe.lr[-1]) == (13, 1e-4, 1.0)
     assert (recipe.epochs, grid.seeds) == (7, (3, 4))
 
 
 def test_finetune_recipe_by_name_with_fields(read):
     grid = read(BASE.replace("{knn: }", "{finetune: {recipe: modern, epochs: 2, lr: }}"))
-    assert grid.finetune is not None
-    assert grid.finetune.name == "modern"
-    assert grid.finetune.changes == {"epochs": 2}
-    assert (grid.finetune.recipe.epochs, grid.finetune.recipe.lr) == (2, 5e-4)
-    assert grid.finetune.batch_size is None
+    assert grid.protocols.finetune is not None
+    assert grid.protocols.finetune.name == "modern"
+    assert grid.protocols.finetune.changes == {"epochs": 2}
+    assert (grid.protocols.finetune.recipe.epochs, grid.protocols.finetune.recipe.lr) == (2, 5e-4)
+    assert grid.protocols.finetune.batch_size is None
 
 
 def test_finetune_recipe_by_file_is_named_in_full(read, tmp_path):
     (tmp_path / "mine.yaml").write_text("epochs: 9\nlr: 0.5\n")
     grid = read(BASE.replace("{knn: }", "{finetune: {recipe: mine.yaml, lr: 0.25}}"))
-    assert grid.finetune is not None
-    assert grid.finetune.name == str(tmp_path / "mine.yaml")
-    assert (grid.finetune.recipe.epochs, grid.finetune.recipe.lr) == (9, 0.25)
+    assert grid.protocols.finetune is not None
+    assert grid.protocols.finetune.name == str(tmp_path / "mine.yaml")
+    assert (grid.protocols.finetune.recipe.epochs, grid.protocols.finetune.recipe.lr) == (9, 0.25)
 
 
 @pytest.mark.parametrize(("written", "meant"), [("auto", "auto"), ("8", 8)])
 def test_batch_size_of_finetuning_may_be_left_to_the_machine(written, meant, read):
     grid = read(BASE.replace("{knn: }", f"{{finetune: {{batch_size: {written}}}}}"))
-    assert grid.finetune is not None
-    assert grid.finetune.batch_size == meant
-    assert grid.finetune.recipe.batch_size == (64 if meant == "auto" else 8)
-    assert "batch_size" not in grid.finetune.changes
+    assert grid.protocols.finetune is not None
+    assert grid.protocols.finetune.batch_size == meant
+    assert grid.protocols.finetune.recipe.batch_size == (64 if meant == "auto" else 8)
+    assert "batch_size" not in grid.protocols.finetune.changes
 
 
 # Every fault is on the line that is named last: flow or block style, deep or not.
@@ -368,7 +368,7 @@ def test_field_called_name_is_unknown_too(protocol, refusal):
 @pytest.mark.parametrize("field", ["lr", "weight_decay", "recipe"])
 def test_empty_field_of_probe_is_the_default(field, read):
     grid = read(BASE.replace("{knn: }", f"{{probe: {{{field}: }}}}"))
-    assert grid.probe == read(BASE.replace("{knn: }", "{probe: }")).probe
+    assert grid.protocols.probe == read(BASE.replace("{knn: }", "{probe: }")).protocols.probe
 
 
 @pytest.mark.parametrize(
@@ -477,7 +477,7 @@ def test_runs_are_the_product_less_the_exclusions(document, one_folder):
     found = []
     for spec in grid.specs():
         for protocol in ("knn", "probe", "finetune"):
-            if getattr(grid, protocol) is None:
+            if getattr(grid.protocols, protocol) is None:
                 continue
             if protocol != "knn":
                 found += [
@@ -494,12 +494,12 @@ def counts(grid: Grid) -> tuple[int, int, int, int]:
     """Return the numbers of stores, kNN runs, probes and fine-tunings."""
     knn = probes = finetunings = stores = 0
     for spec in grid.specs():
-        k = grid.includes(spec, "knn") * len(grid.knn.k) if grid.knn else 0
-        heads = len(grid.seeds_of(spec, "probe")) if grid.probe else 0
-        if grid.probe:
-            heads *= len(grid.probe.lr) * len(grid.probe.weight_decay)
+        k = grid.includes(spec, "knn") * len(grid.protocols.knn.k) if grid.protocols.knn else 0
+        heads = len(grid.seeds_of(spec, "probe")) if grid.protocols.probe else 0
+        if grid.protocols.probe:
+            heads *= len(grid.protocols.probe.lr) * len(grid.protocols.probe.weight_decay)
         knn, probes, stores = knn + k, probes + heads, stores + bool(k or heads)
-        finetunings += len(grid.seeds_of(spec, "finetune")) if grid.finetune else 0
+        finetunings += len(grid.seeds_of(spec, "finetune")) if grid.protocols.finetune else 0
     return stores, knn, probes, finetunings
 
 
@@ -529,7 +529,7 @@ def test_quickstart_grid_trains_no_pixels_and_needs_no_download():
 def test_protocols_may_be_a_list(read, said):
     grid = read(f"datasets: breastmnist\nbackbones: pixels\nprotocols: {said}\n")
     assert grid == read(BASE.replace("{knn: }", "{knn: {}, probe: {}}"))
-    assert grid.finetune is None
+    assert grid.protocols.finetune is None
 
 
 # --- axes ----------------------------------------------------------------------------------------

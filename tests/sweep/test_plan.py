@@ -23,7 +23,7 @@ from medplus.run.ledger import save_run
 from medplus.sweep.claims import Claimant
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.grid import Grid
-from medplus.sweep.gridfile import read_grid
+from medplus.sweep.grid import read_grid
 from medplus.sweep.job import Place
 from medplus.sweep.plan import Plan, plan_from_disk
 from tests.records import make_record
@@ -165,7 +165,7 @@ def left(plan: Plan) -> set[str]:
 def test_nothing_on_disk_means_that_all_is_left(world):
     plan = world.plan(world.grid())
     assert standing(plan) == {
-        "extract": [("left", 0, 0)],
+        "extract": [("left", 0, 1)],
         "knn": [("left", 0, 2)],
         "probe": [("left", 0, 2)],
         "finetune": [("left", 0, 1)] * 2,
@@ -179,7 +179,7 @@ def test_all_on_disk_means_that_nothing_is_left(world):
     world.finish()
     plan = world.plan(world.grid())
     assert standing(plan) == {
-        "extract": [("finished", 0, 0)],
+        "extract": [("finished", 1, 1)],
         "knn": [("finished", 2, 2)],
         "probe": [("finished", 2, 2)],
         "finetune": [("finished", 1, 1)] * 2,
@@ -264,7 +264,7 @@ OTHERWISE: list[tuple[dict[str, Any], set[str]]] = [
 def test_only_what_the_grid_asks_for_counts_as_finished(changes, expected, world):
     world.finish()
     grid = world.grid(**changes)
-    asked = {kind for kind in KINDS[1:] if getattr(grid, kind) is not None}
+    asked = {kind for kind in KINDS[1:] if getattr(grid.protocols, kind) is not None}
     if asked & {"knn", "probe"}:
         asked.add("extract")
     assert left(world.plan(grid)) == expected & asked
@@ -324,7 +324,7 @@ def test_what_was_made_of_the_feature_that_is_asked_for_is_finished(world):
     world.run("probe", seed=1, feature="cls")
     plan = world.plan(world.grid(extract={"feature": "cls"}))
     assert standing(plan) == {
-        "extract": [("finished", 0, 0)],
+        "extract": [("finished", 1, 1)],
         "knn": [("left", 1, 2)],
         "probe": [("left", 1, 2)],
         "finetune": [("left", 0, 1)] * 2,
@@ -407,7 +407,7 @@ def test_damaged_record_is_left_and_does_not_stop_planning(content, world):
 @pytest.mark.parametrize("content", [b"", b"{", b"{}", b"[]", b"\xff"])
 def test_damaged_store_is_left_and_does_not_stop_planning(content, world):
     (world.store() / "zarr.json").write_bytes(content)
-    assert standing(world.plan(world.grid()))["extract"] == [("left", 0, 0)]
+    assert standing(world.plan(world.grid()))["extract"] == [("left", 0, 1)]
 
 
 def test_run_under_way_or_hidden_is_not_finished(world):
@@ -443,7 +443,7 @@ def test_heads_of_a_failed_extraction_are_not_tried(world):
     grid = world.grid()
     failed = ids(world.plan(grid), "extract")
     plan = world.plan(grid, failed)
-    assert standing(plan)["extract"] == [("failed", 0, 0)]
+    assert standing(plan)["extract"] == [("failed", 0, 1)]
     assert standing(plan)["knn"] == [("left", 0, 2)]
     assert {job.kind for part in plan.cells for job in part.jobs} == {"finetune"}
 
@@ -490,7 +490,7 @@ def test_sweep_knows_what_has_failed(world):
         assert me.claim(job)
         me.fail(ValueError("no"))
     assert [p.job for p in sweep.plan().jobs if p.state == "failed"] == [job]
-    sweep.claims.forget(job.id)
+    sweep.claims.tidy({job.id})
     assert sweep.plan().count("failed") == 0
 
 
@@ -695,7 +695,7 @@ import sys
 from pathlib import Path
 from medplus.sweep.claims import Claimant
 from medplus.sweep.conduct import Sweep
-from medplus.sweep.gridfile import read_grid
+from medplus.sweep.grid import read_grid
 from medplus.sweep.job import Place
 from medplus.sweep.summary import summarise, total_cost
 folder = Path(sys.argv[1])

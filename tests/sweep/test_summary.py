@@ -35,9 +35,9 @@ def test_rows_count_jobs_runs_and_what_is_left():
     rows = summarise(
         plan(
             planned("finetune", "left", 1, 0, 100.0, 1000),
-            planned("extract", "finished"),
-            planned("extract", "left", 0, 0, 10.0, 50),
-            planned("extract", "failed", 0, 0, 20.0, 70),
+            planned("extract", "finished", 1, 1),
+            planned("extract", "left", 1, 0, 10.0, 50),
+            planned("extract", "failed", 1, 0, 20.0, 70),
             planned("knn", "finished", 4, 4),
             planned("knn", "left", 4, 1, 3.0, 5),
             planned("knn", "failed", 4, 2, 7.0, 9),
