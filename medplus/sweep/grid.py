@@ -239,7 +239,7 @@ class Grid(BaseModel):
         return grid
 
     def includes(self, spec: ExtractSpec, protocol: Protocol, seed: int | None = None) -> bool:
-        """Tell whether a run belongs to the grid; without a seed, no exclusion of seeds is of it."""
+        """Tell whether a run belongs to the grid; one without a seed is of no seed's exclusion."""
         run = {axis: getattr(spec, name) for axis, name in _AXES.items()}
         run |= {"precision": spec.precision or AUTO, "protocols": protocol, "seeds": seed}
         return not any(all(run[axis] in part[axis] for axis in part) for part in self.exclude)
@@ -297,10 +297,10 @@ class Grid(BaseModel):
 
 def _part_of(grid: Mapping[str, Any], given: Mapping[str, Any], *place: int) -> Part:
     """Return the part of a grid that values stand for, which are given `place` in the file."""
-    axes: Part = {
-        name: grid.get(name) or getattr(grid["extract"], name, ()) for name in (*_AXES, "seeds")
-    }
-    axes |= {"fit": grid.get("fit") or (PAD,), "protocols": grid["protocols"].names}
+    extract = {name: getattr(grid["extract"], name) for name in ("feature", "precision")}
+    own = {name: grid[name] for name in (*_AXES, "seeds") if name in grid}
+    fit, protocols = grid.get("fit") or (PAD,), grid["protocols"].names
+    axes: Part = {**own, **extract, "fit": fit, "protocols": protocols}
     part = {}
     for axis, value in given.items():
         if axis not in axes:

@@ -139,9 +139,11 @@ class Protocols(BaseModel):
     @classmethod
     def _with_options(cls, value: Any) -> Any:
         """Let a list of protocols, or one, stand for each of them with its defaults."""
-        names = [value] if isinstance(value, str) else value
-        is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
-        return dict.fromkeys(names) if is_list else value
+        if isinstance(value, str):
+            return {value: None}
+        if isinstance(value, list) and all(isinstance(name, str) for name in value):
+            return dict.fromkeys(value)
+        return value
 
     @model_validator(mode="after")
     def _some(self) -> Self:

@@ -93,7 +93,7 @@ class Disturbance:
             epoch = int(claim.doing.partition("/")[0].removeprefix("epoch ") or 0)
             if epoch >= 3 and len(self.hit) < self._times and claim.pid not in self.hit:
                 self.hit.add(claim.pid)
-                self._act(claim.worker.partition(" ")[0], claim.pid)
+                self._act(claim.worker, claim.pid)
 
 
 def command(*words: str) -> Callable[[str, int], object]:

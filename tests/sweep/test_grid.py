@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from medplus.errors import UsageError
 from medplus.spec import ExtractSpec
-from medplus.sweep.grid import Grid
-from medplus.sweep.grid import read_grid
+from medplus.sweep.grid import Grid, read_grid
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TWELVE = {
@@ -82,7 +81,11 @@ def test_short_grid_has_the_papers_defaults(read):
         "batch_size": None,
     }
     assert grid.protocols.knn is not None
-    assert (grid.protocols.knn.k, grid.protocols.knn.metric, grid.protocols.knn.vote) == ((11,), "l2", "majority")
+    assert (grid.protocols.knn.k, grid.protocols.knn.metric, grid.protocols.knn.vote) == (
+        (11,),
+        "l2",
+        "majority",
+    )
     assert grid.protocols.knn.backend == "auto"
     assert (grid.protocols.probe, grid.protocols.finetune, grid.exclude) == (None, None, ())
 

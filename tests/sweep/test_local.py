@@ -110,11 +110,13 @@ def test_a_worker_that_cannot_go_on_ends_the_sweep(
     new_sweep: Callable[..., Sweep], capfd: pytest.CaptureFixture[str]
 ):
     sweep = new_sweep(1)
-    sweep.prepare()
-    (sweep.claims.folder / "claims").rmdir()
-    (sweep.claims.folder / "claims").touch()
+    (Path(sweep.place.runs)).mkdir()
+    sweep.claims.folder.touch()
+    engine = LocalEngine(1)
+    engine.start(sweep.grid, sweep.place, 1)
     with pytest.raises(SweepError, match="worker 1 could not go on, for the reason above"):
-        sweep.run(LocalEngine(1))
+        while not list(engine.look()):
+            pass
     assert "worker 1 ends: " in capfd.readouterr().err
 
 

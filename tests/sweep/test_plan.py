@@ -22,8 +22,7 @@ from medplus.jsonfile import digest_of
 from medplus.run.ledger import save_run
 from medplus.sweep.claims import Claimant
 from medplus.sweep.conduct import Sweep
-from medplus.sweep.grid import Grid
-from medplus.sweep.grid import read_grid
+from medplus.sweep.grid import Grid, read_grid
 from medplus.sweep.job import Place
 from medplus.sweep.plan import Plan, plan_from_disk
 from tests.records import make_record

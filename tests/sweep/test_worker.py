@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,10 +77,18 @@ def test_each_fold_is_a_job_and_the_last_of_a_repeat_joins_them(new_sweep: Calla
     assert states(sweep) == [("finetune", "finished")] * 3
     assert work(sweep) == []
 
-    [joined] = list_runs(Path(sweep.place.runs) / "folds3" / "repeat0")
+    roots = Path(sweep.place.runs) / "folds3" / "repeat0"
+    [joined] = list_runs(roots)
     record = read_record(joined)
     assert record.folds is not None and record.folds.n == 3
     assert not list(list_runs(Path(sweep.place.runs)))
+
+    # As if the worker of the last fold had died before it came to join them.
+    shutil.rmtree(joined)
+    assert sweep.plan().count("left") == 1
+    assert work(sweep) == ["finished finetune toy0 pixels seed1 repeat0 fold2"]
+    assert read_record(joined).metrics == record.metrics
+    assert sweep.plan().count("left") == 0
 
 
 def test_nothing_is_done_twice(new_sweep: Callable[..., Sweep]):

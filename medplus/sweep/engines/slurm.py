@@ -209,6 +209,7 @@ class SlurmEngine(Engine):
             finally:
                 self.interrupt("--quiet")
 
+
 def _cause(state: str, errors: Path) -> str:
     """Say what an element died of; without cgroups only its errors tell that memory ran out."""
     with suppress(OSError):
