@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -21,105 +20,20 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from medplus.backbones import sources as backbone_sources
-from medplus.backbones.weights_folder import is_weights_folder
 from medplus.config import Recipe
 from medplus.datasets import sources as dataset_sources
 from medplus.errors import MedplusError, UsageError, nearest, short
 from medplus.run.record import Protocol
-from medplus.spec import AUTO, NONE, PIXELS, PRELOGITS, PRETRAINED, ExtractSpec
+from medplus.spec import AUTO, PIXELS, PRELOGITS, PRETRAINED, ExtractSpec
+from medplus.sweep.axes import ALL, AXES, axis, spell
 from medplus.sweep.protocols import NO_FEATURE_TO_TRAIN, PROTOCOLS, Protocols, fault, several
-from medplus.vocabulary import PAPER_SEEDS, SIZES, Fit, Precision, StoreDtype
+from medplus.vocabulary import PAPER_SEEDS, Fit, Precision, StoreDtype
 from medplus.yamlfile import Place, read_yaml_with_lines
 
-ALL = "all"
 PAD: Fit = "pad"
 
-# --- axes -----------------------------------------------------------------------------------------
-
-_AXES = {
-    "datasets": "dataset", "sizes": "size", "backbones": "backbone", "weights": "weights",
-    "fit": "fit", "feature": "feature", "precision": "precision",
-}  # fmt: skip
-"""The axes of embeddings: the field of a spec that each is of. Besides there are protocols and
-seeds."""
 Part = dict[str, tuple[Any, ...]]
 """A part of a grid: of some axes, some of the grid's values."""
-
-
-def _spell(axis: str, value: Any, grid: Mapping[str, Any]) -> Iterable[Any]:
-    """Return what a value in a file stands for; refuse one that cannot be.
-
-    Parameters
-    ----------
-    grid : mapping
-        The axes that have been read before.
-    """
-    if axis == "datasets":
-        return [dataset_sources.resolve(name).spelling for name in dataset_sources.expand([value])]
-    if axis == "backbones":
-        return _backbones(value)
-    if axis == "weights" and value not in (PRETRAINED, NONE):
-        _check_weights(value, grid.get("backbones", ()))
-        return [str(Path(value).absolute())]  # workers have other working folders
-    if axis == "feature" and value != PRELOGITS:
-        from medplus.backbones.features import check_feature  # which needs torch
-
-        check_feature(value)
-    if axis == "sizes" and isinstance(value, int) and value > 0 and value not in SIZES:
-        refs = map(dataset_sources.resolve, grid.get("datasets", ()))
-        if any(ref.source == "medmnist" for ref in refs):
-            raise UsageError(f"MedMNIST+ has no images of {value} px; use 28, 64, 128 or 224")
-    every: dict[str, tuple[int, ...]] = {"sizes": SIZES, "seeds": PAPER_SEEDS}
-    return every[axis] if value == ALL and axis in every else (value,)
-
-
-def _backbones(name: str) -> Iterator[str]:
-    """Ask timm only where there is a doubt."""
-    if backbone_sources.is_code(name):
-        raise UsageError(
-            f"{name} is code, which medplus runs only where a command line names it; extract with "
-            f"--backbone {name}, then run knn and probe on the store"
-        )
-    known = {PIXELS, *backbone_sources.PAPER, *backbone_sources.PAPER.values()}
-    for each in backbone_sources.expand([name]):
-        if each not in known and not backbone_sources.is_trained(each):
-            backbone_sources.resolve(each)
-        yield backbone_sources.portable(each)
-
-
-def _check_weights(name: str, backbones: Iterable[str]) -> None:
-    if Path(name).is_file():
-        return
-    if not is_weights_folder(name):
-        raise UsageError(
-            f"weights = '{name}': there is no such file; say pretrained, none, or name a file or a "
-            "folder that medplus backbones --fetch … --to wrote"
-        )
-    for backbone in backbones:
-        if backbone != PIXELS and not backbone_sources.is_trained(backbone):
-            try:
-                backbone_sources.resolve(backbone, name)
-            except MedplusError as error:
-                raise UsageError(f"weights = '{name}': {error}") from None
-
-
-def _axis(name: str) -> BeforeValidator:
-    """Let one value stand for a list, spell out each, drop repetitions."""
-
-    def read(value: Any, info: ValidationInfo) -> Any:
-        found: dict[Any, None] = {}
-        for position, item in enumerate(several(value)):
-            if not isinstance(item, str | int) or item == "":
-                return several(value)  # which is refused
-            try:
-                spelled = isinstance(item, str) or name == "sizes"
-                found |= dict.fromkeys(_spell(name, item, info.data) if spelled else (item,))
-            except MedplusError as error:
-                raise fault(str(error), position) from None
-        return [*found]
-
-    return BeforeValidator(read)
-
 
 _Name = Annotated[str, Field(min_length=1)]
 _Size = Annotated[int, Field(ge=1, strict=True)]
@@ -131,14 +45,11 @@ class ExtractOptions(Recipe):
     """How embeddings are computed and stored; see `medplus.extract`. Fine-tunings need none."""
 
     precision: Annotated[
-        tuple[Precision | Literal["auto"], ...], _axis("precision"), _SOME
+        tuple[Precision | Literal["auto"], ...], axis("precision"), _SOME
     ] = ("auto",)  # fmt: skip
     dtype: StoreDtype = "float32"
-    feature: Annotated[tuple[str, ...], _axis("feature"), _SOME] = (PRELOGITS,)
+    feature: Annotated[tuple[str, ...], axis("feature"), _SOME] = (PRELOGITS,)
     batch_size: Annotated[int, Field(ge=1)] | None = None
-
-
-# --- the grid -------------------------------------------------------------------------------------
 
 
 class Grid(BaseModel):
@@ -166,12 +77,12 @@ class Grid(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    datasets: Annotated[tuple[_Name, ...], _axis("datasets"), _SOME]
-    sizes: Annotated[tuple[_Size, ...], _axis("sizes"), _SOME] = (28,)
-    backbones: Annotated[tuple[_Name, ...], _axis("backbones"), _SOME]
-    weights: Annotated[tuple[_Name, ...], _axis("weights"), _SOME] = (PRETRAINED,)
-    fit: Annotated[tuple[Fit, ...], _axis("fit")] = ()
-    seeds: Annotated[tuple[_Seed, ...], _axis("seeds"), _SOME] = PAPER_SEEDS
+    datasets: Annotated[tuple[_Name, ...], axis("datasets"), _SOME]
+    sizes: Annotated[tuple[_Size, ...], axis("sizes"), _SOME] = (28,)
+    backbones: Annotated[tuple[_Name, ...], axis("backbones"), _SOME]
+    weights: Annotated[tuple[_Name, ...], axis("weights"), _SOME] = (PRETRAINED,)
+    fit: Annotated[tuple[Fit, ...], axis("fit")] = ()
+    seeds: Annotated[tuple[_Seed, ...], axis("seeds"), _SOME] = PAPER_SEEDS
     extract: ExtractOptions = ExtractOptions()
     protocols: Protocols
     exclude: tuple[dict[str, Any], ...] = ()
@@ -240,9 +151,9 @@ class Grid(BaseModel):
 
     def includes(self, spec: ExtractSpec, protocol: Protocol, seed: int | None = None) -> bool:
         """Tell whether a run belongs to the grid; one without a seed is of no seed's exclusion."""
-        run = {axis: getattr(spec, name) for axis, name in _AXES.items()}
+        run = {name: getattr(spec, field) for name, field in AXES.items()}
         run |= {"precision": spec.precision or AUTO, "protocols": protocol, "seeds": seed}
-        return not any(all(run[axis] in part[axis] for axis in part) for part in self.exclude)
+        return not any(all(run[name] in part[name] for name in part) for part in self.exclude)
 
     def seeds_of(self, spec: ExtractSpec, protocol: Protocol) -> tuple[int, ...]:
         """Return the seeds that the runs of a protocol have."""
@@ -298,26 +209,26 @@ class Grid(BaseModel):
 def _part_of(grid: Mapping[str, Any], given: Mapping[str, Any], *place: int) -> Part:
     """Return the part of a grid that values stand for, which are given `place` in the file."""
     extract = {name: getattr(grid["extract"], name) for name in ("feature", "precision")}
-    own = {name: grid[name] for name in (*_AXES, "seeds") if name in grid}
+    own = {name: grid[name] for name in (*AXES, "seeds") if name in grid}
     fit, protocols = grid.get("fit") or (PAD,), grid["protocols"].names
     axes: Part = {**own, **extract, "fit": fit, "protocols": protocols}
     part = {}
-    for axis, value in given.items():
-        if axis not in axes:
-            raise fault(f"unknown key '{axis}'{nearest(str(axis), axes)}", *place, axis)
+    for name, value in given.items():
+        if name not in axes:
+            raise fault(f"unknown key '{name}'{nearest(str(name), axes)}", *place, name)
         found: dict[Any, None] = {}
         for item in several(value):
-            spelled: Iterable[Any] = axes[axis] if item == ALL else (item,)
+            spelled: Iterable[Any] = axes[name] if item == ALL else (item,)
             if isinstance(item, str) and item not in (ALL, ""):
                 with suppress(MedplusError):
-                    spelled = [*_spell(axis, item, grid)]
+                    spelled = [*spell(name, item, grid)]
             for one in spelled:
-                if one not in axes[axis]:
-                    near = nearest(str(item), [str(known) for known in axes[axis]])
-                    text = f"there is no '{item}' among the grid's {axis}{near}"
-                    raise fault(text, *place, axis)
+                if one not in axes[name]:
+                    near = nearest(str(item), [str(known) for known in axes[name]])
+                    text = f"there is no '{item}' among the grid's {name}{near}"
+                    raise fault(text, *place, name)
                 found[one] = None
-        part[axis] = tuple(found)
+        part[name] = tuple(found)
     return part
 
 

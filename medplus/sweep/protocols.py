@@ -77,7 +77,7 @@ class Finetune(BaseModel):
 def _probe(options: dict[str, Any]) -> ProbeRecipe:
     name = options.pop("recipe", "paper")
     lists = {n: several(options[n]) for n in ("lr", "weight_decay") if n in options}
-    return probe_recipe(str(name), **{**options, **lists})
+    return probe_recipe(str(name), **(options | lists))
 
 
 def _finetune(options: dict[str, Any]) -> Finetune:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -17,7 +16,7 @@ import pytest
 
 from medplus.errors import RunError
 from medplus.spec import ExtractSpec
-from medplus.sweep.claims import ATTEMPTS, Claimant, Claims, Standing, read_claim
+from medplus.sweep.claims import ATTEMPTS, Claimant, Claims, Standing
 from medplus.sweep.job import Job
 
 
@@ -271,13 +270,6 @@ def test_damaged_claim_counts_as_one_in_the_making(claims: Claims, content: byte
     assert JOB.id in claims.standing().holders
     age(claims, 60)
     assert JOB.id in claims.standing().deaths
-
-
-def test_claim_is_json(claims: Claims):
-    with Claimant(claims, "me") as me:
-        me.claim(JOB)
-        assert json.loads(claims.path(JOB.id, 1).read_bytes())["pid"] == os.getpid()
-        assert read_claim(claims.path(JOB.id, 1)) is not None
 
 
 def test_no_folder_means_no_failures_and_no_holders(tmp_path: Path):

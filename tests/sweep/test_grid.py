@@ -106,17 +106,6 @@ def test_one_value_is_a_list_of_one(read):
     assert (one.protocols.probe.lr, one.protocols.probe.weight_decay) == ((0.1,), (0.2,))
 
 
-@pytest.mark.parametrize("word", ["all", "[all]"])
-def test_all_is_everything_of_the_paper(word, read):
-    grid = read(
-        f"datasets: {word}\nsizes: {word}\nbackbones: {word}\nseeds: {word}\nprotocols: {{knn: }}"
-    )
-    assert (set(grid.datasets), len(grid.datasets)) == (TWELVE, 12)
-    assert (set(grid.backbones), len(grid.backbones)) == (TEN, 10)
-    assert grid.sizes == (28, 64, 128, 224)
-    assert grid.seeds == (9930641, 115149041, 252139603)
-
-
 def test_all_may_stand_beside_others_and_nothing_is_twice(read):
     grid = read(
         "datasets: [bloodmnist, all]\nsizes: [64, all, 28]\nbackbones: [all, pixels]\n"
@@ -129,11 +118,6 @@ def test_all_may_stand_beside_others_and_nothing_is_twice(read):
     assert grid.seeds == (1, 2)
 
 
-def test_value_in_two_spellings_is_one_value(read):
-    grid = read(BASE + "sizes: [28, 0x1c, 28]\nseeds: [1, 0b1]\n")
-    assert (grid.sizes, grid.seeds) == ((28,), (1,))
-
-
 def test_backbone_in_two_spellings_is_one_backbone(read):
     grid = read(
         "datasets: breastmnist\nbackbones: [resnet18, resnet18.a1_in1k]\nprotocols: {knn: }\n"
@@ -143,12 +127,6 @@ def test_backbone_in_two_spellings_is_one_backbone(read):
 
 def test_truth_value_is_no_number(refusal):
     assert refusal(BASE + "sizes: true\n")[0] == 4
-
-
-def test_number_without_a_point_is_a_number(read):
-    grid = read("datasets: breastmnist\nbackbones: pixels\nprotocols: {probe: {lr: [1e-4, 1e-3]}}")
-    assert grid.protocols.probe is not None
-    assert grid.protocols.probe.lr == (1e-4, 1e-3)
 
 
 def test_paths_are_made_absolute_and_stay_one(read, tmp_path):
@@ -168,17 +146,6 @@ def test_paths_are_made_absolute_and_stay_one(read, tmp_path):
     assert grid.weights == (str(tmp_path / "weights.pt"),)
     assert not grid.includes(ExtractSpec(own, None, str(folder)), "knn")
     assert grid.includes(ExtractSpec(own, None, "resnet18"), "knn")
-
-
-def test_file_has_its_own_size_and_a_flag_the_grids(read):
-    grid = read(
-        "datasets: [a.npz, breastmnist]\nsizes: [28, 64]\nbackbones: pixels\nprotocols: {knn: }"
-    )
-    assert [(Path(spec.dataset).name, spec.size) for spec in grid.specs()] == [
-        ("a.npz", None),
-        ("breastmnist", 28),
-        ("breastmnist", 64),
-    ]
 
 
 def test_probe_recipe_by_name_with_fields_and_the_grids_seeds(read):
@@ -385,11 +352,6 @@ def test_size_that_medmnist_does_not_have_is_refused_with_its_own_line(sizes, li
     )
 
 
-@pytest.mark.parametrize("feature", ["cls", "avg", "cls+avg", "layer:layer3", "layer:blocks.5"])
-def test_feature_is_one_of_the_extraction(feature, read):
-    assert read(BASE + f"extract: {{feature: {feature}}}\n").extract.feature == (feature,)
-
-
 @pytest.mark.parametrize(
     ("exclusion", "excluded"),
     [
@@ -514,12 +476,6 @@ def test_the_papers_grid_has_what_its_comment_promises():
     assert (grid.weights, grid.fit) == (("pretrained",), ("pad",))
     assert grid.extract.precision == ("fp32",)
     assert grid.exclude == ()
-
-
-def test_prototype_grid_has_twelve_datasets_three_backbones_and_heads_only():
-    grid = read_grid(CONFIGS / "prototype.yaml")
-    assert (set(grid.datasets), grid.sizes, len(grid.backbones)) == (TWELVE, (64,), 3)
-    assert counts(grid) == (36, 36 * 4, 36 * 3, 0)
 
 
 def test_quickstart_grid_trains_no_pixels_and_needs_no_download():

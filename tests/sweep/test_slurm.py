@@ -210,4 +210,3 @@ def test_grid_through_submitit(new_sweep: Make, monkeypatch: pytest.MonkeyPatch)
     sweep = new_sweep(1)
     plan = sweep.run(Local(1, executor="local"))
     assert (plan.count("finished"), plan.count("left")) == (3, 0)
-    assert list((sweep.claims.folder / slurm.FOLDER).iterdir()) == []

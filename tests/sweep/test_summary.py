@@ -90,19 +90,6 @@ def test_energy_that_nobody_measured_is_not_zero(store):
     assert total_cost(done([record(1.0, energy_joules=0.0)])).energy_joules == 0.0
 
 
-def test_old_store_without_costs_counts_as_a_store(store):
-    totals = total_cost(done(stores=[store()]))
-    assert (totals.stores, totals.seconds, totals.devices) == (1, 0.0, ())
-
-
-def test_record_without_device_seconds_held_one_device_all_the_time():
-    assert total_cost(done([record(3.0)])).device_seconds == 3.0
-
-
-def test_peaks_are_not_divided():
-    assert total_cost(done([record(3.0, shared_by=3, peak_memory_bytes=9)])).peak_memory_bytes == 9
-
-
 GROUPS = st.lists(
     st.tuples(st.integers(1, 5), st.floats(0, 1e5), st.floats(0, 1e5), st.floats(0, 1e5)),
     max_size=6,

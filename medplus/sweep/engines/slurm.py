@@ -16,7 +16,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from medplus.atomic import remove_folder
 from medplus.errors import SweepError, UsageError
 from medplus.sweep.claims import Claimant, Claims
 from medplus.sweep.engines import LOOK_S, PATIENCE_S, Death, Engine, prepare
@@ -108,9 +107,8 @@ class SlurmEngine(Engine):
             **parameters,
         }
         self.living: dict[str, Path] = {}  # the files of their errors
-        self._folders: list[Path] = []
         self._ended: set[str] = set()  # by one answer: the second is believed
-        self._went_well, self._cancelled = True, ""
+        self._cancelled = ""
         self._asked = 0.0
 
     def start(self, grid: Grid, place: Place, most: int) -> None:
@@ -123,7 +121,6 @@ class SlurmEngine(Engine):
         self.array = elements[0].job_id.partition("_")[0]
         log.info("SLURM array job %s: %d workers; %s", self.array, missing, folder)
         self.living |= {each.job_id: each.paths.stderr for each in elements}
-        self._folders.append(folder)
 
     def submit(self, elements: Sequence[Element], folder: Path) -> Submitted:
         """Submit an array whose files lie in a folder."""
@@ -168,9 +165,8 @@ class SlurmEngine(Engine):
                 self.interrupt("--state=PENDING")
                 self.living = {n: e for n, e in self.living.items() if states[n] != "PENDING"}
             elif state == "CANCELLED":
-                self._went_well, self._cancelled = False, name
+                self._cancelled = name
             else:
-                self._went_well = False
                 yield Death(name, _cause(state, errors))
         if self._cancelled and not self.living:
             raise SweepError(f"the SLURM job {self._cancelled} was cancelled; sweep again to go on")
@@ -193,21 +189,18 @@ class SlurmEngine(Engine):
 
     def stop(self) -> None:
         """Interrupt the workers that are left, wait until they have saved, and kill the rest."""
-        if not self.living:
-            for folder in self._folders if self._went_well else ():
-                with suppress(OSError):  # a network file system keeps files that are still open
-                    remove_folder(folder)
-        elif not self.detached:
-            try:
-                self.interrupt("--state=PENDING")
-                self.interrupt("--signal=TERM")
-                deadline = time.monotonic() + PATIENCE_S
-                while time.monotonic() < deadline and "RUNNING" in self.states().values():
-                    time.sleep(LOOK_S)
-            except KeyboardInterrupt:
-                pass  # whoever asks twice does not want to wait
-            finally:
-                self.interrupt("--quiet")
+        if self.detached or not self.living:
+            return
+        try:
+            self.interrupt("--state=PENDING")
+            self.interrupt("--signal=TERM")
+            deadline = time.monotonic() + PATIENCE_S
+            while time.monotonic() < deadline and "RUNNING" in self.states().values():
+                time.sleep(LOOK_S)
+        except KeyboardInterrupt:
+            pass  # whoever asks twice does not want to wait
+        finally:
+            self.interrupt("--quiet")
 
 
 def _cause(state: str, errors: Path) -> str:
