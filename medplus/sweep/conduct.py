@@ -123,7 +123,7 @@ class Sweep:
         self._missing, self._idle = True, 0
         try:
             self._show(plan, show)
-            while (self.to_do(plan) or engine.living) and self._go_on(engine, plan):
+            while (self.to_do(plan) or self._is_busy(engine)) and self._go_on(engine, plan):
                 if time.monotonic() >= self._due or not engine.living:
                     start = time.monotonic()
                     plan = self.plan()
@@ -134,6 +134,10 @@ class Sweep:
             engine.stop()
         self.claims.tidy(plan.ids("finished"))
         return plan
+
+    def _is_busy(self, engine: Engine) -> bool:
+        """Tell whether a worker may still be about something: who only waits is not waited for."""
+        return bool(engine.living and self.claims.standing().holders)
 
     def _go_on(self, engine: Engine, plan: Plan) -> bool:
         """Start workers where some are missing, look after them, and tell whether to go on."""

@@ -91,4 +91,5 @@ class View:
         for job, claim in running:
             since = duration(max(time.time() - claim.since, 0))
             lines.append(printable("  ".join((claim.worker, job.name, claim.doing, since))))
+        lines += [] if running or self._ended else ["workers are starting"]
         return Text("\n".join(lines))
