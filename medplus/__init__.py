@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from medplus.heads.knn import knn
     from medplus.heads.probe import probe
     from medplus.reporting.report import report
+    from medplus.robustness.robust import robust
     from medplus.spec import ExtractSpec
     from medplus.training import finetune, finetune_all
 
@@ -51,6 +52,7 @@ _HOMES = {
     "predictions": "medplus.analysis.results.frames",
     "probe": "medplus.heads.probe",
     "report": "medplus.reporting.report",
+    "robust": "medplus.robustness.robust",
     "runs": "medplus.analysis.results.frames",
     "write_phantom": "medplus.datasets.phantom",
 }
@@ -76,6 +78,7 @@ __all__ = [
     "predictions",
     "probe",
     "report",
+    "robust",
     "runs",
     "write_phantom",
 ]

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any, Literal, Protocol, TypedDict, Unpack, get_args
 
+from medplus.corruptions.named import Corruption
 from medplus.errors import UsageError, nearest
 from medplus.jsonfile import digest_of
 from medplus.vocabulary import Fit, Precision, StoreDtype
@@ -82,6 +83,9 @@ class ExtractSpec:
     exclude : str or None
         The path of a ``suspects.csv``, whose verdicts leave images out; none where it is None, also
         of a search. What is left out changes the data, and so their digest; settled, absolute.
+    corruption : str or None
+        ``NAME:SEVERITY`` of `medplus.corruptions`: what the test images, the only ones embedded,
+        were made worse by; none where it is None, also of a search. Settled, with ``@TABLE``.
 
     Examples
     --------
@@ -100,6 +104,7 @@ class ExtractSpec:
     dtype: StoreDtype | None = None
     group_column: str | None = None
     exclude: str | None = None
+    corruption: str | None = None
 
     def key(self, data_digest: str, weights_digest: str) -> str:
         """Return the identity of a settled spec's embeddings: equal keys, equal embeddings.
@@ -123,6 +128,7 @@ class ExtractSpec:
             name: value
             for name, value in asdict(self).items()
             if name not in ("dataset", "backbone", "weights", "group_column", "exclude")
+            and not (name == "corruption" and value is None)
         }
         return digest_of(
             {"schema": SCHEMA, "data": data_digest, "weights": weights_digest, **choices}
@@ -134,7 +140,7 @@ class ExtractSpec:
         Dataset and backbone match by any of their names.
         """
         have = made.spec
-        if self.exclude != have.exclude:
+        if self.exclude != have.exclude or not _same_corruption(self.corruption, have.corruption):
             return False
         if self.dataset not in (made.dataset, have.dataset) or self.backbone not in (
             made.backbone,
@@ -183,6 +189,13 @@ class ExtractSpec:
         return f"{self.dataset}{size} with {self.backbone}"
 
 
+def _same_corruption(asked: str | None, found: str | None) -> bool:
+    """Tell whether both mean the same; a table that is not asked for may be any."""
+    if asked is None or found is None or "@" in asked:
+        return asked == found
+    return asked == found.partition("@")[0]
+
+
 class Choices(TypedDict, total=False):
     """The fields of a spec besides dataset, size and backbone, as keywords."""
 
@@ -193,6 +206,7 @@ class Choices(TypedDict, total=False):
     dtype: StoreDtype | None
     group_column: str | None
     exclude: str | None
+    corruption: str | None
 
 
 CHOICES = tuple(Choices.__annotations__)
@@ -220,6 +234,8 @@ def make_spec(
         words = _WORDS.get(name, ())
         if words and value is not None and value not in words:
             raise UsageError(f"{name} '{value}' is none of {', '.join(words)}")
+    if (corruption := choices.get("corruption")) is not None:
+        Corruption.parse(corruption)
     return ExtractSpec(dataset, size, backbone, **choices)
 
 

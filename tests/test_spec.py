@@ -29,6 +29,7 @@ SPECS = st.builds(
     precision=st.sampled_from([None, "auto", "fp32", "bf16", "fp16"]),
     dtype=st.sampled_from([None, "float32", "float16"]),
     group_column=st.none() | TEXT,
+    corruption=st.sampled_from([None, "jpeg_compression:1", "pixelate:5@octmnist"]),
 )
 
 
@@ -100,6 +101,16 @@ def test_key_depends_on_every_choice_and_digest(field: str) -> None:
     assert len({key, SETTLED.key("e", "w"), SETTLED.key("d", "x"), SETTLED.key("w", "d")}) == 4
 
 
+def test_corruption_is_of_the_key_and_matches_nothing_else() -> None:
+    noisy = replace(SETTLED, corruption="gaussian_noise:3@grey")
+    louder = replace(SETTLED, corruption="gaussian_noise:4@grey")
+    assert len({spec.key("d", "w") for spec in (SETTLED, noisy, louder)}) == 3
+    assert replace(SETTLED, corruption="gaussian_noise:3").matches(Made(noisy))
+    assert not SETTLED.matches(Made(noisy))
+    assert not noisy.matches(Made(SETTLED))
+    assert not louder.matches(Made(noisy))
+
+
 def test_key_does_not_depend_on_names() -> None:
     moved = replace(SETTLED, dataset="/elsewhere/toy.npz", backbone="net.tag", weights="/w.pth")
     assert moved.key("d", "w") == SETTLED.key("d", "w")
@@ -118,6 +129,7 @@ def test_specs_are_every_combination_in_order() -> None:
         ({"precission": "fp32"}, "did you mean 'precision'"),
         ({"precision": "fp64"}, "none of auto, fp32, bf16, fp16"),
         ({"fit": "crop"}, "none of pad, resize, native"),
+        ({"corruption": "jpeg:3"}, "unknown corruption 'jpeg'"),
         ({"dtype": "float64"}, "none of float32, float16"),
     ],
 )

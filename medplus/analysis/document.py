@@ -20,6 +20,7 @@ from medplus.analysis.paired import paired
 from medplus.analysis.pairwise import pairwise
 from medplus.analysis.protocols import protocols
 from medplus.analysis.ranking import ranking
+from medplus.analysis.robustness import robustness
 from medplus.analysis.section import Analysis, Figure, Section
 from medplus.analysis.sources import sources
 from medplus.analysis.spread import spread
@@ -29,8 +30,8 @@ from medplus.analysis.verdict import Answer, Verdict, verdict
 
 ANALYSES: tuple[Analysis, ...] = (
     verdict, against, newcomers, accuracy, by_dataset, protocols, gains, ranking, spread, pairwise,
-    critical_difference, intervals, paired, over_folds, learning_curves, costs, transfers, left_out,
-    sources,
+    critical_difference, intervals, paired, over_folds, learning_curves, robustness, costs,
+    transfers, left_out, sources,
 )  # fmt: skip
 """All there are, in the order of the page. A new one is a file, and its name here."""
 

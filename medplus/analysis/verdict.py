@@ -17,6 +17,7 @@ from medplus.analysis.format import interval
 from medplus.analysis.holm import holm
 from medplus.analysis.learning_curves import curve_sentence
 from medplus.analysis.over_folds import fold_sentence
+from medplus.analysis.robustness import verdict_sentence
 from medplus.analysis.section import Section
 from medplus.analysis.table import Kind, Table
 from medplus.analysis.verdict_candidates import Candidate, best_of, candidates_of, over_datasets
@@ -241,4 +242,6 @@ def _verdict(
         dataset, best, tuple(alike), tuple(worse), cheapest, 1 + len(others), n, baseline,
         pixels_acc, smallest, (),
     )  # fmt: skip
-    return replace(settled, sentences=sentences_of(settled, others, spread))
+    broken = verdict_sentence(best.run)
+    more = () if broken is None else (broken,)
+    return replace(settled, sentences=(*sentences_of(settled, others, spread), *more))

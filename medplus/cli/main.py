@@ -33,6 +33,7 @@ _COMMANDS = {
     "evaluate": "Score a saved network or head again, or on other data.",
     "run": "The reference code's config file and flags, one run: train and evaluate.",
     "audit": "Leaks, twins, doubtful labels, outliers and shortcuts in the data.",
+    "robust": "Score heads and networks on corrupted test images: what breaks them?",
     "report": "Tables, figures, tests and one page, beside the paper's numbers.",
     "panel": "What a clinician asks of a run: sensitivity, curves, calibration, groups, mistakes.",
     "store": "Look after stores: ls, info, verify, export, rm.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -107,25 +107,20 @@ def _check_is_run(folder: Path) -> None:
 def _show(
     sections: Sequence[Section], pairs: Sequence[Versus], versus: Path | None, out: Path | None
 ) -> None:
+    from medplus.cli.tables import print_block
+
     for section in sections:
         click.echo(click.style(printable(section.title), bold=True))
         _lines(section.sentences)
         for block in (block for table in section.tables for block in table.blocks):
             click.echo(printable(f"\n{block.caption}"))
-            _print(block)
+            print_block(block)
         _lines([f"Note: {note}" for note in section.notes])
         click.echo()
     for pair in pairs:
         click.echo(printable(pair.sentence(str(versus))))
     if out is not None:
         click.echo(f"Tables, figures and pictures: {out}")
-
-
-def _print(block: Any) -> None:
-    from medplus.cli.tables import Column, print_table
-
-    columns = [Column(one.title, right=one.numeric) for one in block.columns]
-    print_table(columns, [[cell.text for cell in row] for row in block.rows])
 
 
 def _lines(texts: Sequence[str]) -> None:

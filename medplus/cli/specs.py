@@ -53,6 +53,12 @@ _CHOICES: dict[str, tuple[dict[str, Any], str, str]] = {
         "A suspects.csv of medplus audit: leave out the images whose verdict says exclude.",
         "none",
     ),
+    "corruption": (
+        {"metavar": "NAME:SEVERITY"},
+        "Embed the test images alone, made worse as in MedMNIST-C, such as gaussian_noise:3; "
+        "medplus robust does so for all.",
+        "none",
+    ),
     "group_column": (
         {"metavar": "NAME"},
         "Of a folder of images: the column of its table whose groups, such as patients, stay in "

@@ -52,6 +52,7 @@ def _summary(path: Path, info: StoreInfo) -> dict[str, Any]:
         "dtype": info.spec.dtype,
         "fit": info.preprocess["fit"],
         "feature": info.spec.feature or info.backbone,
+        "corruption": info.spec.corruption,
         "dim": info.dim,
         "splits": dict(info.n_samples),
         "data_source": info.data_source,
@@ -69,7 +70,7 @@ def _show_list(rows: list[dict[str, Any]], root: Path) -> None:
         Column("dataset"), Column("size", right=True), Column("backbone"),
         Column("dim", right=True, rank=1), Column("images", right=True, rank=2),
         Column("weights", rank=5), Column("precision", rank=7), Column("dtype", rank=4),
-        Column("fit", rank=6), Column("data", rank=3), Column("key"),
+        Column("fit", rank=6), Column("data", rank=3), Column("corruption"), Column("key"),
         Column("MB", right=True, rank=8), Column("status"),
     )  # fmt: skip
     readable = [row for row in rows if row["status"] != "damaged"]
@@ -77,13 +78,19 @@ def _show_list(rows: list[dict[str, Any]], root: Path) -> None:
         (
             row["dataset"], str(row["size"]), row["backbone"], str(row["dim"]),
             str(sum(row["splits"].values())), Path(row["weights"]).name, row["precision"],
-            row["dtype"], row["fit"], row["data_source"], row["key"][:8],
+            row["dtype"], row["fit"], row["data_source"], row["corruption"] or "", row["key"][:8],
             f"{row['bytes'] / 1e6:.1f}", row["status"],
         )
         for row in readable
     ]  # fmt: skip
     if cells:
-        print_table(columns, cells)
+        # Where nothing is corrupted, nobody wonders what the column is.
+        shown = [
+            n
+            for n, column in enumerate(columns)
+            if column.name != "corruption" or any(row["corruption"] for row in readable)
+        ]
+        print_table([columns[n] for n in shown], [[cell[n] for n in shown] for cell in cells])
     for row in rows:
         if row["status"] == "damaged":
             click.echo(printable(row["reason"]))

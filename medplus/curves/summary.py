@@ -91,7 +91,7 @@ class Series:
                 self.over: len(self.accuracies),
                 "mean": float(self.mean[i]),
                 "ci95": None if np.isnan(half[i]) else
-                [float(self.mean[i] - half[i]), float(self.mean[i] + half[i])],
+                [max(0.0, float(self.mean[i] - half[i])), min(1.0, float(self.mean[i] + half[i]))],
                 "spread90": [float(low[i]), float(high[i])],
             }
             for i, amount in enumerate(self.amounts)

@@ -19,7 +19,6 @@ from zarr.storage import LocalStore
 from medplus.embeddings.container import Container, has_metadata, is_full
 from medplus.embeddings.layout import ArrayLayout
 from medplus.errors import StoreError
-from medplus.vocabulary import SPLITS
 
 _READERS = min(4, os.cpu_count() or 1)
 _FAR_READERS = 8
@@ -39,9 +38,10 @@ def create_arrays(
         By the path of the array.
     """
     root = zarr.create_group(LocalStore(folder))
-    for split in SPLITS:
+    wanted = list(layouts)
+    for split in dict.fromkeys(layout.path.partition("/")[0] for layout in wanted):
         root.create_group(split)
-    for layout in layouts:
+    for layout in wanted:
         array = root.create_array(
             layout.path,
             shape=layout.shape,

@@ -15,7 +15,6 @@ from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.layout import METADATA
 from medplus.embeddings.store import EmbeddingStore, remedy
 from medplus.errors import StoreError, UsageError
-from medplus.vocabulary import SPLITS
 
 
 def export_store(store: EmbeddingStore, target: Path) -> None:
@@ -62,7 +61,7 @@ def export_store(store: EmbeddingStore, target: Path) -> None:
 
 def _write_npz(store: EmbeddingStore, target: Path) -> None:
     arrays: dict[str, np.ndarray] = {}
-    for split in SPLITS:
+    for split in store.info.splits:
         arrays[f"{split}_embeddings"] = store.embeddings(split)
         arrays[f"{split}_labels"] = store.labels(split)
         arrays[f"{split}_index"] = store.index(split)
@@ -83,7 +82,7 @@ def _write_parquet(store: EmbeddingStore, target: Path) -> None:
         ) from None
 
     tables = []
-    for split in SPLITS:
+    for split in store.info.splits:
         values, labels = store.embeddings(split), store.labels(split)
         n = len(values)
         columns = {
@@ -121,7 +120,7 @@ def _write_archive(store: EmbeddingStore, target: Path) -> None:
 def _keys(info: StoreInfo) -> Iterator[str]:
     """Yield the name of every file of a store."""
     yield METADATA
-    for split in SPLITS:
+    for split in info.splits:
         yield f"{split}/{METADATA}"
     for layout in info.all_layouts():
         yield f"{layout.path}/{METADATA}"

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -17,8 +17,10 @@ from medplus.backbones import sources as backbones
 from medplus.backbones.build import Backbone
 from medplus.backbones.features import check_feature
 from medplus.backbones.inference import Embedder
+from medplus.corruptions import Corruption
 from medplus.cost import add_costs, measure_cost
 from medplus.datasets import sources as datasets
+from medplus.datasets.corrupted import corrupted
 from medplus.datasets.dataset import ImageDataset
 from medplus.device import resolve_device, resolve_precision
 from medplus.embeddings.info import StoreInfo
@@ -112,7 +114,7 @@ def extract(
         Folder of the datasets, and root of the stores.
     **choices
         Further fields of `medplus.ExtractSpec`: `weights`, `fit`, `feature`, `precision`, `dtype`,
-        `group_column`, `exclude`.
+        `group_column`, `exclude`, `corruption`.
 
     Raises
     ------
@@ -165,6 +167,7 @@ def extract_all(
         todo = [*group]
         first, ref, _ = todo[0]
         data = datasets.resolve(name, column)
+        embedder = None
         backbone = None
         there = datasets.path(data, size, data_root).exists()
         if there and datasets.known_digest(data, size, data_root) is None:
@@ -174,15 +177,19 @@ def extract_all(
         images = datasets.load_dataset(
             name, size, data_root, group_column=column, exclude=exclude, progress=progress
         )
+        loaded = first
         for spec, ref, precision in todo:
-            backbone = backbone or _load(spec, ref, images.size)
-            compute = precision if backbone.is_network else "fp32"
-            embedder = Embedder(backbone, target, compute, batch_size or _MOST, window=window)
-            settled = settle(spec, images, backbone, compute, spec.dtype or "float32")
+            if embedder is None or replace(spec, corruption=loaded.corruption) != loaded:
+                backbone = backbone or _load(spec, ref, images.size)
+                compute = precision if backbone.is_network else "fp32"
+                embedder = Embedder(backbone, target, compute, batch_size or _MOST, window=window)
+                loaded, backbone = spec, None
+            settled = settle(
+                spec, images, embedder.backbone, embedder.precision, spec.dtype or "float32"
+            )
             results.append(
                 _extract_one(settled, images, embedder, how, Path(store), patience_s, progress)
             )
-            backbone = None
     return results
 
 
@@ -208,10 +215,13 @@ def _extract_one(
     info = _new_info(spec, images, embedder.backbone, dim)
     folder = root / safe_name(images.name) / str(images.size)
     path = folder / f"{safe_name(info.backbone)}-{info.key[:KEY_LENGTH]}.zarr"
-    labels = {split: images.splits[split].labels for split in SPLITS}
-    names = {split: images.splits[split].names for split in SPLITS}
-    groups = {split: images.splits[split].groups for split in SPLITS}
-    index = {split: images.splits[split].positions for split in SPLITS}
+    splits = {split: images.splits[split] for split in info.splits}
+    labels = {split: rows.labels for split, rows in splits.items()}
+    names = {split: rows.names for split, rows in splits.items()}
+    groups = {split: rows.groups for split, rows in splits.items()}
+    index = {split: rows.positions for split, rows in splits.items()}
+    if spec.corruption is not None:
+        images = corrupted(images, Corruption.parse(spec.corruption))
     with open_writer(path, info, labels, names, patience_s, groups=groups, index=index) as writer:
         missing = writer.n_missing
         reused = writer.n_chunks - missing
@@ -234,6 +244,7 @@ def _extract_one(
 
 def _new_info(spec: ExtractSpec, images: ImageDataset, backbone: Backbone, dim: int) -> StoreInfo:
     packages = ("torch", "timm", "zarr", "numpy")
+    splits = SPLITS if spec.corruption is None else ("test",)
     return StoreInfo(
         schema_version=SCHEMA,
         key=spec.key(images.digest, backbone.digest),
@@ -241,7 +252,7 @@ def _new_info(spec: ExtractSpec, images: ImageDataset, backbone: Backbone, dim: 
         preprocess=vars(backbone.preprocess).copy(),
         run_id=backbone.run_id,
         dim=dim,
-        n_samples={split: len(images.splits[split]) for split in SPLITS},
+        n_samples={s: len(of_it) for s, of_it in images.splits.items() if s in splits},
         versions={"medplus": __version__, **{name: version(name) for name in packages}},
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         **dict(provenance_of(spec, images, backbone)),

@@ -88,9 +88,14 @@ class StoreInfo(Provenance):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if set(self.n_samples) != set(SPLITS):
+        if set(self.n_samples) != ({"test"} if self.spec.corruption else set(SPLITS)):
             raise ValueError("a split is missing")
         return self
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits that it holds, in order: all, or test alone of corrupted images."""
+        return tuple(split for split in SPLITS if split in self.n_samples)
 
     @property
     def dtype(self) -> np.dtype:
@@ -114,7 +119,18 @@ class StoreInfo(Provenance):
         return self.spec.command(data_root, str(root))
 
     def layouts(self, split: Split) -> tuple[ArrayLayout, ArrayLayout, ArrayLayout, ArrayLayout]:
-        """Return the layouts of a split's embeddings, labels, index and names."""
+        """Return the layouts of a split's embeddings, labels, index and names.
+
+        Raises
+        ------
+        StoreError
+            If it holds test images alone, which were corrupted, and another split is asked for.
+        """
+        if split not in self.n_samples:
+            raise StoreError(
+                f"the store {self.key[:8]} of {self.spec.describe()} holds test images corrupted "
+                f"by {self.spec.corruption}, and no {split}; name a store of the clean images"
+            )
         n = self.n_samples[split]
         byte = np.dtype("u1")
         return (
@@ -133,7 +149,7 @@ class StoreInfo(Provenance):
 
     def all_layouts(self) -> Iterator[ArrayLayout]:
         """Yield the layouts of every array of the store."""
-        for split in SPLITS:
+        for split in self.splits:
             yield from self.layouts(split)
             if self.group_nbytes:
                 yield self.group_layout(split)

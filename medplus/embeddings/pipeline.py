@@ -25,7 +25,7 @@ from medplus.embeddings.tuning import Tuned
 from medplus.embeddings.writer import StoreWriter
 from medplus.errors import BackboneError, StoreError
 from medplus.progress import Advance, Progress
-from medplus.vocabulary import SPLITS, Precision, Split
+from medplus.vocabulary import Precision, Split
 
 _QUEUED = 3
 
@@ -99,8 +99,8 @@ def fill_store(
     StoreError
         If the disk refuses a chunk, or float16 cannot hold it.
     """
-    layouts = {split: writer.info.layouts(split)[0] for split in SPLITS}
-    todo = [(split, chunk) for split in SPLITS for chunk in writer.missing[split]]
+    layouts = {split: writer.info.layouts(split)[0] for split in writer.info.splits}
+    todo = [(split, chunk) for split in writer.info.splits for chunk in writer.missing[split]]
     rows = {(s, c): layouts[s].rows(c) for s, c in todo}
     total: int = sum(r.stop - r.start for r in rows.values())
     pinned = embedder.device.type == "cuda"

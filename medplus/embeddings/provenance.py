@@ -8,6 +8,7 @@ from typing import Any
 
 from medplus.backbones.build import Backbone
 from medplus.backbones.registry import overlap
+from medplus.corruptions import Corruption
 from medplus.datasets import sources as datasets
 from medplus.datasets.dataset import ImageDataset
 from medplus.run.record import Provenance
@@ -27,6 +28,7 @@ def settle(
         asked,
         dataset=datasets.resolve(asked.dataset).spelling,
         exclude=asked.exclude and str(Path(asked.exclude).absolute()),
+        corruption=asked.corruption and str(corruption_of(asked.corruption, images)),
         size=images.size,
         backbone=backbone.ref.spelling,
         dtype=dtype,
@@ -40,6 +42,11 @@ def settle(
         feature=backbone.feature,
         precision=precision,
     )
+
+
+def corruption_of(text: str, images: ImageDataset) -> Corruption:
+    """Return what a corruption means for a dataset's images."""
+    return Corruption.parse(text).settled(images.name, images.channels)
 
 
 def describe_data(images: ImageDataset) -> dict[str, Any]:

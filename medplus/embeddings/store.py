@@ -22,7 +22,7 @@ from medplus.embeddings.container import (
 from medplus.embeddings.info import StoreInfo, read_info
 from medplus.embeddings.layout import ArrayLayout
 from medplus.errors import StoreError
-from medplus.vocabulary import SPLITS, Split
+from medplus.vocabulary import Split
 
 if TYPE_CHECKING:
     from medplus.embeddings.arrays import ArrayReader
@@ -193,7 +193,7 @@ def find_damage(path: Place, info: StoreInfo, *, deep: bool = True) -> list[Dama
     container = open_container(path)
     damage = [
         Damage(array=split, chunk=None)
-        for split in SPLITS
+        for split in info.splits
         if not has_metadata(container, info.metadata, split)
     ]
     for layout in info.all_layouts():
@@ -219,7 +219,7 @@ def _damaged_chunks(
 def count_chunks(path: Place, info: StoreInfo) -> tuple[int, int]:
     """Return how many chunks of embeddings are there in full, and how many there must be."""
     container = open_container(path)
-    layouts = [info.layouts(split)[0] for split in SPLITS]
+    layouts = [info.layouts(split)[0] for split in info.splits]
     there = [is_full(container, it, chunk) for it in layouts for chunk in range(it.n_chunks)]
     return sum(there), len(there)
 

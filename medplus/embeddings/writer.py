@@ -18,7 +18,7 @@ from medplus.embeddings.info import DamagedStoreError, StoreInfo, read_info, wri
 from medplus.embeddings.layout import METADATA
 from medplus.embeddings.store import Damage, find_damage
 from medplus.errors import StoreError
-from medplus.vocabulary import SPLITS, Split
+from medplus.vocabulary import Split
 
 if TYPE_CHECKING:
     from medplus.embeddings.arrays import ArrayWriter
@@ -73,7 +73,7 @@ class StoreWriter:
     @property
     def n_chunks(self) -> int:
         """Number of embedding chunks of the whole store."""
-        return sum(self.info.layouts(split)[0].n_chunks for split in SPLITS)
+        return sum(self.info.layouts(split)[0].n_chunks for split in self.info.splits)
 
     def commit(self, split: Split, chunk: int, rows: np.ndarray) -> None:
         """Write one chunk of embeddings, whole or not at all.
@@ -110,7 +110,7 @@ class StoreWriter:
         self.info.cost = dict(cost)
         self.info.complete = True
         with _disk_errors(self.path):
-            for split in SPLITS:
+            for split in self.info.splits:
                 atomic.sync_tree(self.path / self.info.layouts(split)[0].path)
             write_info(self.path, self.info)
 
@@ -184,13 +184,13 @@ def _prepare(path: Path, info: StoreInfo, columns: _Columns) -> StoreWriter:
         info.complete = False
         with atomic.new_folder(path) as temporary:
             _write_skeleton(temporary, info, columns)
-        everything = {s: list(range(info.layouts(s)[0].n_chunks)) for s in SPLITS}
+        everything = {s: list(range(info.layouts(s)[0].n_chunks)) for s in info.splits}
         return StoreWriter(path, info, "extracted", everything)
     for leftover in (*path.rglob("*.partial"), *path.rglob(".*.tmp-*")):  # zarr's, and ours
         leftover.unlink(missing_ok=True)
     damage = find_damage(path, existing)
     if existing.complete and not damage:
-        return StoreWriter(path, existing, "skipped", {split: [] for split in SPLITS})
+        return StoreWriter(path, existing, "skipped", {split: [] for split in info.splits})
     _repair(path, existing, columns)
     if any(part.chunk is None for part in damage):  # chunks could not be read without metadata
         damage = find_damage(path, existing)
@@ -216,7 +216,7 @@ def _find(path: Path, info: StoreInfo) -> StoreInfo | None:
 def _drop(path: Path, info: StoreInfo, damage: list[Damage]) -> dict[Split, list[int]]:
     """Remove the embedding chunks that are damaged, and return by split what is missing."""
     missing: dict[Split, list[int]] = {}
-    for split in SPLITS:
+    for split in info.splits:
         layout = info.layouts(split)[0]
         chunks = (part.chunk for part in damage if part.array == layout.path)
         missing[split] = [chunk for chunk in chunks if chunk is not None]
@@ -248,12 +248,12 @@ def _write_skeleton(folder: Path, info: StoreInfo, columns: _Columns) -> None:
     """Write everything but the embeddings: metadata, labels, index, names and groups."""
     from medplus.embeddings.arrays import create_arrays
 
-    names = _encode(columns.names or {s: [""] * info.n_samples[s] for s in SPLITS})
+    names = _encode(columns.names or {s: [""] * info.n_samples[s] for s in info.splits})
     groups = _encode(columns.groups or {})
-    info.name_nbytes = names["train"].itemsize
-    info.group_nbytes = groups["train"].itemsize if groups and len(groups["train"]) else 0
+    info.name_nbytes = names["test"].itemsize
+    info.group_nbytes = groups["test"].itemsize if groups and len(groups["test"]) else 0
     values: dict[str, np.ndarray] = {}
-    for split in SPLITS:
+    for split in info.splits:
         _, label_layout, index_layout, name_layout = info.layouts(split)
         values[label_layout.path] = columns.labels[split]
         values[index_layout.path] = (

@@ -133,7 +133,7 @@ def _find_store(
     run: Path, record: RunRecord, part: PartFacts, options: EvaluationOptions
 ) -> EmbeddingStore:
     if options.dataset is None and options.size in (None, record.size):
-        return _own_store(run, part, options.store_root)
+        return own_store(run, part, options.store_root)
     dataset = options.dataset or record.spec.dataset
     # A file has a size of its own; a folder is read as the head's own images were.
     ref = sources.find(dataset)
@@ -148,7 +148,14 @@ def _find_store(
         raise
 
 
-def _own_store(run: Path, part: PartFacts, root: Place) -> EmbeddingStore:
+def own_store(run: Path, part: PartFacts, root: Place) -> EmbeddingStore:
+    """Return the store that a head was made on: where its record says, or else under a root.
+
+    Raises
+    ------
+    StoreError
+        If it lies nowhere, or is damaged or incomplete.
+    """
     recorded = to_place(part.path)
     if isinstance(recorded, Path):  # a URL in a stranger's record is not followed unasked
         try:

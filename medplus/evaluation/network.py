@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -48,6 +49,47 @@ def prepare_network(run: Path, options: EvaluationOptions) -> Prepared:
     MedplusError
         If network or record are damaged, or there are no such images.
     """
+    record, images, how = _opened(run, options)
+    named = options.dataset and sources.resolve(options.dataset).spelling
+    spec = replace(record.spec, dataset=named or record.spec.dataset, size=images.size)
+    seen = {"spec": spec, **describe_data(images)}
+    on = Provenance.of(record).model_copy(update=seen)
+    return Prepared(
+        record=record,
+        provenance=on,
+        samples={split: samples_of(images.splits[split]) for split in options.splits},
+        predict=lambda: _logits(_load(run, images, options, how), run, images, options),
+        config={"precision": how.precision, "epoch": how.epoch},
+    )
+
+
+def network_on_test(
+    run: Path, options: EvaluationOptions
+) -> tuple[ImageDataset, Callable[[ImageDataset], torch.Tensor]]:
+    """Return a run's images, and what computes the logits of the test images in a dataset.
+
+    The network is loaded once; logits are float32 (n_samples, n_classes), on the CPU.
+
+    Raises
+    ------
+    MedplusError
+        As for `prepare_network`.
+    """
+    _, images, how = _opened(run, options)
+    network = _load(run, images, options, how)
+    return images, lambda seen: _logits(network, run, seen, options)["test"]
+
+
+@dataclass(frozen=True)
+class _How:
+    """How a network computes, as it did when it was evaluated in training."""
+
+    precision: Precision
+    channels_last: bool
+    epoch: int | None
+
+
+def _opened(run: Path, options: EvaluationOptions) -> tuple[RunRecord, ImageDataset, _How]:
     description = read_description(run)
     if options.code is not None and not is_code(description.backbone):
         raise UsageError(
@@ -72,18 +114,7 @@ def prepare_network(run: Path, options: EvaluationOptions) -> Prepared:
 
     # Nothing is folded or cast beforehand, so that scores are those of training to the last bit.
     channels_last = record.config.get("recipe", {}).get("channels_last", False)
-
-    named = options.dataset and sources.resolve(options.dataset).spelling
-    spec = replace(record.spec, dataset=named or record.spec.dataset, size=images.size)
-    seen = {"spec": spec, **describe_data(images)}
-    on = Provenance.of(record).model_copy(update=seen)
-    return Prepared(
-        record=record,
-        provenance=on,
-        samples={split: samples_of(images.splits[split]) for split in options.splits},
-        predict=lambda: _logits(run, images, options, precision, channels_last),
-        config={"precision": precision, "epoch": description.epoch},
-    )
+    return record, images, _How(precision, channels_last, description.epoch)
 
 
 def _load_images(
@@ -112,14 +143,10 @@ def _warn_of_other_data(
 
 
 def _logits(
-    run: Path,
-    images: ImageDataset,
-    options: EvaluationOptions,
-    precision: Precision,
-    channels_last: bool,
+    network: Embedder, run: Path, images: ImageDataset, options: EvaluationOptions
 ) -> dict[Split, torch.Tensor]:
-    """Run the network over the images, as it was evaluated when it was trained."""
-    network = _load(run, images, options, precision, channels_last)
+    """Run the network over the images."""
+    precision = network.precision
     sizes, step = {s: len(images.splits[s]) for s in options.splits}, network.batch_limit
     what = f"{images.name} {images.size} px · {network.backbone.name} · {precision}"
     logits = {}
@@ -139,13 +166,7 @@ def _logits(
     return logits
 
 
-def _load(
-    run: Path,
-    images: ImageDataset,
-    options: EvaluationOptions,
-    precision: Precision,
-    channels_last: bool,
-) -> Embedder:
+def _load(run: Path, images: ImageDataset, options: EvaluationOptions, how: _How) -> Embedder:
     """Return the whole network, backbone and head, ready to map images to logits."""
     backbone = load_backbone(str(network_file(run)), size=images.size, code=options.code)
     description, state = read_network(run)
@@ -153,13 +174,13 @@ def _load(
     head = nn.Linear(description.dim, len(description.classes))
     head.load_state_dict({name: state[f"head.{name}"] for name in ("weight", "bias")})
     module = Network(backbone.module, head).eval()
-    last = keeps_channels_last(module, channels_last, precision, options.device)
+    last = keeps_channels_last(module, how.channels_last, how.precision, options.device)
     layout = torch.channels_last if last else torch.contiguous_format
     default = _CUDA_BATCH if options.device.type == "cuda" else _CPU_BATCH
     return Embedder(
         replace(backbone, module=module),
         options.device,
-        precision,
+        how.precision,
         options.batch_size or default,
         preparation=lambda module, _: module.to(memory_format=layout),
     )

@@ -14,7 +14,7 @@ import numpy as np
 from medplus.embeddings.store import EmbeddingStore
 from medplus.errors import RunError
 from medplus.memory import spare_memory
-from medplus.vocabulary import SPLITS, Split
+from medplus.vocabulary import Split
 
 
 class Rows(ABC):
@@ -96,7 +96,8 @@ class StoredFeatures(Features):
 
     @property
     def shape(self) -> tuple[int, int]:  # noqa: D102
-        return self.store.info.n_samples[self.split], self.store.info.dim
+        n, dim = self.store.info.layouts(self.split)[0].shape
+        return n, dim
 
     def read(self, first: int, out: np.ndarray) -> None:  # noqa: D102
         last = first + len(out)
@@ -178,5 +179,5 @@ def read_features(store: EmbeddingStore, split: Split, *, hold: bool = True) -> 
 
 def fit_memory(store: EmbeddingStore) -> bool:
     """Tell whether all embeddings of a store, as float32, fit into the memory to spare."""
-    rows = sum(store.info.n_samples[split] for split in SPLITS)
+    rows = sum(store.info.n_samples.values())
     return rows * store.info.dim * 4 <= spare_memory()

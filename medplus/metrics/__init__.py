@@ -4,6 +4,7 @@
 metric each. Accuracy and AUC are those of `medmnist.evaluator`.
 """
 
+from medplus.metrics.balanced import balanced_accuracy_interval, balanced_loss
 from medplus.metrics.bootstrap import (
     Replicates,
     percentile_interval,
@@ -35,6 +36,8 @@ __all__ = [
     "auc_per_class",
     "auc_present",
     "balanced_accuracy",
+    "balanced_accuracy_interval",
+    "balanced_loss",
     "check",
     "ece",
     "known_to_undercover",

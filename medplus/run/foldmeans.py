@@ -30,11 +30,12 @@ class FoldSummary:
 
 
 def summarise(values: Sequence[float], n_train: float, n_test: float) -> FoldSummary:
-    """Return the mean over folds and its corrected interval.
+    """Return the mean over folds of scores from 0 to 1, and its corrected interval.
 
     Folds share training rows, so that their scores vary together and the plain interval is too
     narrow. Of J scores with the variance s² that of the mean is taken as (1/J + n_test/n_train) s²,
-    with J - 1 degrees of freedom [1]_.
+    with J - 1 degrees of freedom [1]_. The interval ends where scores do: few folds that differ say
+    little, and a normal approximation would go on beyond 100 %.
 
     References
     ----------
@@ -45,7 +46,7 @@ def summarise(values: Sequence[float], n_train: float, n_test: float) -> FoldSum
     --------
     >>> found = summarise([0.8, 0.7, 0.9], 60, 30)
     >>> round(found.mean, 3), [round(bound, 3) for bound in found.ci95]
-    (0.8, [0.407, 1.193])
+    (0.8, [0.407, 1.0])
     """
     known = np.asarray(values, float)
     mean, count = float(known.mean()), len(known)
@@ -53,7 +54,7 @@ def summarise(values: Sequence[float], n_train: float, n_test: float) -> FoldSum
         return FoldSummary(tuple(known.tolist()), mean, None)
     error = np.sqrt((1 / count + n_test / n_train) * known.var(ddof=1))
     half = float(student.ppf(0.975, count - 1) * error)
-    return FoldSummary(tuple(known.tolist()), mean, (mean - half, mean + half))
+    return FoldSummary(tuple(known.tolist()), mean, (max(0.0, mean - half), min(1.0, mean + half)))
 
 
 def summaries(records: Sequence[RunRecord]) -> list[dict[str, Any]]:

@@ -110,7 +110,12 @@ class Inventory:
                 for root in roots:
                     folders |= dict.fromkeys(_folders(f"{root}/{below}"), protocol)
         every = ((kind, path, _made_in(path)) for path, kind in folders.items())
-        return [(kind, path, made) for kind, path, made in every if made is not None]
+        # What is of corrupted test images is no job of a grid, nor what one costs.
+        return [
+            (kind, path, made)
+            for kind, path, made in every
+            if made is not None and made.spec.corruption is None
+        ]
 
     @cached_property
     def _by_images(self) -> dict[tuple[Kind, str, int | None], dict[str, list[_Made]]]:
