@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from medplus.datasets.phantom import write_phantom
     from medplus.datasets.sources import load_dataset
     from medplus.embeddings.extract import extract, extract_all
+    from medplus.embeddings.imported.importing import import_store
     from medplus.embeddings.select import find_store
     from medplus.embeddings.store import open_store
     from medplus.errors import MedplusError
@@ -45,6 +46,7 @@ _HOMES = {
     "find_store": "medplus.embeddings.select",
     "finetune": "medplus.training",
     "finetune_all": "medplus.training",
+    "import_store": "medplus.embeddings.imported.importing",
     "knn": "medplus.heads.knn",
     "load_dataset": "medplus.datasets.sources",
     "open_store": "medplus.embeddings.store",
@@ -71,6 +73,7 @@ __all__ = [
     "find_store",
     "finetune",
     "finetune_all",
+    "import_store",
     "knn",
     "load_dataset",
     "open_store",

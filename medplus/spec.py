@@ -23,6 +23,8 @@ AUTO = "auto"
 NO_GROUPS = "none"
 PATTERN = "path~"
 """Begins a group column that is no column, but a regular expression for the images' paths."""
+IMPORTED = "imported:"
+"""Begins the name of a backbone whose embeddings were made elsewhere; no command computes them."""
 SCHEMA = 2
 """The version of what a store holds; it is part of every key."""
 
@@ -169,19 +171,26 @@ class ExtractSpec:
         data_root, store : str, optional
             Folder of the datasets and root of the stores, where they are not the default.
         """
+        words = ["medplus", "extract"]
         options: dict[str, Any] = {
             "dataset": self.dataset,
             "size": self.size,
-            "backbone": self.backbone,
-            **{name: getattr(self, name) for name in CHOICES},
-            "data_root": data_root,
-            "store": store,
+            "backbone": self.backbone.removeprefix(IMPORTED),
         }
-        words = ["medplus", "extract"]
+        if self.is_imported:
+            words = ["medplus", "store", "import", "FILE"]
+        else:
+            options |= {name: getattr(self, name) for name in CHOICES} | {"data_root": data_root}
+        options["store"] = store
         for name, value in options.items():
             if value is not None:
                 words += [f"--{name.replace('_', '-')}", str(value)]
         return shlex.join(words)
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the embeddings were made elsewhere, so that no command makes them again."""
+        return self.backbone.startswith(IMPORTED)
 
     def describe(self) -> str:
         """Return dataset, size and backbone in words."""

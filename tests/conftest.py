@@ -203,7 +203,14 @@ def write_store(
     """
 
     def write(
-        embeddings: Arrays, labels: Arrays, *, root: Path | None = None, **more: object
+        embeddings: Arrays,
+        labels: Arrays,
+        *,
+        root: Path | None = None,
+        names: Arrays | None = None,
+        groups: Arrays | None = None,
+        index: Arrays | None = None,
+        **more: object,
     ) -> EmbeddingStore:
         values = by_split(embeddings)
         truth = {s: np.asarray(y).reshape(len(y), -1) for s, y in by_split(labels).items()}
@@ -212,7 +219,8 @@ def write_store(
         sizes = [len(values[split]) for split in SPLITS]
         info = store_info(sizes, values["train"].shape[1], **more)
         path = store_path(root or new_folder(), info)
-        with open_writer(path, info, truth) as writer:
+        known: list[Any] = [column and by_split(column) for column in (names, groups, index)]
+        with open_writer(path, info, truth, known[0], groups=known[1], index=known[2]) as writer:
             for split in SPLITS:
                 layout = info.layouts(split)[0]
                 for chunk in writer.missing[split]:

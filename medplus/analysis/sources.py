@@ -1,4 +1,4 @@
-"""Whose data a report is made of: under what they may be used, and what is to be cited."""
+"""Whose data and weights a report is made of: how they may be used, and what is to be cited."""
 
 from __future__ import annotations
 
@@ -10,21 +10,26 @@ from medplus.analysis.table import Table
 from medplus.datasets import catalog
 
 SOURCE_COLUMNS = ["dataset", "data", "licence", "citation"]
+WEIGHTS_COLUMNS = ["backbone", "licence"]
 
 
 def sources(benchmark: Benchmark) -> Section | None:
-    """Return the data, their licences and citations; None where nothing is known of them."""
+    """Return the data and weights, licences and citations; None where nothing is known of them."""
     if benchmark.runs is None and not benchmark.baseline:
         return None
     caption = "The data, their licences, and what is to be cited"
-    found = sources_of(benchmark)
+    tables = [Table.of("datasets", caption, sources_of(benchmark), " ".join(SOURCE_COLUMNS))]
+    weights = weights_of(benchmark)
+    if len(weights):
+        told = "The licences of pretrained weights, as far as they are known"
+        tables.append(Table.of("weights", told, weights, " ".join(WEIGHTS_COLUMNS)))
     return Section(
         name="datasets",
         title="Data, licences and citations",
         short="Data",
         text="What the owners of the data ask for; each MedMNIST collection also has a source of "
         "its own, which medmnist.com names.",
-        tables=(Table.of("datasets", caption, found, " ".join(SOURCE_COLUMNS)),),
+        tables=tuple(tables),
         notes=tuple(_warnings(benchmark.runs)),
     )
 
@@ -36,6 +41,15 @@ def sources_of(benchmark: Benchmark) -> pd.DataFrame:
         rows = [(one, "official", catalog.info(one).licence, catalog.CITATION) for one in names]
         return pd.DataFrame(rows, columns=SOURCE_COLUMNS)
     return _recorded(benchmark.runs)
+
+
+def weights_of(benchmark: Benchmark) -> pd.DataFrame:
+    """Return a row per backbone whose weights' licence is known, columns `WEIGHTS_COLUMNS`."""
+    if benchmark.runs is None:
+        return pd.DataFrame(columns=WEIGHTS_COLUMNS)
+    said = benchmark.runs[["backbone", "weights_licence"]].dropna().drop_duplicates()
+    known = said[said["weights_licence"] != ""].sort_values("backbone")
+    return known.set_axis(WEIGHTS_COLUMNS, axis=1).reset_index(drop=True)
 
 
 def _recorded(runs: pd.DataFrame) -> pd.DataFrame:

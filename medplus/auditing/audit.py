@@ -203,6 +203,10 @@ def _open_pool(store: EmbeddingStore, data_root: str | Path | None) -> tuple[Poo
     if len(pool) < _SMALLEST:
         raise RunError(f"{store.path}: {len(pool)} images are too few to audit")
     info = store.info
+    if info.spec.is_imported:
+        return pool, [
+            f"{info.backbone} was imported without its images, so that embeddings alone decide"
+        ]
     if data_root is None and info.spec.dataset in catalog.FLAGS:
         data_root = Path(info.dataset_path).parent
     try:

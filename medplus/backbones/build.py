@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from medplus.backbones import sources
+from medplus.backbones import registry, sources
 from medplus.backbones import weights as weights_io
 from medplus.backbones.catalog import PIXELS
 from medplus.backbones.features import with_feature
@@ -15,7 +15,7 @@ from medplus.backbones.sam import bake_sam_tables
 from medplus.backbones.sources.ref import BackboneRef, Built
 from medplus.jsonfile import digest_of
 from medplus.preprocess import PreprocessSpec
-from medplus.spec import PRELOGITS
+from medplus.spec import NONE, PRELOGITS
 from medplus.vocabulary import Fit
 
 
@@ -33,6 +33,8 @@ class Backbone:
         Digest of the weights in memory.
     feature : str
         The definition of the embedding, as for `load_backbone`; or ``pixels``.
+    licence : str
+        Of the pretrained weights; empty where it is not known, or where there are none.
     """
 
     ref: BackboneRef
@@ -40,6 +42,7 @@ class Backbone:
     preprocess: PreprocessSpec
     weights_sha256: str
     feature: str
+    licence: str = ""
 
     @property
     def name(self) -> str:
@@ -144,8 +147,9 @@ def settle(ref: BackboneRef, built: Built, size: int, *, frozen: bool, feature: 
         module.requires_grad_(False)
         if isinstance(module, PreLogits):
             bake_sam_tables(module.network, canvas)  # training needs the tables as they are
+    licence = "" if ref.weights == NONE else built.licence or registry.licence(ref.name)
     if feature == PRELOGITS or built.feature == PIXELS:
-        return Backbone(ref, module, spec, digest, built.feature)
+        return Backbone(ref, module, spec, digest, built.feature, licence)
     channels = 3 if spec.rgb else 1
     featured = with_feature(module, feature, ref.tag, canvas, channels)
-    return Backbone(ref, featured, spec, digest, feature)
+    return Backbone(ref, featured, spec, digest, feature, licence)

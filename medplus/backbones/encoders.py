@@ -90,9 +90,17 @@ class TransformersEncoder(nn.Module):
         self.num_prefix_tokens = prefix
         self.cls_token = True if prefix else None
         self.has_pooler = has_pooler
+        if not has_pooler:
+            self.leave_out_pooler()
         parameters = signature(self.model.forward).parameters
         known = "interpolate_pos_encoding" in parameters
         self._options = {"interpolate_pos_encoding": True} if known else {}
+
+    def leave_out_pooler(self) -> None:
+        """Drop the pooler: of one that was never trained, weights are drawn at random."""
+        self.has_pooler = False
+        if hasattr(self.model, "pooler"):
+            self.model.pooler = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map images (n, 3, h, w) to embeddings (n, dim)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import zipfile
+from argparse import Namespace
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,8 +27,9 @@ log = logging.getLogger(__name__)
 
 _RANDOM_INIT_SEED = 0
 _AVERAGED_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "model_state_dict_ema")
-_NESTED_KEYS = (*_AVERAGED_KEYS, "state_dict", "model", "model_state_dict")
-"""Where files keep a state dict; averaged weights first, as timm takes them."""
+_NESTED_KEYS = (*_AVERAGED_KEYS, "state_dict", "model", "model_state_dict", "teacher")
+"""Where files keep a state dict; averaged weights first, as timm takes them, and of a
+self-distilled network the teacher, as its authors do."""
 
 
 def weights_label(weights: str) -> str:
@@ -115,7 +117,9 @@ def read_weights_file(path: Path) -> dict[str, torch.Tensor]:
             state: object = load_file(path, device="cpu")
         else:
             _refuse_compressed(path)
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            # Masked autoencoders save their command line, too, which is names and values only.
+            with torch.serialization.safe_globals([Namespace]):
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except BackboneError:
         raise
     except Exception as error:

@@ -16,6 +16,7 @@ from medplus.errors import UsageError
 if TYPE_CHECKING:
     from medplus.backbones.registry import Encoder
 
+NOT_STATED = "not stated"
 MOST_DESCRIBED = 32
 """A network is built, without memory, for every row of the table: of more, only names are told."""
 
@@ -106,9 +107,9 @@ def _show_medical(asked: Sequence[Encoder]) -> None:
         (Column("backbone"), lambda one: one.name),
         (Column("of"), lambda one: one.of),
         (Column("dim", right=True), lambda one: one.dim),
-        (Column("parameters", right=True), lambda one: f"{one.parameters / 1e6:.0f} M"),
+        (Column("M par.", right=True), lambda one: _millions(one.parameters)),
         (Column("px", right=True), lambda one: one.size),
-        (Column("licence", rank=1), lambda one: one.licence),
+        (Column("licence", rank=1), lambda one: one.licence or NOT_STATED),
         (Column("access", rank=2), _access),
         (Column("has seen", rank=3), lambda one: ", ".join(one.overlap) or "–"),
     )
@@ -116,6 +117,10 @@ def _show_medical(asked: Sequence[Encoder]) -> None:
         "'has seen': datasets of MedMNIST whose sources were among its pretraining data, as far as "
         "is known. medplus backbones NAME tells more."
     )
+
+
+def _millions(n: int | None) -> str:
+    return "–" if n is None else f"{n / 1e6:.0f}"
 
 
 def _access(encoder: Encoder) -> str:
@@ -141,38 +146,45 @@ def _tell(output: Output, name: str) -> None:
 
 
 def _show_encoder(encoder: Encoder, flops: int | None) -> None:
+    from textwrap import wrap
+
+    from medplus.cli.tables import make_console
     from medplus.naming import in_bytes
 
+    width = max(60, make_console().width - 15)
+
     def line(word: str, *told: str) -> None:
-        for i, text in enumerate(told):
+        lines = [one for text in told for one in wrap(text, width, break_on_hyphens=False,
+                                                      break_long_words=False)]  # fmt: skip
+        for i, text in enumerate(lines):
             click.echo(f"  {word if i == 0 else '':13}{text}")
 
     click.echo(f"{encoder.title} ({encoder.of}): --backbone {encoder.name}")
     line("embedding", f"{encoder.dim} dimensions ({encoder.feature}) of {encoder.size} px")
-    line("parameters", f"{encoder.parameters / 1e6:.1f} M, {in_bytes(4 * encoder.parameters)} in "
-         "memory as fp32")  # fmt: skip
+    line("images", f"mean {_numbers(encoder.mean)}, std {_numbers(encoder.std)}")
+    if (n := encoder.parameters) is not None:
+        line("parameters", f"{n / 1e6:.1f} M, {in_bytes(4 * n)} in memory as fp32")
     if flops:
         line("computation", f"{flops / 1e9:.1f} GFLOP per image")
-    line("licence", encoder.licence)
+    line("licence", encoder.licence or NOT_STATED)
     line("access", *_how_to_get(encoder))
     line("pretraining", encoder.pretraining)
     line("has seen", *(f"{of}: {why}" for of, why in encoder.overlap.items()))
     line("paper", encoder.paper)
-    line("note", *([encoder.note] if encoder.note else []))
+    line("note", encoder.note)
     line("facts from", *encoder.sources)
 
 
 def _how_to_get(encoder: Encoder) -> list[str]:
+    place = f"{'ask for it at' if encoder.gated else 'open:'} {encoder.page}"
     if encoder.source == "code":
-        return [f"it needs code of its own, in a Python file (docs/backbones.md): {encoder.page}"]
-    if encoder.weights.repository is None:
-        return [f"get the file at {encoder.page}", "then say --weights FILE"]
-    fetch = f"medplus backbones --fetch {encoder.name}"
+        return [place, "it needs code of its own, in a Python file (docs/backbones.md)"]
     extras = {"open_clip": "open_clip", "transformers": "transformers"}
     needs = [f"pip install 'medplus[{extras[encoder.source]}]'"] if encoder.source in extras else []
-    if encoder.gated:
-        return [f"ask for it at {encoder.page}", "hf auth login", *needs, fetch]
-    return [f"open: {encoder.page}", *needs, fetch]
+    if encoder.weights.repository is None:
+        return [place, *needs, "name the file with --weights FILE"]
+    login = ["hf auth login"] if encoder.gated else []
+    return [place, *login, *needs, f"medplus backbones --fetch {encoder.name}"]
 
 
 def _fetch(output: Output, given: Sequence[str], to: Path | None) -> None:
@@ -206,11 +218,12 @@ def _show_fetched(fetched: list[Any], to: Path | None) -> None:
         make_console().print(f"Carry {to} over, and say --weights {to} there.")
 
 
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.3f}" for value in values)
+
+
 def _show(known: list[Any]) -> None:
     from medplus.cli.tables import Column, make_console, print_rows
-
-    def numbers(values: Sequence[float]) -> str:
-        return " ".join(f"{value:.3f}" for value in values)
 
     def millions(n: int) -> str:
         return f"{n / 1e6:.1f} M" if n else "–"
@@ -222,8 +235,8 @@ def _show(known: list[Any]) -> None:
         (Column("dim", right=True), lambda info: info.dim),
         (Column("parameters", right=True), lambda info: millions(info.n_parameters)),
         (Column("native px", right=True, rank=4), lambda info: info.native_size or "any"),
-        (Column("mean", rank=2), lambda info: numbers(info.mean)),
-        (Column("std", rank=1), lambda info: numbers(info.std)),
+        (Column("mean", rank=2), lambda info: _numbers(info.mean)),
+        (Column("std", rank=1), lambda info: _numbers(info.std)),
         (Column("licence", rank=3), lambda info: info.licence),
     )
     make_console().print(

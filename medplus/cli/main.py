@@ -36,7 +36,7 @@ _COMMANDS = {
     "robust": "Score heads and networks on corrupted test images: what breaks them?",
     "report": "Tables, figures, tests and one page, beside the paper's numbers.",
     "panel": "What a clinician asks of a run: sensitivity, curves, calibration, groups, mistakes.",
-    "store": "Look after stores: ls, info, verify, export, rm.",
+    "store": "Look after stores: ls, info, verify, export, import, rm.",
     "doctor": "Tell what is wrong with an installation, its data, stores and runs.",
 }
 """Name and one-line help of every command, in the order of use; `--help` imports none of them."""

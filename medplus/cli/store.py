@@ -1,4 +1,4 @@
-"""`medplus store`: ls, info, verify, export, rm."""
+"""`medplus store`: ls, info, verify, export, import, rm."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def _summary(path: Path, info: StoreInfo) -> dict[str, Any]:
         "path": str(path),
         "status": "complete" if info.complete else "incomplete",
         **{name: getattr(info, name) for name in ("key", "dataset", "size", "backbone", "weights")},
-        "precision": info.spec.precision or "fp32",
+        "precision": "" if info.spec.is_imported else info.spec.precision or "fp32",
         "dtype": info.spec.dtype,
-        "fit": info.preprocess["fit"],
+        "fit": info.preprocess.get("fit") or "",
         "feature": info.spec.feature or info.backbone,
         "corruption": info.spec.corruption,
         "dim": info.dim,
@@ -199,6 +199,60 @@ def export(output: Output, path: Place, target: Path | None, to: Path | None) ->
     nbytes = file.stat().st_size
     document = {"path": str(path), "target": str(file), "bytes": nbytes}
     output.result(document, lambda: click.echo(f"{file} ({nbytes / 1e6:.1f} MB)"))
+
+
+@store.command("import")
+@click.argument("path", type=_PATH)
+@click.option("--dataset", required=True, metavar="NAME", help="What the images are called.")
+@click.option(
+    "--backbone",
+    required=True,
+    metavar="NAME",
+    help="What the encoder is called; the store's backbone is imported:NAME.",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(min=1),
+    help="Height and width of the images in pixels.  [default: 224]",
+)
+@click.option(
+    "--table",
+    type=_PATH,
+    metavar="FILE",
+    help="CSV or parquet file with the labels.  [default: what PATH itself tells, else the "
+    "labels.csv beside it]",
+)
+@click.option("--task", metavar="TASK", help="What the labels mean.  [default: by the labels]")
+@click.option(
+    "--group-column",
+    metavar="NAME",
+    help="Column whose groups, such as patients, stay in one split, or none.",
+)
+@click.option(
+    "--rows",
+    type=click.Choice(["slides", "patches"]),
+    default="slides",
+    show_default=True,
+    help="Of a folder of slides: the mean of each, or every patch with its slide as its group.",
+)
+@options.store_root
+@options.common
+def import_(output: Output, path: Path, store_root: Path, **chosen: Any) -> None:
+    """Make a store of embeddings that were made elsewhere.
+
+    PATH is a .npz, .parquet, .h5 or .pt file, or a folder with one .h5 or .pt file per slide, as
+    TRIDENT, CLAM and eva write them. The same command again goes on where it stopped.
+    """
+    from medplus.embeddings.imported.importing import import_store
+
+    made = import_store(path, store=store_root, progress=output.progress, **chosen)
+    document = made.to_dict()
+
+    def show() -> None:
+        splits = " + ".join(f"{n:,}" for n in document["splits"].values())
+        click.echo(printable(f"{made.status} {made.store.path} ({splits} × {document['dim']:,})"))
+
+    output.result(document, show)
 
 
 @store.command("rm")

@@ -64,11 +64,12 @@ def read_columns(path: Path) -> Table:
         raise UsageError(f"{path} has no rows")
     if PATH not in frame and len(frame.columns) == 1 and ";" in str(frame.columns[0]):
         raise UsageError(f"{path} is separated by semicolons; separate its columns by commas")
-    columns = {str(name).strip(): [*map(_word, frame[name])] for name in frame.columns}
+    columns = {str(name).strip(): [*map(word, frame[name])] for name in frame.columns}
     return Table(path, columns)
 
 
-def _word(value: Any) -> str:
+def word(value: Any) -> str:
+    """Return a value of a table as text; a missing one is empty."""
     if value is None or str(value) in ("nan", "NaT", "<NA>"):
         return ""
     if isinstance(value, float) and value.is_integer():

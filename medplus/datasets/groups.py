@@ -94,7 +94,8 @@ def find_groups(
     if repeating:
         name = min(repeating, key=found.__getitem__)  # the fewest: patients before their lesions
         return Groups(name, [v or p for v, p in zip(columns[name], paths, strict=True)], True)
-    if all(map(is_dicom, paths)):
+    # Names of embeddings that were made elsewhere are no files.
+    if all(map(is_dicom, paths)) and (root / paths[0]).is_file():
         from medplus.datasets import dicom
 
         patients = [dicom.patient(root / path) or path for path in paths]

@@ -9,12 +9,13 @@ from pathlib import Path
 from medplus.datasets import splitfile
 from medplus.datasets.cache import elsewhere
 from medplus.datasets.card import Card
+from medplus.datasets.columns import read_columns
 from medplus.datasets.description import DESCRIPTION_FILE, Description, read_description
 from medplus.datasets.files import Found, Sample, find_files, from_places
 from medplus.datasets.groups import find_groups, with_group_column
 from medplus.datasets.labels import Labels, encode
 from medplus.datasets.splitfile import SplitFile
-from medplus.datasets.table import read_table, table_path
+from medplus.datasets.table import match_table, table_path
 from medplus.errors import DatasetError, UsageError, first_line
 from medplus.reading import Reading
 from medplus.spec import PATTERN
@@ -149,7 +150,9 @@ def read_content(folder: ImageFolder) -> Content:
     names: tuple[str, ...] = ()
     said = splitfile.with_written_groups(said, folder.split_file())
     if folder.table is not None:
-        samples, names, groups = read_table(root, folder.table, said, found.files, card)
+        samples, names, groups = match_table(
+            root, read_columns(folder.table), said, found.files, card
+        )
     elif said.label_columns:
         raise UsageError(
             f"{root} has no table whose label_columns could be meant; put a labels.csv there, or "

@@ -78,14 +78,21 @@ def read_headers(archive: zipfile.ZipFile, path: Path) -> dict[str, Header]:
     twice = [name for name in ARRAYS if present.count(f"{name}.npy") > 1]
     if twice:  # readers differ in which one they take
         raise DatasetError(f"{path} holds {', '.join(twice)} twice; fetch or build the file again")
-    headers = {name: _read_header(archive, path, name) for name in ARRAYS}
+    headers = {name: read_header(archive, path, name) for name in ARRAYS}
     images, labels = ([headers[f"{s}_{kind}"] for s in SPLITS] for kind in ("images", "labels"))
     for fault in _faults(images, labels):
         raise DatasetError(f"{path}: {fault}")
     return headers
 
 
-def _read_header(archive: zipfile.ZipFile, path: Path, name: str) -> Header:
+def read_header(archive: zipfile.ZipFile, path: Path, name: str) -> Header:
+    """Return the header of one array.
+
+    Raises
+    ------
+    DatasetError
+        If it holds objects, or does not go with the data.
+    """
     try:
         with archive.open(f"{name}.npy") as stream:
             version = np.lib.format.read_magic(cast(BinaryIO, stream))
@@ -161,7 +168,7 @@ def read_phantom_note(archive: zipfile.ZipFile, path: Path) -> str | None:
     """Return the JSON that `medplus phantom` leaves in the files it writes, if it is there."""
     if f"{PHANTOM_KEY}.npy" not in archive.namelist():
         return None
-    header = _read_header(archive, path, PHANTOM_KEY)
+    header = read_header(archive, path, PHANTOM_KEY)
     if header.dtype.kind != "U" or header.shape != () or header.nbytes > _LONGEST_NOTE:
         return None
     content = b"".join(read_blocks(archive, path, header))

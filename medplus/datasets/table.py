@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from medplus.datasets.card import Card
-from medplus.datasets.columns import PATH, Table, read_columns
+from medplus.datasets.columns import PATH, Table
 from medplus.datasets.description import Description
 from medplus.datasets.files import File, Sample, split_of
 from medplus.datasets.groups import Groups, find_groups
@@ -48,10 +48,10 @@ def table_path(root: Path, description: Description) -> Path | None:
     return found[0] if found else None
 
 
-def read_table(
-    root: Path, path: Path, description: Description, files: list[File], card: Card
+def match_table(
+    root: Path, table: Table, description: Description, files: list[File], card: Card
 ) -> tuple[list[Sample], tuple[str, ...], Groups]:
-    """Read a table and match its rows to the files.
+    """Match a table's rows to the files.
 
     Returns the samples, sorted by path; the names of the 0/1 columns, none for a class column; and
     the groups.
@@ -59,10 +59,9 @@ def read_table(
     Raises
     ------
     UsageError
-        If the table cannot be read, lacks a column or a value, leaves open what the labels are, or
+        If the table lacks a column or a value, leaves open what the labels are, or
         names a file twice or one that is not there.
     """
-    table = read_columns(path)
     paths = _matched(root, table, files, card)
     splits: list[Split | None] = [None] * len(paths)
     split_column = _split_column(table)
@@ -81,7 +80,7 @@ def read_table(
 def _matched(root: Path, table: Table, files: list[File], card: Card) -> list[str]:
     """Return the rows' paths as the files have them."""
     words = table.full(PATH)
-    paths = [_relative(root, word) for word in words]
+    paths = [relative(root, word) for word in words]
     known = {file.path for file in files}
     twice = sorted(path for path, n in Counter(paths).items() if n > 1)
     if twice:
@@ -101,7 +100,8 @@ def _matched(root: Path, table: Table, files: list[File], card: Card) -> list[st
     return paths
 
 
-def _relative(root: Path, word: str) -> str:
+def relative(root: Path, word: str) -> str:
+    """Return a path, as a table has it, relative to the root, with slashes."""
     word = word.replace("\\", "/")
     if word.startswith("/"):
         word = os.path.relpath(word, root.absolute())

@@ -145,6 +145,7 @@ class DerivedStore(EmbeddingStore):
             for field in ("weights_sha256", "backbone_digest")
         }
         weights = dict.fromkeys(info.weights for info in infos)
+        licences = dict.fromkeys(info.weights_licence for info in infos)
         return first.model_copy(
             update={
                 **digests,
@@ -152,6 +153,8 @@ class DerivedStore(EmbeddingStore):
                 "backbone": name,
                 "tag": tag,
                 "weights": "+".join(weights),
+                "weights_licence": "; ".join(filter(None, licences)),
+                "warnings": list(dict.fromkeys(text for info in infos for text in info.warnings)),
                 "key": digest_of(self.identity),
                 "dim": self._dim(),
             }

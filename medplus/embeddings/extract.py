@@ -20,6 +20,7 @@ from medplus.backbones.inference import Embedder
 from medplus.corruptions import Corruption
 from medplus.cost import add_costs, measure_cost
 from medplus.datasets import sources as datasets
+from medplus.datasets.card import warn_of
 from medplus.datasets.corrupted import corrupted
 from medplus.datasets.dataset import ImageDataset
 from medplus.device import resolve_device, resolve_precision
@@ -213,6 +214,8 @@ def _extract_one(
     embedder.backbone.preprocess.check(images.size)
     dim = embedder(as_tensor(images, "train", slice(0, 1))).shape[1]
     info = _new_info(spec, images, embedder.backbone, dim)
+    of_both = [text for text in info.warnings if text not in images.card.warnings]
+    warn_of(f"{images.name} at {images.size} px", of_both)  # those of the data were told
     folder = root / safe_name(images.name) / str(images.size)
     path = folder / f"{safe_name(info.backbone)}-{info.key[:KEY_LENGTH]}.zarr"
     splits = {split: images.splits[split] for split in info.splits}

@@ -57,6 +57,8 @@ class StoreInfo(Provenance):
         SHA-256 of the Zarr metadata of each group and array below the store's own.
     cost : dict
         ``seconds``, ``images_per_second`` and ``device`` of the extraction, over all its sessions.
+    made_by : list of str
+        Of embeddings that were made elsewhere, the command that imported them; else empty.
     complete : bool
         Set last; readers refuse a store without it.
     """
@@ -76,6 +78,7 @@ class StoreInfo(Provenance):
     versions: dict[str, str]
     created: str
     cost: dict[str, Any] = Field(default_factory=dict)
+    made_by: list[str] = Field(default_factory=list)
     complete: bool = False
     metadata: dict[str, str] = Field(default_factory=dict)
 
@@ -112,8 +115,15 @@ class StoreInfo(Provenance):
         """Columns of the labels: one, or one per label where several may hold."""
         return len(self.classes) if self.task == MULTI_LABEL else 1
 
-    def resume_command(self, root: Path) -> str:
-        """Return the command that completes or repairs this store under a root."""
+    def resume_command(self, root: Path | None = None) -> str:
+        """Return the command that completes or repairs this store under a root.
+
+        Without one, the command that makes it wherever stores are by default.
+        """
+        if self.made_by:
+            return shlex.join([*self.made_by, *([] if root is None else ["--store", str(root)])])
+        if root is None:
+            return self.spec.command()
         by_flag = self.spec.dataset in catalog.FLAGS
         data_root = str(Path(self.dataset_path).parent) if by_flag else None
         return self.spec.command(data_root, str(root))
@@ -199,7 +209,8 @@ def _damaged(path: Place, what: str) -> DamagedStoreError:
     remedy = "copy or export it again"
     if isinstance(path, Path) and path.is_dir():
         remedy = (
-            "run the medplus extract command that made it again, or delete it with: "
+            "run the medplus extract or store import command that made it again, or delete it "
+            "with: "
             f"medplus store rm {shlex.quote(str(path))}"
         )
     return DamagedStoreError(f"{path} is damaged: {what}; {remedy}")

@@ -80,5 +80,6 @@ def provenance_of(spec: ExtractSpec, images: ImageDataset, backbone: Backbone) -
         weights=backbone.weights,
         weights_sha256=backbone.weights_sha256,
         backbone_digest=backbone.digest,
+        weights_licence=backbone.licence,
         **told,
     )

@@ -236,7 +236,7 @@ def remedy(path: Place, info: StoreInfo, what: str = "repairs") -> str:
     path = to_place(path)
     if isinstance(path, Path) and path.is_dir():
         return f"this {what} it: {info.resume_command(root_of(path))}"
-    return f"copy or export it again; the original is made by: {info.spec.command()}"
+    return f"copy or export it again; the original is made by: {info.resume_command()}"
 
 
 def open_store(path: Place) -> EmbeddingStore:

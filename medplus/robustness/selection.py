@@ -71,6 +71,8 @@ def _within(path: Path, every: bool) -> list[RunRecord]:
 
 def cannot(record: RunRecord) -> str | None:
     """Return why a run cannot be scored on corrupted images, or None."""
+    if record.spec.is_imported:
+        return f"{record.backbone} was imported without its images"
     if record.folds is not None:
         return "it is cross-validated, so that no single head is behind its predictions"
     if record.store is not None and record.store.parts:

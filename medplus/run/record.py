@@ -42,6 +42,8 @@ class Provenance(_Facts):
         ``pretrained``, ``none``, or the absolute path of the file.
     weights_sha256, backbone_digest : str
         Of the weights that were in memory (of a fine-tuning, before it), and of the whole backbone.
+    weights_licence : str
+        Of the pretrained weights; empty where it is not known, or there are none.
     card_digest, warnings : str, list of str
         Of the data card: what was said of the data when they were read.
     baseline_acc : dict
@@ -64,6 +66,7 @@ class Provenance(_Facts):
     weights: str
     weights_sha256: str
     backbone_digest: str
+    weights_licence: str = ""
     card_digest: str = ""
     warnings: list[str] = []
     baseline_acc: dict[Split, float] = {}

@@ -51,7 +51,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, with_body: bool) -> None:
         hub: Hub = self.server
         hub.asked.append(f"{self.command} {self.path}")
-        body = hub.files.get(self.path.partition("?")[0], b"")
+        # As of the hub, a file can be asked for by its branch or by its commit.
+        path = self.path.partition("?")[0].replace(f"/resolve/{COMMIT}/", "/resolve/main/")
+        body = hub.files.get(path, b"")
         fault = hub.faults.pop(0) if hub.faults else hub.status
         status = fault or (200 if body else 404)
         self.send_response(status)

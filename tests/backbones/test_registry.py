@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from medplus.backbones.build import load_backbone
 from medplus.backbones.flops import count_flops
 from medplus.backbones.registry import Encoder, encoders, overlap
 from medplus.backbones.sources import describe, resolve
+from medplus.embeddings.derived import DerivedStore
 from medplus.embeddings.extract import extract
 from medplus.errors import BackboneError, UsageError
 from tests.backbones.hub import serve, use_hub
@@ -29,19 +31,30 @@ VIT = {"patch_size": 16, "embed_dim": 24, "depth": 1, "num_heads": 2, "mlp_layer
        "reg_tokens": 2, "init_values": 1e-5}  # fmt: skip
 
 
+TINY: dict[str, Any] = {
+    "source": "timm", "architecture": "vit_tiny_patch16_224", "arguments": VIT,
+    "feature": "cls+avg", "dim": 48, "parameters": 1,
+    "weights": {"repository": "org/tiny", "file": "tiny.safetensors", "ignore": ("decoder.",),
+                "fresh": ("norm.",)},
+}  # fmt: skip
+
+
 @pytest.fixture
-def tiny() -> Iterator[Encoder]:
-    """Put a small encoder into the registry, whose file has a decoder and lacks a norm."""
-    encoder = Encoder(
-        name="tiny", source="timm", architecture="vit_tiny_patch16_224", arguments=VIT,
-        feature="cls+avg", dim=48, parameters=1,
-        weights={"repository": "org/tiny", "file": "tiny.safetensors", "ignore": ("decoder.",),
-                 "fresh": ("norm.",)},
-        **FACTS,
-    )  # fmt: skip
-    encoders()["tiny"] = encoder
-    yield encoder
+def register() -> Iterator[Callable[..., Encoder]]:
+    """Return what puts a small encoder into the registry, like `TINY` but for what is given."""
+
+    def put(**fields: Any) -> Encoder:
+        encoders()["tiny"] = Encoder(name="tiny", **{**TINY, **FACTS, **fields})
+        return encoders()["tiny"]
+
+    yield put
     del encoders()["tiny"]
+
+
+@pytest.fixture
+def tiny(register: Callable[..., Encoder]) -> Encoder:
+    """Put an encoder into the registry whose file has a decoder and lacks a norm."""
+    return register()
 
 
 @pytest.fixture
@@ -66,6 +79,7 @@ def test_every_encoder_says_what_a_user_has_to_know() -> None:
         assert encoder.page.startswith("https://"), encoder.name
         assert all(source.startswith("https://") for source in encoder.sources), encoder.name
         assert encoder.source == "code" or encoder.arguments or encoder.architecture
+        assert encoder.parameters or encoder.source == "code", encoder.name
 
 
 @pytest.mark.extensive
@@ -121,6 +135,99 @@ def test_weights_come_from_the_hub_or_its_gate_is_told(
             load_backbone("tiny")
 
 
+def test_a_masked_autoencoder_pools_its_patches_before_a_new_norm(
+    register: Callable[..., Encoder], tmp_path: Path
+) -> None:
+    """As RETFound's own models_vit.py does, from a file with a decoder and a command line."""
+    plain = {"patch_size": 16, "embed_dim": 24, "depth": 1, "num_heads": 2}
+    rules = {"ignore": ("decoder", "mask_token", "norm."), "fresh": ("fc_norm.",)}
+    register(arguments={**plain, "global_pool": "avg"}, feature="prelogits", weights=rules)
+    torch.manual_seed(4)
+    mae = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32, **plain).eval()
+    file = tmp_path / "mae.pth"
+    decoder = {"decoder_pos_embed": torch.zeros(2), "mask_token": torch.zeros(1, 1, 24)}
+    torch.save({"model": {**mae.state_dict(), **decoder}, "args": Namespace(lr=1.0)}, file)
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        tokens = mae.blocks(mae.norm_pre(mae._pos_embed(mae.patch_embed(x))))
+        expected = torch.nn.LayerNorm(24, eps=1e-6)(tokens[:, 1:].mean(1))
+        torch.testing.assert_close(load_backbone("tiny", str(file)).module(x), expected)
+
+
+def test_of_self_distillation_the_teacher_is_taken_at_other_sizes_than_its_own(
+    register: Callable[..., Encoder], network: Any, tmp_path: Path
+) -> None:
+    register(arguments={**VIT, "img_size": 64}, feature="avg", dim=24,
+             weights={"ignore": ("mask_token",)})  # fmt: skip
+    sized = {"img_size": 64, "dynamic_img_size": True, "mlp_layer": timm.layers.SwiGLUPacked}
+    large = timm.create_model("vit_tiny_patch16_224", num_classes=0, **{**VIT, **sized}).eval()
+    teacher = {f"backbone.{name}": tensor for name, tensor in large.state_dict().items()}
+    file = tmp_path / "teacher.pth"
+    extra = {"backbone.mask_token": torch.zeros(1, 24), "dino_head.mlp.0.bias": torch.zeros(3)}
+    torch.save({"teacher": {**teacher, **extra}}, file)
+    for size, fit in ((32, None), (48, "native")):
+        x = torch.rand(2, 3, size, size)
+        with torch.no_grad():
+            expected = large.forward_features(x)[:, 3:].mean(1)
+            found = load_backbone("tiny", str(file), size, fit).module(x)
+        torch.testing.assert_close(found, expected)
+    with pytest.raises(BackboneError, match="patches of 16 px, which do not tile 28 px"):
+        load_backbone("tiny", "none", 28, "native")
+
+
+def test_the_hubs_configuration_counts_where_transformers_loads_the_weights(
+    register: Callable[..., Encoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import ViTConfig, ViTModel
+
+    from medplus.backbones.fetch import fetch_weights
+
+    settings = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+                "intermediate_size": 24, "image_size": 32, "patch_size": 16}  # fmt: skip
+    register(source="transformers", arguments={"model_type": "vit", **settings, "image_size": 48},
+             architecture=None, dim=32, weights={"repository": "org/vit"})  # fmt: skip
+    torch.manual_seed(3)
+    model = ViTModel(ViTConfig(**settings)).eval()  # with a pooler, which the feature leaves out
+    model.save_pretrained(tmp_path / "model")
+    files = {f"/org/vit/resolve/main/{file.name}": file.read_bytes()
+             for file in (tmp_path / "model").iterdir()}  # fmt: skip
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        hidden = model(pixel_values=x).last_hidden_state
+        expected = torch.cat([hidden[:, 0], hidden[:, 1:].mean(1)], 1)
+        with serve(files) as hub:
+            use_hub(hub, tmp_path / "cache", monkeypatch)
+            torch.testing.assert_close(load_backbone("tiny").module(x), expected)
+            fetch_weights(["tiny"], tmp_path / "carried")
+        with serve({}, status=404) as hub:
+            use_hub(hub, tmp_path / "empty", monkeypatch)
+            carried = load_backbone("tiny", str(tmp_path / "carried"))
+    with torch.no_grad():
+        torch.testing.assert_close(carried.module(x), expected)
+    assert not [name for name in carried.module.state_dict() if "pooler" in name]
+
+
+def test_a_tower_takes_only_its_own_size(register: Callable[..., Encoder]) -> None:
+    tower = {"embed_dim": 16, "image_size": 32, "layers": 1, "width": 64, "patch_size": 16}
+    register(source="open_clip", arguments=tower, architecture=None, dim=64, feature="avg",
+             weights={})  # fmt: skip
+    assert load_backbone("tiny", "none").module(torch.zeros(1, 3, 32, 32)).shape == (1, 64)
+    with pytest.raises(UsageError, match="takes images of 32 px, not of 28"):
+        load_backbone("tiny", "none", 28, "native")
+
+
+def test_a_fine_tuned_encoder_is_one_again(
+    tiny: Encoder, write_npz: Callable[..., Path], tmp_path: Path, network: Any
+) -> None:
+    from medplus import finetune
+
+    data, file = str(write_npz("toy", size=28, n=(8, 4, 4))), tmp_path / "tiny.safetensors"
+    save_file(file_of(network), file)
+    [run] = finetune(data, backbone="tiny", weights=str(file), epochs=1, runs=tmp_path)
+    found = load_backbone(run.path)
+    assert (found.licence, overlap(found.name, "toy")) == ("MIT", "it was trained on toys")
+
+
 def test_embeddings_of_images_that_it_has_seen_carry_a_warning(
     tiny: Encoder, write_npz: Callable[..., Path], tmp_path: Path, network: Any
 ) -> None:
@@ -130,8 +237,25 @@ def test_embeddings_of_images_that_it_has_seen_carry_a_warning(
     assert any("tiny" in text and "it was trained on toys" in text for text in seen)
     random = extract(data, backbone="tiny", weights="none", store=tmp_path).info.warnings
     assert not any("toys" in text for text in random)
-    assert overlap("tiny@some-run", "toy") == "it was trained on toys"
-    assert overlap("tiny", "breastmnist") is overlap("resnet18", "toy") is None
+    for name in ("tiny@some-run", "hf-hub:org/tiny", "open_clip:hf-hub:Org/Tiny@main"):
+        assert overlap(name, "toy") == "it was trained on toys"
+    assert overlap("tiny", "breastmnist") is overlap("hf:org/other", "toy") is None
+
+
+def test_the_licence_of_weights_is_recorded(
+    tiny: Encoder, write_npz: Callable[..., Path], tmp_path: Path, network: Any
+) -> None:
+    data, file = str(write_npz("toy", size=28, n=(4, 3, 3))), tmp_path / "tiny.safetensors"
+    save_file(file_of(network), file)
+    for weights, licence in ((str(file), "MIT"), ("none", "")):
+        found = extract(data, backbone="tiny", weights=weights, store=tmp_path / licence)
+        assert found.info.weights_licence == licence
+    pixels = extract(data, backbone="pixels", store=tmp_path)
+    joined = DerivedStore(
+        [pixels, extract(data, backbone="tiny", weights=str(file), store=tmp_path)]
+    ).info
+    assert joined.weights_licence == "MIT"
+    assert any("it was trained on toys" in text for text in joined.warnings)
 
 
 def test_flops_are_those_of_its_own_size(tiny: Encoder) -> None:

@@ -64,6 +64,8 @@ def images_of(
         If the data are not there any more, or are not those of the run.
     """
     record = panel.record
+    if record.spec.is_imported:
+        raise DatasetError(f"{record.backbone} was imported without its images")
     ref = datasets.find(record.spec.dataset)
     roots = [Path(data_root), *_root_of_store(record)]
     there = [root for root in roots if ref and datasets.path(ref, record.size, root).exists()]

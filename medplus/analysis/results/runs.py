@@ -32,7 +32,7 @@ ANY = "any"
 RUN_COLUMNS = [
     *KEYS, "seed", "acc", "auc", "acc_low", "acc_high", "val_acc", "val_auc", "device_seconds",
     "extraction_seconds", "device", "run", "run_id", "created", "conditions", "digests", "task",
-    "licence", "citation", "warnings", "weights", "baseline_acc",
+    "licence", "citation", "warnings", "weights", "weights_licence", "baseline_acc",
 ]  # fmt: skip
 """Columns of a table of runs. Scores are of test (but `val_acc`, `val_auc`), in percent; `seed` is
 a nullable integer, as seeds have up to 63 bits and k-NN has none; `device_seconds` is the full cost
@@ -160,6 +160,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "citation": record.citation,
         "warnings": tuple(record.warnings),
         "weights": record.weights,
+        "weights_licence": record.weights_licence,
         "baseline_acc": test.get("baseline_acc", float("nan")),
     }
 

@@ -18,7 +18,7 @@ from medplus.backbones.sources import demo, folder, python, run
 from medplus.backbones.sources.ref import BackboneRef, Source
 from medplus.backbones.weights import weights_label
 from medplus.errors import UsageError, nearest
-from medplus.spec import NONE, PRELOGITS, PRETRAINED
+from medplus.spec import IMPORTED, NONE, PRELOGITS, PRETRAINED
 
 if TYPE_CHECKING:
     from medplus.backbones.build import Backbone
@@ -69,6 +69,11 @@ def resolve(name: str, weights: str | None = None) -> BackboneRef:
     >>> resolve("resnet18.a1_in1k").name, resolve("resnet18").tag
     ('resnet18', 'resnet18.a1_in1k')
     """
+    if name.startswith(IMPORTED):
+        raise UsageError(
+            f"{name} names embeddings that were made elsewhere, which no network here computes; "
+            "medplus store ls lists those that are there, medplus store import takes in others"
+        )
     for source in ORDER:
         if _source(source).claims(name):
             return _named_by_file(_source(source).resolve(name, weights or PRETRAINED))

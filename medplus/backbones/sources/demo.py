@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 _MEAN = _STD = (0.5, 0.5, 0.5)
+_LICENCE = "apache-2.0"
 _CLASSES = 1000
 _OUTSIDE = {
     "_conv_stem": "conv_stem",
@@ -92,7 +93,7 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
 
     network = classifier(ref)
     network.reset_classifier(0)
-    return Built(PreLogits(network), PreprocessSpec.fitted(_MEAN, _STD, fit))
+    return Built(PreLogits(network), PreprocessSpec.fitted(_MEAN, _STD, fit), licence=_LICENCE)
 
 
 def classifier(ref: BackboneRef) -> Any:

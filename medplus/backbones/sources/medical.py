@@ -13,10 +13,12 @@ from medplus.backbones.catalog import BackboneInfo
 from medplus.backbones.registry import Encoder, encoders
 from medplus.backbones.servers import from_hub
 from medplus.backbones.sources import open_clip, transformers
+from medplus.backbones.sources import timm as timm_source
 from medplus.backbones.sources.ref import BackboneRef, Built
+from medplus.backbones.weights_folder import is_weights_folder
 from medplus.errors import BackboneError, UsageError, first_line
 from medplus.preprocess import PreprocessSpec
-from medplus.spec import NONE, PRETRAINED
+from medplus.spec import NONE, PRELOGITS, PRETRAINED
 from medplus.vocabulary import Fit
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ def describe(ref: BackboneRef) -> BackboneInfo:
     """Return what the registry says of it."""
     known = encoders()[ref.name.partition("@")[0]]
     return BackboneInfo(
-        ref.name, ref.tag, known.dim, known.parameters, known.size, known.mean, known.std,
+        ref.name, ref.tag, known.dim, known.parameters or 0, known.size, known.mean, known.std,
         fixed_size=False, licence=known.licence,
     )  # fmt: skip
 
@@ -66,51 +68,66 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
 
     Raises
     ------
-    BackboneError
-        If its library cannot build it, or its weights cannot be had or do not fit.
+    UsageError, BackboneError
+        If its library cannot build it, it takes no images of this size, or its weights cannot be
+        had or do not fit.
     """
     encoder = encoders()[ref.tag]
-    canvas = size if fit == "native" else encoder.size
-    with weights_io.same_chance():
-        module = _network(encoder, canvas)
-    state = None if ref.weights_from == NONE else _state(ref, encoder, module)
-    if state is not None:
-        _fill(module, state, encoder, ref)
+    side = size if fit == "native" else encoder.size
+    if encoder.source == "open_clip" and side != encoder.size:
+        raise UsageError(
+            f"{encoder.title} takes images of {encoder.size} px, not of {side}; use --fit pad or "
+            "resize"
+        )
+    library = _of_library(ref, encoder)
+    module = _filled(ref, encoder) if library is None else _loaded(library, encoder)
+    if encoder.source == "timm":
+        timm_source.check_patches(_module(module), encoder.title, side)
     spec = PreprocessSpec(
         encoder.mean, encoder.std, fit or "pad", None if fit == "native" else encoder.size
     )
     return Built(module.eval(), spec)
 
 
-def whole(ref: BackboneRef) -> tuple[dict[str, torch.Tensor], None]:
+def whole(ref: BackboneRef) -> tuple[dict[str, torch.Tensor], bytes | None]:
     """Return the encoder's tensors that are at hand, for a folder to carry."""
     encoder = encoders()[ref.tag]
+    library = _of_library(ref, encoder)
+    if library is not None:
+        return transformers.whole(library)
     return _module(build(ref, encoder.size, None, None).module).state_dict(), None
 
 
-# --- the parts ----------------------------------------------------------------------------------
+# --- the network --------------------------------------------------------------------------------
 
 
-def _network(encoder: Encoder, canvas: int) -> Any:
+def _network(encoder: Encoder) -> Any:
     """Make the network of an encoder, with random weights."""
     try:
-        return _MAKERS[encoder.source](encoder, canvas)
+        return _featured(_MAKERS[encoder.source](encoder), encoder)
     except (BackboneError, UsageError):
         raise
     except Exception as error:
         raise BackboneError(f"{encoder.title} cannot be built: {first_line(error)}") from error
 
 
-def _timm(encoder: Encoder, canvas: int) -> Any:
-    from medplus.backbones.lean import timm
+def _featured(network: Any, encoder: Encoder) -> Any:
+    """Return what makes the embedding of a network that its authors take."""
     from medplus.backbones.modules import PreLogits, Recommended
 
+    if encoder.feature != PRELOGITS:
+        return Recommended(network, encoder.feature)
+    return PreLogits(network) if encoder.source == "timm" else network
+
+
+def _timm(encoder: Encoder) -> Any:
+    from medplus.backbones.lean import timm
+
     arguments = {name: _value(value) for name, value in encoder.arguments.items()}
-    arguments.setdefault("img_size", canvas)
-    network = timm.create_model(encoder.architecture, pretrained=False, num_classes=0, **arguments)
-    if encoder.feature == "prelogits":
-        return PreLogits(network)
-    return Recommended(network, encoder.feature)
+    if str(encoder.architecture).startswith("vit_"):
+        # Positions of tokens are those of the size that it was trained at, and interpolated.
+        arguments = {"img_size": encoder.size, "dynamic_img_size": True, **arguments}
+    return timm.create_model(encoder.architecture, pretrained=False, num_classes=0, **arguments)
 
 
 def _value(value: Any) -> Any:
@@ -122,7 +139,7 @@ def _value(value: Any) -> Any:
     return classes.get(value, value) if isinstance(value, str) else value
 
 
-def _open_clip(encoder: Encoder, canvas: int) -> Any:
+def _open_clip(encoder: Encoder) -> Any:
     own = ("embed_dim", "quick_gelu")
     vision = {name: value for name, value in encoder.arguments.items() if name not in own}
     settings = {name: encoder.arguments[name] for name in own if name in encoder.arguments}
@@ -130,9 +147,10 @@ def _open_clip(encoder: Encoder, canvas: int) -> Any:
     return open_clip.tower(card, encoder.name)
 
 
-def _transformers(encoder: Encoder, canvas: int) -> Any:
-    images = {"size": encoder.size}
-    return transformers.random_encoder(transformers.Card(encoder.arguments, images), encoder.name)
+def _transformers(encoder: Encoder) -> Any:
+    pooled = encoder.feature == PRELOGITS
+    card = transformers.Card(encoder.arguments, {"size": encoder.size}, has_pooler=pooled)
+    return transformers.random_encoder(card, encoder.name)
 
 
 _MAKERS = {"timm": _timm, "open_clip": _open_clip, "transformers": _transformers}
@@ -143,29 +161,54 @@ def _module(module: Any) -> Any:
     return getattr(module, "network", module)
 
 
-def _state(ref: BackboneRef, encoder: Encoder, module: Any) -> dict[str, torch.Tensor]:
-    """Return the tensors of a file, of a folder that was carried, or of the hub."""
-    expected = list(_module(module).state_dict())
+# --- the weights --------------------------------------------------------------------------------
+
+
+def _of_library(ref: BackboneRef, encoder: Encoder) -> BackboneRef | None:
+    """Return what transformers calls an encoder that it loads itself, of the hub or a folder.
+
+    There the configuration that lies with the weights counts, which may say more.
+    """
+    place = encoder.weights
+    if encoder.source != "transformers" or place.file is not None:
+        return None
+    if is_weights_folder(ref.weights_from):
+        return ref
+    name = f"hf:{place.repository}" + (f"@{place.revision}" if place.revision else "")
+    return transformers.resolve(name, PRETRAINED) if ref.weights_from == PRETRAINED else None
+
+
+def _loaded(library: BackboneRef, encoder: Encoder) -> Any:
+    """Let transformers load an encoder."""
+    network: Any = transformers.build(library, encoder.size, None, None).module
+    if encoder.feature != PRELOGITS:
+        network.leave_out_pooler()
+    return _featured(network, encoder)
+
+
+def _filled(ref: BackboneRef, encoder: Encoder) -> Any:
+    """Make an encoder, with the tensors of a file, of a folder that was carried, or of the hub."""
+    with weights_io.same_chance():
+        module = _network(encoder)
+    if ref.weights_from != NONE:
+        _fill(_module(module), encoder, ref)
+    return module
+
+
+def _state(ref: BackboneRef, encoder: Encoder, expected: list[str]) -> dict[str, torch.Tensor]:
     state = weights_io.read_weights(ref.weights_from, ref.tag, lambda: expected)
-    if state is None:
-        place = encoder.weights
-        if encoder.source == "transformers" and place.file is None:
-            loaded = transformers.build(
-                transformers.resolve(f"hf:{place.repository}", PRETRAINED), encoder.size, None, None
-            )
-            found: dict[str, torch.Tensor] = loaded.module.state_dict()
-            return found
-        assert place.repository is not None and place.file is not None  # as resolve has seen
-        file = from_hub(ref.tag, place.repository, (place.file,), place.revision)
-        state = weights_io.fitted_to(
-            weights_io.read_weights_file(file), expected, encoder.title, Path(place.file)
-        )
-    return state
+    if state is not None:
+        return state
+    place = encoder.weights
+    assert place.repository is not None and place.file is not None  # as resolve has seen
+    file = from_hub(ref.tag, place.repository, (place.file,), place.revision)
+    found = weights_io.read_weights_file(file)
+    return weights_io.fitted_to(found, expected, encoder.title, Path(place.file))
 
 
-def _fill(module: Any, state: dict[str, torch.Tensor], encoder: Encoder, ref: BackboneRef) -> None:
-    network, rules = _module(module), encoder.weights
-    own = network.state_dict()
+def _fill(network: Any, encoder: Encoder, ref: BackboneRef) -> None:
+    own, rules = network.state_dict(), encoder.weights
+    state = _state(ref, encoder, list(own))
     used = {
         name: tensor for name, tensor in state.items()
         if name in own or not name.startswith(rules.ignore or ("\0",))

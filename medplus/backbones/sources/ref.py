@@ -61,11 +61,14 @@ class Built:
     preprocess : PreprocessSpec
     feature : str
         What its output is.
+    licence : str
+        Of its weights, where the source knows it.
     """
 
     module: nn.Module
     preprocess: PreprocessSpec
     feature: str = PRELOGITS
+    licence: str = ""
 
 
 class Source(Protocol):

@@ -12,6 +12,7 @@ from medplus.backbones.catalog import PIXELS, BackboneInfo
 from medplus.backbones.finetuned import NetworkDescription, is_path
 from medplus.backbones.sources import (
     demo,
+    medical,
     open_clip,
     pixels,
     python,
@@ -92,8 +93,11 @@ def _began_as(run: NetworkDescription) -> BackboneRef:
 
 
 def _maker(run: NetworkDescription) -> Source:
-    kinds: tuple[Source, ...] = (pixels, torchvision, demo, open_clip, transformers, timm)
-    return next(kind for kind in kinds if kind.claims(run.backbone))
+    kinds: tuple[Source, ...] = (
+        pixels, torchvision, demo, medical, open_clip, transformers, timm,
+    )  # fmt: skip
+    # By the tag: the name also tells a file of weights that it began with.
+    return next(kind for kind in kinds if kind.claims(run.tag))
 
 
 def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Built:

@@ -111,7 +111,8 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
     network = make(ref.tag, ref.weights_from, canvas)
     config = network.pretrained_cfg
     spec = PreprocessSpec.fitted(tuple(config["mean"]), tuple(config["std"]), fit)
-    return Built(PreLogits(network), spec)
+    licence = (config.get("license") or "") if ref.weights == PRETRAINED else ""
+    return Built(PreLogits(network), spec, licence=licence)
 
 
 def make(tag: str, weights: str, canvas: int) -> Any:
@@ -157,7 +158,7 @@ def make(tag: str, weights: str, canvas: int) -> Any:
                 raise weights_io.misfit(tag, weights, error) from error
             raise _unbuilt(tag, weights, error) from error
     network.reset_classifier(0)
-    _check_patches(network, tag, canvas)
+    check_patches(network, tag, canvas)
     return network
 
 
@@ -177,7 +178,7 @@ def _unbuilt(tag: str, weights: str, error: Exception) -> BackboneError:
     return BackboneError(f"timm cannot build {tag}: {first_line(error)}")
 
 
-def _check_patches(network: Any, tag: str, canvas: int) -> None:
+def check_patches(network: Any, tag: str, canvas: int) -> None:
     """Refuse a canvas that patches do not tile: timm would silently cut off what is left over."""
     from timm.layers import PatchEmbed
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_LICENCE = "bsd-3-clause"
 
 
 def claims(name: str) -> bool:
@@ -44,9 +45,7 @@ def describe(ref: BackboneRef) -> BackboneInfo:
         network = torchvision.models.alexnet(weights=None)
     network.classifier = network.classifier[:-1]
     n_parameters = sum(parameter.numel() for parameter in network.parameters())
-    return BackboneInfo(
-        ref.name, ref.tag, 4096, n_parameters, 224, _MEAN, _STD, False, "bsd-3-clause"
-    )
+    return BackboneInfo(ref.name, ref.tag, 4096, n_parameters, 224, _MEAN, _STD, False, _LICENCE)
 
 
 def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Built:
@@ -66,7 +65,8 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
             module.load_state_dict(state, strict=True)
         except RuntimeError as error:
             raise weights_io.misfit(ref.tag, ref.weights_from, error) from error
-    return Built(module, PreprocessSpec.fitted(_MEAN, _STD, fit))
+    licence = _LICENCE if ref.weights == PRETRAINED else ""
+    return Built(module, PreprocessSpec.fitted(_MEAN, _STD, fit), licence=licence)
 
 
 def pretrained_state(tag: str) -> dict[str, torch.Tensor]:

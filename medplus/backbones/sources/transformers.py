@@ -279,7 +279,7 @@ def _encoder(model: Any, card: Card, *, has_pooler: bool = True) -> Transformers
     from medplus.backbones.encoders import TransformersEncoder
 
     with torch.device("meta"):
-        probe = TransformersEncoder(_random(card, ""), 0, has_pooler=False)
+        probe = TransformersEncoder(_random(card, ""), 0, has_pooler=True)
         images = torch.zeros(1, 3, card.size, card.size)
         seen = probe.model(pixel_values=images)
     prefix = 0

@@ -1,0 +1,1 @@
+"""Embeddings that were made elsewhere: what their files hold, as stores like any other."""

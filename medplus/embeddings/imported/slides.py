@@ -1,0 +1,212 @@
+"""A folder of one file per slide, as TRIDENT, CLAM and eva write them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medplus.datasets.columns import PATH, read_columns
+from medplus.embeddings.imported import source
+from medplus.embeddings.imported.arrays import HDF5, open_hdf5
+from medplus.embeddings.imported.source import Rows, Source
+from medplus.embeddings.imported.tensors import TORCH, load_torch
+from medplus.errors import UsageError
+from medplus.naming import counted, several, some
+
+MANIFEST = "manifest.csv"
+_EVA = ("origin", "embeddings", "target", "split")
+_GROUPS = ("wsi_id", "slide_id")
+
+
+@dataclass(frozen=True)
+class _Slide:
+    name: str
+    path: Path
+    shape: tuple[int, int]
+    dtype: np.dtype
+
+
+def open_slides(folder: Path, rows: Rows) -> Source:
+    """Return what the files of a folder hold; embeddings are read when they are used.
+
+    Parameters
+    ----------
+    rows : {"slides", "patches"}
+        Whether the mean of a slide's patches is its embedding, or each patch has a row.
+
+    Raises
+    ------
+    UsageError
+        If there are no such files, or one cannot be used.
+    """
+    columns, said, paths = _listed(folder)
+    slides = [_look(path, name) for name, path in paths.items()]
+    widths = Counter(slide.shape[1] for slide in slides)
+    dim = widths.most_common(1)[0][0]
+    odd = [str(slide.path) for slide in slides if slide.shape[1] != dim]
+    if odd:
+        raise UsageError(
+            f"{folder}: {several(odd, 'file')} of another width than {dim}; keep the features of "
+            "one encoder in a folder"
+        )
+    counts = np.array([slide.shape[0] for slide in slides], np.int64)
+    many = bool((counts > 1).any())
+    apart = many and rows == "patches"
+    told = f"{counted(int(counts.sum()), 'row')} of {dim} dimensions in {len(slides):,} files"
+    if many:
+        told += ", each its slide's (--rows slides takes their mean)" if apart else (
+            ", their mean is a slide's embedding (--rows patches keeps them apart)")  # fmt: skip
+    meant = many and not apart
+    dtypes = [np.dtype("<f4")] if meant else [slide.dtype for slide in slides]
+    return Source(
+        path=folder,
+        names=[slide.name for slide in slides],
+        columns=columns,
+        dim=dim,
+        dtype=max(dtypes, key=lambda dtype: dtype.itemsize),
+        blocks=partial(_means if meant else _patches, slides),
+        images=told,
+        counts=counts if apart else None,
+        row_names=(lambda item: _patch_names(slides[item])) if apart else None,
+        said=said,
+    )
+
+
+def _listed(folder: Path) -> tuple[dict[str, list[str]], dict[str, Any], dict[str, Path]]:
+    """Return what eva's manifest says, and the files by the names of their slides."""
+    manifest = folder / MANIFEST
+    if manifest.is_file():
+        return _from_manifest(folder, manifest)
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix in (*HDF5, *TORCH) and not path.name.startswith(".")
+    )
+    endings = sorted({path.suffix for path in files})
+    if not files:
+        raise UsageError(
+            f"{folder} holds no {' or '.join((*HDF5, *TORCH))} files of embeddings; name the "
+            "folder that does, or one npz or parquet file"
+        )
+    if len(endings) > 1:
+        raise UsageError(
+            f"{folder} holds {' and '.join(endings)} files, perhaps the same embeddings twice; "
+            "name the folder of one kind"
+        )
+    return {}, {}, {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
+
+
+def _from_manifest(
+    folder: Path, manifest: Path
+) -> tuple[dict[str, list[str]], dict[str, Any], dict[str, Path]]:
+    table = read_columns(manifest)
+    origin, files = table.full(_EVA[0]), table.full(_EVA[1])
+    inside = folder.resolve()
+    paths = [folder / file for file in files]
+    gone = [f for f, p in zip(files, paths, strict=True) if not p.is_file()]
+    if gone:
+        raise UsageError(f"{manifest} names {several(gone, 'file')} that {folder} does not hold")
+    out = [file for file, path in zip(files, paths, strict=True)
+           if not path.resolve().is_relative_to(inside)]  # fmt: skip
+    if out:
+        raise UsageError(f"{manifest} names {several(out, 'file')} outside {folder}")
+    names = origin if len(set(origin)) == len(origin) else files
+    twice = [name for name, n in Counter(names).items() if n > 1]
+    if twice:
+        raise UsageError(f"{manifest}: {several(twice, 'file')} on several rows; keep one of each")
+    columns = {name: words for name, words in table.columns.items() if name not in (*_EVA, PATH)}
+    if any(table.columns.get("target", ())):
+        columns[source.LABEL] = table.columns["target"]
+    columns["split"] = table.columns.get("split", [""] * len(files))
+    groups = [name for name in _GROUPS if name in columns]
+    said = {"group_column": groups[0]} if groups else {}
+    return columns, said, dict(zip(names, paths, strict=True))
+
+
+def _look(path: Path, name: str) -> _Slide:
+    if path.suffix in HDF5:
+        with open_hdf5(path) as file:
+            array = file[_features(path, file)]
+            shape, dtype = array.shape, array.dtype
+    else:
+        parts = _tensors(path)
+        width = {part.shape[-1] for part in parts}
+        if len(width) > 1:
+            raise UsageError(f"{path}: its tensors differ in width {some(map(str, width))}")
+        shape, dtype = (sum(map(_n_rows, parts)), *width), parts[0].dtype
+    shape = (1, *shape) if len(shape) == 1 else shape
+    if len(shape) > 1 and shape[-2] == 0:
+        raise UsageError(f"{path} holds no patch; leave the slide out, and its row in the table")
+    return _Slide(name, path, source.width_of(path, "features", shape), source.stored_dtype(dtype))
+
+
+def _features(path: Path, file: Any) -> str:
+    arrays = [name for name in file if hasattr(file[name], "shape")]
+    name = source.only(path, arrays, "embedding")
+    if name is None:
+        raise UsageError(f"{path} has no dataset 'features' (it has {some(arrays)})")
+    return name
+
+
+def _n_rows(tensor: Any) -> int:
+    return 1 if tensor.ndim == 1 else int(tensor.shape[-2])
+
+
+def _tensors(path: Path) -> list[Any]:
+    """Return the tensors of a slide; eva writes a list of them."""
+    found = load_torch(path)
+    if isinstance(found, dict):
+        name = source.only(path, map(str, found), "embedding")
+        if name is None:
+            raise UsageError(f"{path} has no 'features' (it has {some(map(str, found))})")
+        found = found[name]
+    parts = list(found) if isinstance(found, list | tuple) else [found]
+    if not parts or not all(hasattr(part, "ndim") and part.ndim for part in parts):
+        raise UsageError(f"{path} holds no tensor of embeddings")
+    return parts
+
+
+def _of_slide(slide: _Slide) -> Iterator[np.ndarray]:
+    """Yield a slide's rows, few at a time."""
+    if slide.path.suffix in HDF5:
+        with open_hdf5(slide.path) as file:
+            array = file[_features(slide.path, file)]
+            if len(array.shape) == 1:
+                yield np.asarray(array[...])[None]
+            else:
+                yield from source.slices(array, slide.shape[0])
+    else:
+        for part in _tensors(slide.path):
+            rows = part[None] if part.ndim == 1 else part
+            yield from source.slices(rows, _n_rows(rows))
+
+
+def _patches(slides: list[_Slide]) -> Iterator[np.ndarray]:
+    for slide in slides:
+        yield from _of_slide(slide)
+
+
+def _means(slides: list[_Slide]) -> Iterator[np.ndarray]:
+    for slide in slides:
+        total = np.zeros(slide.shape[1])
+        for block in _of_slide(slide):
+            total += block.sum(0, dtype=np.float64)
+        yield (total / slide.shape[0])[None].astype(np.float32)
+
+
+def _patch_names(slide: _Slide) -> list[str]:
+    """Return the names of a slide's patches: by their coordinates where it has them."""
+    n = slide.shape[0]
+    if slide.path.suffix in HDF5:
+        with open_hdf5(slide.path) as file:
+            found = np.asarray(file["coords"][...]) if "coords" in file else np.empty(0)
+        found = found[0] if found.ndim == 3 and len(found) == 1 else found
+        if found.ndim == 2 and len(found) == n:
+            return [f"{slide.name}/{'_'.join(map(str, xy))}" for xy in list(found)]
+    return [f"{slide.name}/{i}" for i in range(n)]
