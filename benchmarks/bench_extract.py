@@ -19,6 +19,7 @@ from medplus.backbones.catalog import PAPER
 from medplus.backbones.inference import Embedder, compile_network
 from medplus.device import compute_precision, resolve_device, resolve_precision
 from medplus.embeddings import extract as extraction
+from medplus.embeddings import pipeline
 from medplus.embeddings.tuning import BatchSearch
 from medplus.spec import make_spec
 
@@ -137,7 +138,7 @@ def _extract(npz: Path, root: Path, backbone: str, compiled: bool | None = None)
     """Return the seconds and CPU seconds of filling a store; what compiling took is no part."""
     spec = make_spec(str(npz), None, backbone, weights="none")
     found = []
-    fill = extraction.fill_store
+    fill = pipeline.fill_store
 
     def timed(*arguments):
         start, cpu = time.perf_counter(), time.process_time()
@@ -147,7 +148,7 @@ def _extract(npz: Path, root: Path, backbone: str, compiled: bool | None = None)
         found.append((took * left, used * left))
         return filled
 
-    with patch.object(extraction, "fill_store", timed):
+    with patch.object(pipeline, "fill_store", timed):
         extraction.extract_all([spec], compiled=compiled, store=root)
     return found[0]
 

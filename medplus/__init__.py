@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from medplus.embeddings.imported.importing import import_store
     from medplus.embeddings.select import find_store
     from medplus.embeddings.store import open_store
+    from medplus.embeddings.torchdata import StoreDataset
     from medplus.errors import MedplusError
     from medplus.evaluation import evaluate
+    from medplus.exploration.explore import explore
     from medplus.heads.knn import knn
     from medplus.heads.probe import probe
+    from medplus.prediction.predict import predict
     from medplus.reporting.report import report
     from medplus.robustness.robust import robust
     from medplus.spec import ExtractSpec
@@ -37,10 +40,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "MedplusError": "medplus.errors",
     "ExtractSpec": "medplus.spec",
+    "StoreDataset": "medplus.embeddings.torchdata",
     "audit": "medplus.auditing.audit",
     "compare": "medplus.comparison",
     "curve": "medplus.curves.curve",
     "evaluate": "medplus.evaluation",
+    "explore": "medplus.exploration.explore",
     "extract": "medplus.embeddings.extract",
     "extract_all": "medplus.embeddings.extract",
     "find_store": "medplus.embeddings.select",
@@ -51,6 +56,7 @@ _HOMES = {
     "load_dataset": "medplus.datasets.sources",
     "open_store": "medplus.embeddings.store",
     "panel": "medplus.analysis.panel",
+    "predict": "medplus.prediction.predict",
     "predictions": "medplus.analysis.results.frames",
     "probe": "medplus.heads.probe",
     "report": "medplus.reporting.report",
@@ -63,11 +69,13 @@ _HOMES = {
 __all__ = [
     "ExtractSpec",
     "MedplusError",
+    "StoreDataset",
     "__version__",
     "audit",
     "compare",
     "curve",
     "evaluate",
+    "explore",
     "extract",
     "extract_all",
     "find_store",
@@ -78,6 +86,7 @@ __all__ = [
     "load_dataset",
     "open_store",
     "panel",
+    "predict",
     "predictions",
     "probe",
     "report",

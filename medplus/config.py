@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from medplus.errors import UsageError, nearest, short
 from medplus.vocabulary import (
@@ -103,6 +111,12 @@ class FinetuneRecipe(Recipe):
     """
 
     trainable: Trainable = Field("all", description="What learns: all of it, or the head alone.")
+    lora: int = Field(
+        0,
+        ge=0,
+        description="Rank of the low-rank updates that learn in place of the weights of linear "
+        "layers, all else but the head frozen; 0: none.",
+    )
     norm_stats: NormStats = Field(
         "update",
         description="Batch-norm statistics follow the data (as the paper's code does even where "
@@ -164,6 +178,13 @@ class FinetuneRecipe(Recipe):
     contrast: float = Field(0.0, ge=0, lt=1, description="Multiply by 1 ± up to this.")
     mixup: float = Field(0.0, ge=0, description="Mixup's alpha; 0: none.")
     cutmix: float = Field(0.0, ge=0, description="CutMix's alpha; 0: none.")
+
+    @field_validator("lora")
+    @classmethod
+    def _has_layers_that_learn(cls, rank: int, info: ValidationInfo) -> int:
+        if rank and info.data.get("trainable") == "head":
+            raise PydanticCustomError("frozen", "what it adapts is frozen where trainable is head")
+        return rank
 
 
 FINETUNE_RECIPES: dict[str, dict[str, Any]] = {

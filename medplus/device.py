@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast, get_args
 
+from medplus import remembered
 from medplus.errors import UsageError
 from medplus.vocabulary import Precision
 
@@ -67,6 +69,34 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
     if name == "fp16" and device.type == "cpu":
         raise UsageError("--precision fp16 needs a CUDA device; on a CPU use bf16 or fp32")
     return cast("Precision", name)
+
+
+def precision_here(name: str, device: str) -> Precision:
+    """Return what `resolve_precision` does on a device of this machine, if known without torch.
+
+    Parameters
+    ----------
+    name : str
+        ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+    device : str
+        As for `resolve_device`.
+
+    Raises
+    ------
+    UsageError
+        As both.
+    """
+    check_device_name(device)
+    machine = remembered.machine()
+    key = f"{device} · {name} · {machine}"
+    known = None if machine is None else remembered.recall("precisions", key)
+    found = (known or {}).get("precision")
+    if found in get_args(Precision) and "torch" not in sys.modules:
+        return cast("Precision", found)
+    precision = resolve_precision(name, resolve_device(device))
+    if machine is not None and found != precision:
+        remembered.remember("precisions", key, {"precision": precision})
+    return precision
 
 
 def resolve_training_precision(name: str, device: torch.device) -> Precision:

@@ -1,4 +1,4 @@
-"""The whole way without a download: phantoms, extract, knn, probe, finetune, report."""
+"""The whole way without a download: phantoms, extract, knn, probe, finetune, report, predict."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 
 from medplus.backbones.sources import demo
 from medplus.datasets.phantom import write_phantoms
+from medplus.datasets.sources import load_dataset
 from medplus.embeddings.extract import Extraction, extract_all
 from medplus.errors import DatasetError
 from medplus.heads.knn import knn
 from medplus.heads.probe import probe
+from medplus.prediction.predict import Predicted, predict
 from medplus.progress import Progress, silent
 from medplus.reporting.report import Report, report
 from medplus.run.record import RunRecord
@@ -72,6 +74,7 @@ class Quickstart:
     summaries: list[Summary]
     finetuned: RunRecord
     report: Report
+    predicted: Predicted
     seconds: float
 
     @property
@@ -92,13 +95,13 @@ def run_quickstart(
     watch: Watch | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Quickstart:
-    """Write phantoms of three datasets, embed them, score kNN and probes, fine-tune, report.
+    """Write phantoms, embed them, score kNN and probes, fine-tune, report, predict.
 
     Parameters
     ----------
     root : str or Path
-        Everything goes below it: ``data``, ``embeddings``, ``runs``, ``report``. What is there is
-        used again.
+        Everything goes below it: ``data``, ``embeddings``, ``runs``, ``report``, ``images`` and
+        ``predictions.csv``. What is there is used again.
     samples : int
         Images per dataset.
     device : str
@@ -149,10 +152,41 @@ def run_quickstart(
     tell(f"6. Tables, figures and a page → {root / 'report'}")
     # Learning rates were searched, so each cell shows the run that is best on val.
     written = report(runs, root / "report", tuned="val", title="Quickstart on synthetic images")
+    table = root / "predictions.csv"
+    tell(f"7. Three new images, through the best probe of {dataset}, {size} px → {table}")
+    predicted = predict(
+        _probe_of(finetuned, records).path, _three_images(root), table, device=device,
+        store=root / "embeddings", overwrite=True,
+    )  # fmt: skip
     seconds = time.perf_counter() - start
     return Quickstart(
-        root, extractions, [*records, finetuned], summaries, finetuned, written, seconds
+        root, extractions, [*records, finetuned], summaries, finetuned, written, predicted, seconds
     )
+
+
+def _probe_of(run: RunRecord, records: list[RunRecord]) -> RunRecord:
+    """Return the probe on the same images and network that is best on val."""
+    same = [
+        record
+        for record in records
+        if (record.protocol, record.dataset, record.size, record.backbone)
+        == ("probe", run.dataset, run.size, run.backbone)
+    ]
+    return max(same, key=lambda record: record.metrics["val"]["acc"])
+
+
+def _three_images(root: Path) -> list[Path]:
+    """Write three test images as files, as new ones would come."""
+    from PIL import Image
+
+    dataset, size = FINETUNED
+    test = load_dataset(dataset, size, root / "data").splits["test"].images
+    folder = root / "images"
+    folder.mkdir(exist_ok=True)
+    paths = [folder / f"{i}.png" for i in range(3)]
+    for path, pixels in zip(paths, test, strict=False):
+        Image.fromarray(pixels).save(path)
+    return paths
 
 
 def choose_network() -> tuple[str, str]:

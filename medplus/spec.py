@@ -15,6 +15,9 @@ from medplus.vocabulary import Fit, Precision, StoreDtype
 
 PRELOGITS = "prelogits"
 """The feature that is a network's embedding where no other is asked for."""
+CLS, AVG, CLS_AVG, POOLER = "cls", "avg", "cls+avg", "pooler"
+LAYER = "layer:"
+FEATURES = (PRELOGITS, CLS, AVG, CLS_AVG, POOLER)
 PIXELS = "pixels"
 """The backbone that is none: an image's own values."""
 PRETRAINED = "pretrained"
@@ -27,6 +30,21 @@ IMPORTED = "imported:"
 """Begins the name of a backbone whose embeddings were made elsewhere; no command computes them."""
 SCHEMA = 2
 """The version of what a store holds; it is part of every key."""
+
+
+def check_feature(feature: str) -> None:
+    """Refuse what is no feature of any network.
+
+    Raises
+    ------
+    UsageError
+    """
+    if feature in FEATURES or (feature.startswith(LAYER) and len(feature) > len(LAYER)):
+        return
+    raise UsageError(
+        f"unknown feature '{feature}'{nearest(feature, FEATURES)} (prelogits, cls, avg, cls+avg, "
+        "pooler, or layer:NAME with the name of a module, such as layer:layer3 or layer:blocks.5)"
+    )
 
 
 class Made(Protocol):

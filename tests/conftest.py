@@ -325,7 +325,7 @@ def cli(
     from medplus.cli import main
 
     monkeypatch.chdir(tmp_path)
-    for name in ("COLUMNS", "MEDPLUS_CACHE", "MEDPLUS_DATA_ROOT", "MEDPLUS_RUNS", "MEDPLUS_STORE"):
+    for name in ("COLUMNS", "MEDPLUS_DATA_ROOT", "MEDPLUS_RUNS", "MEDPLUS_STORE"):
         monkeypatch.delenv(name, raising=False)
     root, level = logging.getLogger(), logging.getLogger("medplus").level
     handlers, root_level = root.handlers[:], root.level

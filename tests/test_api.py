@@ -20,8 +20,14 @@ def python(code):
 
 
 def test_import_brings_nothing_heavy():
-    heavy = "{'torch', 'numpy', 'timm', 'zarr', 'faiss', 'sklearn', 'pydantic', 'click', 'rich'}"
-    assert python(f"import medplus, sys; print({heavy} & set(sys.modules))") == "set()"
+    heavy = "torch numpy timm zarr faiss sklearn pyarrow pydantic click rich"
+    code = f"import medplus, sys; print({{*{heavy.split()}}} & set(sys.modules))"
+    assert python(code) == "set()"
+
+
+def test_estimators_bring_torch_only_when_they_are_used():
+    heavy = "{'torch', 'timm', 'zarr', 'faiss'}"
+    assert python(f"import medplus.sklearn, sys; print({heavy} & set(sys.modules))") == "set()"
 
 
 def test_every_public_name_resolves_and_is_listed():

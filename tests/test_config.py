@@ -113,6 +113,7 @@ def test_an_unknown_recipe_is_named_with_the_nearest_and_all_known(name, nearest
 def test_default_finetune_recipe_is_the_papers():
     assert FinetuneRecipe().model_dump() == {
         "trainable": "all",
+        "lora": 0,
         "norm_stats": "update",
         "epochs": 100,
         "batch_size": 64,
@@ -272,6 +273,8 @@ def test_no_number_of_a_recipe_is_negative_or_not_finite(field, value):
     ("field", "value"),
     [
         ("trainable", "tail"),
+        ("lora", -1),
+        ("lora", 2.5),
         ("norm_stats", "frosty"),
         ("epochs", 0),
         ("epochs", 1.5),

@@ -130,13 +130,14 @@ def _with_what_else_is_known(one: Verdict, benchmark: Benchmark) -> Verdict:
 
 _SHOWN = "verdict backbone size protocol val_acc test_acc ci95 cost"
 _COLUMNS = (
-    "dataset verdict backbone size protocol weights fit feature val_acc test_acc low high "
-    "device_seconds n_seeds fixed_acc"
+    "dataset verdict backbone size protocol weights fit feature lora val_acc test_acc low "
+    "high device_seconds n_seeds fixed_acc"
 )
 
 
 _OF_CANDIDATES = (
-    "backbone", "size", "protocol", "weights", "fit", "feature", "device_seconds", "n_seeds",
+    "backbone", "size", "protocol", "weights", "fit", "feature", "lora", "device_seconds",
+    "n_seeds",
 )  # fmt: skip
 
 

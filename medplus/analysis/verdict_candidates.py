@@ -28,8 +28,9 @@ class Candidate:
     ----------
     label : str
         Who is compared, as people read it.
-    backbone, size, protocol, weights, fit, feature
-        What it is; `fit` and `feature` are None for raw pixels.
+    backbone, size, protocol, weights, fit, feature, lora
+        What it is; `fit` and `feature` are None for raw pixels, `lora`, the rank of low-rank
+        updates, where there are none.
     val_acc, test_acc : float
         Fractions; means over seeds of the runs that are best on val.
     test_acc_ci95 : tuple of two floats
@@ -59,6 +60,7 @@ class Candidate:
     weights: str
     fit: str | None
     feature: str | None
+    lora: int | None
     val_acc: float
     test_acc: float
     test_acc_ci95: tuple[float, float]
@@ -78,7 +80,7 @@ class Candidate:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
-        names = ("backbone", "size", "protocol", "weights", "fit", "feature", "test_acc")
+        names = ("backbone", "size", "protocol", "weights", "fit", "feature", "lora", "test_acc")
         seconds = None if math.isnan(self.device_seconds) else self.device_seconds
         return {
             **{name: getattr(self, name) for name in names},
@@ -136,6 +138,7 @@ def _candidate(
         weights=one["weights"] or NONE,
         fit=one["fit"] if network else None,
         feature=one["feature"] or None if network else None,
+        lora=int(one["lora"]) if one["lora"] else None,
         val_acc=float(seeds["val_acc"].mean()) / 100,
         test_acc=acc,
         test_acc_ci95=proportion_interval(hits[:, None], groups),

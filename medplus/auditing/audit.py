@@ -21,15 +21,13 @@ from medplus.auditing.consequences import Consequence, score_runs
 from medplus.auditing.facts import facts_of
 from medplus.auditing.labels import Labels, check_labels, joined
 from medplus.auditing.outliers import Outliers, find_outliers
-from medplus.auditing.pool import Pool, check_alike, pool_of, reduce
+from medplus.auditing.pool import Pool, check_alike, pool_of, reduce, with_images
 from medplus.auditing.shift import Shift, find_shifts
 from medplus.auditing.shortcuts import Shortcut, find_shortcuts
 from medplus.auditing.suspects import Suspect, list_suspects, with_verdicts, write_suspects
 from medplus.auditing.twins import Twins, find_twins, nearest
-from medplus.datasets import catalog
-from medplus.datasets.sources import load_dataset
 from medplus.embeddings.store import EmbeddingStore
-from medplus.errors import MedplusError, RunError, UsageError
+from medplus.errors import RunError, UsageError
 from medplus.heads.stored import Stores, open_stores
 from medplus.progress import SAID, Progress, silent
 from medplus.spec import PIXELS
@@ -202,30 +200,10 @@ def _open_pool(store: EmbeddingStore, data_root: str | Path | None) -> tuple[Poo
     pool = pool_of(store)
     if len(pool) < _SMALLEST:
         raise RunError(f"{store.path}: {len(pool)} images are too few to audit")
-    info = store.info
-    if info.spec.is_imported:
-        return pool, [
-            f"{info.backbone} was imported without its images, so that embeddings alone decide"
-        ]
-    if data_root is None and info.spec.dataset in catalog.FLAGS:
-        data_root = Path(info.dataset_path).parent
-    try:
-        name = info.spec.dataset if info.spec.dataset in catalog.FLAGS else info.dataset_path
-        images = load_dataset(
-            name,
-            info.size,
-            data_root or "data",
-            group_column=info.spec.group_column,
-            exclude=info.spec.exclude,
-        )
-    except (MedplusError, OSError) as error:
-        return pool, [f"no images at hand, so that embeddings alone decide: {error}"]
-    if images.digest != info.dataset_digest:
-        return pool, [
-            f"the images in {images.path} are others than the store's, so that embeddings alone "
-            "decide"
-        ]
-    return replace(pool, images=images), []
+    pool, missing = with_images(pool, store, data_root)
+    if missing is None:
+        return pool, []
+    return pool, [f"no images at hand, so that embeddings alone decide: {missing}"]
 
 
 def _look(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
+from medplus.datasets import catalog
 from medplus.datasets.dataset import ImageDataset
+from medplus.datasets.sources import load_dataset
 from medplus.embeddings.store import EmbeddingStore
-from medplus.errors import UsageError
+from medplus.errors import MedplusError, UsageError
 from medplus.heads.features import JoinedRows, Rows, read_features
 from medplus.run.scoring import Samples
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split, Task
@@ -118,6 +121,39 @@ def pool_of(store: EmbeddingStore) -> Pool:
         np.concatenate([part.labels for part in parts]),
         groups=numbered(groups) if groups else None,
     )
+
+
+def with_images(
+    pool: Pool, store: EmbeddingStore, data_root: str | Path | None = None
+) -> tuple[Pool, str | None]:
+    """Return the samples of a store with their images, or without them and why.
+
+    Parameters
+    ----------
+    data_root : str or Path, optional
+        Folder of the datasets' npz files; by default where the images of the store lay.
+    """
+    info = store.info
+    if info.spec.is_imported:
+        return pool, f"{info.backbone} was imported without its images"
+    by_flag = info.spec.dataset in catalog.FLAGS
+    if data_root is None and by_flag:
+        data_root = Path(info.dataset_path).parent
+    elif not by_flag and not Path(info.dataset_path).exists():
+        return pool, f"{info.dataset_path} is not there any more"
+    try:
+        images = load_dataset(
+            info.spec.dataset if by_flag else info.dataset_path,
+            info.size,
+            data_root or "data",
+            group_column=info.spec.group_column,
+            exclude=info.spec.exclude,
+        )
+    except (MedplusError, OSError) as error:
+        return pool, str(error)
+    if images.digest != info.dataset_digest:
+        return pool, f"the images in {images.path} are others than the store's"
+    return replace(pool, images=images), None
 
 
 def numbered(names: list[str]) -> np.ndarray:

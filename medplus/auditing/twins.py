@@ -10,6 +10,7 @@ from scipy import sparse, stats
 from scipy.sparse.csgraph import connected_components
 
 from medplus.auditing.pool import Pool
+from medplus.heads.features import Rows
 
 CANDIDATES = 6
 """Nearest images per image and way of looking that may be compared on pixels."""
@@ -130,7 +131,7 @@ def find_twins(
     )
 
 
-def nearest(features: np.ndarray, k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
+def nearest(features: np.ndarray | Rows, k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the `k` nearest other rows of every row, and their distances, both (n, k)."""
     from medplus.heads.knn.search import search
 

@@ -10,17 +10,17 @@ from medplus.backbones import registry, sources
 from medplus.backbones import weights as weights_io
 from medplus.backbones.catalog import PIXELS
 from medplus.backbones.features import with_feature
+from medplus.backbones.identity import Identity
 from medplus.backbones.modules import PreLogits
 from medplus.backbones.sam import bake_sam_tables
 from medplus.backbones.sources.ref import BackboneRef, Built
-from medplus.jsonfile import digest_of
 from medplus.preprocess import PreprocessSpec
 from medplus.spec import NONE, PRELOGITS
 from medplus.vocabulary import Fit
 
 
 @dataclass(frozen=True)
-class Backbone:
+class Backbone(Identity):
     """A network in eval mode, with everything that identifies its embeddings.
 
     Attributes
@@ -43,52 +43,6 @@ class Backbone:
     weights_sha256: str
     feature: str
     licence: str = ""
-
-    @property
-    def name(self) -> str:
-        """The canonical short name."""
-        return self.ref.name
-
-    @property
-    def tag(self) -> str:
-        """The full name."""
-        return self.ref.tag
-
-    @property
-    def run_id(self) -> str | None:
-        """The fine-tuned run whose network this is."""
-        return self.ref.run_id
-
-    @property
-    def weights(self) -> str:
-        """``pretrained``, ``none``, or the absolute path of the file; of a run, its network's."""
-        return self.ref.weights if self.run_id is None else self.ref.spelling
-
-    @property
-    def digest(self) -> str:
-        """SHA-256, in hex, of what makes the backbone: full name, weights, and normalisation."""
-        spec = self.preprocess
-        return digest_of(
-            {
-                "tag": self.tag,
-                "weights": self.weights_sha256,
-                "mean": spec.mean,
-                "std": spec.std,
-                "canvas": spec.canvas,
-                "rgb": spec.rgb,
-            }
-        )
-
-    @property
-    def is_network(self) -> bool:
-        """False for the raw-pixel baseline, which has nothing to compute in half precision."""
-        return self.feature != PIXELS
-
-    @property
-    def architecture(self) -> tuple[str, str]:
-        """Canonical name and full tag of what was built, without the run that trained it."""
-        run = f"@{self.run_id}"
-        return self.name.removesuffix(run), self.tag.removesuffix(run)
 
 
 def load_backbone(

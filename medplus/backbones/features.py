@@ -13,26 +13,7 @@ from torch import nn
 
 from medplus.backbones.modules import AlexNetFeatures, PreLogits
 from medplus.errors import BackboneError, UsageError, nearest
-from medplus.spec import PRELOGITS
-
-CLS, AVG, CLS_AVG, POOLER = "cls", "avg", "cls+avg", "pooler"
-LAYER = "layer:"
-FEATURES = (PRELOGITS, CLS, AVG, CLS_AVG, POOLER)
-
-
-def check_feature(feature: str) -> None:
-    """Refuse what is no feature of any network.
-
-    Raises
-    ------
-    UsageError
-    """
-    if feature in FEATURES or (feature.startswith(LAYER) and len(feature) > len(LAYER)):
-        return
-    raise UsageError(
-        f"unknown feature '{feature}'{nearest(feature, FEATURES)} (prelogits, cls, avg, cls+avg, "
-        "pooler, or layer:NAME with the name of a module, such as layer:layer3 or layer:blocks.5)"
-    )
+from medplus.spec import AVG, CLS, LAYER, POOLER, PRELOGITS, check_feature
 
 
 def with_feature(

@@ -87,6 +87,20 @@ def _asked_to_stay_offline() -> bool:
     return any(os.environ.get(name, "").upper() in words for name in names)
 
 
+def snapshot_files(repository: str, revision: str) -> list[Path] | None:
+    """Return what the hub's cache has of a repository: the note of the snapshot, and its files."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    note = folder / "refs" / revision
+    try:
+        snapshot = folder / "snapshots" / note.read_text("utf-8").strip()
+        files = sorted(path for path in snapshot.rglob("*") if path.is_file())
+    except (OSError, ValueError):
+        return None
+    return [note, snapshot, *files] if files else None
+
+
 def from_hub(tag: str, repository: str, files: Sequence[str], revision: str | None = None) -> Path:
     """Return the first of several files that a repository of the hub, or its cache, has.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medplus.backbones.weights_folder import (
+    MANIFEST,
     find_weights,
     is_weights_folder,
     read_folder_weights,
@@ -54,6 +55,22 @@ def check_weights(weights: str, tag: str) -> str:
     if is_weights_folder(weights):
         find_weights(Path(weights), tag)
     return weights_label(weights)
+
+
+def files_of(weights: str, tag: str) -> list[Path]:
+    """Return the files that weights are read from: one, or those of a folder for a backbone.
+
+    Raises
+    ------
+    BackboneError
+        If a folder has none.
+    """
+    folder = Path(weights)
+    if not is_weights_folder(weights):
+        return [folder]
+    entry = find_weights(folder, tag)
+    config = [] if entry.config_sha256 is None else [entry.config_in(folder)]
+    return [folder / MANIFEST, folder / entry.file, *config]
 
 
 @contextmanager

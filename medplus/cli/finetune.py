@@ -8,11 +8,8 @@ import click
 
 from medplus.cli import options, specs
 from medplus.cli.options import Output
-from medplus.cli.recipes import recipe_options
-from medplus.config import FINETUNE_RECIPES, finetune_recipe
+from medplus.cli.recipes import finetune_options
 from medplus.errors import UsageError
-
-_RECIPES = {name: finetune_recipe(name) for name in FINETUNE_RECIPES}
 
 
 class BatchSize(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
@@ -54,7 +51,7 @@ class BatchSize(click.ParamType):  # type: ignore[type-arg]  # not generic befor
     help="Images per step, over all devices; auto: the recipe's, halved until a step fits into "
     "memory.  [default: the recipe's]",
 )
-@recipe_options(_RECIPES, leave_out={"batch_size"})
+@finetune_options(leave_out={"batch_size"})
 @click.option(
     "--compile",
     "compiled",

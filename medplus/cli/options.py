@@ -305,7 +305,8 @@ def folding(command: Command) -> Command:
     return wrapped  # type: ignore[return-value]
 
 
-def _place(text: str) -> Any:
+def place(text: str) -> Any:
+    """Return a path, or a URL as it is: what --store may name."""
     from medplus.embeddings.container import to_place
 
     return to_place(text)
@@ -314,7 +315,7 @@ def _place(text: str) -> Any:
 store_or_root = click.option(
     "--store",
     "store_root",
-    type=_place,
+    type=place,
     metavar="PATH",
     default="embeddings",
     show_default=True,

@@ -78,8 +78,9 @@ def panel(
         raise click.UsageError("--table is for --by: name a column of it")
     from medplus.analysis.panel import compare_panels, examine
     from medplus.analysis.panel import panel as panel_of_run
+    from medplus.run.ledger import check_is_run
 
-    _check_is_run(run)
+    check_is_run(run)
     found = examine(run, positive, prevalence, by or (), table)
     pairs: Sequence[Versus] = ()
     if versus is not None:
@@ -93,15 +94,6 @@ def panel(
         files = write_sections(found.sections(data_root), out)
         document["files"] = [str(path) for path in files]
     output.result(document, lambda: _show(found.sections(None), pairs, versus, out))
-
-
-def _check_is_run(folder: Path) -> None:
-    from medplus.errors import UsageError
-    from medplus.run.ledger import find_run, list_runs
-
-    within = next(list_runs(folder), None)
-    if within is not None and find_run(folder) is None:
-        raise UsageError(f"{folder} is a folder of runs; name one of them, such as {within}")
 
 
 def _show(

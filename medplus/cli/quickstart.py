@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @options.device
 @options.common
 def quickstart(output: Output, out: Path, samples: int, device: str) -> None:
-    """Go the whole way on synthetic data: extract, knn, probe, finetune, report. No download."""
+    """Go the whole way on synthetic data: from extract to predict. No download."""
     from medplus.quickstart import run_quickstart
 
     done = run_quickstart(
@@ -47,6 +47,7 @@ def quickstart(output: Output, out: Path, samples: int, device: str) -> None:
         "stores": [extraction.to_dict() for extraction in done.extractions],
         "runs": [record.to_dict() for record in done.records],
         "report": str(done.report.files[0]),
+        "predictions": str(done.predicted.path),
         "results": [asdict(summary) for summary in done.summaries],
     }
     output.result(document, lambda: _show(done))
@@ -94,6 +95,8 @@ Where it lies ({done.seconds:.0f} s)
   {" " * len(str(root))}               a fine-tuned one has its learning_curve.png
   {done.report.files[0]}
   {" " * len(str(root))}               tables, figures and tests on one page: open it in a browser
+  {done.predicted.path}
+  {" " * len(str(root))}               three images, of {root}/images: classes, nearest train images
 
 Next, on real data
   medplus download breastmnist
@@ -103,6 +106,7 @@ or step by step
   medplus knn     --dataset breastmnist --size 28 --backbone {name} --k 1,5,11
   medplus probe   --dataset breastmnist --size 28 --backbone {name} --recipe grid
   medplus finetune --dataset breastmnist --size 28 --backbone {name} --recipe modern
-  medplus report  runs --out report --against paper""",
+  medplus report  runs --out report --against paper
+  medplus predict runs/probe/…/RUN IMAGES""",
         soft_wrap=True,
     )

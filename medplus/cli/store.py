@@ -11,10 +11,10 @@ import click
 
 from medplus.cli import options
 from medplus.cli.options import Output
-from medplus.embeddings.container import Place, to_place
 from medplus.naming import printable
 
 if TYPE_CHECKING:
+    from medplus.embeddings.container import Place
     from medplus.embeddings.info import StoreInfo
 
 _PATH = click.Path(path_type=Path)
@@ -97,7 +97,7 @@ def _show_list(rows: list[dict[str, Any]], root: Path) -> None:
 
 
 @store.command("info")
-@click.argument("path", type=to_place)
+@click.argument("path", type=options.place)
 @options.common
 def info(output: Output, path: Place) -> None:
     """Show everything that is recorded of the store at PATH, a folder, a .zarr.zip or a URL."""
@@ -117,7 +117,7 @@ def info(output: Output, path: Place) -> None:
 
 
 @store.command("verify")
-@click.argument("paths", type=to_place, nargs=-1)
+@click.argument("paths", type=options.place, nargs=-1)
 @options.store_root
 @options.common
 def verify(output: Output, paths: tuple[Place, ...], store_root: Path) -> None:
@@ -179,7 +179,7 @@ def _verify_one(path: Place) -> dict[str, Any]:
 
 
 @store.command("export")
-@click.argument("path", type=to_place)
+@click.argument("path", type=options.place)
 @click.argument("target", type=_PATH, required=False)
 @click.option("--to", type=_PATH, metavar="TARGET", help="The same as TARGET.")
 @options.common

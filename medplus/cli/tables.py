@@ -167,6 +167,13 @@ def print_extractions(extractions: Sequence[Extraction]) -> None:
     )
 
 
+def _learns(run: RunRecord) -> str | None:
+    """Return how many parameters learned of a network that was adapted, both without the head."""
+    if run.lora is None or run.network is None:
+        return None
+    return f"{run.network.n_trainable / 1e6:.2f} of {run.network.n_parameters / 1e6:.2f} M"
+
+
 _OWN: tuple[tuple[Column, Callable[[RunRecord], str | None]], ...] = (
     (Column("k", right=True), lambda run: _text(run.k)),
     (Column("seed", right=True), lambda run: _text(run.seed)),
@@ -180,6 +187,8 @@ _OWN: tuple[tuple[Column, Callable[[RunRecord], str | None]], ...] = (
         Column("wd", right=True),
         lambda run: None if run.weight_decay is None else f"{run.weight_decay:g}",
     ),
+    (Column("LoRA r", right=True), lambda run: _text(run.lora)),
+    (Column("learns", right=True, rank=3), _learns),
     (Column("epochs", right=True, rank=3), lambda run: _text(run.epochs_run)),
 )
 """What tells the runs of a protocol apart; a column is shown where any run has a value."""

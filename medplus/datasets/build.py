@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -104,16 +104,36 @@ def read_files(paths: Sequence[Path], reading: Reading) -> npt.NDArray[np.uint8]
         If files cannot be used; counts them, and names the first and what is wrong with it. Also
         if the reading is of other rules than `medplus.reading.RULES`.
     """
+    root = paths[0].parent
+    _check_readable(paths, reading)
+    items = {str(path): path for path in paths}
+    images = _look_at_all(root, partial(_read_further, reading), items)
+    return np.stack([images[str(path)] for path in paths])
+
+
+def stream_files(
+    paths: Sequence[Path], reading: Reading
+) -> Iterator[npt.NDArray[np.uint8] | ImageFaultError]:
+    """Yield what `read_files` would read of each file, or why it cannot be used; few are held.
+
+    Raises
+    ------
+    DatasetError
+        If no file can be read: by other rules, or DICOM without pydicom.
+    """
+    if paths:
+        _check_readable(paths, reading)
+    look = partial(_attempt, partial(_read_further, reading))
+    return in_workers(look, paths, worker_count(len(paths)))
+
+
+def _check_readable(paths: Sequence[Path], reading: Reading) -> None:
     if reading.rules != RULES:
         raise DatasetError(
             f"the dataset was read by rules {reading.rules}, and this medplus reads by {RULES}; "
             "make the run or the store again"
         )
-    root = paths[0].parent
-    dicom.check_installed(root, sum(is_dicom(path.name) for path in paths))
-    items = {str(path): path for path in paths}
-    images = _look_at_all(root, partial(_read_further, reading), items)
-    return np.stack([images[str(path)] for path in paths])
+    dicom.check_installed(paths[0].parent, sum(is_dicom(path.name) for path in paths))
 
 
 def _read_further(reading: Reading, path: Path) -> npt.NDArray[np.uint8]:

@@ -24,6 +24,7 @@ import xxhash
 
 from medplus import atomic, lock
 from medplus.errors import DatasetError, MedplusError
+from medplus.remembered import user_cache
 from medplus.seal import seal, unseal
 from medplus.vocabulary import SPLITS
 
@@ -144,12 +145,6 @@ class Cache:
                 f"({error.strerror}); set MEDPLUS_CACHE to a folder for the dataset cache"
             ) from None
         return elsewhere
-
-
-def user_cache() -> Path:
-    """Return the folder of the caches that cannot lie beside their data."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "medplus"
-    return Path(os.environ.get("MEDPLUS_CACHE") or default)
 
 
 def elsewhere(data: Path) -> Path:

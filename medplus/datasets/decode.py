@@ -106,6 +106,25 @@ def read(path: Path, reading: Reading) -> tuple[npt.NDArray[np.uint8], Look]:
     return fitted, Look(digest.hexdigest(), span, bool((fitted == fitted.flat[0]).all()))
 
 
+def refit(pixels: npt.NDArray[np.uint8], reading: Reading) -> npt.NDArray[np.uint8]:
+    """Return an image that came as an array as a file of it would be read.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (height, width) or (height, width, 3)
+
+    Raises
+    ------
+    ImageFaultError
+        If it is not square, and the reading has no policy.
+    """
+    colours = () if reading.channels == "grey" else (3,)
+    if pixels.shape == (reading.size, reading.size, *colours):
+        return pixels
+    image = Image.fromarray(pixels).convert("L" if reading.channels == "grey" else "RGB")
+    return np.asarray(fit(image, reading.size, reading.policy))
+
+
 def quantiles(path: Path) -> npt.NDArray[np.float64]:
     """Return 101 quantiles of an image's values; none where it has 8 bits.
 

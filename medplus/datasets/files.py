@@ -134,7 +134,7 @@ def find_files(root: Path) -> Found:
                 folders.append(path)
         elif entry.is_symlink() and not _stays_inside(entry, inside):
             links.append(path)
-        elif suffix not in EXTENSIONS and not _begins_as_dicom(entry.path):
+        elif suffix not in EXTENSIONS and not begins_as_dicom(entry.path):
             others[suffix or "without ending"] += suffix not in _BESIDE_IMAGES
         elif path.encode(errors="ignore").decode() != path:
             odd.append(path)  # bytes that are no UTF-8, as Python smuggles them through
@@ -201,7 +201,7 @@ def _walk(root: Path) -> Iterator[os.DirEntry[str]]:
             raise DatasetError(f"{quoted(folder)} cannot be read: {error.strerror}") from None
 
 
-def _begins_as_dicom(path: str) -> bool:
+def begins_as_dicom(path: str) -> bool:
     """Tell a DICOM file by its first bytes, where its name has no ending, or ends in a number."""
     suffix = PurePosixPath(path).suffix[1:]
     if suffix and not suffix.isdigit():

@@ -91,7 +91,7 @@ def read_header(archive: zipfile.ZipFile, path: Path, name: str) -> Header:
     Raises
     ------
     DatasetError
-        If it holds objects, or does not go with the data.
+        If it is missing or damaged, holds objects, or declares something else than there is.
     """
     try:
         with archive.open(f"{name}.npy") as stream:
@@ -156,6 +156,31 @@ def read_blocks(archive: zipfile.ZipFile, path: Path, header: Header) -> Iterato
         with archive.open(f"{header.name}.npy") as stream:
             while block := stream.read(_BLOCK):
                 yield block
+    except Exception as error:
+        raise _damaged(path, header.name, error) from None
+
+
+def read_rows(
+    archive: zipfile.ZipFile, path: Path, header: Header, start: int = 0
+) -> Iterator[np.ndarray]:
+    """Yield an array's rows from one on, without the others in memory.
+
+    Raises
+    ------
+    DatasetError
+        If the compressed data are damaged; what comes before is yielded.
+    """
+    shape = header.shape[1:]
+    nbytes = math.prod(shape, start=header.dtype.itemsize)
+    try:
+        with archive.open(f"{header.name}.npy") as stream:
+            total = archive.getinfo(f"{header.name}.npy").file_size
+            stream.seek(total - header.nbytes + start * nbytes)
+            for _ in range(start, header.shape[0]):
+                content = stream.read(nbytes)
+                if len(content) < nbytes:
+                    raise EOFError("it ends too soon")
+                yield np.frombuffer(content, header.dtype).reshape(shape)
     except Exception as error:
         raise _damaged(path, header.name, error) from None
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
@@ -18,7 +20,8 @@ Result = TypeVar("Result")
 
 _MOST_WORKERS = 16
 _IMAGES_PER_WORKER = 500
-_CHUNK = 64
+_CHUNK, _AHEAD = 64, 3
+"""Tasks that a worker is given at once, and how often, before their results are taken."""
 
 
 def worker_count(n_images: int) -> int:
@@ -34,22 +37,35 @@ def worker_count(n_images: int) -> int:
 def in_workers(
     function: Callable[[Task], Result], tasks: Sequence[Task], workers: int
 ) -> Iterator[Result]:
-    """Yield the result of every task, in order.
+    """Yield the result of every task, in order; few are worked on before they are asked for.
 
     Where a worker process has died, the calling process does the rest.
     """
     done = 0
     if workers > 1:
-        from joblib import Parallel, delayed
         from joblib.externals.loky import get_reusable_executor
 
-        pool = Parallel(workers, return_as="generator", batch_size=_CHUNK, max_nbytes=None)
+        executor = get_reusable_executor(max_workers=workers)
+        waiting: deque[Future[list[Result]]] = deque()
         try:
-            for result in pool(map(delayed(function), tasks)):
-                yield result
-                done += 1
+            for start in range(0, len(tasks), _CHUNK):
+                waiting.append(executor.submit(_each, function, tasks[start : start + _CHUNK]))
+                if len(waiting) > _AHEAD * workers:
+                    for result in waiting.popleft().result():
+                        yield result
+                        done += 1
+            while waiting:
+                for result in waiting.popleft().result():
+                    yield result
+                    done += 1
         except BrokenProcessPool:
             log.warning("a process that reads images has died; this one reads the rest")
         finally:
-            get_reusable_executor().shutdown(wait=True)  # else idle workers keep their memory
+            for left in waiting:
+                left.cancel()
+            executor.shutdown(wait=True)  # else idle workers keep their memory
     yield from map(function, tasks[done:])
+
+
+def _each(function: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Result]:
+    return [function(task) for task in tasks]

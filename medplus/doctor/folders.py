@@ -13,6 +13,7 @@ from medplus.datasets import cache
 from medplus.doctor.data import cache_need
 from medplus.doctor.finding import Finding, Places, first_few, ok, problem, warning
 from medplus.naming import in_bytes
+from medplus.remembered import user_cache
 
 _SCANT = 1e9
 _TRUE = ("1", "ON", "YES", "TRUE")
@@ -110,7 +111,7 @@ def _unwritable(places: Places) -> Iterator[Finding]:
             place = _existing(path)
             why = "cannot be written" if place.is_dir() else f"cannot be made: {place} is a file"
             yield tell(path, f"the folder of {what} {why}", remedy)
-    beside, elsewhere = places.data / cache.FOLDER, cache.user_cache()
+    beside, elsewhere = places.data / cache.FOLDER, user_cache()
     if not _is_writable(beside) and not _is_writable(elsewhere):
         text = f"the dataset cache can be written neither here nor in {elsewhere}"
         yield problem(beside, text, "set MEDPLUS_CACHE to a folder for it")

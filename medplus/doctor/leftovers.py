@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medplus import lock
-from medplus.datasets import cache
 from medplus.datasets.catalog import official_names
 from medplus.doctor.finding import Finding, Places, ok, problem, warning
+from medplus.remembered import user_cache
 from medplus.transfer import PART
 
 _QUIET_S = 3600.0
@@ -74,7 +74,7 @@ class Leftover:
 def find_leftovers(places: Places) -> Iterator[Leftover]:
     """Yield what may be left over; `Leftover.user` tells whether someone still uses it."""
     roots = {"data": places.data, "stores": places.stores, "runs": places.runs}
-    for kind, root in {**roots, "cache": cache.user_cache()}.items():
+    for kind, root in {**roots, "cache": user_cache()}.items():
         for path in _walk(root, _DEPTH[kind]):
             whole = path.with_suffix("")
             if (

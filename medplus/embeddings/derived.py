@@ -17,7 +17,7 @@ from medplus.embeddings import view
 from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.layout import CHUNK_ROWS
 from medplus.embeddings.store import Damage, EmbeddingStore
-from medplus.embeddings.transform import Fit, Transform
+from medplus.embeddings.transform import Fit, Transform, transformed
 from medplus.embeddings.view import View
 from medplus.errors import UsageError
 from medplus.jsonfile import digest_of
@@ -84,11 +84,8 @@ class DerivedStore(EmbeddingStore):
     def embeddings(self, split: Split) -> np.ndarray:
         """Return a split's embeddings, float32, shape (n_samples, dim)."""
         if split not in self._read_before:
-            values = self.fit.apply(self._of_parts(split))
-            if self.transform is not None and self.transform.kind == "l2":
-                norms = np.linalg.norm(values, axis=1, keepdims=True)
-                values = values / np.where(norms == 0, 1, norms)
-            self._read_before[split] = np.ascontiguousarray(values, np.float32)
+            own = transformed(self._of_parts(split), self.fit, self.transform)
+            self._read_before[split] = own
         return self._read_before[split]
 
     def visit(

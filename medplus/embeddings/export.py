@@ -73,33 +73,9 @@ def _write_npz(store: EmbeddingStore, target: Path) -> None:
 
 
 def _write_parquet(store: EmbeddingStore, target: Path) -> None:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise UsageError(
-            "export to parquet needs pyarrow; run: pip install 'medplus[parquet]'"
-        ) from None
+    table = store.to_arrow()
+    import pyarrow.parquet as pq
 
-    tables = []
-    for split in store.info.splits:
-        values, labels = store.embeddings(split), store.labels(split)
-        n = len(values)
-        columns = {
-            "split": pa.array([split] * n).dictionary_encode(),
-            "index": pa.array(store.index(split)),
-            "name": pa.array(store.names(split)),
-        }
-        if store.info.group_nbytes:
-            columns["group"] = pa.array(store.groups(split))
-        for i in range(labels.shape[1]):
-            columns["label" if labels.shape[1] == 1 else f"label_{i}"] = pa.array(labels[:, i])
-        flat = pa.array(values.reshape(-1))
-        columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-        tables.append(pa.table(columns))
-    table = pa.concat_tables(tables).replace_schema_metadata(
-        {"medplus": json.dumps(store.info.model_dump(mode="json"))}
-    )
     pq.write_table(table, target)
 
 

@@ -5,35 +5,37 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from medplus._version import __version__
 from medplus.backbones import sources as backbones
-from medplus.backbones.build import Backbone
-from medplus.backbones.features import check_feature
-from medplus.backbones.inference import Embedder
+from medplus.backbones.identity import Identity
+from medplus.backbones.known import Sighting, is_known, recall_backbone
 from medplus.corruptions import Corruption
 from medplus.cost import add_costs, measure_cost
 from medplus.datasets import sources as datasets
 from medplus.datasets.card import warn_of
 from medplus.datasets.corrupted import corrupted
 from medplus.datasets.dataset import ImageDataset
-from medplus.device import resolve_device, resolve_precision
-from medplus.embeddings.info import StoreInfo
-from medplus.embeddings.pipeline import as_tensor, fill_store
+from medplus.device import precision_here, resolve_device
+from medplus.embeddings.info import StoreInfo, read_info
 from medplus.embeddings.provenance import provenance_of, settle
 from medplus.embeddings.store import EmbeddingStore, open_store
-from medplus.embeddings.writer import WriteStatus, open_writer
+from medplus.embeddings.writer import StoreWriter, WriteStatus, open_writer
 from medplus.errors import StoreError, UsageError
 from medplus.naming import safe_name
 from medplus.progress import Progress, silent
-from medplus.spec import AUTO, PRELOGITS, SCHEMA, Choices, ExtractSpec, make_spec
-from medplus.vocabulary import SPLITS
+from medplus.spec import AUTO, PRELOGITS, SCHEMA, Choices, ExtractSpec, check_feature, make_spec
+from medplus.vocabulary import SPLITS, Precision
+
+if TYPE_CHECKING:
+    from medplus.backbones.build import Backbone
+    from medplus.backbones.inference import Embedder
 
 KEY_LENGTH = 8
 """How much of its key stands in a store's name."""
@@ -158,52 +160,124 @@ def extract_all(
     for spec in asked:
         check_feature(spec.feature or PRELOGITS)
         datasets.resolve(spec.dataset, spec.group_column)
-    refs = [backbones.resolve(spec.backbone, spec.weights) for spec in asked]
-    target = resolve_device(device)
-    precisions = [resolve_precision(spec.precision or AUTO, target) for spec in asked]
-    how = (batch_size, compiled)
+        if not is_known(spec):
+            backbones.resolve(spec.backbone, spec.weights)
+    precisions = [precision_here(spec.precision or AUTO, device) for spec in asked]
+    root, how = Path(store), (batch_size, compiled)
     results = []
-    jobs = zip(asked, refs, precisions, strict=True)
+    jobs = zip(asked, precisions, strict=True)
     for (name, size, column, exclude), group in groupby(jobs, key=lambda job: _images_of(job[0])):
         todo = [*group]
-        first, ref, _ = todo[0]
+        first, _ = todo[0]
         data = datasets.resolve(name, column)
-        embedder = None
-        backbone = None
+        embedder = loaded = None
         there = datasets.path(data, size, data_root).exists()
-        if there and datasets.known_digest(data, size, data_root) is None:
+        if there and datasets.known_digest(data, size, data_root) is None and not is_known(first):
             # Weights that do not fit are told of before images are read for minutes.
             side = datasets.describe(data, size, data_root).size
-            backbone = _load(first, ref, side)
+            loaded = _load(first, side)
         images = datasets.load_dataset(
             name, size, data_root, group_column=column, exclude=exclude, progress=progress
         )
-        loaded = first
-        for spec, ref, precision in todo:
-            if embedder is None or replace(spec, corruption=loaded.corruption) != loaded:
-                backbone = backbone or _load(spec, ref, images.size)
-                compute = precision if backbone.is_network else "fp32"
-                embedder = Embedder(backbone, target, compute, batch_size or _MOST, window=window)
-                loaded, backbone = spec, None
-            settled = settle(
-                spec, images, embedder.backbone, embedder.precision, spec.dtype or "float32"
-            )
-            results.append(
-                _extract_one(settled, images, embedder, how, Path(store), patience_s, progress)
-            )
+        of = first
+        for spec, precision in todo:
+            if (done := _finished(spec, images, precision, root, patience_s)) is not None:
+                results.append(done)
+                loaded = None
+                continue
+            if embedder is None or replace(spec, corruption=of.corruption) != of:
+                sighting, backbone = loaded or _load(spec, images.size)
+                embedder = _embedder(backbone, device, precision, batch_size, window)
+                dim = _dim(embedder, images)
+                sighting.keep(backbone, _shape(images), dim)
+                of, loaded = spec, None
+            made = embedder.backbone
+            info = _new_info(_settle(spec, images, made, precision), images, made, dim)
+            results.append(_extract_one(info, images, embedder, how, root, patience_s, progress))
     return results
 
 
-def _load(spec: ExtractSpec, ref: backbones.BackboneRef, size: int) -> Backbone:
-    return backbones.load(ref, size, spec.fit, feature=spec.feature or PRELOGITS)
+def _load(spec: ExtractSpec, size: int) -> tuple[Sighting, Backbone]:
+    sighting = Sighting(spec)
+    feature = spec.feature or PRELOGITS
+    return sighting, backbones.load(sighting.ref, size, spec.fit, feature=feature)
+
+
+def _embedder(
+    backbone: Backbone, device: str, precision: Precision, batch_size: int | None, window: bool
+) -> Embedder:
+    from medplus.backbones.inference import Embedder
+
+    compute = precision if backbone.is_network else "fp32"
+    target = resolve_device(device)
+    return Embedder(backbone, target, compute, batch_size or _MOST, window=window)
+
+
+def _dim(embedder: Embedder, images: ImageDataset) -> int:
+    from medplus.embeddings.pipeline import as_tensor
+
+    embedder.backbone.preprocess.check(images.size)
+    return embedder(as_tensor(images, "train", slice(0, 1))).shape[1]
+
+
+def _shape(images: ImageDataset) -> tuple[int, ...]:
+    return images.splits["train"].images.shape[1:]
+
+
+def _settle(
+    spec: ExtractSpec, images: ImageDataset, backbone: Identity, precision: Precision
+) -> ExtractSpec:
+    compute = precision if backbone.is_network else "fp32"
+    return settle(spec, images, backbone, compute, spec.dtype or "float32")
 
 
 def _images_of(spec: ExtractSpec) -> tuple[str, int | None, str | None, str | None]:
     return spec.dataset, spec.size, spec.group_column, spec.exclude
 
 
+def _finished(
+    spec: ExtractSpec, images: ImageDataset, precision: Precision, root: Path, patience_s: float
+) -> Extraction | None:
+    """Return a finished and intact store of a backbone that is known without being loaded."""
+    backbone = recall_backbone(spec, _shape(images))
+    if backbone is None:
+        return None
+    settled = _settle(spec, images, backbone, precision)
+    info = _new_info(settled, images, backbone, backbone.dim)
+    try:
+        if not read_info(_path(root, info)).complete:
+            return None
+    except StoreError:  # there is none, or it is to be repaired
+        return None
+    with _open_writer(root, info, images, patience_s) as writer:
+        return _skipped(writer) if writer.status == "skipped" else None
+
+
+def _skipped(writer: StoreWriter) -> Extraction:
+    return Extraction(open_store(writer.path), "skipped", 0, writer.n_chunks, 0.0, None)
+
+
+def _path(root: Path, info: StoreInfo) -> Path:
+    name = f"{safe_name(info.backbone)}-{info.key[:KEY_LENGTH]}.zarr"
+    return root / safe_name(info.dataset) / str(info.size) / name
+
+
+def _open_writer(
+    root: Path, info: StoreInfo, images: ImageDataset, patience_s: float
+) -> AbstractContextManager[StoreWriter]:
+    of_both = [text for text in info.warnings if text not in images.card.warnings]
+    warn_of(f"{images.name} at {images.size} px", of_both)  # those of the data were told
+    parts = {split: images.splits[split] for split in info.splits}
+    labels = {split: part.labels for split, part in parts.items()}
+    names = {split: part.names for split, part in parts.items()}
+    groups = {split: part.groups for split, part in parts.items()}
+    index = {split: part.positions for split, part in parts.items()}
+    path = _path(root, info)
+    return open_writer(path, info, labels, names, patience_s, groups=groups, index=index)
+
+
 def _extract_one(
-    spec: ExtractSpec,
+    info: StoreInfo,
     images: ImageDataset,
     embedder: Embedder,
     how: tuple[int | None, bool | None],
@@ -211,26 +285,16 @@ def _extract_one(
     patience_s: float,
     progress: Progress,
 ) -> Extraction:
-    embedder.backbone.preprocess.check(images.size)
-    dim = embedder(as_tensor(images, "train", slice(0, 1))).shape[1]
-    info = _new_info(spec, images, embedder.backbone, dim)
-    of_both = [text for text in info.warnings if text not in images.card.warnings]
-    warn_of(f"{images.name} at {images.size} px", of_both)  # those of the data were told
-    folder = root / safe_name(images.name) / str(images.size)
-    path = folder / f"{safe_name(info.backbone)}-{info.key[:KEY_LENGTH]}.zarr"
-    splits = {split: images.splits[split] for split in info.splits}
-    labels = {split: rows.labels for split, rows in splits.items()}
-    names = {split: rows.names for split, rows in splits.items()}
-    groups = {split: rows.groups for split, rows in splits.items()}
-    index = {split: rows.positions for split, rows in splits.items()}
-    if spec.corruption is not None:
-        images = corrupted(images, Corruption.parse(spec.corruption))
-    with open_writer(path, info, labels, names, patience_s, groups=groups, index=index) as writer:
+    from medplus.embeddings.pipeline import fill_store
+
+    if info.spec.corruption is not None:
+        images = corrupted(images, Corruption.parse(info.spec.corruption))
+    with _open_writer(root, info, images, patience_s) as writer:
         missing = writer.n_missing
         reused = writer.n_chunks - missing
         status = writer.status
         if status == "skipped":
-            return Extraction(open_store(path), status, 0, reused, 0.0, None)
+            return _skipped(writer)
         try:
             with measure_cost(embedder.device) as meter:
                 filled = fill_store(writer, images, embedder, progress, *how)
@@ -242,10 +306,10 @@ def _extract_one(
         cost = {**meter.cost(ways.pop("n_images")), **ways}
         writer.finish(add_costs(writer.info.cost, cost))
     rate = cost.get("images_per_second")
-    return Extraction(open_store(path), status, missing, reused, meter.seconds, rate)
+    return Extraction(open_store(writer.path), status, missing, reused, meter.seconds, rate)
 
 
-def _new_info(spec: ExtractSpec, images: ImageDataset, backbone: Backbone, dim: int) -> StoreInfo:
+def _new_info(spec: ExtractSpec, images: ImageDataset, backbone: Identity, dim: int) -> StoreInfo:
     packages = ("torch", "timm", "zarr", "numpy")
     splits = SPLITS if spec.corruption is None else ("test",)
     return StoreInfo(

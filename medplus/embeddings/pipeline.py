@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from medplus.progress import Advance, Progress
 from medplus.vocabulary import Precision, Split
 
 _QUEUED = 3
+Batch = TypeVar("Batch")
 
 
 def as_tensor(images: ImageDataset, split: Split, rows: slice) -> torch.Tensor:
@@ -121,7 +122,7 @@ def fill_store(
     with (
         progress(what, total, "img") as advance,
         _commits(writer, embedder, advance) as commit,
-        closing(_read_ahead(read())) as batches,
+        closing(read_ahead(read())) as batches,
     ):
         for batch in batches:
             if batch.offset == 0:
@@ -133,7 +134,7 @@ def fill_store(
     return Filled(total, tuned.batch_size, tuned.is_compiled, tuned.compile_seconds)
 
 
-def _read_ahead(batches: Iterator[_Batch]) -> Generator[_Batch, None, None]:
+def read_ahead(batches: Iterator[Batch]) -> Generator[Batch, None, None]:
     """Run an iterator in a thread, a few items ahead of its consumer."""
     with ThreadPoolExecutor(1, "medplus-reader") as thread:
         waiting = deque(thread.submit(next, batches, None) for _ in range(_QUEUED))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medplus.backbones.build import Backbone
+from medplus.backbones.identity import Identity
 from medplus.backbones.registry import overlap
 from medplus.corruptions import Corruption
 from medplus.datasets import sources as datasets
@@ -19,7 +19,7 @@ from medplus.vocabulary import Precision, StoreDtype
 def settle(
     asked: ExtractSpec,
     images: ImageDataset,
-    backbone: Backbone,
+    backbone: Identity,
     precision: Precision,
     dtype: StoreDtype | None,
 ) -> ExtractSpec:
@@ -67,7 +67,7 @@ def describe_data(images: ImageDataset) -> dict[str, Any]:
     }
 
 
-def provenance_of(spec: ExtractSpec, images: ImageDataset, backbone: Backbone) -> Provenance:
+def provenance_of(spec: ExtractSpec, images: ImageDataset, backbone: Identity) -> Provenance:
     """Return what is told of a dataset and a backbone; `spec` is settled."""
     told = describe_data(images)
     seen = overlap(backbone.name, images.name)

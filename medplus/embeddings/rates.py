@@ -1,24 +1,16 @@
-"""How fast extractions were on this machine, kept in the user's cache folder.
-
-It only saves time: a file that is missing, damaged or cannot be written costs a measurement.
-"""
+"""How fast extractions were on this machine."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from medplus.atomic import write_json
-from medplus.datasets.cache import user_cache
-from medplus.jsonfile import parse_json
+from medplus.remembered import recall, remember
 
-_FILE = "extraction-rates.json"
-_MOST = 500
-"""Measurements that are kept; older ones are forgotten."""
+_SUBJECT = "extraction-rates"
 
 
 @dataclass(frozen=True)
@@ -53,29 +45,13 @@ def kept_rate(key: str, folder: Path | None = None) -> Rate | None:
     folder : Path, optional
         By default that of the user's caches.
     """
-    found = _read(_path(folder)).get(key)
-    return _rate(found) if isinstance(found, dict) else None
+    found = recall(_SUBJECT, key, folder)
+    return None if found is None else _rate(found)
 
 
 def keep_rate(key: str, rate: Rate, folder: Path | None = None) -> None:
     """Keep what was measured; where that cannot be, it is measured again next time."""
-    path = _path(folder)
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = {name: one for name, one in _read(path).items() if name != key}
-        newest = dict([*kept.items(), (key, asdict(rate))][-_MOST:])
-        write_json(path, newest)
-
-
-def _path(folder: Path | None) -> Path:
-    return (folder or user_cache()) / _FILE
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    with suppress(OSError, ValueError):
-        found = parse_json(path.read_bytes())
-        return found if isinstance(found, dict) else {}
-    return {}
+    remember(_SUBJECT, key, asdict(rate), folder)
 
 
 def _rate(found: Mapping[str, Any]) -> Rate | None:

@@ -12,6 +12,7 @@ from shlex import quote
 from medplus.backbones import sources as backbones
 from medplus.datasets import catalog
 from medplus.datasets import sources as datasets
+from medplus.device import precision_here
 from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.store import (
     EmbeddingStore,
@@ -166,9 +167,7 @@ def find_stores(
 def _settled(spec: ExtractSpec, device: str) -> ExtractSpec:
     if spec.precision != AUTO:
         return spec
-    from medplus.device import resolve_device, resolve_precision
-
-    return replace(spec, precision=resolve_precision(AUTO, resolve_device(device)))
+    return replace(spec, precision=precision_here(AUTO, device))
 
 
 def readable(root: Path) -> Iterator[Found]:

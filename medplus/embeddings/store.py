@@ -25,6 +25,8 @@ from medplus.errors import StoreError
 from medplus.vocabulary import Split
 
 if TYPE_CHECKING:
+    import pyarrow
+
     from medplus.embeddings.arrays import ArrayReader
 
 __all__ = [
@@ -139,6 +141,24 @@ class EmbeddingStore:
     def groups(self, split: Split) -> list[str]:
         """Return what each row belongs to, such as a patient; empty where that is not known."""
         return self._read_text(self.info.group_layout(split)) if self.info.group_nbytes else []
+
+    def to_arrow(self, split: Split | None = None) -> pyarrow.Table:
+        """Return a split, or all of them, as a table: one row per sample.
+
+        Columns: ``split``, ``index``, ``name``, ``group`` where there are groups, ``label`` (or
+        ``label_0`` …) and ``embedding``, a fixed-size list of D float32. pandas, Polars and DuckDB
+        take it as it is.
+
+        Raises
+        ------
+        UsageError
+            If pyarrow is missing.
+        StoreError
+            If the store is damaged.
+        """
+        from medplus.embeddings.arrow import to_table
+
+        return to_table(self, self.info.splits if split is None else (split,))
 
     def verify(self) -> list[Damage]:
         """Read every byte, check it against its checksum, and return what is damaged."""

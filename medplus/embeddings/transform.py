@@ -120,6 +120,23 @@ class Fit:
         return cls(means, scales, tensors.get("input.centre"), tensors.get("input.components"))
 
 
+def transformed(parts: Sequence[np.ndarray], fit: Fit, transform: Transform | None) -> np.ndarray:
+    """Return embeddings of those of each part, float32, shape (n_samples, dim).
+
+    Parameters
+    ----------
+    parts : sequence of ndarray of float32, shape (n_samples, dim)
+    fit : Fit
+        What was fitted for `transform` on train.
+    transform : Transform or None
+    """
+    values = fit.apply(parts)
+    if transform is not None and transform.kind == "l2":
+        norms = np.linalg.norm(values, axis=1, keepdims=True)
+        values = values / np.where(norms == 0, 1, norms)
+    return np.ascontiguousarray(values, np.float32)
+
+
 def _components(x: np.ndarray, transform: Transform) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.decomposition import PCA
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 
 from medplus.datasets import catalog, sources
 from medplus.embeddings.info import StoreInfo
@@ -63,7 +62,7 @@ def prepare_head(run: Path, record: RunRecord, options: EvaluationOptions) -> Pr
     def predict() -> Mapping[Split, torch.Tensor]:
         many = record.task == MULTI_LABEL
         return {
-            split: _together(
+            split: mean_logits(
                 [_logits(head, own[split], options) for head, own in zip(heads, read, strict=True)],
                 many,
             )
@@ -80,16 +79,16 @@ def prepare_head(run: Path, record: RunRecord, options: EvaluationOptions) -> Pr
 
 
 def _logits(head: SavedHead, split: StoredSplit, options: EvaluationOptions) -> torch.Tensor:
-    x = torch.from_numpy(split.embeddings.whole()).to(options.device)
-    return F.linear(x, head.weight.to(x.device), head.bias.to(x.device)).cpu()
+    x = torch.from_numpy(split.embeddings.whole())
+    return head.logits(x.to(options.device)).cpu()
 
 
-def _together(logits: list[torch.Tensor], multi_label: bool) -> torch.Tensor:
-    """Return the logits of the mean probability of several heads."""
+def mean_logits(logits: Sequence[torch.Tensor], multi_label: bool) -> torch.Tensor:
+    """Return the logits of the mean probability of several heads; those of one as they are."""
     if len(logits) == 1:
         return logits[0]
-    mean = torch.stack([probabilities(one, multi_label) for one in logits]).mean(0)
-    return torch.logit(mean, 1e-7) if multi_label else mean.clamp_min(1e-12).log()
+    mean = torch.stack([probabilities(one, multi_label) for one in logits]).double().mean(0)
+    return (torch.logit(mean, 1e-7) if multi_label else mean.clamp_min(1e-12).log()).float()
 
 
 def _check_unseen(run: Path, record: RunRecord, info: StoreInfo, splits: tuple[Split, ...]) -> None:
@@ -110,15 +109,8 @@ def _check_unseen(run: Path, record: RunRecord, info: StoreInfo, splits: tuple[S
 
 def _find_parts(run: Path, record: RunRecord, options: EvaluationOptions) -> list[EmbeddingStore]:
     """Return the embeddings to score on, or those that they are made of, as the head's were."""
-    assert record.store is not None  # as every probe's record has it
-    whole = PartFacts(
-        path=record.store.path,
-        key=record.store.key,
-        spec=record.spec,
-        backbone_digest=record.backbone_digest,
-    )
     stores = []
-    for part in record.store.parts or [whole]:
+    for part in parts_of(record):
         store = _find_store(run, record, part, options)
         if store.info.backbone_digest != part.backbone_digest:
             raise StoreError(
@@ -127,6 +119,18 @@ def _find_parts(run: Path, record: RunRecord, options: EvaluationOptions) -> lis
             )
         stores.append(store)
     return stores
+
+
+def parts_of(record: RunRecord) -> list[PartFacts]:
+    """Return the stores that a head's embeddings were made of; one, where they are as stored."""
+    assert record.store is not None  # as every head's record has it
+    whole = PartFacts(
+        path=record.store.path,
+        key=record.store.key,
+        spec=record.spec,
+        backbone_digest=record.backbone_digest,
+    )
+    return record.store.parts or [whole]
 
 
 def _find_store(

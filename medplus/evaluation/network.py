@@ -37,8 +37,7 @@ from medplus.vocabulary import Precision, Split
 
 log = logging.getLogger(__name__)
 
-_CPU_BATCH = 64
-_CUDA_BATCH = 256
+_CPU_BATCH, _CUDA_BATCH = 64, 256
 
 
 def prepare_network(run: Path, options: EvaluationOptions) -> Prepared:
@@ -142,6 +141,11 @@ def _warn_of_other_data(
         log.warning("%s holds other data than %s was trained on", images.path, run)
 
 
+def batch_on(device: torch.device) -> int:
+    """Return how many images a network is given at once, where nobody says."""
+    return _CUDA_BATCH if device.type == "cuda" else _CPU_BATCH
+
+
 def _logits(
     network: Embedder, run: Path, images: ImageDataset, options: EvaluationOptions
 ) -> dict[Split, torch.Tensor]:
@@ -176,12 +180,11 @@ def _load(run: Path, images: ImageDataset, options: EvaluationOptions, how: _How
     module = Network(backbone.module, head).eval()
     last = keeps_channels_last(module, how.channels_last, how.precision, options.device)
     layout = torch.channels_last if last else torch.contiguous_format
-    default = _CUDA_BATCH if options.device.type == "cuda" else _CPU_BATCH
     return Embedder(
         replace(backbone, module=module),
         options.device,
         how.precision,
-        options.batch_size or default,
+        options.batch_size or batch_on(options.device),
         preparation=lambda module, _: module.to(memory_format=layout),
     )
 

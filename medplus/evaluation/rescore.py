@@ -122,7 +122,7 @@ def evaluate(
         code=code,
         progress=progress,
     )
-    folder = _folder_of(Path(run))
+    folder = folder_of(Path(run))
     prepared = _prepare(folder, options)
     on = prepared.provenance
     order = match_classes(folder, prepared.record, (on.dataset, on.task, on.classes))
@@ -173,7 +173,7 @@ def _check_splits(splits: Sequence[str]) -> tuple[Split, ...]:
     return tuple(split for split in SPLITS if split in chosen)
 
 
-def _folder_of(path: Path) -> Path:
+def folder_of(path: Path) -> Path:
     """Return the folder of a run that is named by it, or by one of its files."""
     return path.parent if path.name in _FILES and path.is_file() else path
 

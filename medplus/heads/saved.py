@@ -37,6 +37,21 @@ class SavedHead:
         """Of the embeddings that it takes."""
         return int(self.weight.shape[1])
 
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits of embeddings, float32 (n, n_classes), on their device.
+
+        They are summed in float64 and rounded once, so that those of an image do not depend on
+        which others it is computed with.
+
+        Parameters
+        ----------
+        x : Tensor of float32, shape (n, dim)
+        """
+        import torch
+
+        weight, bias = (own.to(x.device, torch.float64) for own in (self.weight, self.bias))
+        return (x.double() @ weight.T + bias).float()
+
 
 def read_heads(run: Path) -> list[SavedHead]:
     """Read the head of a probe, or those of its folds in their order.

@@ -12,7 +12,6 @@ from medplus.analysis.against import TOLERANCE
 from medplus.analysis.document import Document, analyse
 from medplus.analysis.load import benchmark_of, published
 from medplus.analysis.paired import Pair
-from medplus.analysis.panel import sections_of
 from medplus.analysis.results.reference import load_reference
 from medplus.analysis.results.runs import read_runs
 from medplus.errors import UsageError
@@ -120,6 +119,8 @@ def report(
     analysis = analyse(benchmark)
     best = [Path(one.best.run) for one in analysis.verdicts if one.best.run]
     if best and (of_panel or len(best) <= _FEW):
+        from medplus.analysis.panel import sections_of
+
         panels = sections_of(
             best, positive, prevalence, by, None if table is None else Path(table), data_root
         )

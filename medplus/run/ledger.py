@@ -14,7 +14,7 @@ import xxhash
 from pydantic import ValidationError
 
 from medplus import atomic, lock
-from medplus.errors import MedplusError, RunError
+from medplus.errors import MedplusError, RunError, UsageError
 from medplus.jsonfile import parse_json
 from medplus.naming import safe_name
 from medplus.run.record import RECORD_SCHEMA, RunRecord
@@ -64,6 +64,21 @@ def find_run(folder: Path) -> RunRecord | None:
         If there is a record that cannot be read.
     """
     return read_record(folder) if (folder / RECORD_FILE).exists() else None
+
+
+def check_is_run(folder: Path) -> None:
+    """Refuse a folder of runs that is named for one of them; names one.
+
+    Raises
+    ------
+    UsageError
+    """
+    if (folder / RECORD_FILE).exists() or not folder.is_dir():
+        return
+    within = next((path.parent for path in sorted(folder.rglob(RECORD_FILE))
+                   if EVALUATIONS not in path.parts), None)  # fmt: skip
+    if within is not None:
+        raise UsageError(f"{folder} is a folder of runs; name one of them, such as {within}")
 
 
 @contextmanager

@@ -105,10 +105,20 @@ class StoreFacts(_Facts):
 
 
 class NetworkFacts(_Facts):
-    """The network that was trained: embedding dimensions, and parameters without the head."""
+    """The network that was trained.
+
+    Attributes
+    ----------
+    dim : int
+        Number of embedding dimensions.
+    n_parameters, n_trainable : int
+        Without the head: the network's own parameters, and those that learned; of low-rank
+        updates their own number, though they are merged at the end.
+    """
 
     dim: int
     n_parameters: int
+    n_trainable: int
 
 
 class TrainingFacts(_Facts):
@@ -242,6 +252,11 @@ class RunRecord(Provenance):
     def store_key(self) -> str | None:
         """The identity of the embeddings that a head was made on."""
         return None if self.store is None else self.store.key
+
+    @property
+    def lora(self) -> int | None:
+        """The rank of the updates that a fine-tuning learned in place of whole weights, if any."""
+        return self.config.get("recipe", {}).get("lora") or None
 
     @property
     def group(self) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from medplus.backbones import sources as backbone_sources
 from medplus.backbones.weights_folder import is_weights_folder
 from medplus.datasets import sources as dataset_sources
 from medplus.errors import MedplusError, UsageError
-from medplus.spec import NONE, PIXELS, PRELOGITS, PRETRAINED
+from medplus.spec import NONE, PIXELS, PRELOGITS, PRETRAINED, check_feature
 from medplus.sweep.protocols import fault, several
 from medplus.vocabulary import PAPER_SEEDS, SIZES
 
@@ -42,8 +42,6 @@ def spell(axis: str, value: Any, grid: Mapping[str, Any]) -> Iterable[Any]:
         _check_weights(value, grid.get("backbones", ()))
         return [str(Path(value).absolute())]  # workers have other working folders
     if axis == "feature" and value != PRELOGITS:
-        from medplus.backbones.features import check_feature  # which needs torch
-
         check_feature(value)
     if axis == "sizes" and isinstance(value, int) and value > 0 and value not in SIZES:
         refs = map(dataset_sources.resolve, grid.get("datasets", ()))

@@ -162,8 +162,11 @@ def _work(job: Job, epochs: float, counts: Counts, network: Network) -> float:
         return 2.0 * train * evaluated * network.dim
     if job.kind == "probe":
         return epochs * (6.0 * train + 2.0 * counts.val) * network.dim * counts.n_classes
-    learning = 3 * train if job.recipe.get("trainable", "all") == "all" else train
-    return epochs * (learning + counts.val) * forward
+    # A backward pass is two: the gradient of what goes in, and that of the weights, which low-rank
+    # updates are spared.
+    passes = 2 if job.recipe.get("lora") else 3
+    passes = 1 if job.recipe.get("trainable", "all") == "head" else passes
+    return epochs * (passes * train + counts.val) * forward
 
 
 def _nbytes(job: Job, counts: Counts, network: Network) -> int:

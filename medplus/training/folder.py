@@ -21,6 +21,7 @@ from medplus.errors import MedplusError, RunError
 from medplus.run.ledger import PARTIAL
 from medplus.training.checkpoint import TrainingState
 from medplus.training.history import draw_learning_curve, write_history
+from medplus.training.lora import merged_state
 from medplus.training.progress import TrainingProgress
 
 STATE_FILE = "last.safetensors"
@@ -66,8 +67,8 @@ class RunFolder:
         return f"{own.dataset} {own.size} px · {own.backbone}"
 
     def keep_best(self, network: nn.Module, epoch: int, val_loss: float) -> None:
-        """Remember the weights of a network as the best so far."""
-        self._best = {name: t.detach().clone() for name, t in network.state_dict().items()}
+        """Remember the weights of a network as the best so far, with its updates merged."""
+        self._best = merged_state(network)
         found = {"epoch": epoch, "val_loss": val_loss}
         self._description = self._description.model_copy(update=found)
 

@@ -50,6 +50,10 @@ def mean_loss(logits: torch.Tensor, labels: np.ndarray, n_classes: int, multi_la
 
 
 def probabilities(logits: torch.Tensor, multi_label: bool) -> torch.Tensor:
-    """Return class probabilities, or one per label, float32 (n, n_classes)."""
-    logits = logits.float()
-    return logits.sigmoid() if multi_label else logits.softmax(1)
+    """Return class probabilities, or one per label, float32 (n, n_classes).
+
+    They are computed in float64 and rounded: in float32 the last bit may depend on which samples
+    are computed together.
+    """
+    logits = logits.double()
+    return (logits.sigmoid() if multi_label else logits.softmax(1)).float()

@@ -56,7 +56,7 @@ def largest_batch(
         if batch == 1:
             raise RunError(
                 f"not even one image at a time fits into the memory of {device}; use another "
-                "--device, a smaller backbone, --precision bf16 or --trainable head"
+                "--device, a smaller backbone, --precision bf16, --lora 8 or --trainable head"
             )
         log.info("%d images at a time do not fit into memory", batch)
         batch //= 2

@@ -11,6 +11,7 @@ from medplus.backbones.head import initial_head
 from medplus.config import FinetuneRecipe
 from medplus.errors import BackboneError, first_line
 from medplus.preprocess import preprocess
+from medplus.training import lora
 
 
 class Network(nn.Module):
@@ -64,7 +65,13 @@ def build_network(
 ) -> Network:
     """Put a new head on a backbone, and let the recipe's part of it learn.
 
-    The head's initial values are the first that `order` draws, as for `medplus.probe`.
+    The head's initial values are the first that `order` draws, as for `medplus.probe`; those of
+    low-rank updates depend on its seed alone, so that head and order are those without them.
+
+    Raises
+    ------
+    UsageError
+        If low-rank updates are asked for and there is no layer for them.
     """
     with torch.random.fork_rng(devices=[]):  # what it draws is replaced
         head = nn.Linear(dim, n_classes)
@@ -74,7 +81,18 @@ def build_network(
         head.bias.copy_(bias)
     if recipe.trainable == "head":
         backbone.module.requires_grad_(False)
+    elif recipe.lora:
+        lora.adapt(backbone.module, recipe.lora, order.initial_seed(), backbone.name)
     return Network(backbone.module, head)
+
+
+def n_trainable(backbone: Backbone, recipe: FinetuneRecipe) -> int:
+    """Return how many parameters would learn below the head; raises as `build_network` does."""
+    if recipe.trainable == "head":
+        return 0
+    if recipe.lora:
+        return lora.n_learning(backbone.module, recipe.lora, backbone.name)
+    return sum(p.numel() for p in backbone.module.parameters() if p.requires_grad)
 
 
 def keeps_channels_last(

@@ -138,6 +138,7 @@ def plan_finetune(
         **({} if folds is None else {"folds": dict(folds)}),
     }
     fields = {"seed": seed, "lr": recipe.lr, "weight_decay": recipe.weight_decay}
-    head = "" if recipe.trainable == "all" else f"head-{recipe.norm_stats}-"
-    name = f"{safe_name(recipe_name)}-{head}seed{seed}-ep{recipe.epochs}"
+    what = "" if recipe.trainable == "all" else f"head-{recipe.norm_stats}-"
+    what = f"lora{recipe.lora}-" if recipe.lora else what
+    name = f"{safe_name(recipe_name)}-{what}seed{seed}-ep{recipe.epochs}"
     return plan_run(made_of, "finetune", name, config, fields, runs)

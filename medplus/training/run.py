@@ -15,7 +15,7 @@ from medplus.run.record import NetworkFacts, RunRecord
 from medplus.run.scoring import EVALUATED, score_splits
 from medplus.training.folder import STATE_FILE, partial_folder
 from medplus.training.launch import launch, make_fabric
-from medplus.training.network import embedding_dim
+from medplus.training.network import embedding_dim, n_trainable
 from medplus.training.plan import FinetunePlan, samples_of
 from medplus.training.process import train
 
@@ -40,6 +40,7 @@ def make_run(plan: FinetunePlan, images: ImageDataset, backbone: Backbone) -> Ru
     facts = NetworkFacts(
         dim=embedding_dim(backbone, as_tensor(images, "train", slice(0, 1))[0]),
         n_parameters=sum(p.numel() for p in backbone.module.parameters()),
+        n_trainable=n_trainable(backbone, plan.recipe),
     )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from medplus.training.checkpoint import TrainingState
 from medplus.training.folder import RunFolder
 from medplus.training.history import EpochRow
 from medplus.training.interrupts import Interrupts
+from medplus.training.lora import merge
 from medplus.training.loss import mean_loss, probabilities
 from medplus.training.network import Network, keeps_channels_last, set_training_mode
 from medplus.training.predict import predict
@@ -132,8 +133,12 @@ class Trainer:
         return done
 
     def predict_best(self, splits: tuple[Split, ...]) -> dict[Split, np.ndarray]:
-        """Return the best network's class probabilities per split, float32 (n, n_classes)."""
+        """Return the best network's class probabilities per split, float32 (n, n_classes).
+
+        Training cannot go on after it: updates of low rank are merged.
+        """
         self._fabric.barrier()  # until the first process has written it
+        merge(self._network)
         self._network.load_state_dict(dict(self._folder.best()))
         return {
             split: probabilities(self._logits(self._network, split), self._multi_label).numpy()

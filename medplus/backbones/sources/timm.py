@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -113,6 +114,18 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
     spec = PreprocessSpec.fitted(tuple(config["mean"]), tuple(config["std"]), fit)
     licence = (config.get("license") or "") if ref.weights == PRETRAINED else ""
     return Built(PreLogits(network), spec, licence=licence)
+
+
+def pretrained_files(ref: BackboneRef) -> list[Path] | None:
+    """Return the hub's snapshot in its cache; None where there is none, or timm looks elsewhere."""
+    from medplus.backbones.lean import timm
+
+    config = timm.models.get_pretrained_cfg(ref.tag)
+    if config is None or not config.hf_hub_id or os.environ.get("TIMM_USE_OLD_CACHE"):
+        return None
+    name, _, revision = config.hf_hub_id.partition("@")
+    repository = f"{name}{ref.tag}" if name.endswith("/") else name
+    return servers.snapshot_files(repository, revision or "main")
 
 
 def make(tag: str, weights: str, canvas: int) -> Any:

@@ -69,6 +69,19 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
     return Built(module, PreprocessSpec.fitted(_MEAN, _STD, fit), licence=licence)
 
 
+def pretrained_files(ref: BackboneRef) -> list[Path] | None:
+    """Return the file in torch.hub's cache."""
+    from medplus.backbones.lean import torchvision
+
+    return [_cached(torchvision.models.AlexNet_Weights.IMAGENET1K_V1.url)]
+
+
+def _cached(url: str) -> Path:
+    import torch
+
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+
+
 def pretrained_state(tag: str) -> dict[str, torch.Tensor]:
     """Return torchvision's weights of AlexNet, from torch.hub's cache or else its server.
 
@@ -77,12 +90,10 @@ def pretrained_state(tag: str) -> dict[str, torch.Tensor]:
     BackboneError
         If they cannot be had.
     """
-    import torch
-
     from medplus.backbones.lean import torchvision
 
     pretrained = torchvision.models.AlexNet_Weights.IMAGENET1K_V1
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / pretrained.url.rpartition("/")[2]
+    cached = _cached(pretrained.url)
     try:
         if not cached.is_file():
             servers.check_reachable(pretrained.url)

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medplus.config import ConvexRecipe
+from medplus.config import ConvexRecipe, Solver
 from medplus.cost import measure_cost
 from medplus.device import resolve_device
 from medplus.embeddings.store import EmbeddingStore
-from medplus.heads.stored import (
-    StoredSplit,
-    Stores,
-    input_tensors,
-    plan_head,
-    read_splits,
-    run_heads,
-)
+from medplus.heads.stored import Stores, input_tensors, plan_head, read_splits, run_heads
 from medplus.metrics.temperature import fit_temperature
-from medplus.progress import Progress
+from medplus.progress import Advance, Progress
 from medplus.run.folds import Folds
 from medplus.run.ledger import save_run
 from medplus.run.plan import RunPlan
 from medplus.run.record import RunRecord
 from medplus.run.scoring import EVALUATED, score_splits
-from medplus.vocabulary import MULTI_LABEL
+from medplus.vocabulary import MULTI_LABEL, Task
+
+if TYPE_CHECKING:
+    import torch
 
 
 def probe_convex(
@@ -58,7 +54,7 @@ def _plan(store: EmbeddingStore, solver: str, strength: float, runs: str | Path)
 
 def _run(
     store: EmbeddingStore,
-    solver: str,
+    solver: Solver,
     plans: list[RunPlan],
     device: str,
     overwrite: bool,
@@ -66,17 +62,26 @@ def _run(
 ) -> list[RunRecord]:
     target = resolve_device(device)
     splits = read_splits(store)
-    strengths = [plan.fields["strength"] for plan in plans]
     info = store.info
+    recipe = ConvexRecipe(solver=solver, strength=tuple(plan.fields["strength"] for plan in plans))
     what = f"{info.dataset} {info.size} px · {info.backbone} · {solver}"
+    x = {split: data.embeddings.whole() for split, data in splits.items()}
     with (
         measure_cost(target) as meter,
-        progress(what, len(strengths), "strength") as advance,
+        progress(what, len(plans), "strength") as advance,
     ):
-        heads = _solve(splits["train"], solver, strengths, store, target, advance)
+        heads = solve(
+            x["train"],
+            splits["train"].labels,
+            recipe,
+            len(info.classes),
+            multi_label=info.task == MULTI_LABEL,
+            device=target,
+            advance=advance,
+        )
         if solver == "ridge":
-            heads = _as_logits(heads, splits["val"], store)
-        scores = {split: _scores(heads, splits[split], store) for split in EVALUATED}
+            heads = calibrated(heads, x["val"], splits["val"].labels, info.task)
+        scores = {split: scores_of(heads, x[split], info.task) for split in EVALUATED}
     cost = {**meter.cost(), "shared_by": len(plans)}
     records = []
     for at, plan in enumerate(plans):
@@ -93,50 +98,61 @@ Heads = Mapping[str, np.ndarray]
 """``weight`` (n_heads, n_classes, dim) and ``bias`` (n_heads, n_classes), as in `nn.Linear`."""
 
 
-def _solve(
-    train: StoredSplit,
-    solver: str,
-    strengths: list[float],
-    store: EmbeddingStore,
-    device: Any,
-    advance: Any,
+def solve(
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    recipe: ConvexRecipe,
+    n_classes: int,
+    *,
+    multi_label: bool,
+    device: torch.device,
+    advance: Advance = lambda n: None,
 ) -> Heads:
+    """Find the heads of all strengths; those of ``ridge`` are yet to be calibrated.
+
+    Parameters
+    ----------
+    embeddings : ndarray of float32, shape (n_samples, dim)
+    labels : ndarray of int, shape (n_samples, n_labels)
+    recipe : ConvexRecipe
+    n_classes : int
+        Classes, or labels if `multi_label`.
+    """
     import torch
     import torch.nn.functional as F  # noqa: N812
 
     from medplus.heads.probe.convex import logistic_heads, ridge_heads
 
-    multi_label = store.info.task == MULTI_LABEL
-    labels = torch.from_numpy(train.labels).to(device)
-    classes = len(store.info.classes)
-    targets = labels.float() if multi_label else F.one_hot(labels[:, 0].long(), classes).float()
-    x = torch.from_numpy(train.embeddings.whole()).to(device)
-    if solver == "ridge":
-        weight, bias = ridge_heads(x, targets, strengths)
-        advance(len(strengths))
+    y = torch.from_numpy(labels).to(device)
+    targets = y.float() if multi_label else F.one_hot(y[:, 0].long(), n_classes).float()
+    x = torch.from_numpy(embeddings).to(device)
+    if recipe.solver == "ridge":
+        weight, bias = ridge_heads(x, targets, recipe.strength)
+        advance(len(recipe.strength))
     else:
         weight, bias = logistic_heads(
-            x, targets, strengths, multi_label=multi_label, advance=advance
+            x, targets, recipe.strength, multi_label=multi_label, advance=advance
         )
     return {"weight": weight.cpu().numpy(), "bias": bias.cpu().numpy()}
 
 
-def _as_logits(heads: Heads, val: StoredSplit, store: EmbeddingStore) -> Heads:
+def calibrated(heads: Heads, embeddings: np.ndarray, labels: np.ndarray, task: Task) -> Heads:
     """Scale regressions onto 0 and 1 so that their softmax, or sigmoid, is calibrated on val."""
-    multi_label = store.info.task == MULTI_LABEL
-    weight, bias = heads["weight"].copy(), heads["bias"] - (0.5 if multi_label else 0.0)
-    for at, scores in enumerate(_scores({"weight": weight, "bias": bias}, val, store)):
-        temperature = fit_temperature(val.labels, scores, store.info.task)
+    weight = heads["weight"].copy()
+    bias = heads["bias"] - (0.5 if task == MULTI_LABEL else 0.0)
+    raw = {"weight": weight, "bias": bias}
+    for at, scores in enumerate(scores_of(raw, embeddings, task)):
+        temperature = fit_temperature(labels, scores, task)
         weight[at], bias[at] = weight[at] / temperature, bias[at] / temperature
-    return {"weight": weight, "bias": bias}
+    return raw
 
 
-def _scores(heads: Heads, split: StoredSplit, store: EmbeddingStore) -> np.ndarray:
+def scores_of(heads: Heads, embeddings: np.ndarray, task: Task) -> np.ndarray:
     """Return probabilities, float32, shape (n_heads, n_samples, n_classes)."""
     import torch
 
     from medplus.heads.probe.convex import head_scores
 
     weight, bias = (torch.from_numpy(heads[name]) for name in ("weight", "bias"))
-    x = torch.from_numpy(split.embeddings.whole())
-    return head_scores(x, weight, bias, multi_label=store.info.task == MULTI_LABEL).numpy()
+    x = torch.from_numpy(embeddings)
+    return head_scores(x, weight, bias, multi_label=task == MULTI_LABEL).numpy()

@@ -13,10 +13,10 @@ from markupsafe import Markup
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
-def asset(name: str) -> Markup:
-    """Return a style sheet or script of this package."""
-    text = (resources.files("medplus.reporting.page") / name).read_text(encoding="utf-8")
-    return Markup(text)  # noqa: S704 - a file of this package
+def asset(name: str, package: str = "medplus.reporting.page") -> Markup:
+    """Return a style sheet or script of this package, or another of ours."""
+    text = (resources.files(package) / name).read_text(encoding="utf-8")
+    return Markup(text)  # noqa: S704 - a file of ours
 
 
 def safe_json(value: Any) -> Markup:

@@ -41,7 +41,8 @@ def test_columns_that_may_be_missing_and_averages(tmp_path: Path) -> None:
 def test_rows_of_several_fits_are_for_runs_with_the_same(tmp_path: Path) -> None:
     lines = ("d,knn,net,28,81,pad", "d,knn,net,28,85,native")
     reference = load_reference(write(tmp_path, f"{HEAD},fit", *lines))
-    key = {"dataset": "d", "protocol": "knn", "size": 28, "weights": "w", "feature": "f"}
+    key = {"dataset": "d", "protocol": "knn", "size": 28, "weights": "w", "feature": "f",
+           "lora": ""}  # fmt: skip
     fits = [{**key, "backbone": f"net · {fit}", "network": "net", "fit": fit, "acc_mean": 82.0,
              "acc_low": 80.0, "acc_high": 84.0} for fit in ("pad", "native")]  # fmt: skip
     runs = pd.DataFrame([{**one, "conditions": {}} for one in fits])

@@ -291,6 +291,23 @@ def test_weights_fits_and_features_are_compared_by_name() -> None:
     assert left_out == []
 
 
+def test_low_rank_updates_are_compared_with_full_fine_tuning_by_name() -> None:
+    runs = table(
+        {"protocol": "finetune", "lora": "0"},
+        {"protocol": "finetune", "lora": "8"},
+        {"protocol": "probe"},
+    )
+    found = select_alike(runs)
+
+    assert found.unlike.empty
+    rows = found.cells.set_index(["protocol", "backbone"])["lora"].to_dict()
+    assert rows == {
+        ("finetune", "resnet18"): "",
+        ("finetune", "resnet18 · LoRA r = 8"): "8",
+        ("probe", "resnet18"): "",
+    }
+
+
 def test_weights_of_one_name_are_named_where_there_are_several() -> None:
     runs = table({"weights": "trained"}, {"weights": "trained", "backbone": "vgg16"})
     runs.loc[2] = runs.loc[0]

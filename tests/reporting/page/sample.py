@@ -60,7 +60,8 @@ def of_runs(
                         }
                     )  # fmt: skip
     cells = pd.DataFrame(rows)
-    cells = cells.assign(network=cells["backbone"], weights="w", fit="pad", feature="prelogits")
+    cells = cells.assign(network=cells["backbone"], weights="w", fit="pad", feature="prelogits",
+                         lora="")  # fmt: skip
     shared = cells[(cells["backbone"] == "resnet18") & (cells["size"] == 28)]
     theirs = shared.assign(acc_mean=shared["acc_mean"] - 0.4, acc_std=0.3)
     theirs.iloc[-1, theirs.columns.get_loc("acc_mean")] -= 5
@@ -105,7 +106,7 @@ def _runs_of(cells: pd.DataFrame, words: str) -> pd.DataFrame:
     return runs.assign(
         conditions=[conditions] * len(runs), device="cpu", created="2026", licence="",
         citation=f"{words} (2025)", task="binary-class", run="runs/none",
-    ).reindex(columns=[*RUN_COLUMNS, "network", "fit", "feature"])  # fmt: skip
+    ).reindex(columns=[*RUN_COLUMNS, "network", "fit", "feature", "lora"])  # fmt: skip
 
 
 def render(document: Document, links: PageLinks) -> str:

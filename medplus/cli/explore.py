@@ -1,0 +1,182 @@
+"""`medplus explore`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from medplus.cli import options
+from medplus.cli.options import Output
+from medplus.cli.specs import SELECT, choices
+from medplus.naming import in_bytes, printable
+
+if TYPE_CHECKING:
+    from medplus.embeddings.store import EmbeddingStore
+    from medplus.exploration.explore import Exploration
+
+_PATH = click.Path(path_type=Path)
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+class Clusters(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
+    """A number, or ``hdbscan``."""
+
+    name = "n|hdbscan"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number, or the word."""
+        text = str(value).lower()
+        if text == "hdbscan":
+            return text
+        if not text.isdecimal() or int(text) < 1:
+            self.fail(f"{value!r} is neither a number from 1 on nor hdbscan", param, ctx)
+        return int(text)
+
+
+_shown = options.together(
+    click.option(
+        "--runs",
+        multiple=True,
+        type=_PATH,
+        envvar="MEDPLUS_RUNS",
+        show_envvar=True,
+        help="A run, or a root of runs, of which each protocol and backbone gives its best on val; "
+        "repeat.  [default: runs]",
+    ),
+    click.option(
+        "--suspects",
+        type=_FILE,
+        help="A suspects.csv of medplus audit.  [default: audit/DATASET/SIZE/suspects.csv]",
+    ),
+    click.option(
+        "--map",
+        "kind",
+        type=click.Choice(["tsne", "pca"]),
+        default="tsne",
+        show_default=True,
+        help="t-SNE and PCA; or PCA alone, at once.",
+    ),
+    click.option(
+        "--clusters",
+        type=Clusters(),
+        help="So many by k-means, or as HDBSCAN finds.  [default: twice the classes, from 8 to 24]",
+    ),
+    click.option(
+        "--data-root",
+        type=_FOLDER,
+        help="Folder of the datasets' npz files, for the thumbnails.  [default: where they lay]",
+    ),
+    click.option("--out", type=_FOLDER, help="Of the page.  [default: explore/DATASET/SIZE]"),
+)
+"""The options that say what is shown."""
+
+
+@click.command()
+@click.argument("what", metavar="STORE|DATASET")
+@click.option(
+    "--backbone",
+    help="Of a DATASET with several stores; a+b joins two.  [default: the newest of a network]",
+)
+@click.option("--size", type=click.IntRange(min=1), help="Of a DATASET, in pixels.  [default: any]")
+@choices(*SELECT, default="any")
+@options.store_root
+@click.option(
+    "--transform",
+    metavar="pca:N|whiten|l2",
+    help="What is done to embeddings as they are read.  [default: nothing]",
+)
+@_shown
+@options.common
+def explore(
+    output: Output,
+    what: str,
+    backbone: str | None,
+    size: int | None,
+    store_root: Path,
+    transform: str | None,
+    runs: tuple[Path, ...],
+    suspects: Path | None,
+    kind: Any,
+    clusters: Any,
+    data_root: Path | None,
+    out: Path | None,
+    **chosen: Any,
+) -> None:
+    """Put a map of all images on one page, to be looked at offline.
+
+    Colour by class, split, group, cluster, audit flag or mistakes; click an image for its nearest
+    neighbours and what every run predicts; draw round some and take their names away as CSV. Of
+    more than 20,000 images a parquet file for embedding-atlas is written instead.
+
+    \b
+    medplus explore breastmnist
+    medplus explore embeddings/…/resnet18-….zarr --runs runs --suspects audit/…/suspects.csv
+    """  # noqa: D301 - click wants the control character
+    from medplus.exploration.explore import explore as put_on_page
+
+    store = _find(output, what, backbone, size, store_root, transform, chosen)
+    found = put_on_page(
+        store,
+        out=out,
+        runs=runs or None,
+        suspects=suspects,
+        data_root=data_root,
+        kind=kind,
+        clusters=clusters,
+        progress=output.progress,
+    )
+    output.result(found.to_dict(), lambda: _show(found))
+
+
+def _find(
+    output: Output,
+    what: str,
+    backbone: str | None,
+    size: int | None,
+    root: Path,
+    transform: str | None,
+    chosen: dict[str, Any],
+) -> EmbeddingStore:
+    from medplus.cli.specs import select_stores
+    from medplus.embeddings.derived import DerivedStore
+    from medplus.embeddings.store import is_store, open_store
+    from medplus.embeddings.transform import Transform
+    from medplus.exploration.choice import newest_store
+
+    if backbone is not None:
+        sizes = None if size is None else [str(size)]
+        return select_stores(
+            store_root=root,
+            data_root=None,
+            key=None,
+            device="auto",
+            transform=transform,
+            datasets=[what],
+            sizes=sizes,
+            backbones=[backbone],
+            **chosen,
+        )[0]
+    done = None if transform is None else Transform.parse(transform)
+    if is_store(what) or what.endswith((".zarr", ".zarr.zip")):
+        store = open_store(what)
+    else:
+        store, taken = newest_store(root, what, size, **chosen)
+        if taken is not None:
+            output.note(taken)
+    return store if done is None else DerivedStore([store], done)
+
+
+def _show(found: Exploration) -> None:
+    view = found.collection
+    for note in view.notes:
+        click.echo(printable(f"Note: {note}"))
+    size = in_bytes(found.path.stat().st_size)
+    what = f"{len(view.pool):,} images of {view.pool.dataset}, {view.backbone}, {size}"
+    if found.is_page:
+        click.echo(printable(f"{found.path}  {what}; open it in a browser, it needs no network"))
+        return
+    click.echo(printable(f"{found.path}  {what}: too many for a page, so for embedding-atlas:"))
+    click.echo(printable(f"  pip install embedding-atlas && {found.to_dict()['show']}"))

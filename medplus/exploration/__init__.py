@@ -1,0 +1,1 @@
+"""A collection to be looked at: a map of its images on one page that works offline."""

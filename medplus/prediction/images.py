@@ -1,0 +1,277 @@
+"""Images to predict: files, folders and npz files, named and read one after the other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from medplus.datasets import npzfile
+from medplus.datasets.build import stream_files
+from medplus.datasets.decode import refit
+from medplus.datasets.files import EXTENSIONS, begins_as_dicom, find_files
+from medplus.datasets.intensity import ImageFaultError
+from medplus.errors import DatasetError, UsageError, nearest
+from medplus.jsonfile import digest_of
+from medplus.naming import counted
+from medplus.progress import SAID
+from medplus.reading import Reading
+from medplus.vocabulary import SPLITS
+
+log = logging.getLogger(__name__)
+
+Read = npt.NDArray[np.uint8] | ImageFaultError
+"""An image's pixels, or why it cannot be used."""
+
+
+class ImageSource(Protocol):
+    """Some of the images, in a fixed order."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What each is called."""
+
+    @property
+    def stamp(self) -> list[object]:
+        """What changes where the images do."""
+
+    def read(self, reading: Reading, start: int) -> Iterator[Read]:
+        """Yield the images from number `start` on, uint8 (size, size) or (size, size, 3)."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Image files, each of which is one image; its name is its path, as it was given."""
+
+    paths: tuple[Path, ...]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Paths, with slashes."""
+        return [path.as_posix() for path in self.paths]
+
+    @property
+    def stamp(self) -> list[object]:
+        """Paths, sizes and times of change."""
+        return [_stamp(path) for path in self.paths]
+
+    def read(self, reading: Reading, start: int) -> Iterator[Read]:
+        """Yield them as the run's own images were read."""
+        return stream_files(self.paths[start:], reading)
+
+
+@dataclass(frozen=True)
+class NotImages:
+    """A file that was named, but is of no kind that medplus reads."""
+
+    path: Path
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The path."""
+        return [self.path.as_posix()]
+
+    @property
+    def stamp(self) -> list[object]:
+        """Path, size and time of change."""
+        return [_stamp(self.path)]
+
+    def read(self, reading: Reading, start: int) -> Iterator[Read]:
+        """Yield what is wrong with it."""
+        fault = ImageFaultError(f"it is none of {', '.join(EXTENSIONS)}")
+        return iter([fault][start:])
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """The images of an array in an npz file: ``file.npz/array/0``, ….
+
+    Attributes
+    ----------
+    path : Path
+    header : Header
+        Of the array: uint8, shape (n, height, width) or (n, height, width, 1 or 3).
+    """
+
+    path: Path
+    header: npzfile.Header
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The file's path, the array and the image's number."""
+        prefix = f"{self.path.as_posix()}/{self.header.name.removesuffix('_images')}"
+        return [f"{prefix}/{i}" for i in range(self.header.shape[0])]
+
+    @property
+    def stamp(self) -> list[object]:
+        """File and array."""
+        return [_stamp(self.path), self.header.name]
+
+    def read(self, reading: Reading, start: int) -> Iterator[Read]:
+        """Yield them; where the file is damaged, all that come after."""
+        done = start
+        try:
+            with npzfile.open_npz(self.path) as archive:
+                for row in npzfile.read_rows(archive, self.path, self.header, start):
+                    yield _refitted(row, reading)
+                    done += 1
+        except DatasetError as error:
+            for _ in range(done, self.header.shape[0]):
+                yield ImageFaultError(str(error))
+
+
+def _refitted(row: np.ndarray, reading: Reading) -> Read:
+    try:
+        return refit(row[..., 0] if row.ndim == 3 and row.shape[2] == 1 else row, reading)
+    except ImageFaultError as error:
+        return error
+
+
+@dataclass(frozen=True)
+class Images:
+    """All images to predict.
+
+    Attributes
+    ----------
+    sources : tuple of ImageSource
+    names : list of str
+        Of all images, in order.
+    digest : str
+        SHA-256, in hex, of names, sizes and times of change.
+    """
+
+    sources: tuple[ImageSource, ...]
+    names: list[str]
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, reading: Reading, start: int = 0) -> Generator[Read, None, None]:
+        """Yield the images from number `start` on, few of them at once in memory.
+
+        Raises
+        ------
+        DatasetError
+            If no file can be read, for want of a package.
+        """
+        for source in self.sources:
+            n = len(source.names)
+            if start < n:
+                yield from source.read(reading, start)
+            start = max(0, start - n)
+
+
+def find_images(given: Sequence[str | Path], split: str | None = None) -> Images:
+    """Find images by files, folders (with all below) and npz files, in the order they are given.
+
+    Parameters
+    ----------
+    split : {"train", "val", "test"}, optional
+        Of npz files in a dataset's layout; by default test, which is said.
+
+    Raises
+    ------
+    UsageError
+        If there is no such path, or an npz file holds several arrays that may be meant.
+    DatasetError
+        If a folder or an npz file cannot be read, or holds no images.
+    """
+    found: list[Path | ImageSource] = []
+    for path in dict.fromkeys(Path(one) for one in given):
+        found += _below(path, split)
+    sources: list[ImageSource] = []
+    files: list[Path] = []
+    for one in [*dict.fromkeys(found), None]:
+        if isinstance(one, Path):
+            files.append(one)
+            continue
+        if files:
+            sources.append(Files(tuple(files)))
+            files = []
+        if one is not None:
+            sources.append(one)
+    names = list(chain.from_iterable(source.names for source in sources))
+    stamps = [source.stamp for source in sources]
+    return Images(tuple(sources), names, digest_of({"images": stamps}))
+
+
+def _below(path: Path, split: str | None) -> list[Path | ImageSource]:
+    if path.is_dir():
+        inside = find_files(path)
+        for warning in inside.warnings:
+            log.warning("%s: %s", path, warning)
+        return [path / file.path for file in inside.files]
+    if not path.exists():
+        near = nearest(path.name, [file.name for file in _beside(path)])
+        raise UsageError(f"there is no {path}{near}")
+    if path.suffix == ".npz":
+        return [_array_of(path, split)]
+    is_image = path.suffix.lower() in EXTENSIONS or begins_as_dicom(str(path))
+    return [path if is_image else NotImages(path)]
+
+
+def _beside(path: Path) -> list[Path]:
+    with suppress(OSError):
+        return list(path.parent.iterdir())
+    return []
+
+
+def _array_of(path: Path, split: str | None) -> Arrays:
+    """Return the array of images that is meant, of those in an npz file."""
+    found = {}
+    with npzfile.open_npz(path) as archive:
+        members = [name.removesuffix(".npy") for name in archive.namelist()]
+        for name in members:
+            with suppress(DatasetError):  # pickles and what is damaged are no images
+                header = npzfile.read_header(archive, path, name)
+                if _is_of_images(header):
+                    found[name] = header
+    split_arrays = [f"{each}_images" for each in SPLITS if f"{each}_images" in found]
+    if split is not None:
+        if f"{split}_images" not in found:
+            raise UsageError(
+                f"{path} has no images of {split} (it holds {', '.join(members[:8])}); leave "
+                "--split out, or name another"
+            )
+        return Arrays(path, found[f"{split}_images"])
+    if "test_images" in found and len(split_arrays) > 1:
+        n = found["test_images"].shape[0]
+        log.log(SAID, "%s: the %s of test are predicted; --split names others", path,
+                counted(n, "image"))  # fmt: skip
+        return Arrays(path, found["test_images"])
+    if "images" in found:
+        return Arrays(path, found["images"])
+    if len(found) == 1:
+        return Arrays(path, next(iter(found.values())))
+    listed = ", ".join(members[:8]) or "nothing"
+    if not found:
+        raise DatasetError(
+            f"{path} holds no array of images (it holds {listed}): uint8, in shape (n, height, "
+            "width) or (n, height, width, 3), in C order"
+        )
+    raise UsageError(
+        f"{path} holds several arrays of images ({', '.join(found)}); say --split, or call the one "
+        "that is meant 'images'"
+    )
+
+
+def _is_of_images(header: npzfile.Header) -> bool:
+    shape = header.shape
+    right = len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3))
+    return header.dtype == np.uint8 and right and 0 not in shape and not header.fortran_order
+
+
+def _stamp(path: Path) -> list[object]:
+    try:
+        stat = path.stat()
+    except OSError:  # it is told of when it is read
+        return [path.as_posix()]
+    return [path.as_posix(), stat.st_size, stat.st_mtime_ns]

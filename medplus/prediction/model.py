@@ -1,0 +1,374 @@
+"""A saved run as one model: from images to the run's own scores, and what goes with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from medplus.backbones.finetuned import is_finetuned
+from medplus.datasets.exclusion import read_exclusion
+from medplus.device import resolve_device
+from medplus.embeddings.derived import DerivedStore, without
+from medplus.embeddings.select import readable
+from medplus.embeddings.store import EmbeddingStore, Place, is_store, open_store, to_place
+from medplus.embeddings.transform import Fit, Transform
+from medplus.errors import MedplusError, RunError, StoreError, UsageError
+from medplus.evaluation.head import own_store, parts_of
+from medplus.evaluation.rescore import folder_of
+from medplus.heads.features import HeldFeatures, JoinedRows, fit_memory
+from medplus.heads.folded import pooled
+from medplus.heads.knn.search import Neighbours
+from medplus.heads.saved import derived, read_heads
+from medplus.heads.stored import identity_of, read_split
+from medplus.metrics.temperature import fit_temperature
+from medplus.prediction.networks import Extractor, load_extractor, load_trained
+from medplus.prediction.reference import Reference
+from medplus.prediction.scorers import Embeddings, LinearHeads, Scorer, TrainedHead, Votes
+from medplus.reading import Policy, Reading
+from medplus.run.folds import Folds
+from medplus.run.ledger import check_is_run, read_predictions, read_record
+from medplus.run.record import RunRecord
+from medplus.spec import ExtractSpec
+from medplus.vocabulary import MULTI_LABEL, Metric, Task
+
+
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """What a model says of some images.
+
+    Attributes
+    ----------
+    scores : ndarray of float32, shape (n, n_classes)
+    neighbours : Neighbours or None
+        Rows of the model's reference, nearest first.
+    """
+
+    scores: np.ndarray
+    neighbours: Neighbours | None
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A saved run, ready for new images.
+
+    Attributes
+    ----------
+    record : RunRecord
+        Of the run; its path is the run's folder.
+    reading : Reading
+        How a file becomes pixels, settled; its policy is None where nobody knows how images that
+        are not square were made so.
+    extractors : tuple of Extractor
+        The backbones, whose embeddings stand side by side; mostly one.
+    scorer : Scorer
+        `LinearHeads`, `Votes` or `TrainedHead`: turns embeddings into scores.
+    reference : Reference or None
+        The images that it has learned from.
+    missing : str
+        Why there is no reference and how to have one; empty where there is one.
+    notes : tuple of str
+        What was assumed.
+    """
+
+    record: RunRecord
+    reading: Reading
+    extractors: tuple[Extractor, ...]
+    scorer: Scorer
+    reference: Reference | None
+    missing: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return Path(self.record.path)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, or labels, in the order of the scores."""
+        return self.record.classes
+
+    @property
+    def task(self) -> Task:
+        """What the labels mean."""
+        return self.record.task
+
+    def embed(self, images: torch.Tensor) -> Embeddings:
+        """Embed a batch with every backbone, as the run's own embeddings were made.
+
+        Parameters
+        ----------
+        images : Tensor of uint8, shape (n, size, size) or (n, size, size, 3)
+
+        Returns
+        -------
+        list of ndarray of float32, shape (n, dim)
+        """
+        return [extractor(images) for extractor in self.extractors]
+
+    def score(self, embeddings: Embeddings) -> np.ndarray:
+        """Return the run's own scores of embeddings, float32 (n, n_classes).
+
+        Probabilities or, of kNN, shares of votes; of a multi-label task one for each label.
+        """
+        return self.scorer(embeddings)
+
+    def examine(self, embeddings: Embeddings, n_nearest: int = 3) -> Examined:
+        """Return the scores of embeddings, and what in train is nearest to each.
+
+        Parameters
+        ----------
+        embeddings : sequence of ndarray of float32, shape (n, dim)
+            Finite.
+        n_nearest : int
+            How many train images, where there is a `reference`.
+        """
+        if self.reference is None:
+            return Examined(self.score(embeddings), None)
+        if isinstance(self.scorer, Votes):  # one search serves both
+            found = self.reference.find(embeddings, max(self.scorer.k, n_nearest))
+            return Examined(self.scorer.shares(found), found)
+        return Examined(self.score(embeddings), self.reference.find(embeddings, n_nearest))
+
+    @cached_property
+    def predictions(self) -> dict[str, np.ndarray]:
+        """The run's predictions of val and test."""
+        return read_predictions(self.path)
+
+    @cached_property
+    def temperature(self) -> float | None:
+        """Fitted on the run's predictions of val (see `medplus.metrics.temperature`), or None."""
+        found = self.predictions
+        if "val_score" not in found:
+            return None
+        return fit_temperature(found["val_true"], found["val_score"], self.task)
+
+
+def load_model(
+    run: str | Path,
+    *,
+    store: str | Path = "embeddings",
+    backbone: str | None = None,
+    device: str = "auto",
+    precision: str | None = None,
+    batch_size: int | None = None,
+    policy: Policy | None = None,
+    exclude: str | Path | None = None,
+) -> Model:
+    """Load a run of `medplus.probe`, `medplus.knn` or `medplus.finetune` as a model.
+
+    Parameters
+    ----------
+    run : str or Path
+        Its folder, or a file in it.
+    store : str or Path
+        Root of the stores, or a store: where the run's embeddings of train are, if not where they
+        were. kNN needs them; others compare with them.
+    backbone : str, optional
+        Where the backbone is now. A Python file runs only when it is named.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
+    precision : {"auto", "fp32", "bf16", "fp16"}, optional
+        Of the networks; by default the run's.
+    batch_size : int, optional
+        Images per forward of a fine-tuned network; by default as `medplus.evaluate` has it.
+    policy : {"squash", "crop", "pad"}, optional
+        How images that are not square are made so, where the run's data do not tell.
+    exclude : str or Path, optional
+        The table of suspects that the run was made without.
+
+    Raises
+    ------
+    UsageError
+        If it is no run, or needs a choice.
+    RunError, StoreError, BackboneError
+        If what it needs is missing or damaged.
+
+    Examples
+    --------
+    >>> model = load_model("runs/probe/…")  # doctest: +SKIP
+    >>> model.score(model.embed(images))  # doctest: +SKIP
+    """
+    folder = folder_of(Path(run))
+    check_is_run(folder)
+    record = read_record(folder)
+    reading, notes = _reading_of(record, policy)
+    target, root = resolve_device(device), to_place(store)
+    many = record.task == MULTI_LABEL
+    if record.store is None:
+        _check_has_network(folder, record)
+        extractor, linear = load_trained(folder, record, target, backbone, precision, batch_size)
+        reference, missing = _of_network(folder, record, extractor, root, device)
+        head = TrainedHead(linear, extractor.embedder, many)
+        return Model(record, reading, (extractor,), head, reference, missing, notes)
+    parts = parts_of(record)
+    extractors = tuple(
+        load_extractor(folder, part, record.size, target, backbone, precision) for part in parts
+    )
+    if record.protocol == "knn":
+        votes = _votes(folder, record, root, device, exclude)
+        return Model(record, reading, extractors, votes, votes.reference, notes=notes)
+    named = record.config.get("transform")
+    transform = None if named is None else Transform.parse(named)
+    heads = LinearHeads(tuple(read_heads(folder)), transform, many)
+    try:
+        reference, missing = _of_head(folder, record, heads, root, device, exclude), ""
+    except StoreError as error:
+        reference, missing = None, str(error)
+    return Model(record, reading, extractors, heads, reference, missing, notes)
+
+
+def _reading_of(record: RunRecord, policy: Policy | None) -> tuple[Reading, tuple[str, ...]]:
+    """Return how a run's images were read, and what of it is assumed."""
+    known = record.reading
+    if known is None:
+        raise RunError(
+            f"{record.path} does not say how its images were read, since they came as arrays made "
+            "by hand; make the run again on files or an npz file"
+        )
+    if known.policy is not None:
+        if policy not in (None, known.policy):
+            raise UsageError(
+                f"--policy {policy}: the images of {record.dataset} were made square by "
+                f"{known.policy}, and so must others be; leave --policy out"
+            )
+        return known, ()
+    square = (
+        f"those that are not square by --policy {policy}"
+        if policy
+        else "those that are not square are refused, unless --policy says how to make them so"
+    )
+    note = (
+        f"{record.dataset} came as arrays of {known.size} px, so that it is assumed how files "
+        f"become the same: resized to {known.size} px (bicubic) and "
+        f"{'grey' if known.channels == 'grey' else 'RGB'}, 16 bits by their whole range; {square}"
+    )
+    return known.model_copy(update={"policy": policy}), (note,)
+
+
+def _check_has_network(folder: Path, record: RunRecord) -> None:
+    if is_finetuned(str(folder)):
+        return
+    if record.folds is not None:
+        root = folder.parents[4]
+        raise UsageError(
+            f"{folder} joins the runs of {record.folds.n} folds, each with a network of its own; "
+            f"name one of those in {root / 'fold0'}, …"
+        )
+    raise UsageError(f"{folder} kept no network; make it again")
+
+
+# --- what it has learned from ----------------------------------------------------------------
+
+
+def _whole_store(folder: Path, record: RunRecord, root: Place) -> EmbeddingStore:
+    return derived(record, [own_store(folder, part, root) for part in parts_of(record)])
+
+
+def _learned_store(
+    folder: Path, record: RunRecord, root: Place, exclude: str | Path | None
+) -> EmbeddingStore:
+    """Return the embeddings of a head's run, without what was left out of it."""
+    store = _whole_store(folder, record, root)
+    keys = record.config.get("parts", ())
+    if "rows" not in record.config and not any("/" in key for key in keys):
+        if exclude is not None:
+            raise UsageError(f"--exclude {exclude}: nothing was left out of {folder}; leave it out")
+        return store
+    if exclude is None:
+        raise StoreError(
+            f"images were left out of {folder} by the verdicts of a table; name it with --exclude"
+        )
+    left = without(store, read_exclusion(exclude))
+    known = {name: record.config.get(name) for name in identity_of(left)}
+    if known != identity_of(left):
+        raise UsageError(
+            f"--exclude {exclude} leaves out other images than {folder} was made without; name "
+            "the table as it was then"
+        )
+    return left
+
+
+def _votes(
+    folder: Path, record: RunRecord, root: Place, device: str, exclude: str | Path | None
+) -> Votes:
+    if record.folds is not None:
+        raise UsageError(
+            f"{folder} joins the votes of {record.folds.n} folds, each of other train images; run "
+            "medplus knn without --folds, and name that run"
+        )
+    store = _learned_store(folder, record, root, exclude)
+    reference = _reference(store, record.metric == "cosine", device)
+    recorded = record.config
+    return Votes(
+        reference,
+        store.labels("train"),
+        recorded["k"],
+        recorded["vote"],
+        record.n_classes,
+        record.task == MULTI_LABEL,
+    )
+
+
+def _of_head(
+    folder: Path,
+    record: RunRecord,
+    heads: LinearHeads,
+    root: Place,
+    device: str,
+    exclude: str | Path | None,
+) -> Reference:
+    if record.folds is None:
+        return _reference(_learned_store(folder, record, root, exclude), False, device)
+    store = _whole_store(folder, record, root)
+    folds = Folds(record.folds.n, pool=record.folds.pool)
+    parts = tuple(read_split(store, split).embeddings for split in folds.splits)
+    whole = HeldFeatures(JoinedRows(parts).whole())
+    names = [str(name) for name in pooled(store, folds).names]
+    fit, transform = _made_by(store)
+    return Reference(whole, names, None, fit, transform, "l2", device)
+
+
+def _of_network(
+    folder: Path, record: RunRecord, extractor: Extractor, root: Place, device: str
+) -> tuple[Reference | None, str]:
+    """Return the embeddings that were extracted with a fine-tuned run, if there are any."""
+    if "folds" in record.config:
+        return None, (
+            "it is not known which images a fold has learned from, so that there are no distances"
+        )
+    sought = extractor.backbone
+    stores = [(root, None)] if is_store(root) else readable(Path(root))
+    for path, _ in stores:
+        try:
+            store = open_store(path)
+        except MedplusError:
+            continue
+        info = store.info
+        same = info.run_id == sought.run_id and info.weights_sha256 == sought.weights_sha256
+        if same and info.dataset_digest == record.dataset_digest:
+            return _reference(store, False, device), ""
+    spec = ExtractSpec(record.spec.dataset, record.size, str(folder))
+    by_default = str(root) == "embeddings" or is_store(root)
+    command = spec.command(store=None if by_default else str(root))
+    return None, f"distances to train need its embeddings; this makes them: {command}"
+
+
+def _reference(store: EmbeddingStore, cosine: bool, device: str) -> Reference:
+    hold = fit_memory(store)
+    train, val = (read_split(store, split, hold=hold) for split in ("train", "val"))
+    names = [name or f"train/{row}" for name, row in zip(train.names, train.index, strict=True)]
+    metric: Metric = "cosine" if cosine else "l2"
+    fit, transform = _made_by(store)
+    return Reference(train.embeddings, names, val.embeddings, fit, transform, metric, device)
+
+
+def _made_by(store: EmbeddingStore) -> tuple[Fit, Transform | None]:
+    """Return how embeddings are made of those of the backbones."""
+    if isinstance(store, DerivedStore):
+        return store.fit, store.transform
+    return Fit(), None
