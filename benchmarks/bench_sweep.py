@@ -22,7 +22,7 @@ from medplus.spec import ExtractSpec
 from medplus.sweep import inventory
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.engines.local import LocalEngine
-from medplus.sweep.gridfile import read_grid
+from medplus.sweep.grid import read_grid
 from medplus.sweep.job import Place
 from medplus.sweep.worker import Worker
 
@@ -139,8 +139,7 @@ def _finished_paper_grid(folder: Path) -> list[Result]:
         subprocess.run(arguments, check=True, capture_output=True)
 
     def plan_anew() -> None:
-        for read in (inventory._record, inventory._info):
-            read.cache_clear()
+        inventory._read.cache_clear()
         Sweep(read_grid(grid), place).plan()
 
     place = Place(str(root), str(root / "stores"), str(root / "runs"))
@@ -208,7 +207,7 @@ def _records(grid, protocol: str, spec: ExtractSpec, record: dict) -> Iterator[t
               "tag": spec.backbone, "weights": "pretrained", "spec": asdict(spec)}  # fmt: skip
     if protocol == "finetune":
         record = {**record, **common}
-        recipe = grid.finetune.recipe.model_dump(mode="json")
+        recipe = grid.protocols.finetune.recipe.model_dump(mode="json")
         for seed in grid.seeds:
             yield f"run-{seed}", {**record, "seed": seed,
                                   "config": {**record["config"], "recipe": recipe}}  # fmt: skip
@@ -217,6 +216,6 @@ def _records(grid, protocol: str, spec: ExtractSpec, record: dict) -> Iterator[t
     if protocol == "knn":
         yield "run", record
         return
-    config = {**record["config"], "epochs": grid.probe.epochs}
+    config = {**record["config"], "epochs": grid.protocols.probe.epochs}
     for seed in grid.seeds:
         yield f"run-{seed}", {**record, "seed": seed, "config": config}

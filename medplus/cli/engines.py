@@ -13,6 +13,21 @@ if TYPE_CHECKING:
     from medplus.sweep.engines import Engine
 
 
+class SbatchOption(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
+    """An option of sbatch, with or without its dashes."""
+
+    name = "option"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Return its name and its value."""
+        key, equals, text = str(value).lstrip("-").partition("=")
+        if not (key and equals):
+            self.fail(f"'{value}': an option for sbatch is written as KEY=VALUE", param, ctx)
+        return key, text
+
+
 _COUNT = click.IntRange(min=1)
 _RESOURCES: dict[str, tuple[tuple[str, ...], str, dict[str, Any]]] = {
     "cpus": (("ray", "slurm"), "cores per worker.  [default: 1]", {"type": _COUNT}),
@@ -31,7 +46,7 @@ _RESOURCES: dict[str, tuple[tuple[str, ...], str, dict[str, Any]]] = {
     "account": (("slurm",), "who pays.", {}),
     "slurm": (
         ("slurm",), "any other option of sbatch; may be repeated.",
-        {"multiple": True, "metavar": "KEY=VALUE"},
+        {"multiple": True, "type": SbatchOption(), "metavar": "KEY=VALUE"},
     ),
     "detach": (
         ("slurm",), "submit and return; --status tells how it stands.", {"is_flag": True}
@@ -92,9 +107,9 @@ def make_engine(name: str, workers: int | None, device: str, resources: dict[str
             gpus=given.get("gpus"), memory_gb=given.get("memory"),
         )  # fmt: skip
     if name == "slurm":
-        from medplus.sweep.engines.slurm import SlurmEngine, read_extras
+        from medplus.sweep.engines.slurm import SlurmEngine
 
-        extras = read_extras(given.pop("slurm", ()))
+        extras = dict(given.pop("slurm", ()))
         asked = {_SPELLED.get(flag, flag): value for flag, value in given.items()}
         return SlurmEngine(workers, extras=extras, **asked)
     from medplus.sweep.engines.local import LocalEngine

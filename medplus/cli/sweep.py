@@ -130,7 +130,7 @@ _AXES = (
 
 def _grid(file: Path | None, given: dict[str, Any]) -> Grid:
     """Return the grid of a file, as far as flags do not narrow it, or of the flags alone."""
-    from medplus.sweep.gridfile import make_grid, read_grid
+    from medplus.sweep.grid import make_grid, read_grid
 
     axes = {name: value for name, value in given.items() if value is not None}
     if "sizes" in axes:
@@ -209,9 +209,8 @@ def _document(conductor: Sweep, plan: Plan) -> dict[str, Any]:
 
 
 def _failure(job_id: str, claim: Claim, log: str) -> dict[str, Any]:
-    fields = asdict(claim)
     return {
         "job_id": job_id, "name": claim.job, "kind": "error" if claim.error else "killed",
         "error": claim.error or "Killed", "message": claim.cause, "log": log,
-        **{name: fields[name] for name in ("traceback", "host", "pid")},
+        "host": claim.host, "pid": claim.pid,
     }  # fmt: skip

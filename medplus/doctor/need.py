@@ -10,7 +10,7 @@ from medplus.doctor.data import cache_need
 from medplus.doctor.finding import Places
 from medplus.doctor.folders import Need
 from medplus.sweep.estimate import Estimator
-from medplus.sweep.gridfile import read_grid
+from medplus.sweep.grid import read_grid
 from medplus.sweep.inventory import Inventory
 from medplus.sweep.plan import make_plan
 

@@ -1,23 +1,23 @@
 """Who does which job, and what has failed: one file per attempt at a job, beside the runs.
 
 A claim is a file that is made where none was, under the name of the job and the number of the
-attempt; its worker touches it while it lives. What has come over the worker is written into it: how
-far it is, an error, what it died of. Nobody takes a claim away; what a dead worker held is claimed
-under the next number. Heartbeats are compared by the file system's own clock. Deleting all of it
-changes no plan but forgets what has failed.
+attempt. Its worker holds its lock and touches it while it lives, so that others can tell (see
+`medplus.lock`). What has come over the worker is written into it: how far it is, an error, what it
+died of. Nobody takes a claim away; what a dead worker held is claimed under the next number.
+Deleting all of it changes no plan but forgets what has failed.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import signal
 import socket
 import threading
 import time
-import traceback
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,14 +25,14 @@ from typing import Self
 
 from medplus.errors import MedplusError, RunError, first_line
 from medplus.jsonfile import parse_json
-from medplus.lock import BEAT_S, SILENT_S, clock_of
+from medplus.lock import BEAT_S, SILENT_S, clock_of, owner
 from medplus.sweep.job import Job
 
 FOLDER = ".sweep"
 ATTEMPTS = 3
 """So many workers may die of a job."""
-_FILE_BYTES = 2048
-"""A claim has at least so many, so that what is written later finds its place on a full disk."""
+_FILE_BYTES = 4096
+"""A claim has so many from the start, so that what is told later finds room on a full disk."""
 
 
 @dataclass(frozen=True)
@@ -45,31 +45,24 @@ class Claim:
         The job in words.
     worker, host, pid : str, str, int
         Who does it.
-    process : str
-        Identifies the process to others on its machine; empty where it cannot be known.
     doing : str
         How far the job is.
     since : float
         When it began, in seconds since the epoch, by the clock of its host.
     cause : str
         What has ended the worker, as its engine tells, or the job: an error's text.
-    died : bool
-        Whether the worker's engine knows that it is dead.
-    error, traceback : str
-        Type of the error that has ended the job, and where it was raised.
+    error : str
+        Type of the error that has ended the job.
     """
 
     job: str
     worker: str
     host: str
     pid: int
-    process: str = ""
     doing: str = ""
     since: float = 0.0
     cause: str = ""
-    died: bool = False
     error: str = ""
-    traceback: str = ""
 
     @property
     def by(self) -> str:
@@ -97,17 +90,10 @@ class Standing:
 
 
 class Claims:
-    """The folder ``.sweep`` in the root of the runs.
-
-    Parameters
-    ----------
-    runs : Path
-        Root of the runs.
-    """
+    """The folder ``.sweep`` in the root of the runs."""
 
     def __init__(self, runs: Path) -> None:
         self.folder = runs / FOLDER
-        self._ahead = self._ask_again = 0.0
 
     def prepare(self) -> None:
         """Make the folders.
@@ -136,11 +122,11 @@ class Claims:
     def standing(self) -> Standing:
         """Return who does what, who has died of what, and what has failed."""
         found = Standing()
-        for path, claim, seen in self._files():
+        for path, claim, lives in self._read():
             job = path.name.rpartition(".")[0]
             if claim.error:
                 found.failures[job] = claim
-            elif self.is_alive(claim, seen):
+            elif lives:
                 found.holders[job] = claim
             else:
                 found.deaths.setdefault(job, []).append(claim)
@@ -151,61 +137,31 @@ class Claims:
                 found.failures[job] = replace(dead[-1], cause=cause)
         return found
 
-    def is_alive(self, claim: Claim, seen: float) -> bool:
-        """Tell whether the worker of a claim lives that was touched at `seen`."""
-        if claim.died or claim.error:
-            return False
-        if claim.process and claim.process.startswith(_machine()):
-            return _process(claim.pid) == claim.process
-        return self.now() - seen < SILENT_S
-
-    def now(self) -> float:
-        """Return the time by the file system's clock, which is asked now and then."""
-        now = time.monotonic()
-        if now >= self._ask_again:
-            self._ahead = clock_of(self.folder) - now
-            self._ask_again = now + BEAT_S
-        return now + self._ahead
-
     def time_left(self, until: float | None) -> float | None:
-        """Return the seconds until a time, or None where none is set."""
-        return None if until is None else until - self.now()
+        """Return the seconds until a time by the file system's clock; None where none is set."""
+        return None if until is None else until - clock_of(self.folder)
 
-    def _files(self) -> Iterator[tuple[Path, Claim, float]]:
-        for path in sorted((self.folder / "claims").glob("*.[1-9]")):
-            found = read_claim(path)
-            if found is not None:
-                yield path, *found
-
-    def bury(self, who: Callable[[Claim], bool], cause: str, certain: bool = True) -> bool:
-        """Note what has ended workers; if it is not `certain`, their silence must confirm it.
-
-        Returns
-        -------
-        bool
-            Whether any of them held a claim.
-        """
+    def bury(self, worker: str, cause: str) -> bool:
+        """Note what has ended a worker, and tell whether it held a claim."""
         held = False
-        for path, claim, _ in self._files():
-            if not claim.died and not claim.error and who(claim):
-                with suppress(FileNotFoundError):  # another worker has just tidied up
-                    _write(path, replace(claim, cause=cause, died=certain))
+        for path, claim, _ in self._read():
+            if claim.worker == worker and not claim.cause:
+                with suppress(FileNotFoundError), path.open("r+b") as file:
+                    _write(file.fileno(), replace(claim, cause=cause))
                     held = True
         return held
 
     def tidy(self, finished: Collection[str]) -> None:
-        """Remove the claims of the dead on what is finished, by the ids of its jobs."""
-        for path, claim, seen in self._files():
-            if path.name.rpartition(".")[0] in finished and not self.is_alive(claim, seen):
+        """Remove the claims of the dead on what is finished, or is to be forgotten."""
+        for path, _, lives in self._read():
+            if path.name.rpartition(".")[0] in finished and not lives:
                 path.unlink(missing_ok=True)
 
-    def forget(self, job_id: str) -> None:
-        """Remove what is known of a job's failure: it has succeeded, or is to be tried again."""
-        for attempt in range(ATTEMPTS, 0, -1):
-            path = self.path(job_id, attempt)
+    def _read(self) -> Iterator[tuple[Path, Claim, bool]]:
+        for path in sorted((self.folder / "claims").glob("*.[1-9]")):
             found = read_claim(path)
-            if found is not None and not self.is_alive(*found):
-                path.unlink(missing_ok=True)
+            if found is not None:
+                yield path, *found
 
 
 class Claimant:
@@ -226,9 +182,8 @@ class Claimant:
         self, claims: Claims, name: str, parent: int | None = None, until: float | None = None
     ) -> None:
         self._claims = claims
-        self._claim = Claim("", name, socket.gethostname(), os.getpid(), _process(os.getpid()))
-        self._path: Path | None = None
-        self._next: Path | None = None
+        self._claim = Claim("", name, socket.gethostname(), os.getpid())
+        self._held: tuple[int, Path, Path] | None = None  # file, its path, the next attempt's
         self._parent, self._until = parent, until
         self._over = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -240,6 +195,7 @@ class Claimant:
     def __exit__(self, *error: object) -> None:
         self._over.set()
         self._heart.join()
+        self._close()
 
     def claim(self, job: Job) -> bool:
         """Claim a job, unless a worker has it, or it has failed.
@@ -249,109 +205,101 @@ class Claimant:
         RunError
             If the claim cannot be written.
         """
+        self._claim = replace(self._claim, job=job.name, doing="", since=time.time())
         attempt = 1
         while attempt <= ATTEMPTS:
             path = self._claims.path(job.id, attempt)
-            self._claim = replace(self._claim, job=job.name, doing="", since=time.time())
             try:
-                _write(path, self._claim, new=True)
+                file = _make(path, self._claim)
             except FileExistsError:
                 found = read_claim(path)
-                if found is not None and (found[0].error or self._claims.is_alive(*found)):
+                if found is not None and (found[0].error or found[1]):
                     return False
                 attempt += found is not None  # otherwise it has been let go in this moment
             except OSError as error:
                 raise RunError(f"{path} cannot be written: {error.strerror}; make room") from None
             else:
-                self._path, self._next = path, self._claims.path(job.id, attempt + 1)
+                self._held = file, path, self._claims.path(job.id, attempt + 1)
                 return True
         return False
 
     def release(self) -> None:
         """Let the job go, as it was."""
-        path, self._path, self._next = self._path, None, None
-        if path is not None:
-            path.unlink(missing_ok=True)
+        if self._held is not None:
+            self._held[1].unlink(missing_ok=True)
+            self._close()
 
     def tell(self, doing: str) -> None:
         """Tell how far the job is."""
-        self._claim = replace(self._claim, doing=doing[:500])
-        if self._path is not None:
+        self._claim = replace(self._claim, doing=doing[:100])
+        if self._held is not None:
             with suppress(OSError):
-                _write(self._path, self._claim)
+                _write(self._held[0], self._claim)
 
     def fail(self, error: Exception) -> str:
         """Let the job go as one that an error has ended, and return the error's sentence."""
         message = str(error) if isinstance(error, MedplusError) else first_line(error)
-        lines = "".join(traceback.format_exception(error))
-        failed = replace(self._claim, error=type(error).__name__, cause=message, traceback=lines)
-        path, self._path, self._next = self._path, None, None
-        assert path is not None
-        try:
-            _write(path, failed)
-        except OSError:  # the disk is full: what fits into the claim's place
-            with suppress(OSError):
-                _write(path, replace(failed, cause=message[:500], traceback=""))
+        failed = replace(self._claim, error=type(error).__name__, cause=message[:700])
+        assert self._held is not None
+        with suppress(OSError):
+            _write(self._held[0], failed)
+        self._close()
         return message
+
+    def _close(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            os.close(held[0])
 
     def _beat(self) -> None:
         """Show that it lives, and interrupt it where its parent, its job or its time is lost."""
-        due = time.monotonic() + BEAT_S
+        left = self._claims.time_left(self._until)
+        now = due = time.monotonic()
+        end = None if left is None else now + left
         while not self._over.wait(1.0):
-            path, following = self._path, self._next
+            held, now = self._held, time.monotonic()
             orphan = self._parent is not None and os.getppid() != self._parent
-            lost = following is not None and following.exists()
-            late = self._until is not None and self._claims.now() >= self._until
-            if orphan or lost or late:
+            lost = held is not None and held[2].exists()
+            if orphan or lost or (end is not None and now >= end):
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
-            if path is not None and time.monotonic() >= due:
-                due = time.monotonic() + BEAT_S
+            if held is not None and now >= due:
+                due = now + BEAT_S
                 with suppress(OSError):
-                    os.utime(path)
+                    os.utime(held[1])
 
 
-def read_claim(path: Path) -> tuple[Claim, float] | None:
-    """Return what a claim says and when it was touched, or None where there is none."""
+def read_claim(path: Path) -> tuple[Claim, bool] | None:
+    """Return what a claim says and whether its worker lives, or None where there is none."""
     try:
         with path.open("rb") as file:  # which asks a network file system for its present state
             seen = os.fstat(file.fileno()).st_mtime
-            return Claim(**parse_json(file.read())), seen
+            claim = Claim(**parse_json(file.read()))
+        return claim, not claim.error and owner(path) is not None
     except OSError:
         return None
     except (ValueError, TypeError):  # it may be in the making
-        return Claim(path.name, "?", "?", 0), seen
+        return Claim(path.name, "?", "?", 0), clock_of(path.parent) - seen < SILENT_S
 
 
-def _write(path: Path, claim: Claim, new: bool = False) -> None:
-    """Write a claim in place: who holds it is decided by who has made the file."""
-    text = json.dumps(asdict(claim)).encode().ljust(_FILE_BYTES)
-    file = os.open(path, os.O_WRONLY | (os.O_CREAT | os.O_EXCL if new else 0), 0o644)
+def _make(path: Path, claim: Claim) -> int:
+    """Make a claim's file where there is none, and return it open and locked."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
     try:
-        if os.write(file, text) < len(text):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.ftruncate(file, len(text))
-    except OSError:
-        if new:
-            path.unlink(missing_ok=True)
-        raise
-    finally:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        _write(file, claim)
+    except BaseException:
+        path.unlink(missing_ok=True)
         os.close(file)
+        raise
+    return file
 
 
-def _machine() -> str:
-    """Return what identifies this machine, and on it the numbers of its processes, or nothing."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()} "
-    except OSError:
-        return ""
-
-
-def _process(pid: int) -> str:
-    """Return what identifies a living process for ever; nothing where that cannot be known."""
-    try:
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if state in "ZX" else f"{_machine()}{pid} {rest[18]}"
+def _write(file: int, claim: Claim) -> None:
+    """Write a claim in place: who holds it is decided by who has made the file."""
+    text = json.dumps(asdict(claim), ensure_ascii=False).encode(errors="replace")
+    text = text.ljust(_FILE_BYTES)
+    os.lseek(file, 0, os.SEEK_SET)
+    if os.write(file, text) < len(text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.ftruncate(file, len(text))

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 from medplus.errors import SweepError
+from medplus.lock import clock_of
 from medplus.run.ledger import tidy_runs
-from medplus.sweep.claims import Claim, Claims
-from medplus.sweep.engines import PATIENCE_S, Engine
+from medplus.sweep.claims import ATTEMPTS, Claim, Claims
+from medplus.sweep.engines import LOOK_S, PATIENCE_S, Engine
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Cell, Job, Place
 from medplus.sweep.plan import Plan, plan_from_disk
 
-_LOOK_EVERY_S = 1.0
 _PLAN_COSTS = 20
+"""Between two looks at the disk lies so many times what one takes."""
 _LATE_S = 5.0
 """A network file system may show results so late."""
 
@@ -53,7 +53,9 @@ class Sweep:
         self.claims = Claims(Path(place.runs))
         self._workers = workers
         self._budget_s = budget_s
-        self._due = 0.0
+        self._missing, self._idle = True, 0  # workers; how many in a row have died without a job
+        self._before: tuple[int, ...] = ()
+        self._alive = self._due = 0.0
 
     def plan(self) -> Plan:
         """Return what is finished and what is left, as the disk tells it now."""
@@ -83,14 +85,14 @@ class Sweep:
         plan = self.plan()
         self.claims.tidy(plan.ids("finished"))
         if retry_failed and plan.count("failed"):
-            for job in plan.ids("failed"):
-                self.claims.forget(job)
+            self.claims.tidy(plan.ids("failed"))
             plan = self.plan()
         if plan.cells:
             plan.check_data(Path(self.place.data_root))
             self.claims.prepare()
             if self._budget_s is not None:
-                self.place = replace(self.place, until=self.claims.now() + self._budget_s)
+                until = clock_of(self.claims.folder) + self._budget_s
+                self.place = replace(self.place, until=until)
         return plan
 
     def to_do(self, plan: Plan) -> tuple[Cell, ...]:
@@ -118,61 +120,56 @@ class Sweep:
             If data are missing, files cannot be written, or the engine cannot run.
         """
         plan = self.prepare(retry_failed)
-        self._show(plan, show)
-        while cells := self.to_do(plan):
-            if not self._any_free(cells):
-                time.sleep(max(self._due - time.monotonic(), 0))
-                plan = self._look(show)
-                continue
-            before = self._progress(plan)
-            if not self._follow(engine, cells, show):
-                return plan  # it has let its workers go
-            plan = self._look(show)
-            until = time.monotonic() + _LATE_S
-            while (left := self.to_do(plan)) and self._progress(plan) == before:
-                if time.monotonic() > until:
-                    if self.running(plan):
-                        break
-                    raise SweepError(
-                        f"the workers have ended, and left {len(left)} cells of the grid as they "
-                        f"were; {self.claims.folder / 'logs'} may tell why"
-                    )
-                time.sleep(_LOOK_EVERY_S)
-                plan = self._look(show)
+        self._missing, self._idle = True, 0
+        try:
+            self._show(plan, show)
+            while (self.to_do(plan) or self._is_busy(engine)) and self._go_on(engine, plan):
+                if time.monotonic() >= self._due or not engine.living:
+                    start = time.monotonic()
+                    plan = self.plan()
+                    self._show(plan, show)
+                    took = time.monotonic() - start
+                    self._due = start + max(LOOK_S, _PLAN_COSTS * took)
+        finally:
+            engine.stop()
         self.claims.tidy(plan.ids("finished"))
         return plan
 
-    def _progress(self, plan: Plan) -> tuple[int, int, int]:
+    def _is_busy(self, engine: Engine) -> bool:
+        """Tell whether a worker may still be about something: who only waits is not waited for."""
+        return bool(engine.living and self.claims.standing().holders)
+
+    def _go_on(self, engine: Engine, plan: Plan) -> bool:
+        """Start workers where some are missing, look after them, and tell whether to go on."""
+        cells, left = self.to_do(plan), self.claims.time_left(self.place.until)
+        holders = self.claims.standing().holders
+        free = any(all(job.id not in holders for job in cell.jobs) for cell in cells)
+        if self._missing and free:
+            engine.start(self.grid, self.place, sum(len(cell.jobs) for cell in cells))
+            self._missing, self._before, self._alive = False, self._progress(plan), time.monotonic()
+        elif engine.living:
+            self._alive = time.monotonic()
+            for death in engine.look():
+                self._missing = True
+                self._idle = 0 if self.claims.bury(*death) else self._idle + 1
+                if self._idle >= ATTEMPTS:
+                    raise SweepError(f"workers die before they have a job: {death.cause}")
+        elif self._missing or self._progress(plan) == self._before:
+            if free and time.monotonic() > self._alive + _LATE_S:
+                raise SweepError(
+                    f"the workers have ended, and left {len(cells)} cells of the grid as they were;"
+                    f" {self.claims.folder / 'logs'} may tell why"
+                )
+            time.sleep(LOOK_S)
+        else:
+            self._missing = True  # they have ended, and made possible what they did not wait for
+        # What has not ended by itself long after the time may still wait to begin.
+        return not engine.detached and (left is None or left > -PATIENCE_S)
+
+    def _progress(self, plan: Plan) -> tuple[int, ...]:
         """Return what changes with every job that ends, and with every worker that dies of one."""
         deaths = self.claims.standing().deaths.values()
         return plan.count("finished"), plan.count("failed"), sum(map(len, deaths))
 
-    def _any_free(self, cells: tuple[Cell, ...]) -> bool:
-        holders = self.claims.standing().holders
-        return any(all(job.id not in holders for job in cell.jobs) for cell in cells)
-
-    def _follow(self, engine: Engine, cells: tuple[Cell, ...], show: Show) -> bool:
-        """Let an engine start workers, and show what they do; tell whether it has followed them."""
-        followed = False
-        most = sum(len(cell.jobs) for cell in cells)
-        # Closed at once where `show` is interrupted, so that the workers are, too.
-        with closing(engine.run(self.grid, self.place, most)) as looks:
-            for _ in looks:
-                followed = True
-                left = self.claims.time_left(self.place.until)
-                if left is not None and left < -PATIENCE_S:
-                    break  # of what has not ended by itself: it may still wait to begin
-                if time.monotonic() >= self._due:
-                    self._look(show)
-        return followed
-
     def _show(self, plan: Plan, show: Show) -> None:
         show(replace(plan, cells=self.to_do(plan)), self.running(plan))
-
-    def _look(self, show: Show) -> Plan:
-        start = time.monotonic()
-        plan = self.plan()
-        self._show(plan, show)
-        took = time.monotonic() - start
-        self._due = start + max(_LOOK_EVERY_S, _PLAN_COSTS * took)
-        return plan

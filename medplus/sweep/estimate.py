@@ -8,67 +8,69 @@ are rough: they order jobs well, and tell hours from weeks.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
 from functools import cache, cached_property
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import NamedTuple
 
 from medplus.backbones import sources
 from medplus.backbones.servers import go_offline_if_unreachable
 from medplus.datasets import sources as datasets
 from medplus.errors import MedplusError
 from medplus.preprocess import PAPER_CANVAS
-from medplus.spec import PIXELS, PRELOGITS
+from medplus.spec import PIXELS
 from medplus.sweep.job import Job, Kind
 
-# D, parameters, and floating-point operations (two per multiply-add) of a forward pass of one
-# 224 × 224 image, so that planning the paper's grid needs no torch; a test counts them again.
-PAPER_COSTS: dict[str, tuple[int, int, int]] = {
-    PIXELS: (784, 0, 0),
-    "vgg16": (4096, 134260544, 30932336640),
-    "alexnet": (4096, 57003840, 1428376960),
-    "resnet18": (512, 11176512, 3627122688),
-    "densenet121": (1024, 6953856, 5666275328),
-    "efficientnet_b4": (1792, 17548616, 3003836864),
-    "vit_base_patch16_224": (768, 85798656, 35126120448),
-    "vit_base_patch16_clip_224": (768, 85799424, 35126120448),
-    "eva02_base_patch16_clip_224": (768, 85869312, 35126120448),
-    "vit_base_patch16_224.dino": (768, 85798656, 35126120448),
-    "samvit_base_patch16": (256, 89670912, 35351199744),
-}
 
-# Operations per second: of a CPU core with AVX2, and of a data-centre GPU. Low on purpose: small
-# batches and odd shapes do not reach a chip's peak.
-_PER_CORE: dict[Kind, float] = {"extract": 40e9, "knn": 20e9, "probe": 5e9, "finetune": 30e9}
-_PER_GPU: dict[Kind, float] = {"extract": 20e12, "knn": 5e12, "probe": 0.5e12, "finetune": 10e12}
-_OVERHEAD_S: dict[Kind, float] = {"extract": 2.0, "knn": 0.5, "probe": 0.5, "finetune": 4.0}
-_RECORD_BYTES = 6000
-_BOTH = "cls+avg"
-"""The feature that is twice as wide; its module needs torch."""
-_TELLING_S = 1.0
-"""Jobs shorter than this tell of overheads, not of rates."""
-
-
-@dataclass(frozen=True)
-class Network:
-    """What a backbone costs.
-
-    Attributes
-    ----------
-    dim, n_parameters : int
-    flops : float
-        Floating-point operations of a forward pass of one image of 224 × 224 pixels.
-    """
+class Network(NamedTuple):
+    """What a backbone costs: `flops` of a forward pass of one image of 224 × 224 pixels."""
 
     dim: int
     n_parameters: int
     flops: float
 
 
-@dataclass(frozen=True)
-class Counts:
+# Noted so that planning the paper's grid needs no torch; a test counts them again. A multiply-add
+# is two operations.
+PAPER_COSTS = {
+    PIXELS: Network(784, 0, 0),
+    "vgg16": Network(4096, 134260544, 30932336640),
+    "alexnet": Network(4096, 57003840, 1428376960),
+    "resnet18": Network(512, 11176512, 3627122688),
+    "densenet121": Network(1024, 6953856, 5666275328),
+    "efficientnet_b4": Network(1792, 17548616, 3003836864),
+    "vit_base_patch16_224": Network(768, 85798656, 35126120448),
+    "vit_base_patch16_clip_224": Network(768, 85799424, 35126120448),
+    "eva02_base_patch16_clip_224": Network(768, 85869312, 35126120448),
+    "vit_base_patch16_224.dino": Network(768, 85798656, 35126120448),
+    "samvit_base_patch16": Network(256, 89670912, 35351199744),
+}
+
+
+class _Speed(NamedTuple):
+    """Operations per second of a CPU core with AVX2 and of a data-centre GPU, and seconds besides.
+
+    Low on purpose: small batches and odd shapes do not reach a chip's peak.
+    """
+
+    per_core: float
+    per_gpu: float
+    overhead_s: float
+
+
+_SPEEDS: dict[Kind, _Speed] = {
+    "extract": _Speed(40e9, 20e12, 2.0),
+    "knn": _Speed(20e9, 5e12, 0.5),
+    "probe": _Speed(5e9, 0.5e12, 0.5),
+    "finetune": _Speed(30e9, 10e12, 4.0),
+}
+_RECORD_BYTES = 6000
+_TELLING_S = 1.0
+"""Jobs shorter than this tell of overheads, not of rates."""
+
+
+class Counts(NamedTuple):
     """How many images and classes a dataset has, and the height and width of its images."""
 
     train: int
@@ -76,27 +78,14 @@ class Counts:
     test: int
     n_classes: int
     n_labels: int
-    side: int = field(default=PAPER_CANVAS, compare=False)
-
-    @property
-    def total(self) -> int:
-        """Images of all splits."""
-        return self.train + self.val + self.test
+    side: int = PAPER_CANVAS
 
 
-@dataclass(frozen=True)
-class PastJob:
-    """What a finished job has cost: from a record or a store.
+class PastJob(NamedTuple):
+    """What a finished job has cost; its fine-tuning or probe has passed so many `epochs`."""
 
-    Attributes
-    ----------
-    work : float
-        Floating-point operations.
-    """
-
-    kind: Kind
-    backbone: str
-    work: float
+    job: Job
+    epochs: float
     seconds: float
     on_gpu: bool
 
@@ -122,20 +111,18 @@ class Estimator:
         cores: int = 1,
         on_gpu: bool = False,
     ) -> None:
-        self._data_root = data_root
-        self._past = past
-        self._cores = cores
-        self._on_gpu = on_gpu
+        self._data_root, self._past, self._cores, self._on_gpu = data_root, past, cores, on_gpu
 
     @cached_property
     def _rates(self) -> dict[tuple[Kind, str | None], float]:
         """Operations per second by kind and backbone, and by kind alone."""
         rates: dict[tuple[Kind, str | None], list[float]] = defaultdict(list)
-        for job in self._past():
-            if job.on_gpu == self._on_gpu and job.seconds > _TELLING_S and job.work > 0:
-                for key in ((job.kind, job.backbone), (job.kind, None)):
-                    rates[key].append(job.work / job.seconds)
-        return {key: median(values) for key, values in rates.items()}
+        for job, epochs, seconds, on_gpu in self._past():
+            if on_gpu == self._on_gpu and seconds > _TELLING_S:
+                work = _work(job, epochs, *self._sizes(job))
+                for key in ((job.kind, job.spec.backbone), (job.kind, None)):
+                    rates[key] += [work / seconds] if work else []
+        return {key: median(values) for key, values in rates.items() if values}
 
     @property
     def basis(self) -> str:
@@ -148,83 +135,56 @@ class Estimator:
 
     def cost(self, job: Job) -> tuple[float, int]:
         """Return a job's wall time in seconds and its disk space in bytes."""
+        counts, network = self._sizes(job)
+        heads = job.n_runs if job.kind == "probe" else 1
+        work = heads * _work(job, float(job.recipe.get("epochs", 1)), counts, network)
+        speed, keys = _SPEEDS[job.kind], ((job.kind, job.spec.backbone), (job.kind, None))
+        default = speed.per_gpu if self._on_gpu else speed.per_core * self._cores
+        rate = next((self._rates[key] for key in keys if key in self._rates), default)
+        return speed.overhead_s + work / rate, _nbytes(job, counts, network)
+
+    def _sizes(self, job: Job) -> tuple[Counts, Network]:
+        """Return the job's images and network; two features in one are twice as wide."""
+        network = network_of(job.spec.backbone)
+        width = 1 + (job.spec.feature or "").count("+")
         counts = count_images(job.spec.dataset, job.spec.size, self._data_root)
-        network = network_of(job.spec.backbone, job.feature)
-        work = work_of(
-            job.kind, counts, network, {**job.options, "fit": job.spec.fit}, _epochs(job)
-        )
-        seconds = work * _heads(job) / self._rate(job.kind, job.spec.backbone)
-        return _OVERHEAD_S[job.kind] + seconds, _nbytes(job, counts, network)
-
-    def _rate(self, kind: Kind, backbone: str) -> float:
-        default = _PER_GPU[kind] if self._on_gpu else _PER_CORE[kind] * self._cores
-        return self._rates.get((kind, backbone)) or self._rates.get((kind, None)) or default
+        return counts, network._replace(dim=width * network.dim)
 
 
-def work_of(
-    kind: Kind,
-    counts: Counts,
-    network: Network,
-    options: Mapping[str, Any],
-    epochs: float,
-) -> float:
+def _work(job: Job, epochs: float, counts: Counts, network: Network) -> float:
     """Return the floating-point operations of a job; of a probe, those of one head."""
-    side = counts.side if options.get("fit") == "native" else PAPER_CANVAS
+    train, evaluated = counts.train, counts.val + counts.test
+    side = counts.side if job.spec.fit == "native" else PAPER_CANVAS
     forward = network.flops * (side / PAPER_CANVAS) ** 2
-    if kind == "extract":
-        return counts.total * forward
-    if kind == "knn":
-        return 2.0 * counts.train * (counts.val + counts.test) * network.dim
-    if kind == "probe":
-        return epochs * (6.0 * counts.train + 2.0 * counts.val) * network.dim * counts.n_classes
-    return epochs * (_passes(options) * counts.train + counts.val) * forward
-
-
-def _passes(options: Mapping[str, Any]) -> int:
-    """Return what learning from an image costs, in forward passes.
-
-    A backward pass is two: the gradient of what goes in, and that of the weights, which low-rank
-    updates are spared.
-    """
-    fields = options.get("fields", options)
-    if fields.get("trainable", "all") == "head":
-        return 1
-    return 2 if fields.get("lora") else 3
-
-
-def _epochs(job: Job) -> float:
-    return float(job.options.get("fields", job.options).get("epochs", 1))
-
-
-def _heads(job: Job) -> int:
-    return job.n_runs if job.kind == "probe" else 1
+    if job.kind == "extract":
+        return (train + evaluated) * forward
+    if job.kind == "knn":
+        return 2.0 * train * evaluated * network.dim
+    if job.kind == "probe":
+        return epochs * (6.0 * train + 2.0 * counts.val) * network.dim * counts.n_classes
+    # A backward pass is two: the gradient of what goes in, and that of the weights, which low-rank
+    # updates are spared.
+    passes = 2 if job.recipe.get("lora") else 3
+    passes = 1 if job.recipe.get("trainable", "all") == "head" else passes
+    return epochs * (passes * train + counts.val) * forward
 
 
 def _nbytes(job: Job, counts: Counts, network: Network) -> int:
-    labels = counts.n_labels + 8  # and the index
+    labels, evaluated = counts.n_labels + 8, counts.val + counts.test  # 8: the index
     if job.kind == "extract":
         width = 2 if job.spec.dtype == "float16" else 4
-        return counts.total * (network.dim * width + labels)
-    scores = (counts.val + counts.test) * (4 * counts.n_classes + labels) + _RECORD_BYTES
-    head = 4 * network.dim * counts.n_classes
-    if job.kind == "knn":
-        return job.n_runs * scores
-    if job.kind == "probe":
-        return job.n_runs * (scores + head)
-    return scores + head + 4 * network.n_parameters
-
-
-def network_of(backbone: str, feature: str = PRELOGITS) -> Network:
-    """Return what a backbone costs; a feature inside of it counts as wide as the pre-logits."""
-    network = _network_of(backbone)
-    return replace(network, dim=2 * network.dim) if feature == _BOTH else network
+        return (counts.train + evaluated) * (network.dim * width + labels)
+    scores = evaluated * (4 * counts.n_classes + labels) + _RECORD_BYTES
+    head = 4 * network.dim * counts.n_classes if job.kind != "knn" else 0
+    trained = 4 * network.n_parameters if job.kind == "finetune" else 0
+    return job.n_runs * (scores + head + trained)
 
 
 @cache
-def _network_of(backbone: str) -> Network:
-    """Build those beyond the paper's without memory."""
+def network_of(backbone: str) -> Network:
+    """Return what a backbone costs; those beyond the paper's are built, without memory."""
     if backbone in PAPER_COSTS:
-        return Network(*PAPER_COSTS[backbone])
+        return PAPER_COSTS[backbone]
     from medplus.backbones.flops import count_flops
 
     try:
@@ -233,7 +193,7 @@ def _network_of(backbone: str) -> Network:
             go_offline_if_unreachable()
         info = sources.describe(ref)
     except MedplusError:
-        return Network(*PAPER_COSTS["resnet18"])  # the job itself will say what is wrong
+        return PAPER_COSTS["resnet18"]  # the job itself will say what is wrong
     return Network(info.dim, info.n_parameters, count_flops(info))
 
 

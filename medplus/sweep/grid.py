@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -18,44 +20,35 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from medplus.backbones import sources as backbone_sources
-from medplus.backbones.weights_folder import is_weights_folder
-from medplus.config import ProbeRecipe, Recipe
+from medplus.config import Recipe
 from medplus.datasets import sources as dataset_sources
-from medplus.errors import MedplusError, UsageError
+from medplus.errors import MedplusError, UsageError, nearest, short
 from medplus.run.record import Protocol
-from medplus.spec import AUTO, NONE, PIXELS, PRELOGITS, PRETRAINED, ExtractSpec
-from medplus.sweep.axes import (
-    PAD,
-    Backbones,
-    Datasets,
-    Features,
-    Fits,
-    Part,
-    Precisions,
-    Seeds,
-    Sizes,
-    Weights,
-    covers,
-    part_of,
-)
-from medplus.sweep.protocols import (
-    NO_FEATURE_TO_TRAIN,
-    PROTOCOLS,
-    Finetune,
-    Knn,
-    Protocols,
-    fault,
-    several,
-)
-from medplus.vocabulary import PAPER_SEEDS, SIZES, StoreDtype
+from medplus.spec import AUTO, PIXELS, PRELOGITS, PRETRAINED, ExtractSpec
+from medplus.sweep.axes import ALL, AXES, axis, spell
+from medplus.sweep.protocols import NO_FEATURE_TO_TRAIN, PROTOCOLS, Protocols, fault, several
+from medplus.vocabulary import PAPER_SEEDS, Fit, Precision, StoreDtype
+from medplus.yamlfile import Place, read_yaml_with_lines
+
+PAD: Fit = "pad"
+
+Part = dict[str, tuple[Any, ...]]
+"""A part of a grid: of some axes, some of the grid's values."""
+
+_Name = Annotated[str, Field(min_length=1)]
+_Size = Annotated[int, Field(ge=1, strict=True)]
+_Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+_SOME = Field(min_length=1)
 
 
 class ExtractOptions(Recipe):
     """How embeddings are computed and stored; see `medplus.extract`. Fine-tunings need none."""
 
-    precision: Precisions = ("auto",)
+    precision: Annotated[
+        tuple[Precision | Literal["auto"], ...], axis("precision"), _SOME
+    ] = ("auto",)  # fmt: skip
     dtype: StoreDtype = "float32"
-    feature: Features = (PRELOGITS,)
+    feature: Annotated[tuple[str, ...], axis("feature"), _SOME] = (PRELOGITS,)
     batch_size: Annotated[int, Field(ge=1)] | None = None
 
 
@@ -84,30 +77,15 @@ class Grid(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    datasets: Datasets
-    sizes: Sizes = (28,)
-    backbones: Backbones
-    weights: Weights = (PRETRAINED,)
-    fit: Fits = ()
-    seeds: Seeds = PAPER_SEEDS
+    datasets: Annotated[tuple[_Name, ...], axis("datasets"), _SOME]
+    sizes: Annotated[tuple[_Size, ...], axis("sizes"), _SOME] = (28,)
+    backbones: Annotated[tuple[_Name, ...], axis("backbones"), _SOME]
+    weights: Annotated[tuple[_Name, ...], axis("weights"), _SOME] = (PRETRAINED,)
+    fit: Annotated[tuple[Fit, ...], axis("fit")] = ()
+    seeds: Annotated[tuple[_Seed, ...], axis("seeds"), _SOME] = PAPER_SEEDS
     extract: ExtractOptions = ExtractOptions()
     protocols: Protocols
     exclude: tuple[dict[str, Any], ...] = ()
-
-    @property
-    def knn(self) -> Knn | None:
-        """The kNN protocol, where it is to run."""
-        return self.protocols.knn
-
-    @property
-    def probe(self) -> ProbeRecipe | None:
-        """The probes' recipe, where they are to run; its seeds are the grid's."""
-        return self.protocols.probe
-
-    @property
-    def finetune(self) -> Finetune | None:
-        """The fine-tuning protocol, where it is to run."""
-        return self.protocols.finetune
 
     def specs(self) -> Iterator[ExtractSpec]:
         """Yield the embeddings of every dataset, size, backbone and choice, in the file's order.
@@ -119,8 +97,7 @@ class Grid(BaseModel):
         trained = {name: backbone_sources.is_trained(name) for name in self.backbones}
         for dataset in self.datasets:
             any_size = dataset_sources.resolve(dataset).any_size
-            sizes: Sequence[int | None] = self.sizes if any_size else (None,)
-            for size, name in product(sizes, self.backbones):
+            for size, name in product(self.sizes if any_size else (None,), self.backbones):
                 if name == PIXELS:
                     yield ExtractSpec(dataset, size, name, dtype=extract.dtype)
                     continue
@@ -160,7 +137,7 @@ class Grid(BaseModel):
             If they are not the grid's, or nothing remains.
         """
         try:
-            part: dict[str, Any] = part_of(_axes(self.__dict__), values)
+            part: dict[str, Any] = _part_of(self.__dict__, values)
         except PydanticCustomError as error:
             raise UsageError(error.message()) from None
         others = set(PROTOCOLS) - set(part.pop("protocols", PROTOCOLS))
@@ -173,8 +150,10 @@ class Grid(BaseModel):
         return grid
 
     def includes(self, spec: ExtractSpec, protocol: Protocol, seed: int | None = None) -> bool:
-        """Tell whether a run belongs to the grid."""
-        return not any(covers(part, spec, protocol, seed) for part in self.exclude)
+        """Tell whether a run belongs to the grid; one without a seed is of no seed's exclusion."""
+        run = {name: getattr(spec, field) for name, field in AXES.items()}
+        run |= {"precision": spec.precision or AUTO, "protocols": protocol, "seeds": seed}
+        return not any(all(run[name] in part[name] for name in part) for part in self.exclude)
 
     def seeds_of(self, spec: ExtractSpec, protocol: Protocol) -> tuple[int, ...]:
         """Return the seeds that the runs of a protocol have."""
@@ -183,58 +162,24 @@ class Grid(BaseModel):
     def is_empty(self) -> bool:
         """Tell whether the exclusions leave nothing."""
         return not any(
-            (self.knn is not None and self.includes(spec, "knn"))
-            or (self.probe is not None and self.seeds_of(spec, "probe"))
-            or (self.finetune is not None and self.seeds_of(spec, "finetune"))
+            self.includes(spec, name) if name == "knn" else self.seeds_of(spec, name)
             for spec in self.specs()
+            for name in self.protocols.names
         )
-
-    @field_validator("sizes", mode="before")
-    @classmethod
-    def _check_sizes(cls, value: Any, info: ValidationInfo) -> Any:
-        datasets = map(dataset_sources.resolve, info.data.get("datasets", ()))
-        if any(ref.source == "medmnist" for ref in datasets):
-            for position, size in enumerate(several(value)):
-                if isinstance(size, int) and size > 0 and size not in SIZES:
-                    raise fault(
-                        f"MedMNIST+ has no images of {size} px; use 28, 64, 128 or 224", position
-                    )
-        return value
-
-    @field_validator("weights", mode="before")
-    @classmethod
-    def _check_weights(cls, value: Any, info: ValidationInfo) -> Any:
-        for position, name in enumerate(several(value)):
-            if not isinstance(name, str) or name in (PRETRAINED, NONE, "") or Path(name).is_file():
-                continue
-            if not is_weights_folder(name):
-                raise fault(
-                    f"weights = '{name}': there is no such file; say pretrained, none, or name a "
-                    "file or a folder that medplus backbones --fetch … --to wrote",
-                    position,
-                )
-            for backbone in info.data.get("backbones", ()):
-                if backbone != PIXELS and not backbone_sources.is_trained(backbone):
-                    try:
-                        backbone_sources.resolve(backbone, name)
-                    except MedplusError as error:
-                        raise fault(f"weights = '{name}': {error}", position) from None
-        return value
 
     @field_validator("exclude")
     @classmethod
     def _check_exclude(cls, entries: tuple[Part, ...], info: ValidationInfo) -> tuple[Part, ...]:
         if not {"datasets", "backbones", "extract", "protocols"} <= info.data.keys():
             return entries  # something else is at fault
-        axes = _axes(info.data)
         for i, entry in enumerate(entries):
             if not entry:
                 raise fault("an exclusion must name what it leaves out", i)
-        return tuple(part_of(axes, entry, i) for i, entry in enumerate(entries))
+        return tuple(_part_of(info.data, entry, i) for i, entry in enumerate(entries))
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        heads = self.knn is not None or self.probe is not None
+        heads = {"knn", "probe"} & {*self.protocols.names}
         feature, networks = self.extract.feature, [n for n in self.backbones if n != PIXELS]
         if feature != (PRELOGITS,) and not heads:
             raise fault(
@@ -261,13 +206,90 @@ class Grid(BaseModel):
         return self
 
 
-def _axes(fields: Mapping[str, Any]) -> Part:
-    """Return what a grid has of every axis."""
-    names = ("datasets", "sizes", "backbones", "weights", "seeds")
-    return {
-        **{name: fields.get(name, ()) for name in names},
-        "fit": fields.get("fit") or (PAD,),
-        "feature": fields["extract"].feature,
-        "precision": fields["extract"].precision,
-        "protocols": fields["protocols"].names,
-    }
+def _part_of(grid: Mapping[str, Any], given: Mapping[str, Any], *place: int) -> Part:
+    """Return the part of a grid that values stand for, which are given `place` in the file."""
+    extract = {name: getattr(grid["extract"], name) for name in ("feature", "precision")}
+    own = {name: grid[name] for name in (*AXES, "seeds") if name in grid}
+    fit, protocols = grid.get("fit") or (PAD,), grid["protocols"].names
+    axes: Part = {**own, **extract, "fit": fit, "protocols": protocols}
+    part = {}
+    for name, value in given.items():
+        if name not in axes:
+            raise fault(f"unknown key '{name}'{nearest(str(name), axes)}", *place, name)
+        found: dict[Any, None] = {}
+        for item in several(value):
+            spelled: Iterable[Any] = axes[name] if item == ALL else (item,)
+            if isinstance(item, str) and item not in (ALL, ""):
+                with suppress(MedplusError):
+                    spelled = [*spell(name, item, grid)]
+            for one in spelled:
+                if one not in axes[name]:
+                    near = nearest(str(item), [str(known) for known in axes[name]])
+                    text = f"there is no '{item}' among the grid's {name}{near}"
+                    raise fault(text, *place, name)
+                found[one] = None
+        part[name] = tuple(found)
+    return part
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def read_grid(path: Path) -> Grid:
+    """Read and check a grid.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read, or a key, name or value in it is not allowed; names the line.
+    """
+    values, lines = read_yaml_with_lines(path, "grid")
+    try:
+        return Grid.model_validate(values)
+    except ValidationError as error:
+        place, message = _explained(error)
+    while place and place not in lines:
+        place = place[:-1]
+    where = f", line {lines[place]}" if place else ""
+    raise UsageError(f"{path}{where}: {message}")
+
+
+def make_grid(values: Mapping[str, Any]) -> Grid:
+    """Return the grid of values such as a file has.
+
+    Raises
+    ------
+    UsageError
+        If one is not allowed.
+
+    Examples
+    --------
+    >>> grid = make_grid({"datasets": "breastmnist", "backbones": "pixels", "protocols": "knn"})
+    >>> [spec.describe() for spec in grid.specs()]
+    ['breastmnist at 28 px with pixels']
+    """
+    try:
+        return Grid.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(_explained(error)[1]) from None
+
+
+def _explained(error: ValidationError) -> tuple[Place, str]:
+    """Return where a fault lies, and a sentence of what it is."""
+    # A key that is misspelt is also missing; the slip is what helps.
+    first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    place: Place = first["loc"]
+    if first["type"] == "sentence":
+        return (*place, *first["ctx"]["within"]), first["ctx"]["message"]
+    name = str(place[-1])
+    if first["type"] == "extra_forbidden":
+        if len(place) == 1 and name in ExtractOptions.model_fields:
+            return place, f"'{name}' stands under 'extract'"
+        if place[0] == "protocols":
+            return place, f"unknown protocol '{name}'{nearest(name, PROTOCOLS)}"
+        known = ExtractOptions if place[0] == "extract" else Grid
+        return place, f"unknown key '{name}'{nearest(name, known.model_fields)}"
+    if first["type"] == "missing":
+        return (), f"'{name}' is missing; a grid names its {name}"
+    where = ".".join(part for part in place if isinstance(part, str))
+    return place, f"{where} = {short(first['input'])}: {first['msg'].lower()}"

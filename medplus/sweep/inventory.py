@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, cached_property
 from glob import escape, iglob
-from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from medplus.datasets import sources as datasets
 from medplus.datasets.dataset import DatasetRef
@@ -23,12 +22,15 @@ from medplus.naming import safe_name
 from medplus.run.folds import FOLDED
 from medplus.run.ledger import RECORD_FILE, read_record
 from medplus.run.record import RunRecord
-from medplus.spec import PRELOGITS, ExtractSpec
-from medplus.sweep.estimate import PAPER_COSTS, PastJob, count_images, network_of, work_of
+from medplus.spec import ExtractSpec
+from medplus.sweep.estimate import PAPER_COSTS, PastJob
 from medplus.sweep.grid import Grid
-from medplus.sweep.job import Kind
+from medplus.sweep.job import Job, Kind
 
 log = logging.getLogger(__name__)
+
+_Made = tuple[str, StoreInfo | RunRecord]
+"""The path of something that was made, and what it tells of itself."""
 
 
 class Inventory:
@@ -59,104 +61,89 @@ class Inventory:
         self._grid = grid
         self._digest_of = digest_of or _digest_of
         self._data_root, self._store, self._runs = data_root, store, runs
-        self._digests: dict[tuple[str, int | None], str | None] = {}
-        self._identified: dict[ExtractSpec, Sought] = {}
-        self._names: dict[str, str] = {}
+        self._name, self._known = cache(datasets.name_of), cache(self._digests)
+        self._sought = cache(self._identify)
 
     def store_of(self, spec: ExtractSpec) -> tuple[Path, StoreInfo] | None:
         """Return the complete store of a spec; of several, the one made last."""
-        found = [item for item in self._like("extract", spec) if item[1].complete]
+        found = [
+            (path, made)
+            for path, made in self._like("extract", spec)
+            if isinstance(made, StoreInfo) and made.complete
+        ]
         path, info = max(found, key=lambda item: item[1].created, default=("", None))
         return None if info is None else (Path(path), info)
 
     def records_of(self, protocol: Kind, spec: ExtractSpec) -> list[RunRecord]:
         """Return the records of a protocol on a spec; a caller looks at their recipe and seed."""
-        return [record for _, record in self._like(protocol, spec)]
+        return [made for _, made in self._like(protocol, spec) if isinstance(made, RunRecord)]
 
-    def _like(self, kind: Kind, spec: ExtractSpec) -> list[tuple[str, Any]]:
+    def _like(self, kind: Kind, spec: ExtractSpec) -> list[_Made]:
         """Return those stores or records that are of a spec."""
-        nearby = self._by_images.get((kind, self._name(spec), spec.size))
+        nearby = self._by_images.get((kind, self._name(spec.dataset), spec.size))
         if not nearby:
-            return []
+            return []  # without reading the data for their digest
         sought = self._sought(spec)
         return [item for item in nearby.get(sought.spec.backbone, ()) if sought.matches(item[1])]
 
-    def _sought(self, spec: ExtractSpec) -> Sought:
-        if spec not in self._identified:
-            images = spec.dataset, spec.size
-            if images not in self._digests:
-                ref = datasets.resolve(spec.dataset)
-                self._digests[images] = self._digest_of(ref, spec.size, self._data_root)
-            digest = self._digests[images]
-            known = None if digest is None else frozenset([digest])
-            sought = identify(replace(spec, dataset=self._name(spec)))  # by name: reads no data
-            self._identified[spec] = replace(sought, data_digests=known)
-        return self._identified[spec]
+    def _identify(self, spec: ExtractSpec) -> Sought:
+        sought = identify(replace(spec, dataset=self._name(spec.dataset)))  # reads no data
+        return replace(sought, data_digests=self._known(spec.dataset, spec.size))
 
-    def _name(self, spec: ExtractSpec) -> str:
-        if spec.dataset not in self._names:
-            self._names[spec.dataset] = datasets.name_of(spec.dataset)
-        return self._names[spec.dataset]
+    def _digests(self, dataset: str, size: int | None) -> frozenset[str] | None:
+        digest = self._digest_of(datasets.resolve(dataset), size, self._data_root)
+        return None if digest is None else frozenset([digest])
 
     @cached_property
     def _made(self) -> list[tuple[Kind, str, StoreInfo | RunRecord]]:
         """All stores, and runs of the grid's protocols, on its datasets."""
-        found: list[tuple[Kind, str, StoreInfo | RunRecord]] = []
-        sizes: dict[str, dict[str, None]] = {}
-        for spec in self._grid.specs():
-            name = escape(safe_name(self._name(spec)))
-            sizes.setdefault(name, {})["*" if spec.size is None else str(spec.size)] = None
-        for name in sizes:
-            for store in _folders(f"{escape(str(self._store))}/{name}/*/*.zarr"):
-                infos = _read(_info, store)
-                # Of corrupted test images: no job of a grid, nor what one costs.
-                found += [("extract", store, i) for i in infos if i.spec.corruption is None]
-        for protocol, (name, wanted) in product(self._grid.protocols.names, sizes.items()):
-            roots, own = [escape(str(self._runs))], self._grid.finetune
-            if protocol == "finetune" and own is not None and own.folds is not None:
-                roots.append(f"{roots[0]}/{FOLDED}/fold*")
-            for root, size in product(roots, ["*"] if "*" in wanted else wanted):
-                for run in _folders(f"{root}/{protocol}/{name}/{size}/*/*"):
-                    found += [(protocol, run, record) for record in _read(_record, run)]
-        return found
+        stores, runs = escape(str(self._store)), escape(str(self._runs))
+        folders: dict[str, Kind] = {}
+        for dataset, size in dict.fromkeys((s.dataset, s.size) for s in self._grid.specs()):
+            name = escape(safe_name(self._name(dataset)))
+            folders |= dict.fromkeys(_folders(f"{stores}/{name}/*/*.zarr"), "extract")
+            for protocol in self._grid.protocols.names:
+                below = f"{protocol}/{name}/{size or '*'}/*/*"
+                own, roots = self._grid.protocols.finetune, [runs]
+                if protocol == "finetune" and own is not None and own.folds != (None,):
+                    roots += [f"{runs}/{FOLDED}", f"{runs}/{FOLDED}/fold*"]
+                for root in roots:
+                    folders |= dict.fromkeys(_folders(f"{root}/{below}"), protocol)
+        every = ((kind, path, _made_in(path)) for path, kind in folders.items())
+        # What is of corrupted test images is no job of a grid, nor what one costs.
+        return [
+            (kind, path, made)
+            for kind, path, made in every
+            if made is not None and made.spec.corruption is None
+        ]
 
     @cached_property
-    def _by_images(
-        self,
-    ) -> dict[tuple[Kind, str, int | None], dict[str, list[tuple[str, StoreInfo | RunRecord]]]]:
+    def _by_images(self) -> dict[tuple[Kind, str, int | None], dict[str, list[_Made]]]:
         """What has been made by kind and images, and then by any name of the backbone."""
-        found: dict[Any, Any] = defaultdict(lambda: defaultdict(list))
+        found: Any = defaultdict(lambda: defaultdict(list))
         for kind, path, made in self._made:
             for size in {made.size, None}:
                 for backbone in {made.backbone, made.tag, made.spec.backbone}:
                     found[kind, made.dataset, size][backbone].append((path, made))
-        return found
+        return found  # type: ignore[no-any-return]
 
     def past_jobs(self) -> Iterator[PastJob]:
         """Yield what extractions and runs on the grid's datasets have cost."""
-        datasets_of = {self._name(spec): spec.dataset for spec in self._grid.specs()}
+        datasets_of = {self._name(dataset): dataset for dataset in self._grid.datasets}
+        backbones = {*PAPER_COSTS, *self._grid.backbones}
         for kind, _, made in self._made:
-            if made.dataset not in datasets_of:
+            if made.dataset not in datasets_of or made.backbone not in backbones:
                 continue  # its name differs in what no folder's name can hold
             spec = replace(made.spec, dataset=datasets_of[made.dataset], backbone=made.backbone)
-            if isinstance(made, StoreInfo):
-                yield from self._past(kind, spec, {}, 1, made.cost)
-            else:
-                cost = {"seconds": made.seconds, **made.cost}
-                epochs = (made.epochs_run or 1) * made.cost.get("shared_by", 1)
-                yield from self._past(kind, spec, made.config.get("recipe", {}), epochs, cost)
-
-    def _past(
-        self, kind: Kind, spec: ExtractSpec, options: dict[str, Any], epochs: int,
-        cost: dict[str, Any],
-    ) -> Iterator[PastJob]:  # fmt: skip
-        if spec.backbone not in PAPER_COSTS and spec.backbone not in self._grid.backbones:
-            return
-        counts = count_images(spec.dataset, spec.size, self._data_root)
-        network = network_of(spec.backbone, spec.feature or PRELOGITS)
-        work = work_of(kind, counts, network, {**options, "fit": spec.fit}, epochs)
-        on_gpu = not str(cost.get("device", "")).endswith("threads)")
-        yield PastJob(kind, spec.backbone, work, float(cost.get("seconds", 0)), on_gpu)
+            options, epochs, cost = {}, 1, made.cost
+            if isinstance(made, RunRecord):
+                if made.folds is not None:
+                    continue  # the costs of several
+                options = made.config.get("recipe", {})
+                epochs = (made.epochs_run or 1) * cost.get("shared_by", 1)
+                cost = {"seconds": made.seconds, **cost}
+            on_gpu = not str(cost.get("device", "")).endswith("threads)")
+            yield PastJob(Job(kind, spec, options, 1), epochs, cost.get("seconds", 0.0), on_gpu)
 
 
 def _digest_of(ref: DatasetRef, size: int | None, data_root: Path) -> str | None:
@@ -178,30 +165,25 @@ def _state(file: os.stat_result) -> tuple[int, ...]:
     return file.st_ino, file.st_mtime_ns, file.st_size
 
 
-MadeT = TypeVar("MadeT")
-
-
 def _folders(pattern: str) -> list[str]:
     """Return what matches, but for hidden folders; text, since thousands of paths take long."""
     return sorted(iglob(pattern))  # noqa: PTH207
 
 
-def _read(read: Callable[[str, tuple[int, ...]], MadeT], folder: str) -> Iterator[MadeT]:
-    """Yield what a folder holds, unless it is damaged: then the job will say so, or repair it."""
+def _made_in(folder: str) -> StoreInfo | RunRecord | None:
     file = "zarr.json" if folder.endswith(".zarr") else RECORD_FILE
     try:
-        yield read(folder, _state(os.stat(f"{folder}/{file}")))  # noqa: PTH116
-    except FileNotFoundError:
-        return
+        return _read(folder, _state(os.stat(f"{folder}/{file}")))  # noqa: PTH116
+    except OSError:
+        return None
+
+
+@cache
+def _read(folder: str, state: tuple[int, ...]) -> StoreInfo | RunRecord | None:
+    """Return what a folder holds, unless it is damaged: then the job will say so, or repair it."""
+    path = Path(folder)
+    try:
+        return read_info(path) if path.suffix == ".zarr" else read_record(path, sealed=False)
     except (MedplusError, OSError) as error:
         log.info("%s", error)
-
-
-@cache
-def _record(folder: str, state: tuple[int, ...]) -> RunRecord:
-    return read_record(Path(folder), sealed=False)
-
-
-@cache
-def _info(folder: str, state: tuple[int, ...]) -> StoreInfo:
-    return read_info(Path(folder))
+        return None

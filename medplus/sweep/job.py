@@ -11,7 +11,7 @@ from medplus.naming import safe_name
 from medplus.spec import NONE, PIXELS, PRELOGITS, PRETRAINED, ExtractSpec
 
 Kind = Literal["extract", "knn", "probe", "finetune"]
-PAD = "pad"
+_DEFAULTS = (PRETRAINED, "pad", PRELOGITS, None)
 _LONGEST_NAME = 150  # file systems take 255 bytes, and a character may have several
 
 
@@ -26,7 +26,7 @@ class Job:
     options : dict
         All else that determines what the job makes, as JSON can hold it.
     n_runs : int
-        How many runs it makes; 0 for an extraction.
+        How many runs it makes; an extraction makes one store.
     """
 
     kind: Kind
@@ -45,22 +45,22 @@ class Job:
     def name(self) -> str:
         """The job in words: kind, dataset, size, backbone, what is not the default, and seed."""
         spec = self.spec
-        size = [str(spec.size)] if spec.size else []
-        words = [self.kind, _short(spec.dataset), *size, _short(spec.backbone)]
+        words = [self.kind, _short(spec.dataset), spec.size or None, _short(spec.backbone)]
         if spec.backbone != PIXELS:
             weights = "random" if spec.weights == NONE else _short(spec.weights or PRETRAINED)
-            choices = (weights, spec.fit or PAD, self.feature, spec.precision)
-            words += [word for word in choices if word not in (PRETRAINED, PAD, PRELOGITS, None)]
+            choices = (weights, spec.fit, spec.feature, spec.precision)
+            words += [word for word in choices if word not in _DEFAULTS]
         if self.kind == "finetune":
             words.append(f"seed{self.options['seed']}")
             if fold := self.options.get("fold"):
                 words.append(f"repeat{fold['repeat']} fold{fold['fold']}")
-        return " ".join(words)
+        return " ".join(str(word) for word in words if word is not None)
 
     @property
-    def feature(self) -> str:
-        """What of the network the job's embeddings are; a fine-tuning has no choice."""
-        return self.spec.feature or PRELOGITS
+    def recipe(self) -> dict[str, Any]:
+        """The fields of its recipe."""
+        fields: dict[str, Any] = self.options.get("fields", self.options)
+        return fields
 
 
 def _short(name: str) -> str:

@@ -6,9 +6,10 @@ The plan is a pure function of the two: nothing else is remembered, so nothing c
 from __future__ import annotations
 
 import gc
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import product
+from operator import attrgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -22,10 +23,11 @@ from medplus.spec import AUTO, ExtractSpec
 from medplus.sweep.estimate import Estimator
 from medplus.sweep.grid import Grid
 from medplus.sweep.inventory import Inventory
-from medplus.sweep.job import Cell, Job, Place
+from medplus.sweep.job import Cell, Job, Kind, Place
 from medplus.sweep.protocols import Finetune
 from medplus.sweep.resources import cores, gpus
 
+_JOIN_S = 1.0
 State = Literal["finished", "failed", "left"]
 
 
@@ -125,13 +127,12 @@ class Plan:
         ------
         DatasetError
         """
-        missing = self.missing_files(data_root)
-        if missing:
-            names = ", ".join(str(path) for path in missing[:3])
+        if missing := self.missing_files(data_root):
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise DatasetError(
-                f"dataset files are missing: {names}{more}; put them there, name their folder with "
-                "--data-root, or leave them out with 'exclude' in the grid"
+                f"dataset files are missing: {', '.join(map(str, missing[:3]))}{more}; put them "
+                "there, name their folder with --data-root, or leave them out with 'exclude' in "
+                "the grid"
             )
 
 
@@ -153,10 +154,7 @@ def plan_from_disk(
 
 
 def make_plan(
-    grid: Grid,
-    inventory: Inventory,
-    estimator: Estimator,
-    failed: Collection[str],
+    grid: Grid, inventory: Inventory, estimator: Estimator, failed: Collection[str]
 ) -> Plan:
     """Return what of a grid is finished, has failed, and is left to do.
 
@@ -178,98 +176,100 @@ def make_plan(
     return Plan(tuple(jobs), tuple(cells), tuple(planner.records), tuple(planner.stores), estimator)
 
 
+@dataclass
 class _Planner:
-    def __init__(
-        self,
-        grid: Grid,
-        inventory: Inventory,
-        estimator: Estimator,
-        failed: Collection[str],
-    ) -> None:
-        self._grid = grid
-        self._inventory = inventory
-        self._estimator = estimator
-        self._failed = failed
-        self.records: list[RunRecord] = []
-        self.stores: list[StoreInfo] = []
+    grid: Grid
+    inventory: Inventory
+    estimator: Estimator
+    failed: Collection[str]
+    records: list[RunRecord] = field(default_factory=list)
+    stores: list[StoreInfo] = field(default_factory=list)
 
     def groups(self) -> Iterator[tuple[list[PlannedJob], str | None]]:
         """Yield jobs that depend on one another, and the store that they work on."""
-        for spec in self._grid.specs():
-            heads = list(self._heads(spec))
-            if heads:
-                found = self._inventory.store_of(spec)
+        for spec in self.grid.specs():
+            if heads := list(self._heads(spec)):
+                found = self.inventory.store_of(spec)
                 self.stores += [found[1]] if found else []
+                job = Job("extract", spec, {"batch_size": self.grid.extract.batch_size}, 1)
                 finished = found is not None or all(head.state == "finished" for head in heads)
-                extraction = self._planned(self._extraction(spec), 0 if finished else None)
+                extraction = self._planned(job, int(finished))
                 yield [extraction, *heads], str(found[0]) if found else None
-        if (finetune := self._grid.finetune) is not None:
-            fields = finetune.recipe.model_dump(mode="json")
-            # What the worker's machine decides may have become anything.
-            free = {"precision": fields["precision"], "batch_size": finetune.batch_size}
-            fixed = {name: value for name, value in fields.items() if free.get(name) != AUTO}
-            for spec in self._grid.trained_specs():
-                for planned in self._finetunings(finetune, spec, fields, fixed):
+        if (finetune := self.grid.protocols.finetune) is not None:
+            for spec in self.grid.trained_specs():
+                for planned in self._finetunings(finetune, spec):
                     yield [planned], None
 
-    def _planned(self, job: Job, done: int | None) -> PlannedJob:
-        """Return how a job stands; `done` of its runs are finished, None where it has none."""
+    def _planned(self, job: Job, done: int) -> PlannedJob:
+        """Return how a job stands, `done` of whose runs are finished."""
         if done == job.n_runs:
             return PlannedJob(job, "finished", done)
-        state: State = "failed" if job.id in self._failed else "left"
-        share = 1 - (done or 0) / job.n_runs if job.n_runs else 1.0
-        seconds, nbytes = self._estimator.cost(job)
-        return PlannedJob(job, state, done or 0, seconds * share, int(nbytes * share))
+        state: State = "failed" if job.id in self.failed else "left"
+        share = 1 - done / job.n_runs
+        seconds, nbytes = self.estimator.cost(job)
+        return PlannedJob(job, state, done, seconds * share, int(nbytes * share))
 
-    def _extraction(self, spec: ExtractSpec) -> Job:
-        return Job("extract", spec, {"batch_size": self._grid.extract.batch_size}, 0)
+    def _found(
+        self, kind: Kind, spec: ExtractSpec, options: dict[str, Any], wanted: Collection[Any],
+        key_of: Callable[[RunRecord], Any], made: Iterable[RunRecord],
+    ) -> PlannedJob:  # fmt: skip
+        """Return how a job stands whose runs have the `wanted` keys; `made` are of its spec."""
+        records = {key: record for record in made if (key := key_of(record)) in wanted}
+        self.records += records.values()
+        return self._planned(Job(kind, spec, options, len(wanted)), len(records))
 
     def _heads(self, spec: ExtractSpec) -> Iterator[PlannedJob]:
-        if (knn := self._grid.knn) is not None and self._grid.includes(spec, "knn"):
-            numbers = tuple(dict.fromkeys(knn.k))
-            job = Job("knn", spec, knn.model_dump(mode="json"), len(numbers))
-            votes = {
-                record.k: record
-                for record in self._inventory.records_of("knn", spec)
-                if record.k in numbers and (record.metric, record.vote) == (knn.metric, knn.vote)
-            }
-            yield self._found(job, votes)
-        seeds = self._grid.seeds_of(spec, "probe")
-        if (probe := self._grid.probe) is not None and seeds:
+        knn, probe = self.grid.protocols.knn, self.grid.protocols.probe
+        if knn is not None and self.grid.includes(spec, "knn"):
+            votes = {(k, knn.metric, knn.vote) for k in knn.k}
+            made = self.inventory.records_of("knn", spec)
+            of_record = attrgetter("k", "metric", "vote")
+            yield self._found("knn", spec, knn.model_dump(mode="json"), votes, of_record, made)
+        if probe is not None and (seeds := self.grid.seeds_of(spec, "probe")):
             recipe = probe.model_copy(update={"seeds": seeds})
-            heads = set(product(recipe.seeds, recipe.lr, recipe.weight_decay))
-            job = Job("probe", spec, recipe.model_dump(mode="json"), len(heads))
             shared = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "patience")}
-            records = {
-                head: record
-                for record in self._inventory.records_of("probe", spec)
-                if (head := (record.seed, record.lr, record.weight_decay)) in heads
-                and shared.items() <= record.config.items()
-            }
-            yield self._found(job, records)
+            made = [
+                record
+                for record in self.inventory.records_of("probe", spec)
+                if shared.items() <= record.config.items()
+            ]
+            heads = set(product(recipe.seeds, recipe.lr, recipe.weight_decay))
+            of_record = attrgetter("seed", "lr", "weight_decay")
+            yield self._found("probe", spec, recipe.model_dump(mode="json"), heads, of_record, made)
 
-    def _finetunings(
-        self, finetune: Finetune, spec: ExtractSpec, fields: dict[str, Any], fixed: dict[str, Any]
-    ) -> Iterator[PlannedJob]:
+    def _finetunings(self, finetune: Finetune, spec: ExtractSpec) -> Iterator[PlannedJob]:
+        fields = finetune.recipe.model_dump(mode="json")
+        # What the worker's machine decides may have become anything.
+        free = {"precision": fields["precision"], "batch_size": finetune.batch_size}
+        fixed = {name: value for name, value in fields.items() if free.get(name) != AUTO}
         made = [
             record
-            for record in self._inventory.records_of("finetune", spec)
+            for record in self.inventory.records_of("finetune", spec)
             if record.config.get("devices") == 1
             and fixed.items() <= record.config.get("recipe", {}).items()
         ]
-        for seed, fold in product(self._grid.seeds_of(spec, "finetune"), finetune.jobs):
-            options = {
-                "recipe": finetune.name, "fields": fields, "changes": finetune.changes,
-                "batch_size": finetune.batch_size, "seed": seed,
-                **({} if fold is None else {"fold": fold.facts}),
-            }  # fmt: skip
-            records = {
-                record.seed: record
-                for record in made
-                if record.seed == seed and is_of(record.config, fold)
-            }
-            yield self._found(Job("finetune", spec, options, 1), records)
+        options = {
+            "recipe": finetune.name, "fields": fields, "changes": finetune.changes,
+            "batch_size": finetune.batch_size,
+        }  # fmt: skip
+        joined = {(record.seed, _told(record.config.get("folds") or {})) for record in made}
+        for seed in self.grid.seeds_of(spec, "finetune"):
+            whole = True
+            for fold in finetune.folds:
+                own = {"seed": seed, **({} if fold is None else {"fold": fold.facts})}
+                one = [record for record in made if is_of(record.config, fold)]
+                planned = self._found(
+                    "finetune", spec, options | own, {seed}, attrgetter("seed"), one
+                )
+                if fold is not None:
+                    whole = planned.state == "finished" and (whole or fold.number == 0)
+                    together = (seed, _told(fold.folds.facts(fold.repeat)))
+                    if whole and fold.number == fold.folds.n - 1 and together not in joined:
+                        # Whoever finished the last did not come to join them: it is to do so now.
+                        planned = self._planned(planned.job, 0)
+                        planned = replace(planned, seconds=_JOIN_S, nbytes=0)
+                yield planned
 
-    def _found(self, job: Job, records: Mapping[Any, RunRecord]) -> PlannedJob:
-        self.records += records.values()
-        return self._planned(job, len(records))
+
+def _told(facts: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(facts.items()))

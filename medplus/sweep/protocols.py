@@ -28,6 +28,7 @@ NO_FEATURE_TO_TRAIN = (
     "fine-tuning has no choice of feature, since it trains the network as it is, up to a head on "
     "its pre-logits"
 )
+_EXTRACTED = "the feature stands under 'extract', for knn and probe alike"
 
 
 def fault(message: str, *within: str | int) -> PydanticCustomError:
@@ -60,8 +61,8 @@ class Finetune(BaseModel):
         The fields that the grid changes.
     batch_size : int or "auto" or None
         As for `medplus.finetune`.
-    folds : Folds or None
-        Each fold is a job of its own; whichever is the last joins them.
+    folds : tuple of Fold or None
+        What is trained, each as a job of its own; None stands for the official splits.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -70,22 +71,13 @@ class Finetune(BaseModel):
     changes: dict[str, Any]
     batch_size: int | Literal["auto"] | None
     recipe: FinetuneRecipe
-    folds: Folds | None = None
-
-    @property
-    def jobs(self) -> tuple[Fold | None, ...]:
-        """The folds that are trained; None stands for the official splits."""
-        folds = self.folds
-        return (None,) if folds is None else tuple(Fold.at(folds, i) for i in range(len(folds)))
+    folds: tuple[Fold | None, ...] = (None,)
 
 
 def _probe(options: dict[str, Any]) -> ProbeRecipe:
     name = options.pop("recipe", "paper")
-    changes = {
-        field: several(value) if field in ("lr", "weight_decay") else value
-        for field, value in options.items()
-    }
-    return probe_recipe(str(name), **changes)
+    lists = {n: several(options[n]) for n in ("lr", "weight_decay") if n in options}
+    return probe_recipe(str(name), **(options | lists))
 
 
 def _finetune(options: dict[str, Any]) -> Finetune:
@@ -93,13 +85,17 @@ def _finetune(options: dict[str, Any]) -> Finetune:
     if name not in FINETUNE_RECIPES and Path(name).is_file():
         name = str(Path(name).absolute())  # workers have other working folders
     batch_size = options.pop("batch_size", None)
-    settled = None if batch_size == AUTO else batch_size
     dealt = {name: options.pop(name) for name in ("folds", "repeats", "pool") if name in options}
     if dealt and "folds" not in dealt:
         raise UsageError(f"'{next(iter(dealt))}' goes with folds; name both")
-    folds = Folds(dealt.pop("folds"), **dealt) if dealt else None
-    recipe = finetune_recipe(name, batch_size=settled, **options)
-    return Finetune(name=name, changes=options, batch_size=batch_size, recipe=recipe, folds=folds)
+    settled = None if batch_size == AUTO else batch_size
+    made = Finetune(name=name, changes=options, batch_size=batch_size,
+                    recipe=finetune_recipe(name, batch_size=settled, **options))  # fmt: skip
+    if dealt:
+        folds = Folds(dealt.pop("folds"), **dealt)
+        every = tuple(Fold.at(folds, i) for i in range(len(folds)))
+        return made.model_copy(update={"folds": every})
+    return made
 
 
 def _made_by(make: Callable[[dict[str, Any]], Any], no_feature: str) -> BeforeValidator:
@@ -123,9 +119,6 @@ def _made_by(make: Callable[[dict[str, Any]], Any], no_feature: str) -> BeforeVa
             raise fault(text, *named[:1]) from None
 
     return BeforeValidator(read)
-
-
-_EXTRACTED = "the feature stands under 'extract', for knn and probe alike"
 
 
 class Protocols(BaseModel):

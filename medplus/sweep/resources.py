@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from pathlib import Path
 
 
 def gpus() -> list[str]:
@@ -34,13 +33,3 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def times_out_of_memory() -> int:
-    """Return how often this machine has killed a process for want of memory since it started."""
-    try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
-    except OSError:
-        return 0
-    counts = [line.split()[1] for line in lines if line.startswith("oom_kill ")]
-    return int(counts[0]) if counts else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import get_args
 
@@ -41,16 +40,15 @@ def summarise(plan: Plan) -> list[WorkRow]:
     rows = []
     for kind in get_args(Kind):
         jobs = [planned for planned in plan.jobs if planned.job.kind == kind]
+        states = [planned.state for planned in jobs]
         left = [planned for planned in jobs if planned.state == "left"]
-        finished = sum(planned.state == "finished" for planned in jobs)
-        is_store = kind == "extract"
         row = WorkRow(
             kind=kind,
-            runs=len(jobs) if is_store else sum(planned.job.n_runs for planned in jobs),
-            runs_finished=finished if is_store else sum(planned.runs_done for planned in jobs),
+            runs=sum(planned.job.n_runs for planned in jobs),
+            runs_finished=sum(planned.runs_done for planned in jobs),
             jobs=len(jobs),
-            finished=finished,
-            failed=sum(planned.state == "failed" for planned in jobs),
+            finished=states.count("finished"),
+            failed=states.count("failed"),
             left=len(left),
             seconds_left=sum(planned.seconds for planned in left),
             bytes_left=sum(planned.nbytes for planned in left),
@@ -90,25 +88,23 @@ def total_cost(plan: Plan) -> Totals:
 
     Runs that were computed together share their cost, and count for their share of it.
     """
-    shares = [({"seconds": 0.0, **info.cost}, 1) for info in plan.stores]
-    shares += [
-        ({**record.cost, "seconds": record.seconds}, record.cost.get("shared_by", 1))
-        for record in plan.records
-    ]
-    energies = [cost["energy_joules"] / by for cost, by in shares if "energy_joules" in cost]
+    costs = [{"seconds": 0.0, **info.cost} for info in plan.stores]
+    costs += [{**record.cost, "seconds": record.seconds} for record in plan.records]
+    costs = [{"device_seconds": cost["seconds"], **cost} for cost in costs]
+
+    def parts(name: str) -> list[float]:
+        return [cost[name] / cost.get("shared_by", 1) for cost in costs if name in cost]
+
+    def highest(name: str) -> int:
+        return max((cost.get(name) or 0 for cost in costs), default=0)
+
     return Totals(
         stores=len(plan.stores),
         runs=len(plan.records),
-        seconds=sum(cost["seconds"] / by for cost, by in shares),
-        device_seconds=sum(cost.get("device_seconds", cost["seconds"]) / by for cost, by in shares),
-        energy_joules=sum(energies) if energies else None,
-        peak_memory_bytes=_highest(cost.get("peak_memory_bytes") for cost, _ in shares),
-        peak_device_memory_bytes=_highest(
-            cost.get("peak_device_memory_bytes") for cost, _ in shares
-        ),
-        devices=tuple(sorted({str(cost["device"]) for cost, _ in shares if "device" in cost})),
+        seconds=sum(parts("seconds")),
+        device_seconds=sum(parts("device_seconds")),
+        energy_joules=sum(parts("energy_joules")) if parts("energy_joules") else None,
+        peak_memory_bytes=highest("peak_memory_bytes"),
+        peak_device_memory_bytes=highest("peak_device_memory_bytes"),
+        devices=tuple(sorted({str(cost["device"]) for cost in costs if "device" in cost})),
     )
-
-
-def _highest(values: Iterable[int | None]) -> int:
-    return max((value for value in values if value is not None), default=0)

@@ -9,12 +9,11 @@ from medplus.naming import duration, printable
 from medplus.sweep.plan import Plan
 
 if TYPE_CHECKING:
-    from rich.console import Console, Group
-    from rich.live import Live
+    from rich.console import Console
+    from rich.status import Status
+    from rich.text import Text
 
     from medplus.sweep.conduct import Running
-
-_REFRESH_PER_S = 4
 
 
 class View:
@@ -28,51 +27,45 @@ class View:
 
     def __init__(self, console: Console | None) -> None:
         self._console = console
-        self._live: Live | None = None
+        self._live: Status | None = None
         self._start = time.monotonic()
         self._seconds: dict[str, float] | None = None  # of the jobs that there are to do
         self._ended: dict[str, str] = {}
-        self._running: Running = []
 
     def __enter__(self) -> View:
         return self
 
+    def __exit__(self, *error: Any) -> None:
+        if self._live is not None:
+            self._live.stop()
+
     def look(self, plan: Plan, running: Running) -> None:
         """Show how the sweep stands: at first what there is to do, then what has ended since."""
-        self._running = running
         if self._seconds is None:
             left = {job.id for cell in plan.cells for job in cell.jobs}
             self._seconds = {p.job.id: p.seconds for p in plan.jobs if p.job.id in left}
             if left:
-                self._begin(plan)
+                self._begin(plan, running)
             return
         for planned in plan.jobs:
             job = planned.job
             if planned.state != "left" and job.id in self._seconds and job.id not in self._ended:
                 self._ended[job.id] = planned.state
-                if self._live is None or planned.state == "failed":  # the bar counts the others
+                if self._live is None or planned.state == "failed":  # the view counts the others
                     count = f"[{len(self._ended)}/{len(self._seconds)}]"
                     self._say(f"{count} {planned.state} {job.name}{self._ahead()}")
+        if self._live is not None:
+            self._live.update(self._text(running))
 
-    def _begin(self, plan: Plan) -> None:
-        assert self._seconds is not None
-        n, before = len(self._seconds), len(plan.jobs) - plan.count("left")
+    def _begin(self, plan: Plan, running: Running) -> None:
+        n, before = len(self._seconds or ()), len(plan.jobs) - plan.count("left")
         beyond = len(plan.jobs) - n - before
         out = f", {beyond} out of reach" if beyond else ""
-        others = f", {len(self._running)} under way elsewhere" if self._running else ""
+        others = f", {len(running)} under way elsewhere" if running else ""
         self._say(f"{n} jobs to do, {before} done or failed before{out}{others}")
         if self._console is not None and self._console.is_terminal:
-            from rich.live import Live
-
-            self._live = Live(
-                console=self._console, get_renderable=self._render,
-                refresh_per_second=_REFRESH_PER_S, transient=True,
-            )  # fmt: skip
+            self._live = self._console.status(self._text(running))
             self._live.start()
-
-    def __exit__(self, *error: Any) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     def _say(self, text: str) -> None:
         if self._console is not None:
@@ -86,25 +79,17 @@ class View:
         taken = time.monotonic() - self._start
         return f" · about {duration(taken * left / done)} left" if done and left > 0.01 else ""
 
-    def _render(self) -> Group:
-        from rich.console import Group
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
+    def _text(self, running: Running) -> Text:
         from rich.text import Text
 
-        table = Table.grid(padding=(0, 2))
-        for job, claim in self._running:
-            since = duration(max(time.time() - claim.since, 0))
-            words = (claim.worker, job.name, claim.doing, since)
-            table.add_row(*(Text(printable(word)) for word in words))
-        if not self._running:
-            table.add_row("workers are starting")
         total, failed = len(self._seconds or ()), [*self._ended.values()].count("failed")
-        line = Text(
+        lines = [
             f"{len(self._ended) - failed} of {total} jobs finished"
-            f"{f', {failed} failed' if failed else ''}, {len(self._running)} running · "
+            f"{f', {failed} failed' if failed else ''}, {len(running)} running · "
             f"{duration(time.monotonic() - self._start)}{self._ahead()}"
-        )
-        bar = Table.grid(expand=True)  # a bar by itself does not end its line
-        bar.add_row(ProgressBar(total=max(total, 1), completed=len(self._ended)))
-        return Group(table, bar, line)
+        ]
+        for job, claim in running:
+            since = duration(max(time.time() - claim.since, 0))
+            lines.append(printable("  ".join((claim.worker, job.name, claim.doing, since))))
+        lines += [] if running or self._ended else ["workers are starting"]
+        return Text("\n".join(lines))

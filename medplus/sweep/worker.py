@@ -7,7 +7,6 @@ import os
 import socket
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -27,7 +26,6 @@ from medplus.training.watch import Watch
 
 log = logging.getLogger(__name__)
 
-_TELL_EVERY_S = 1.0
 _PAUSE_S = 1.0
 _PLAN_COSTS = 20
 """A plan is used for so many times as long as it took to make."""
@@ -75,57 +73,53 @@ class Worker:
             If what has been done is not there afterwards, or claims cannot be written.
         """
         self._claims.prepare()
-        until = self._place.until
         try:
             with self._me:
                 self._work()
         except KeyboardInterrupt:
-            if until is None or self._claims.now() < until:
+            left = self._time_left()
+            if left is None or left > 0:
                 raise  # otherwise its time is over, and it has kept what it did
+
+    def _time_left(self) -> float | None:
+        return self._claims.time_left(self._place.until)
+
+    def _plan(self, grid: Grid) -> Plan:
+        return plan_from_disk(grid, self._place, self._claims.standing().failures)
 
     def _work(self) -> None:
         while True:
             start = time.monotonic()
             plan = self._plan(self._grid)
             pause = max(_PAUSE_S, (time.monotonic() - start) * _PLAN_COSTS)
-            if not plan.within(self._claims.time_left(self._place.until)):
+            if not plan.within(self._time_left()):
                 self._claims.tidy(plan.ids("finished"))
                 return
-            if not self._go_through(plan, start + pause):
-                if not self._wait:
-                    return
-                time.sleep(pause)
-
-    def _plan(self, grid: Grid) -> Plan:
-        return plan_from_disk(grid, self._place, self._claims.standing().failures)
-
-    def _go_through(self, plan: Plan, until: float) -> bool:
-        """Do jobs until the plan is old; return whether any was free."""
-        did = False
-        for cell in self._in_order(plan):
-            left = self._claims.time_left(self._place.until)
-            if left is None or cell.seconds <= left:
-                did |= self._try(cell)
-            if did and time.monotonic() > until:
-                break
-        return did
+            did = False
+            for cell in self._in_order(plan):
+                left = self._time_left()
+                did |= (left is None or cell.seconds <= left) and self._try(cell)
+                if did and time.monotonic() > start + pause:
+                    break
+            if not did and not self._wait:
+                return
+            time.sleep(0.0 if did else pause)
 
     def _in_order(self, plan: Plan) -> Iterator[Cell]:
         """Yield what tells most, or else the largest, if possible of images that are at hand."""
         if self._place.until is not None:
-            yield from plan.within(self._claims.time_left(self._place.until))
+            yield from plan.within(self._time_left())
             return
-        queues: dict[tuple[str, int | None], deque[Cell]] = {}
-        for cell in plan.cells:
-            queues.setdefault(cell.images, deque()).append(cell)
         holders = self._claims.standing().holders
         others = {cell.images for cell in plan.cells for job in cell.jobs if job.id in holders}
-        while queues:
-            if self._images not in queues:  # the largest, if possible of what nobody is reading
-                self._images = max(queues, key=lambda i: (i not in others, queues[i][0].seconds))
-            yield queues[self._images].popleft()
-            if not queues[self._images]:
-                del queues[self._images]
+        largest = {cell.images: cell.seconds for cell in reversed(plan.cells)}
+        keys = {
+            images: (images != self._images, images in others, -seconds, str(images))
+            for images, seconds in largest.items()
+        }
+        for cell in sorted(plan.cells, key=lambda cell: keys[cell.images]):
+            self._images = cell.images
+            yield cell
 
     def _try(self, cell: Cell) -> bool:
         """Do those jobs of a cell that are free and ready; return whether any was."""
@@ -163,7 +157,7 @@ class Worker:
         except Exception as error:  # whatever it is, the rest goes on
             self._say(f"failed {job.name}: {self._me.fail(error)}")
         else:
-            self._claims.forget(job.id)
+            self._claims.tidy({job.id})
             self._say(f"finished {job.name} ({time.perf_counter() - start:.1f} s)")
         self._ended.add(job.id)
         return True
@@ -171,18 +165,16 @@ class Worker:
 
 def _do(job: Job, place: Place, store: str | None, reporter: _Reporter) -> None:
     """Do a job as its command does; what it needs is imported here, for its weight."""
-    options: dict[str, Any] = {**job.options, "device": place.device}
+    options: dict[str, Any] = {**job.options, "device": place.device, "runs": place.runs}
     if job.kind == "extract":
         from medplus.embeddings.extract import extract_all
 
         extract_all(
-            [job.spec], **options, data_root=place.data_root, store=place.store,
-            progress=reporter.progress,
+            [job.spec], batch_size=options["batch_size"], device=place.device,
+            data_root=place.data_root, store=place.store, progress=reporter.progress,
             patience_s=0.0,  # there is other work meanwhile
         )  # fmt: skip
-        return
-    options["runs"] = place.runs
-    if job.kind == "finetune":
+    elif job.kind == "finetune":
         from medplus.training import finetune_all
 
         seed, changes, _ = (options.pop(name) for name in ("seed", "changes", "fields"))
@@ -193,14 +185,14 @@ def _do(job: Job, place: Place, store: str | None, reporter: _Reporter) -> None:
         finetune_all(
             [job.spec], [seed], **options, **changes, data_root=place.data_root, watch=reporter
         )
-    elif job.kind == "knn" and store is not None:
+    elif job.kind == "knn":
         from medplus.heads.knn import knn
 
-        knn(store, **options)
-    elif store is not None:
+        knn(str(store), **options)
+    else:
         from medplus.heads.probe import probe
 
-        probe(store, **options, progress=reporter.progress)
+        probe(str(store), **options, progress=reporter.progress)
 
 
 class _Reporter(Watch):
@@ -213,7 +205,7 @@ class _Reporter(Watch):
 
     def _say(self, text: str) -> None:
         now = time.monotonic()
-        if now - self._last >= _TELL_EVERY_S:
+        if now - self._last >= _PAUSE_S:
             self._last = now
             self._tell(text)
 
@@ -279,16 +271,18 @@ def _logged(path: Path, job: Job) -> Iterator[None]:
 
 @contextmanager
 def _printed_to(file: int) -> Iterator[None]:
-    sys.stdout.flush()
-    sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
     try:
-        os.dup2(file, 1)
-        os.dup2(file, 2)
+        _direct(file, file)
         yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for number, descriptor in zip((1, 2), kept, strict=True):
-            os.dup2(descriptor, number)
+        _direct(*kept)
+        for descriptor in kept:
             os.close(descriptor)
+
+
+def _direct(*files: int) -> None:
+    """Send what is printed from now on, but not what has been, to other files."""
+    for number, (stream, file) in enumerate(zip((sys.stdout, sys.stderr), files, strict=True), 1):
+        stream.flush()
+        os.dup2(file, number)

@@ -16,7 +16,7 @@ from medplus.backbones.sources import resolve
 from medplus.backbones.weights import weights_label
 from medplus.backbones.weights_folder import is_weights_folder, read_manifest, write_folder_weights
 from medplus.errors import BackboneError, UsageError
-from medplus.sweep.gridfile import read_grid
+from medplus.sweep.grid import read_grid
 from medplus.sweep.inventory import Inventory
 
 TAG = "test_resnet.r160_in1k"

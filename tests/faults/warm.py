@@ -277,7 +277,7 @@ class _Worker(ForkProcess):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
     def run(self) -> None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # it is deaf to Ctrl-C
         super().run()
 
 

@@ -27,7 +27,7 @@ from medplus.reading import Reading
 from medplus.run.ledger import read_predictions, read_record
 from medplus.seal import seal
 from medplus.spec import SCHEMA, ExtractSpec
-from medplus.sweep.gridfile import read_grid
+from medplus.sweep.grid import read_grid
 from medplus.tensorfile import read_tensors, write_tensors
 from medplus.yamlfile import read_yaml
 from tests.hostile.makers import vouch, write_npz

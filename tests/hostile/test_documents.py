@@ -16,7 +16,7 @@ from medplus.embeddings.store import read_info
 from medplus.errors import MedplusError, UsageError
 from medplus.jsonfile import parse_json
 from medplus.run.ledger import read_record
-from medplus.sweep.gridfile import read_grid
+from medplus.sweep.grid import read_grid
 from medplus.yamlfile import read_yaml
 from tests.hostile.limits import outcome
 

@@ -44,7 +44,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     from medplus.sweep.engines.local import LocalEngine
     from tests.sweep.here import Here
 
-    monkeypatch.setattr(LocalEngine, "run", Here.run)
+    monkeypatch.setattr(LocalEngine, "start", Here.start)
 
 
 def records(runs: Path) -> dict[str, dict[str, Any]]:

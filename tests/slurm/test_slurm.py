@@ -16,7 +16,7 @@ from medplus.errors import SweepError
 from medplus.sweep.conduct import Running, Sweep
 from medplus.sweep.engines.local import LocalEngine
 from medplus.sweep.engines.slurm import SlurmEngine
-from medplus.sweep.gridfile import read_grid
+from medplus.sweep.grid import read_grid
 from medplus.sweep.job import Place
 from medplus.sweep.plan import Plan
 from medplus.training.folder import STATE_FILE
@@ -93,7 +93,7 @@ class Disturbance:
             epoch = int(claim.doing.partition("/")[0].removeprefix("epoch ") or 0)
             if epoch >= 3 and len(self.hit) < self._times and claim.pid not in self.hit:
                 self.hit.add(claim.pid)
-                self._act(claim.worker.partition(" ")[0], claim.pid)
+                self._act(claim.worker, claim.pid)
 
 
 def command(*words: str) -> Callable[[str, int], object]:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from medplus.sweep.conduct import Sweep
-from medplus.sweep.gridfile import read_grid
+from medplus.sweep.grid import read_grid
 from medplus.sweep.job import Place
 
 

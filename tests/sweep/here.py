@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Iterator
 
-from medplus.sweep.engines import work
+from medplus.sweep.engines import Death, Engine, work
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Place
 
 
-class Here:
+class Here(Engine):
     """Is the one worker, in this process."""
 
-    workers = 1
+    def __init__(self) -> None:
+        super().__init__(1)
 
-    def run(self, grid: Grid, place: Place, most: int) -> Generator[None]:
+    def start(self, grid: Grid, place: Place, most: int) -> None:
         work(grid, place, "here")
-        yield
+
+    def look(self) -> Iterator[Death]:
+        yield from ()
+
+    def stop(self) -> None:
+        pass

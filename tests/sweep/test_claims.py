@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -17,8 +16,7 @@ import pytest
 
 from medplus.errors import RunError
 from medplus.spec import ExtractSpec
-from medplus.sweep import claims as module
-from medplus.sweep.claims import ATTEMPTS, Claimant, Claims, Standing, read_claim
+from medplus.sweep.claims import ATTEMPTS, Claimant, Claims, Standing
 from medplus.sweep.job import Job
 
 
@@ -37,7 +35,6 @@ host, ahead = sys.argv[3], float(sys.argv[4])
 if host:  # another machine, whose clock is wrong
     clock, name = time.time, socket.gethostname
     time.time, socket.gethostname = lambda: clock() + ahead, lambda: host
-    claims._machine = lambda: f"boot of {host} pid:[1] "
 from medplus.spec import ExtractSpec
 from medplus.sweep.claims import Claimant, Claims
 from medplus.sweep.job import Job
@@ -100,7 +97,7 @@ def age(claims: Claims, seconds: float) -> None:
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process be on another machine than the workers that it looks at."""
-    monkeypatch.setattr(module, "_machine", lambda: "another boot pid:[1] ")
+    monkeypatch.setattr(socket, "gethostname", lambda: "another")
 
 
 def test_claimed_job_is_refused_to_others_and_its_holder_is_told(claims: Claims, start: Start):
@@ -144,7 +141,7 @@ def test_job_of_a_lost_host_is_free_within_a_minute(claims: Claims, start: Start
 def test_worker_whose_time_is_over_is_interrupted(claims: Claims):
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with Claimant(claims, "me", until=claims.now() + 0.5), pytest.raises(KeyboardInterrupt):
+        with Claimant(claims, "me", until=time.time() + 0.5), pytest.raises(KeyboardInterrupt):
             time.sleep(60)
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -155,14 +152,14 @@ def test_job_of_the_dead_is_free_at_once_and_has_failed_after_three(claims: Clai
         assert claims.standing().failures == {}
         die(start)
         assert len(claims.standing().deaths[JOB.id]) == attempt
-    assert claims.bury(lambda claim: True, "it ran out of memory")
+    assert claims.bury("w", "it ran out of memory")
     with Claimant(claims, "me") as me:
         assert not me.claim(JOB)
     assert claims.standing().failures.keys() == {JOB.id}
     cause = claims.standing().failures[JOB.id].cause
     assert cause == "3 workers have died of it; of the last one: it ran out of memory"
 
-    claims.forget(JOB.id)
+    claims.tidy({JOB.id})
     assert claims.standing().failures == {}
     with Claimant(claims, "me") as me:
         assert me.claim(JOB)
@@ -185,11 +182,12 @@ def test_worker_on_another_machine_lives_while_it_is_heard_of(
         assert me.claim(JOB)
 
 
-def test_cause_that_is_not_certain_is_confirmed_by_silence(
+def test_cause_of_death_elsewhere_is_confirmed_by_silence(
     claims: Claims, start: Start, elsewhere: None
 ):
-    assert claimed(start()) == [0]
-    assert claims.bury(lambda claim: claim.worker == "w", "its node was lost", certain=False)
+    """A node that is lost to its cluster may still compute."""
+    die(start)
+    assert claims.bury("w", "its node was lost")
     assert JOB.id in claims.standing().holders
     age(claims, 60)
     [dead] = claims.standing().deaths[JOB.id]
@@ -250,11 +248,10 @@ def test_an_error_is_told_until_it_is_forgotten_and_its_job_is_not_tried(claims:
         fail(claims, JOB, error)
     [told] = claims.standing().failures.values()
     assert (told.job, told.error, told.cause) == (JOB.name, "ValueError", "first line")
-    assert "test_an_error_is_told_until_it_is_forgotten" in told.traceback
     assert (told.host, told.pid) == (socket.gethostname(), os.getpid())
     with Claimant(claims, "me") as me:
         assert not me.claim(JOB)
-    claims.forget(JOB.id)
+    claims.tidy({JOB.id})
     fail(claims, JOB, RunError("a; b"))
     assert claims.standing().failures[JOB.id].cause == "a; b"
 
@@ -264,7 +261,7 @@ def test_what_a_worker_has_taken_up_again_is_not_forgotten(claims: Claims, start
     die(start)
     process = start()
     assert claimed(process) == [0]
-    claims.forget(JOB.id)
+    claims.tidy({JOB.id})
     assert claims.standing().holders[JOB.id].pid == process.pid
 
 
@@ -276,29 +273,20 @@ def test_damaged_claim_counts_as_one_in_the_making(claims: Claims, content: byte
     assert JOB.id in claims.standing().deaths
 
 
-def test_claim_is_json(claims: Claims):
-    with Claimant(claims, "me") as me:
-        me.claim(JOB)
-        assert json.loads(claims.path(JOB.id, 1).read_bytes())["pid"] == os.getpid()
-        assert read_claim(claims.path(JOB.id, 1)) is not None
-
-
 def test_no_folder_means_no_failures_and_no_holders(tmp_path: Path):
     claims = Claims(tmp_path / "none")
     assert claims.standing() == Standing()
-    claims.forget(JOB.id)
     claims.tidy({JOB.id})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_full_disk_loses_the_traceback_but_not_the_failure(
-    claims: Claims, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_full_disk_does_not_lose_a_failure(claims: Claims, monkeypatch: pytest.MonkeyPatch):
+    """It has been given its place before."""
     write = os.write
     monkeypatch.setattr(os, "write", lambda file, text: write(file, text[:4096]))
-    fail(claims, JOB, RunError("x" * 9000))
+    fail(claims, JOB, RunError("ü" * 9000))
     [told] = claims.standing().failures.values()
-    assert (told.error, told.cause, told.traceback) == ("RunError", "x" * 500, "")
+    assert (told.error, set(told.cause)) == ("RunError", {"ü"})
 
 
 def test_claim_that_cannot_be_written_is_told_and_not_left(

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from medplus.spec import ExtractSpec
-from medplus.sweep.estimate import PAPER_COSTS, Counts, Estimator, PastJob, count_images, network_of
+from medplus.sweep.estimate import PAPER_COSTS, Estimator, PastJob, count_images, network_of
 from medplus.sweep.job import Job
 
 RESNET18_FLOPS = 3627122688
@@ -71,175 +68,135 @@ def job(kind: Any, toy: Path, backbone: str = "resnet18", n_runs: int = 1, **opt
     )
 
 
-def past_job(kind: Any, backbone: str, rate: float, on_gpu: bool = False) -> PastJob:
-    """Return a job that took long enough to tell something, at so many operations per second."""
-    return PastJob(kind, backbone, 100 * rate, 100.0, on_gpu)
-
-
-def seconds(job: Job, past: Sequence[PastJob], **more: Any) -> float:
+def seconds(job: Job, *past: PastJob, **more: Any) -> float:
     return Estimator(Path("data"), lambda: past, **more).cost(job)[0]
 
 
-def overhead(job: Job) -> float:
-    """Return what a job takes on a machine that computes in no time."""
-    return seconds(job, [past_job(job.kind, job.spec.backbone, 1e300)])
+def factor(job: Job, past: Job, epochs: float = 1.0) -> float:
+    """Return how many seconds of a job one second of a past one tells, beyond what is fixed."""
+    return (seconds(job, PastJob(past, epochs, 200.0, False))
+            - seconds(job, PastJob(past, epochs, 100.0, False))) / 100.0  # fmt: skip
 
 
 # What a job computes, by hand: a forward pass per image; a backward pass costs two more; a distance
 # is a product of two embeddings; a linear head sees its product forwards and twice backwards.
-WORK: dict[str, tuple[dict[str, Any], int]] = {
-    "extract": ({}, 25 * RESNET18_FLOPS),
-    "knn": ({"k": [1, 3]}, 2 * 12 * (6 + 7) * 512),
-    "probe": ({"epochs": 5}, 5 * (3 * 12 + 6) * 2 * 512 * 2),
-    "finetune": ({"fields": RECIPE}, 5 * (3 * 12 + 6) * RESNET18_FLOPS),
+WORK: dict[str, tuple[dict[str, Any], int, int]] = {
+    "extract": ({}, 25 * RESNET18_FLOPS, 780 * RESNET18_FLOPS),
+    "knn": ({"k": [1, 3]}, 2 * 12 * 13 * 512, 2 * 546 * (78 + 156) * 512),
+    "probe": ({"epochs": 5}, 5 * (36 + 6) * 2048, 7 * (3 * 546 + 78) * 2048),
+    "finetune": ({"fields": RECIPE}, 5 * 42 * RESNET18_FLOPS, 7 * 1716 * RESNET18_FLOPS),
 }
 
 
 @pytest.mark.parametrize("kind", WORK)
-@given(rate=st.floats(1e3, 1e15))
-def test_recorded_rate_turns_work_into_seconds(kind, rate, toy):
-    options, work = WORK[kind]
-    asked = job(kind, toy, **options)
-    past = [past_job(kind, "resnet18", rate)]
-    expected = work / rate + overhead(asked)
-    assert seconds(asked, past) == pytest.approx(expected, rel=1e-9)
+def test_recorded_costs_are_scaled_by_the_work(kind, toy):
+    options, work, of_past = WORK[kind]
+    past = Job(kind, ExtractSpec("breastmnist", 28, "resnet18"), {}, 1)
+    assert factor(job(kind, toy, **options), past, epochs=7) == pytest.approx(work / of_past)
 
 
 @pytest.mark.parametrize(("field", "passes"), [({"trainable": "head"}, 1), ({"lora": 8}, 2)])
 def test_frozen_weights_are_spared_their_gradient(field, passes, toy):
-    asked = job("finetune", toy, fields={"epochs": 5, **field})
-    past = [past_job("finetune", "resnet18", 1e9)]
-    work = 5 * (passes * 12 + 6) * RESNET18_FLOPS
-    assert seconds(asked, past) - overhead(asked) == pytest.approx(work / 1e9)
+    frozen = job("finetune", toy, fields={"epochs": 5, **field})
+    whole = job("finetune", toy, fields=RECIPE)
+    assert factor(frozen, whole, epochs=5) == pytest.approx((passes * 12 + 6) / (3 * 12 + 6))
 
 
-def test_every_head_of_a_probe_costs(toy):
+def test_every_head_of_a_probe_and_every_feature_in_one_costs(toy):
     one, six = (job("probe", toy, n_runs=n, epochs=5) for n in (1, 6))
-    past = [past_job("probe", "resnet18", 1e3)]
-    assert seconds(six, past) - overhead(six) == pytest.approx(
-        6 * (seconds(one, past) - overhead(one))
-    )
+    both = job("probe", toy, epochs=5, feature="cls+avg")
+    assert factor(six, one, epochs=5) == pytest.approx(6)
+    assert factor(both, one, epochs=5) == pytest.approx(2)
 
 
 def test_native_images_cost_by_their_area():
-    past = [past_job("extract", "resnet18", 1e9)]
     padded, native = (
-        Job("extract", ExtractSpec("breastmnist", 28, "resnet18", "none", fit), {}, 0)
+        Job("extract", ExtractSpec("breastmnist", 28, "resnet18", "none", fit), {}, 1)
         for fit in ("pad", "native")
     )
-    ratio = (seconds(padded, past) - overhead(padded)) / (seconds(native, past) - overhead(native))
-    assert ratio == pytest.approx(64)
+    assert factor(padded, native) == pytest.approx(64)
 
 
-def test_rate_of_the_backbone_goes_before_that_of_its_kind(toy):
-    asked = job("extract", toy)
-    others = [past_job("extract", "vgg16", 1e9)] * 5
-    own = past_job("extract", "resnet18", 4e9)
-    work = 25 * RESNET18_FLOPS
-    assert seconds(asked, others) - overhead(asked) == pytest.approx(work / 1e9)
-    assert seconds(asked, [*others, own]) - overhead(asked) == pytest.approx(work / 4e9)
-
-
-def test_rate_is_the_median_of_what_was_recorded(toy):
-    asked = job("extract", toy)
-    past = [past_job("extract", "resnet18", rate) for rate in (1e9, 1e15, 2e9)]
-    assert seconds(asked, past) - overhead(asked) == pytest.approx(25 * RESNET18_FLOPS / 2e9)
+def test_the_median_of_the_backbones_own_rates_goes_before_that_of_its_kind(toy):
+    asked, other = job("extract", toy), job("extract", toy, "vgg16")
+    others = [PastJob(other, 1, took, False) for took in (1e3, 1e9, 1e4, 1e4, 1e5)]
+    fast = PastJob(asked, 1, 10.0, False)
+    assert seconds(asked, *others) == seconds(asked, others[2])
+    assert seconds(asked, *others, fast) == seconds(asked, fast)
 
 
 @pytest.mark.parametrize("on_gpu", [False, True])
-def test_cpu_and_gpu_are_not_mixed(on_gpu, toy):
+def test_cpu_and_gpu_and_kinds_are_not_mixed(on_gpu, toy):
     asked = job("extract", toy)
-    without = seconds(asked, [], on_gpu=on_gpu)
-    past = [past_job("extract", "resnet18", 123.0, not on_gpu)]
-    assert seconds(asked, past, on_gpu=on_gpu) == without
-    past.append(past_job("extract", "resnet18", 123.0, on_gpu))
-    assert seconds(asked, past, on_gpu=on_gpu) > without
+    without = seconds(asked, on_gpu=on_gpu)
+    beside = PastJob(asked, 1, 1e9, not on_gpu), PastJob(job("knn", toy), 1, 1e9, on_gpu)
+    assert seconds(asked, *beside, on_gpu=on_gpu) == without
+    assert seconds(asked, *beside, PastJob(asked, 1, 1e9, on_gpu), on_gpu=on_gpu) > without
 
 
-def test_other_kinds_tell_nothing(toy):
+@pytest.mark.parametrize(("past", "took"), [("pixels", 100.0), ("resnet18", 0.0), ("vgg16", 0.01)])
+def test_record_without_work_or_hardly_any_time_tells_nothing(past, took, toy):
     asked = job("extract", toy)
-    past = [past_job("finetune", "resnet18", 123.0)]
-    assert seconds(asked, past) == seconds(asked, [])
+    told = PastJob(job("extract", toy, past), 1, took, False)
+    assert seconds(asked, told) == seconds(asked)
 
 
-@pytest.mark.parametrize(("work", "took"), [(0.0, 100.0), (1e9, 0.0), (0.0, 0.0), (1e9, 0.01)])
-def test_record_without_work_or_hardly_any_time_tells_nothing(work, took, toy):
+def test_without_records_more_cores_a_gpu_and_smaller_networks_are_faster(toy):
     asked = job("extract", toy)
-    past = [PastJob("extract", "resnet18", work, took, False)]
-    assert seconds(asked, past) == seconds(asked, [])
-
-
-def test_without_records_more_cores_and_a_gpu_are_faster(toy):
-    asked = job("extract", toy)
-    one, four = (seconds(asked, [], cores=cores) for cores in (1, 4))
-    assert one - overhead(asked) == pytest.approx(4 * (four - overhead(asked)))
-    assert seconds(asked, [], on_gpu=True) < four
-
-
-def test_larger_jobs_cost_more(toy):
+    one, two, four = (seconds(asked, cores=cores) for cores in (1, 2, 4))
+    assert one - two == pytest.approx(2 * (two - four))
+    assert seconds(asked, on_gpu=True) < four
     order = ["pixels", "alexnet", "efficientnet_b4", "resnet18", "densenet121", "vgg16"]
-    costs = [seconds(job("extract", toy, name), []) for name in order]
+    costs = [seconds(job("extract", toy, name)) for name in order]
     assert costs == sorted(costs)
 
 
-def test_two_features_in_one_take_twice_the_width():
-    both, one = (network_of("resnet18", feature) for feature in ("cls+avg", "avg"))
-    assert (both.dim, one.dim) == (1024, 512)
-    assert (both.flops, both.n_parameters) == (one.flops, one.n_parameters)
-
-
-def test_past_is_asked_once_and_only_when_needed(toy):
+def test_past_is_asked_once_and_only_when_needed_and_the_basis_is_told(toy):
     asked = []
 
     def past():
         asked.append(True)
-        return [past_job("extract", "resnet18", 1e9)]
+        return [PastJob(job(kind, toy), 1, 10.0, False) for kind in ("knn", "extract")]
 
     estimator = Estimator(Path("data"), past)
     assert asked == []
     for _ in range(3):
         estimator.cost(job("extract", toy))
     assert asked == [True]
-
-
-def test_basis_says_what_was_recorded(toy):
-    past = [past_job(kind, "resnet18", 1e9) for kind in ("knn", "extract")]  # type: ignore[arg-type]
-    assert "recorded costs of extract, knn" in Estimator(Path("data"), lambda: past).basis
-    assert "nothing like it" in Estimator(Path("data"), list, cores=3).basis
-    assert "3 CPU cores" in Estimator(Path("data"), list, cores=3).basis
+    assert "recorded costs of extract, knn" in estimator.basis
+    assert "on 3 CPU cores, since nothing" in Estimator(Path("data"), list, cores=3).basis
     assert "a GPU" in Estimator(Path("data"), list, on_gpu=True).basis
 
 
-class TestCounts:
-    """How many images there are: the file tells, and the catalogue where there is none."""
+# --- counts: the file tells, and the catalogue where there is none --------------------------------
 
-    def test_of_a_file_by_path(self, toy, tmp_path):
-        counts = count_images(str(toy), None, tmp_path)
-        assert (counts.train, counts.val, counts.test, counts.total) == (12, 6, 7, 25)
 
-    def test_of_a_flag_whose_file_is_there(self, tmp_path, write_npz):
-        write_npz("bloodmnist_64", n=(9, 3, 4), channels=3, folder=tmp_path)
-        counts = count_images("bloodmnist", 64, tmp_path)
-        assert counts == Counts(9, 3, 4, n_classes=8, n_labels=1)
+def test_counts_of_files(toy, tmp_path, write_npz):
+    assert count_images(str(toy), None, tmp_path)[:3] == (12, 6, 7)
+    write_npz("bloodmnist_64", n=(9, 3, 4), channels=3, folder=tmp_path)
+    assert count_images("bloodmnist", 64, tmp_path)[:5] == (9, 3, 4, 8, 1)
+    assert sum(count_images(str(tmp_path / "no.npz"), None, tmp_path)[:3]) == 0
 
-    @pytest.mark.parametrize(
-        ("flag", "expected"),
-        [
-            ("breastmnist", Counts(546, 78, 156, 2, 1)),
-            ("chestmnist", Counts(78468, 11219, 22433, 14, 14)),
-            ("bloodmnist", Counts(11959, 1712, 3421, 8, 1)),
-        ],
-    )
-    def test_of_a_flag_whose_file_is_not(self, flag, expected, tmp_path):
-        assert count_images(flag, 28, tmp_path) == expected
 
-    @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04"])
-    def test_of_a_damaged_file(self, content, tmp_path):
-        (tmp_path / "breastmnist.npz").write_bytes(content)
-        assert count_images("breastmnist", 28, tmp_path).total == 780
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        ("breastmnist", (546, 78, 156, 2, 1)),
+        ("chestmnist", (78468, 11219, 22433, 14, 14)),
+        ("bloodmnist", (11959, 1712, 3421, 8, 1)),
+    ],
+)
+def test_counts_of_a_flag_whose_file_is_not_there(flag, expected, tmp_path):
+    assert count_images(flag, 28, tmp_path)[:5] == expected
 
-    def test_of_a_missing_file_by_path(self, tmp_path):
-        assert count_images(str(tmp_path / "no.npz"), None, tmp_path).total == 0
+
+@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04"])
+def test_counts_of_a_damaged_file(content, tmp_path):
+    (tmp_path / "breastmnist.npz").write_bytes(content)
+    assert sum(count_images("breastmnist", 28, tmp_path)[:3]) == 780
+
+
+# --- disk -----------------------------------------------------------------------------------------
 
 
 def size_on_disk(folder: Path, pattern: str = "**/*") -> int:

@@ -91,15 +91,9 @@ def test_a_request_must_fit_on_one_node() -> None:
     assert room({"CPU": 2, "GPU": 1, "memory": 0}, have) == 0
 
 
-@pytest.mark.parametrize(
-    ("address", "says"),
-    [
-        ("127.0.0.1:9", "no Ray cluster answers at 127.0.0.1:9 .*refused"),
-        ("head", "'head' is not HOST:PORT"),
-        ("ray://head:10001", "is not HOST:PORT; start the sweep on a node"),
-    ],
-)
-def test_an_address_that_does_not_answer_is_told_at_once(address: str, says: str) -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "head", "ray://head:10001"])
+def test_an_address_that_does_not_answer_is_told_at_once(address: str) -> None:
+    says = f"no Ray cluster answers at {address} .*; start the sweep on one of its nodes"
     with pytest.raises(SweepError, match=says):
         check_address(address)
 

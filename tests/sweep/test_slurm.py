@@ -6,17 +6,15 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from medplus.errors import SweepError, UsageError
-from medplus.sweep.claims import Claimant, Standing
+from medplus.sweep.claims import Standing
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.engines import slurm
-from medplus.sweep.engines.slurm import SlurmEngine, read_extras
-from medplus.sweep.engines.slurm_element import Element
+from medplus.sweep.engines.slurm import Element, SlurmEngine
 
 submitit = pytest.importorskip("submitit")
 
@@ -83,22 +81,13 @@ def test_a_time_limit_shorter_than_its_notice_is_refused() -> None:
         SlurmEngine(minutes=1, notice_s=60)
 
 
-def test_extras() -> None:
-    assert read_extras(["qos=long", "--constraint=a=b"]) == {"qos": "long", "constraint": "a=b"}
-    with pytest.raises(UsageError, match="'qos': an option for sbatch is written as KEY=VALUE"):
-        read_extras(["qos"])
-
-
 def test_states_are_read_without_who_has_brought_them_about(commands: Callable[..., None]) -> None:
-    elements: Any = [SimpleNamespace(job_id=f"12_{i}") for i in (1, 2, 3)]
+    engine = SlurmEngine()
+    engine.living = {f"12_{i}": Path() for i in (1, 2, 3)}
     commands(squeue="printf '12_1|CANCELLED by 0\\n12_2|RUNNING\\n'")
-    assert SlurmEngine().states(elements) == {
-        "12_1": "CANCELLED",
-        "12_2": "RUNNING",
-        "12_3": "GONE",
-    }
+    assert engine.states() == {"12_1": "CANCELLED", "12_2": "RUNNING", "12_3": "GONE"}
     commands(squeue="exit 1")
-    assert SlurmEngine().states(elements) == {}
+    assert engine.states() == {}
 
 
 # --- what becomes of an array --------------------------------------------------------------------
@@ -107,87 +96,50 @@ def test_states_are_read_without_who_has_brought_them_about(commands: Callable[.
 class Played(SlurmEngine):
     """An array of two elements that are in the states that are given, one pair per question."""
 
-    def __init__(self, states: Sequence[Sequence[str]]) -> None:
+    def __init__(self, *states: Sequence[str]) -> None:
         super().__init__(2)
         self.done: list[str] = []
+        self.living = {f"7_{i}": Path(f"{i}.err") for i in range(2)}
         self._states = iter(states)
 
-    def submit(self, elements: Sequence[Element], folder: Path) -> list[Any]:
-        folder.mkdir(parents=True)
-        return [
-            SimpleNamespace(job_id=f"7_{i}", paths=SimpleNamespace(stderr=folder / f"{i}.err"))
-            for i in range(2)
-        ]
-
-    def states(self, elements: Any) -> dict[str, str]:
+    def states(self) -> dict[str, str]:
         return {f"7_{i}": state for i, state in enumerate(next(self._states))}
 
-    def interrupt(self, running: bool = True) -> None:
-        self.done.append("all" if running else "waiting")
+    def interrupt(self, how: str) -> None:
+        self.done.append(how)
 
 
-@pytest.fixture
-def play(new_sweep: Make, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Return a function that runs an array of two elements, of which the first has a job."""
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm, "LOOK_S", 0.0)
-    monkeypatch.setattr(slurm, "_ASK_S", (0.0, 0.0))
-    sweep = new_sweep(1)
-    plan = sweep.prepare()
-
-    def run(*states: Sequence[str]) -> tuple[Sweep, Played, Iterator[None]]:
-        engine = Played(states)
-        return sweep, engine, engine.run(sweep.grid, sweep.place, 2)
-
-    with Claimant(sweep.claims, "7_0 on node") as worker:
-        worker.claim(plan.jobs[0].job)
-        yield run
+    monkeypatch.setattr(slurm, "_ASK_S", 0.0)
 
 
-@pytest.mark.parametrize("state", ["OUT_OF_MEMORY", "TIMEOUT", "PREEMPTED", "FAILED"])
-def test_what_an_element_dies_of_is_noted_in_its_claim(play: Any, state: str) -> None:
-    sweep, _, array = play([state, "RUNNING"], [state, "RUNNING"], *[["", "COMPLETED"]] * 2)
-    list(array)
-    [[dead]] = sweep.claims.standing().deaths.values()
-    assert f"({state})" in dead.cause
-
-
-def test_one_answer_is_not_believed(play: Any) -> None:
+@pytest.mark.parametrize("state", ["OUT_OF_MEMORY", "TIMEOUT", "PREEMPTED", "FAILED", "NODE_FAIL"])
+def test_what_an_element_dies_of_is_told_once_it_is_certain(state: str) -> None:
     """Between two lives of an element that is requeued, SLURM calls it ended."""
-    states = ["COMPLETED", "PENDING", "NODE_FAIL", "RUNNING"]
-    sweep, _, array = play(*([state, "RUNNING"] for state in states), *[["COMPLETED"] * 2] * 2)
-    list(array)
-    assert sweep.claims.standing().deaths == {}
-    assert not list((sweep.claims.folder / slurm.FOLDER).iterdir())
+    array = Played([state, "RUNNING"], ["PENDING", "RUNNING"], *[[state, "RUNNING"]] * 2)
+    assert [list(array.look()) for _ in range(3)] == [[], [], []]
+    [dead] = array.look()
+    assert dead.worker == "7_0" and f"({state})" in dead.cause
 
 
-def test_elements_that_wait_for_nothing_are_taken_back(play: Any) -> None:
-    after = [["", "CANCELLED"]] * 2
-    _, played, array = play(*[["COMPLETED", "PENDING"]] * 2, *after)
-    list(array)
-    assert played.done == ["waiting"]
+def test_elements_that_wait_for_nothing_are_taken_back() -> None:
+    array = Played(*[["COMPLETED", "PENDING"]] * 2)
+    assert not [*array.look(), *array.look()]
+    assert (array.done, array.living) == (["--state=PENDING"], {})
 
 
-@pytest.mark.parametrize(
-    ("state", "says"),
-    [
-        ("CANCELLED", "7_1 was cancelled; sweep again"),
-        ("FAILED", "7_1 died without a job .*1.err"),
-    ],
-)
-def test_elements_that_were_cancelled_or_could_not_start_end_the_sweep(
-    play: Any, state: str, says: str
-) -> None:
-    *_, array = play(*[["RUNNING", state]] * 2, *[["COMPLETED", ""]] * 2)
-    with pytest.raises(SweepError, match=says):
-        list(array)
+def test_elements_that_were_cancelled_end_the_sweep_with_the_last() -> None:
+    array = Played(*[["RUNNING", "CANCELLED"]] * 2, *[["COMPLETED", ""]] * 2)
+    with pytest.raises(SweepError, match="7_1 was cancelled; sweep again"):
+        [list(array.look()) for _ in range(4)]
 
 
-def test_an_interrupt_is_passed_on(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slurm, "PATIENCE_S", 0.0)
-    _, played, array = play(["RUNNING", "RUNNING"])
-    next(array)
-    array.close()
-    assert played.done == ["all"]
+def test_an_interrupt_is_passed_on() -> None:
+    array = Played(["RUNNING", "RUNNING"], ["COMPLETED", "COMPLETED"])
+    array.stop()
+    assert array.done == ["--state=PENDING", "--signal=TERM", "--quiet"]
 
 
 # --- an element ----------------------------------------------------------------------------------
@@ -245,14 +197,16 @@ def test_job_whose_time_may_not_be_extended_has_failed(
 class Local(SlurmEngine):
     """submitit's local executor, which knows no SLURM: one process that minds each element."""
 
-    def states(self, elements: Any) -> dict[str, str]:
-        return {job.job_id: job.state.replace("FINISHED", "COMPLETED") for job in elements}
+    def submit(self, elements: Sequence[Element], folder: Path) -> Any:
+        self.jobs = super().submit(elements, folder)
+        return self.jobs
+
+    def states(self) -> dict[str, str]:
+        return {job.job_id: job.state.replace("FINISHED", "COMPLETED") for job in self.jobs}
 
 
 def test_grid_through_submitit(new_sweep: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_CPUS_ON_NODE", "1")
-    monkeypatch.setattr(slurm, "_ASK_S", (0.5, 0.5))
     sweep = new_sweep(1)
     plan = sweep.run(Local(1, executor="local"))
     assert (plan.count("finished"), plan.count("left")) == (3, 0)
-    assert list((sweep.claims.folder / slurm.FOLDER).iterdir()) == []

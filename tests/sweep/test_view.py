@@ -8,12 +8,9 @@ from io import StringIO
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from medplus.naming import duration
 from medplus.spec import ExtractSpec
 from medplus.sweep.claims import Claim
 from medplus.sweep.conduct import Running
@@ -38,14 +35,6 @@ def plan(*jobs: Job, **states: str) -> Plan:
         planned[i] = replace(planned[i], state=state)  # type: ignore[arg-type]
     cells = tuple(Cell((p.job,), None, p.seconds) for p in planned if p.state == "left")
     return Plan((*planned, BEFORE), cells, (), (), cast(Any, None))
-
-
-@given(seconds=st.floats(0, 1e8))
-def test_duration_names_its_unit_and_is_close(seconds):
-    value, unit = duration(seconds).split()
-    in_seconds = {"s": 1, "min": 60, "h": 3600, "days": 86400}[unit]
-    assert float(value) * in_seconds == pytest.approx(seconds, rel=0.26, abs=0.051)
-    assert len(duration(seconds)) <= 12
 
 
 def show(terminal: bool, *looks: Plan, running: Running = ()) -> list[str]:  # type: ignore[assignment]

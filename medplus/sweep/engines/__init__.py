@@ -1,16 +1,13 @@
-"""Engines start workers and look after them; what to do, the workers find out by themselves."""
+"""Engines start workers and tell of their deaths; what to do, the workers find out themselves."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-from medplus.errors import SweepError
-from medplus.sweep.claims import ATTEMPTS, Claim, Claims
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Place
 
@@ -20,86 +17,55 @@ PATIENCE_S = 60.0
 """How long workers that are interrupted may take to save what they can."""
 
 
-class Engine(Protocol):
-    """Starts workers somewhere.
+class Death(NamedTuple):
+    """What has ended a worker that did not end by itself."""
+
+    worker: str
+    cause: str
+
+
+class Engine(ABC):
+    """Starts workers somewhere; `medplus.sweep.conduct.Sweep` decides when.
 
     Attributes
     ----------
     workers : int
         How many work at once, as far as it is known.
+    detached : bool
+        Whether workers are left alone once they have been started.
+    living : dict
+        What the engine knows of the workers that it has started and that have not ended.
     """
 
-    workers: int
+    detached = False
 
-    def run(self, grid: Grid, place: Place, most: int) -> Generator[None]:
-        """Start workers, at most `most`, and look after them until the last one has ended.
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.living: dict[Any, Any] = {}
 
-        What ends a worker too early is noted in its claims. It yields about once a second; one
-        that lets its workers go yields nothing. Closing the iterator, which an interrupt does, ends
-        the workers: they save what they can.
+    @abstractmethod
+    def start(self, grid: Grid, place: Place, most: int) -> None:
+        """Start those workers that are missing, so that `most` work at most.
 
         Raises
         ------
         SweepError
-            If the workers cannot start, or are lost.
+            If they cannot start.
         """
-        ...
 
+    @abstractmethod
+    def look(self) -> Iterator[Death]:
+        """Wait about `LOOK_S`, and yield who has died.
 
-@dataclass(frozen=True)
-class End:
-    """The end of a worker.
+        Raises
+        ------
+        SweepError
+            If the workers are lost, or cannot go on.
+        """
 
-    Attributes
-    ----------
-    cause : str
-        What it has died of; empty where it has ended by itself.
-    who : callable
-        Tells its claims.
-    certain : bool
-        Whether it is known to be dead, or its silence must confirm it.
-    """
-
-    name: str
-    cause: str
-    who: Callable[[Claim], bool]
-    certain: bool = True
-
-
-def look_after(
-    names: Iterable[str],
-    start: Callable[[str], None],
-    ended: Callable[[], Iterator[End]],
-    place: Place,
-) -> Generator[None]:
-    """Start workers, and another one of its name where one dies, until all have ended.
-
-    Parameters
-    ----------
-    names : iterable of str
-    start : callable
-        Starts a worker of a name.
-    ended : callable
-        Waits about `LOOK_S`, and yields what has ended.
-
-    Raises
-    ------
-    SweepError
-        If several in a row die before they have a job.
-    """
-    claims, living, idle = Claims(Path(place.runs)), [*names], 0
-    for name in living:
-        start(name)
-    while living:
-        for end in ended():
-            if not end.cause:
-                living.remove(end.name)
-                continue
-            idle = 0 if claims.bury(end.who, end.cause, end.certain) else idle + 1
-            if idle >= ATTEMPTS:
-                raise SweepError(f"workers die before they have a job: {end.cause}")
-            start(end.name)
-        yield
+    @abstractmethod
+    def stop(self) -> None:
+        """Interrupt the workers that are left, wait until they have saved, and kill the rest."""
 
 
 def prepare(threads: int) -> None:

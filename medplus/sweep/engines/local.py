@@ -5,27 +5,24 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import socket
 import sys
-import threading
-from collections.abc import Callable, Collection, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 from medplus.errors import MedplusError, SweepError
-from medplus.sweep.claims import Claim
-from medplus.sweep.engines import LOOK_S, PATIENCE_S, End, look_after, prepare, work
+from medplus.sweep.engines import LOOK_S, PATIENCE_S, Death, Engine, prepare, work
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Place
-from medplus.sweep.resources import cores, gpus, times_out_of_memory
+from medplus.sweep.resources import cores, gpus
 
 _SPAWN = multiprocessing.get_context("spawn")
 _INTERRUPTED, _REFUSED = 130, 7
 
 
-class LocalEngine:
-    """Starts worker processes, and another one where one dies.
+class LocalEngine(Engine):
+    """Starts worker processes.
 
     Parameters
     ----------
@@ -37,102 +34,86 @@ class LocalEngine:
 
     def __init__(self, workers: int | None = None, device: str = "auto") -> None:
         self._gpus = [] if device == "cpu" else gpus()
-        self.workers = workers or len(self._gpus) or 1
-        self._out_of_memory = 0
-        self._processes: dict[str, BaseProcess] = {}
-
-    def run(self, grid: Grid, place: Place, most: int) -> Generator[None]:
-        """Start workers; see `medplus.sweep.engines.Engine`."""
+        super().__init__(workers or len(self._gpus) or 1)
+        self.living: dict[int, BaseProcess] = {}  # by their seats
         self._out_of_memory = times_out_of_memory()
+
+    def start(self, grid: Grid, place: Place, most: int) -> None:
+        """Start those workers that are missing, so that `most` work at most."""
         size = min(self.workers, most)
-        seats = dict(_seat(number, size, self._gpus) for number in range(size))
+        for seat in range(size):
+            if seat not in self.living:
+                name, gpu = self._seat(seat, size)
+                arguments = name, gpu, max(cores() // size, 1), grid, place, os.getpid()
+                process = _SPAWN.Process(target=_work, args=arguments, name=name)
+                # Ctrl-C reaches the whole group of processes; this one alone is to hear it.
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+                try:
+                    process.start()
+                    self.living[seat] = process
+                finally:
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
-        def start(name: str) -> None:
-            arguments = name, seats[name], max(cores() // size, 1), grid, place, os.getpid()
-            process = _SPAWN.Process(target=_work, args=arguments, name=f"medplus {name}")
-            with _deaf():
-                process.start()
-            self._processes[name] = process
-
-        try:
-            yield from look_after(seats, start, self._ended, place)
-        finally:
-            _stop(self._processes.values())
-            self._processes = {}
-
-    def _ended(self) -> Iterator[End]:
-        wait([process.sentinel for process in self._processes.values()], LOOK_S)
-        for name, process in list(self._processes.items()):
+    def look(self) -> Iterator[Death]:
+        """Wait about `LOOK_S`, and yield who has died."""
+        wait([process.sentinel for process in self.living.values()], LOOK_S)
+        for seat, process in list(self.living.items()):
             if not process.is_alive():
                 process.join()
-                del self._processes[name]
+                del self.living[seat]
                 if process.exitcode == _REFUSED:
-                    raise SweepError(f"{name} could not go on, for the reason above")
-                yield End(name, self._cause_of_death(process.exitcode), _claims_of(process.pid))
+                    raise SweepError(f"{process.name} could not go on, for the reason above")
+                if process.exitcode not in (0, _INTERRUPTED):
+                    name = _named(process.name, process.pid)
+                    yield Death(name, self._cause_of_death(process.exitcode or 0))
 
-    def _cause_of_death(self, code: int | None) -> str:
-        if code in (0, _INTERRUPTED):
-            return ""
+    def stop(self) -> None:
+        """Interrupt workers, and wait until they have saved what they can; or kill them."""
+        processes, self.living = [*self.living.values()], {}
+        try:
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.join(PATIENCE_S)
+        except KeyboardInterrupt:
+            pass  # whoever asks twice does not want to wait
+        for process in processes:
+            process.kill()
+            process.join()
+
+    def _seat(self, number: int, size: int) -> tuple[str, str | None]:
+        """Return a worker's name and GPU; it is called by that, and by a number if it shares it."""
+        if not self._gpus:
+            return f"worker {number + 1}", None
+        share, place = divmod(number, len(self._gpus))
+        device = self._gpus[place]
+        return f"GPU {device}{f'.{share + 1}' if size > len(self._gpus) else ''}", device
+
+    def _cause_of_death(self, code: int) -> str:
         before, self._out_of_memory = self._out_of_memory, times_out_of_memory()
-        if code is None or code >= 0:
+        if code >= 0:
             return f"its process ended by itself with exit code {code}; its log may tell why"
-        name = signal.Signals(-code).name
+        killed = f"its process was killed by {signal.Signals(-code).name}"
         remedy = "use fewer --workers, or a smaller batch_size in the grid"
         if code != -signal.SIGKILL:
-            return f"its process was killed by {name}; its log may tell why"
+            return f"{killed}; its log may tell why"
         if self._out_of_memory > before:
-            return f"the system ran out of memory and killed its process ({name}); {remedy}"
-        return (
-            f"its process was killed by {name}, which the system does when memory runs out; if so, "
-            f"{remedy}"
-        )
+            return f"{killed}, since the system ran out of memory; {remedy}"
+        return f"{killed}, which the system does when memory runs out; if so, {remedy}"
 
 
-def _claims_of(pid: int | None) -> Callable[[Claim], bool]:
-    here = socket.gethostname()
-    return lambda claim: (claim.host, claim.pid) == (here, pid)
-
-
-def _seat(number: int, workers: int, devices: list[str]) -> tuple[str, str | None]:
-    """Return a worker's name, and its GPU.
-
-    It is called by its GPU, and by its number on that GPU if it shares it.
-    """
-    if not devices:
-        return f"worker {number + 1}", None
-    device = devices[number % len(devices)]
-    share = f".{number // len(devices) + 1}" if workers > len(devices) else ""
-    return f"GPU {device}{share}", device
-
-
-def _stop(processes: Collection[BaseProcess]) -> None:
-    """Interrupt workers, and wait until they have saved what they can; or kill them."""
+def times_out_of_memory() -> int:
+    """Return how often this machine has killed a process for want of memory since it started."""
     try:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join(PATIENCE_S)
-    except KeyboardInterrupt:
-        pass  # whoever asks twice does not want to wait
-    for process in processes:
-        process.kill()
-        process.join()
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
 
 
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """Let a process begin deaf to Ctrl-C, which reaches the whole group of processes.
-
-    The parent alone hears it, and passes it on as SIGTERM.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+def _named(name: str, pid: int | None) -> str:
+    """Return what a worker is called in its claims, where those of other sweeps may be, too."""
+    return f"{name} ({pid})"
 
 
 def _work(
@@ -142,7 +123,7 @@ def _work(
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before torch is imported
     try:
         prepare(threads)
-        work(grid, place, name, parent)
+        work(grid, place, _named(name, os.getpid()), parent)
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
     except (MedplusError, OSError) as error:

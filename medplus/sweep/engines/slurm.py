@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import shutil
+import signal
 import subprocess
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from medplus.atomic import remove_folder
 from medplus.errors import SweepError, UsageError
-from medplus.sweep.claims import Claims
-from medplus.sweep.engines import LOOK_S, PATIENCE_S
-from medplus.sweep.engines.slurm_element import Element
+from medplus.sweep.claims import Claimant, Claims
+from medplus.sweep.engines import LOOK_S, PATIENCE_S, Death, Engine, prepare
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Place
+from medplus.sweep.resources import cores
 
 if TYPE_CHECKING:
     import submitit
@@ -31,8 +33,8 @@ log = logging.getLogger(__name__)
 FOLDER = "slurm"
 _MOST = 1000
 """MaxArraySize of a cluster is 1001 by default."""
-_ASK_S = 2.0, 30.0
-"""Between two questions to SLURM, at first and at last: a controller has other users, too."""
+_ASK_S = 5.0
+"""Between two questions to SLURM: a controller has other users, too."""
 _GONE = "GONE"
 """The state of an element that SLURM does not know, or no longer."""
 _ENDED = (
@@ -47,25 +49,8 @@ _REMEDIES = {
 _MEMORY_WORDS = ("exceeded job memory limit", "oom_kill event", "oom-kill event")
 
 
-def read_extras(options: Sequence[str]) -> dict[str, str]:
-    """Return options of sbatch that are written as ``KEY=VALUE``.
-
-    Raises
-    ------
-    UsageError
-        If one is not written so.
-    """
-    extras = {}
-    for option in options:
-        key, equals, value = option.lstrip("-").partition("=")
-        if not (key and equals):
-            raise UsageError(f"'{option}': an option for sbatch is written as KEY=VALUE")
-        extras[key] = value
-    return extras
-
-
-class SlurmEngine:
-    """Submits workers as one job array, and looks after it.
+class SlurmEngine(Engine):
+    """Submits workers as a job array.
 
     Parameters
     ----------
@@ -105,9 +90,10 @@ class SlurmEngine:
                 f"--time {minutes}: the time limit must be longer than the notice before its end, "
                 f"{notice_s} s"
             )
-        self.workers = workers or _MOST
-        self.array = ""
-        self._detach, self._executor, self._requeues = detach, executor, requeues
+        super().__init__(workers or _MOST)
+        self.detached, self.array = detach, ""
+        self._executor, self._requeues = executor, requeues
+        # Since SLURM 22.05, srun does not take the cores over from sbatch.
         cores = {"cpus_per_task": cpus, "slurm_srun_args": [f"--cpus-per-task={cpus}"]}
         self._parameters = {
             "name": "medplus",
@@ -117,37 +103,24 @@ class SlurmEngine:
                 "requeue" if requeues else "no-requeue": True,
                 **extras,
             },
-            # Since SLURM 22.05, srun does not take the cores over from sbatch.
             **(cores if cpus else {}),
             **parameters,
         }
+        self.living: dict[str, Path] = {}  # the files of their errors
+        self._ended: set[str] = set()  # by one answer: the second is believed
+        self._cancelled = ""
+        self._asked = 0.0
 
-    def run(self, grid: Grid, place: Place, most: int) -> Generator[None]:
-        """Start workers; see `medplus.sweep.engines.Engine`.
-
-        Raises
-        ------
-        SweepError
-            If SLURM or submitit is missing, SLURM refuses the array, an element could not start, or
-            elements were cancelled; the latter two once all others have ended.
-        """
-        claims = Claims(Path(place.runs))
+    def start(self, grid: Grid, place: Place, most: int) -> None:
+        """Submit an array of those workers that are missing, so that `most` work at most."""
         # SLURM's ids begin anew with a new cluster.
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-        folder = claims.folder / FOLDER / name
-        elements = self.submit([Element(grid, place)] * min(self.workers, most), folder)
+        folder = Claims(Path(place.runs)).folder / FOLDER / name
+        missing = min(self.workers, most) - len(self.living)
+        elements = self.submit([Element(grid, place)] * missing, folder)
         self.array = elements[0].job_id.partition("_")[0]
-        log.info("SLURM array job %s: %d workers; %s", self.array, len(elements), folder)
-        if self._detach:
-            return
-        try:
-            went_well = yield from self._look_after(elements, claims)
-        except (GeneratorExit, KeyboardInterrupt):
-            self._stop(claims)
-            raise
-        if went_well:
-            with suppress(OSError):  # a network file system keeps files that are still open
-                remove_folder(folder)
+        log.info("SLURM array job %s: %d workers; %s", self.array, missing, folder)
+        self.living |= {each.job_id: each.paths.stderr for each in elements}
 
     def submit(self, elements: Sequence[Element], folder: Path) -> Submitted:
         """Submit an array whose files lie in a folder."""
@@ -173,88 +146,69 @@ class SlurmEngine:
             executor.update_parameters(**self._parameters, slurm_array_parallelism=len(elements))
             return executor.submit_array(elements)
         except FailedJobError as error:
-            raise SweepError(f"SLURM refused the array: {_sbatch_words(error)}") from None
+            lines = [line.strip().removeprefix("sbatch: ") for line in str(error).splitlines()]
+            said = "; ".join(line.removeprefix("error: ") for line in lines if line)
+            raise SweepError(f"SLURM refused the array: {said}") from None
         except OSError as error:
             raise SweepError(f"{folder} cannot be written: {error.strerror}") from None
 
-    def _look_after(self, elements: Submitted, claims: Claims) -> Generator[None, None, bool]:
-        """Note what elements die of, until the last one has ended; return whether none has."""
-        living = {element.job_id: element for element in elements}
-        seen: set[str] = set()  # to have ended, by one answer: the second is believed
-        trouble, is_over, went_well = "", False, True
-        start = asked = time.monotonic()
-        while living:
-            yield
-            time.sleep(LOOK_S)
-            now = time.monotonic()
-            if now - asked < min(max(_ASK_S[0], (now - start) / 10), _ASK_S[1]):
-                continue
-            asked, states = now, self.states(elements)
-            ended = {name for name in living if states.get(name) in _ENDED}
-            for name in ended & seen:
-                errors, state = living.pop(name).paths.stderr, states[name]
-                if state == "COMPLETED":  # it found nothing to do; those that wait would not either
-                    is_over = True
-                    self.interrupt(running=False)
-                    continue
-                state = "OUT_OF_MEMORY" if _tells_of_memory(errors) else state
-                went_well, held = False, _bury(claims, name, state)
-                if state == "CANCELLED" and (held or not is_over):
-                    trouble = f"the SLURM job {name} was cancelled; sweep again to go on"
-                elif state in ("FAILED", "OUT_OF_MEMORY", "BOOT_FAIL") and not held:
-                    trouble = f"the SLURM job {name} died without a job ({state}); see {errors}"
-            seen = ended
-        if trouble:
-            raise SweepError(trouble)
-        return went_well
+    def look(self) -> Iterator[Death]:
+        """Wait about `LOOK_S`, and yield who has died."""
+        time.sleep(LOOK_S)
+        if time.monotonic() - self._asked < _ASK_S:
+            return
+        self._asked, states = time.monotonic(), self.states()
+        seen, self._ended = self._ended, {n for n, state in states.items() if state in _ENDED}
+        for name in self._ended & seen:
+            errors, state = self.living.pop(name), states[name]
+            if state == "COMPLETED":  # it found nothing to do; those that wait would not either
+                self.interrupt("--state=PENDING")
+                self.living = {n: e for n, e in self.living.items() if states[n] != "PENDING"}
+            elif state == "CANCELLED":
+                self._cancelled = name
+            else:
+                yield Death(name, _cause(state, errors))
+        if self._cancelled and not self.living:
+            raise SweepError(f"the SLURM job {self._cancelled} was cancelled; sweep again to go on")
 
-    def states(self, elements: Submitted) -> dict[str, str]:
+    def states(self) -> dict[str, str]:
         """Return the elements' states by their ids; of what cannot be learnt now, none."""
+        arrays = ",".join({name.partition("_")[0] for name in self.living})
         answer = call("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T",
-                      f"--jobs={self.array}")  # fmt: skip
+                      f"--jobs={arrays}")  # fmt: skip
         if answer.returncode and "Invalid job id" not in answer.stderr:
             log.debug("squeue: %s", answer.stderr.strip())  # the controller is busy, or restarts
             return {}
         pairs = (line.strip().split("|") for line in answer.stdout.splitlines() if "|" in line)
         known = {name: state.partition(" ")[0].rstrip("+") for name, state in pairs}
-        return {element.job_id: known.get(element.job_id, _GONE) for element in elements}
+        return {name: known.get(name, _GONE) for name in self.living}
 
-    def interrupt(self, running: bool = True) -> None:
-        """Take waiting elements out of the queue, and send `running` ones SIGTERM."""
-        call("scancel", "--state=PENDING", self.array)
-        if running:
-            call("scancel", "--signal=TERM", self.array)
+    def interrupt(self, how: str) -> None:
+        """Take waiting elements out of the queue, or send a signal to all."""
+        call("scancel", how, *{name.partition("_")[0] for name in self.living})
 
-    def _stop(self, claims: Claims) -> None:
-        """Interrupt the elements, wait until they have saved what they can, and cancel the rest."""
+    def stop(self) -> None:
+        """Interrupt the workers that are left, wait until they have saved, and kill the rest."""
+        if self.detached or not self.living:
+            return
         try:
-            self.interrupt()
+            self.interrupt("--state=PENDING")
+            self.interrupt("--signal=TERM")
             deadline = time.monotonic() + PATIENCE_S
-            while time.monotonic() < deadline and any(
-                claim.worker.startswith(f"{self.array}_")
-                for claim in claims.standing().holders.values()
-            ):
+            while time.monotonic() < deadline and "RUNNING" in self.states().values():
                 time.sleep(LOOK_S)
         except KeyboardInterrupt:
             pass  # whoever asks twice does not want to wait
         finally:
-            call("scancel", "--quiet", self.array)
+            self.interrupt("--quiet")
 
 
-def _tells_of_memory(errors: Path) -> bool:
-    """Tell whether SLURM says that memory ran out: without cgroups, its state does not."""
-    try:
+def _cause(state: str, errors: Path) -> str:
+    """Say what an element died of; without cgroups only its errors tell that memory ran out."""
+    with suppress(OSError):
         text = errors.read_text(errors="replace").lower()
-    except OSError:
-        return False
-    return any(words in text for words in _MEMORY_WORDS)
-
-
-def _bury(claims: Claims, name: str, state: str) -> bool:
-    """Note what an element died of; return whether it had a job."""
-    cause = f"SLURM ended its process ({state}){_REMEDIES.get(state, '')}"
-    certain = state not in ("NODE_FAIL", _GONE)
-    return claims.bury(lambda claim: claim.worker.startswith(f"{name} "), cause, certain)
+        state = "OUT_OF_MEMORY" if any(words in text for words in _MEMORY_WORDS) else state
+    return f"SLURM ended its process ({state}){_REMEDIES.get(state, '')} (see {errors})"
 
 
 def call(*command: str) -> subprocess.CompletedProcess[str]:
@@ -267,6 +221,63 @@ def call(*command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 1, "", str(error))
 
 
-def _sbatch_words(error: Exception) -> str:
-    lines = [line.strip().removeprefix("sbatch: ") for line in str(error).splitlines()]
-    return "; ".join(line.removeprefix("error: ") for line in lines if line)
+@dataclass
+class Element:
+    """The callable that is sent to SLURM: a worker, which may be run any number of times.
+
+    Of SLURM's signals, submitit's (USR2, some time before the end) interrupts the work, lets it
+    save, and then puts the element back into the queue; SIGTERM interrupts alone, since who sends
+    it (a user, or SLURM that takes the node away) has decided what comes next.
+    """
+
+    grid: Grid
+    place: Place
+
+    def __call__(self) -> None:
+        """Work until there is nothing that could be begun."""
+        from submitit import JobEnvironment
+        from submitit.core.utils import UncompletedJobError
+
+        from medplus.sweep.worker import Worker
+
+        environment, here = JobEnvironment(), os.getpid()
+        number = getattr(signal, f"SIG{environment.USR_SIG}")
+        requeue: Any = signal.getsignal(number)
+        noticed: list[int] = []
+
+        def notice(*_: object) -> None:
+            if os.getpid() == here:  # SLURM signals a process's children, too
+                noticed.append(number)
+                signal.raise_signal(signal.SIGTERM)  # which fine-tuning grants between two steps
+
+        prepare(int(os.environ.get("SLURM_CPUS_ON_NODE", cores())))
+        signal.signal(number, notice)
+        worker = Worker(self.grid, self.place, environment.job_id, wait=False)
+        try:
+            worker.run()
+        except KeyboardInterrupt:
+            _ignore(number)
+            try:
+                if noticed:
+                    requeue(number, None)
+            except UncompletedJobError:
+                limit = SweepError(
+                    "its time limit was over once more, and may not be extended again; give it "
+                    "more --time"
+                )
+                with Claimant(Claims(Path(self.place.runs)), environment.job_id) as me:
+                    if worker.job is not None and me.claim(worker.job):
+                        me.fail(limit)
+        _ignore(number)
+
+    def checkpoint(self) -> Any:
+        """Return what is to run when the element's turn comes again; submitit asks for it."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def _ignore(notice: int) -> None:
+    """Be deaf from now on: the work has ended, and a requeued job is sent SIGTERM at once."""
+    for number in (signal.SIGTERM, signal.SIGINT, notice):
+        signal.signal(number, signal.SIG_IGN)
