@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from medplus._version import __version__
+from medplus.analysis.panel import panel as panel_of_run
 from medplus.datasets.dataset import ImageDataset
 from medplus.datasets.sources import load_dataset
 from medplus.errors import MedplusError, RunError, UsageError, first_line
@@ -237,6 +238,7 @@ def _write_about(model: Model, folder: Path, patterns: np.ndarray) -> Any:
         "shape": list(patterns.shape[1:]),
         "policy": model.reading.policy,
         "temperature": model.temperature,
+        "thresholds": _thresholds(model),
         "votes": how,
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "medplus": __version__,
@@ -245,6 +247,19 @@ def _write_about(model: Model, folder: Path, patterns: np.ndarray) -> Any:
     }
     (folder / ABOUT).write_text(json.dumps(about, indent=2, ensure_ascii=False), encoding="utf-8")
     return _loader(folder)
+
+
+def _thresholds(model: Model) -> dict[str, dict[str, float]]:
+    """Return the thresholds of every class's score that were chosen on val, by what they keep."""
+    panel = panel_of_run(model.path)
+    return {
+        one.name: {
+            decision: float(point.threshold)
+            for decision, point in one.points.items()
+            if point.threshold is not None and np.isfinite(point.threshold)
+        }
+        for one in panel.classes
+    }
 
 
 def _seal(folder: Path) -> None:

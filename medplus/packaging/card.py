@@ -63,7 +63,7 @@ def model_card(
 
 def _metadata(record: RunRecord) -> str:
     metrics = [
-        {"type": kind, "value": round(record.metrics["test"][name], 4), "name": kind.upper()}
+        {"type": kind, "value": round(record.metrics["test"][name], 4), "name": name.upper()}
         for kind, name in (("accuracy", "acc"), ("roc_auc", "auc"))
         if record.metrics.get("test", {}).get(name) is not None
     ]
@@ -110,6 +110,9 @@ def _data(record: RunRecord, audit: str | Path | None) -> str:
         f"- {markdown(record.dataset)} ({record.data_source}); licence: "
         f"{markdown(record.licence) or 'not known'}",
     ]
+    lines.append(
+        f"- The backbone's weights; licence: {markdown(record.weights_licence) or 'not known'}"
+    )
     if record.citation:
         lines.append(f"- {markdown(record.citation)}")
     lines += [f"- Careful: {markdown(text)}" for text in record.warnings]

@@ -131,6 +131,24 @@ class Model:
             return [self.classes[int(row[1] > 0.5)] for row in scores]
         return [self.classes[i] for i in scores.argmax(1)]
 
+    def positive(self, scores: np.ndarray, name: str, threshold: str | float) -> np.ndarray:
+        """Tell which images are called positive of a class, bool (n,).
+
+        Parameters
+        ----------
+        name : str
+            The class, or label.
+        threshold : str or float
+            Of its score; or what was chosen on val, by its name in ``model.json``, such as
+            ``"sensitivity ≥ 95 % on val"``.
+        """
+        if isinstance(threshold, str):
+            threshold = self.about["thresholds"][name][threshold]
+        own = scores[:, self.classes.index(name)]
+        if len(self.classes) == 2 and name == self.classes[0]:
+            own = 1 - scores[:, 1].astype(np.float64)
+        return np.asarray(own >= threshold)
+
     def check(self) -> float:
         """Return by how much scores of the packaged test patterns differ at most from then.
 

@@ -160,6 +160,20 @@ def test_the_programs_are_open_formats_with_any_number_of_images(
         np.testing.assert_allclose(program(torch.from_numpy(images))[1].numpy(), scores, atol=1e-5)
 
 
+def test_thresholds_call_images_as_predict_does(packed: dict[str, Path], house: House) -> None:
+    from medplus.packaging.medplus_model import Model
+    from medplus.prediction.decision import decide
+
+    images = np.random.default_rng(8).integers(0, 256, (60, SIZE, SIZE, 3), dtype=np.uint8)
+    for name in ("two", "labels", "probe"):
+        model, loaded = load_model(house.runs[name].path, store=house.store), Model(packed[name])
+        scores = loaded.predict(images[..., 0] if loaded.shape == (SIZE, SIZE) else images)
+        for positive in model.classes:
+            made = decide(model, positive, sensitivity=0.9)
+            found = loaded.positive(scores, positive, "sensitivity ≥ 90 % on val")
+            np.testing.assert_array_equal(found, made.calls(scores, model.task))
+
+
 def test_the_card_has_what_a_reader_asks_for(packed: dict[str, Path]) -> None:
     text = (packed["two"] / "README.md").read_text()
     _, front, body = text.split("---\n", 2)
