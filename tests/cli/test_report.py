@@ -82,7 +82,7 @@ def test_runs_of_one_seed(cli: Cli, tmp_path: Path) -> None:
     assert row == {
         "dataset": "breastmnist", "protocol": "probe", "backbone": "resnet18", "size": "28",
         "acc_mean": "81.25", "acc_std": "", "auc_mean": "", "auc_std": "", "n_seeds": "1",
-        "weights": "imagenet", "fit": "pad", "feature": "prelogits",
+        "weights": "imagenet", "fit": "pad", "feature": "prelogits", "lora": "",
     }  # fmt: skip
     assert average == {**row, "dataset": "average"}
 

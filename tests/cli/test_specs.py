@@ -92,5 +92,5 @@ def test_a_data_root_selects_the_store_of_its_own_data(cli: Callable, find: Call
 def test_a_data_root_without_the_file_is_named(add: Callable, find: Callable) -> None:
     add(dataset="breastmnist")
 
-    with pytest.raises(MedplusError, match=r"nowhere does not exist"):
+    with pytest.raises(MedplusError, match=r"nowhere/breastmnist.npz does not exist"):
         find("breastmnist", data_root=Path("nowhere"))

@@ -10,7 +10,8 @@ from PIL import Image
 from scipy import ndimage
 from torchvision.transforms import functional
 
-from medplus.corruptions import Corruption, corrupt
+from medplus.corruptions import Corruption
+from medplus.corruptions.apply import corrupt
 from medplus.corruptions.blur import scaled
 from medplus.corruptions.table import TABLE
 

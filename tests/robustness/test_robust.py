@@ -18,7 +18,8 @@ from medplus.analysis.load import benchmark_of
 from medplus.analysis.results.runs import read_runs
 from medplus.analysis.robustness import robustness
 from medplus.backbones import sources
-from medplus.corruptions import Corruption, corrupt
+from medplus.corruptions import Corruption
+from medplus.corruptions.apply import corrupt
 from medplus.errors import RunError, StoreError, UsageError
 from medplus.heads.folded import Folds
 from medplus.run.ledger import read_head
