@@ -9,7 +9,6 @@ Deleting all of it changes no plan but forgets what has failed.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -300,6 +299,7 @@ def _write(file: int, claim: Claim) -> None:
     text = json.dumps(asdict(claim), ensure_ascii=False).encode(errors="replace")
     text = text.ljust(_FILE_BYTES)
     os.lseek(file, 0, os.SEEK_SET)
-    if os.write(file, text) < len(text):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    left = memoryview(text)
+    while left:  # a write may end early, and the next one says why
+        left = left[os.write(file, left) :]
     os.ftruncate(file, len(text))

@@ -122,12 +122,12 @@ def test_an_exported_store_comes_back(
 
     for split in SPLITS:
         for what in ("embeddings", "labels", "index", "names", "groups"):
-            np.testing.assert_array_equal(
-                getattr(back, what)(split), getattr(store, what)(split), strict=what != "groups"
-            )
+            found, known = getattr(back, what)(split), getattr(store, what)(split)
+            strict = what != "groups" and (what, ending) != ("embeddings", ".parquet")  # float32
+            np.testing.assert_array_equal(found, known, strict=strict)
     same = ("task", "classes", "size", "n_samples", "dim")
     assert [getattr(back.info, n) for n in same] == [getattr(store.info, n) for n in same]
-    assert back.info.spec.dtype == dtype
+    assert back.info.spec.dtype == ("float32" if ending == ".parquet" else dtype)
 
 
 # --- one file ------------------------------------------------------------------------------------

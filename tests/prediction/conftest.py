@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class House:
 
 
 @pytest.fixture(scope="session")
-def house(write_npz: Callable[..., Path], new_folder: Callable[[], Path]) -> Iterator[House]:
+def house(write_npz: Callable[..., Path], new_folder: Callable[[], Path]) -> House:
     """Return runs of every protocol, on images of 8 px in npz files."""
     root = new_folder()
     where = {"runs": root / "runs", "device": "cpu"}
@@ -69,7 +69,7 @@ def house(write_npz: Callable[..., Path], new_folder: Callable[[], Path]) -> Ite
             "folds": medplus.probe(toy, 1, folds=Folds(3), **brief),
             "finetune": medplus.finetune(str(paths["toy"]), None, "pixels", 1, epochs=1, **where),
         }
-        yield House(root, {name: records[0] for name, records in runs.items()})
+    return House(root, {name: records[0] for name, records in runs.items()})
 
 
 @pytest.fixture(scope="session")

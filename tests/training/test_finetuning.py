@@ -19,7 +19,7 @@ from medplus.config import FinetuneRecipe, finetune_recipe
 from medplus.errors import RunError, UsageError
 from medplus.run.ledger import read_predictions, read_record
 from medplus.spec import specs
-from medplus.training import finetune_all, finetuning, memory
+from medplus.training import crossvalidation, finetune_all, memory
 from medplus.training import run as run_module
 from medplus.training.network import Network
 from medplus.vocabulary import MULTI_LABEL, PAPER_SEEDS
@@ -261,7 +261,7 @@ def test_images_left_out_by_verdicts_take_no_part(train, tmp_path):
 def test_a_run_that_another_process_has_just_finished_is_left_alone(train, tmp_path, monkeypatch):
     [first] = train()
     before = modified(tmp_path)
-    monkeypatch.setattr(finetuning, "find_run", lambda folder: None)  # it was not there yet
+    monkeypatch.setattr(crossvalidation, "find_run", lambda folder: None)  # it was not there yet
     assert train() == [first]
     assert modified(tmp_path) == before
 
