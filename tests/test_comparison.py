@@ -63,6 +63,7 @@ def test_the_command_line_says_the_verdict_and_has_it_as_json(folder, tmp_path, 
     assert cli(*words, "--budget", "soon").code == 2
 
 
+@pytest.mark.extensive
 def test_an_earlier_comparison_in_the_same_folder_takes_no_part(folder, tmp_path):
     options = {"backbones": ["pixels"], "sizes": [8], "out": tmp_path / "out", "device": "cpu"}
     compare(str(folder), **options)
@@ -93,6 +94,7 @@ def test_trained_and_random_weights_are_compared_but_random_ones_are_no_answer(f
     assert made.verdicts[0].best.weights == "pretrained"
 
 
+@pytest.mark.extensive
 def test_random_embeddings_do_not_stand_for_trained_ones_in_the_plan(folder, tmp_path):
     told: list[str] = []
     options = {"protocols": ["knn"], "out": tmp_path / "out", "device": "cpu", "tell": told.append}

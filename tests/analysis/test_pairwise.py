@@ -141,7 +141,7 @@ def test_smallest_p_is_what_the_test_gives_when_all_agree():
     assert smallest_p(6) == 0.03125 > 0.05 / 45 > smallest_p(12)
 
 
-@settings(max_examples=12)
+@settings(max_examples=4)
 @given(
     scores=st.integers(1, 6).flatmap(
         lambda n: st.lists(

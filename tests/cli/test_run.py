@@ -132,6 +132,7 @@ def test_knn_and_linear_probing_are_extract_then_knn_and_probe(cli: Callable, ru
     assert len(list(Path("embeddings").rglob("*.zarr"))) == 1  # shared by both
 
 
+@pytest.mark.extensive
 @pytest.mark.slow
 def test_end_to_end_is_finetune(cli: Callable, run: Callable):
     record = run("--training_procedure", "endToEnd")

@@ -217,6 +217,7 @@ def test_a_finished_grid_needs_no_torch(cli: Callable, grid: Path, here: None, s
     subprocess.run([sys.executable, "-c", code], check=True, cwd=grid.parent, timeout=60)
 
 
+@pytest.mark.extensive
 @pytest.mark.slow
 def test_killed_twice_a_sweep_ends_as_if_it_had_not_been(
     cli: Callable, grid: Path, here: None, leftovers: Callable

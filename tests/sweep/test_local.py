@@ -158,7 +158,10 @@ def test_workers_end_with_the_sweep_that_started_them(
 
 @pytest.mark.parametrize(
     ("devices", "names"),
-    [(["0", "GPU-abc"], {"GPU 0", "GPU GPU-abc"}), (["3"], {"GPU 3.1", "GPU 3.2"})],
+    [
+        (["0", "GPU-abc"], {"GPU 0", "GPU GPU-abc"}),
+        pytest.param(["3"], {"GPU 3.1", "GPU 3.2"}, marks=pytest.mark.extensive),
+    ],
 )
 def test_workers_are_named_after_their_gpus_and_see_only_those(
     new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch, devices: list[str],

@@ -38,6 +38,7 @@ def cluster() -> Iterator[Cluster]:
     signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.extensive
 def test_every_run_is_made_once_though_a_worker_and_a_node_are_lost(
     cluster: Cluster, new_sweep: Make, tmp_path: Path
 ) -> None:
