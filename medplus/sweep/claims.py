@@ -9,6 +9,7 @@ Deleting all of it changes no plan but forgets what has failed.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -301,5 +302,8 @@ def _write(file: int, claim: Claim) -> None:
     os.lseek(file, 0, os.SEEK_SET)
     left = memoryview(text)
     while left:  # a write may end early, and the next one says why
-        left = left[os.write(file, left) :]
+        written = os.write(file, left)
+        if not written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left = left[written:]
     os.ftruncate(file, len(text))
