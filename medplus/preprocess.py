@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import torch
 
 PAPER_CANVAS = 224
-_LUMA = (0.299, 0.587, 0.114)
+LUMA = (0.299, 0.587, 0.114)
+"""Of red, green and blue in grey: ITU-R BT.601."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def normalise(images: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
     if not spec.mean:
         return pixels
     if not spec.rgb and pixels.shape[1] == 3:
-        weights = torch.tensor(_LUMA, device=images.device).view(1, 3, 1, 1)
+        weights = torch.tensor(LUMA, device=images.device).view(1, 3, 1, 1)
         pixels = (pixels * weights).sum(1, keepdim=True)
     # Normalising a grey plane with three means repeats it to RGB on the way.
     mean, std = _mean_and_std(spec, images.device)

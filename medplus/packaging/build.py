@@ -11,7 +11,7 @@ import time
 import warnings
 import zipfile
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -25,6 +25,7 @@ from medplus.analysis.panel import panel as panel_of_run
 from medplus.datasets.dataset import ImageDataset
 from medplus.datasets.sources import load_dataset
 from medplus.errors import MedplusError, RunError, UsageError, first_line
+from medplus.evaluation.head import parts_of
 from medplus.packaging.card import croissant, model_card
 from medplus.packaging.module import PackagedModel
 from medplus.prediction.model import Model, load_model
@@ -41,6 +42,7 @@ _PATTERNS = 8
 _MOST_COMPARED = 512
 _BATCH = 32
 _OPSET = 20
+_MOST_IN_ONE_FILE = 1_500_000_000  # bytes; a protobuf ends at 2 GiB
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def package(
     target = Path(out)
     if target.exists():
         raise UsageError(f"{target} exists already; delete it, or name another with --out")
-    _check_installed()
+    _check_installed("onnxruntime", "onnxscript")
     model = load_model(
         run, store=store, backbone=backbone, device="cpu", precision="fp32", exclude=exclude
     )
@@ -151,7 +153,7 @@ def check(package: str | Path) -> float:
         If a file is not the packaged one, or scores differ by more than `TOLERANCE`.
     """
     path = Path(package)
-    _check_installed()
+    _check_installed("onnxruntime")
     if path.suffix == ".zip" and path.is_file():
         with tempfile.TemporaryDirectory(prefix="medplus-package-") as temporary:
             with zipfile.ZipFile(path) as archive:
@@ -173,11 +175,11 @@ def check(package: str | Path) -> float:
 # --- writing ------------------------------------------------------------------------------------
 
 
-def _check_installed() -> None:
-    missing = [name for name in ("onnxruntime", "onnxscript") if not importlib.util.find_spec(name)]
+def _check_installed(*packages: str) -> None:
+    missing = [name for name in packages if not importlib.util.find_spec(name)]
     if missing:
         raise UsageError(
-            f"to package a model needs {' and '.join(missing)}; run: pip install 'medplus[onnx]'"
+            f"a packaged model needs {' and '.join(missing)}; run: pip install 'medplus[onnx]'"
         )
 
 
@@ -187,7 +189,11 @@ def _write_model(model: Model, folder: Path) -> None:
     example = torch.from_numpy(_patterns(model)[:2])
     names = ["embedding", "scores"][: 1 + (not isinstance(model.scorer, Votes))]
     try:
-        with warnings.catch_warnings(), torch.no_grad(), _quiet():
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(warnings.catch_warnings())
+            stack.enter_context(redirect_stdout(StringIO()))
+            stack.enter_context(redirect_stderr(StringIO()))
             warnings.simplefilter("ignore")
             batch = {"images": {0: torch.export.Dim("n", min=1, max=1 << 20)}}
             exported = torch.export.export(module, (example,), dynamic_shapes=batch, strict=False)
@@ -197,23 +203,13 @@ def _write_model(model: Model, folder: Path) -> None:
                 opset_version=_OPSET, verbose=False,
             )  # fmt: skip
             assert program is not None
-            program.save(folder / "model.onnx", external_data=False)
+            size = sum(weight.nbytes for weight in module.state_dict().values())
+            program.save(folder / "model.onnx", external_data=size > _MOST_IN_ONE_FILE)
     except Exception as error:
         raise UsageError(
             f"{model.record.tag} cannot be exported ({type(error).__name__}: "
             f"{first_line(error)[:200]}); its run serves with medplus predict"
         ) from error
-
-
-class _quiet:  # noqa: N801 - a context manager
-    def __enter__(self) -> None:
-        self._out, self._err = redirect_stdout(StringIO()), redirect_stderr(StringIO())
-        self._out.__enter__()
-        self._err.__enter__()
-
-    def __exit__(self, *_: object) -> None:
-        self._err.__exit__(None, None, None)
-        self._out.__exit__(None, None, None)
 
 
 def _write_about(model: Model, folder: Path, patterns: np.ndarray) -> Any:
@@ -352,7 +348,9 @@ def _compare(model: Model, loader: Any, images: ImageDataset) -> float:
         )
     if model.record.folds is not None:
         return off  # each saved one is of the folds that have not seen the image
-    half = sorted({p for part in _parts(model) if (p := part.spec.precision) not in (None, "fp32")})
+    record = model.record
+    specs = [record.spec] if record.store is None else [part.spec for part in parts_of(record)]
+    half = sorted({spec.precision for spec in specs if spec.precision not in (None, "fp32")})
     difference = np.abs(found - known)
     most, mean = float(difference.max()), float(difference.mean())
     if half and mean > COARSE:
@@ -367,8 +365,3 @@ def _compare(model: Model, loader: Any, images: ImageDataset) -> float:
             f"{most:.2g} on its test images; it is not packaged"
         )
     return most
-
-
-def _parts(model: Model) -> list[Any]:
-    store = model.record.store
-    return [model.record] if store is None or not store.parts else list(store.parts)

@@ -12,7 +12,7 @@ from medplus.embeddings.transform import Fit, Transform
 from medplus.heads.saved import SavedHead
 from medplus.prediction.model import Model
 from medplus.prediction.scorers import LinearHeads, TrainedHead, Votes
-from medplus.preprocess import PreprocessSpec
+from medplus.preprocess import LUMA, PreprocessSpec
 
 
 class PackagedModel(nn.Module):
@@ -97,7 +97,7 @@ class Pixels(nn.Module):
         pixels = pixels / 255.0
         if self.spec.mean:
             if not self.spec.rgb and not self.grey:
-                weights = pixels.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)
+                weights = pixels.new_tensor(LUMA).view(1, 3, 1, 1)
                 pixels = (pixels * weights).sum(1, keepdim=True)
             pixels = (pixels - own.mean) / own.std
         if not (self.before or self.after):

@@ -174,7 +174,7 @@ def test_thresholds_call_images_as_predict_does(packed: dict[str, Path], house: 
             np.testing.assert_array_equal(found, made.calls(scores, model.task))
 
 
-def test_the_card_has_what_a_reader_asks_for(packed: dict[str, Path]) -> None:
+def test_the_card_has_what_a_reader_asks_for(packed: dict[str, Path], house: House) -> None:
     text = (packed["two"] / "README.md").read_text()
     _, front, body = text.split("---\n", 2)
     meta = yaml.safe_load(front)
@@ -185,6 +185,10 @@ def test_the_card_has_what_a_reader_asks_for(packed: dict[str, Path]) -> None:
         assert f"## {heading}" in body
     card = json.loads((packed["two"] / "croissant.json").read_text())
     assert card["conformsTo"] == "http://mlcommons.org/croissant/1.0"
+    [classes] = card["recordSet"]
+    assert [row["classes/name"] for row in classes["data"]] == house.runs["two"].classes
+    accuracy = next(metric for metric in result["metrics"] if metric["type"] == "accuracy")
+    assert accuracy["value"] == round(house.runs["two"].metrics["test"]["acc"], 4)
 
 
 def test_a_changed_file_is_found(packed: dict[str, Path], tmp_path: Path) -> None:
