@@ -52,8 +52,8 @@ class Job:
             words += [word for word in choices if word not in _DEFAULTS]
         if self.kind == "finetune":
             words.append(f"seed{self.options['seed']}")
-            if fold := self.options.get("fold"):
-                words.append(f"repeat{fold['repeat']} fold{fold['fold']}")
+            dealt = self.options.get("fold", {})
+            words += [f"{word}{dealt[word]}" for word in ("repeat", "fold") if word in dealt]
         return " ".join(str(word) for word in words if word is not None)
 
     @property

@@ -263,11 +263,13 @@ class _Planner:
                 )
                 if fold is not None:
                     whole = planned.state == "finished" and (whole or fold.number == 0)
-                    together = (seed, _told(fold.folds.facts(fold.repeat)))
-                    if whole and fold.number == fold.folds.n - 1 and together not in joined:
-                        # Whoever finished the last did not come to join them: it is to do so now.
-                        planned = self._planned(planned.job, 0)
-                        planned = replace(planned, seconds=_JOIN_S, nbytes=0)
+                    repeat = fold.folds.facts(fold.repeat)
+                    last = whole and fold.number == fold.folds.n - 1
+                    if last and (seed, _told(repeat)) not in joined:
+                        # Whoever finished the last did not come to join them yet. It is another job
+                        # than the fold, which a worker may have ended before.
+                        job = replace(planned.job, options=options | {"seed": seed, "fold": repeat})
+                        planned = replace(self._planned(job, 0), seconds=_JOIN_S, nbytes=0)
                 yield planned
 
 

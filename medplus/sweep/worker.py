@@ -180,8 +180,9 @@ def _do(job: Job, place: Place, store: str | None, reporter: _Reporter) -> None:
         seed, changes, _ = (options.pop(name) for name in ("seed", "changes", "fields"))
         if dealt := options.pop("fold", None):
             folds = Folds(dealt["n"], dealt["repeat"] + 1, dealt["pool"])
-            position = dealt["repeat"] * folds.n + dealt["fold"]
-            options |= {"folds": folds, "fold": [position]}
+            own = [dealt["fold"]] if "fold" in dealt else range(folds.n)
+            options["folds"] = folds
+            options["fold"] = [dealt["repeat"] * folds.n + number for number in own]
         finetune_all(
             [job.spec], [seed], **options, **changes, data_root=place.data_root, watch=reporter
         )
