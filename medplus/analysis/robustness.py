@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from medplus.analysis.results.robustness import (
     breaks_it,
     in_words,
     means,
+    over_seeds,
 )
 from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Block, Cell, Column, Kind, Table, list_block
@@ -64,15 +66,18 @@ def _runs_of(benchmark: Benchmark) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def verdict_sentence(run: str) -> str | None:
-    """Return what breaks a run first, in one sentence; None where nothing is known of it."""
-    try:
-        found = read_robustness(Path(run)) if run else None
-    except RunError:
+def verdict_sentence(runs: Sequence[str]) -> str | None:
+    """Return what breaks runs of several seeds first, in one sentence; None where nobody knows."""
+    found = []
+    for run in runs:
+        with suppress(RunError):  # the section says what is damaged
+            found.append(read_robustness(Path(run)))
+    scored = [one for one in found if one is not None and one.points]
+    mean = over_seeds(scored) if scored else None
+    if mean is None or not mean.points:
         return None
-    if found is None or not found.points:
-        return None
-    return f"On corrupted images: {breaks_it(found)}"
+    over = f", the mean over {len(scored)} seeds" if len(scored) > 1 else ""
+    return f"On corrupted images{over}: {breaks_it(mean)}"
 
 
 def section_of(cases: Sequence[Case], notes: Sequence[str] = ()) -> Section:

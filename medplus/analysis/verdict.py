@@ -121,9 +121,9 @@ def verdict(benchmark: Benchmark) -> Answer | None:
 
 def _with_what_else_is_known(one: Verdict, benchmark: Benchmark) -> Verdict:
     """Add a sentence on folds and one on more labels, where the best one has been asked."""
-    if not one.best.run or not (benchmark.folded or benchmark.curves):
+    if not one.best.runs or not (benchmark.folded or benchmark.curves):
         return one
-    record = read_record(Path(one.best.run))
+    record = read_record(Path(one.best.runs[0]))
     told = (ask(benchmark, one.best, record) for ask in (fold_sentence, curve_sentence))
     return replace(one, sentences=(*one.sentences, *(said for said in told if said is not None)))
 
@@ -243,6 +243,6 @@ def _verdict(
         dataset, best, tuple(alike), tuple(worse), cheapest, 1 + len(others), n, baseline,
         pixels_acc, smallest, (),
     )  # fmt: skip
-    broken = verdict_sentence(best.run)
+    broken = verdict_sentence(best.runs)
     more = () if broken is None else (broken,)
     return replace(settled, sentences=(*sentences_of(settled, others, spread), *more))

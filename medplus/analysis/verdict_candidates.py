@@ -45,8 +45,8 @@ class Candidate:
     fixed_acc : float
         Test ACC by the paper's own k, or learning rate and weight decay; NaN where it was not
         tried, or nothing was chosen.
-    run : str
-        The folder of one of its runs; empty over datasets.
+    runs : tuple of str
+        The folders of its runs, one for each seed; none over datasets.
     hits : ndarray, shape (n_test,)
         Share of seeds that have each test image right; over datasets, the ACC of each.
     groups : ndarray, shape (n_test,), or None
@@ -69,7 +69,7 @@ class Candidate:
     n_val: int
     val_auc: float
     fixed_acc: float
-    run: str
+    runs: tuple[str, ...]
     hits: npt.NDArray[np.float64] = field(repr=False)
     groups: npt.NDArray[Any] | None = field(default=None, repr=False)
 
@@ -147,7 +147,7 @@ def _candidate(
         n_val=n_val,
         val_auc=float(seeds["val_auc"].mean()) / 100,
         fixed_acc=float(seeds["fixed_acc"].mean(skipna=False)) / 100,
-        run=str(seeds["run"].iloc[0]),
+        runs=tuple(map(str, seeds["run"])),
         hits=hits,
         groups=groups,
     )
@@ -177,7 +177,7 @@ def over_datasets(found: Mapping[str, Sequence[Candidate]]) -> list[Candidate]:
                 n_val=sum(one.n_val for one in each),
                 val_auc=float(np.mean([one.val_auc for one in each])),
                 fixed_acc=float(np.mean([one.fixed_acc for one in each])),
-                run="",
+                runs=(),
                 hits=accs,
                 groups=None,
             )

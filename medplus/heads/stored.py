@@ -62,6 +62,11 @@ def identity_of(store: EmbeddingStore) -> dict[str, Any]:
     return {"rows": store.digest} if isinstance(store, View) else {}
 
 
+def leaves_out(record: RunRecord) -> bool:
+    """Tell whether a head was made without some rows of its stores: by `identity_of` them."""
+    return "rows" in record.config or any("/" in key for key in record.config.get("parts", ()))
+
+
 def plan_head(
     store: EmbeddingStore,
     protocol: Protocol,

@@ -23,7 +23,7 @@ from medplus.heads.features import HeldFeatures, JoinedRows, fit_memory
 from medplus.heads.folded import pooled
 from medplus.heads.knn.search import Neighbours
 from medplus.heads.saved import derived, read_heads
-from medplus.heads.stored import identity_of, read_split
+from medplus.heads.stored import identity_of, leaves_out, read_split
 from medplus.metrics.temperature import fit_temperature
 from medplus.prediction.networks import Extractor, load_extractor, load_trained
 from medplus.prediction.reference import Reference
@@ -198,28 +198,52 @@ def load_model(
     record = read_record(folder)
     reading, notes = _reading_of(record, policy)
     target, root = resolve_device(device), to_place(store)
-    many = record.task == MULTI_LABEL
     if record.store is None:
         _check_has_network(folder, record)
         extractor, linear = load_trained(folder, record, target, backbone, precision, batch_size)
         reference, missing = _of_network(folder, record, extractor, root, device)
-        head = TrainedHead(linear, extractor.embedder, many)
-        return Model(record, reading, (extractor,), head, reference, missing, notes)
+        trained = TrainedHead(linear, extractor.embedder, record.task == MULTI_LABEL)
+        return Model(record, reading, (extractor,), trained, reference, missing, notes)
     parts = parts_of(record)
     extractors = tuple(
         load_extractor(folder, part, record.size, target, backbone, precision) for part in parts
     )
-    if record.protocol == "knn":
-        votes = _votes(folder, record, root, device, exclude)
-        return Model(record, reading, extractors, votes, votes.reference, notes=notes)
-    named = record.config.get("transform")
-    transform = None if named is None else Transform.parse(named)
-    heads = LinearHeads(tuple(read_heads(folder)), transform, many)
+    head = load_head(folder, record, root, device, exclude)
+    if isinstance(head, Votes):
+        return Model(record, reading, extractors, head, head.reference, notes=notes)
     try:
-        reference, missing = _of_head(folder, record, heads, root, device, exclude), ""
+        reference, missing = _of_head(folder, record, root, device, exclude), ""
     except StoreError as error:
         reference, missing = None, str(error)
-    return Model(record, reading, extractors, heads, reference, missing, notes)
+    return Model(record, reading, extractors, head, reference, missing, notes)
+
+
+def load_head(
+    folder: Path,
+    record: RunRecord,
+    root: Place,
+    device: str,
+    exclude: str | Path | None = None,
+) -> LinearHeads | Votes:
+    """Return what scores the embeddings of a probe's or a kNN run's backbones.
+
+    Parameters
+    ----------
+    folder, record
+        The run's.
+    root, device, exclude
+        As for `load_model`, which has the backbones as well.
+
+    Raises
+    ------
+    MedplusError
+        If the head, or what kNN votes with, is missing or damaged.
+    """
+    if record.protocol == "knn":
+        return _votes(folder, record, root, device, exclude)
+    named = record.config.get("transform")
+    transform = None if named is None else Transform.parse(named)
+    return LinearHeads(tuple(read_heads(folder)), transform, record.task == MULTI_LABEL)
 
 
 def _reading_of(record: RunRecord, policy: Policy | None) -> tuple[Reading, tuple[str, ...]]:
@@ -274,8 +298,7 @@ def _learned_store(
 ) -> EmbeddingStore:
     """Return the embeddings of a head's run, without what was left out of it."""
     store = _whole_store(folder, record, root)
-    keys = record.config.get("parts", ())
-    if "rows" not in record.config and not any("/" in key for key in keys):
+    if not leaves_out(record):
         if exclude is not None:
             raise UsageError(f"--exclude {exclude}: nothing was left out of {folder}; leave it out")
         return store
@@ -317,7 +340,6 @@ def _votes(
 def _of_head(
     folder: Path,
     record: RunRecord,
-    heads: LinearHeads,
     root: Place,
     device: str,
     exclude: str | Path | None,

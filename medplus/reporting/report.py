@@ -117,7 +117,7 @@ def report(
             tolerance=tolerance,
         )
     analysis = analyse(benchmark)
-    best = [Path(one.best.run) for one in analysis.verdicts if one.best.run]
+    best = [Path(one.best.runs[0]) for one in analysis.verdicts if one.best.runs]
     if best and (of_panel or len(best) <= _FEW):
         from medplus.analysis.panel import sections_of
 

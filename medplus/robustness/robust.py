@@ -170,7 +170,7 @@ def _score_run(
             known = Robustness(run_id=run_id, dataset_digest=digest, clean=clean.scores, points=[])
         have = {point.key for point in known.points}
         todo = [one for one in wanted if (one.name, one.severity, one.table) not in have]
-        total = len(todo) * len(images.splits["test"])
+        total = len(todo) * len(images.splits["test"]) * scorer.passes
         what = f"{images.name} {images.size} px · {record.run_id} · {len(todo)} corruptions"
         if todo:
             with progress(what, total, "img") as advance, scorer.loaded(todo, _within(advance)):

@@ -8,10 +8,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import cast
 
 import numpy as np
-import torch
 
 from medplus.backbones.sources import is_code
 from medplus.corruptions import Corruption
@@ -21,21 +19,19 @@ from medplus.datasets.dataset import ImageDataset
 from medplus.datasets.sources import load_dataset
 from medplus.device import resolve_device
 from medplus.embeddings.extract import KEY_LENGTH, extract_all
-from medplus.embeddings.store import open_store, root_of, to_place
+from medplus.embeddings.store import EmbeddingStore, open_store, root_of, to_place
 from medplus.errors import StoreError, UsageError
-from medplus.evaluation.head import own_store
+from medplus.evaluation.head import own_store, parts_of
 from medplus.evaluation.network import network_on_test
 from medplus.evaluation.prepared import EvaluationOptions
-from medplus.heads.knn.search import search
-from medplus.heads.knn.vote import vote_shares
-from medplus.heads.stored import StoredSplit, read_split
+from medplus.heads.stored import read_split
 from medplus.naming import safe_name
+from medplus.prediction.model import load_head
+from medplus.prediction.scorers import LinearHeads, Votes
 from medplus.progress import Advance, Progress, silent
-from medplus.run.ledger import read_head
-from medplus.run.record import PartFacts, RunRecord
-from medplus.spec import ExtractSpec
+from medplus.run.record import RunRecord
 from medplus.training.loss import probabilities
-from medplus.vocabulary import MULTI_LABEL, Metric, Vote
+from medplus.vocabulary import MULTI_LABEL
 
 
 @dataclass(frozen=True)
@@ -58,10 +54,13 @@ class Scorer(ABC):
         Clean.
     slow : bool
         Whether each corruption takes as long to score as it does to embed.
+    passes : int
+        How many networks each image goes through.
     """
 
     images: ImageDataset
     slow: bool
+    passes: int = 1
 
     @contextmanager
     def loaded(self, corruptions: Sequence[Corruption], progress: Progress) -> Iterator[None]:
@@ -81,13 +80,20 @@ def open_scorer(record: RunRecord, options: Options) -> Scorer:
     MedplusError
         If its store, network or data are not there or are others.
     """
-    named = record.spec.backbone
-    if is_code(named) and options.code is None:
+    named = next(filter(is_code, _backbones(record)), None)
+    if named is not None and options.code is None:
         raise UsageError(
             f"the backbone of {record.path} is defined by {named}, which runs only when you name "
             "it: add --backbone"
         )
+    options = options if named is not None else replace(options, code=None)
     return (_Network if record.protocol == "finetune" else _Head)(record, options)
+
+
+def _backbones(record: RunRecord) -> list[str]:
+    """Return how the backbones of a run are named."""
+    specs = [record.spec] if record.store is None else [p.spec for p in parts_of(record)]
+    return [spec.backbone for spec in specs]
 
 
 class _Network(Scorer):
@@ -133,20 +139,16 @@ class _Head(Scorer):
 
     def __init__(self, record: RunRecord, options: Options) -> None:
         self._record, self._options = record, options
-        assert record.store is not None  # as every head's record has it
-        part = PartFacts(
-            path=record.store.path,
-            key=record.store.key,
-            spec=record.spec,
-            backbone_digest=record.backbone_digest,
-        )
-        self._clean = own_store(Path(record.path), part, to_place(options.store))
+        root = to_place(options.store)
+        self._stores = [own_store(Path(record.path), part, root) for part in parts_of(record)]
+        self.passes = len(self._stores)
+        spec = self._stores[0].info.spec
         self.images = load_dataset(
-            self._spec.dataset,
-            self._spec.size,
+            spec.dataset,
+            spec.size,
             self._data_root,
-            group_column=self._spec.group_column,
-            exclude=self._spec.exclude,
+            group_column=spec.group_column,
+            exclude=spec.exclude,
         )
         if self.images.digest != record.dataset_digest:
             raise UsageError(
@@ -155,87 +157,64 @@ class _Head(Scorer):
             )
 
     @property
-    def _spec(self) -> ExtractSpec:
-        spec = self._clean.info.spec
-        return spec if self._options.code is None else replace(spec, backbone=self._options.code)
-
-    @property
     def _data_root(self) -> Path:
-        info = self._clean.info
+        info = self._stores[0].info
         if self._options.data_root is not None or info.spec.dataset not in catalog.FLAGS:
             return self._options.data_root or Path("data")
         return Path(info.dataset_path).parent
 
-    @property
-    def _root(self) -> Path:
-        path = self._clean.path
-        here = isinstance(path, Path) and path.is_dir()
-        return root_of(path) if here and isinstance(path, Path) else Path(self._options.store)
-
-    def _path(self, corruption: Corruption) -> Path:
-        info = self._clean.info
-        spec = replace(info.spec, corruption=str(corruption))
-        key = spec.key(info.dataset_digest, info.backbone_digest)[:KEY_LENGTH]
-        folder = self._root / safe_name(info.dataset) / str(info.size)
-        return folder / f"{safe_name(info.backbone)}-{key}.zarr"
-
     @contextmanager
     def loaded(self, corruptions: Sequence[Corruption], progress: Progress) -> Iterator[None]:
-        missing = [one for one in corruptions if not self._is_there(one)]
-        if missing:
-            specs = [replace(self._spec, corruption=str(one)) for one in missing]
-            extract_all(
-                specs,
-                batch_size=self._options.batch_size,
-                device=self._options.device,
-                data_root=self._data_root,
-                store=self._root,
-                progress=progress,
-            )
+        for store in self._stores:
+            missing = [one for one in corruptions if not self._is_there(store, one)]
+            spec = store.info.spec
+            if self._options.code is not None and is_code(spec.backbone):
+                spec = replace(spec, backbone=self._options.code)
+            if missing:
+                extract_all(
+                    [replace(spec, corruption=str(one)) for one in missing],
+                    batch_size=self._options.batch_size,
+                    device=self._options.device,
+                    data_root=self._data_root,
+                    store=self._root_of(store),
+                    progress=progress,
+                )
         yield
 
-    def _is_there(self, corruption: Corruption) -> bool:
+    def scores(self, corruption: Corruption) -> np.ndarray:
+        return self._head([self._embeddings(store, corruption) for store in self._stores])
+
+    @cached_property
+    def _head(self) -> LinearHeads | Votes:
+        root, device = to_place(self._options.store), self._options.device
+        return load_head(Path(self._record.path), self._record, root, device)
+
+    def _embeddings(self, store: EmbeddingStore, corruption: Corruption) -> np.ndarray:
+        path = self._path(store, corruption)
+        if not path.exists():
+            raise StoreError(
+                f"the backbone of {self._record.path} has other weights now than its embeddings "
+                f"{store.path} were made with, so that its head cannot be scored; make the "
+                "embeddings and the run again"
+            )
+        return read_split(open_store(path), "test").embeddings.whole()
+
+    def _is_there(self, store: EmbeddingStore, corruption: Corruption) -> bool:
         try:
-            open_store(self._path(corruption))
+            open_store(self._path(store, corruption))
         except StoreError:
             return False
         return True
 
-    def scores(self, corruption: Corruption) -> np.ndarray:
-        path = self._path(corruption)
-        if not path.exists():
-            raise StoreError(
-                f"the backbone of {self._record.path} has other weights now than its embeddings "
-                f"{self._clean.path} were made with, so that its head cannot be scored; make the "
-                "embeddings and the run again"
-            )
-        rows = read_split(open_store(path), "test").embeddings
-        multi_label = self._record.task == MULTI_LABEL
-        if self._record.protocol == "knn":
-            return self._votes(rows.whole(), multi_label)
-        head = {name: tensor.float() for name, tensor in self._head.items()}
-        logits = torch.nn.functional.linear(
-            torch.from_numpy(rows.whole()), head["weight"], head["bias"]
-        )
-        found: np.ndarray = probabilities(logits, multi_label).numpy()
-        return found
+    def _path(self, store: EmbeddingStore, corruption: Corruption) -> Path:
+        info = store.info
+        spec = replace(info.spec, corruption=str(corruption))
+        key = spec.key(info.dataset_digest, info.backbone_digest)[:KEY_LENGTH]
+        folder = self._root_of(store) / safe_name(info.dataset) / str(info.size)
+        return folder / f"{safe_name(info.backbone)}-{key}.zarr"
 
-    @cached_property
-    def _head(self) -> dict[str, torch.Tensor]:
-        return read_head(Path(self._record.path))
-
-    @cached_property
-    def _train(self) -> StoredSplit:
-        return read_split(self._clean, "train")
-
-    def _votes(self, rows: np.ndarray, multi_label: bool) -> np.ndarray:
-        record = self._record
-        assert record.k is not None  # as every kNN record has it
-        found = search(
-            self._train.embeddings, rows, record.k, metric=cast("Metric", record.metric),
-            device=self._options.device, exact_distances=record.vote == "distance",
-        )  # fmt: skip
-        return vote_shares(
-            self._train.labels, found.indices, found.distances, record.n_classes,
-            cast("Vote", record.vote), multi_label=multi_label,
-        )  # fmt: skip
+    def _root_of(self, store: EmbeddingStore) -> Path:
+        path = store.path
+        if isinstance(path, Path) and path.is_dir():
+            return root_of(path)
+        return Path(self._options.store)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medplus.errors import RunError, UsageError
+from medplus.heads.stored import leaves_out
 from medplus.naming import counted
 from medplus.progress import SAID
 from medplus.run.best import select_best
@@ -75,11 +76,6 @@ def cannot(record: RunRecord) -> str | None:
         return f"{record.backbone} was imported without its images"
     if record.folds is not None:
         return "it is cross-validated, so that no single head is behind its predictions"
-    if record.store is not None and record.store.parts:
-        return (
-            f"it is made on {record.backbone}, embeddings that were joined or transformed when "
-            "they were read"
-        )
-    if record.protocol == "knn" and "rows" in record.config:
+    if record.protocol == "knn" and leaves_out(record):
         return "it is kNN on some rows of a store only, which its record does not name"
     return None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from medplus.analysis.results.robustness import Case, breaks_it, first_broken, means
-from medplus.analysis.robustness import labels_of, section_of
-from medplus.run.robustness import CleanScores, Point, Robustness
+from medplus.analysis.robustness import labels_of, section_of, verdict_sentence
+from medplus.run.robustness import CleanScores, Point, Robustness, write_robustness
 
 
 def found(errors, clean=0.1, se=0.01, **more):
@@ -110,3 +110,22 @@ def test_labels_say_what_differs_and_no_more():
         "lcnet_035, fine-tuning, seed 1",
         "lcnet_035, fine-tuning, seed 2",
     ]
+
+
+def test_verdict_takes_seeds_together(tmp_path):
+    errors = [{"a": [0.10, 0.20], "b": [0.30]}, {"b": [0.10], "a": [0.14, 0.30]}]
+    for run, own in enumerate(errors):
+        write_robustness(make(tmp_path / str(run)), found(own, clean=0.1, se=0.02))
+    make(tmp_path / "unscored")
+    runs = [str(tmp_path / name) for name in ("0", "unscored", "1")]
+    told = verdict_sentence(runs)
+    # b costs 20 and 0 points, a at severity 2 costs 10 and 20: by one seed alone b or a is first.
+    assert told.startswith("On corrupted images, the mean over 2 seeds: b at severity 1 costs 10.0")
+    assert told.endswith("a at severity 2 costs most, 15.0 points.")
+    assert verdict_sentence(runs[:2]).startswith("On corrupted images: b at severity 1 costs 20.0")
+    assert verdict_sentence(runs[1:2]) is None
+
+
+def make(folder):
+    folder.mkdir()
+    return folder

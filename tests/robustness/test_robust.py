@@ -9,8 +9,10 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
 
 import medplus
 from medplus.analysis.drawing.style import look
@@ -20,6 +22,8 @@ from medplus.analysis.robustness import robustness
 from medplus.backbones import sources
 from medplus.corruptions import Corruption
 from medplus.corruptions.apply import corrupt
+from medplus.embeddings.derived import DerivedStore
+from medplus.embeddings.transform import Transform
 from medplus.errors import RunError, StoreError, UsageError
 from medplus.heads.folded import Folds
 from medplus.run.ledger import read_head
@@ -214,3 +218,29 @@ def test_command_writes_what_the_report_finds(made, cli):
     assert float(rows[0]["balanced_error"]) == pytest.approx(
         100 * run["points"][0]["balanced_error"], abs=0.01
     )
+
+
+@pytest.mark.parametrize("protocol", ["probe", "knn"])
+def test_heads_on_joined_and_transformed_embeddings_are_scored(made, tmp_path, protocol):
+    npz, store, runs = made
+    parts = [store, medplus.open_store(store.path)]
+    joined = DerivedStore(parts, Transform.parse("pca:5"))
+    if protocol == "probe":
+        [record] = medplus.probe(joined, seeds=[1], lr=[0.1], epochs=20, runs=runs, device="cpu")
+    else:
+        [record] = medplus.knn(joined, 5, runs=runs, device="cpu")
+    [scored] = medplus.robust(record.path, ["contrast_down"], [4], device="cpu")
+    images, labels = test_images(npz)
+    worse = corrupt(images, Corruption("contrast_down", 4, "grey"), np.arange(40))
+    train = np.hstack([store.embeddings("train")] * 2)
+    scaler, pca = StandardScaler(), PCA(5)
+    x = pca.fit_transform(scaler.fit_transform(train))
+    z = pca.transform(scaler.transform(np.hstack([worse.reshape(40, -1) / np.float32(255)] * 2)))
+    if protocol == "probe":
+        head = {name: tensor.numpy() for name, tensor in read_head(Path(record.path)).items()}
+        signs = np.sign((pca.components_ * head["input.components"]).sum(axis=1))
+        guessed = (z * signs @ head["weight"].T + head["bias"]).argmax(1)
+    else:
+        guessed = KNeighborsClassifier(5).fit(x, store.labels("train")[:, 0]).predict(z)
+    [point] = scored.found.points
+    assert point.balanced_error == pytest.approx(1 - balanced_accuracy_score(labels, guessed))

@@ -17,15 +17,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from medplus.analysis.holm import holm
-from medplus.run.robustness import Point, Robustness
+from medplus.run.robustness import CleanScores, Point, Robustness
 
 ALEXNET = "alexnet"
 Z95 = 1.959963984540054
 _LEVEL = 0.05
+Scores = TypeVar("Scores", bound=CleanScores)
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,34 @@ def alexnet_of(case: Case, others: Sequence[Case]) -> Case | None:
         if one.backbone == ALEXNET and same and {p.key for p in one.found.points} == keys:
             return one
     return None
+
+
+def over_seeds(found: Sequence[Robustness]) -> Robustness:
+    """Return the mean of runs that differ in their seed alone, of the points that all of them have.
+
+    Standard errors and ends of intervals are means as well: seeds share the test images, so that
+    more of them make what these say no surer.
+    """
+    shared = set.intersection(*({point.key for point in one.points} for one in found))
+    first = found[0]
+    rows = [sorted(one.of(shared).points, key=lambda point: point.key) for one in found]
+    return first.model_copy(
+        update={
+            "clean": _mean([one.clean for one in found]),
+            "points": [_mean(points) for points in zip(*rows, strict=True)],
+        }
+    )
+
+
+def _mean(scores: Sequence[Scores]) -> Scores:
+    """Return the mean of every fraction; the rest is the first one's."""
+    values = {
+        name: [getattr(one, name) for one in scores]
+        for name, value in scores[0]
+        if isinstance(value, float | tuple)
+    }
+    means = {name: np.mean(own, axis=0).tolist() for name, own in values.items() if None not in own}
+    return type(scores[0]).model_validate({**scores[0].model_dump(), **means})
 
 
 def first_broken(found: Robustness) -> Point | None:
