@@ -20,7 +20,7 @@ from medplus.datasets.corrupted import corrupted
 from medplus.datasets.dataset import ImageDataset
 from medplus.datasets.sources import load_dataset
 from medplus.device import resolve_device
-from medplus.embeddings.extract import KEY_LENGTH, extract_all
+from medplus.embeddings.extract import extract_all
 from medplus.embeddings.store import open_store, root_of, to_place
 from medplus.errors import StoreError, UsageError
 from medplus.evaluation.head import own_store
@@ -29,7 +29,6 @@ from medplus.evaluation.prepared import EvaluationOptions
 from medplus.heads.knn.search import search
 from medplus.heads.knn.vote import vote_shares
 from medplus.heads.stored import StoredSplit, read_split
-from medplus.naming import safe_name
 from medplus.progress import Advance, Progress, silent
 from medplus.run.ledger import read_head
 from medplus.run.record import PartFacts, RunRecord
@@ -175,9 +174,8 @@ class _Head(Scorer):
     def _path(self, corruption: Corruption) -> Path:
         info = self._clean.info
         spec = replace(info.spec, corruption=str(corruption))
-        key = spec.key(info.dataset_digest, info.backbone_digest)[:KEY_LENGTH]
-        folder = self._root / safe_name(info.dataset) / str(info.size)
-        return folder / f"{safe_name(info.backbone)}-{key}.zarr"
+        key = spec.key(info.dataset_digest, info.backbone_digest)
+        return info.model_copy(update={"key": key}).path_under(self._root)
 
     @contextmanager
     def loaded(self, corruptions: Sequence[Corruption], progress: Progress) -> Iterator[None]:
