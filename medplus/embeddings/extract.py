@@ -28,7 +28,6 @@ from medplus.embeddings.provenance import provenance_of, settle
 from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.writer import StoreWriter, WriteStatus, open_writer
 from medplus.errors import StoreError, UsageError
-from medplus.naming import safe_name
 from medplus.progress import Progress, silent
 from medplus.spec import AUTO, PRELOGITS, SCHEMA, Choices, ExtractSpec, check_feature, make_spec
 from medplus.vocabulary import SPLITS, Precision
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
     from medplus.backbones.build import Backbone
     from medplus.backbones.inference import Embedder
 
-KEY_LENGTH = 8
-"""How much of its key stands in a store's name."""
 _MOST = 1 << 16  # images at once; the pipeline gives far fewer
 
 
@@ -66,14 +63,8 @@ class Extraction:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the document that ``medplus extract --json`` prints for this store."""
-        info = self.store.info
-        own = ("key", "dataset", "size", "backbone", "dim")
-        return {
-            "path": str(self.store.path),
-            **{name: getattr(info, name) for name in own},
-            "splits": dict(info.n_samples),
-            **{name: value for name, value in vars(self).items() if name != "store"},
-        }
+        own = {name: value for name, value in vars(self).items() if name != "store"}
+        return {**self.store.to_dict(), **own}
 
 
 def extract(
@@ -245,7 +236,7 @@ def _finished(
     settled = _settle(spec, images, backbone, precision)
     info = _new_info(settled, images, backbone, backbone.dim)
     try:
-        if not read_info(_path(root, info)).complete:
+        if not read_info(info.path_under(root)).complete:
             return None
     except StoreError:  # there is none, or it is to be repaired
         return None
@@ -255,11 +246,6 @@ def _finished(
 
 def _skipped(writer: StoreWriter) -> Extraction:
     return Extraction(open_store(writer.path), "skipped", 0, writer.n_chunks, 0.0, None)
-
-
-def _path(root: Path, info: StoreInfo) -> Path:
-    name = f"{safe_name(info.backbone)}-{info.key[:KEY_LENGTH]}.zarr"
-    return root / safe_name(info.dataset) / str(info.size) / name
 
 
 def _open_writer(
@@ -272,7 +258,7 @@ def _open_writer(
     names = {split: part.names for split, part in parts.items()}
     groups = {split: part.groups for split, part in parts.items()}
     index = {split: part.positions for split, part in parts.items()}
-    path = _path(root, info)
+    path = info.path_under(root)
     return open_writer(path, info, labels, names, patience_s, groups=groups, index=index)
 
 

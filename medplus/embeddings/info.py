@@ -17,11 +17,14 @@ from medplus.embeddings.container import Place, open_container, to_place
 from medplus.embeddings.layout import ATTRIBUTE, METADATA, ArrayLayout
 from medplus.errors import StoreError
 from medplus.jsonfile import parse_json
+from medplus.naming import safe_name
 from medplus.run.record import Provenance
 from medplus.seal import seal, unseal
 from medplus.spec import SCHEMA
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split
 
+_KEY_LENGTH = 8
+"""How much of its key stands in a store's name."""
 _GROUP = {"zarr_format": 3, "node_type": "group"}
 
 
@@ -114,6 +117,11 @@ class StoreInfo(Provenance):
     def n_labels(self) -> int:
         """Columns of the labels: one, or one per label where several may hold."""
         return len(self.classes) if self.task == MULTI_LABEL else 1
+
+    def path_under(self, root: Path) -> Path:
+        """Return where the store lies under the root of the stores."""
+        name = f"{safe_name(self.backbone)}-{self.key[:_KEY_LENGTH]}.zarr"
+        return root / safe_name(self.dataset) / str(self.size) / name
 
     def resume_command(self, root: Path | None = None) -> str:
         """Return the command that completes or repairs this store under a root.

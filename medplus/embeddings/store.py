@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel
@@ -84,6 +84,12 @@ class EmbeddingStore:
     def key(self) -> str:
         """The full digest of the store's key, in hex."""
         return self.info.key
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what documents tell of the store that a command has made."""
+        own = ("key", "dataset", "size", "backbone", "dim")
+        told = {name: getattr(self.info, name) for name in own}
+        return {"path": str(self.path), **told, "splits": dict(self.info.n_samples)}
 
     @property
     def nbytes(self) -> int:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
 from medplus.backbones.inference import Embedder
 from medplus.device import describe_device
-from medplus.embeddings.rates import Rate, keep_rate, kept_rate
 from medplus.progress import SAID
+from medplus.remembered import recall, remember
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,31 @@ _GAIN, _WINDOWED_GAIN, _COMPILE_S = 1.2, 1.05, 60.0
 """What compiling is taken to bring and cost where it was never measured."""
 _SAFETY = 1.5
 
+_SUBJECT = "extraction-rates"
+
 Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What was measured on this machine of one network, and is remembered.
+
+    Attributes
+    ----------
+    batch_size : int
+        The batch size with the best rate.
+    images_per_second : float
+        At that batch size, not compiled.
+    compiled : float or None
+        Images per second of the compiled network; None where it was never compiled.
+    compile_seconds : float or None
+        What compiling took at the last time.
+    """
+
+    batch_size: int
+    images_per_second: float
+    compiled: float | None = None
+    compile_seconds: float | None = None
 
 
 class BatchSearch:
@@ -180,7 +205,8 @@ class Tuned:
 
     def _recall(self, images: torch.Tensor) -> None:
         self._key = _key_of(self._embedder, images, self._given)
-        self._kept = kept_rate(self._key, self._folder)
+        with suppress(TypeError):  # what another version of medplus kept may have other fields
+            self._kept = Rate(**(recall(_SUBJECT, self._key, self._folder) or {}))
         if self._kept is not None:
             self._search.size = min(self._kept.batch_size, self.block)
             self._search.rate = self._kept.images_per_second
@@ -245,7 +271,7 @@ class Tuned:
     def _keep(self, rate: Rate) -> None:
         assert self._key is not None
         self._kept = rate
-        keep_rate(self._key, rate, self._folder)
+        remember(_SUBJECT, self._key, asdict(rate), self._folder)
 
 
 def _clock_of(device: torch.device) -> Clock:

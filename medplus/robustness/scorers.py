@@ -18,14 +18,13 @@ from medplus.datasets.corrupted import corrupted
 from medplus.datasets.dataset import ImageDataset
 from medplus.datasets.sources import load_dataset
 from medplus.device import resolve_device
-from medplus.embeddings.extract import KEY_LENGTH, extract_all
+from medplus.embeddings.extract import extract_all
 from medplus.embeddings.store import EmbeddingStore, open_store, root_of, to_place
 from medplus.errors import StoreError, UsageError
 from medplus.evaluation.head import own_store, parts_of
 from medplus.evaluation.network import network_on_test
 from medplus.evaluation.prepared import EvaluationOptions
 from medplus.heads.stored import read_split
-from medplus.naming import safe_name
 from medplus.prediction.model import load_head
 from medplus.prediction.scorers import LinearHeads, Votes
 from medplus.progress import Advance, Progress, silent
@@ -209,9 +208,8 @@ class _Head(Scorer):
     def _path(self, store: EmbeddingStore, corruption: Corruption) -> Path:
         info = store.info
         spec = replace(info.spec, corruption=str(corruption))
-        key = spec.key(info.dataset_digest, info.backbone_digest)[:KEY_LENGTH]
-        folder = self._root_of(store) / safe_name(info.dataset) / str(info.size)
-        return folder / f"{safe_name(info.backbone)}-{key}.zarr"
+        key = spec.key(info.dataset_digest, info.backbone_digest)
+        return info.model_copy(update={"key": key}).path_under(self._root_of(store))
 
     def _root_of(self, store: EmbeddingStore) -> Path:
         path = store.path

@@ -13,9 +13,9 @@ from torch import nn
 from medplus.backbones.build import Backbone
 from medplus.backbones.inference import Embedder
 from medplus.backbones.sources import BackboneRef
-from medplus.embeddings.rates import Rate, kept_rate
 from medplus.embeddings.tuning import BatchSearch, Tuned
 from medplus.preprocess import PreprocessSpec
+from medplus.remembered import recall, remember
 
 CPU = torch.device("cpu")
 SIZES = (8, 16, 32, 64)
@@ -196,15 +196,25 @@ def test_what_compiling_brought_and_took_decides_the_next_time(tmp_path):
     embed_all(world, 2000, tmp_path)
     [file] = tmp_path.iterdir()
     [key] = json.loads(file.read_text())
-    kept = kept_rate(key, tmp_path)
-    assert isinstance(kept, Rate)
-    assert (kept.images_per_second, kept.compiled) == pytest.approx((1.0, 2.0))
-    assert kept.compile_seconds == pytest.approx(1000.0)
+    kept = recall(file.stem, key, tmp_path)
+    assert kept is not None
+    assert (kept["images_per_second"], kept["compiled"]) == pytest.approx((1.0, 2.0))
+    assert kept["compile_seconds"] == pytest.approx(1000.0)
     for n, expected in ((2000, []), (4000, [8])):  # 1000 s are saved, and 2000
         world = World()
         world.speedup = 2.0
         embed_all(world, n, tmp_path)
         assert world.compilations == expected
+
+
+def test_what_another_version_kept_is_measured_anew(tmp_path):
+    embed_all(World(), 2000, tmp_path)
+    [file] = tmp_path.iterdir()
+    [key] = json.loads(file.read_text())
+    remember(file.stem, key, {"batch": 64}, tmp_path)
+    world = World()
+    embed_all(world, 2000, tmp_path)
+    assert world.batches[0] == SIZES[0]
 
 
 @pytest.mark.parametrize("n", [100, 300])

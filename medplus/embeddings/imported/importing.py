@@ -36,7 +36,6 @@ from medplus.vocabulary import MULTI_LABEL, SPLITS, StoreDtype, Task
 
 log = logging.getLogger(__name__)
 
-KEY_LENGTH = 8
 DEFAULT_SIZE = 224
 """The size in pixels that images of unknown size are filed under: what most encoders take."""
 _ENDINGS = (".npz", ".parquet", *HDF5, *TORCH)
@@ -59,15 +58,7 @@ class Import:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the document that ``medplus store import --json`` prints."""
-        info = self.store.info
-        own = ("key", "dataset", "size", "backbone", "dim")
-        return {
-            "path": str(self.store.path),
-            **{name: getattr(info, name) for name in own},
-            "splits": dict(info.n_samples),
-            "status": self.status,
-            "seconds": self.seconds,
-        }
+        return {**self.store.to_dict(), "status": self.status, "seconds": self.seconds}
 
 
 def import_store(
@@ -294,8 +285,7 @@ def _write(
     root: Path, info: StoreInfo, content: Content, values: np.memmap
 ) -> tuple[EmbeddingStore, str]:
     """Write what is missing of the store."""
-    folder = root / safe_name(info.dataset) / str(info.size)
-    path = folder / f"{safe_name(info.backbone)}-{info.key[:KEY_LENGTH]}.zarr"
+    path = info.path_under(root)
     parts = content.parts
     columns = {
         name: {split: getattr(part, name) for split, part in parts.items()}

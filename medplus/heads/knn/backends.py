@@ -11,12 +11,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 import numpy as np
 
-from medplus.device import resolve_training_precision
+from medplus.device import describe_device, resolve_training_precision
 from medplus.errors import UsageError
+from medplus.remembered import machine, recall, remember
 from medplus.vocabulary import SearchBackend
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ WORTH_TIMING = 8_000_000_000
 SAMPLE = 4096, 512
 """Train rows and queries on which backends are timed."""
 _WIDTH, _ROUNDS = 16, 2
-_remembered: dict[tuple[str, int], SearchBackend] = {}
+_SUBJECT = "knn-backends"
 
 
 def check_backend(name: str) -> None:
@@ -60,24 +61,29 @@ def fastest_backend(train: np.ndarray, queries: np.ndarray, device: torch.device
     """Return what searches such points fastest on this device, by a measurement.
 
     That depends on the libraries at hand more than on the processor (wheels of faiss bring
-    OpenBLAS, those of torch MKL or oneDNN), and for bf16 on the points too. It is remembered per
-    device and number of dimensions. Neighbours are the same.
+    OpenBLAS, those of torch MKL or oneDNN), and for bf16 on the points too. It is remembered on
+    this machine, per device and number of dimensions. Neighbours are the same.
 
     Parameters
     ----------
     train, queries : ndarray of float32, shape (n, dim)
         A sample of the points that are to be searched, of `SAMPLE` rows at most.
     """
-    key = str(device), (train.shape[1] - 1).bit_length()
-    if key not in _remembered:
-        taken = dict.fromkeys(_candidates(device), float("inf"))
-        for _ in range(_ROUNDS):  # the first warms all up
-            for name in taken:
-                start = time.perf_counter()
-                get_backend(name)(train, queries, min(_WIDTH, len(train)), device)
-                taken[name] = min(taken[name], time.perf_counter() - start)
-        _remembered[key] = min(taken, key=lambda name: taken[name])
-    return _remembered[key]
+    names = _candidates(device)
+    dims = 1 << (train.shape[1] - 1).bit_length()
+    key = f"{describe_device(device)} · {machine()} · {' '.join(names)} · {dims} dimensions"
+    kept = (recall(_SUBJECT, key) or {}).get("backend")
+    if kept in names:
+        return cast("SearchBackend", kept)
+    taken = dict.fromkeys(names, float("inf"))
+    for _ in range(_ROUNDS):  # the first warms all up
+        for name in taken:
+            start = time.perf_counter()
+            get_backend(name)(train, queries, min(_WIDTH, len(train)), device)
+            taken[name] = min(taken[name], time.perf_counter() - start)
+    fastest = min(taken, key=lambda name: taken[name])
+    remember(_SUBJECT, key, {"backend": fastest})
+    return fastest
 
 
 def _candidates(device: torch.device) -> list[SearchBackend]:

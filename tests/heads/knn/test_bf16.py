@@ -113,3 +113,41 @@ def test_queries_far_larger_and_far_smaller_than_the_rows():
 def test_neighbours_that_bfloat16_puts_elsewhere_are_found(cloud, seed):
     points = CLOUDS[cloud](np.random.default_rng(seed), 3008, 64).astype("f4")
     assert_neighbours(points[:3000], points[3000:], 5)
+
+
+ROUNDED_OFF = 0.99 * 2.0**-8
+"""What numbers from 1 to 2 may lose in bfloat16, almost: they round down."""
+
+
+OTHERS = np.arange(6)[:, None]
+
+
+def lost_by_rows(signs):
+    """Return a query, its nearest row, and six that are a little farther and lose nothing.
+
+    In bfloat16 the nearest row seems farther than the others, by nearly all that the norm of what
+    it has lost allows. Squared distances are near the query's squared norm, where bounds are near
+    0 and their own rounding hides little.
+    """
+    grown = np.arange(len(signs)) < (0.51 + 0.01 * OTHERS) * len(signs)
+    return signs, 2 * (1 + ROUNDED_OFF) * signs, 2 * signs * (1 + 2.0**-7 * grown)
+
+
+def lost_by_queries(signs):
+    """Return the same where it is the query that loses what the nearest row points to."""
+    half = len(signs) // 2
+    place = np.arange(len(signs))
+    shrunk = place - half < (0.96 - 0.02 * OTHERS) * half
+    others = np.where(place < half, 0, 2 * signs * (1 - 2.0**-8 * shrunk))
+    return signs * (1 + ROUNDED_OFF * (place < half)), np.where(place < half, 2 * signs, 0), others
+
+
+@pytest.mark.parametrize("case", [lost_by_rows, lost_by_queries])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_bound_allows_for_all_that_bfloat16_loses(case, seed):
+    rng = np.random.default_rng(seed)
+    train = rng.choice([-2.0, 2.0], (3000, 256))
+    query, train[50], train[:6] = case(rng.choice([-1.0, 1.0], 256))
+    train, query = train.astype("f4"), query.astype("f4")
+    assert brute_force(train, query[None], 1) == 50
+    assert_neighbours(train, query[None], 1)
