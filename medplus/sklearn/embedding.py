@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -62,8 +63,9 @@ class EmbeddingTransformer(
         Root of the stores, under which embeddings are kept; None keeps nothing.
     device : str, default="auto"
         ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
-    batch_size : int, default=64
-        Images per forward; halved when memory runs out.
+    batch_size : int, optional
+        Images per forward; by default measured and remembered, as by `medplus.extract`. Halved when
+        memory runs out.
 
     Examples
     --------
@@ -86,7 +88,7 @@ class EmbeddingTransformer(
         reading: Reading | None = None,
         store: str | Path | None = "embeddings",
         device: str = "auto",
-        batch_size: int = 64,
+        batch_size: int | None = None,
     ) -> None:
         self.backbone = backbone
         self.size = size
@@ -133,15 +135,18 @@ class EmbeddingTransformer(
         make_spec(
             "images", reading.size, fit=self.image_fit, precision=self.precision
         )  # checks both
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1, not {self.batch_size}")
         ref = sources.resolve(self.backbone, self.weights)
         embedder = _embedder(
             ref, reading.size, self.image_fit, self.feature or PRELOGITS,
-            self.precision, self.device, self.batch_size,
+            self.precision, self.device,
         )  # fmt: skip
         embedder.backbone.preprocess.check(reading.size)
         if self.store is None:
-            return _embed(embedder, images, range(len(X)))
-        return _embed_once(embedder, images, _kept(embedder, reading, Path(self.store)))
+            return _embed(embedder, images, range(len(X)), self.batch_size)
+        kept = _kept(embedder, reading, Path(self.store))
+        return _embed_once(embedder, images, kept, self.batch_size)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -155,17 +160,15 @@ class EmbeddingTransformer(
 @lru_cache(maxsize=1)
 def _embedder(
     ref: sources.BackboneRef, size: int, image_fit: Fit | None, feature: str, precision: str,
-    device: str, batch_size: int,
+    device: str,
 ) -> Embedder:  # fmt: skip
     """Return a backbone on its device; the last one stays, as clones ask for it again and again."""
     from medplus.backbones.inference import Embedder
 
-    if batch_size < 1:
-        raise UsageError(f"batch_size must be at least 1, not {batch_size}")
     target = resolve_device(device)
     settled = resolve_precision(precision, target)
     loaded = sources.load(ref, size, image_fit, feature=feature)
-    return Embedder(loaded, target, settled if loaded.is_network else "fp32", batch_size)
+    return Embedder(loaded, target, settled if loaded.is_network else "fp32", _AT_ONCE)
 
 
 def _kept(embedder: Embedder, reading: Reading, root: Path) -> KeptEmbeddings:
@@ -182,7 +185,9 @@ def _kept(embedder: Embedder, reading: Reading, root: Path) -> KeptEmbeddings:
     return KeptEmbeddings(root / FOLDER / f"{safe_name(backbone.name)}-{key[:16]}.sqlite")
 
 
-def _embed_once(embedder: Embedder, images: Images, kept: KeptEmbeddings) -> np.ndarray:
+def _embed_once(
+    embedder: Embedder, images: Images, kept: KeptEmbeddings, batch_size: int | None
+) -> np.ndarray:
     """Return embeddings of all images; compute and keep those that are not kept yet."""
     digests = images.digests()
     row_of = {digest: row for row, digest in enumerate(digests)}  # equal images count once
@@ -193,17 +198,24 @@ def _embed_once(embedder: Embedder, images: Images, kept: KeptEmbeddings) -> np.
             missing = [digest for digest in row_of if digest not in found]
             for start in range(0, len(missing), _AT_ONCE):
                 some = missing[start : start + _AT_ONCE]
-                rows = _embed(embedder, images, [row_of[digest] for digest in some])
+                places = [row_of[digest] for digest in some]
+                rows = _embed(embedder, images, places, batch_size)
                 kept.add(some, rows)
                 found |= zip(some, rows, strict=True)
     return np.stack([found[digest] for digest in digests])
 
 
-def _embed(embedder: Embedder, images: Images, rows: Any) -> np.ndarray:
+def _embed(
+    embedder: Embedder, images: Images, rows: Sequence[int], batch_size: int | None
+) -> np.ndarray:
     import torch
 
+    from medplus.embeddings.tuning import Tuned
+
+    side = images.reading.size
+    tuned = Tuned(embedder, len(rows), 3 * side * side, batch_size, compiled=False)
     parts = [
-        embedder(torch.from_numpy(images.pixels(rows[start : start + _AT_ONCE]))).cpu().numpy()
+        tuned(torch.from_numpy(images.pixels(rows[start : start + _AT_ONCE]))).cpu().numpy()
         for start in range(0, len(rows), _AT_ONCE)
     ]
     embeddings: np.ndarray = np.concatenate(parts)

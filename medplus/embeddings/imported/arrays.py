@@ -43,23 +43,36 @@ def open_arrays(path: Path, scratch: Path) -> Iterator[Source]:
     """
     if path.suffix == ".npz":
         yield _describe(path, _npz(path, scratch))
-    elif path.suffix in HDF5:
-        with open_hdf5(path) as file:
-            arrays = {name: file[name] for name in file if hasattr(file[name], "shape")}
-            yield _describe(path, {name: _plain(array) for name, array in arrays.items()})
     else:
-        yield _describe(path, _torch_arrays(path))
+        with open_named(path) as named:
+            yield _describe(path, {name: _plain(path, array) for name, array in named.items()})
 
 
 @contextmanager
-def open_hdf5(path: Path) -> Iterator[Any]:
-    """Open an HDF5 file.
+def open_named(path: Path) -> Iterator[dict[str, Any]]:
+    """Open the arrays of an HDF5 file, or the tensors and lists of a file of torch, by name.
+
+    What a file of torch holds without a name is called ``embeddings``.
 
     Raises
     ------
     UsageError
         If h5py is missing, or the file cannot be read.
     """
+    if path.suffix in HDF5:
+        with _open_hdf5(path) as file:
+            yield {name: file[name] for name in file if hasattr(file[name], "shape")}
+        return
+    found = load_torch(path)
+    named = found if isinstance(found, dict) else {"embeddings": found}
+    yield {
+        str(name): value
+        for name, value in named.items()
+        if hasattr(value, "shape") or isinstance(value, list | tuple)
+    }
+
+
+def _open_hdf5(path: Path) -> Any:
     try:
         import h5py
     except ImportError:
@@ -67,16 +80,19 @@ def open_hdf5(path: Path) -> Iterator[Any]:
             f"{path} cannot be read without h5py; run: pip install 'medplus[h5]'"
         ) from None
     try:
-        file = h5py.File(path, "r")
+        return h5py.File(path, "r")
     except OSError as error:
         raise UsageError(f"{path} is no HDF5 file that can be read: {first_line(error)}") from None
-    with file:
-        yield file
 
 
-def _plain(dataset: Any) -> Any:
-    """Return a dataset of HDF5, in memory where it is of text."""
-    return dataset if dataset.dtype.kind in "fiub" else np.array(dataset[...].tolist())
+def _plain(path: Path, value: Any) -> Any:
+    """Return an array as it is, or in memory where it is a list, or HDF5's text."""
+    if isinstance(value, list | tuple):
+        if any(hasattr(one, "shape") for one in value):
+            raise UsageError(f"{path} holds a list of tensors; save a tensor, or a dict of them")
+        return np.array(value)
+    is_text = hasattr(value, "id") and value.dtype.kind not in "fiub"
+    return np.array(value[...].tolist()) if is_text else value
 
 
 def _npz(path: Path, scratch: Path) -> dict[str, Any]:
@@ -96,19 +112,6 @@ def _npz(path: Path, scratch: Path) -> dict[str, Any]:
                 file.writelines(blocks)
             arrays[name] = np.load(place, mmap_mode="r", allow_pickle=False)
     return arrays
-
-
-def _torch_arrays(path: Path) -> dict[str, Any]:
-    found = load_torch(path)
-    if hasattr(found, "shape"):
-        return {"embeddings": found}
-    if not isinstance(found, dict):
-        raise UsageError(f"{path} holds a {type(found).__name__}; save a tensor, or a dict of them")
-    return {
-        str(name): np.array(value) if isinstance(value, list | tuple) else value
-        for name, value in found.items()
-        if hasattr(value, "shape") or isinstance(value, list | tuple)
-    }
 
 
 def _place_of(name: str) -> tuple[Split | None, Kind | None]:

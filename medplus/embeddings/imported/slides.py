@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,9 +14,9 @@ import numpy as np
 
 from medplus.datasets.columns import PATH, read_columns
 from medplus.embeddings.imported import source
-from medplus.embeddings.imported.arrays import HDF5, open_hdf5
+from medplus.embeddings.imported.arrays import HDF5, open_named
 from medplus.embeddings.imported.source import Rows, Source
-from medplus.embeddings.imported.tensors import TORCH, load_torch
+from medplus.embeddings.imported.tensors import TORCH
 from medplus.errors import UsageError
 from medplus.naming import counted, several, some
 
@@ -130,61 +131,47 @@ def _from_manifest(
 
 
 def _look(path: Path, name: str) -> _Slide:
-    if path.suffix in HDF5:
-        with open_hdf5(path) as file:
-            array = file[_features(path, file)]
-            shape, dtype = array.shape, array.dtype
-    else:
-        parts = _tensors(path)
+    with _opened(path) as parts:
         width = {part.shape[-1] for part in parts}
         if len(width) > 1:
             raise UsageError(f"{path}: its tensors differ in width {some(map(str, width))}")
-        shape, dtype = (sum(map(_n_rows, parts)), *width), parts[0].dtype
-    shape = (1, *shape) if len(shape) == 1 else shape
-    if len(shape) > 1 and shape[-2] == 0:
-        raise UsageError(f"{path} holds no patch; leave the slide out, and its row in the table")
-    return _Slide(name, path, source.width_of(path, "features", shape), source.stored_dtype(dtype))
+        n_rows, dtype = sum(map(_n_rows, parts)), source.stored_dtype(parts[0].dtype)
+        if n_rows == 0:
+            raise UsageError(
+                f"{path} holds no patch; leave the slide out, and its row in the table"
+            )
+        for part in filter(_n_rows, parts):
+            shape = part.shape if len(part.shape) > 1 else (1, *part.shape)
+            source.width_of(path, "features", shape)
+    return _Slide(name, path, (n_rows, *width), dtype)
 
 
-def _features(path: Path, file: Any) -> str:
-    arrays = [name for name in file if hasattr(file[name], "shape")]
-    name = source.only(path, arrays, "embedding")
-    if name is None:
-        raise UsageError(f"{path} has no dataset 'features' (it has {some(arrays)})")
-    return name
-
-
-def _n_rows(tensor: Any) -> int:
-    return 1 if tensor.ndim == 1 else int(tensor.shape[-2])
-
-
-def _tensors(path: Path) -> list[Any]:
-    """Return the tensors of a slide; eva writes a list of them."""
-    found = load_torch(path)
-    if isinstance(found, dict):
-        name = source.only(path, map(str, found), "embedding")
+@contextmanager
+def _opened(path: Path) -> Iterator[list[Any]]:
+    """Open the arrays of a slide, each (n, D), (1, n, D) or (D,); eva writes a list of them."""
+    with open_named(path) as named:
+        name = source.only(path, named, "embedding")
         if name is None:
-            raise UsageError(f"{path} has no 'features' (it has {some(map(str, found))})")
-        found = found[name]
-    parts = list(found) if isinstance(found, list | tuple) else [found]
-    if not parts or not all(hasattr(part, "ndim") and part.ndim for part in parts):
-        raise UsageError(f"{path} holds no tensor of embeddings")
-    return parts
+            raise UsageError(f"{path} has no 'features' (it has {some(named)})")
+        found = named[name]
+        parts = list(found) if isinstance(found, list | tuple) else [found]
+        if not parts or not all(hasattr(part, "shape") and len(part.shape) for part in parts):
+            raise UsageError(f"{path} holds no tensor of embeddings")
+        yield parts
+
+
+def _n_rows(array: Any) -> int:
+    return 1 if len(array.shape) == 1 else int(array.shape[-2])
 
 
 def _of_slide(slide: _Slide) -> Iterator[np.ndarray]:
     """Yield a slide's rows, few at a time."""
-    if slide.path.suffix in HDF5:
-        with open_hdf5(slide.path) as file:
-            array = file[_features(slide.path, file)]
-            if len(array.shape) == 1:
-                yield np.asarray(array[...])[None]
+    with _opened(slide.path) as parts:
+        for part in parts:
+            if len(part.shape) == 1:
+                yield source.as_rows(part[...])[None]
             else:
-                yield from source.slices(array, slide.shape[0])
-    else:
-        for part in _tensors(slide.path):
-            rows = part[None] if part.ndim == 1 else part
-            yield from source.slices(rows, _n_rows(rows))
+                yield from source.slices(part, _n_rows(part))
 
 
 def _patches(slides: list[_Slide]) -> Iterator[np.ndarray]:
@@ -203,10 +190,10 @@ def _means(slides: list[_Slide]) -> Iterator[np.ndarray]:
 def _patch_names(slide: _Slide) -> list[str]:
     """Return the names of a slide's patches: by their coordinates where it has them."""
     n = slide.shape[0]
-    if slide.path.suffix in HDF5:
-        with open_hdf5(slide.path) as file:
-            found = np.asarray(file["coords"][...]) if "coords" in file else np.empty(0)
-        found = found[0] if found.ndim == 3 and len(found) == 1 else found
-        if found.ndim == 2 and len(found) == n:
-            return [f"{slide.name}/{'_'.join(map(str, xy))}" for xy in list(found)]
+    with open_named(slide.path) as named:
+        coords: Any = named.get("coords")
+        found = np.empty(0) if not hasattr(coords, "shape") else source.as_rows(coords[...])
+    found = found[0] if found.ndim == 3 and len(found) == 1 else found
+    if found.ndim == 2 and len(found) == n:
+        return [f"{slide.name}/{'_'.join(map(str, xy))}" for xy in list(found)]
     return [f"{slide.name}/{i}" for i in range(n)]
