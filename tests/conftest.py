@@ -28,6 +28,7 @@ from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.writer import open_writer
 from medplus.spec import SCHEMA, ExtractSpec
 from medplus.vocabulary import MULTI_LABEL, SPLITS
+from tests.headless import browser, visit  # noqa: F401 - fixtures
 
 settings.register_profile(
     "medplus", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]

@@ -41,8 +41,7 @@ from medplus.vocabulary import Fit
     "protocols",
     of=click.Choice(["knn", "probe", "finetune"]),
     default=["knn,probe"],
-    show_default="knn,probe",
-    help="What is compared; repeat or use commas.",
+    help="What is compared; repeat or use commas.  [default: knn,probe]",
 )
 @click.option(
     "--budget",

@@ -48,8 +48,7 @@ if TYPE_CHECKING:
     "protocols",
     of=click.Choice(["probe", "knn"]),
     default=["probe"],
-    show_default="probe",
-    help="Repeat or use commas.",
+    help="Repeat or use commas.  [default: probe]",
 )
 @click.option(
     "--tune",

@@ -146,6 +146,14 @@ def _find(
     from medplus.embeddings.transform import Transform
     from medplus.exploration.choice import newest_store
 
+    is_one = is_store(what) or what.endswith((".zarr", ".zarr.zip"))
+    chosen_by = {"backbone": backbone, "size": size, **chosen}
+    idle = [f"--{name}" for name, value in chosen_by.items() if value is not None]
+    if is_one and idle:
+        raise click.UsageError(
+            f"{what} is one store, so {idle[0]} has nothing to choose: leave it out, or name a "
+            "dataset"
+        )
     if backbone is not None:
         sizes = None if size is None else [str(size)]
         return select_stores(
@@ -160,7 +168,7 @@ def _find(
             **chosen,
         )[0]
     done = None if transform is None else Transform.parse(transform)
-    if is_store(what) or what.endswith((".zarr", ".zarr.zip")):
+    if is_one:
         store = open_store(what)
     else:
         store, taken = newest_store(root, what, size, **chosen)

@@ -2,8 +2,7 @@
 
 import csv
 import io
-import shutil
-from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,14 +12,7 @@ from medplus.exploration.explore import explore
 from medplus.heads.knn import knn
 from tests.exploration.toys import column, data_of, toy, unpacked
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
-]
+pytestmark = pytest.mark.browser
 EVIL = '=a"b,c</script><img src=x onerror=alert(1)>'
 
 
@@ -37,43 +29,9 @@ def made(write_npz, new_folder):
     return found.path, data_of(found.path)
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        try:
-            browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        except playwright.Error as error:
-            pytest.skip(f"Chromium does not start: {error}")
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def visit(browser, made):
-    """Open the page, and at the end demand that nothing was complained of and nothing requested."""
-    complaints = []
-
-    @contextmanager
-    def opened(width=1280, height=900, **context):
-        page = browser.new_context(
-            viewport={"width": width, "height": height}, **context
-        ).new_page()
-        own = made[0].as_uri()
-
-        def asked(request):
-            if not request.url.startswith((own, "data:", "blob:")):
-                complaints.append(f"asked for {request.url}")
-
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", asked)
-        page.goto(own, wait_until="domcontentloaded")
-        page.wait_for_selector("html[data-ready]")
-        yield page
-        page.context.close()
-
-    yield opened
-    assert complaints == []
+def visit(visit, made):
+    return partial(visit, made[0], height=900)
 
 
 def where(page, row):

@@ -154,3 +154,6 @@ def test_the_command_takes_the_store_that_is_there_or_names_extract(made, cli):
     assert none.code == 1 and "medplus extract --dataset" in none.err
     bad = cli("explore", folder / "toy.npz", "--clusters", "many")
     assert bad.code == 2 and "neither a number from 1 on nor hdbscan" in bad.err
+    [one] = stores.glob("toy/*/pixels-*.zarr")
+    idle = cli("explore", one, "--fit", "resize")
+    assert idle.code == 2 and "--fit has nothing to choose" in idle.err

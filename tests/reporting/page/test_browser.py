@@ -2,8 +2,6 @@
 
 import csv
 import io
-import shutil
-from contextlib import contextmanager
 from urllib.parse import quote
 
 import pytest
@@ -14,26 +12,8 @@ from medplus.reporting.page import PageLinks
 from tests.reporting.page import sample
 from tests.reporting.page.sample import render
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
-]
+pytestmark = pytest.mark.browser
 RUN = "runs/word/breastmnist-probe-0"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        try:
-            browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        except playwright.Error as error:
-            pytest.skip(f"Chromium does not start: {error}")
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -58,30 +38,8 @@ def files(tmp_path_factory, analysis):
 
 
 @pytest.fixture
-def visit(browser, files):
-    """Open pages, and at the end demand that nothing was complained of and nothing requested."""
-    complaints = []
-
-    @contextmanager
-    def opened(name, fragment="", width=1280, **context):
-        made = browser.new_context(viewport={"width": width, "height": 800}, **context)
-        page = made.new_page()
-        own = (files / f"{name}.html").as_uri()
-
-        def asked(request):
-            if not request.url.startswith((own, "data:", "blob:")):
-                complaints.append(f"asked for {request.url}")
-
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", asked)
-        page.goto(own + fragment, wait_until="domcontentloaded")
-        page.wait_for_selector("html[data-ready]")
-        yield page
-        made.close()
-
-    yield opened
-    assert complaints == []
+def visit(visit, files):
+    return lambda name, *words, **context: visit(files / f"{name}.html", *words, **context)
 
 
 def column(page, key):
