@@ -14,8 +14,7 @@ from medplus.reference import TrainingProcedure, run_reference
 from medplus.vocabulary import PAPER_K, PAPER_SEEDS
 from medplus.yamlfile import read_yaml
 
-_COUNT = click.IntRange(min=1)
-_FOLDER = click.Path(path_type=Path, file_okay=False)
+_COUNT, _FOLDER = options.AT_LEAST_1, options.FOLDER
 _KEYS: dict[str, dict[str, Any]] = {
     "data_path": {"type": _FOLDER, "default": "data",
                   "help": "Folder of the datasets' npz files."},
@@ -67,7 +66,7 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
     "--config",
     "--config_file",
     "--config-file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=options.FILE,
     is_eager=True,
     expose_value=False,
     callback=_read_config,
