@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -77,6 +78,11 @@ class ProbeRecipe(Recipe):
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(64, ge=1)
     patience: int = Field(5, ge=1)
+
+    @property
+    def settings(self) -> tuple[tuple[float, float], ...]:
+        """Every learning rate with every weight decay."""
+        return tuple(product(self.lr, self.weight_decay))
 
 
 Solver = Literal["lbfgs", "ridge"]

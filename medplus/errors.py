@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class MedplusError(Exception):
@@ -45,6 +46,22 @@ class RunError(MedplusError):
 
 class SweepError(MedplusError):
     """A sweep's engine cannot run, or some of its jobs have failed."""
+
+
+@contextmanager
+def writing(what: object, remedy: str, kind: type[MedplusError] = RunError) -> Iterator[None]:
+    """Say what cannot be written, why, and what to do, where the disk refuses the block.
+
+    Raises
+    ------
+    MedplusError
+        Of this kind.
+    """
+    try:
+        yield
+    except OSError as error:
+        message = f"{what} cannot be written: {error.strerror or error}; {remedy}"
+        raise kind(message) from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -27,7 +27,7 @@ from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Block, Cell, Column, Kind, Table, list_block
 from medplus.corruptions.table import COLOUR, GREY, SEVERITIES
 from medplus.errors import RunError
-from medplus.naming import safe_name
+from medplus.naming import in_percent, safe_name
 from medplus.run.robustness import read_robustness
 
 if TYPE_CHECKING:
@@ -250,9 +250,10 @@ def _sentences(
     for case, label, one in zip(cases, labels, found, strict=True):
         yield (
             f"On {case.dataset}, {label}: {breaks_it(case.found)} Over "
-            f"{len(case.corruptions)} corruptions the balanced error is {100 * one.corrupted:.1f} "
-            f"%, on clean images {100 * one.clean:.1f} %; the calibration error "
-            f"{one.corrupted_ece:.3f} and {one.clean_ece:.3f}."
+            f"{len(case.corruptions)} corruptions the balanced error is "
+            f"{in_percent(one.corrupted)}, on clean images {in_percent(one.clean)}; the "
+            f"calibration error (ECE) {in_percent(one.corrupted_ece)} and "
+            f"{in_percent(one.clean_ece)}."
         )
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
 from medplus.errors import MedplusError
 from medplus.metrics import check, proportion_interval
+from medplus.metrics.intervals import student_half
 from medplus.run.ledger import read_predictions
 from medplus.spec import NONE, PIXELS
 from medplus.vocabulary import Task
@@ -155,17 +156,13 @@ def _candidate(
 
 def over_datasets(found: Mapping[str, Sequence[Candidate]]) -> list[Candidate]:
     """Return the candidates that every dataset has, each as its mean over them."""
-    from scipy import stats
-
     by_what = [{one.name: one for one in candidates} for candidates in found.values()]
     common = sorted(set.intersection(*map(set, by_what)))
-    n = len(by_what)
     merged = []
     for what in common:
         each = [one[what] for one in by_what]
         accs = np.array([one.test_acc for one in each])
-        half = float(stats.t.ppf(0.975, n - 1) * accs.std(ddof=1) / math.sqrt(n))
-        mean = float(accs.mean())
+        mean, half = float(accs.mean()), float(student_half(accs))
         merged.append(
             replace(
                 each[0],

@@ -57,14 +57,15 @@ def phantom(
     """
     from medplus.datasets.phantom import contact_sheet, split_counts, write_phantoms
     from medplus.datasets.sources import expand
-    from medplus.errors import DatasetError
+    from medplus.errors import DatasetError, writing
 
     flags = expand(datasets)
     pixels = [size for size in options.expand_sizes(sizes) if size is not None]
     # Every name is checked before the first file is written.
     splits = {flag: split_counts(flag, samples) for flag in flags}
     written: list[dict[str, Any]] = []
-    try:
+    remedy = "free space or name another place with --out and --preview"
+    with writing(out, remedy, DatasetError):
         for flag in flags:
             paths = write_phantoms(flag, pixels, out, samples=samples, **painted)
             for size, path in zip(pixels, paths, strict=True):
@@ -73,11 +74,6 @@ def phantom(
         if preview is not None:
             preview.parent.mkdir(parents=True, exist_ok=True)
             contact_sheet(flags, size=max(pixels), **painted).save(preview, format="PNG")
-    except OSError as error:
-        raise DatasetError(
-            f"{error.filename or out} cannot be written: {error.strerror or error}; free space or "
-            "name another place with --out and --preview"
-        ) from error
     shown = None if preview is None else str(preview)
     output.result({"phantoms": written, "preview": shown}, lambda: _show(written, preview))
 

@@ -153,6 +153,36 @@ def auc_interval(cases: Predictions, groups: ArrayLike | None = None) -> Interva
     return _uncontradicted(auc, lambda value: effect * model(value), quantile)
 
 
+def student_half(values: ArrayLike, factor: ArrayLike = 1.0) -> NDArray[np.float64]:
+    """Return half of Student's 95 % interval of the mean over axis 0, times a factor.
+
+    Parameters
+    ----------
+    values : array-like of float, shape (n, …)
+    factor : array-like of float
+        By how much the spread of the values falls short of that of independent ones.
+
+    Returns
+    -------
+    ndarray of float64, shape (…)
+        NaN of a single row, and where the factor is infinite.
+
+    Examples
+    --------
+    >>> round(float(student_half([1.0, 2.0, 3.0])), 3)
+    2.484
+    """
+    from scipy.special import stdtrit
+
+    known = np.asarray(values, dtype=np.float64)
+    n = len(known)
+    if n < 2:
+        return np.full(known.shape[1:], np.nan)
+    finite = np.where(np.isfinite(factor), factor, np.nan)
+    quantile = stdtrit(n - 1, (1 + LEVEL) / 2)
+    return np.asarray(quantile * known.std(axis=0, ddof=1) * finite / np.sqrt(n))
+
+
 def known_to_undercover(cases: Predictions, groups: ArrayLike | None = None) -> str | None:
     """Return why the AUC's interval may hold the truth in fewer than 92 of 100 cases, or None.
 

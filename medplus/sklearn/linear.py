@@ -159,10 +159,9 @@ class LinearProbe(HeadClassifier):
     def _gradual(self, recipe: ProbeRecipe, train: _Rows, val: _Rows | None) -> _Heads:
         import torch
 
-        from medplus.heads.probe.grid import HeadGrid
         from medplus.heads.probe.stack import train_heads
 
-        settings = HeadGrid.of(recipe).settings
+        settings = recipe.settings
         if val is None and len(settings) > 1:
             raise UsageError("val_fraction = 0 leaves no rows to choose by; give one learning rate")
         device = resolve_device(self.device)

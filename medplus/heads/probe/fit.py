@@ -13,8 +13,8 @@ from medplus.device import check_device_name, resolve_device
 from medplus.embeddings.store import EmbeddingStore
 from medplus.errors import RunError, UsageError
 from medplus.heads.probe.fit_convex import probe_convex
-from medplus.heads.probe.grid import HeadGrid
 from medplus.heads.stored import Stores, input_tensors, plan_head, read_splits, run_heads
+from medplus.naming import counted
 from medplus.progress import Progress, silent
 from medplus.run.folds import Folds
 from medplus.run.ledger import save_run
@@ -123,9 +123,8 @@ def _tuple(value: Any) -> tuple[Any, ...] | None:
 
 def _plan(store: EmbeddingStore, recipe: ProbeRecipe, runs: str | Path) -> list[RunPlan]:
     shared = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "patience")}
-    grid = HeadGrid.of(recipe)
     plans = []
-    for seed, (lr, decay) in dict.fromkeys(product(grid.seeds, grid.settings)):
+    for seed, (lr, decay) in dict.fromkeys(product(recipe.seeds, recipe.settings)):
         fields = {"seed": seed, "lr": lr, "weight_decay": decay}
         name = f"seed{seed}-lr{lr:g}-wd{decay:g}-ep{recipe.epochs}"
         plans.append(plan_head(store, "probe", name, {**fields, **shared}, fields, runs))
@@ -157,8 +156,7 @@ def _run(
     with measure_cost(target) as meter:
         feeds = make_feeds({split: data.embeddings for split, data in splits.items()}, target)
         labels = {split: torch.from_numpy(splits[split].labels).to(target) for split in splits}
-        counted = "1 head" if len(todo) == 1 else f"{len(todo)} heads"
-        what = f"{info.dataset} {info.size} px · {info.backbone} · {counted}"
+        what = f"{info.dataset} {info.size} px · {info.backbone} · {counted(len(todo), 'head')}"
         with progress(what, recipe.epochs, "epoch") as advance:
             heads = train_heads(
                 (feeds["train"], labels["train"]),
@@ -166,7 +164,8 @@ def _run(
                 len(info.classes),
                 recipe,
                 multi_label=multi_label,
-                grid=HeadGrid(seeds, settings),
+                seeds=seeds,
+                settings=settings,
                 advance=advance,
             )
         if not torch.isfinite(heads.val_loss).all():
