@@ -293,6 +293,44 @@ def probe_recipe(name: str = "paper", /, **changes: Any) -> ProbeRecipe:
     return make_recipe(ProbeRecipe, {**_named(PROBE_RECIPES, name), **_given(changes)})
 
 
+def head_recipe(name: str, *, strength: Any = None, **gradual: Any) -> ProbeRecipe | ConvexRecipe:
+    """Return the recipe of linear heads, of either kind, and refuse what it does not take.
+
+    Parameters
+    ----------
+    name : {"paper", "grid", "lbfgs", "ridge"}
+    strength : number or sequence of numbers, optional
+        Of ``lbfgs`` and ``ridge``.
+    **gradual
+        Fields of `ProbeRecipe`, numbers or sequences of them; None for the recipe's own.
+
+    Raises
+    ------
+    UsageError
+        If a field is not one of this recipe's, or its value is not allowed.
+    """
+    if name in SOLVERS:
+        _refuse(f"--recipe {name} has one optimum, which none of them changes", gradual)
+        return make_recipe(ConvexRecipe, {"solver": name, "strength": _several(strength)})
+    _refuse("it is for --recipe lbfgs or ridge", {"strength": strength})
+    lists = {field: _several(gradual.pop(field, None)) for field in ("seeds", "lr", "weight_decay")}
+    return probe_recipe(name, **lists, **gradual)
+
+
+def _refuse(reason: str, options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        if value is not None:
+            flag = name.replace("seeds", "seed").replace("_", "-")
+            raise UsageError(f"leave out --{flag}: {reason}")
+
+
+def _several(value: Any) -> tuple[Any, ...] | None:
+    """Return a number, or several, as a tuple."""
+    if value is None:
+        return None
+    return (value,) if isinstance(value, int | float) else tuple(value)
+
+
 def _named(recipes: dict[str, dict[str, Any]], name: str, others: str = "") -> dict[str, Any]:
     if name not in recipes:
         known = ", ".join(recipes)

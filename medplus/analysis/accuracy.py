@@ -13,16 +13,9 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
 from medplus.analysis.benchmark import Benchmark
-from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
-from medplus.analysis.drawing.sheet import (
-    MARGIN,
-    WIDE,
-    Sheet,
-    backbone_handle,
-    backbone_style,
-    legend_height,
-)
-from medplus.analysis.drawing.style import Sign, short_names, signs
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS, Look, label_of
+from medplus.analysis.drawing.sheet import MARGIN, WIDE, Key, Sheet
+from medplus.analysis.drawing.style import short_names, signs
 from medplus.analysis.format import MISSING, first_upper, percent
 from medplus.analysis.results.cells import (
     AVERAGE,
@@ -214,8 +207,8 @@ def _draw(rows: pd.DataFrame, cells: pd.DataFrame) -> Drawing:
     extent, drawn = Extent.of(rows), signs(cells["backbone"])
     names, several = short_names(extent.backbones), len(extent.sizes) > 1
     height = _HIGH if several else _LOW
-    below = _TOP + height + _BELOW
-    sheet = Sheet(WIDE, below + legend_height(list(names.values()), WIDE - 2 * MARGIN) + MARGIN)
+    below, key = _TOP + height + _BELOW, Key(names, drawn, line=several)
+    sheet = Sheet(WIDE, below + key.height + MARGIN)
     n_panels = len(extent.protocols)
     width = min(_WIDEST, (WIDE - _LEFT - MARGIN - (n_panels - 1) * _GAP) / n_panels)
     panels = sheet.panels(n_panels, _LEFT, _TOP, width, height, _GAP)
@@ -223,8 +216,7 @@ def _draw(rows: pd.DataFrame, cells: pd.DataFrame) -> Drawing:
         _draw_panel(axes, rows[rows["protocol"] == protocol], extent, drawn, names)
         axes.set_title(f"{PROTOCOL_LABELS[protocol]}, {_n_datasets(cells, protocol)}")
     panels[0].set_ylabel(f"mean ACC, %{' (scales differ)' if n_panels > 1 else ''}")
-    entries = [(names[name], backbone_handle(drawn[name], line=several)) for name in names]
-    sheet.legend(MARGIN, below, WIDE - 2 * MARGIN, entries)
+    key.put(sheet, below)
     return sheet.figure
 
 
@@ -232,7 +224,7 @@ def _draw_panel(
     axes: Axes,
     rows: pd.DataFrame,
     extent: Extent,
-    drawn: Mapping[str, Sign],
+    drawn: Mapping[str, Look],
     names: Mapping[str, str],
 ) -> None:
     backbones, sizes = extent.backbones, extent.sizes
@@ -249,7 +241,7 @@ def _draw_panel(
             of_it["acc_mean"].to_numpy(),
             label=names[backbone],
             linestyle=drawn[backbone].line,
-            **backbone_style(drawn[backbone]),
+            **drawn[backbone].style(),
         )
     axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     axes.set_xlim(-0.3 if len(sizes) > 1 else -0.5, len(sizes) - (0.7 if len(sizes) > 1 else 0.5))

@@ -28,6 +28,11 @@ def percent(value: float) -> str:
     return f"{rounded if rounded else 0.0:.2f}"
 
 
+def percentage(fraction: float | None) -> float:
+    """Return a fraction in percent; NaN where there is none."""
+    return float("nan") if fraction is None else 100 * float(fraction)
+
+
 def exact(value: float) -> str:
     """Return a number so that it can be read back exactly; NaN is empty."""
     return "" if math.isnan(value) else repr(float(value))

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.rows import Rows
-from medplus.analysis.drawing.sheet import backbone_style
 from medplus.analysis.format import interval, read_percent
 from medplus.analysis.results.averages import mean_over_datasets, on_all_datasets
 from medplus.analysis.results.cells import AVERAGE, KEYS, sort_cells
@@ -218,7 +217,7 @@ def _draw(frame: pd.DataFrame, backbones: pd.Series) -> Drawing:
         )
         for place, one in zip(there, intervals, strict=True):
             said = f"{place.label}: {read_percent(one.mean)} ({interval(one.low, one.high)})"
-            style = backbone_style(place.sign, 3.5)
+            style = place.sign.style(3.5)
             axes.plot([one.mean], [place.middle], linestyle="none", label=said, **style)
         axes.set_xlim(frame["low"].min() - 1.0, frame["high"].max() + 1.0)
     return rows.figure

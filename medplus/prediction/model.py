@@ -17,7 +17,7 @@ from medplus.embeddings.select import readable
 from medplus.embeddings.store import EmbeddingStore, Place, is_store, open_store, to_place
 from medplus.embeddings.transform import Fit, Transform
 from medplus.errors import MedplusError, RunError, StoreError, UsageError
-from medplus.evaluation.head import own_store, parts_of
+from medplus.evaluation.head import own_store
 from medplus.evaluation.rescore import folder_of
 from medplus.heads.features import HeldFeatures, JoinedRows, fit_memory
 from medplus.heads.folded import pooled
@@ -204,7 +204,7 @@ def load_model(
         reference, missing = _of_network(folder, record, extractor, root, device)
         trained = TrainedHead(linear, extractor.embedder, record.task == MULTI_LABEL)
         return Model(record, reading, (extractor,), trained, reference, missing, notes)
-    parts = parts_of(record)
+    parts = record.parts
     extractors = tuple(
         load_extractor(folder, part, record.size, target, backbone, precision) for part in parts
     )
@@ -290,7 +290,7 @@ def _check_has_network(folder: Path, record: RunRecord) -> None:
 
 
 def _whole_store(folder: Path, record: RunRecord, root: Place) -> EmbeddingStore:
-    return derived(record, [own_store(folder, part, root) for part in parts_of(record)])
+    return derived(record, [own_store(folder, part, root) for part in record.parts])
 
 
 def _learned_store(

@@ -21,7 +21,7 @@ from medplus.device import resolve_device
 from medplus.embeddings.extract import extract_all
 from medplus.embeddings.store import EmbeddingStore, open_store, root_of, to_place
 from medplus.errors import StoreError, UsageError
-from medplus.evaluation.head import own_store, parts_of
+from medplus.evaluation.head import own_store
 from medplus.evaluation.network import network_on_test
 from medplus.evaluation.prepared import EvaluationOptions
 from medplus.heads.stored import read_split
@@ -91,7 +91,7 @@ def open_scorer(record: RunRecord, options: Options) -> Scorer:
 
 def _backbones(record: RunRecord) -> list[str]:
     """Return how the backbones of a run are named."""
-    specs = [record.spec] if record.store is None else [p.spec for p in parts_of(record)]
+    specs = [record.spec] if record.store is None else [p.spec for p in record.parts]
     return [spec.backbone for spec in specs]
 
 
@@ -139,7 +139,7 @@ class _Head(Scorer):
     def __init__(self, record: RunRecord, options: Options) -> None:
         self._record, self._options = record, options
         root = to_place(options.store)
-        self._stores = [own_store(Path(record.path), part, root) for part in parts_of(record)]
+        self._stores = [own_store(Path(record.path), part, root) for part in record.parts]
         self.passes = len(self._stores)
         spec = self._stores[0].info.spec
         self.images = load_dataset(

@@ -384,6 +384,17 @@ def read_head(folder: Path) -> dict[str, torch.Tensor]:
         raise RunError(f"{path} {what}; run medplus probe again with --overwrite") from error
 
 
+def read_runs(root: Path) -> tuple[list[RunRecord], list[tuple[Path, str]]]:
+    """Return the records of all finished runs under a root, and what cannot be read, with why."""
+    records, damaged = [], []
+    for folder in list_runs(root):
+        try:
+            records.append(read_record(folder))
+        except RunError as error:
+            damaged.append((folder, str(error)))
+    return records, damaged
+
+
 def list_runs(root: Path) -> Iterator[Path]:
     """Yield the folders of all finished runs under a root, sorted; evaluations are no runs."""
     for path in sorted(root.glob(f"*/*/*/*/*/{RECORD_FILE}")):

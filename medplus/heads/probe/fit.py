@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
 
-from medplus.config import SOLVERS, ConvexRecipe, ProbeRecipe, make_recipe, probe_recipe
+from medplus.config import ConvexRecipe, ProbeRecipe, head_recipe
 from medplus.cost import measure_cost
 from medplus.device import check_device_name, resolve_device
 from medplus.embeddings.store import EmbeddingStore
-from medplus.errors import RunError, UsageError
+from medplus.errors import RunError
 from medplus.heads.probe.fit_convex import probe_convex
 from medplus.heads.stored import Stores, input_tensors, plan_head, read_splits, run_heads
 from medplus.naming import counted
@@ -81,24 +80,12 @@ def probe(
         If an option is not allowed, a store cannot be read, or nothing can be learned from it.
     """
     check_device_name(device)
-    gradual = {
-        "seeds": seeds, "lr": lr, "weight_decay": weight_decay, "epochs": epochs,
-        "batch_size": batch_size, "patience": patience,
-    }  # fmt: skip
-    if recipe in SOLVERS:
-        _refuse(f"--recipe {recipe} has one optimum, which none of them changes", gradual)
-        convex = make_recipe(ConvexRecipe, {"solver": recipe, "strength": _tuple(strength)})
-        return probe_convex(stores, convex, device, runs, overwrite, progress, exclude, folds)
-    _refuse("it is for --recipe lbfgs or ridge", {"strength": strength})
-    full = probe_recipe(
-        recipe,
-        seeds=_tuple(seeds),
-        lr=_tuple(lr),
-        weight_decay=_tuple(weight_decay),
-        epochs=epochs,
-        batch_size=batch_size,
-        patience=patience,
-    )
+    full = head_recipe(
+        recipe, seeds=seeds, lr=lr, weight_decay=weight_decay, epochs=epochs,
+        batch_size=batch_size, patience=patience, strength=strength,
+    )  # fmt: skip
+    if isinstance(full, ConvexRecipe):
+        return probe_convex(stores, full, device, runs, overwrite, progress, exclude, folds)
 
     def run(store: EmbeddingStore, plans: list[RunPlan]) -> list[RunRecord]:
         return _run(store, full, plans, device, overwrite, progress)
@@ -106,19 +93,6 @@ def probe(
     return run_heads(
         stores, lambda store: _plan(store, full, runs), run, overwrite, exclude, folds=folds
     )
-
-
-def _refuse(reason: str, options: dict[str, Any]) -> None:
-    for name, value in options.items():
-        if value is not None:
-            flag = name.replace("seeds", "seed").replace("_", "-")
-            raise UsageError(f"leave out --{flag}: {reason}")
-
-
-def _tuple(value: Any) -> tuple[Any, ...] | None:
-    if value is None:
-        return None
-    return tuple(value) if isinstance(value, Sequence) else (value,)
 
 
 def _plan(store: EmbeddingStore, recipe: ProbeRecipe, runs: str | Path) -> list[RunPlan]:
