@@ -27,6 +27,7 @@ from medplus.analysis.results.contenders import AXES
 from medplus.analysis.results.ties import settle
 from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Block, Cell, Column, Mark, Table, cross_block
+from medplus.naming import counted
 
 SCORE_NAMES = {"acc": "ACC", "auc": "AUC"}
 
@@ -110,8 +111,7 @@ def _notes(benchmark: Benchmark) -> Iterator[str]:
             "have no standard deviation, and what another seed would give is not known."
         )
     if benchmark.skipped:
-        n = len(benchmark.skipped)
-        yield f"{n} record{'s' if n > 1 else ''} could not be read: left out."
+        yield f"{counted(len(benchmark.skipped), 'record')} could not be read: left out."
 
 
 def best_averages(benchmark: pd.DataFrame) -> Iterator[str]:
@@ -264,5 +264,4 @@ def _n_datasets(cells: pd.DataFrame, protocol: str) -> str:
     rows = cells[cells["protocol"] == protocol]
     counts = rows.groupby("size")["dataset"].nunique()
     low, high = counts.min(), counts.max()
-    number = f"{low}" if low == high else f"{low} to {high}"
-    return f"{number} dataset{'s' if high > 1 else ''}"
+    return f"{'' if low == high else f'{low} to '}{counted(int(high), 'dataset')}"

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
@@ -103,27 +103,37 @@ def several(
     return click.option(*names, type=Comma(of), multiple=True, **settings)
 
 
-def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
-    """Make a YAML file's values the command's defaults, so that flags still win."""
-    if path is None:
-        return
-    from medplus.cli.configfile import read_config
+def config_file(
+    *spellings: str, text: str, keys: Collection[str] | None = None
+) -> Callable[[Command], Command]:
+    """Return an option that makes a YAML file's values the defaults, so that flags still win.
 
-    known = {p.name: p for p in ctx.command.params if p.name and p.name != "config"}
-    ctx.default_map = {**(ctx.default_map or {}), **read_config(path, known, ctx)}
+    Parameters
+    ----------
+    keys : collection of str, optional
+        The parameters that a file may hold, blank where they are not given; by default all are,
+        and none may be blank.
+    """
+
+    def read(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+        if path is None:
+            return
+        from medplus.cli.configfile import read_config
+
+        params = {p.name: p for p in ctx.command.params if p.name and p is not param}
+        known = {name: p for name, p in params.items() if keys is None or name in keys}
+        values = read_config(path, known, ctx, blank=keys is not None)
+        ctx.default_map = {**(ctx.default_map or {}), **values}
+
+    return click.option(
+        *spellings, type=FILE, is_eager=True, expose_value=False, callback=read, help=text
+    )
 
 
 def common(command: Command) -> Command:
     """Add the options that every command has, and set up logging and the console."""
-    config = click.option(
-        "--config",
-        type=FILE,
-        is_eager=True,
-        expose_value=False,
-        callback=_read_config,
-        help="YAML file with this command's options; flags win over it.",
-    )
-    return config(reporting(command))
+    text = "YAML file with this command's options; flags win over it."
+    return config_file("--config", text=text)(reporting(command))
 
 
 def reporting(command: Command) -> Command:

@@ -153,20 +153,18 @@ def _verify_one(path: Place) -> dict[str, Any]:
     from medplus.embeddings.store import find_damage, read_info, remedy
     from medplus.errors import StoreError
 
+    status, damage, mend = "intact", [], ""
     try:
         found = read_info(path)
         damage = find_damage(path, found)
+        if not found.complete:
+            status, damage, mend = "incomplete", [], remedy(path, found, "completes")
+        elif damage:
+            status, mend = "damaged", remedy(path, found)
     except StoreError as error:
-        return {"path": str(path), "status": "damaged", "damage": [], "remedy": str(error)}
-    if not found.complete:
-        return {"path": str(path), "status": "incomplete", "damage": [],
-                "remedy": remedy(path, found, "completes")}  # fmt: skip
-    return {
-        "path": str(path),
-        "status": "damaged" if damage else "intact",
-        "damage": [part.model_dump() for part in damage],
-        "remedy": remedy(path, found) if damage else "",
-    }
+        status, mend = "damaged", str(error)
+    parts = [part.model_dump() for part in damage]
+    return {"path": str(path), "status": status, "damage": parts, "remedy": mend}
 
 
 @store.command("export")

@@ -71,10 +71,6 @@ def sweep(
     worker: bool,
     engine: str,
     workers: int | None,
-    device: str,
-    data_root: Path,
-    store_root: Path,
-    runs: Path,
     **others: Any,
 ) -> int:
     """Run a whole grid: datasets × sizes × backbones × weights × … × protocols × seeds.
@@ -92,8 +88,10 @@ def sweep(
     if worker and (engine != "local" or workers is not None):
         raise UsageError("--worker is one worker by itself; --engine and --workers start several")
     wanted = _grid(grid, {axis: others.pop(axis) for axis in _AXES})
+    device = others.pop("device")
+    roots = (others.pop(name) for name in ("data_root", "store_root", "runs"))
+    data, stores, records = (str(path.absolute()) for path in roots)
     chosen = make_engine(engine, workers, device, others)
-    data, stores, records = (str(path.absolute()) for path in (data_root, store_root, runs))
     place = Place(data, stores, records, device)
     conductor = Sweep(wanted, place, chosen.workers if engine == "local" else 1, budget_s)
     if dry_run or status:

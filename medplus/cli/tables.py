@@ -229,8 +229,8 @@ def print_records(records: Sequence[RunRecord]) -> None:
     # Of the last split, mostly test, everything is told; of those before it the accuracy.
     *before, last = [s for s in SPLITS if any(s in r.metrics for r in records)] or ["test"]
 
-    def of(name: str) -> Callable[[RunRecord], str]:
-        return lambda run: percent(run.metrics.get(last, {}).get(name))
+    def of(name: str, decimals: int = 2) -> Callable[[RunRecord], str]:
+        return lambda run: percent(run.metrics.get(last, {}).get(name), decimals)
 
     def accuracy(split: Split) -> _Field:
         column = Column(f"{split} ACC", right=True)
@@ -250,7 +250,7 @@ def print_records(records: Sequence[RunRecord]) -> None:
         *([(Column("baseline", right=True, rank=3), of("baseline_acc"))] if compared else []),
         (Column("bal. ACC", right=True, rank=3), of("balanced_accuracy")),
         (Column(f"{last} AUC", right=True), of("auc")),
-        (Column("ECE", right=True, rank=1), of("ece")),
+        (Column("ECE", right=True, rank=1), of("ece", 1)),
     )
     say("", *_remarks(everything))
 
@@ -311,9 +311,9 @@ def _places(records: Sequence[RunRecord]) -> list[str]:
     return sorted(roots | evaluations)
 
 
-def percent(value: float | None) -> str:
-    """Return a fraction in percent with two decimals, or a dash where it is undefined."""
-    return "–" if value is None else f"{100 * value:.2f}"
+def percent(value: float | None, decimals: int = 2) -> str:
+    """Return a fraction in percent, or a dash where it is undefined."""
+    return "–" if value is None else f"{100 * value:.{decimals}f}"
 
 
 def bounds(interval: Sequence[float] | None) -> str:

@@ -38,6 +38,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from medplus.metrics.predictions import Predictions
 from medplus.metrics.ranking import placements
+from medplus.naming import counted
 
 LEVEL = 0.95
 Interval = tuple[float, float]
@@ -213,7 +214,7 @@ def known_to_undercover(cases: Predictions, groups: ArrayLike | None = None) -> 
     n, unit = few[rarest], "image" if groups is None else "group"
     name = 1 if len(fewest) == 1 else rarest
     return (
-        f"class {name} has {n} {unit}{'s' * (n > 1)} on one side; the 95 % interval of the AUC may "
+        f"class {name} has {counted(n, unit)} on one side; the 95 % interval of the AUC may "
         "cover less than 92 %"
     )
 
