@@ -97,8 +97,8 @@ def read_seconds(value: float) -> str:
 
 
 def first_upper(text: str) -> str:
-    """Return a sentence's beginning; k-NN keeps its small letter."""
-    return text if text.startswith("k-NN") else text[:1].upper() + text[1:]
+    """Return a sentence's beginning; kNN keeps its small letter."""
+    return text if text.startswith("kNN") else text[:1].upper() + text[1:]
 
 
 def json_number(value: float) -> float | None:

@@ -218,8 +218,8 @@ def transfer(cells: pd.DataFrame, cheap: Setting, target: Setting) -> Transfer |
 def default_transfers(cells: pd.DataFrame) -> list[Transfer]:
     """Set cheap looks at the backbones against the result that is wanted.
 
-    k-NN and probe, each at its smallest size, are set against fine-tuning at its largest; in a
-    table without fine-tuning, k-NN at its smallest size against the probe at its largest.
+    kNN and probe, each at its smallest size, are set against fine-tuning at its largest; in a
+    table without fine-tuning, kNN at its smallest size against the probe at its largest.
 
     Parameters
     ----------

@@ -100,7 +100,7 @@ def _show(made: Curve, files: list[Path]) -> None:
         (Column("per class", right=True), lambda row: row["amount"]),
         (Column("images", right=True), lambda row: row["labels"]),
         (Column("test ACC", right=True), lambda row: percent(row["mean"])),
-        (Column("95 % CI", right=True), lambda row: bounds(row["ci95"])),
+        (Column("95 % interval", right=True), lambda row: bounds(row["ci95"])),
         (Column(f"5–95 % of {over}", right=True, rank=1), lambda row: bounds(row["spread90"])),
     )
     say("", *made.sentences(), f"Kept: {made.path}")

@@ -246,7 +246,10 @@ def print_records(records: Sequence[RunRecord]) -> None:
         *(one for one in _OWN if any(one[1](record) is not None for record in records)),
         *([(Column("chosen of", right=True), lambda run: tried[run.group])] if searched else []),
         *map(accuracy, (*before, last)),
-        (Column("95 % CI", rank=4), lambda run: bounds(run.metrics.get(last, {}).get("acc_ci95"))),
+        (
+            Column("95 % interval", rank=4),
+            lambda run: bounds(run.metrics.get(last, {}).get("acc_ci95")),
+        ),
         *([(Column("baseline", right=True, rank=3), of("baseline_acc"))] if compared else []),
         (Column("bal. ACC", right=True, rank=3), of("balanced_accuracy")),
         (Column(f"{last} AUC", right=True), of("auc")),

@@ -93,7 +93,7 @@ _PIXELS = Look("#757575", ".", "raw pixels")
 PROTOCOL_COLOURS = {"finetune": "#d55e00", "probe": "#0072b2", "knn": "#009e73"}
 """From Okabe and Ito's palette."""
 
-PROTOCOL_LABELS = {"finetune": "fine-tuning", "probe": "linear probe", "knn": "k-NN"}
+PROTOCOL_LABELS = {"finetune": "fine-tuning", "probe": "linear probe", "knn": "kNN"}
 
 
 def setting_label(protocol: str, size: object) -> str:

@@ -36,7 +36,7 @@ RUN_COLUMNS = [
     "licence", "citation", "warnings", "weights", "weights_licence", "baseline_acc",
 ]  # fmt: skip
 """Columns of a table of runs. Scores are of test (but `val_acc`, `val_auc`), in percent; `seed` is
-a nullable integer, as seeds have up to 63 bits and k-NN has none; `device_seconds` is the full cost
+a nullable integer, as seeds have up to 63 bits and kNN has none; `device_seconds` is the full cost
 of the run, its extraction included, which is `extraction_seconds` of it; `conditions` maps names to
 values, and runs are alike where all of them are equal; `digests` are those of the images and of the
 weights; `warnings` are those of the data card; `baseline_acc` is the test ACC, a fraction, of
