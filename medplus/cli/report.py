@@ -157,6 +157,7 @@ def _report(
 
 
 def _compare(output: Output, first: Path, second: Path) -> None:
+    from medplus.analysis.format import difference, p_equals
     from medplus.analysis.paired import N_RESAMPLES
     from medplus.reporting.report import compare_runs
 
@@ -176,9 +177,10 @@ def _compare(output: Output, first: Path, second: Path) -> None:
     def show() -> None:
         say(f"{first}\n  less {second}, on {pair.n_images} test images")
         for name, one in defined.items():
+            bounds = f"{difference(one.low)} to {difference(one.high)}"
             say(
-                f"  {name.upper()} {one.value:+.2f} points, "
-                f"95 % interval {one.low:+.2f} to {one.high:+.2f}, p = {one.p_value:.3g}"
+                f"  {name.upper()} {difference(one.value)} points, 95 % interval {bounds}, "
+                f"{p_equals(one.p_value)}"
             )
 
     output.result(document, show)

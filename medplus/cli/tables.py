@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich import box
 from rich.cells import cell_len
@@ -229,8 +229,11 @@ def print_records(records: Sequence[RunRecord]) -> None:
     # Of the last split, mostly test, everything is told; of those before it the accuracy.
     *before, last = [s for s in SPLITS if any(s in r.metrics for r in records)] or ["test"]
 
+    def scores(run: RunRecord) -> dict[str, Any]:
+        return run.metrics.get(last, {})
+
     def of(name: str, decimals: int = 2) -> Callable[[RunRecord], str]:
-        return lambda run: percent(run.metrics.get(last, {}).get(name), decimals)
+        return lambda run: percent(scores(run).get(name), decimals)
 
     def accuracy(split: Split) -> _Field:
         column = Column(f"{split} ACC", right=True)
@@ -246,10 +249,7 @@ def print_records(records: Sequence[RunRecord]) -> None:
         *(one for one in _OWN if any(one[1](record) is not None for record in records)),
         *([(Column("chosen of", right=True), lambda run: tried[run.group])] if searched else []),
         *map(accuracy, (*before, last)),
-        (
-            Column("95 % interval", rank=4),
-            lambda run: bounds(run.metrics.get(last, {}).get("acc_ci95")),
-        ),
+        (Column("95 % interval", rank=4), lambda run: bounds(scores(run).get("acc_ci95"))),
         *([(Column("baseline", right=True, rank=3), of("baseline_acc"))] if compared else []),
         (Column("bal. ACC", right=True, rank=3), of("balanced_accuracy")),
         (Column(f"{last} AUC", right=True), of("auc")),
