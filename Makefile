@@ -12,7 +12,7 @@ else
   PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: install lock quickstart test test-latest test-all gpu test-slurm test-faults lint format bench bench-check clean
+.PHONY: install lock quickstart test test-latest test-all gpu test-slurm test-faults lint docs format bench bench-check clean
 
 install: $(INSTALLED)
 
@@ -29,7 +29,7 @@ lock:
 	$(PYTHON) -m venv --clear $(LOCK)
 	$(LOCK)/bin/python -m pip install --quiet packaging
 	$(LOCK)/bin/python -m pip install --quiet --dry-run --ignore-installed \
-	  --report $(LOCK)/report.json --editable '.[dev]'
+	  --report $(LOCK)/report.json --editable '.[dev,docs]'
 	$(LOCK)/bin/python .ci/lock.py $(LOCK)/report.json > $(LOCK)/constraints.txt
 	mv $(LOCK)/constraints.txt constraints.txt
 	rm -rf $(LOCK)
@@ -67,6 +67,11 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The site of docs/ in site/: tutorials are run, links checked. Open site/index.html, no server needed.
+docs: install
+	$(PIP_INSTALL) $(addprefix --constraint ,$(CONSTRAINTS)) --editable '.[docs]'
+	$(BIN)/python -m mkdocs build
+
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -78,4 +83,4 @@ bench-check: install
 	$(BIN)/python -m benchmarks --check
 
 clean:
-	rm -rf $(VENV) .venv-latest .venv-lock build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-latest .venv-lock build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

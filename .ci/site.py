@@ -1,8 +1,8 @@
 """Hooks of `mkdocs build`: pages that lie elsewhere, and tutorials that are run."""
 
-import os
 import posixpath
 import re
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -23,7 +23,9 @@ ELSEWHERE = {
     "embeddings/README.md": "store-format.md",
 }
 """Pages outside docs/, and what they are on the site."""
+RUN = ("tutorials/", "api/commands.md")
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
+FOLDERS: list[Path] = []
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -31,16 +33,16 @@ def on_files(files: Files, config: Any) -> Files:
     for source, page in ELSEWHERE.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=relinked(text, source, page)))
-    for file in [f for f in files.documentation_pages() if f.src_uri.startswith("tutorials/")]:
+    for file in [f for f in files.documentation_pages() if f.src_uri.startswith(RUN)]:
         folder = Path(tempfile.mkdtemp(prefix="medplus-docs-"))
-        print(f"Running {file.src_uri} in {folder}", flush=True)
+        FOLDERS.append(folder)
+        print(f"Running {file.src_uri}", flush=True)
         text = executed(Path(str(file.abs_src_path)).read_text(encoding="utf-8"), folder)
         files.remove(file)
         files.append(File.generated(config, file.src_uri, content=text))
-        for made in {match[3] for match in LINK.finditer(text) if (folder / match[3]).is_file()}:
-            files.append(
-                File.generated(config, f"tutorials/{made}", abs_src_path=str(folder / made))
-            )
+        for path in made(text, folder):
+            uri = posixpath.join(posixpath.dirname(file.src_uri), path.relative_to(folder))
+            files.append(File.generated(config, uri, abs_src_path=str(path)))
     return files
 
 
@@ -48,6 +50,21 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Let links to the repository's files lead to their pages."""
     uri = page.file.src_uri
     return markdown if uri in ELSEWHERE.values() else relinked(markdown, f"docs/{uri}", uri)
+
+
+def on_post_build(**_: Any) -> None:
+    """Remove what the tutorials wrote."""
+    for folder in FOLDERS:
+        shutil.rmtree(folder)
+
+
+def made(text: str, folder: Path) -> set[Path]:
+    """Return the files that a tutorial made and shows; of a page all that lies beside it."""
+    shown = {folder / link[3] for link in LINK.finditer(text)}
+    found = {path for path in shown if path.is_file()}
+    for page in [path for path in found if path.name == "index.html"]:
+        found |= {path for path in page.parent.rglob("*") if path.is_file()}
+    return found
 
 
 def relinked(text: str, source: str, page: str) -> str:
@@ -59,6 +76,7 @@ def relinked(text: str, source: str, page: str) -> str:
         there = ELSEWHERE.get(path) or (path[5:] if path.startswith("docs/") else None)
         if there is None:
             return name
-        return f"{image}[{name}]({os.path.relpath(there, posixpath.dirname(page) or '.')}{anchor or ''})"
+        there = posixpath.relpath(there, posixpath.dirname(page) or ".")
+        return f"{image}[{name}]({there}{anchor or ''})"
 
     return LINK.sub(link, text)

@@ -114,6 +114,13 @@ def extract(
     ------
     MedplusError
         UsageError, DatasetError, BackboneError or StoreError, saying what is wrong and what to do.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> store = medplus.extract("breastmnist", 28, "pixels")
+    >>> store.embeddings("train").shape[1], store.info.classes
+    (784, ['malignant', 'normal, benign'])
     """
     [extraction] = extract_all(
         [make_spec(dataset, size, backbone, **choices)],
@@ -144,6 +151,13 @@ def extract_all(
     All names are checked before any work starts, and specs that follow one another on the same
     images share them. Where another process fills the same store it waits, `patience_s` seconds at
     most, and then finds the work done.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> done = medplus.extract_all([medplus.ExtractSpec("breastmnist", 28, "pixels")])
+    >>> done[0].store.info.dim
+    784
     """
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, not {batch_size}")

@@ -279,6 +279,13 @@ def open_store(path: Place) -> EmbeddingStore:
     ------
     StoreError
         If there is no store, or it is incomplete, damaged or of another schema.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> store = medplus.extract("breastmnist", 28, "pixels")
+    >>> medplus.open_store(store.path).key == store.key
+    True
     """
     path = to_place(path)
     info = read_info(path)

@@ -115,6 +115,14 @@ def package(
         If `out` exists, the network cannot be exported, or a package is missing.
     RunError
         If the exported model does not give the run's scores; nothing is written then.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> store = medplus.extract("breastmnist", 28, "pixels")
+    >>> [run] = medplus.probe(store, seeds=1, lr=0.01)
+    >>> medplus.package(run.path, "model").path.is_dir()
+    True
     """
     target = Path(out)
     if target.exists():

@@ -103,6 +103,16 @@ def import_store(
     ------
     MedplusError
         UsageError, DatasetError or StoreError, saying what is wrong and what to do.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> arrays = {"embeddings": rng.normal(size=(60, 8)), "labels": np.arange(60) % 2}
+    >>> np.savez("features.npz", **arrays)
+    >>> medplus.import_store("features.npz", "toy", "uni").store.info.backbone
+    'imported:uni'
     """
     begin = time.monotonic()
     path, root = Path(path), Path(store)
