@@ -17,7 +17,7 @@ from medplus.cli.main import medplus as group
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 RUN = [*sorted(DOCS.glob("tutorials/*.md")), DOCS / "api/commands.md"]
-ELSEWHERE = {f"{name}.md" for name in "index changelog contributing security".split()}
+ELSEWHERE = {f"{name}.md" for name in ["index", "changelog", "contributing", "security"]}
 ELSEWHERE |= {"configs.md", "store-format.md"}
 
 
