@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterable
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
     from medplus.backbones.build import Backbone
     from medplus.backbones.inference import Embedder
 
+log = logging.getLogger(__name__)
+
+_TRIED, _MOVED = 2, 0.05
+"""Images that are tried before, and how far rounding may move embeddings without a word."""
 _MOST = 1 << 16  # images at once; the pipeline gives far fewer
 
 
@@ -222,7 +227,14 @@ def _dim(embedder: Embedder, images: ImageDataset) -> int:
     from medplus.embeddings.pipeline import as_tensor
 
     embedder.backbone.preprocess.check(images.size)
-    return embedder(as_tensor(images, "train", slice(0, 1))).shape[1]
+    some = as_tensor(images, "train", slice(0, _TRIED))
+    moved = embedder.rounding(some)
+    if moved > _MOVED:
+        log.warning(
+            "%s at %s gives embeddings that differ from those of fp32 by %.0f %% of their norm; "
+            "use --precision fp32 for them", embedder.backbone.name, embedder.precision, 100 * moved
+        )  # fmt: skip
+    return embedder(some[:1]).shape[1]
 
 
 def _shape(images: ImageDataset) -> tuple[int, ...]:

@@ -16,7 +16,9 @@ from medplus.backbones.inference import is_out_of_memory
 from medplus.backbones.lean import timm
 from medplus.cost import PeakMemory
 from medplus.datasets.dataset import ImageDataset
+from medplus.embeddings.pipeline import as_tensor
 from medplus.errors import RunError, first_line
+from medplus.preprocess import preprocess
 from medplus.run.record import TrainingFacts
 from medplus.run.scoring import EVALUATED
 from medplus.training.folder import RunFolder, partial_folder
@@ -27,6 +29,7 @@ from medplus.training.plan import FinetunePlan, load_backbone, load_images
 from medplus.training.progress import TrainingProgress
 from medplus.training.tracking import Tracker, open_tracker
 from medplus.training.trainer import Trainer
+from medplus.training.unseen import clear_unseen
 from medplus.training.watch import Watch
 from medplus.vocabulary import Split
 
@@ -83,6 +86,9 @@ def train(
     recipe, device, alone = plan.recipe, fabric.device, fabric.world_size == 1
     order = torch.Generator().manual_seed(plan.seed)
     network = build_network(backbone, dim, images.n_classes, recipe, order)
+    if device.type == "cpu" and plan.precision == "bf16":
+        image = as_tensor(images, "train", slice(0, 1))
+        clear_unseen(network.backbone, preprocess(image, backbone.preprocess))
     if not alone and device.type == "cuda" and recipe.norm_stats == "update":
         network = share_batch_norms(network)
     description = _describe(plan, dim, images, backbone)

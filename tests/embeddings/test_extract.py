@@ -277,3 +277,29 @@ def test_one_file_read_as_two_tasks_fills_two_stores(write_npz, tmp_path):
     by_flag = extract("retinamnist", 28, "pixels", data_root=path.parent, store=tmp_path)
     assert (by_path.info.task, by_flag.info.task) == ("multi-class", "ordinal-regression")
     assert by_path.path != by_flag.path
+
+
+class Cancelling(torch.nn.Module):
+    """A linear layer whose outputs are small differences of large numbers, or none of it."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(64, 4, bias=False)
+        self.layer.weight.data = torch.full((4, 64), weight)
+        self.offset = weight
+
+    def forward(self, x):
+        x = x.flatten(1).float()
+        return self.layer(x) - (0.99 * self.offset if self.offset > 1 else 0) * x.sum(1, True)
+
+
+@pytest.mark.parametrize(("weight", "precision", "told"), [
+    (1.005, "bf16", True), (1.005, "fp32", False), (0.5, "bf16", False),
+])  # fmt: skip
+def test_where_rounding_moves_embeddings_much_it_is_told(
+    weight, precision, told, npz, tmp_path, use_backbone, caplog
+):
+    use_backbone(Cancelling(weight))
+    run(npz, tmp_path, ["resnet18"], fit="native", precision=precision)
+    said = "use --precision fp32 for them" in caplog.text
+    assert said == told, caplog.text
