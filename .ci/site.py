@@ -2,12 +2,13 @@
 
 import posixpath
 import re
-import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -25,7 +26,8 @@ ELSEWHERE = {
 """Pages outside docs/, and what they are on the site."""
 RUN = ("tutorials/", "api/commands.md")
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
-FOLDERS: list[Path] = []
+FOLDERS: list[tempfile.TemporaryDirectory[str]] = []
+"""Of the tutorials; they are removed when the build ends, also by an error."""
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -34,10 +36,13 @@ def on_files(files: Files, config: Any) -> Files:
         text = (ROOT / source).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=relinked(text, source, page)))
     for file in [f for f in files.documentation_pages() if f.src_uri.startswith(RUN)]:
-        folder = Path(tempfile.mkdtemp(prefix="medplus-docs-"))
-        FOLDERS.append(folder)
+        FOLDERS.append(tempfile.TemporaryDirectory(prefix="medplus-docs-"))
+        folder = Path(FOLDERS[-1].name)
         print(f"Running {file.src_uri}", flush=True)
-        text = executed(Path(str(file.abs_src_path)).read_text(encoding="utf-8"), folder)
+        try:
+            text = executed(file.content_string, folder)
+        except subprocess.CalledProcessError as error:
+            raise PluginError(f"docs/{file.src_uri}: {error}") from error
         files.remove(file)
         files.append(File.generated(config, file.src_uri, content=text))
         for path in made(text, folder):
@@ -50,12 +55,6 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Let links to the repository's files lead to their pages."""
     uri = page.file.src_uri
     return markdown if uri in ELSEWHERE.values() else relinked(markdown, f"docs/{uri}", uri)
-
-
-def on_post_build(**_: Any) -> None:
-    """Remove what the tutorials wrote."""
-    for folder in FOLDERS:
-        shutil.rmtree(folder)
 
 
 def made(text: str, folder: Path) -> set[Path]:

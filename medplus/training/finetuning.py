@@ -156,6 +156,11 @@ def finetune_all(
         One per spec and seed; of folds one per repeat, of its out-of-fold predictions, or those of
         its folds that were asked for as long as others are missing.
 
+    Raises
+    ------
+    MedplusError
+        If the data, a backbone or the recipe cannot be used, or training fails; it says what to do.
+
     Examples
     --------
     >>> import medplus

@@ -98,6 +98,8 @@ def import_store(
         Of a folder of slides: one row per slide, the mean of its patches, or one per patch.
     store : str or Path
         Root of the stores.
+    progress : Progress
+        Where to report the rows that are read.
 
     Raises
     ------
