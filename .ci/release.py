@@ -33,6 +33,7 @@ MADE = ("quickstart/report/index.html", "quickstart/predictions.csv")
 def main() -> None:
     """Go the whole way; the first thing that is wrong ends it with exit code 1."""
     folder = Path(sys.argv[1]).resolve()
+    os.environ.pop("PYTHONPATH", None)  # a path to these sources would pass for what is installed
     source = folder / "source"
     export(source)
     package = {str(path.relative_to(source)) for path in files(source / "medplus")}
