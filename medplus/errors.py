@@ -64,6 +64,15 @@ def writing(what: object, remedy: str, kind: type[MedplusError] = RunError) -> I
         raise kind(message) from error
 
 
+def pip_install(*packages: str) -> str:
+    """Return the command that installs optional libraries, for a message's remedy.
+
+    It names the libraries themselves and never ``medplus[extra]``: whoever registers that name on
+    a package index would be installed by our own advice.
+    """
+    return f"pip install {' '.join(packages)}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for the known name closest to `name`, or an empty string."""
     by_lowered = {candidate.lower(): candidate for candidate in known}

@@ -73,7 +73,7 @@ def batch_size(value: object) -> int | str:
 @click.option(
     "--track",
     type=click.Choice(["tensorboard", "wandb", "mlflow"]),
-    help="Tell a tracker of every epoch (pip install 'medplus[track]').",
+    help="Tell a tracker of every epoch (its package must be installed).",
 )
 @options.folding
 @options.several(
