@@ -105,8 +105,8 @@ def test_cross_validated_by_area_under_the_curve():
 @pytest.mark.parametrize(
     ("parameters", "error", "message"),
     [({"recipe": "grind"}, UsageError, "unknown recipe 'grind'; did you mean 'grid'"),
-     ({"recipe": "lbfgs", "lr": 0.1}, UsageError, "leave out lr: recipe 'lbfgs'"),
-     ({"strength": 0.1}, UsageError, "leave out strength"),
+     ({"recipe": "lbfgs", "lr": 0.1}, UsageError, "leave out --lr: --recipe lbfgs"),
+     ({"strength": 0.1}, UsageError, "leave out --strength"),
      ({"lr": -1.0}, UsageError, "lr = .*greater than 0"),
      ({"val_fraction": 1.0}, UsageError, "val_fraction = 1.0"),
      ({"val_fraction": 0}, UsageError, "give one learning rate"),
