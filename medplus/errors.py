@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
 
 
 class MedplusError(Exception):
@@ -45,6 +48,25 @@ class RunError(MedplusError):
 
 class SweepError(MedplusError):
     """A sweep's engine cannot run, or some of its jobs have failed."""
+
+
+@contextmanager
+def explained(kind: type[MedplusError], what: str, remedy: str = "") -> Iterator[None]:
+    """Turn an `OSError` of the block into an error of ours: ``{what}: {reason}; {remedy}``."""
+    try:
+        yield
+    except OSError as error:
+        told = f"{what}: {error.strerror or error}"
+        raise kind(f"{told}; {remedy}" if remedy else told) from error
+
+
+def optional(module: str, extra: str, what: str, kind: type[MedplusError] = UsageError) -> Any:
+    """Import a module of a package that need not be installed; without it, `what` cannot be."""
+    try:
+        return import_module(module)
+    except ImportError:
+        package = module.partition(".")[0]
+        raise kind(f"{what} needs {package}; run: pip install 'medplus[{extra}]'") from None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

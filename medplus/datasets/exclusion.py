@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from medplus.datasets.dataset import ImageDataset, ImageSplit
-from medplus.errors import UsageError
+from medplus.errors import UsageError, explained
 from medplus.jsonfile import digest_of
 from medplus.naming import counted
 from medplus.vocabulary import SPLITS, Split
@@ -148,10 +148,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     UsageError
         If it is missing, is no table, or lacks a column.
     """
-    try:
+    with explained(UsageError, f"{path} cannot be read"):
         text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     try:
         # Spreadsheets of some countries write semicolons.
         first = text.partition("\n")[0]

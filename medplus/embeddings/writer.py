@@ -6,7 +6,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +17,7 @@ from medplus import atomic, lock
 from medplus.embeddings.info import DamagedStoreError, StoreInfo, read_info, write_info
 from medplus.embeddings.layout import METADATA
 from medplus.embeddings.store import Damage, find_damage
-from medplus.errors import StoreError
+from medplus.errors import StoreError, explained
 from medplus.vocabulary import Split
 
 if TYPE_CHECKING:
@@ -167,15 +167,13 @@ def _held(path: Path, patience_s: float = 0.0) -> Iterator[None]:
         raise StoreInUseError(str(error)) from None
 
 
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"{path} cannot be written: {error.strerror or error}; free space or choose another "
-            "folder with --store, then run the same command again: finished chunks are kept"
-        ) from error
+def _disk_errors(path: Path) -> AbstractContextManager[None]:
+    return explained(
+        StoreError,
+        f"{path} cannot be written",
+        "free space or choose another folder with --store, then run the same command again: "
+        "finished chunks are kept",
+    )
 
 
 def _prepare(path: Path, info: StoreInfo, columns: _Columns) -> StoreWriter:

@@ -9,7 +9,7 @@ from medplus.backbones.build import Backbone
 from medplus.cost import describe_cost
 from medplus.datasets.dataset import ImageDataset
 from medplus.embeddings.pipeline import as_tensor
-from medplus.errors import RunError
+from medplus.errors import RunError, explained
 from medplus.run.ledger import adopt_run, find_run, finish_run, hold_run
 from medplus.run.record import NetworkFacts, RunRecord
 from medplus.run.scoring import EVALUATED, score_splits
@@ -42,12 +42,8 @@ def make_run(plan: FinetunePlan, images: ImageDataset, backbone: Backbone) -> Ru
         n_parameters=sum(p.numel() for p in backbone.module.parameters()),
         n_trainable=n_trainable(backbone, plan.recipe),
     )
-    try:
+    with explained(RunError, f"the run {folder} cannot be written", "choose another --runs"):
         folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"the run {folder} cannot be written: {error.strerror}; choose another --runs"
-        ) from error
     drop = STATE_FILE if plan.keep == "best" else None
     with hold_run(folder):
         if not plan.overwrite and (record := find_run(folder)):

@@ -17,7 +17,7 @@ from medplus.backbones import weights as weights_io
 from medplus.backbones.catalog import BackboneInfo
 from medplus.backbones.sources.ref import BackboneRef, Built
 from medplus.backbones.weights_folder import find_config, is_weights_folder
-from medplus.errors import BackboneError, UsageError, first_line, nearest
+from medplus.errors import BackboneError, UsageError, first_line, nearest, optional
 from medplus.preprocess import PreprocessSpec
 from medplus.spec import NONE, PRETRAINED
 from medplus.vocabulary import Fit
@@ -152,13 +152,7 @@ def whole(ref: BackboneRef) -> tuple[dict[str, torch.Tensor], bytes]:
 
 
 def _library() -> Any:
-    try:
-        import open_clip
-    except ImportError:
-        raise UsageError(
-            f"backbones of {PREFIX} need open_clip; run: pip install 'medplus[open_clip]'"
-        ) from None
-    return open_clip
+    return optional("open_clip", "open_clip", f"a backbone of {PREFIX}")
 
 
 def _card(ref: BackboneRef) -> Card:

@@ -16,7 +16,7 @@ from medplus.backbones import weights as weights_io
 from medplus.backbones.catalog import BackboneInfo
 from medplus.backbones.sources.ref import BackboneRef, Built
 from medplus.backbones.weights_folder import CONFIG, find_config, is_weights_folder
-from medplus.errors import BackboneError, UsageError, first_line
+from medplus.errors import BackboneError, UsageError, first_line, optional
 from medplus.preprocess import PreprocessSpec
 from medplus.progress import SAID
 from medplus.spec import NONE, PRETRAINED
@@ -139,13 +139,7 @@ def whole(ref: BackboneRef) -> tuple[dict[str, torch.Tensor], bytes]:
 
 
 def _library() -> Any:
-    try:
-        import transformers
-    except ImportError:
-        raise UsageError(
-            f"backbones of {PREFIX} need transformers; run: pip install 'medplus[transformers]'"
-        ) from None
-    return transformers
+    return optional("transformers", "transformers", f"a backbone of {PREFIX}")
 
 
 def _place(tag: str) -> tuple[str, dict[str, Any]]:

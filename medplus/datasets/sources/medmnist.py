@@ -10,7 +10,7 @@ from typing import Any
 from medplus.datasets import catalog
 from medplus.datasets.dataset import DatasetRef, ImageDataset, Outline, Provenance, data_digest
 from medplus.datasets.sources import npz
-from medplus.errors import DatasetError
+from medplus.errors import DatasetError, explained
 from medplus.vocabulary import SIZES
 
 _DEFAULT_SIZE = 28
@@ -108,11 +108,9 @@ def find_file(info: catalog.DatasetInfo, size: int, data_root: Path) -> Path:
         If the file is not there; says what is, and where the official file comes from.
     """
     path = data_root / info.filename(size)
-    try:
+    with explained(DatasetError, f"{path} cannot be reached"):
         if path.is_file():
             return path
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be reached: {error.strerror}") from None
     root = shlex.quote(str(data_root))
     others = [str(s) for s in SIZES if (data_root / info.filename(s)).is_file()]
     have = f" (sizes there: {', '.join(others)})" if others else ""
