@@ -162,19 +162,17 @@ def extract_all(
     root, how = Path(store), (batch_size, compiled)
     results = []
     jobs = zip(asked, precisions, strict=True)
-    for (name, size, column, exclude), group in groupby(jobs, key=lambda job: _images_of(job[0])):
+    for _, group in groupby(jobs, key=lambda job: _images_of(job[0])):
         todo = [*group]
-        first, _ = todo[0]
-        data = datasets.resolve(name, column)
+        first, size = todo[0][0], todo[0][0].size
+        data = datasets.resolve(first.dataset, first.group_column)
         embedder = loaded = None
         there = datasets.path(data, size, data_root).exists()
         if there and datasets.known_digest(data, size, data_root) is None and not is_known(first):
             # Weights that do not fit are told of before images are read for minutes.
             side = datasets.describe(data, size, data_root).size
             loaded = _load(first, side)
-        images = datasets.load_dataset(
-            name, size, data_root, group_column=column, exclude=exclude, progress=progress
-        )
+        images = datasets.load_spec(first, data_root, progress=progress)
         of = first
         for spec, precision in todo:
             if (done := _finished(spec, images, precision, root, patience_s)) is not None:

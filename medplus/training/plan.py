@@ -12,11 +12,9 @@ import torch
 from medplus.backbones import sources as backbones
 from medplus.backbones.build import Backbone
 from medplus.config import FinetuneRecipe
-from medplus.datasets import sources as datasets
 from medplus.datasets.dataset import ImageDataset, ImageSplit
 from medplus.embeddings.provenance import provenance_of
 from medplus.naming import safe_name
-from medplus.progress import Progress, silent
 from medplus.run.folds import Fold
 from medplus.run.plan import RunPlan, plan_run
 from medplus.run.scoring import Samples
@@ -70,20 +68,6 @@ class FinetunePlan:
     def precision(self) -> Precision:
         """Of the training."""
         return cast("Precision", self.recipe.precision)
-
-
-def load_images(
-    asked: ExtractSpec, data_root: str | Path, progress: Progress = silent
-) -> ImageDataset:
-    """Load the dataset that a spec names."""
-    return datasets.load_dataset(
-        asked.dataset,
-        asked.size,
-        data_root,
-        group_column=asked.group_column,
-        exclude=asked.exclude,
-        progress=progress,
-    )
 
 
 def load_backbone(asked: ExtractSpec, images: ImageDataset) -> Backbone:
