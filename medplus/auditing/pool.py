@@ -109,16 +109,16 @@ def pool_of(store: EmbeddingStore) -> Pool:
         )
         for split in SPLITS
     ]  # fmt: skip
-    groups = [name for part in parts for name in part.groups]
+    every = Samples.joined(parts)
     return Pool(
         info.dataset,
         info.task,
         tuple(info.classes),
         np.repeat(np.arange(3, dtype=np.int8), [len(part.index) for part in parts]),
-        np.concatenate([part.index for part in parts]),
-        [name for part in parts for name in part.names],
-        np.concatenate([part.labels for part in parts]),
-        groups=numbered(groups) if groups else None,
+        every.index,
+        list(every.names),
+        every.labels,
+        groups=numbered(list(every.groups)) if every.groups else None,
     )
 
 

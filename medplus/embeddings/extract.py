@@ -30,6 +30,7 @@ from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.writer import StoreWriter, WriteStatus, open_writer
 from medplus.errors import StoreError, UsageError
 from medplus.progress import Progress, silent
+from medplus.run.scoring import Samples
 from medplus.spec import AUTO, PRELOGITS, SCHEMA, Choices, ExtractSpec, check_feature, make_spec
 from medplus.vocabulary import SPLITS, Precision
 
@@ -263,13 +264,8 @@ def _open_writer(
 ) -> AbstractContextManager[StoreWriter]:
     of_both = [text for text in info.warnings if text not in images.card.warnings]
     warn_of(f"{images.name} at {images.size} px", of_both)  # those of the data were told
-    parts = {split: images.splits[split] for split in info.splits}
-    labels = {split: part.labels for split, part in parts.items()}
-    names = {split: part.names for split, part in parts.items()}
-    groups = {split: part.groups for split, part in parts.items()}
-    index = {split: part.positions for split, part in parts.items()}
-    path = info.path_under(root)
-    return open_writer(path, info, labels, names, patience_s, groups=groups, index=index)
+    samples = {split: Samples.of(images.splits[split]) for split in info.splits}
+    return open_writer(info.path_under(root), info, samples, patience_s)
 
 
 def _extract_one(

@@ -29,9 +29,9 @@ from medplus.evaluation.prepared import EvaluationOptions, Prepared
 from medplus.run.ledger import find_run
 from medplus.run.plan import RunPlan
 from medplus.run.record import Provenance, RunRecord
+from medplus.run.scoring import Samples
 from medplus.spec import ExtractSpec
 from medplus.training.network import Network, embedding_dim, keeps_channels_last
-from medplus.training.plan import samples_of
 from medplus.vocabulary import Precision, Split
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def prepare_network(run: Path, options: EvaluationOptions) -> Prepared:
     return Prepared(
         record=record,
         provenance=on,
-        samples={split: samples_of(images.splits[split]) for split in options.splits},
+        samples={split: Samples.of(images.splits[split]) for split in options.splits},
         predict=lambda: _logits(
             _load(run, record, images, options, precision), run, images, options
         ),

@@ -18,13 +18,7 @@ Rows = Mapping[Split, np.ndarray]
 
 def pooled(images: ImageDataset, folds: Folds) -> Samples:
     """Return what is known of the images that are dealt out, one split after the other."""
-    own = [images.splits[split] for split in folds.splits]
-    return Samples(
-        np.concatenate([part.labels for part in own]),
-        np.concatenate([part.positions for part in own]),
-        names=[name for part in own for name in part.names],
-        groups=[group for part in own for group in part.groups],
-    )
+    return Samples.joined(Samples.of(images.splits[split]) for split in folds.splits)
 
 
 def rows_of(images: ImageDataset, fold: Fold) -> Rows:

@@ -12,12 +12,11 @@ import torch
 from medplus.backbones import sources as backbones
 from medplus.backbones.build import Backbone
 from medplus.config import FinetuneRecipe
-from medplus.datasets.dataset import ImageDataset, ImageSplit
+from medplus.datasets.dataset import ImageDataset
 from medplus.embeddings.provenance import provenance_of
 from medplus.naming import safe_name
 from medplus.run.folds import Fold
 from medplus.run.plan import RunPlan, plan_run
-from medplus.run.scoring import Samples
 from medplus.spec import ExtractSpec
 from medplus.training.watch import Watch
 from medplus.vocabulary import Precision
@@ -74,11 +73,6 @@ def load_backbone(asked: ExtractSpec, images: ImageDataset) -> Backbone:
     """Load the backbone that a spec names, ready to learn."""
     ref = backbones.resolve(asked.backbone, asked.weights)
     return backbones.load(ref, images.size, asked.fit, frozen=False)
-
-
-def samples_of(split: ImageSplit) -> Samples:
-    """Return what is known of a split's samples besides their pixels."""
-    return Samples(split.labels, split.positions, names=split.names, groups=split.groups)
 
 
 def plan_finetune(

@@ -285,17 +285,9 @@ def _write(
     root: Path, info: StoreInfo, content: Content, values: np.memmap
 ) -> tuple[EmbeddingStore, str]:
     """Write what is missing of the store."""
-    path = info.path_under(root)
-    parts = content.parts
-    columns = {
-        name: {split: getattr(part, name) for split, part in parts.items()}
-        for name in ("labels", "names", "groups", "index")
-    }
-    labels, names = columns["labels"], columns["names"]
+    path, parts = info.path_under(root), content.parts
     status: WriteStatus
-    with open_writer(
-        path, info, labels, names, groups=columns["groups"], index=columns["index"]
-    ) as writer:
+    with open_writer(path, info, parts) as writer:
         status = writer.status
         if status != "skipped":
             for split in SPLITS:
