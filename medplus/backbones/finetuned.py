@@ -89,11 +89,7 @@ class NetworkDescription(BaseModel):
     @property
     def spec(self) -> PreprocessSpec:
         """How images become the network's input, as it was trained."""
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in self.preprocess.items()
-        }
-        return PreprocessSpec(**fields)
+        return PreprocessSpec.read(self.preprocess)
 
     @property
     def canvas(self) -> int:

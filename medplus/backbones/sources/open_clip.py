@@ -115,10 +115,7 @@ def describe(ref: BackboneRef) -> BackboneInfo:
     with torch.device("meta"):
         network = tower(card, ref.tag)
         dim = int(network(torch.zeros(1, 3, card.size, card.size)).shape[1])
-    n_parameters = sum(parameter.numel() for parameter in network.parameters())
-    return BackboneInfo(
-        ref.name, ref.tag, dim, n_parameters, card.size, card.mean, card.std, True, ""
-    )
+    return BackboneInfo.of(ref, network, dim, card.size, card.mean, card.std, fixed_size=True)
 
 
 def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Built:
@@ -132,10 +129,7 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
         network = tower(card, ref.tag)
     state = _state(ref, lambda: list(network.state_dict()))
     if state is not None:
-        try:
-            network.load_state_dict(state, strict=True)
-        except RuntimeError as error:
-            raise weights_io.misfit(ref.tag, ref.weights_from, error) from error
+        weights_io.fill(network, state, ref.tag, ref.weights_from)
     canvas = None if fit == "native" else card.size
     return Built(network, PreprocessSpec(card.mean, card.std, fit or "pad", canvas))
 

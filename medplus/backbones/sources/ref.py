@@ -87,4 +87,8 @@ class Source(Protocol):
         """Make it for images of `size` pixels, brought to its input as `fit` says.
 
         `code` is the Python file of a fine-tuned run's network: no run ever names code to be run.
+
+        Two further functions are there where they can be. ``pretrained_files(ref)`` returns the
+        files that pretrained weights are read from. ``whole(ref)`` returns all tensors that a hub
+        has of it, and the configuration that it is built after, to be carried in a folder.
         """

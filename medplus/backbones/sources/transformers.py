@@ -106,9 +106,7 @@ def describe(ref: BackboneRef) -> BackboneInfo:
     with torch.device("meta"):
         encoder = _encoder(_random(card, ref.tag), card)
         dim = int(encoder(torch.zeros(1, 3, card.size, card.size)).shape[1])
-    n_parameters = sum(parameter.numel() for parameter in encoder.parameters())
-    mean, std = card.normalisation
-    return BackboneInfo(ref.name, ref.tag, dim, n_parameters, card.size, mean, std, False, "")
+    return BackboneInfo.of(ref, encoder, dim, card.size, *card.normalisation)
 
 
 def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Built:
@@ -229,7 +227,7 @@ def _loaded(ref: BackboneRef, card: Card) -> TransformersEncoder:
             state = weights_io.read_weights(
                 ref.weights_from, ref.tag, lambda: list(encoder.state_dict())
             )
-            encoder = _filled(encoder, state or {}, ref)
+            weights_io.fill(encoder, state or {}, ref.tag, ref.weights_from)
         return encoder
     transformers = _library()
     place, options = _place(ref.tag)
@@ -254,16 +252,6 @@ def _loaded(ref: BackboneRef, card: Card) -> TransformersEncoder:
             "what its configuration says"
         )
     return _encoder(model.eval(), card, has_pooler=not untrained)
-
-
-def _filled(
-    encoder: TransformersEncoder, state: dict[str, torch.Tensor], ref: BackboneRef
-) -> TransformersEncoder:
-    try:
-        encoder.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise weights_io.misfit(ref.tag, ref.weights_from, error) from error
-    return encoder
 
 
 def _encoder(model: Any, card: Card, *, has_pooler: bool = True) -> TransformersEncoder:
