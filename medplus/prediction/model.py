@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from medplus.embeddings.derived import DerivedStore, without
 from medplus.embeddings.select import readable
 from medplus.embeddings.store import EmbeddingStore, Place, is_store, open_store, to_place
 from medplus.embeddings.transform import Fit, Transform
-from medplus.errors import MedplusError, RunError, StoreError, UsageError
+from medplus.errors import RunError, StoreError, UsageError
 from medplus.evaluation.head import own_store, parts_of
 from medplus.evaluation.rescore import folder_of
 from medplus.heads.features import HeldFeatures, JoinedRows, fit_memory
@@ -197,53 +198,26 @@ def load_model(
     check_is_run(folder)
     record = read_record(folder)
     reading, notes = _reading_of(record, policy)
-    target, root = resolve_device(device), to_place(store)
+    target, own = resolve_device(device), SavedRun(record, to_place(store), device, exclude)
+    reference: Reference | None
     if record.store is None:
         _check_has_network(folder, record)
         extractor, linear = load_trained(folder, record, target, backbone, precision, batch_size)
-        reference, missing = _of_network(folder, record, extractor, root, device)
+        reference, missing = own.of_network(extractor)
         trained = TrainedHead(linear, extractor.embedder, record.task == MULTI_LABEL)
         return Model(record, reading, (extractor,), trained, reference, missing, notes)
-    parts = parts_of(record)
     extractors = tuple(
-        load_extractor(folder, part, record.size, target, backbone, precision) for part in parts
+        load_extractor(folder, part, record.size, target, backbone, precision)
+        for part in parts_of(record)
     )
-    head = load_head(folder, record, root, device, exclude)
+    head = own.head()
     if isinstance(head, Votes):
         return Model(record, reading, extractors, head, head.reference, notes=notes)
     try:
-        reference, missing = _of_head(folder, record, root, device, exclude), ""
+        reference, missing = own.of_head(), ""
     except StoreError as error:
         reference, missing = None, str(error)
     return Model(record, reading, extractors, head, reference, missing, notes)
-
-
-def load_head(
-    folder: Path,
-    record: RunRecord,
-    root: Place,
-    device: str,
-    exclude: str | Path | None = None,
-) -> LinearHeads | Votes:
-    """Return what scores the embeddings of a probe's or a kNN run's backbones.
-
-    Parameters
-    ----------
-    folder, record
-        The run's.
-    root, device, exclude
-        As for `load_model`, which has the backbones as well.
-
-    Raises
-    ------
-    MedplusError
-        If the head, or what kNN votes with, is missing or damaged.
-    """
-    if record.protocol == "knn":
-        return _votes(folder, record, root, device, exclude)
-    named = record.config.get("transform")
-    transform = None if named is None else Transform.parse(named)
-    return LinearHeads(tuple(read_heads(folder)), transform, record.task == MULTI_LABEL)
 
 
 def _reading_of(record: RunRecord, policy: Policy | None) -> tuple[Reading, tuple[str, ...]]:
@@ -289,95 +263,109 @@ def _check_has_network(folder: Path, record: RunRecord) -> None:
 # --- what it has learned from ----------------------------------------------------------------
 
 
-def _whole_store(folder: Path, record: RunRecord, root: Place) -> EmbeddingStore:
-    return derived(record, [own_store(folder, part, root) for part in parts_of(record)])
+@dataclass(frozen=True)
+class SavedRun:
+    """A run's head and what it has learned from.
 
+    Attributes
+    ----------
+    record : RunRecord
+    root : Place
+        Of the stores, where the run's are not where they were.
+    device : str
+        What searches.
+    exclude : str, Path or None
+        The table of suspects that the run was made without.
+    """
 
-def _learned_store(
-    folder: Path, record: RunRecord, root: Place, exclude: str | Path | None
-) -> EmbeddingStore:
-    """Return the embeddings of a head's run, without what was left out of it."""
-    store = _whole_store(folder, record, root)
-    if not leaves_out(record):
-        if exclude is not None:
-            raise UsageError(f"--exclude {exclude}: nothing was left out of {folder}; leave it out")
-        return store
-    if exclude is None:
-        raise StoreError(
-            f"images were left out of {folder} by the verdicts of a table; name it with --exclude"
-        )
-    left = without(store, read_exclusion(exclude))
-    known = {name: record.config.get(name) for name in identity_of(left)}
-    if known != identity_of(left):
-        raise UsageError(
-            f"--exclude {exclude} leaves out other images than {folder} was made without; name "
-            "the table as it was then"
-        )
-    return left
+    record: RunRecord
+    root: Place
+    device: str
+    exclude: str | Path | None = None
 
+    @property
+    def folder(self) -> Path:
+        """The run's."""
+        return Path(self.record.path)
 
-def _votes(
-    folder: Path, record: RunRecord, root: Place, device: str, exclude: str | Path | None
-) -> Votes:
-    if record.folds is not None:
-        raise UsageError(
-            f"{folder} joins the votes of {record.folds.n} folds, each of other train images; run "
-            "medplus knn without --folds, and name that run"
-        )
-    store = _learned_store(folder, record, root, exclude)
-    reference = _reference(store, record.metric == "cosine", device)
-    recorded = record.config
-    return Votes(
-        reference,
-        store.labels("train"),
-        recorded["k"],
-        recorded["vote"],
-        record.n_classes,
-        record.task == MULTI_LABEL,
-    )
+    def head(self) -> LinearHeads | Votes:
+        """Return what scores the embeddings of a probe's or a kNN run's backbones.
 
+        Raises
+        ------
+        MedplusError
+            If the head, or what kNN votes with, is missing or damaged.
+        """
+        many = self.record.task == MULTI_LABEL
+        if self.record.protocol != "knn":
+            named = self.record.config.get("transform")
+            transform = None if named is None else Transform.parse(named)
+            return LinearHeads(tuple(read_heads(self.folder)), transform, many)
+        if self.record.folds is not None:
+            raise UsageError(
+                f"{self.folder} joins the votes of {self.record.folds.n} folds, each of other "
+                "train images; run medplus knn without --folds, and name that run"
+            )
+        store = self._learned()
+        reference = _reference(store, self.record.metric == "cosine", self.device)
+        k, vote = self.record.config["k"], self.record.config["vote"]
+        return Votes(reference, store.labels("train"), k, vote, self.record.n_classes, many)
 
-def _of_head(
-    folder: Path,
-    record: RunRecord,
-    root: Place,
-    device: str,
-    exclude: str | Path | None,
-) -> Reference:
-    if record.folds is None:
-        return _reference(_learned_store(folder, record, root, exclude), False, device)
-    store = _whole_store(folder, record, root)
-    folds = Folds(record.folds.n, pool=record.folds.pool)
-    parts = tuple(read_split(store, split).embeddings for split in folds.splits)
-    whole = HeldFeatures(JoinedRows(parts).whole())
-    names = [str(name) for name in pooled(store, folds).names]
-    fit, transform = _made_by(store)
-    return Reference(whole, names, None, fit, transform, "l2", device)
+    def of_head(self) -> Reference:
+        """Return the embeddings that a linear head, or those of all folds, were made on."""
+        if self.record.folds is None:
+            return _reference(self._learned(), False, self.device)
+        store = self._whole()
+        folds = Folds(self.record.folds.n, pool=self.record.folds.pool)
+        parts = tuple(read_split(store, split).embeddings for split in folds.splits)
+        whole = HeldFeatures(JoinedRows(parts).whole())
+        names = [str(name) for name in pooled(store, folds).names]
+        fit, transform = _made_by(store)
+        return Reference(whole, names, None, fit, transform, "l2", self.device)
 
+    def of_network(self, extractor: Extractor) -> tuple[Reference | None, str]:
+        """Return the embeddings that were extracted with a fine-tuned run, or how to make them."""
+        record, root, sought = self.record, self.root, extractor.backbone
+        if "folds" in record.config:
+            return None, (
+                "it is not known which images a fold has learned from, so that there are no "
+                "distances"
+            )
+        with suppress(StoreError):  # of what is damaged
+            for path, info in readable(root):
+                same = info.run_id == sought.run_id and info.weights_sha256 == sought.weights_sha256
+                if same and info.complete and info.dataset_digest == record.dataset_digest:
+                    return _reference(open_store(path), False, self.device), ""
+        spec = ExtractSpec(record.spec.dataset, record.size, str(self.folder))
+        by_default = str(root) == "embeddings" or is_store(root)
+        command = spec.command(store=None if by_default else str(root))
+        return None, f"distances to train need its embeddings; this makes them: {command}"
 
-def _of_network(
-    folder: Path, record: RunRecord, extractor: Extractor, root: Place, device: str
-) -> tuple[Reference | None, str]:
-    """Return the embeddings that were extracted with a fine-tuned run, if there are any."""
-    if "folds" in record.config:
-        return None, (
-            "it is not known which images a fold has learned from, so that there are no distances"
-        )
-    sought = extractor.backbone
-    stores = [(root, None)] if is_store(root) else readable(Path(root))
-    for path, _ in stores:
-        try:
-            store = open_store(path)
-        except MedplusError:
-            continue
-        info = store.info
-        same = info.run_id == sought.run_id and info.weights_sha256 == sought.weights_sha256
-        if same and info.dataset_digest == record.dataset_digest:
-            return _reference(store, False, device), ""
-    spec = ExtractSpec(record.spec.dataset, record.size, str(folder))
-    by_default = str(root) == "embeddings" or is_store(root)
-    command = spec.command(store=None if by_default else str(root))
-    return None, f"distances to train need its embeddings; this makes them: {command}"
+    def _whole(self) -> EmbeddingStore:
+        parts = parts_of(self.record)
+        return derived(self.record, [own_store(self.folder, part, self.root) for part in parts])
+
+    def _learned(self) -> EmbeddingStore:
+        """Return the embeddings of a head's run, without what was left out of it."""
+        store = self._whole()
+        if not leaves_out(self.record):
+            if self.exclude is not None:
+                raise UsageError(
+                    f"--exclude {self.exclude}: nothing was left out of {self.folder}; leave it out"
+                )
+            return store
+        if self.exclude is None:
+            raise StoreError(
+                f"images were left out of {self.folder} by the verdicts of a table; name it with "
+                "--exclude"
+            )
+        left = without(store, read_exclusion(self.exclude))
+        if any(self.record.config.get(name) != own for name, own in identity_of(left).items()):
+            raise UsageError(
+                f"--exclude {self.exclude} leaves out other images than {self.folder} was made "
+                "without; name the table as it was then"
+            )
+        return left
 
 
 def _reference(store: EmbeddingStore, cosine: bool, device: str) -> Reference:

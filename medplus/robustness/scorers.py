@@ -23,7 +23,7 @@ from medplus.embeddings.store import EmbeddingStore, open_store, root_of, to_pla
 from medplus.errors import RunError, StoreError, UsageError
 from medplus.evaluation.head import own_store, parts_of
 from medplus.heads.stored import read_split
-from medplus.prediction.model import load_head
+from medplus.prediction.model import SavedRun
 from medplus.prediction.networks import load_trained
 from medplus.prediction.scorers import LinearHeads, TrainedHead, Votes
 from medplus.progress import Advance, Progress
@@ -160,8 +160,8 @@ class _Head(Scorer):
 
     @cached_property
     def _head(self) -> LinearHeads | Votes:
-        root, device = to_place(self._options.store), self._options.device
-        return load_head(Path(self._record.path), self._record, root, device)
+        root = to_place(self._options.store)
+        return SavedRun(self._record, root, self._options.device).head()
 
     def _embeddings(self, store: EmbeddingStore, corruption: Corruption) -> np.ndarray:
         path = self._path(store, corruption)
