@@ -19,7 +19,7 @@ from medplus.embeddings.store import EmbeddingStore, Place, is_store, open_store
 from medplus.embeddings.transform import Fit, Transform
 from medplus.errors import RunError, StoreError, UsageError
 from medplus.evaluation.head import own_store, parts_of
-from medplus.evaluation.rescore import folder_of
+from medplus.evaluation.rescore import folder_of, no_network
 from medplus.heads.features import HeldFeatures, JoinedRows, fit_memory
 from medplus.heads.folded import pooled
 from medplus.heads.knn.search import Neighbours
@@ -201,7 +201,8 @@ def load_model(
     target, own = resolve_device(device), SavedRun(record, to_place(store), device, exclude)
     reference: Reference | None
     if record.store is None:
-        _check_has_network(folder, record)
+        if not is_finetuned(str(folder)):
+            raise no_network(folder, record)
         extractor, linear = load_trained(folder, record, target, backbone, precision, batch_size)
         reference, missing = own.of_network(extractor)
         trained = TrainedHead(linear, extractor.embedder, record.task == MULTI_LABEL)
@@ -246,18 +247,6 @@ def _reading_of(record: RunRecord, policy: Policy | None) -> tuple[Reading, tupl
         f"{'grey' if known.channels == 'grey' else 'RGB'}, 16 bits by their whole range; {square}"
     )
     return known.model_copy(update={"policy": policy}), (note,)
-
-
-def _check_has_network(folder: Path, record: RunRecord) -> None:
-    if is_finetuned(str(folder)):
-        return
-    if record.folds is not None:
-        root = folder.parents[4]
-        raise UsageError(
-            f"{folder} joins the runs of {record.folds.n} folds, each with a network of its own; "
-            f"name one of those in {root / 'fold0'}, …"
-        )
-    raise UsageError(f"{folder} kept no network; make it again")
 
 
 # --- what it has learned from ----------------------------------------------------------------

@@ -23,12 +23,13 @@ from medplus.embeddings.imported.arrays import HDF5, open_arrays
 from medplus.embeddings.imported.content import Content, read_content
 from medplus.embeddings.imported.parquet import open_parquet
 from medplus.embeddings.imported.slides import open_slides
-from medplus.embeddings.imported.source import Rows, Source, release
+from medplus.embeddings.imported.source import Rows, Source
 from medplus.embeddings.imported.tensors import TORCH
 from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.writer import WriteStatus, open_writer
 from medplus.errors import StoreError, UsageError
+from medplus.memory import release_pages
 from medplus.naming import safe_name
 from medplus.progress import Progress, silent
 from medplus.spec import IMPORTED, SCHEMA, ExtractSpec
@@ -219,7 +220,7 @@ def _chunks(values: np.memmap, rows: np.ndarray) -> Iterator[np.ndarray]:
 
 def _take(values: np.memmap, rows: np.ndarray) -> np.ndarray:
     taken = np.asarray(values[rows])
-    release(values)
+    release_pages(values)
     return taken
 
 
