@@ -224,7 +224,7 @@ def write_store(
         known = [column and by_split(column) for column in (names, groups, index)]
         with open_writer(path, info, samples(truth, *known)) as writer:
             for split in SPLITS:
-                layout = info.layouts(split)[0]
+                layout = info.layout(split)
                 for chunk in writer.missing[split]:
                     writer.commit(split, chunk, values[split][layout.rows(chunk)])
             writer.finish({"seconds": 1.0, "device": "none"})

@@ -89,7 +89,7 @@ def fill_store(
     StoreError
         If the disk refuses a chunk, or float16 cannot hold it.
     """
-    layouts = {split: writer.info.layouts(split)[0] for split in writer.info.splits}
+    layouts = {split: writer.info.layout(split) for split in writer.info.splits}
     todo = [(split, chunk) for split in writer.info.splits for chunk in writer.missing[split]]
     rows = {(s, c): layouts[s].rows(c) for s, c in todo}
     total: int = sum(r.stop - r.start for r in rows.values())
@@ -181,7 +181,7 @@ def _checked(
         remedy = (
             f"use --precision {better}" if embedder.precision != "fp32" else "check the weights"
         )
-        first = info.layouts(split)[0].rows(chunk).start + int(bad[0])
+        first = info.layout(split).rows(chunk).start + int(bad[0])
         raise BackboneError(
             f"{embedder.backbone.name} gives non-finite embeddings at {embedder.precision} "
             f"({split} row {first}, {len(bad)} rows in this chunk); {remedy}"

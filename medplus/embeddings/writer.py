@@ -62,7 +62,7 @@ class StoreWriter:
     @property
     def n_chunks(self) -> int:
         """Number of embedding chunks of the whole store."""
-        return sum(self.info.layouts(split)[0].n_chunks for split in self.info.splits)
+        return sum(self.info.layout(split).n_chunks for split in self.info.splits)
 
     def commit(self, split: Split, chunk: int, rows: np.ndarray) -> None:
         """Write one chunk of embeddings, whole or not at all.
@@ -79,7 +79,7 @@ class StoreWriter:
 
         with _disk_errors(self.path):
             if split not in self._arrays:
-                self._arrays[split] = ArrayWriter(self.path, self.info.layouts(split)[0])
+                self._arrays[split] = ArrayWriter(self.path, self.info.layout(split))
             self._arrays[split].write(chunk, rows)
 
     def keep_cost(self, cost: Mapping[str, Any]) -> None:
@@ -100,7 +100,7 @@ class StoreWriter:
         self.info.complete = True
         with _disk_errors(self.path):
             for split in self.info.splits:
-                atomic.sync_tree(self.path / self.info.layouts(split)[0].path)
+                atomic.sync_tree(self.path / self.info.layout(split).path)
             write_info(self.path, self.info)
 
 
@@ -159,7 +159,7 @@ def _prepare(path: Path, info: StoreInfo, samples: Known) -> StoreWriter:
         info.complete = False
         with atomic.new_folder(path) as temporary:
             _write_skeleton(temporary, info, samples)
-        everything = {s: list(range(info.layouts(s)[0].n_chunks)) for s in info.splits}
+        everything = {s: list(range(info.layout(s).n_chunks)) for s in info.splits}
         return StoreWriter(path, info, "extracted", everything)
     for leftover in (*path.rglob("*.partial"), *path.rglob(".*.tmp-*")):  # zarr's, and ours
         leftover.unlink(missing_ok=True)
@@ -192,7 +192,7 @@ def _drop(path: Path, info: StoreInfo, damage: list[Damage]) -> dict[Split, list
     """Remove the embedding chunks that are damaged, and return by split what is missing."""
     missing: dict[Split, list[int]] = {}
     for split in info.splits:
-        layout = info.layouts(split)[0]
+        layout = info.layout(split)
         chunks = (part.chunk for part in damage if part.array == layout.path)
         missing[split] = [chunk for chunk in chunks if chunk is not None]
         for chunk in missing[split]:
@@ -229,13 +229,12 @@ def _write_skeleton(folder: Path, info: StoreInfo, samples: Known) -> None:
     info.group_nbytes = groups["test"].itemsize if len(groups["test"]) else 0
     values: dict[str, np.ndarray] = {}
     for split in info.splits:
-        _, label_layout, index_layout, name_layout = info.layouts(split)
-        values[label_layout.path] = samples[split].labels
-        values[index_layout.path] = samples[split].index
-        values[name_layout.path] = names[split].view("u1").reshape(name_layout.shape)
-        if info.group_nbytes:
-            layout = info.group_layout(split)
-            values[layout.path] = groups[split].view("u1").reshape(layout.shape)
+        values[f"{split}/labels"] = samples[split].labels
+        values[f"{split}/index"] = samples[split].index
+        for name, texts in (("names", names), ("groups", groups)):
+            if name in info.arrays:
+                shape = info.layout(split, name).shape
+                values[f"{split}/{name}"] = texts[split].view("u1").reshape(shape)
     create_arrays(folder, info.all_layouts(), values)
     info.metadata = {
         str(file.parent.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()

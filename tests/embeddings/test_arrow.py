@@ -26,7 +26,7 @@ def store(request, store_info, store_path, new_folder):
     groups = {s: [f"patient {i % 2}" for i in range(info.n_samples[s])] for s in SPLITS}
     with open_writer(path, info, samples(labels, names, groups)) as writer:
         for split in SPLITS:
-            layout = info.layouts(split)[0]
+            layout = info.layout(split)
             for chunk in writer.missing[split]:
                 rows = layout.rows(chunk)
                 values = rng.normal(size=(rows.stop - rows.start, 4)).astype(request.param)

@@ -50,7 +50,7 @@ class Job:
         return open_writer(self.path, self.describe(), samples(self.labels, self.names))
 
     def commit(self, writer, split, chunk):
-        layout = writer.info.layouts(split)[0]
+        layout = writer.info.layout(split)
         writer.commit(split, chunk, self.rows[split][layout.rows(chunk)])
 
     def run(self, at_most=100):

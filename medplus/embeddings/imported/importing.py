@@ -292,7 +292,7 @@ def _write(
         status = writer.status
         if status != "skipped":
             for split in SPLITS:
-                of_chunk = writer.info.layouts(split)[0].rows
+                of_chunk = writer.info.layout(split).rows
                 for chunk in writer.missing[split]:
                     writer.commit(split, chunk, _take(values, parts[split].rows[of_chunk(chunk)]))
             writer.finish({})
