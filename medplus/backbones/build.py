@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -26,9 +27,12 @@ class Backbone(Identity):
     ----------
     module : nn.Module
         Maps (n, channels, height, width) float to (n, dim) float.
+    card : dict or None
+        What another library builds it by.
     """
 
     module: nn.Module = field(kw_only=True)
+    card: dict[str, Any] | None = field(default=None, kw_only=True)
 
 
 def load_backbone(
@@ -89,7 +93,7 @@ def settle(ref: BackboneRef, built: Built, size: int, *, frozen: bool, feature: 
             bake_sam_tables(module.network, canvas)  # training needs the tables as they are
     licence = "" if ref.weights == NONE else built.licence or registry.licence(ref.name)
     if feature == PRELOGITS or built.feature == PIXELS:
-        return Backbone(ref, spec, digest, built.feature, licence, module=module)
+        return Backbone(ref, spec, digest, built.feature, licence, module=module, card=built.card)
     channels = 3 if spec.rgb else 1
     featured = with_feature(module, feature, ref.tag, canvas, channels)
     return Backbone(ref, spec, digest, feature, licence, module=featured)

@@ -185,6 +185,7 @@ def _describe(
         epoch=0,
         val_loss=0.0,
         precision=plan.precision,
+        card=backbone.card,
     )
 
 

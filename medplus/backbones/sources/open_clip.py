@@ -8,7 +8,7 @@ the text side, which may need further files of the hub, is never asked for.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,15 +131,15 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
     if state is not None:
         weights_io.fill(network, state, ref.tag, ref.weights_from)
     canvas = None if fit == "native" else card.size
-    return Built(network, PreprocessSpec(card.mean, card.std, fit or "pad", canvas))
+    spec = PreprocessSpec(card.mean, card.std, fit or "pad", canvas)
+    return Built(network, spec, card=asdict(card))
 
 
 def whole(ref: BackboneRef) -> tuple[dict[str, torch.Tensor], bytes]:
     """Return the tower's tensors that are at hand, and its card, for a folder to carry."""
     card = _card(ref)
     built = build(ref, card.size, None, None)
-    document = {"model_cfg": card.model_cfg, "preprocess_cfg": card.preprocess_cfg}
-    return built.module.state_dict(), json.dumps(document).encode()
+    return built.module.state_dict(), json.dumps(built.card).encode()
 
 
 # --- the parts ----------------------------------------------------------------------------------
@@ -151,6 +151,8 @@ def _library() -> Any:
 
 def _card(ref: BackboneRef) -> Card:
     """Read the configuration: open_clip's own, a folder's, the hub's, or one that was carried."""
+    if ref.card is not None:
+        return Card(**ref.card)
     model = ref.tag.removeprefix(PREFIX)
     carried = (
         find_config(Path(ref.weights_from), ref.tag)

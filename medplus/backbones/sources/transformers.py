@@ -118,19 +118,16 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
         log.log(SAID, "%s does not say how images are normalised: as ImageNet's are, is assumed",
                 ref.tag)  # fmt: skip
     encoder = _loaded(ref, card)
-    mean, std = card.normalisation
-    return Built(
-        encoder.eval(),
-        PreprocessSpec(mean, std, fit or "pad", None if fit == "native" else card.size),
-    )
+    canvas = None if fit == "native" else card.size
+    spec = PreprocessSpec(*card.normalisation, fit or "pad", canvas)
+    card = replace(card, has_pooler=encoder.has_pooler)
+    return Built(encoder.eval(), spec, card=asdict(card))
 
 
 def whole(ref: BackboneRef) -> tuple[dict[str, torch.Tensor], bytes]:
     """Return the encoder's tensors that are at hand, and its card, for a folder to carry."""
-    card = _card(ref)
-    encoder = _loaded(ref, card)
-    document = asdict(replace(card, has_pooler=encoder.has_pooler))
-    return encoder.state_dict(), json.dumps(document).encode()
+    built = build(ref, _card(ref).size, None, None)
+    return built.module.state_dict(), json.dumps(built.card).encode()
 
 
 # --- the parts ----------------------------------------------------------------------------------
@@ -149,7 +146,9 @@ def _place(tag: str) -> tuple[str, dict[str, Any]]:
 
 
 def _card(ref: BackboneRef) -> Card:
-    """Read the configuration: the repository's, the folder's, or one that was carried."""
+    """Read the configuration: the repository's, the folder's, or one that was carried or kept."""
+    if ref.card is not None:
+        return Card(**ref.card)
     if is_weights_folder(ref.weights_from):
         carried = find_config(Path(ref.weights_from), ref.tag)
         if carried is not None:
