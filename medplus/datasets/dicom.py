@@ -29,7 +29,7 @@ def check_installed(root: Path, n_files: int) -> None:
     DatasetError
     """
     if n_files:
-        what = f"{root} holds {counted(n_files, 'DICOM file')}, which"
+        what = f"{root} holds {counted(n_files, 'DICOM file')}; to read them"
         optional("pydicom", "dicom", what, DatasetError)
 
 
