@@ -60,13 +60,24 @@ def explained(kind: type[MedplusError], what: str, remedy: str = "") -> Iterator
         raise kind(f"{told}; {remedy}" if remedy else told) from error
 
 
-def optional(module: str, extra: str, what: str, kind: type[MedplusError] = UsageError) -> Any:
+def optional(
+    module: str, what: str, package: str = "", kind: type[MedplusError] = UsageError
+) -> Any:
     """Import a module of a package that need not be installed; without it, `what` cannot be."""
     try:
         return import_module(module)
     except ImportError:
-        package = module.partition(".")[0]
-        raise kind(f"{what} needs {package}; run: pip install 'medplus[{extra}]'") from None
+        name = module.partition(".")[0]
+        raise kind(f"{what} needs {name}; run: {pip_install(package or name)}") from None
+
+
+def pip_install(*packages: str) -> str:
+    """Return the command that installs optional libraries, for a message's remedy.
+
+    It names the libraries themselves and never ``medplus[extra]``: whoever registers that name on
+    a package index would be installed by our own advice.
+    """
+    return f"pip install {' '.join(packages)}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -58,7 +58,7 @@ def test_embeddings_are_computed_at_the_precision_asked_for(folder, tmp_path):
         str(folder), ["test_resnet"], [8], weights="none", precision="bf16", protocols=["knn"],
         out=tmp_path / "out", device="cpu",
     )  # fmt: skip
-    assert [one.store.info.precision for one in done.extractions] == ["bf16"]
+    assert [one.store.info.spec.precision for one in done.extractions] == ["bf16"]
     with pytest.raises(UsageError, match="precision 'half' is none of"):
         compare(str(folder), ["pixels"], [8], precision="half", out=tmp_path / "out")
 

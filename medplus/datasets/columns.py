@@ -52,7 +52,7 @@ def read_columns(path: Path) -> Table:
 
     try:
         if path.suffix.lower() == ".parquet":
-            optional("pyarrow", "parquet", f"to read {path}")
+            optional("pyarrow", f"to read {path}")
             frame = pd.read_parquet(path)
         else:
             frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")

@@ -30,7 +30,7 @@ def check_installed(root: Path, n_files: int) -> None:
     """
     if n_files:
         what = f"{root} holds {counted(n_files, 'DICOM file')}; to read them"
-        optional("pydicom", "dicom", what, DatasetError)
+        optional("pydicom", what, kind=DatasetError)
 
 
 def glance(path: Path) -> tuple[bool, tuple[int, int]]:

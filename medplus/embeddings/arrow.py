@@ -22,7 +22,7 @@ def to_table(store: EmbeddingStore, splits: Sequence[Split]) -> pyarrow.Table:
 
     As `EmbeddingStore.to_arrow` says.
     """
-    pa = optional("pyarrow", "parquet", "an Arrow table")
+    pa = optional("pyarrow", "an Arrow table")
     tables = []
     for split in splits:
         # Few readers know float16; DuckDB does not.

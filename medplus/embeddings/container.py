@@ -138,7 +138,7 @@ class _Archive:
 class _Bucket:
     def __init__(self, place: str) -> None:
         self.place = place
-        store = optional("obstore.store", "remote", f"to read {place}")
+        store = optional("obstore.store", f"to read {place}")
         try:
             self._store: Any = store.from_url(place, retry_config=_RETRY)
         except Exception as error:  # obstore's own, by scheme

@@ -24,7 +24,7 @@ def to_parquet(view: Collection) -> bytes:
         If pyarrow is missing.
     """
     what = f"{len(view.pool):,} images are too many for a page, and parquet for embedding-atlas"
-    pa, pq = (optional(name, "parquet", what) for name in ("pyarrow", "pyarrow.parquet"))
+    pa, pq = (optional(name, what) for name in ("pyarrow", "pyarrow.parquet"))
     pool = view.pool
     # Of a file's name that is no Unicode, what is none is replaced.
     names = [pool.name_of(row).encode("utf-8", "replace").decode() for row in range(len(pool))]

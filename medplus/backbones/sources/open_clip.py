@@ -146,7 +146,7 @@ def whole(ref: BackboneRef) -> tuple[dict[str, torch.Tensor], bytes]:
 
 
 def _library() -> Any:
-    return optional("open_clip", "open_clip", f"a backbone of {PREFIX}")
+    return optional("open_clip", f"a backbone of {PREFIX}", "open_clip_torch")
 
 
 def _card(ref: BackboneRef) -> Card:

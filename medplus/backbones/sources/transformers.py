@@ -134,7 +134,7 @@ def whole(ref: BackboneRef) -> tuple[dict[str, torch.Tensor], bytes]:
 
 
 def _library() -> Any:
-    return optional("transformers", "transformers", f"a backbone of {PREFIX}")
+    return optional("transformers", f"a backbone of {PREFIX}")
 
 
 def _place(tag: str) -> tuple[str, dict[str, Any]]:

@@ -73,7 +73,7 @@ def open_named(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _open_hdf5(path: Path) -> Any:
-    h5py = optional("h5py", "h5", f"to read {path}")
+    h5py = optional("h5py", f"to read {path}")
     try:
         return h5py.File(path, "r")
     except OSError as error:

@@ -25,7 +25,7 @@ def open_parquet(path: Path) -> Source:
     UsageError
         If pyarrow is missing, or the file cannot be read, or holds no embeddings.
     """
-    pq = optional("pyarrow.parquet", "parquet", f"to read {path}")
+    pq = optional("pyarrow.parquet", f"to read {path}")
     try:
         file = pq.ParquetFile(path)
     except Exception as error:
