@@ -23,8 +23,8 @@ from medplus.embeddings.store import EmbeddingStore, open_store, root_of, to_pla
 from medplus.errors import RunError, StoreError, UsageError
 from medplus.evaluation.head import own_store, parts_of
 from medplus.heads.stored import read_split
-from medplus.prediction.model import SavedRun
 from medplus.prediction.networks import load_trained
+from medplus.prediction.savedrun import SavedRun
 from medplus.prediction.scorers import LinearHeads, TrainedHead, Votes
 from medplus.progress import Advance, Progress
 from medplus.run.record import RunRecord
