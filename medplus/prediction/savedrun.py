@@ -90,10 +90,7 @@ class SavedRun:
         """Return the embeddings that were extracted with a fine-tuned run, or how to make them."""
         record, root, sought = self.record, self.root, extractor.backbone
         if "folds" in record.config:
-            return None, (
-                "it is not known which images a fold has learned from, so that there are no "
-                "distances"
-            )
+            return None, "it is not known which images a fold has learned from"
         with suppress(StoreError):  # of what is damaged
             for path, info in readable(root):
                 same = info.run_id == sought.run_id and info.weights_sha256 == sought.weights_sha256
@@ -102,7 +99,7 @@ class SavedRun:
         spec = ExtractSpec(record.spec.dataset, record.size, str(self.folder))
         by_default = str(root) == "embeddings" or is_store(root)
         command = spec.command(store=None if by_default else str(root))
-        return None, f"distances to train need its embeddings; this makes them: {command}"
+        return None, f"its embeddings of train are not there; this makes them: {command}"
 
     def _whole(self) -> EmbeddingStore:
         parts = parts_of(self.record)
