@@ -658,9 +658,10 @@ def test_what_workers_make_is_what_the_plan_asked_for(world):
         },
         exclude=[{"backbones": "pixels", "protocols": "finetune"}],
     )  # fmt: skip
-    Worker(grid, world.place, "worker").run()
+    said: list[str] = []
+    Worker(grid, world.place, "worker", say=said.append).run()
     after = world.plan(grid)
-    assert (left(after), after.cells) == (set(), ())
+    assert (left(after), after.cells) == (set(), ()), said
     assert (len(after.stores), len(after.records)) == (2, 2 * 2 + 2 * 2 + 1)
     assert left(world.plan(world.grid(backbones="pixels", protocols={"knn": {"k": 1}}))) == {
         "extract", "knn"
