@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from medplus.spec import ExtractSpec
-from medplus.sweep.estimate import PAPER_COSTS, Estimator, PastJob, count_images, network_of
+from medplus.sweep.estimate import PAPER_COSTS, Estimator, PastJob, network_of, outline_of
 from medplus.sweep.job import Job
 
 RESNET18_FLOPS = 3627122688
@@ -171,11 +171,16 @@ def test_past_is_asked_once_and_only_when_needed_and_the_basis_is_told(toy):
 # --- counts: the file tells, and the catalogue where there is none --------------------------------
 
 
+def counts(name: str, size: int | None, data_root: Path) -> tuple[int, ...]:
+    found = outline_of(name, size, data_root)
+    return (*found.n_samples.values(), found.n_classes, found.n_labels)
+
+
 def test_counts_of_files(toy, tmp_path, write_npz):
-    assert count_images(str(toy), None, tmp_path)[:3] == (12, 6, 7)
+    assert counts(str(toy), None, tmp_path)[:3] == (12, 6, 7)
     write_npz("bloodmnist_64", n=(9, 3, 4), channels=3, folder=tmp_path)
-    assert count_images("bloodmnist", 64, tmp_path)[:5] == (9, 3, 4, 8, 1)
-    assert sum(count_images(str(tmp_path / "no.npz"), None, tmp_path)[:3]) == 0
+    assert counts("bloodmnist", 64, tmp_path) == (9, 3, 4, 8, 1)
+    assert sum(counts(str(tmp_path / "no.npz"), None, tmp_path)[:3]) == 0
 
 
 @pytest.mark.parametrize(
@@ -187,13 +192,13 @@ def test_counts_of_files(toy, tmp_path, write_npz):
     ],
 )
 def test_counts_of_a_flag_whose_file_is_not_there(flag, expected, tmp_path):
-    assert count_images(flag, 28, tmp_path)[:5] == expected
+    assert counts(flag, 28, tmp_path) == expected
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04"])
 def test_counts_of_a_damaged_file(content, tmp_path):
     (tmp_path / "breastmnist.npz").write_bytes(content)
-    assert sum(count_images("breastmnist", 28, tmp_path)[:3]) == 780
+    assert sum(counts("breastmnist", 28, tmp_path)[:3]) == 780
 
 
 # --- disk -----------------------------------------------------------------------------------------

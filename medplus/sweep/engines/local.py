@@ -11,11 +11,11 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from medplus.device import cores, gpus
 from medplus.errors import MedplusError, SweepError
 from medplus.sweep.engines import LOOK_S, PATIENCE_S, Death, Engine, prepare, work
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Place
-from medplus.sweep.resources import cores, gpus
 
 _SPAWN = multiprocessing.get_context("spawn")
 _INTERRUPTED, _REFUSED = 130, 7

@@ -16,12 +16,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from medplus.device import cores
 from medplus.errors import SweepError, UsageError
 from medplus.sweep.claims import Claimant, Claims
 from medplus.sweep.engines import LOOK_S, PATIENCE_S, Death, Engine, prepare
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Place
-from medplus.sweep.resources import cores
 
 if TYPE_CHECKING:
     import submitit
