@@ -78,7 +78,7 @@ def undisturbed(new_sweep: Make) -> dict[Any, Any]:
 
 
 def engine(workers: int | None = None, **settings: Any) -> SlurmEngine:
-    return SlurmEngine(workers, **{"minutes": 5, "notice_s": 10, **settings})
+    return SlurmEngine(workers, **{"timeout_min": 5, "slurm_signal_delay_s": 10, **settings})
 
 
 class Disturbance:
@@ -151,7 +151,7 @@ def test_killed_element_counts_an_attempt_and_no_run_is_made_twice(
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"minutes": 2, "notice_s": 20, "requeues": 0}, "time limit was over"),
+        ({"timeout_min": 2, "slurm_signal_delay_s": 20, "requeues": 0}, "time limit was over"),
         ({"mem_gb": 0.1}, "OUT_OF_MEMORY"),
     ],
 )
@@ -196,7 +196,7 @@ def test_interrupt_lets_elements_save_and_leaves_none_behind(new_sweep: Make) ->
 
 def test_detached_array_runs_on_by_itself(new_sweep: Make) -> None:
     sweep = new_sweep(HEADS, n_datasets=1)
-    detached = SlurmEngine(detach=True, minutes=5)
+    detached = SlurmEngine(detach=True, timeout_min=5)
     assert sweep.run(detached).count("left") == 3
 
     assert detached.array is not None
