@@ -37,6 +37,11 @@ def spare_memory(device: torch.device | None = None) -> int:
     return max(0, min(left)) // 2
 
 
+def times_out_of_memory() -> int:
+    """Return how often this machine has killed a process for want of memory since it started."""
+    return _fields(_PROC / "vmstat").get("oom_kill", 0)
+
+
 def _left_on_machine() -> int:
     available = _fields(_PROC / "meminfo").get("MemAvailable")
     if available is not None:
