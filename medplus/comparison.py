@@ -135,6 +135,13 @@ def compare(
     ------
     MedplusError
         If a dataset, a backbone or weights cannot be used.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> found = medplus.compare("breastmnist", ["pixels"], [28])
+    >>> found.verdicts[0].best.backbone
+    'pixels'
     """
     start = time.perf_counter()
     root = Path(out)
