@@ -14,40 +14,13 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from medplus.backbones import sources
-from medplus.backbones.servers import go_offline_if_unreachable
+from medplus.backbones.flops import Network, network_of
 from medplus.datasets import sources as datasets
 from medplus.datasets.dataset import Outline
 from medplus.errors import MedplusError
 from medplus.preprocess import PAPER_CANVAS
-from medplus.spec import PIXELS
 from medplus.sweep.job import Job, Kind
 from medplus.vocabulary import SPLITS
-
-
-class Network(NamedTuple):
-    """What a backbone costs: `flops` of a forward pass of one image of 224 × 224 pixels."""
-
-    dim: int
-    n_parameters: int
-    flops: float
-
-
-# Noted so that planning the paper's grid needs no torch; a test counts them again. A multiply-add
-# is two operations.
-PAPER_COSTS = {
-    PIXELS: Network(784, 0, 0),
-    "vgg16": Network(4096, 134260544, 30932336640),
-    "alexnet": Network(4096, 57003840, 1428376960),
-    "resnet18": Network(512, 11176512, 3627122688),
-    "densenet121": Network(1024, 6953856, 5666275328),
-    "efficientnet_b4": Network(1792, 17548616, 3003836864),
-    "vit_base_patch16_224": Network(768, 85798656, 35126120448),
-    "vit_base_patch16_clip_224": Network(768, 85799424, 35126120448),
-    "eva02_base_patch16_clip_224": Network(768, 85869312, 35126120448),
-    "vit_base_patch16_224.dino": Network(768, 85798656, 35126120448),
-    "samvit_base_patch16": Network(256, 89670912, 35351199744),
-}
 
 
 class _Speed(NamedTuple):
@@ -170,23 +143,6 @@ def _nbytes(job: Job, images: Outline, network: Network) -> int:
     head = 4 * network.dim * images.n_classes if job.kind != "knn" else 0
     trained = 4 * network.n_parameters if job.kind == "finetune" else 0
     return job.n_runs * (scores + head + trained)
-
-
-@cache
-def network_of(backbone: str) -> Network:
-    """Return what a backbone costs; those beyond the paper's are built, without memory."""
-    if backbone in PAPER_COSTS:
-        return PAPER_COSTS[backbone]
-    from medplus.backbones.flops import count_flops
-
-    try:
-        ref = sources.resolve(backbone)
-        if ":" in ref.tag:  # of the hub, which may have to be asked
-            go_offline_if_unreachable()
-        info = sources.describe(ref)
-    except MedplusError:
-        return PAPER_COSTS["resnet18"]  # the job itself will say what is wrong
-    return Network(info.dim, info.n_parameters, count_flops(info))
 
 
 @cache
