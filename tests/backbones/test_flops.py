@@ -87,16 +87,5 @@ def test_other_networks_are_counted():
     assert network.flops == pytest.approx(2 * 3.664e9, rel=0.01)
 
 
-def test_note_of_sam_is_the_count_by_hand():
-    """At 224 px every window is the whole image: 196 tokens, and decomposed relative positions."""
-    width, depth, side, head = 768, 12, 14, 64
-    tokens = side**2
-    positions = 2 * tokens * side * head * (width // head)
-    block = tokens * 12 * width**2 + 2 * tokens**2 * width + positions
-    neck = tokens * (width * 256 + 256 * 256 * 9)
-    by_hand = 2 * (tokens * 3 * 16**2 * width + depth * block + neck)
-    assert PAPER_COSTS["samvit_base_patch16"][2] == by_hand
-
-
 def test_unknown_network_does_not_stop_an_estimate():
     assert network_of("no-such-network").flops > 0
