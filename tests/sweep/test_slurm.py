@@ -137,6 +137,16 @@ def test_elements_that_were_cancelled_end_the_sweep_with_the_last() -> None:
         [list(array.look()) for _ in range(4)]
 
 
+def test_nothing_is_submitted_where_those_that_live_are_enough(
+    new_sweep: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A worker that dies once its run is there leaves one job less than there are workers."""
+    monkeypatch.setenv("PATH", str(tmp_path))  # to submit would fail
+    sweep, array = new_sweep(1), Played()
+    array.start(sweep.grid, sweep.place, 1)
+    assert len(array.living) == 2
+
+
 def test_an_interrupt_is_passed_on() -> None:
     array = Played(["RUNNING", "RUNNING"], ["COMPLETED", "COMPLETED"])
     array.stop()

@@ -106,10 +106,12 @@ class SlurmEngine(Engine):
 
     def start(self, grid: Grid, place: Place, most: int) -> None:
         """Submit an array of those workers that are missing, so that `most` work at most."""
+        missing = min(self.workers, most) - len(self.living)
+        if missing <= 0:
+            return  # what the dead one did last is there, and the others are enough
         # SLURM's ids begin anew with a new cluster.
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
         folder = Claims(Path(place.runs)).folder / FOLDER / name
-        missing = min(self.workers, most) - len(self.living)
         elements = self.submit([Element(grid, place)] * missing, folder)
         self.array = elements[0].job_id.partition("_")[0]
         log.info("SLURM array job %s: %d workers; %s", self.array, missing, folder)
