@@ -119,6 +119,13 @@ def extract(
     ------
     MedplusError
         UsageError, DatasetError, BackboneError or StoreError, saying what is wrong and what to do.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> store = medplus.extract("breastmnist", 28, "pixels")
+    >>> store.embeddings("train").shape[1], store.info.classes
+    (784, ['malignant', 'normal, benign'])
     """
     [extraction] = extract_all(
         [make_spec(dataset, size, backbone, **choices)],
@@ -144,11 +151,32 @@ def extract_all(
     patience_s: float = math.inf,
     progress: Progress = silent,
 ) -> list[Extraction]:
-    """Make the embeddings of every spec; parameters as for `extract`.
+    """Make the embeddings of every spec.
 
     All names are checked before any work starts, and specs that follow one another on the same
-    images share them. Where another process fills the same store it waits, `patience_s` seconds at
-    most, and then finds the work done.
+    images share them.
+
+    Parameters
+    ----------
+    specs : iterable of ExtractSpec
+    batch_size, window, compiled, device, data_root, store
+        As for `extract`.
+    patience_s : float
+        Where another process fills the same store: how many seconds to wait until it has done so.
+    progress : Progress
+        Where to report the images of a folder that are read, and those that are embedded.
+
+    Raises
+    ------
+    MedplusError
+        As for `extract`, and where another process takes longer than `patience_s`.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> done = medplus.extract_all([medplus.ExtractSpec("breastmnist", 28, "pixels")])
+    >>> done[0].store.info.dim
+    784
     """
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, not {batch_size}")

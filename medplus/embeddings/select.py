@@ -134,6 +134,13 @@ def find_store(
     StoreError
         If no store matches, several do, or the only one that does is incomplete; the message
         names what is there and what to do.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> spec = medplus.ExtractSpec("breastmnist", 28, "pixels")
+    >>> medplus.extract_all([spec])[0].store.key == medplus.find_store("embeddings", spec).key
+    True
     """
     return find_stores(root, [spec], key=key, data_root=data_root, device=device)[0]
 

@@ -272,13 +272,20 @@ def open_store(path: Place) -> EmbeddingStore:
     ----------
     path : Path or str
         A folder, an archive that ends in ``.zarr.zip``, or the URL of an object store
-        (``s3://bucket/path``; needs ``medplus[remote]``, and finds endpoint and credentials in the
+        (``s3://bucket/path``; needs obstore, and finds endpoint and credentials in the
         environment, AWS_ENDPOINT_URL and so on).
 
     Raises
     ------
     StoreError
         If there is no store, or it is incomplete, damaged or of another schema.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> store = medplus.extract("breastmnist", 28, "pixels")
+    >>> medplus.open_store(store.path).key == store.key
+    True
     """
     path = to_place(path)
     info = read_info(path)

@@ -107,6 +107,15 @@ def evaluate(
     MedplusError
         UsageError for a path that is no run, a run that saved nothing to score, or data of other
         classes; DatasetError, StoreError, BackboneError or RunError for damaged or missing files.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> store = medplus.extract("breastmnist", 28, "pixels")
+    >>> [run] = medplus.probe(store, seeds=1, lr=0.01)
+    >>> again = medplus.evaluate(run.path)
+    >>> again.metrics["test"]["acc"] == run.metrics["test"]["acc"]
+    True
     """
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, not {batch_size}")

@@ -24,7 +24,7 @@ from medplus._version import __version__
 from medplus.analysis.panel import panel as panel_of_run
 from medplus.datasets.dataset import ImageDataset
 from medplus.datasets.sources import load_dataset
-from medplus.errors import MedplusError, RunError, UsageError, first_line
+from medplus.errors import MedplusError, RunError, UsageError, first_line, pip_install
 from medplus.evaluation.head import parts_of
 from medplus.packaging.card import croissant, model_card
 from medplus.packaging.module import PackagedModel
@@ -115,6 +115,14 @@ def package(
         If `out` exists, the network cannot be exported, or a package is missing.
     RunError
         If the exported model does not give the run's scores; nothing is written then.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> store = medplus.extract("breastmnist", 28, "pixels")
+    >>> [run] = medplus.probe(store, seeds=1, lr=0.01)
+    >>> medplus.package(run.path, "model").path.is_dir()
+    True
     """
     target = Path(out)
     if target.exists():
@@ -179,7 +187,7 @@ def _check_installed(*packages: str) -> None:
     missing = [name for name in packages if not importlib.util.find_spec(name)]
     if missing:
         raise UsageError(
-            f"a packaged model needs {' and '.join(missing)}; run: pip install 'medplus[onnx]'"
+            f"a packaged model needs {' and '.join(missing)}; run: {pip_install(*missing)}"
         )
 
 

@@ -190,8 +190,13 @@ def load_model(
 
     Examples
     --------
-    >>> model = load_model("runs/probe/…")  # doctest: +SKIP
-    >>> model.score(model.embed(images))  # doctest: +SKIP
+    >>> import medplus
+    >>> store = medplus.extract("breastmnist", 28, "pixels")
+    >>> [run] = medplus.probe(store, seeds=1, lr=0.01)
+    >>> model = load_model(run.path)
+    >>> images = medplus.load_dataset("breastmnist", 28).splits["test"].images[:3]
+    >>> model.score(model.embed(images)).shape
+    (3, 2)
     """
     folder = folder_of(Path(run))
     check_is_run(folder)

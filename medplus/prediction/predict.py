@@ -121,6 +121,14 @@ def predict(
     MedplusError
         UsageError for a path that is no run or no image, or a table of something else; others for
         what is missing or damaged of the run.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> store = medplus.extract("breastmnist", 28, "pixels")
+    >>> [run] = medplus.probe(store, seeds=1, lr=0.01)
+    >>> medplus.predict(run.path, "data/breastmnist.npz", overwrite=True).path
+    PosixPath('predictions.csv')
     """
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, not {batch_size}")

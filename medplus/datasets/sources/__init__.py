@@ -116,6 +116,13 @@ def load_dataset(
         If the name or the size is unknown, or a group column is named that cannot be.
     DatasetError
         If the file is missing, damaged, or holds something else than it should.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> data = medplus.load_dataset("breastmnist", 28)
+    >>> data.splits["test"].images.dtype, data.splits["test"].images.shape[1:]
+    (dtype('uint8'), (28, 28))
     """
     exclusion = None if exclude is None else read_exclusion(exclude)
     ref = resolve(name, group_column)

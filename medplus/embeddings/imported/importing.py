@@ -98,11 +98,23 @@ def import_store(
         Of a folder of slides: one row per slide, the mean of its patches, or one per patch.
     store : str or Path
         Root of the stores.
+    progress : Progress
+        Where to report the rows that are read.
 
     Raises
     ------
     MedplusError
         UsageError, DatasetError or StoreError, saying what is wrong and what to do.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> arrays = {"embeddings": rng.normal(size=(60, 8)), "labels": np.arange(60) % 2}
+    >>> np.savez("features.npz", **arrays)
+    >>> medplus.import_store("features.npz", "toy", "uni").store.info.backbone
+    'imported:uni'
     """
     begin = time.monotonic()
     path, root = Path(path), Path(store)
