@@ -233,12 +233,13 @@ def main() -> None:
         if not limited:
             print("no right to mount a small disk: none is filled up", flush=True)
         run = LongRun(disk, limited, arguments.seed)
-        while time.monotonic() - began < 60 * arguments.minutes:
-            rounds += 1
-            run.round(rounds)
-            print(f"--- round {rounds}: {dict(run.losses) or 'nothing lost'}", flush=True)
+        with suppress(KeyboardInterrupt):  # the counts so far are worth their table
+            while time.monotonic() - began < 60 * arguments.minutes:
+                run.round(rounds + 1)
+                rounds += 1
+                print(f"--- round {rounds}: {dict(run.losses) or 'nothing lost'}", flush=True)
     minutes = (time.monotonic() - began) / 60
-    print(f"\nseed {arguments.seed}, {rounds} rounds in {minutes:.0f} minutes\n{run.table()}")
+    print(f"\nseed {arguments.seed}, {rounds} whole rounds in {minutes:.0f} minutes\n{run.table()}")
     sys.exit(bool(run.losses))
 
 
