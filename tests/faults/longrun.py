@@ -116,8 +116,9 @@ class LongRun:
         """Disturb a world, let it finish, and compare."""
         world = self._world(f"round{number}")
         self._done = {}
-        order = [*WORK, *WORK, "sweep", *readers(world)]
-        self._random.shuffle(order)
+        later = [*WORK, *WORK, *readers(world)]
+        self._random.shuffle(later)
+        order = ["sweep", "extract", *later]  # heads have something to work on early
         jobs = [(name, self._random.choice(self._faults)) for name in order]
         with ThreadPoolExecutor(2) as lanes:
             list(lanes.map(lambda job: self._disturb(world, *job), jobs))
