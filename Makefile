@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TOOLS := .venv-tools
 # The exact versions that the tests were run with; empty: the newest of everything.
 CONSTRAINTS ?= constraints.txt
 # uv resolves and downloads in a fraction of pip's time.
@@ -12,7 +13,7 @@ else
   PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: install lock quickstart test test-latest test-all gpu test-slurm test-faults long-run lint format bench bench-check clean
+.PHONY: install lock quickstart test test-latest test-all gpu test-slurm test-faults long-run lint docs format bench bench-check release-check container-check clean
 
 install: $(INSTALLED)
 
@@ -29,7 +30,7 @@ lock:
 	$(PYTHON) -m venv --clear $(LOCK)
 	$(LOCK)/bin/python -m pip install --quiet packaging
 	$(LOCK)/bin/python -m pip install --quiet --dry-run --ignore-installed \
-	  --report $(LOCK)/report.json --editable '.[dev]'
+	  --report $(LOCK)/report.json --editable '.[dev,docs]'
 	$(LOCK)/bin/python .ci/lock.py $(LOCK)/report.json > $(LOCK)/constraints.txt
 	mv $(LOCK)/constraints.txt constraints.txt
 	rm -rf $(LOCK)
@@ -72,6 +73,11 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The site of docs/ in site/: tutorials are run, links checked. Open site/index.html, no server needed.
+docs: install
+	$(PIP_INSTALL) $(addprefix --constraint ,$(CONSTRAINTS)) --editable '.[docs]'
+	$(BIN)/python -m mkdocs build
+
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -82,5 +88,20 @@ bench: install
 bench-check: install
 	$(BIN)/python -m benchmarks --check
 
+# What would be released: the last commit built into dist/, looked through, and its wheel tried in a
+# fresh environment and an empty folder: about ten minutes, and 9 GB while it lasts.
+release-check: $(TOOLS)
+	rm -rf .venv-release
+	$(TOOLS)/bin/python .ci/release.py .venv-release
+	rm -rf .venv-release
+
+# The Dockerfile linted; where docker or podman answers, the image built and tried, too (TORCH=cuda).
+container-check: $(TOOLS)
+	PATH="$(abspath $(TOOLS))/bin:$$PATH" .ci/container
+
+$(TOOLS): .ci/tools.txt
+	$(PYTHON) -m venv --clear $@
+	$@/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+
 clean:
-	rm -rf $(VENV) .venv-latest .venv-lock build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-latest .venv-lock .venv-release $(TOOLS) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -27,9 +27,9 @@ HEADER = """\
 
 
 def needed(packages: dict[str, dict], python: dict[str, str]) -> set[str]:
-    """Names of what 'medplus[dev]' needs, torch and torchvision included, their own needs not."""
+    """Names of what 'medplus[dev,docs]' needs: torch and torchvision, but not their own needs."""
     found: set[str] = set()
-    queue = [("medplus", frozenset({"dev"}))]
+    queue = [("medplus", frozenset({"dev", "docs"}))]
     seen = set(queue)
     while queue:
         name, extras = queue.pop()

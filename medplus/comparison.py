@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 from medplus.analysis.verdict import Verdict
 from medplus.backbones.catalog import PAPER
@@ -28,10 +28,10 @@ from medplus.naming import counted, duration
 from medplus.progress import Progress, silent
 from medplus.reporting.report import Report, report
 from medplus.run.record import RunRecord
-from medplus.spec import PIXELS, PRETRAINED, ExtractSpec
+from medplus.spec import AUTO, PIXELS, PRETRAINED, ExtractSpec, make_spec
 from medplus.training import finetune
 from medplus.training.watch import Watch
-from medplus.vocabulary import SIZES, Fit
+from medplus.vocabulary import SIZES, Fit, Precision
 
 PROTOCOLS = ("knn", "probe", "finetune")
 SEEDS = (1, 2, 3)
@@ -89,6 +89,7 @@ def compare(
     *,
     weights: str | Sequence[str] | None = None,
     fits: Sequence[Fit] | None = None,
+    precision: Precision | Literal["auto"] | None = None,
     protocols: Sequence[str] = ("knn", "probe"),
     budget_s: float | None = None,
     group_column: str | None = None,
@@ -117,6 +118,8 @@ def compare(
         As for `medplus.extract`.
     fits : sequence of {"pad", "resize", "native"}, optional
         By default what `medplus.extract` takes.
+    precision : {"auto", "fp32", "bf16", "fp16"}, optional
+        Of the extractions; fine-tuning has its recipe's.
     protocols : sequence of {"knn", "probe", "finetune"}
         kNN with nine k; probes with 13 learning rates and three seeds; the modern recipe.
     budget_s : float, optional
@@ -132,6 +135,13 @@ def compare(
     ------
     MedplusError
         If a dataset, a backbone or weights cannot be used.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> found = medplus.compare("breastmnist", ["pixels"], [28])
+    >>> found.verdicts[0].best.backbone
+    'pixels'
     """
     start = time.perf_counter()
     root = Path(out)
@@ -149,7 +159,10 @@ def compare(
     only = trained[0] if len(trained) == 1 else None
     networks = list(expand(backbones)) if backbones else default_backbones(only)
     specs = [
-        ExtractSpec(name, size, network, own, fit, group_column=group_column)
+        make_spec(
+            name, size, network, weights=own, fit=fit, precision=precision,
+            group_column=group_column,
+        )
         for name in names
         for size in sizes or default_sizes(sources.resolve(name, group_column), Path(data_root))
         for network in networks
@@ -304,7 +317,7 @@ def _seconds_per_image(spec: ExtractSpec, size: int, device: str) -> float:
         return 0.0
     target = resolve_device(device)
     backbone = load(ref, size, spec.fit)
-    embedder = Embedder(backbone, target, resolve_precision("auto", target), _TIMED)
+    embedder = Embedder(backbone, target, resolve_precision(spec.precision or AUTO, target), _TIMED)
     images = torch.zeros((_TIMED, size, size), dtype=torch.uint8)
     embedder(images)
     start = time.perf_counter()

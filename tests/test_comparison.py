@@ -53,6 +53,16 @@ def test_what_the_budget_does_not_reach_is_named(folder, tmp_path):
     assert done.verdicts[0].best.backbone == "pixels"
 
 
+def test_embeddings_are_computed_at_the_precision_asked_for(folder, tmp_path):
+    done = compare(
+        str(folder), ["test_resnet"], [8], weights="none", precision="bf16", protocols=["knn"],
+        out=tmp_path / "out", device="cpu",
+    )  # fmt: skip
+    assert [one.store.info.spec.precision for one in done.extractions] == ["bf16"]
+    with pytest.raises(UsageError, match="precision 'half' is none of"):
+        compare(str(folder), ["pixels"], [8], precision="half", out=tmp_path / "out")
+
+
 def test_the_command_line_says_the_verdict_and_has_it_as_json(folder, tmp_path, cli):
     words = ("compare", folder, "--backbone", "pixels", "--size", 8, "--out", tmp_path / "out")
     ran = cli(*words)

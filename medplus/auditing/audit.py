@@ -169,6 +169,14 @@ def audit(
     ------
     MedplusError
         If a store or table cannot be read, or the stores are not of the same images.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> store = medplus.extract("breastmnist", 28, "pixels")
+    >>> found = medplus.audit(store)
+    >>> found.out.is_dir(), len(found.suspects) > 0
+    (True, True)
     """
     begin = time.monotonic()
     opened = open_stores(stores)

@@ -161,7 +161,7 @@ def chance_threshold(best: np.ndarray) -> float:
     --------
     >>> import numpy as np
     >>> alone = np.tanh(np.random.default_rng(0).normal(0.5, 0.1, 1000))
-    >>> 0.65 < chance_threshold(np.append(alone, [0.99] * 300)) < 0.95
+    >>> 0.65 < chance_threshold(np.append(alone, np.linspace(0.95, 0.99, 300))) < 0.95
     True
     """
     z = np.arctanh(np.clip(best, -_LARGEST, _LARGEST))

@@ -35,7 +35,7 @@ from medplus.vocabulary import Fit
     help="How images are brought to a network's input; repeat or use commas.  [default: pad]",
 )
 @specs.axes("weights")
-@specs.choices("group_column")
+@specs.choices("precision", "group_column")
 @options.several(
     "--protocol",
     "protocols",

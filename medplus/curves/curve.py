@@ -84,6 +84,14 @@ def curve(
     ------
     UsageError, StoreError, RunError
         If an option is not allowed or a store cannot be read.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> store = medplus.extract("breastmnist", 28, "pixels")
+    >>> found = medplus.curve(store, shots=[1, 5], episodes=2)
+    >>> found.series[0].n.tolist()  # train images: two classes
+    [2, 10]
     """
     from medplus.curves.kept import Curve, keep
     from medplus.curves.neighbours import knn_points

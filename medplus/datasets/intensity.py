@@ -44,8 +44,8 @@ def scale_to_bytes(values: npt.NDArray[Any], low: float, high: float) -> npt.NDA
 
     Examples
     --------
-    >>> scale_to_bytes(np.array([-9, 0, 50, 200]), 0, 100).tolist()
-    [0, 0, 128, 255]
+    >>> scale_to_bytes(np.array([-9, 0, 60, 200]), 0, 100).tolist()
+    [0, 0, 153, 255]
     """
     scaled = (values.astype(np.float64) - low) * (255 / (high - low))
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)

@@ -30,6 +30,7 @@ from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.writer import StoreWriter, WriteStatus, open_writer
 from medplus.errors import StoreError, UsageError
 from medplus.progress import Progress, silent
+from medplus.run.scoring import Samples
 from medplus.spec import AUTO, PRELOGITS, SCHEMA, Choices, ExtractSpec, check_feature, make_spec
 from medplus.vocabulary import SPLITS, Precision
 
@@ -119,6 +120,13 @@ def extract(
     ------
     MedplusError
         UsageError, DatasetError, BackboneError or StoreError, saying what is wrong and what to do.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> store = medplus.extract("breastmnist", 28, "pixels")
+    >>> store.embeddings("train").shape[1], store.info.classes
+    (784, ['malignant', 'normal, benign'])
     """
     [extraction] = extract_all(
         [make_spec(dataset, size, backbone, **choices)],
@@ -144,11 +152,32 @@ def extract_all(
     patience_s: float = math.inf,
     progress: Progress = silent,
 ) -> list[Extraction]:
-    """Make the embeddings of every spec; parameters as for `extract`.
+    """Make the embeddings of every spec.
 
     All names are checked before any work starts, and specs that follow one another on the same
-    images share them. Where another process fills the same store it waits, `patience_s` seconds at
-    most, and then finds the work done.
+    images share them.
+
+    Parameters
+    ----------
+    specs : iterable of ExtractSpec
+    batch_size, window, compiled, device, data_root, store
+        As for `extract`.
+    patience_s : float
+        Where another process fills the same store: how many seconds to wait until it has done so.
+    progress : Progress
+        Where to report the images of a folder that are read, and those that are embedded.
+
+    Raises
+    ------
+    MedplusError
+        As for `extract`, and where another process takes longer than `patience_s`.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> done = medplus.extract_all([medplus.ExtractSpec("breastmnist", 28, "pixels")])
+    >>> done[0].store.info.dim
+    784
     """
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, not {batch_size}")
@@ -162,19 +191,17 @@ def extract_all(
     root, how = Path(store), (batch_size, compiled)
     results = []
     jobs = zip(asked, precisions, strict=True)
-    for (name, size, column, exclude), group in groupby(jobs, key=lambda job: _images_of(job[0])):
+    for _, group in groupby(jobs, key=lambda job: _images_of(job[0])):
         todo = [*group]
-        first, _ = todo[0]
-        data = datasets.resolve(name, column)
+        first, size = todo[0][0], todo[0][0].size
+        data = datasets.resolve(first.dataset, first.group_column)
         embedder = loaded = None
         there = datasets.path(data, size, data_root).exists()
         if there and datasets.known_digest(data, size, data_root) is None and not is_known(first):
             # Weights that do not fit are told of before images are read for minutes.
             side = datasets.describe(data, size, data_root).size
             loaded = _load(first, side)
-        images = datasets.load_dataset(
-            name, size, data_root, group_column=column, exclude=exclude, progress=progress
-        )
+        images = datasets.load_spec(first, data_root, progress=progress)
         of = first
         for spec, precision in todo:
             if (done := _finished(spec, images, precision, root, patience_s)) is not None:
@@ -265,13 +292,8 @@ def _open_writer(
 ) -> AbstractContextManager[StoreWriter]:
     of_both = [text for text in info.warnings if text not in images.card.warnings]
     warn_of(f"{images.name} at {images.size} px", of_both)  # those of the data were told
-    parts = {split: images.splits[split] for split in info.splits}
-    labels = {split: part.labels for split, part in parts.items()}
-    names = {split: part.names for split, part in parts.items()}
-    groups = {split: part.groups for split, part in parts.items()}
-    index = {split: part.positions for split, part in parts.items()}
-    path = info.path_under(root)
-    return open_writer(path, info, labels, names, patience_s, groups=groups, index=index)
+    samples = {split: Samples.of(images.splits[split]) for split in info.splits}
+    return open_writer(info.path_under(root), info, samples, patience_s)
 
 
 def _extract_one(

@@ -88,8 +88,11 @@ class StoreDataset(Dataset[Sample]):
 
     Examples
     --------
-    >>> data = StoreDataset("embeddings/toy/28/resnet18-12345678.zarr", "train")  # doctest: +SKIP
-    >>> loader = DataLoader(data, 256, shuffle=True)  # doctest: +SKIP
+    >>> import medplus
+    >>> store = medplus.extract("breastmnist", 28, "pixels")
+    >>> embedding, label = medplus.StoreDataset(store, "train")[0]
+    >>> embedding.shape, label.dtype
+    (torch.Size([784]), torch.int64)
     """
 
     def __init__(

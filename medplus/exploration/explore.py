@@ -113,7 +113,9 @@ def explore(
     Examples
     --------
     >>> import medplus
-    >>> medplus.explore("embeddings/…/resnet18-….zarr").path  # doctest: +SKIP
+    >>> store = medplus.extract("breastmnist", 28, "pixels")
+    >>> medplus.explore(store, kind="pca").path
+    PosixPath('explore/breastmnist/28/pixels.html')
     """
     begin = time.monotonic()
     opened = store if isinstance(store, EmbeddingStore) else open_store(store)

@@ -40,7 +40,7 @@ def balanced_accuracy_interval(cases: Predictions, groups: ArrayLike | None = No
     >>> scores = [0.9] * 20 + [0.1] * 20
     >>> low, high = balanced_accuracy_interval(check([1] * 20 + [0] * 20, scores, "binary-class"))
     >>> round(low, 3), high
-    (0.901, 1.0)
+    (0.886, 1.0)
     """
     own = None if groups is None else np.asarray(groups)
     below = above = estimate = 0.0
@@ -73,6 +73,15 @@ def balanced_loss(
     Returns
     -------
     loss, standard_error : float
+
+    Examples
+    --------
+    >>> from medplus.metrics import check
+    >>> before = check([0, 0, 1, 1], [0.1, 0.2, 0.7, 0.8], "binary-class")
+    >>> after = check([0, 0, 1, 1], [0.1, 0.6, 0.7, 0.8], "binary-class")
+    >>> loss, standard_error = balanced_loss(before, after)
+    >>> round(loss, 3)
+    0.25
     """
     labels = before.true.shape[1]
     own = np.arange(before.n_samples) if groups is None else np.asarray(groups)

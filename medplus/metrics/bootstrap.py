@@ -68,6 +68,13 @@ def replicates(
     -------
     Replicates
         Accuracy and AUC of every resample.
+
+    Examples
+    --------
+    >>> from medplus.metrics import check
+    >>> cases = check([0, 0, 1, 1], [0.1, 0.6, 0.7, 0.8], "binary-class")
+    >>> replicates(cases, 200).acc.shape
+    (200,)
     """
     # Sums of counts are whole numbers below 2**24: float32 holds them exactly, in any order.
     hits = (cases.true == cases.predicted).sum(axis=1)
@@ -108,6 +115,12 @@ def percentile_interval(values: NDArray[np.float64]) -> tuple[float, float] | No
     References
     ----------
     .. [1] Efron & Tibshirani, "An introduction to the bootstrap", Chapman & Hall 1993, chapter 13.
+
+    Examples
+    --------
+    >>> low, high = percentile_interval(np.arange(201.0))
+    >>> round(low), round(high)
+    (5, 195)
     """
     defined = values[~np.isnan(values)]
     if not len(defined):
@@ -135,6 +148,12 @@ def resample_counts(
     ------
     ndarray of shape (n_samples, block), uint8, read-only
         Counts; every column sums to `n_samples`, where there are no groups.
+
+    Examples
+    --------
+    >>> counts = next(resample_counts(4, 200))
+    >>> counts.shape, set(counts.sum(axis=0).tolist())
+    ((4, 200), {4})
     """
     width = int(np.clip(BLOCK_CELLS // n_samples, 16, 1024))
     n_units, unit = n_samples, None

@@ -46,6 +46,11 @@ def ece(y_true: ArrayLike, y_score: ArrayLike, task: Task) -> float:
     References
     ----------
     .. [1] Guo et al., "On calibration of modern neural networks", ICML 2017.
+
+    Examples
+    --------
+    >>> round(ece([0, 0, 1, 1], [0.1, 0.6, 0.7, 0.8], "binary-class"), 3)
+    0.3
     """
     cases = check(y_true, y_score, task)
     low, high = float(cases.scores.min()), float(cases.scores.max())

@@ -24,6 +24,11 @@ def accuracy(y_true: ArrayLike, y_score: ArrayLike, task: Task) -> float:
     -------
     float
         Accuracy in [0, 1].
+
+    Examples
+    --------
+    >>> accuracy([0, 1, 1], [[0.9, 0.1], [0.4, 0.6], [0.7, 0.3]], "binary-class") == 2 / 3
+    True
     """
     cases = check(y_true, y_score, task)
     return float((cases.true == cases.predicted).mean())
@@ -47,6 +52,11 @@ def balanced_accuracy(y_true: ArrayLike, y_score: ArrayLike, task: Task) -> floa
     References
     ----------
     .. [1] Brodersen et al., "The balanced accuracy and its posterior distribution", ICPR 2010.
+
+    Examples
+    --------
+    >>> balanced_accuracy([0, 1, 1], [[0.9, 0.1], [0.4, 0.6], [0.7, 0.3]], "binary-class")
+    0.75
     """
     cases = check(y_true, y_score, task)
     hits, of_true, _ = _tallies(cases)
@@ -71,6 +81,11 @@ def macro_f1(y_true: ArrayLike, y_score: ArrayLike, task: Task) -> float:
     -------
     float
         Macro F1 in [0, 1].
+
+    Examples
+    --------
+    >>> round(macro_f1([0, 1, 1], [[0.9, 0.1], [0.4, 0.6], [0.7, 0.3]], "binary-class"), 3)
+    0.667
     """
     cases = check(y_true, y_score, task)
     hits, of_true, of_predicted = _tallies(cases)
@@ -105,6 +120,12 @@ def qwk(y_true: ArrayLike, y_score: ArrayLike) -> float:
     ----------
     .. [1] Cohen, "Weighted kappa: nominal scale agreement with provision for scaled disagreement
        or partial credit", Psychological Bulletin 70(4), 1968.
+
+    Examples
+    --------
+    >>> scores = [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]]
+    >>> round(qwk([0, 1, 2, 2], scores), 3)
+    0.8
     """
     cases = check(y_true, y_score, "ordinal-regression")
     n_classes = cases.n_classes

@@ -63,6 +63,14 @@ def acc_interval(cases: Predictions, groups: ArrayLike | None = None) -> Interva
     Returns
     -------
     low, high : float
+
+    Examples
+    --------
+    >>> from medplus.metrics import check
+    >>> cases = check([0, 0, 1, 1], [0.1, 0.6, 0.7, 0.8], "binary-class")
+    >>> low, high = acc_interval(cases)
+    >>> round(low, 2), round(high, 2)
+    (0.3, 0.99)
     """
     return proportion_interval(cases.true == cases.predicted, groups)
 
@@ -132,6 +140,14 @@ def auc_interval(cases: Predictions, groups: ArrayLike | None = None) -> Interva
     -------
     low, high : float
         None where no class has both positives and negatives.
+
+    Examples
+    --------
+    >>> from medplus.metrics import check
+    >>> cases = check([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.8], "binary-class")
+    >>> low, high = auc_interval(cases)
+    >>> 0 <= low < 0.75 < high <= 1
+    True
     """
     positives = cases.targets.sum(axis=0)
     defined = (positives > 0) & (positives < cases.n_samples)

@@ -80,6 +80,11 @@ def check(y_true: ArrayLike, y_score: ArrayLike, task: Task) -> Predictions:
     ------
     RunError
         If shapes, labels or scores cannot be scored together.
+
+    Examples
+    --------
+    >>> check([0, 1], [0.2, 0.9], "binary-class").predicted.tolist()
+    [[0], [1]]
     """
     if task not in get_args(Task):
         raise RunError(f"Unknown task {task!r}; the tasks are {', '.join(get_args(Task))}.")

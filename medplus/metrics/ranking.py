@@ -24,6 +24,11 @@ def auc(y_true: ArrayLike, y_score: ArrayLike, task: Task) -> float:
     float
         AUC in [0, 1]; NaN where any class or label lacks positives or negatives, as the
         evaluator's. `auc_present` then gives the mean over the others.
+
+    Examples
+    --------
+    >>> auc([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.8], "binary-class")
+    0.75
     """
     return float(auc_per_class(y_true, y_score, task).mean())
 
@@ -37,6 +42,12 @@ def auc_present(y_true: ArrayLike, y_score: ArrayLike, task: Task) -> float:
     ----------
     y_true, y_score, task
         See `medplus.metrics.check`.
+
+    Examples
+    --------
+    >>> scores = [[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1]]
+    >>> auc_present([0, 1, 0], scores, "multi-class")  # the third class does not occur
+    1.0
     """
     return mean_of_defined(auc_per_class(y_true, y_score, task))
 
@@ -61,6 +72,12 @@ def auc_per_class(y_true: ArrayLike, y_score: ArrayLike, task: Task) -> NDArray[
     ----------
     .. [1] Hanley & McNeil, "The meaning and use of the area under a receiver operating
        characteristic (ROC) curve", Radiology 143(1), 1982.
+
+    Examples
+    --------
+    >>> scores = [[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1]]
+    >>> auc_per_class([0, 1, 0], scores, "multi-class").tolist()
+    [1.0, 1.0, nan]
     """
     cases = check(y_true, y_score, task)
     columns = zip(cases.targets.T, cases.scores.T, strict=True)
@@ -84,6 +101,11 @@ def mean_average_precision(y_true: ArrayLike, y_score: ArrayLike) -> float:
     -------
     float
         Mean over the labels that have at least one positive; NaN if none has.
+
+    Examples
+    --------
+    >>> mean_average_precision([[1, 0], [0, 1], [1, 1]], [[0.9, 0.2], [0.3, 0.8], [0.6, 0.7]])
+    1.0
     """
     cases = check(y_true, y_score, MULTI_LABEL)
     columns = zip(cases.targets.T, cases.scores.T, strict=True)

@@ -91,6 +91,14 @@ def report(
     UsageError
         If `only` names what no run has, the tolerance is no number from 0 up, or something that is
         about runs is given without them.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> store = medplus.extract("breastmnist", 28, "pixels")
+    >>> runs = medplus.knn(store, k=5)
+    >>> medplus.report("runs", "report", tuned="val").files[0].name
+    'index.html'
     """
     out = Path(out)
     if not 0 <= tolerance < math.inf:

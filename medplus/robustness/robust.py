@@ -129,6 +129,15 @@ def robust(
     ----------
     .. [1] Di Salvo, Doerrich & Ledig, "MedMNIST-C: Comprehensive benchmark and improved classifier
        robustness by simulating realistic image corruptions", arXiv:2406.17536, 2024.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> store = medplus.extract("breastmnist", 28, "pixels")
+    >>> [run] = medplus.knn(store, k=5)
+    >>> [scored] = medplus.robust(run.path, ["brightness_up"], [1])
+    >>> scored.record.path == run.path
+    True
     """
     if bad := [level for level in severities if level not in SEVERITIES]:
         raise UsageError(f"--severity {bad[0]} is none of 1 to 5")

@@ -23,7 +23,7 @@ from medplus.run.scoring import check_trainable
 from medplus.spec import AUTO, ExtractSpec, make_spec
 from medplus.training.crossvalidation import Way, cross_validate
 from medplus.training.network import build_network, embedding_dim
-from medplus.training.plan import FinetunePlan, Keep, load_backbone, load_images
+from medplus.training.plan import FinetunePlan, Keep, load_backbone
 from medplus.training.watch import Watch
 from medplus.vocabulary import PAPER_SEEDS
 
@@ -73,6 +73,14 @@ def finetune(
     ------
     MedplusError
         UsageError, DatasetError, BackboneError or RunError, saying what is wrong and what to do.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> [run] = medplus.finetune("breastmnist", 28, "mobilenetv3_small_050", seeds=1,
+    ...                          weights="none", fit="native", recipe="modern", epochs=1)
+    >>> run.protocol, run.seed
+    ('finetune', 1)
     """
     many = seeds if isinstance(seeds, Sequence) else [seeds]
     chosen = {name: options.pop(name) for name in _CHOICES if name in options}
@@ -147,6 +155,20 @@ def finetune_all(
     list of RunRecord
         One per spec and seed; of folds one per repeat, of its out-of-fold predictions, or those of
         its folds that were asked for as long as others are missing.
+
+    Raises
+    ------
+    MedplusError
+        If the data, a backbone or the recipe cannot be used, or training fails; it says what to do.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> network = medplus.ExtractSpec(
+    ...     "breastmnist", 28, "mobilenetv3_small_050", weights="none", fit="native")
+    >>> [run] = medplus.finetune_all([network], [1], recipe="modern", epochs=1)
+    >>> sorted(run.metrics)
+    ['test', 'val']
     """
     fields = {**changes, "batch_size": None if batch_size == AUTO else batch_size}
     full = finetune_recipe(recipe, **fields)
@@ -164,7 +186,7 @@ def finetune_all(
     )  # fmt: skip
     records = []
     for spec in specs:
-        images = load_images(spec, data_root, progress)
+        images = datasets.load_spec(spec, data_root, progress=progress)
         check_trainable(images.path, images.splits["train"].labels, images.task)
         whole = _with_fitting_batch(spec, images, full, target) if batch_size == AUTO else full
         for seed in seeds:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import signal
 import sys
 import time
 from collections import Counter
@@ -229,6 +230,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
+    # A shell lets what it starts in the background ignore Ctrl-C, and so would all commands.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     began, rounds = time.monotonic(), 0
     with small_disk(_DISK_MB) as (disk, limited):
         if not limited:

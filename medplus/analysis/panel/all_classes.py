@@ -143,8 +143,12 @@ def panel(run: str | Path, positive: str | None = None, prevalence: float | None
 
     Examples
     --------
-    >>> found = panel("runs/knn/…", positive="malignant", prevalence=0.02)  # doctest: +SKIP
-    >>> found.classes[0].points["as predicted"].sensitivity  # doctest: +SKIP
+    >>> import medplus
+    >>> store = medplus.extract("breastmnist", 28, "pixels")
+    >>> [run] = medplus.knn(store, k=5)
+    >>> found = medplus.panel(run.path, positive="malignant", prevalence=0.02)
+    >>> 0 <= found.classes[0].points["as predicted"].sensitivity.value <= 1
+    True
     """
     folder = Path(run)
     return panel_of(read_record(folder), read_predictions(folder), positive, prevalence)

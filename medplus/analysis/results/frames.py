@@ -52,8 +52,11 @@ def runs(root: str | Path = "runs") -> pd.DataFrame:
     Examples
     --------
     >>> import medplus
-    >>> table = medplus.runs("runs")  # doctest: +SKIP
-    >>> table.groupby("backbone")["test_acc"].mean()  # doctest: +SKIP
+    >>> store = medplus.extract("breastmnist", 28, "pixels")
+    >>> runs = medplus.knn(store, k=[1, 5])
+    >>> best = medplus.runs("runs").groupby("protocol")["test_acc"].max()
+    >>> bool(best["knn"] > 0.5)
+    True
     """
     folder = Path(root)
     if not folder.is_dir():
@@ -92,6 +95,14 @@ def predictions(run: str | Path) -> pd.DataFrame:
     ------
     RunError
         If the run or its predictions cannot be read.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> store = medplus.extract("breastmnist", 28, "pixels")
+    >>> [run] = medplus.knn(store, k=5)
+    >>> list(medplus.predictions(run.path))[:4]
+    ['split', 'index', 'true', 'predicted']
     """
     folder = Path(run)
     record, saved = read_record(folder), read_predictions(folder)

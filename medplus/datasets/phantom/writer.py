@@ -58,6 +58,13 @@ def write_phantom(
     ------
     UsageError
         If an argument is out of range, or the file exists and is not a phantom.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> from pathlib import Path
+    >>> medplus.write_phantom("breastmnist", 28, Path("data"), samples=200)
+    PosixPath('data/breastmnist.npz')
     """
     return write_phantoms(flag, [size], out, samples=samples, seed=seed, difficulty=difficulty)[0]
 

@@ -72,6 +72,13 @@ def knn(
     ------
     UsageError, StoreError, RunError
         If an option is not allowed, a store cannot be read, or `k` exceeds the train split.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> store = medplus.extract("breastmnist", 28, "pixels")
+    >>> [run.k for run in medplus.knn(store, k=[1, 5])]
+    [1, 5]
     """
     numbers = (k,) if isinstance(k, int) else tuple(k)
     recipe = make_recipe(KnnRecipe, {"k": numbers, "metric": metric, "vote": vote})

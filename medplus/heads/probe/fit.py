@@ -79,6 +79,13 @@ def probe(
     ------
     UsageError, StoreError, RunError
         If an option is not allowed, a store cannot be read, or nothing can be learned from it.
+
+    Examples
+    --------
+    >>> import medplus
+    >>> store = medplus.extract("breastmnist", 28, "pixels")
+    >>> [(run.seed, run.lr) for run in medplus.probe(store, seeds=1, lr=[0.001, 0.01])]
+    [(1, 0.001), (1, 0.01)]
     """
     check_device_name(device)
     gradual = {
