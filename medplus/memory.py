@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     import torch
 
 _UNLIMITED = 1 << 60
+_RAN_OUT = (
+    "can't allocate memory", "not enough memory", "cannot allocate memory",
+    "failed to map segment from shared object",
+)  # fmt: skip
+"""What torch says, the C library, and its loader of the libraries that packages are made of."""
+
 _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -36,6 +42,12 @@ def spare_memory(device: torch.device | None = None) -> int:
 
         left.append(torch.cuda.mem_get_info(device)[0])
     return max(0, min(left)) // 2
+
+
+def ran_out(error: BaseException) -> bool:
+    """Tell whether an error means that the memory of the machine, or a limit, was exhausted."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in said for words in _RAN_OUT)
 
 
 def release_pages(array: Any) -> None:

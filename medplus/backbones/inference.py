@@ -15,6 +15,7 @@ from medplus.backbones.build import Backbone
 from medplus.backbones.windowed import Windowed, windowed
 from medplus.device import compute_precision
 from medplus.errors import BackboneError, first_line
+from medplus.memory import ran_out
 from medplus.preprocess import PAPER_CANVAS, Preprocessor, padded_window
 from medplus.vocabulary import Precision
 
@@ -231,9 +232,7 @@ def _difference(expected: torch.Tensor, found: torch.Tensor) -> float:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error means that memory was exhausted, on GPU or CPU."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or ran_out(error)
 
 
 def prepare(module: nn.Module, precision: Precision) -> nn.Module:

@@ -16,6 +16,7 @@ import click
 from medplus._version import __version__
 from medplus.cli.threads import share_busy_machine
 from medplus.errors import MedplusError, UsageError, nearest
+from medplus.memory import ran_out
 from medplus.naming import printable
 
 _COMMANDS = {
@@ -140,6 +141,8 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             raise
         message = f"{type(error).__name__}: {error} (a bug, or a fault of this machine; "
+        if ran_out(error):
+            message = "memory ran out; use a machine, container or limit (ulimit) with more ("
         code = fail(f"{message}--debug shows where)", 1, type(error).__name__)
     sys.exit(code)
 
