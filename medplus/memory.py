@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
 _UNLIMITED = 1 << 60
+_RAN_OUT = (
+    "can't allocate memory", "not enough memory", "cannot allocate memory",
+    "failed to map segment from shared object",
+)  # fmt: skip
+"""What torch says, the C library, and its loader of the libraries that packages are made of."""
+
 _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -35,6 +42,32 @@ def spare_memory(device: torch.device | None = None) -> int:
 
         left.append(torch.cuda.mem_get_info(device)[0])
     return max(0, min(left)) // 2
+
+
+def ran_out(error: BaseException) -> bool:
+    """Tell whether an error means that the memory of the machine, or a limit, was exhausted."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in said for words in _RAN_OUT)
+
+
+def release_pages(array: Any) -> None:
+    """Give the pages of a mapped file that have been read back, or they add up to the file.
+
+    Parameters
+    ----------
+    array : ndarray
+        Or a view of one; what is not mapped, or may have been changed, stays as it is.
+    """
+    while array is not None and not hasattr(array, "_mmap"):
+        array = getattr(array, "base", None)
+    mapping = getattr(array, "_mmap", None)
+    if mapping is not None and not array.flags.writeable and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def times_out_of_memory() -> int:
+    """Return how often this machine has killed a process for want of memory since it started."""
+    return _fields(_PROC / "vmstat").get("oom_kill", 0)
 
 
 def _left_on_machine() -> int:

@@ -14,13 +14,16 @@ from torch import nn
 from medplus.backbones.build import Backbone
 from medplus.backbones.windowed import Windowed, windowed
 from medplus.device import compute_precision
-from medplus.errors import BackboneError
-from medplus.preprocess import Preprocessor, padded_window
+from medplus.errors import BackboneError, first_line
+from medplus.memory import ran_out
+from medplus.preprocess import PAPER_CANVAS, Preprocessor, padded_window
 from medplus.vocabulary import Precision
 
 log = logging.getLogger(__name__)
 
 _FUSION_TOLERANCE = 1e-5
+_SMALL = 96
+"""Height and width in pixels that networks of convolutions take, at a fifth of the cost."""
 _COMPILED_TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2}
 _DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
@@ -51,6 +54,8 @@ class Embedder:
     ----------
     batch_limit : int
         The largest batch that is computed at once.
+    window : bool
+        Whether padded images are computed through windows, where that saves much.
     is_compiled : bool
         Whether what `compile` has made is used.
     """
@@ -69,7 +74,7 @@ class Embedder:
         self.precision = precision
         self.batch_limit = batch_limit
         self._module = (preparation or prepare)(backbone.module, precision).to(device)
-        self._window = window and preparation is None
+        self.window = window and preparation is None
         self._forwards: dict[int, Forward] = {}
         self._compiled: tuple[torch.Size, Forward] | None = None
         self.is_compiled = False
@@ -128,15 +133,12 @@ class Embedder:
         """
         if self.precision == "fp32":
             return 0.0
-        exact = Embedder(
-            self.backbone, self.device, "fp32", len(images), lambda module, _: copy.deepcopy(module)
-        )
+        exact = Embedder(self.backbone, self.device, "fp32", len(images), self._as_it_is)
         return _difference(exact(images), self(images))
 
-    @property
-    def window(self) -> bool:
-        """Whether padded images are computed through windows, where that saves much."""
-        return self._window
+    def _as_it_is(self, module: nn.Module, _: Precision) -> nn.Module:
+        # A copy where it is to be moved: the backbone keeps its own weights where they are.
+        return module if self.device.type == "cpu" else copy.deepcopy(module)
 
     @property
     def is_windowed(self) -> bool:
@@ -166,7 +168,7 @@ class Embedder:
                 compiled = compile_network(whole, frozen=True)
                 difference = _difference(expected, compiled(pixels))
         except Exception as error:  # compilers fail in as many ways as there are networks
-            reason = (str(error).strip().splitlines() or [repr(error)])[0]
+            reason = first_line(error)
             log.warning("%s runs without being compiled: %s", self.backbone.name, reason)
             return False
         if not difference <= _COMPILED_TOLERANCES[self.precision]:
@@ -187,7 +189,7 @@ class Embedder:
         if self.is_compiled and self._compiled and self._compiled[0] == pixels.shape:
             return self._compiled[1]
         spec = self.backbone.preprocess
-        if not self._window or spec.fit != "pad" or spec.canvas is None:
+        if not self.window or spec.fit != "pad" or spec.canvas is None:
             return self._module
         if side not in self._forwards:
             self._forwards[side] = windowed(self._module, pixels, padded_window(side, spec.canvas))
@@ -205,12 +207,11 @@ class Embedder:
         log.warning("out of memory with %d images; going on with %d", batch, self.batch_limit)
 
     def _unsuitable(self, error: Exception) -> BackboneError:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         fit = self.backbone.preprocess.fit
         remedy = "--fit pad or --fit resize" if fit == "native" else "another backbone"
         return BackboneError(
-            f"{self.backbone.name} cannot embed these images with --fit {fit}: {reason}; "
-            f"{remedy} may suit it"
+            f"{self.backbone.name} cannot embed these images with --fit {fit}: "
+            f"{first_line(error)}; {remedy} may suit it"
         )
 
 
@@ -231,9 +232,7 @@ def _difference(expected: torch.Tensor, found: torch.Tensor) -> float:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error means that memory was exhausted, on GPU or CPU."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or ran_out(error)
 
 
 def prepare(module: nn.Module, precision: Precision) -> nn.Module:
@@ -265,16 +264,25 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
         return module
     from torch.fx.experimental.optimization import fuse
 
-    probe = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 4 - 2
     try:
         with warnings.catch_warnings(), torch.inference_mode(False):
             warnings.simplefilter("ignore")
             folded: nn.Module = fuse(module)
-        with torch.inference_mode():
-            expected, found = module(probe), folded(probe)
+        expected, found = _on_noise(module, folded)
     except Exception as error:  # tracing fails in as many ways as there are networks
         log.debug("batch norms are not folded: %s", error)
         return module
     if (expected - found).norm() > _FUSION_TOLERANCE * expected.norm():
         return module
     return folded.eval()
+
+
+@torch.inference_mode()
+def _on_noise(*networks: nn.Module) -> list[torch.Tensor]:
+    """Return what networks make of random pixels: few where that will do, as it does for most."""
+    chance = torch.Generator().manual_seed(0)
+    pixels = torch.rand(1, 3, PAPER_CANVAS, PAPER_CANVAS, generator=chance) * 4 - 2
+    try:
+        return [network(pixels[..., :_SMALL, :_SMALL]) for network in networks]
+    except Exception:  # of those that take one size, or need a larger one
+        return [network(pixels) for network in networks]
