@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from medplus.config import FinetuneRecipe, finetune_recipe
+from medplus.datasets.sources import load_spec
 from medplus.embeddings.provenance import settle
 from medplus.spec import ExtractSpec
 from medplus.training.plan import (
     FinetunePlan,
     load_backbone,
-    load_images,
     plan_finetune,
 )
 from medplus.training.watch import Watch
@@ -196,7 +196,7 @@ def test_a_plan_can_be_sent_to_another_process(plan):
 def test_a_spec_loads_images_and_a_backbone_that_can_learn(write_npz, tmp_path):
     npz = write_npz("toy", n=(4, 3, 2), size=16, folder=tmp_path)
     asked = ExtractSpec(str(npz), None, "test_vit", "none", "native")
-    images = load_images(asked, "data")
+    images = load_spec(asked)
     backbone = load_backbone(asked, images)
     assert (images.name, images.size, len(images.splits["train"])) == ("toy", 16, 4)
     assert (backbone.name, backbone.preprocess.fit) == ("test_vit", "native")
