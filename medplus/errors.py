@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import reprlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -69,6 +69,13 @@ def optional(
     except ImportError:
         name = module.partition(".")[0]
         raise kind(f"{what} needs {name}; run: {pip_install(package or name)}") from None
+
+
+def writing(
+    what: object, remedy: str, kind: type[MedplusError] = RunError
+) -> AbstractContextManager[None]:
+    """Say what cannot be written, why, and what to do, where the disk refuses the block."""
+    return explained(kind, f"{what} cannot be written", remedy)
 
 
 def pip_install(*packages: str) -> str:

@@ -65,6 +65,11 @@ def release_pages(array: Any) -> None:
         mapping.madvise(mmap.MADV_DONTNEED)
 
 
+def times_out_of_memory() -> int:
+    """Return how often this machine has killed a process for want of memory since it started."""
+    return _fields(_PROC / "vmstat").get("oom_kill", 0)
+
+
 def _left_on_machine() -> int:
     available = _fields(_PROC / "meminfo").get("MemAvailable")
     if available is not None:

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from medplus.errors import MedplusError
 from medplus.metrics import percentile_interval, replicates, score
 from medplus.metrics.predictions import check
 from medplus.naming import counted
-from medplus.run.ledger import list_runs, read_predictions, read_record
+from medplus.run.ledger import read_predictions, read_runs
 from medplus.run.record import RunRecord
 from medplus.vocabulary import Task
 
@@ -186,15 +185,8 @@ def _chosen(records: list[RunRecord]) -> set[str]:
 
 
 def _records(runs: Path, dataset_digest: str) -> Iterator[RunRecord]:
-    if not runs.is_dir():
-        return
-    for folder in list_runs(runs):
-        try:
-            record = read_record(folder)
-        except MedplusError:
-            continue  # medplus doctor and medplus report tell of damaged runs
-        if record.dataset_digest == dataset_digest:
-            yield record
+    records, _ = read_runs(runs)  # medplus doctor and medplus report tell of damaged ones
+    yield from (one for one in records if one.dataset_digest == dataset_digest)
 
 
 def _difference(

@@ -109,7 +109,7 @@ def _check_unseen(run: Path, record: RunRecord, info: StoreInfo, splits: tuple[S
 def _find_parts(run: Path, record: RunRecord, options: EvaluationOptions) -> list[EmbeddingStore]:
     """Return the embeddings to score on, or those that they are made of, as the head's were."""
     stores = []
-    for part in parts_of(record):
+    for part in record.parts:
         store = _find_store(run, record, part, options)
         if store.info.backbone_digest != part.backbone_digest:
             raise StoreError(
@@ -118,18 +118,6 @@ def _find_parts(run: Path, record: RunRecord, options: EvaluationOptions) -> lis
             )
         stores.append(store)
     return stores
-
-
-def parts_of(record: RunRecord) -> list[PartFacts]:
-    """Return the stores that a head's embeddings were made of; one, where they are as stored."""
-    assert record.store is not None  # as every head's record has it
-    whole = PartFacts(
-        path=record.store.path,
-        key=record.store.key,
-        spec=record.spec,
-        backbone_digest=record.backbone_digest,
-    )
-    return record.store.parts or [whole]
 
 
 def _find_store(

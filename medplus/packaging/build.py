@@ -25,7 +25,6 @@ from medplus.analysis.panel import panel as panel_of_run
 from medplus.datasets.dataset import ImageDataset
 from medplus.embeddings.provenance import images_of
 from medplus.errors import MedplusError, RunError, UsageError, first_line, pip_install
-from medplus.evaluation.head import parts_of
 from medplus.packaging.card import croissant, model_card
 from medplus.packaging.module import PackagedModel
 from medplus.prediction.model import Model, load_model
@@ -348,7 +347,7 @@ def _compare(model: Model, loader: Any, images: ImageDataset) -> float:
     if model.record.folds is not None:
         return off  # each saved one is of the folds that have not seen the image
     record = model.record
-    specs = [record.spec] if record.store is None else [part.spec for part in parts_of(record)]
+    specs = [record.spec] if record.store is None else [part.spec for part in record.parts]
     half = sorted({spec.precision for spec in specs if spec.precision not in (None, "fp32")})
     difference = np.abs(found - known)
     most, mean = float(difference.max()), float(difference.mean())

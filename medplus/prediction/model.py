@@ -13,7 +13,6 @@ from medplus.backbones.finetuned import is_finetuned
 from medplus.device import resolve_device
 from medplus.embeddings.store import to_place
 from medplus.errors import RunError, StoreError, UsageError
-from medplus.evaluation.head import parts_of
 from medplus.evaluation.rescore import folder_of, no_network
 from medplus.heads.knn.search import Neighbours
 from medplus.metrics.temperature import fit_temperature
@@ -204,7 +203,7 @@ def load_model(
         return Model(record, reading, (extractor,), trained, reference, missing, notes)
     extractors = tuple(
         load_extractor(folder, part, record.size, target, backbone, precision)
-        for part in parts_of(record)
+        for part in record.parts
     )
     head = own.head()
     if isinstance(head, Votes):

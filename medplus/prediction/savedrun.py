@@ -12,7 +12,7 @@ from medplus.embeddings.select import readable
 from medplus.embeddings.store import EmbeddingStore, Place, is_store, open_store
 from medplus.embeddings.transform import Fit, Transform
 from medplus.errors import StoreError, UsageError
-from medplus.evaluation.head import own_store, parts_of
+from medplus.evaluation.head import own_store
 from medplus.heads.features import HeldFeatures, JoinedRows, fit_memory
 from medplus.heads.folded import pooled
 from medplus.heads.saved import derived, read_heads
@@ -102,7 +102,7 @@ class SavedRun:
         return None, f"its embeddings of train are not there; this makes them: {command}"
 
     def _whole(self) -> EmbeddingStore:
-        parts = parts_of(self.record)
+        parts = self.record.parts
         return derived(self.record, [own_store(self.folder, part, self.root) for part in parts])
 
     def _learned(self) -> EmbeddingStore:

@@ -21,7 +21,7 @@ from medplus.embeddings.pipeline import as_tensor
 from medplus.embeddings.provenance import images_of
 from medplus.embeddings.store import EmbeddingStore, open_store, root_of, to_place
 from medplus.errors import RunError, StoreError, UsageError
-from medplus.evaluation.head import own_store, parts_of
+from medplus.evaluation.head import own_store
 from medplus.heads.stored import read_split
 from medplus.prediction.networks import load_trained
 from medplus.prediction.savedrun import SavedRun
@@ -89,7 +89,7 @@ def open_scorer(record: RunRecord, options: Options) -> Scorer:
 
 def _backbones(record: RunRecord) -> list[str]:
     """Return how the backbones of a run are named."""
-    specs = [record.spec] if record.store is None else [p.spec for p in parts_of(record)]
+    specs = [record.spec] if record.store is None else [p.spec for p in record.parts]
     return [spec.backbone for spec in specs]
 
 
@@ -133,7 +133,7 @@ class _Head(Scorer):
     def __init__(self, record: RunRecord, options: Options) -> None:
         self._record, self._options = record, options
         root = to_place(options.store)
-        self._stores = [own_store(Path(record.path), part, root) for part in parts_of(record)]
+        self._stores = [own_store(Path(record.path), part, root) for part in record.parts]
         self.passes = len(self._stores)
         self.images = images_of(self._stores[0].info, record.path, options.data_root)
 
