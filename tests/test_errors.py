@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,3 +61,14 @@ def test_nearest_finds_a_name_that_is_there(name, others):
 )
 def test_first_line_is_one_line_and_never_empty(error, line):
     assert first_line(error) == line
+
+
+def test_no_message_nor_page_has_medplus_installed_by_its_name_from_an_index():
+    root = Path(__file__).parents[1]
+    folders = [(root, "*.md"), (root / "docs", "**/*.md"), (root / "medplus", "**/*.py")]
+    listed = [path for folder, pattern in folders for path in folder.glob(pattern)]
+    assert len(listed) > 300
+    by_name = re.compile(r"pipx? install (?:-\S+ )*['\"]?medplus\b")
+    assert by_name.search("pip install 'medplus[h5]'")
+    found = [path for path in listed if by_name.search(path.read_text(encoding="utf-8"))]
+    assert found == []

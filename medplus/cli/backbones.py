@@ -11,7 +11,7 @@ import click
 
 from medplus.cli import options
 from medplus.cli.options import Output
-from medplus.errors import UsageError
+from medplus.errors import UsageError, pip_install
 
 if TYPE_CHECKING:
     from medplus.backbones.registry import Encoder
@@ -179,8 +179,8 @@ def _how_to_get(encoder: Encoder) -> list[str]:
     place = f"{'ask for it at' if encoder.gated else 'open:'} {encoder.page}"
     if encoder.source == "code":
         return [place, "it needs code of its own, in a Python file (docs/backbones.md)"]
-    extras = {"open_clip": "open_clip", "transformers": "transformers"}
-    needs = [f"pip install 'medplus[{extras[encoder.source]}]'"] if encoder.source in extras else []
+    libraries = {"open_clip": "open_clip_torch", "transformers": "transformers"}
+    needs = [pip_install(libraries[encoder.source])] if encoder.source in libraries else []
     if encoder.weights.repository is None:
         return [place, *needs, "name the file with --weights FILE"]
     login = ["hf auth login"] if encoder.gated else []

@@ -83,7 +83,7 @@ class BatchSize(click.ParamType):  # type: ignore[type-arg]  # not generic befor
 @click.option(
     "--track",
     type=click.Choice(["tensorboard", "wandb", "mlflow"]),
-    help="Tell a tracker of every epoch (pip install 'medplus[track]').",
+    help="Tell a tracker of every epoch (its package must be installed).",
 )
 @options.folding
 @options.several(

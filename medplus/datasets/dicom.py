@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medplus.datasets.intensity import ImageFaultError, faults, scale_to_bytes
-from medplus.errors import DatasetError
+from medplus.errors import DatasetError, pip_install
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -33,8 +33,7 @@ def check_installed(root: Path, n_files: int) -> None:
         import pydicom  # noqa: F401
     except ImportError:
         raise DatasetError(
-            f"{root} holds {n_files:,} DICOM files, which need pydicom: "
-            "pip install 'medplus[dicom]'"
+            f"{root} holds {n_files:,} DICOM files, which need pydicom: {pip_install('pydicom')}"
         ) from None
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medplus.errors import UsageError
+from medplus.errors import UsageError, pip_install
 from medplus.vocabulary import Split
 
 if TYPE_CHECKING:
@@ -25,9 +25,7 @@ def to_table(store: EmbeddingStore, splits: Sequence[Split]) -> pyarrow.Table:
     try:
         import pyarrow as pa
     except ImportError:
-        raise UsageError(
-            "parquet and Arrow need pyarrow; run: pip install 'medplus[parquet]'"
-        ) from None
+        raise UsageError(f"parquet and Arrow need pyarrow; run: {pip_install('pyarrow')}") from None
     tables = []
     for split in splits:
         # Few readers know float16; DuckDB does not.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from medplus.embeddings.layout import METADATA, ArrayLayout
-from medplus.errors import StoreError, UsageError, first_line
+from medplus.errors import StoreError, UsageError, first_line, pip_install
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -142,7 +142,7 @@ class _Bucket:
             from obstore.store import from_url
         except ImportError:
             raise UsageError(
-                f"to read {place} needs obstore; run: pip install 'medplus[remote]'"
+                f"to read {place} needs obstore; run: {pip_install('obstore')}"
             ) from None
         try:
             self._store: Any = from_url(place, retry_config=_RETRY)

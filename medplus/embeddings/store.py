@@ -272,7 +272,7 @@ def open_store(path: Place) -> EmbeddingStore:
     ----------
     path : Path or str
         A folder, an archive that ends in ``.zarr.zip``, or the URL of an object store
-        (``s3://bucket/path``; needs ``medplus[remote]``, and finds endpoint and credentials in the
+        (``s3://bucket/path``; needs obstore, and finds endpoint and credentials in the
         environment, AWS_ENDPOINT_URL and so on).
 
     Raises

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from medplus.errors import UsageError
+from medplus.errors import UsageError, pip_install
 
 if TYPE_CHECKING:
     from medplus.exploration.collection import Collection
@@ -29,7 +29,7 @@ def to_parquet(view: Collection) -> bytes:
     except ImportError:
         raise UsageError(
             f"{len(view.pool):,} images are too many for a page, and parquet for embedding-atlas "
-            "needs pyarrow; run: pip install 'medplus[parquet]'"
+            f"needs pyarrow; run: {pip_install('pyarrow')}"
         ) from None
     pool = view.pool
     # Of a file's name that is no Unicode, what is none is replaced.

@@ -24,7 +24,7 @@ from medplus._version import __version__
 from medplus.analysis.panel import panel as panel_of_run
 from medplus.datasets.dataset import ImageDataset
 from medplus.datasets.sources import load_dataset
-from medplus.errors import MedplusError, RunError, UsageError, first_line
+from medplus.errors import MedplusError, RunError, UsageError, first_line, pip_install
 from medplus.evaluation.head import parts_of
 from medplus.packaging.card import croissant, model_card
 from medplus.packaging.module import PackagedModel
@@ -187,7 +187,7 @@ def _check_installed(*packages: str) -> None:
     missing = [name for name in packages if not importlib.util.find_spec(name)]
     if missing:
         raise UsageError(
-            f"a packaged model needs {' and '.join(missing)}; run: pip install 'medplus[onnx]'"
+            f"a packaged model needs {' and '.join(missing)}; run: {pip_install(*missing)}"
         )
 
 

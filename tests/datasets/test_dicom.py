@@ -144,7 +144,7 @@ def test_grey_and_colour_do_not_mix(tmp_path):
 def test_without_pydicom_the_message_says_what_to_install(tmp_path, monkeypatch):
     root = folder_of(tmp_path, ["CT_small.dcm"] * 3)
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(DatasetError, match=r"6 DICOM files.* pip install 'medplus\[dicom\]'"):
+    with pytest.raises(DatasetError, match=r"6 DICOM files.* pip install pydicom"):
         load_dataset(str(root), 32)
 
 

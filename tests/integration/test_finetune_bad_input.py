@@ -279,4 +279,4 @@ def test_tracker_that_is_not_installed(
 
     monkeypatch.setattr(module, "find_spec", lambda name: None)
 
-    fails(*TOY, "--track", tracker, code=2, says=(f"--track {tracker}", "'medplus[track]'"))
+    fails(*TOY, "--track", tracker, code=2, says=(f"--track {tracker}", f"pip install {tracker}"))

@@ -102,5 +102,5 @@ def test_an_address_that_does_not_answer_is_told_at_once(address: str) -> None:
 def test_without_ray_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
 
-    with pytest.raises(SweepError, match="pip install 'medplus\\[ray\\]'"):
+    with pytest.raises(SweepError, match="pip install ray"):
         RayEngine()

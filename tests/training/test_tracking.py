@@ -97,7 +97,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(name, fold
     with pytest.raises(UsageError) as caught:
         tell(name, folder, {})
     assert str(caught.value) == (
-        f"--track {name} needs the package {name}; install it with: pip install 'medplus[track]'"
+        f"--track {name} needs the package {name}; install it with: pip install {name}"
     )
 
 

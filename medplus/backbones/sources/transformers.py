@@ -16,7 +16,7 @@ from medplus.backbones import weights as weights_io
 from medplus.backbones.catalog import BackboneInfo
 from medplus.backbones.sources.ref import BackboneRef, Built
 from medplus.backbones.weights_folder import CONFIG, find_config, is_weights_folder
-from medplus.errors import BackboneError, UsageError, first_line
+from medplus.errors import BackboneError, UsageError, first_line, pip_install
 from medplus.preprocess import PreprocessSpec
 from medplus.progress import SAID
 from medplus.spec import NONE, PRETRAINED
@@ -143,7 +143,7 @@ def _library() -> Any:
         import transformers
     except ImportError:
         raise UsageError(
-            f"backbones of {PREFIX} need transformers; run: pip install 'medplus[transformers]'"
+            f"backbones of {PREFIX} need transformers; run: {pip_install('transformers')}"
         ) from None
     return transformers
 

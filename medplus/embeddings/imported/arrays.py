@@ -20,7 +20,7 @@ from medplus.embeddings.imported import source
 from medplus.embeddings.imported.source import Kind, Source
 from medplus.embeddings.imported.tensors import load_torch
 from medplus.embeddings.info import StoreInfo
-from medplus.errors import UsageError, first_line
+from medplus.errors import UsageError, first_line, pip_install
 from medplus.jsonfile import parse_json
 from medplus.naming import counted, some
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split
@@ -77,7 +77,7 @@ def _open_hdf5(path: Path) -> Any:
         import h5py
     except ImportError:
         raise UsageError(
-            f"{path} cannot be read without h5py; run: pip install 'medplus[h5]'"
+            f"{path} cannot be read without h5py; run: {pip_install('h5py')}"
         ) from None
     try:
         return h5py.File(path, "r")

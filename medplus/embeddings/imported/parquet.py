@@ -12,7 +12,7 @@ from medplus.embeddings.imported import source
 from medplus.embeddings.imported.arrays import read_attributes
 from medplus.embeddings.imported.source import Source
 from medplus.embeddings.info import StoreInfo
-from medplus.errors import UsageError, first_line
+from medplus.errors import UsageError, first_line, pip_install
 from medplus.naming import counted, some
 from medplus.vocabulary import MULTI_LABEL
 
@@ -29,7 +29,7 @@ def open_parquet(path: Path) -> Source:
         import pyarrow.parquet as pq
     except ImportError:
         raise UsageError(
-            f"{path} cannot be read without pyarrow; run: pip install 'medplus[parquet]'"
+            f"{path} cannot be read without pyarrow; run: {pip_install('pyarrow')}"
         ) from None
     try:
         file = pq.ParquetFile(path)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medplus.errors import SweepError
+from medplus.errors import SweepError, pip_install
 from medplus.sweep.engines import LOOK_S, PATIENCE_S, Death, Engine, prepare, work
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Place
@@ -206,7 +206,7 @@ def _import_ray() -> Any:
     try:
         import ray
     except ModuleNotFoundError:
-        raise SweepError("the engine ray needs Ray; run: pip install 'medplus[ray]'") from None
+        raise SweepError(f"the engine ray needs Ray; run: {pip_install('ray')}") from None
     return ray
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from medplus.errors import SweepError, UsageError
+from medplus.errors import SweepError, UsageError, pip_install
 from medplus.sweep.claims import Claimant, Claims
 from medplus.sweep.engines import LOOK_S, PATIENCE_S, Death, Engine, prepare
 from medplus.sweep.grid import Grid
@@ -129,7 +129,7 @@ class SlurmEngine(Engine):
             from submitit.core.utils import FailedJobError
         except ImportError:
             raise SweepError(
-                "submitit is not installed; install it with: pip install 'medplus[slurm]'"
+                f"submitit is not installed; install it with: {pip_install('submitit')}"
             ) from None
         if self._executor == "slurm" and not (shutil.which("sbatch") and shutil.which("srun")):
             raise SweepError(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medplus import atomic
-from medplus.errors import UsageError, nearest
+from medplus.errors import UsageError, nearest, pip_install
 
 TRACKERS = ("tensorboard", "wandb", "mlflow")
 """Names of trackers; each is also the name of its module here, and of the package it needs."""
@@ -106,8 +106,7 @@ def open_tracker(
         raise UsageError(f"unknown tracker '{name}'{nearest(name, TRACKERS)} (known: {known})")
     if find_spec(name) is None:
         raise UsageError(
-            f"--track {name} needs the package {name}; install it with: "
-            "pip install 'medplus[track]'"
+            f"--track {name} needs the package {name}; install it with: {pip_install(name)}"
         )
     made = import_module(f"medplus.training.tracking.{name}").tracker
     tracker: Tracker = made(folder, run_id, group, config)

@@ -26,7 +26,7 @@ def is_installed() -> bool:
         return False
 
 
-needs_package = pytest.mark.skipif(not is_installed(), reason="needs medplus[demo]")
+needs_package = pytest.mark.skipif(not is_installed(), reason="needs the extra demo")
 
 
 @needs_package
