@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from medplus.errors import MedplusError
-from medplus.metrics import Scores, percentile_interval, replicates, score
+from medplus.metrics import percentile_interval, replicates, score
 from medplus.metrics.predictions import check
+from medplus.naming import counted
 from medplus.run.ledger import list_runs, read_predictions, read_record
 from medplus.run.record import RunRecord
 from medplus.vocabulary import Task
@@ -80,11 +81,8 @@ class Consequence:
     def sentence(self) -> str:
         """The consequence in words."""
         points = 100 * self.acc.everything, 100 * self.acc.without
-        images = "image" if self.n_left_out == 1 else "images"
-        told = (
-            f"ACC {points[0]:.1f} → {points[1]:.1f} without the {self.n_left_out} test {images} "
-            f"{self.what}"
-        )
+        images = counted(self.n_left_out, "test image")
+        told = f"ACC {points[0]:.1f} % → {points[1]:.1f} % without the {images} {self.what}"
         if self.acc.change_interval is None:
             return told
         low, high = (100 * value for value in self.acc.change_interval)
@@ -123,7 +121,7 @@ def score_without(
     )
     return (
         _difference(every.acc, rest.acc, drawn[0].acc, drawn[1].acc),
-        _difference(_auc(every), _auc(rest), drawn[0].auc, drawn[1].auc),
+        _difference(every.auc_present, rest.auc_present, drawn[0].auc, drawn[1].auc),
     )
 
 
@@ -197,10 +195,6 @@ def _records(runs: Path, dataset_digest: str) -> Iterator[RunRecord]:
             continue  # medplus doctor and medplus report tell of damaged runs
         if record.dataset_digest == dataset_digest:
             yield record
-
-
-def _auc(scores: Scores) -> float:
-    return scores.auc_present
 
 
 def _difference(

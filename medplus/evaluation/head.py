@@ -15,7 +15,6 @@ from medplus.embeddings.select import find_store, readable
 from medplus.embeddings.store import (
     EmbeddingStore,
     Place,
-    is_store,
     open_store,
     read_info,
     to_place,
@@ -168,8 +167,7 @@ def own_store(run: Path, part: PartFacts, root: Place) -> EmbeddingStore:
         except StoreError:
             if recorded.exists():
                 raise  # it is damaged or incomplete, and the message says how to mend it
-    known = [(root, read_info(root))] if is_store(root) else readable(Path(root))
-    for path, info in known:
+    for path, info in readable(root):
         if info.key == part.key:
             return open_store(path)
     raise StoreError(

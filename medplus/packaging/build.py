@@ -23,7 +23,7 @@ import torch
 from medplus._version import __version__
 from medplus.analysis.panel import panel as panel_of_run
 from medplus.datasets.dataset import ImageDataset
-from medplus.datasets.sources import load_dataset
+from medplus.embeddings.provenance import images_of
 from medplus.errors import MedplusError, RunError, UsageError, first_line, pip_install
 from medplus.evaluation.head import parts_of
 from medplus.packaging.card import croissant, model_card
@@ -318,19 +318,10 @@ def _scores(model: Model, images: np.ndarray) -> np.ndarray:
 
 def _images_of(model: Model, data_root: str | Path) -> tuple[ImageDataset | None, list[str]]:
     """Return the data that the run was scored on, if they are at hand."""
-    record, spec = model.record, model.record.spec
     try:
-        images = load_dataset(
-            spec.dataset, record.size, data_root,
-            group_column=spec.group_column, exclude=spec.exclude,
-        )  # fmt: skip
+        return images_of(model.record, model.path, data_root), []
     except MedplusError as error:
         return None, [f"not compared with the run's test predictions, since {first_line(error)}"]
-    if images.digest != record.dataset_digest:
-        return None, [
-            f"not compared with the run's test predictions, since {images.path} holds other data"
-        ]
-    return images, []
 
 
 def _compare(model: Model, loader: Any, images: ImageDataset) -> float:
