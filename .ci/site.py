@@ -58,11 +58,12 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def made(text: str, folder: Path) -> set[Path]:
-    """Return the files that a tutorial made and shows; of a page all that lies beside it."""
+    """Return the files that a tutorial made and shows; of a page what lies beside it, too."""
     shown = {folder / link[3] for link in LINK.finditer(text)}
     found = {path for path in shown if path.is_file()}
     for page in [path for path in found if path.name == "index.html"]:
-        found |= {path for path in page.parent.rglob("*") if path.is_file()}
+        beside = page.parent.rglob("*")
+        found |= {path for path in beside if path.is_file() and path.suffix != ".md"}
     return found
 
 

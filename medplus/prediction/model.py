@@ -180,12 +180,12 @@ def load_model(
 
     Examples
     --------
-    >>> import medplus
+    >>> import medplus, torch
     >>> store = medplus.extract("breastmnist", 28, "pixels")
     >>> [run] = medplus.probe(store, seeds=1, lr=0.01)
     >>> model = load_model(run.path)
     >>> images = medplus.load_dataset("breastmnist", 28).splits["test"].images[:3]
-    >>> model.score(model.embed(images)).shape
+    >>> model.score(model.embed(torch.tensor(images))).shape
     (3, 2)
     """
     folder = folder_of(Path(run))
