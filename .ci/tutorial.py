@@ -48,7 +48,7 @@ def _with_output(block: re.Match[str], folder: Path) -> str:
 
 
 def _run(command: list[str], folder: Path) -> str:
-    done = subprocess.run(  # noqa: S603 - what the repository's own pages say
+    done = subprocess.run(
         command,
         cwd=folder,
         env={**os.environ, **ENVIRONMENT},
