@@ -170,7 +170,7 @@ def _write(root: Path, n: int) -> Any:
     centres = rng.normal(size=(CLASSES, DIM)).astype(np.float32)
     with open_writer(root / "noise-00000000.zarr", info, labels) as writer:
         for split, numbers in writer.missing.items():
-            layout = info.layouts(split)[0]
+            layout = info.layout(split)
             for chunk in numbers:
                 own = labels[split][layout.rows(chunk), 0]
                 noise = rng.normal(size=(len(own), DIM)).astype(np.float32)

@@ -101,7 +101,7 @@ def write_store(root: Path, n: int) -> Path:
     labels = {s: rng.integers(0, N_CLASSES, (m, 1)).astype("u1") for s, m in sizes.items()}
     with open_writer(path, info, labels) as writer:
         for split in SPLITS:
-            layout = info.layouts(split)[0]
+            layout = info.layout(split)
             for chunk in writer.missing[split]:
                 rows = centres[labels[split][layout.rows(chunk), 0]]
                 rows += rng.standard_normal(rows.shape, dtype="f4")

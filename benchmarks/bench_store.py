@@ -25,7 +25,7 @@ def run() -> list[Result]:
         root = Path(folder)
         path = root / "x.zarr"
         write_rows(path, values)
-        store, layout = open_store(path), open_store(path).info.layouts("train")[0]
+        store, layout = open_store(path), open_store(path).info.layout("train")
         files = [path / layout.chunk_key(chunk) for chunk in range(layout.n_chunks)]
         times = interleave(
             {

@@ -36,7 +36,7 @@ def write_rows(path: Path, rows: np.ndarray) -> None:
     labels: Any = {split: np.zeros((n, 1), np.uint8) for split, n in sizes.items()}
     with open_writer(path, info, labels) as writer:
         for split, numbers in writer.missing.items():
-            layout = info.layouts(split)[0]
+            layout = info.layout(split)
             for chunk in numbers:
                 writer.commit(split, chunk, rows[layout.rows(chunk)])
         writer.finish({})

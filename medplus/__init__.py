@@ -14,29 +14,32 @@ from typing import TYPE_CHECKING, Any
 from medplus._version import __version__
 
 if TYPE_CHECKING:
-    from medplus.analysis.panel import panel
-    from medplus.analysis.results.frames import predictions, runs
-    from medplus.auditing.audit import audit
-    from medplus.comparison import compare
-    from medplus.curves.curve import curve
-    from medplus.datasets.phantom import write_phantom
-    from medplus.datasets.sources import load_dataset
-    from medplus.embeddings.extract import extract, extract_all
-    from medplus.embeddings.imported.importing import import_store
-    from medplus.embeddings.select import find_store
-    from medplus.embeddings.store import open_store
-    from medplus.embeddings.torchdata import StoreDataset
-    from medplus.errors import MedplusError
-    from medplus.evaluation import evaluate
-    from medplus.exploration.explore import explore
-    from medplus.heads.knn import knn
-    from medplus.heads.probe import probe
-    from medplus.packaging import package
-    from medplus.prediction.predict import predict
-    from medplus.reporting.report import report
-    from medplus.robustness.robust import robust
-    from medplus.spec import ExtractSpec
-    from medplus.training import finetune, finetune_all
+    from medplus.analysis.panel import panel as panel
+    from medplus.analysis.results.frames import predictions as predictions
+    from medplus.analysis.results.frames import runs as runs
+    from medplus.auditing.audit import audit as audit
+    from medplus.comparison import compare as compare
+    from medplus.curves.curve import curve as curve
+    from medplus.datasets.phantom import write_phantom as write_phantom
+    from medplus.datasets.sources import load_dataset as load_dataset
+    from medplus.embeddings.extract import extract as extract
+    from medplus.embeddings.extract import extract_all as extract_all
+    from medplus.embeddings.imported.importing import import_store as import_store
+    from medplus.embeddings.select import find_store as find_store
+    from medplus.embeddings.store import open_store as open_store
+    from medplus.embeddings.torchdata import StoreDataset as StoreDataset
+    from medplus.errors import MedplusError as MedplusError
+    from medplus.evaluation import evaluate as evaluate
+    from medplus.exploration.explore import explore as explore
+    from medplus.heads.knn import knn as knn
+    from medplus.heads.probe import probe as probe
+    from medplus.packaging import package as package
+    from medplus.prediction.predict import predict as predict
+    from medplus.reporting.report import report as report
+    from medplus.robustness.robust import robust as robust
+    from medplus.spec import ExtractSpec as ExtractSpec
+    from medplus.training import finetune as finetune
+    from medplus.training import finetune_all as finetune_all
 
 _HOMES = {
     "MedplusError": "medplus.errors",
@@ -68,35 +71,8 @@ _HOMES = {
 }
 """Public names and their modules, imported on first use: `import medplus` stays instant."""
 
-__all__ = [
-    "ExtractSpec",
-    "MedplusError",
-    "StoreDataset",
-    "__version__",
-    "audit",
-    "compare",
-    "curve",
-    "evaluate",
-    "explore",
-    "extract",
-    "extract_all",
-    "find_store",
-    "finetune",
-    "finetune_all",
-    "import_store",
-    "knn",
-    "load_dataset",
-    "open_store",
-    "package",
-    "panel",
-    "predict",
-    "predictions",
-    "probe",
-    "report",
-    "robust",
-    "runs",
-    "write_phantom",
-]
+__all__ = ["__version__"]
+__all__.extend(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -77,6 +78,11 @@ class ProbeRecipe(Recipe):
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(64, ge=1)
     patience: int = Field(5, ge=1)
+
+    @property
+    def settings(self) -> tuple[tuple[float, float], ...]:
+        """Every learning rate with every weight decay."""
+        return tuple(product(self.lr, self.weight_decay))
 
 
 Solver = Literal["lbfgs", "ridge"]
@@ -285,6 +291,44 @@ def probe_recipe(name: str = "paper", /, **changes: Any) -> ProbeRecipe:
         If the name or a field is unknown, or a value is not allowed.
     """
     return make_recipe(ProbeRecipe, {**_named(PROBE_RECIPES, name), **_given(changes)})
+
+
+def head_recipe(name: str, *, strength: Any = None, **gradual: Any) -> ProbeRecipe | ConvexRecipe:
+    """Return the recipe of linear heads, of either kind, and refuse what it does not take.
+
+    Parameters
+    ----------
+    name : {"paper", "grid", "lbfgs", "ridge"}
+    strength : number or sequence of numbers, optional
+        Of ``lbfgs`` and ``ridge``.
+    **gradual
+        Fields of `ProbeRecipe`, numbers or sequences of them; None for the recipe's own.
+
+    Raises
+    ------
+    UsageError
+        If a field is not one of this recipe's, or its value is not allowed.
+    """
+    if name in SOLVERS:
+        _refuse(f"--recipe {name} has one optimum, which none of them changes", gradual)
+        return make_recipe(ConvexRecipe, {"solver": name, "strength": _several(strength)})
+    _refuse("it is for --recipe lbfgs or ridge", {"strength": strength})
+    lists = {field: _several(gradual.pop(field, None)) for field in ("seeds", "lr", "weight_decay")}
+    return probe_recipe(name, **lists, **gradual)
+
+
+def _refuse(reason: str, options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        if value is not None:
+            flag = name.replace("seeds", "seed").replace("_", "-")
+            raise UsageError(f"leave out --{flag}: {reason}")
+
+
+def _several(value: Any) -> tuple[Any, ...] | None:
+    """Return a number, or several, as a tuple."""
+    if value is None:
+        return None
+    return (value,) if isinstance(value, int | float) else tuple(value)
 
 
 def _named(recipes: dict[str, dict[str, Any]], name: str, others: str = "") -> dict[str, Any]:

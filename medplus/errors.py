@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
+from typing import Any
 
 
 class MedplusError(Exception):
@@ -45,6 +48,34 @@ class RunError(MedplusError):
 
 class SweepError(MedplusError):
     """A sweep's engine cannot run, or some of its jobs have failed."""
+
+
+@contextmanager
+def explained(kind: type[MedplusError], what: str, remedy: str = "") -> Iterator[None]:
+    """Turn an `OSError` of the block into an error of ours: ``{what}: {reason}; {remedy}``."""
+    try:
+        yield
+    except OSError as error:
+        told = f"{what}: {error.strerror or error}"
+        raise kind(f"{told}; {remedy}" if remedy else told) from error
+
+
+def optional(
+    module: str, what: str, package: str = "", kind: type[MedplusError] = UsageError
+) -> Any:
+    """Import a module of a package that need not be installed; without it, `what` cannot be."""
+    try:
+        return import_module(module)
+    except ImportError:
+        name = module.partition(".")[0]
+        raise kind(f"{what} needs {name}; run: {pip_install(package or name)}") from None
+
+
+def writing(
+    what: object, remedy: str, kind: type[MedplusError] = RunError
+) -> AbstractContextManager[None]:
+    """Say what cannot be written, why, and what to do, where the disk refuses the block."""
+    return explained(kind, f"{what} cannot be written", remedy)
 
 
 def pip_install(*packages: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +36,21 @@ def spare_memory(device: torch.device | None = None) -> int:
 
         left.append(torch.cuda.mem_get_info(device)[0])
     return max(0, min(left)) // 2
+
+
+def release_pages(array: Any) -> None:
+    """Give the pages of a mapped file that have been read back, or they add up to the file.
+
+    Parameters
+    ----------
+    array : ndarray
+        Or a view of one; what is not mapped, or may have been changed, stays as it is.
+    """
+    while array is not None and not hasattr(array, "_mmap"):
+        array = getattr(array, "base", None)
+    mapping = getattr(array, "_mmap", None)
+    if mapping is not None and not array.flags.writeable and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def _left_on_machine() -> int:

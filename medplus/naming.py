@@ -60,6 +60,11 @@ def in_bytes(n: float) -> str:
     return f"{n:.1f} TB"
 
 
+def in_percent(share: float) -> str:
+    """Return a share in words: ``57.1 %``."""
+    return f"{100 * share:.1f} %".replace("-", "−")
+
+
 def duration(seconds: float) -> str:
     """Return a time in words: ``12 s``, ``3 min``, ``2.5 h``, ``4.1 days``.
 

@@ -7,10 +7,10 @@ torchvision's ToTensor, Normalize, Pad.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medplus.errors import UsageError
 from medplus.vocabulary import Fit
@@ -45,6 +45,12 @@ class PreprocessSpec:
     fit: Fit = "pad"
     canvas: int | None = PAPER_CANVAS
     rgb: bool = True
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> PreprocessSpec:
+        """Return the spec whose fields a JSON document has."""
+        fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in document.items()}
+        return cls(**fields)
 
     @classmethod
     def fitted(

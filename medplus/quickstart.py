@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from medplus.backbones.sources import demo
 from medplus.datasets.phantom import write_phantoms
 from medplus.datasets.sources import load_dataset
 from medplus.embeddings.extract import Extraction, extract_all
-from medplus.errors import DatasetError, pip_install
+from medplus.errors import DatasetError, pip_install, writing
 from medplus.heads.knn import knn
 from medplus.heads.probe import probe
 from medplus.prediction.predict import Predicted, predict
@@ -40,51 +39,23 @@ FINETUNING: dict[str, Any] = {"epochs": 4, "lr": 2e-3, "batch_size": 32, "ema": 
 
 
 @dataclass(frozen=True)
-class Summary:
-    """The results for one dataset, size and backbone; fractions from 0 to 1.
+class Quickstart:
+    """What the quickstart made.
 
     Attributes
     ----------
-    baseline : float
-        Test accuracy of always predicting what is most frequent in train.
-    knn_acc, knn_auc : float
-        With the `k` that is best on val.
-    probe_acc, probe_acc_std, probe_auc : float
-        Mean and standard deviation over seeds, each with the learning rate that is best on val.
+    finetuned, frozen : RunRecord
+        A network trained end to end, and the probe on it as it was before.
     """
-
-    dataset: str
-    size: int
-    backbone: str
-    baseline: float
-    k: int
-    knn_acc: float
-    knn_auc: float | None
-    probe_acc: float
-    probe_acc_std: float
-    probe_auc: float | None
-
-
-@dataclass(frozen=True)
-class Quickstart:
-    """What the quickstart made."""
 
     root: Path
     extractions: list[Extraction]
     records: list[RunRecord]
-    summaries: list[Summary]
     finetuned: RunRecord
+    frozen: RunRecord
     report: Report
     predicted: Predicted
     seconds: float
-
-    @property
-    def frozen(self) -> Summary | None:
-        """The results of the fine-tuned network when it was frozen."""
-        run = self.finetuned
-        wanted = (run.dataset, run.size, run.backbone)
-        same = [s for s in self.summaries if (s.dataset, s.size, s.backbone) == wanted]
-        return same[0] if same else None
 
 
 def run_quickstart(
@@ -114,14 +85,9 @@ def run_quickstart(
     root = Path(root)
     data, runs = root / "data", root / "runs"
     tell(f"1. Synthetic stand-ins for {', '.join(DATASETS)} → {data}")
-    try:
+    with writing(data, "free space or name another folder with --out", DatasetError):
         for dataset in DATASETS:
             write_phantoms(dataset, SIZES, data, samples=samples)
-    except OSError as error:
-        raise DatasetError(
-            f"phantoms cannot be written to {data}: {error.strerror or error}; free space or name "
-            "another folder with --out"
-        ) from error
     network, weights = choose_network()
     if weights == NONE:
         tell(
@@ -143,7 +109,6 @@ def run_quickstart(
     records += probe(
         stores, SEEDS, recipe="grid", epochs=EPOCHS, device=device, runs=runs, progress=progress
     )
-    summaries = [_summarise(extraction, records) for extraction in extractions]
     dataset, size = FINETUNED
     tell(f"5. {network} trained end to end on {dataset}, {size} px → {runs / 'finetune'}")
     [finetuned] = finetune(
@@ -153,15 +118,15 @@ def run_quickstart(
     tell(f"6. Tables, figures and a page → {root / 'report'}")
     # Learning rates were searched, so each cell shows the run that is best on val.
     written = report(runs, root / "report", tuned="val", title="Quickstart on synthetic images")
-    table = root / "predictions.csv"
+    table, frozen = root / "predictions.csv", _probe_of(finetuned, records)
     tell(f"7. Three new images, through the best probe of {dataset}, {size} px → {table}")
     predicted = predict(
-        _probe_of(finetuned, records).path, _three_images(root), table, device=device,
-        store=root / "embeddings", overwrite=True,
+        frozen.path, _three_images(root), table, device=device, store=root / "embeddings",
+        overwrite=True,
     )  # fmt: skip
     seconds = time.perf_counter() - start
     return Quickstart(
-        root, extractions, [*records, finetuned], summaries, finetuned, written, predicted, seconds
+        root, extractions, [*records, finetuned], finetuned, frozen, written, predicted, seconds
     )
 
 
@@ -193,28 +158,3 @@ def _three_images(root: Path) -> list[Path]:
 def choose_network() -> tuple[str, str]:
     """Return the network of the quickstart, and its weights: real ones where they are installed."""
     return (DEMO, PRETRAINED) if DEMO in demo.available() else (RANDOM, NONE)
-
-
-def _summarise(extraction: Extraction, records: list[RunRecord]) -> Summary:
-    info = extraction.store.info
-    own = [r for r in records if r.store_key == info.key and r.selected]
-    [neighbours] = [r for r in own if r.protocol == "knn"]
-    probes = [r for r in own if r.protocol == "probe"]
-    accuracies = [r.metrics["test"]["acc"] for r in probes]
-    return Summary(
-        dataset=info.dataset,
-        size=info.size,
-        backbone=info.backbone,
-        baseline=info.baseline_acc["test"],
-        k=neighbours.k or 0,
-        knn_acc=neighbours.metrics["test"]["acc"],
-        knn_auc=neighbours.metrics["test"]["auc"],
-        probe_acc=mean(accuracies),
-        probe_acc_std=stdev(accuracies),
-        probe_auc=_mean_or_none([r.metrics["test"]["auc"] for r in probes]),
-    )
-
-
-def _mean_or_none(values: list[float | None]) -> float | None:
-    defined = [value for value in values if value is not None]
-    return mean(defined) if len(defined) == len(values) else None

@@ -9,6 +9,7 @@ would clean up after a kill) and makes every file private to its owner.
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,21 @@ _CODES = {
 
 class DamagedFileError(MedplusError):
     """A tensor file is missing, unreadable, damaged or foreign; the caller knows the remedy."""
+
+
+def is_compressed(path: Path) -> bool:
+    """Tell a torch file that inflates: torch stores tensors plain, and a bomb does not."""
+    if not zipfile.is_zipfile(path):
+        return False  # torch's older format, or no torch file
+    with zipfile.ZipFile(path) as archive:
+        return any(one.compress_type != zipfile.ZIP_STORED for one in archive.infolist())
+
+
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Tell a dense tensor whose elements are all there from one that would grow when copied."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        return False
+    return tensor.nbytes <= tensor.untyped_storage().nbytes()
 
 
 def write_tensors(

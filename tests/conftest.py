@@ -29,6 +29,7 @@ from medplus.embeddings.writer import open_writer
 from medplus.spec import SCHEMA, ExtractSpec
 from medplus.vocabulary import MULTI_LABEL, SPLITS
 from tests.headless import browser, visit  # noqa: F401 - fixtures
+from tests.records import samples
 
 settings.register_profile(
     "medplus", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -220,10 +221,10 @@ def write_store(
         sizes = [len(values[split]) for split in SPLITS]
         info = store_info(sizes, values["train"].shape[1], **more)
         path = store_path(root or new_folder(), info)
-        known: list[Any] = [column and by_split(column) for column in (names, groups, index)]
-        with open_writer(path, info, truth, known[0], groups=known[1], index=known[2]) as writer:
+        known = [column and by_split(column) for column in (names, groups, index)]
+        with open_writer(path, info, samples(truth, *known)) as writer:
             for split in SPLITS:
-                layout = info.layouts(split)[0]
+                layout = info.layout(split)
                 for chunk in writer.missing[split]:
                     writer.commit(split, chunk, values[split][layout.rows(chunk)])
             writer.finish({"seconds": 1.0, "device": "none"})

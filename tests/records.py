@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medplus.run.ledger import run_folder
 from medplus.run.record import RunRecord
+from medplus.run.scoring import Samples
 from medplus.spec import ExtractSpec
 from medplus.training.history import EpochRow
+from medplus.vocabulary import Split
+
+
+def samples(
+    labels: Mapping[Split, Any],
+    names: Mapping[Split, Any] | None = None,
+    groups: Mapping[Split, Any] | None = None,
+    index: Mapping[Split, Any] | None = None,
+) -> dict[Split, Samples]:
+    """Return what is known of rows, by split; by default their numbers alone."""
+    return {
+        split: Samples(
+            own,
+            np.arange(len(own)) if index is None else index[split],
+            names=() if names is None else names[split],
+            groups=() if groups is None else groups[split],
+        )
+        for split, own in labels.items()
+    }
 
 
 def make_record(

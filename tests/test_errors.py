@@ -72,3 +72,13 @@ def test_no_message_nor_page_has_medplus_installed_by_its_name_from_an_index():
     assert by_name.search("pip install 'medplus[h5]'")
     found = [path for path in listed if by_name.search(path.read_text(encoding="utf-8"))]
     assert found == []
+
+
+def test_what_the_disk_refuses_is_said_with_the_remedy(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.touch()
+    with (
+        pytest.raises(errors.DatasetError, match=r"table cannot be written: .*; choose another"),
+        errors.writing("the table", "choose another", errors.DatasetError),
+    ):
+        (blocked / "below").mkdir()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from medplus import memory
+from medplus.memory import release_pages
 
 GB = 10**9
 
@@ -92,3 +95,27 @@ def test_a_process_under_a_real_limit_knows_it():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["True", "True"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="reads /proc")
+def test_pages_of_a_view_of_a_map_are_given_back(tmp_path):
+    np.save(tmp_path / "large.npy", np.ones(1 << 24, np.uint8))
+    view = np.asarray(np.load(tmp_path / "large.npy", mmap_mode="r"))[1:]  # as caches give them
+
+    def mapped():
+        [line] = [s for s in Path("/proc/self/status").read_text().splitlines() if "RssFile" in s]
+        return int(line.split()[1]) * 1024
+
+    view.sum()
+    before = mapped()
+    release_pages(view)
+    assert before - mapped() > 1 << 23
+    assert view.all()
+
+
+def test_changes_that_are_private_are_not_given_back(tmp_path):
+    np.save(tmp_path / "small.npy", np.zeros(5000, np.uint8))
+    copy = np.load(tmp_path / "small.npy", mmap_mode="c")
+    copy[:] = 1
+    release_pages(copy)
+    assert copy.all()

@@ -13,16 +13,9 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
 from medplus.analysis.benchmark import Benchmark
-from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
-from medplus.analysis.drawing.sheet import (
-    MARGIN,
-    WIDE,
-    Sheet,
-    backbone_handle,
-    backbone_style,
-    legend_height,
-)
-from medplus.analysis.drawing.style import Sign, short_names, signs
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS, Look, label_of
+from medplus.analysis.drawing.sheet import MARGIN, WIDE, Key, Sheet
+from medplus.analysis.drawing.style import short_names, signs
 from medplus.analysis.format import MISSING, first_upper, percent
 from medplus.analysis.results.cells import (
     AVERAGE,
@@ -34,6 +27,7 @@ from medplus.analysis.results.contenders import AXES
 from medplus.analysis.results.ties import settle
 from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Block, Cell, Column, Mark, Table, cross_block
+from medplus.naming import counted
 
 SCORE_NAMES = {"acc": "ACC", "auc": "AUC"}
 
@@ -117,8 +111,7 @@ def _notes(benchmark: Benchmark) -> Iterator[str]:
             "have no standard deviation, and what another seed would give is not known."
         )
     if benchmark.skipped:
-        n = len(benchmark.skipped)
-        yield f"{n} record{'s' if n > 1 else ''} could not be read: left out."
+        yield f"{counted(len(benchmark.skipped), 'record')} could not be read: left out."
 
 
 def best_averages(benchmark: pd.DataFrame) -> Iterator[str]:
@@ -214,8 +207,8 @@ def _draw(rows: pd.DataFrame, cells: pd.DataFrame) -> Drawing:
     extent, drawn = Extent.of(rows), signs(cells["backbone"])
     names, several = short_names(extent.backbones), len(extent.sizes) > 1
     height = _HIGH if several else _LOW
-    below = _TOP + height + _BELOW
-    sheet = Sheet(WIDE, below + legend_height(list(names.values()), WIDE - 2 * MARGIN) + MARGIN)
+    below, key = _TOP + height + _BELOW, Key(names, drawn, line=several)
+    sheet = Sheet(WIDE, below + key.height + MARGIN)
     n_panels = len(extent.protocols)
     width = min(_WIDEST, (WIDE - _LEFT - MARGIN - (n_panels - 1) * _GAP) / n_panels)
     panels = sheet.panels(n_panels, _LEFT, _TOP, width, height, _GAP)
@@ -223,8 +216,7 @@ def _draw(rows: pd.DataFrame, cells: pd.DataFrame) -> Drawing:
         _draw_panel(axes, rows[rows["protocol"] == protocol], extent, drawn, names)
         axes.set_title(f"{PROTOCOL_LABELS[protocol]}, {_n_datasets(cells, protocol)}")
     panels[0].set_ylabel(f"mean ACC, %{' (scales differ)' if n_panels > 1 else ''}")
-    entries = [(names[name], backbone_handle(drawn[name], line=several)) for name in names]
-    sheet.legend(MARGIN, below, WIDE - 2 * MARGIN, entries)
+    key.put(sheet, below)
     return sheet.figure
 
 
@@ -232,7 +224,7 @@ def _draw_panel(
     axes: Axes,
     rows: pd.DataFrame,
     extent: Extent,
-    drawn: Mapping[str, Sign],
+    drawn: Mapping[str, Look],
     names: Mapping[str, str],
 ) -> None:
     backbones, sizes = extent.backbones, extent.sizes
@@ -249,7 +241,7 @@ def _draw_panel(
             of_it["acc_mean"].to_numpy(),
             label=names[backbone],
             linestyle=drawn[backbone].line,
-            **backbone_style(drawn[backbone]),
+            **drawn[backbone].style(),
         )
     axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     axes.set_xlim(-0.3 if len(sizes) > 1 else -0.5, len(sizes) - (0.7 if len(sizes) > 1 else 0.5))
@@ -272,5 +264,4 @@ def _n_datasets(cells: pd.DataFrame, protocol: str) -> str:
     rows = cells[cells["protocol"] == protocol]
     counts = rows.groupby("size")["dataset"].nunique()
     low, high = counts.min(), counts.max()
-    number = f"{low}" if low == high else f"{low} to {high}"
-    return f"{number} dataset{'s' if high > 1 else ''}"
+    return f"{'' if low == high else f'{low} to '}{counted(int(high), 'dataset')}"

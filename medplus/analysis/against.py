@@ -10,14 +10,7 @@ from matplotlib.figure import Figure as Drawing
 
 from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.palette import setting_label
-from medplus.analysis.drawing.sheet import (
-    MARGIN,
-    WIDE,
-    Sheet,
-    backbone_handle,
-    backbone_style,
-    legend_height,
-)
+from medplus.analysis.drawing.sheet import MARGIN, WIDE, Key, Sheet
 from medplus.analysis.drawing.style import GREY, PAPER, short_names, signs
 from medplus.analysis.format import one_line
 from medplus.analysis.results.cells import KEYS, order_backbones
@@ -160,12 +153,12 @@ def _draw(frame: pd.DataFrame, all_backbones: pd.Series, name: str) -> Drawing:
     """Draw your ACC less theirs over theirs; hollow where it fails the tolerance."""
     backbones = order_backbones(frame["backbone"])
     names, drawn = short_names(backbones), signs(all_backbones)
-    below = _TOP + _HEIGHT + _BELOW
-    sheet = Sheet(WIDE, below + legend_height(list(names.values()), WIDE - 2 * MARGIN) + MARGIN)
+    below, key = _TOP + _HEIGHT + _BELOW, Key(names, drawn, 5.0, line=False)
+    sheet = Sheet(WIDE, below + key.height + MARGIN)
     axes = sheet.axes(_LEFT, _TOP, WIDE - _LEFT - MARGIN, _HEIGHT)
     for row in frame.itertuples():
         sign = drawn[row.backbone]
-        style = backbone_style(sign, 5.0)
+        style = sign.style(5.0)
         if not row.passed:
             style |= {"color": PAPER, "markeredgecolor": sign.colour, "markeredgewidth": 1.2}
         setting = setting_label(row.protocol, row.size)
@@ -179,6 +172,5 @@ def _draw(frame: pd.DataFrame, all_backbones: pd.Series, name: str) -> Drawing:
     axes.grid()
     axes.set_xlabel(f"ACC of {name}, %")
     axes.set_ylabel(f"yours less that of {name}, percent points")
-    handles = [(names[name], backbone_handle(drawn[name], 5.0, line=False)) for name in names]
-    sheet.legend(MARGIN, below, WIDE - 2 * MARGIN, handles)
+    key.put(sheet, below)
     return sheet.figure

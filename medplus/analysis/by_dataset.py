@@ -10,15 +10,7 @@ from matplotlib.figure import Figure as Drawing
 
 from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.palette import PROTOCOL_LABELS
-from medplus.analysis.drawing.sheet import (
-    MARGIN,
-    WIDE,
-    Sheet,
-    backbone_handle,
-    backbone_style,
-    legend_height,
-    text_width,
-)
+from medplus.analysis.drawing.sheet import MARGIN, WIDE, Key, Sheet, text_width
 from medplus.analysis.drawing.style import FAINT, short_names, signs
 from medplus.analysis.results.cells import Extent
 from medplus.analysis.section import Figure, Section
@@ -57,8 +49,8 @@ def _draw(cells: pd.DataFrame) -> Drawing:
     parts = np.array_split(datasets, n_lines)
     row = _TOP + _HEIGHT + text_width(titles.values()) * 0.5 + 6.0
     panels = [(protocol, part) for protocol in extent.protocols for part in parts]
-    legend = legend_height(list(names.values()), WIDE - 2 * MARGIN)
-    sheet = Sheet(WIDE, row * len(panels) + 4.0 + legend + MARGIN)
+    key = Key(names, drawn)
+    sheet = Sheet(WIDE, row * len(panels) + 4.0 + key.height + MARGIN)
     acc = cells.set_index(["protocol", "backbone", "dataset", "size"])["acc_mean"]
     for line, (protocol, part) in enumerate(panels):
         axes = sheet.axes(_LEFT, line * row + _TOP, WIDE - _LEFT - MARGIN, _HEIGHT)
@@ -70,7 +62,7 @@ def _draw(cells: pd.DataFrame) -> Drawing:
                 acc.reindex(keys).to_numpy(),
                 label=names[backbone],
                 linestyle=drawn[backbone].line,
-                **backbone_style(drawn[backbone], 3.0),
+                **drawn[backbone].style(3.0),
             )
         for place in range(1, len(part)):
             axes.axvline(place * step - 1, color=FAINT, lw=0.6)
@@ -83,6 +75,5 @@ def _draw(cells: pd.DataFrame) -> Drawing:
         axes.grid(axis="y")
     sizes = ", ".join(map(str, extent.sizes))
     sheet.note(MARGIN, row * len(panels), f"within each dataset from left to right: {sizes} px")
-    handles = [(names[name], backbone_handle(drawn[name])) for name in names]
-    sheet.legend(MARGIN, row * len(panels) + 4.0, WIDE - 2 * MARGIN, handles)
+    key.put(sheet, row * len(panels) + 4.0)
     return sheet.figure

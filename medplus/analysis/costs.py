@@ -19,11 +19,12 @@ from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.palette import (
     PROTOCOL_COLOURS,
     PROTOCOL_LABELS,
+    Look,
     label_of,
     setting_label,
 )
 from medplus.analysis.drawing.sheet import LINE, MARGIN, WIDE, Sheet, text_width
-from medplus.analysis.drawing.style import GREY, INK, PAPER, Sign, short_names, signs
+from medplus.analysis.drawing.style import GREY, INK, PAPER, short_names, signs
 from medplus.analysis.format import first_upper
 from medplus.analysis.results.cells import AVERAGE, Extent, sort_cells
 from medplus.analysis.results.ties import settle
@@ -164,7 +165,7 @@ def _draw(costs: pd.DataFrame, backbones: pd.Series) -> Drawing:
 
 
 def _draw_points(
-    axes: Axes, costs: pd.DataFrame, drawn: Mapping[str, Sign], sizes: Sequence[int]
+    axes: Axes, costs: pd.DataFrame, drawn: Mapping[str, Look], sizes: Sequence[int]
 ) -> None:
     names = short_names(list(drawn))
     for row in costs.itertuples():
@@ -211,7 +212,7 @@ def _label_cost(axes: Axes, costs: pd.DataFrame) -> None:
     axes.grid()
 
 
-def _entries(extent: Extent, drawn: Mapping[str, Sign]) -> list[tuple[str, Line2D]]:
+def _entries(extent: Extent, drawn: Mapping[str, Look]) -> list[tuple[str, Line2D]]:
     def handle(marker: str = "o", markersize: float = 6.0, **options: Any) -> Line2D:
         style = {"linestyle": "none", "markeredgecolor": PAPER, "color": GREY, **options}
         return Line2D([], [], marker=marker, markersize=markersize, **style)

@@ -28,6 +28,11 @@ def percent(value: float) -> str:
     return f"{rounded if rounded else 0.0:.2f}"
 
 
+def percentage(fraction: float | None) -> float:
+    """Return a fraction in percent; NaN where there is none."""
+    return float("nan") if fraction is None else 100 * float(fraction)
+
+
 def exact(value: float) -> str:
     """Return a number so that it can be read back exactly; NaN is empty."""
     return "" if math.isnan(value) else repr(float(value))
@@ -92,8 +97,8 @@ def read_seconds(value: float) -> str:
 
 
 def first_upper(text: str) -> str:
-    """Return a sentence's beginning; k-NN keeps its small letter."""
-    return text if text.startswith("k-NN") else text[:1].upper() + text[1:]
+    """Return a sentence's beginning; kNN keeps its small letter."""
+    return text if text.startswith("kNN") else text[:1].upper() + text[1:]
 
 
 def json_number(value: float) -> float | None:

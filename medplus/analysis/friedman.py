@@ -14,12 +14,12 @@ from matplotlib.figure import Figure as Drawing
 from scipy.stats import friedmanchisquare, studentized_range
 
 from medplus.analysis.benchmark import Benchmark
-from medplus.analysis.drawing.sheet import LINE, MARGIN, WIDE, Sheet, backbone_style, text_width
+from medplus.analysis.drawing.palette import Look
+from medplus.analysis.drawing.sheet import LINE, MARGIN, WIDE, Sheet, text_width
 from medplus.analysis.drawing.style import (
     GREY,
     INK,
     LARGE,
-    Sign,
     rank_ticks,
     short_names,
     signs,
@@ -274,7 +274,7 @@ def _draw_names(
     scale: _Scale,
     result: Friedman,
     names: Mapping[str, str],
-    drawn: Mapping[str, Sign],
+    drawn: Mapping[str, Look],
     top: float,
 ) -> None:
     """Write the better half at the left, the other at the right, each joined to its place."""
@@ -293,11 +293,11 @@ def _draw_names(
             linestyle="none",
             label=names[str(backbone)],
             zorder=4,
-            **backbone_style(sign, 5.0),
+            **sign.style(5.0),
         )
         outwards = -1 if left else 1
         side = "right" if left else "left"
-        axes.plot([edge], [y], linestyle="none", **backbone_style(sign, 5.0))
+        axes.plot([edge], [y], linestyle="none", **sign.style(5.0))
         axes.text(
             edge + outwards * 2.0, y, percent(rank), ha=side, va="center_baseline", color=GREY
         )

@@ -15,11 +15,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 from numpy.typing import NDArray
-from scipy.stats import t
 
 from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.rows import Rows
-from medplus.analysis.drawing.sheet import backbone_style
 from medplus.analysis.format import interval, read_percent
 from medplus.analysis.results.averages import mean_over_datasets, on_all_datasets
 from medplus.analysis.results.cells import AVERAGE, KEYS, sort_cells
@@ -27,7 +25,7 @@ from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Table
 from medplus.errors import MedplusError
 from medplus.metrics import check, known_to_undercover
-from medplus.metrics.intervals import LEVEL
+from medplus.metrics.intervals import student_half
 from medplus.run.ledger import read_predictions
 
 SEEDS, DATASETS, SAMPLES = "seeds", "datasets", "test samples"
@@ -45,7 +43,6 @@ _OVER = {
 
 _VALUES = ["over", "mean", "low", "high", "n"]
 _GROUP = ["protocol", "backbone", "size"]
-_TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 
 
 def intervals(benchmark: Benchmark) -> Section | None:
@@ -121,14 +118,10 @@ def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
         are NaN for one run alone.
     """
     scored = sort_cells(runs.dropna(subset="acc"))
-    cells = scored.groupby(KEYS)["acc"].agg(["mean", "std", "count"]).reset_index()
-    several = cells["count"] > 1
-    freedom = (cells["count"] - 1).where(several)
-    half = t.ppf(_TAILS[1], freedom) * cells["std"] / np.sqrt(cells["count"])
-    table = cells.assign(
-        over=SEEDS, low=cells["mean"] - half, high=cells["mean"] + half, n=cells["count"]
-    )
-    return sort_cells(table[[*KEYS, *_VALUES]])
+    halves = {"mean": "mean", "half": lambda acc: float(student_half(acc)), "n": "count"}
+    cells = scored.groupby(KEYS)["acc"].agg(**halves).reset_index()
+    low, high = cells["mean"] - cells["half"], cells["mean"] + cells["half"]
+    return sort_cells(cells.assign(over=SEEDS, low=low, high=high)[[*KEYS, *_VALUES]])
 
 
 def over_datasets(cells: pd.DataFrame) -> pd.DataFrame:
@@ -202,10 +195,9 @@ def mean_interval(
         NaN for fewer than `MIN_DATASETS` rows.
     """
     n_rows, n_columns = values.shape
-    if n_rows < MIN_DATASETS or not n_columns:
+    if n_rows < MIN_DATASETS:
         return np.full(n_columns, np.nan), np.full(n_columns, np.nan)
-    mean = values.mean(axis=0)
-    half = t.ppf(_TAILS[1], n_rows - 1) * values.std(axis=0, ddof=1) / np.sqrt(n_rows)
+    mean, half = values.mean(axis=0), student_half(values)
     return mean - half, mean + half
 
 
@@ -225,7 +217,7 @@ def _draw(frame: pd.DataFrame, backbones: pd.Series) -> Drawing:
         )
         for place, one in zip(there, intervals, strict=True):
             said = f"{place.label}: {read_percent(one.mean)} ({interval(one.low, one.high)})"
-            style = backbone_style(place.sign, 3.5)
+            style = place.sign.style(3.5)
             axes.plot([one.mean], [place.middle], linestyle="none", label=said, **style)
         axes.set_xlim(frame["low"].min() - 1.0, frame["high"].max() + 1.0)
     return rows.figure

@@ -14,14 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from medplus.analysis.benchmark import Benchmark
 from medplus.analysis.drawing.palette import PROTOCOL_LABELS
-from medplus.analysis.drawing.sheet import (
-    MARGIN,
-    WIDE,
-    Sheet,
-    backbone_handle,
-    backbone_style,
-    legend_height,
-)
+from medplus.analysis.drawing.sheet import MARGIN, WIDE, Key, Sheet
 from medplus.analysis.drawing.style import GREY, look, short_names, signs
 from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Table
@@ -121,9 +114,9 @@ def draw_curve(curve: Curve) -> Drawing:
     columns = min(2, len(panels))
     width = (WIDE - MARGIN - columns * _LEFT - (columns - 1) * 2) / columns
     rows = -(-len(panels) // columns)
-    room = legend_height(list(names.values()), WIDE - _LEFT - MARGIN)
+    key = Key(names, drawn)
     with look():
-        sheet = Sheet(WIDE, 6 + rows * (_TOP + _HEIGHT + _BELOW) + room + MARGIN)
+        sheet = Sheet(WIDE, 6 + rows * (_TOP + _HEIGHT + _BELOW) + key.height + MARGIN)
         sheet.text(_LEFT, 2.5, title, fontsize=8)
         for number, (kind, protocol) in enumerate(panels):
             row, column = divmod(number, columns)
@@ -137,15 +130,10 @@ def draw_curve(curve: Curve) -> Drawing:
             ticks: set[int] = set()
             for one, law in zip(series, laws, strict=True):
                 if (one.kind, one.protocol) == (kind, protocol):
-                    _draw(axes, one, law, backbone_style(drawn[one.backbone]))
+                    _draw(axes, one, law, drawn[one.backbone].style())
                     ticks |= set(one.n.tolist())
             _finish(axes, sorted(ticks), target)
-        sheet.legend(
-            _LEFT,
-            6 + rows * (_TOP + _HEIGHT + _BELOW),
-            WIDE - _LEFT - MARGIN,
-            [(names[name], backbone_handle(drawn[name])) for name in names],
-        )
+        key.put(sheet, 6 + rows * (_TOP + _HEIGHT + _BELOW))
     return sheet.figure
 
 

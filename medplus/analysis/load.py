@@ -18,7 +18,7 @@ def published() -> Benchmark:
     return Benchmark(
         title="The MedMNIST+ benchmark as published",
         source=f"Doerrich et al., Scientific Reports 15, 7669 (2025), doi:{DOI}; means over three "
-        "seeds as printed, k-NN as one number",
+        "seeds as printed, kNN as one number",
         created=_now(),
         cells=load_baseline(),
         conditions={

@@ -17,7 +17,9 @@ from medplus.analysis.drawing.style import GREY, INK
 from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Table
 from medplus.analysis.verdict_candidates import Candidate
-from medplus.run.foldmeans import FoldSummary, summarise
+from medplus.metrics.operating_points import Estimate
+from medplus.naming import in_percent
+from medplus.run.foldmeans import summarise
 from medplus.run.record import RunRecord
 
 _ROW, _TOP, _BELOW = 6.0, 5.0, 11.0
@@ -71,7 +73,7 @@ def grouped(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
     return [groups[way] for way in sorted(groups, key=str)]
 
 
-def summary_of(own: Sequence[RunRecord]) -> tuple[FoldSummary, np.ndarray]:
+def summary_of(own: Sequence[RunRecord]) -> tuple[Estimate, np.ndarray]:
     """Return mean and interval over the folds of all repeats, and each fold's ACC.
 
     Seeds are averaged within a fold, as far as all repeats have them.
@@ -92,14 +94,12 @@ def fold_sentence(benchmark: Benchmark, best: Candidate, record: RunRecord) -> s
     for own in grouped(benchmark.folded):
         if _same(own[0], record):
             found, values = summary_of(own)
-            assert found.ci95 is not None  # there are three folds or more
-            low, high = found.ci95
-            where = "within" if low <= best.test_acc <= high else "outside"
+            mean, low, high = map(in_percent, found)
+            where = "within" if found.low <= best.test_acc <= found.high else "outside"
             return (
-                f"Over {_dealt(own)} its mean ACC is {_percent(found.mean)}, 95 % interval "
-                f"{_percent(low)} to {_percent(high)}, single folds {_percent(values.min())} to "
-                f"{_percent(values.max())}: the {_percent(best.test_acc)} on the test split lie "
-                f"{where} that interval."
+                f"Over {_dealt(own)} its mean ACC is {mean}, 95 % interval {low} to {high}, single "
+                f"folds {in_percent(values.min())} to {in_percent(values.max())}: the "
+                f"{in_percent(best.test_acc)} on the test split lie {where} that interval."
             )
     return None
 
@@ -132,14 +132,13 @@ def _dealt(own: Sequence[RunRecord]) -> str:
 def _row(own: Sequence[RunRecord]) -> dict[str, Any]:
     first = own[0]
     found, values = summary_of(own)
-    low, high = found.ci95 or (np.nan, np.nan)
     return {
         **{name: getattr(first, name) for name in ("dataset", "backbone", "size", "protocol")},
         "n_seeds": len({record.seed for record in own}),
         "folds": _dealt(own),
-        "acc_mean": 100 * found.mean,
-        "low": 100 * low,
-        "high": 100 * high,
+        "acc_mean": 100 * found.value,
+        "low": 100 * found.low,
+        "high": 100 * found.high,
         "worst": f"{100 * values.min():.2f}",
         "best": f"{100 * values.max():.2f}",
     }
@@ -153,16 +152,11 @@ def _label(own: Sequence[RunRecord]) -> str:
 
 def _sentence(own: Sequence[RunRecord]) -> str:
     found, values = summary_of(own)
-    low, high = found.ci95 or (np.nan, np.nan)
+    mean, low, high = map(in_percent, found)
     return (
-        f"{_label(own)}: {_percent(found.mean)} over {_dealt(own)} (95 % interval {_percent(low)} "
-        f"to {_percent(high)}); single folds from {_percent(values.min())} to "
-        f"{_percent(values.max())}."
+        f"{_label(own)}: {mean} over {_dealt(own)} (95 % interval {low} to {high}); single folds "
+        f"from {in_percent(values.min())} to {in_percent(values.max())}."
     )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def _draw(groups: Sequence[Sequence[RunRecord]]) -> Drawing:
@@ -174,9 +168,8 @@ def _draw(groups: Sequence[Sequence[RunRecord]]) -> Drawing:
     for row, own in enumerate(groups):
         found, values = summary_of(own)
         axes.plot(100 * values, np.full(len(values), row), "o", ms=3, color=GREY, alpha=0.6, mew=0)
-        if found.ci95 is not None:
-            axes.plot([100 * end for end in found.ci95], [row, row], color=INK, lw=1.0)
-        axes.plot(100 * found.mean, row, "D", ms=4, color=INK)
+        axes.plot([100 * found.low, 100 * found.high], [row, row], color=INK, lw=1.0)
+        axes.plot(100 * found.value, row, "D", ms=4, color=INK)
     axes.set_yticks(range(len(groups)), labels)
     axes.set_ylim(len(groups) - 0.4, -0.6)
     axes.set_xlabel("ACC, %")

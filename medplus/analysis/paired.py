@@ -177,7 +177,7 @@ class Pair:
     @property
     def right(self) -> list[NDArray[np.float64]]:
         """Of both runs, the share of labels that each image has right."""
-        return [(cases.true == cases.predicted).mean(axis=1) for cases in self._cases]
+        return [share_right(cases) for cases in self._cases]
 
     def accuracy(self, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Difference:
         """Return the difference of ACC.
@@ -207,6 +207,12 @@ class Pair:
         return _difference(value, one - other)
 
 
+def share_right(cases: Predictions) -> NDArray[np.float64]:
+    """Return the share of labels that each image has right, shape (n_images,)."""
+    shares: NDArray[np.float64] = (cases.true == cases.predicted).mean(axis=1)
+    return shares
+
+
 def difference(
     one: NDArray[np.float64],
     other: NDArray[np.float64],
@@ -226,10 +232,35 @@ def difference(
     groups : ndarray, shape (n_images,), optional
         What is drawn whole, such as patients; a resample's size is then not always the same.
     """
-    summed = np.stack([one - other, np.ones(len(one))])
-    blocks = resample_counts(len(one), n_resamples, seed, groups)
-    gap, drawn = np.concatenate([summed @ counts.astype(np.float64) for counts in blocks], axis=1)
-    return _difference(float((one - other).mean()), gap / drawn)
+    [resampled] = resampled_means((one - other)[None], n_resamples, seed, groups)
+    return _difference(float((one - other).mean()), resampled)
+
+
+def resampled_means(
+    values: NDArray[np.float64],
+    n_resamples: int,
+    seed: int = 0,
+    groups: NDArray[Any] | None = None,
+) -> NDArray[np.float64]:
+    """Return the means over images of every resample, shape (n_rows, n_resamples).
+
+    Parameters
+    ----------
+    values : ndarray, shape (n_rows, n_images), float64
+    n_resamples, seed, groups
+        As for `difference`.
+    """
+    summed = np.vstack([values, np.ones(values.shape[1])])
+    blocks = resample_counts(values.shape[1], n_resamples, seed, groups)
+    *sums, drawn = np.concatenate([summed @ counts.astype(np.float64) for counts in blocks], axis=1)
+    means: NDArray[np.float64] = np.reshape(sums, (len(values), n_resamples)) / drawn
+    return means
+
+
+def two_sided_p(resampled: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return p of no difference from differences on resamples, over the last axis; see `Pair`."""
+    fewer = np.minimum((resampled <= 0).sum(axis=-1), (resampled >= 0).sum(axis=-1))
+    return np.asarray(np.minimum(1.0, 2 * (1 + fewer) / (1 + resampled.shape[-1])))
 
 
 def _difference(value: float, resampled: NDArray[np.float64]) -> Difference:
@@ -237,9 +268,7 @@ def _difference(value: float, resampled: NDArray[np.float64]) -> Difference:
     interval = percentile_interval(defined)
     if interval is None or np.isnan(value):
         return Difference(*[float("nan")] * 4)
-    fewer = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
-    p_value = min(1.0, 2 * (1 + fewer) / (1 + len(defined)))
-    return Difference(float(settle(100 * value)), *interval, p_value)
+    return Difference(float(settle(100 * value)), *interval, float(two_sided_p(defined)))
 
 
 def _refuse_unlike(first: Arrays, second: Arrays) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ import pandas as pd
 
 from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
 from medplus.analysis.drawing.severities import draw_severities
-from medplus.analysis.format import MISSING, interval, read_percent
+from medplus.analysis.format import MISSING, interval, percentage, read_percent
 from medplus.analysis.results.robustness import (
     Case,
     Means,
@@ -24,10 +23,10 @@ from medplus.analysis.results.robustness import (
     over_seeds,
 )
 from medplus.analysis.section import Figure, Section
-from medplus.analysis.table import Block, Cell, Column, Kind, Table, list_block
+from medplus.analysis.table import Block, Cell, Column, Kind, Table
 from medplus.corruptions.table import COLOUR, GREY, SEVERITIES
 from medplus.errors import RunError
-from medplus.naming import safe_name
+from medplus.naming import in_percent, safe_name
 from medplus.run.robustness import read_robustness
 
 if TYPE_CHECKING:
@@ -135,11 +134,13 @@ def _differ(keys: Sequence[Any], key: Any, texts: Sequence[str]) -> bool:
     return len({text for own, text in zip(keys, texts, strict=True) if own == key}) > 1
 
 
-_POINTS: dict[str, Kind] = {
-    "dataset": "text", "backbone": "backbone", "protocol": "protocol", "size": "size",
-    "run": "text", "corruption": "text", "severity": "count", "parameters_of": "text",
-    "balanced_error": "percent", "low": "percent", "high": "percent", "cost": "difference",
-    "cost_se": "percent", "acc": "percent", "auc": "percent", "ece": "exact",
+_POINTS = (
+    "dataset backbone protocol size run corruption severity parameters_of balanced_error low high "
+    "cost cost_se acc auc ece"
+)
+_POINT_KINDS: dict[str, Kind] = {
+    "severity": "count", "cost": "difference",
+    **dict.fromkeys(("balanced_error", "cost_se", "auc", "ece"), "percent"),
 }  # fmt: skip
 
 
@@ -147,24 +148,21 @@ def _points_table(cases: Sequence[Case], labels: Sequence[str]) -> Table:
     rows = [
         {
             **{n: getattr(case, n) for n in ("dataset", "backbone", "protocol", "size", "run")},
-            **{n: getattr(point, n) for n in ("corruption", "severity", "ece")},
+            **{n: getattr(point, n) for n in ("corruption", "severity")},
             "parameters_of": point.table,
             "low": 100 * point.balanced_error_ci95[0],
             "high": 100 * point.balanced_error_ci95[1],
-            **{n: _percent(getattr(point, n)) for n in _FRACTIONS},
+            **{n: percentage(getattr(point, n)) for n in _FRACTIONS},
         }
         for case in cases
         for point in case.found.points
     ]
     blocks = [_block(case, label) for case, label in zip(cases, labels, strict=True)]
-    return Table("robustness", pd.DataFrame(rows)[list(_POINTS)], _POINTS, blocks)
+    frame = pd.DataFrame(rows)
+    return Table.of("robustness", "", frame, _POINTS, kinds=_POINT_KINDS, blocks=blocks)
 
 
-_FRACTIONS = ("balanced_error", "cost", "cost_se", "acc", "auc")
-
-
-def _percent(fraction: float | None) -> float:
-    return float("nan") if fraction is None else 100 * fraction
+_FRACTIONS = ("balanced_error", "cost", "cost_se", "acc", "auc", "ece")
 
 
 def _block(case: Case, label: str) -> Block:
@@ -187,26 +185,28 @@ def _block(case: Case, label: str) -> Block:
             *errors,
             read_percent(100 * case.error(name)),
             read_percent(100 * most.cost),
-            f"{np.mean([point.ece for point in points.values()]):.3f}",
+            read_percent(100 * float(np.mean([point.ece for point in points.values()]))),
         )
         rows.append([Cell(text) for text in texts])
     return Block(
         f"{case.dataset} at {case.size} px, {label}: balanced error in percent by severity; most "
-        f"lost in points; ECE (clean: {clean.ece:.3f}) as a mean over severities",
+        f"lost in points; ECE in percent (clean: {read_percent(100 * clean.ece)}), the mean over "
+        "severities",
         [*heads, *levels, *tail],
         rows,
     )
 
 
-_MEANS: dict[str, Kind] = {
-    "dataset": "text", "backbone": "text", "size": "size", "clean": "percent",
-    "clean_ci95": "text", "corrupted": "percent", "corrupted_ci95": "text", "lost": "difference",
-    "mbE": "exact", "mrbE": "exact", "ece_clean": "text", "ece_corrupted": "text",
+_MEANS = (
+    "dataset backbone size clean clean_ci95 corrupted corrupted_ci95 lost mbE mrbE ece_clean "
+    "ece_corrupted"
+)
+_MEAN_KINDS: dict[str, Kind] = {
+    "backbone": "text", "lost": "difference", "mbE": "exact", "mrbE": "exact",
+    **dict.fromkeys(("clean", "corrupted", "ece_clean", "ece_corrupted"), "percent"),
 }  # fmt: skip
-
-
 _MEANS_CAPTION = (
-    "Balanced error in percent on clean and on corrupted test images, and calibration error (ECE)"
+    "Balanced error on clean and on corrupted test images, and calibration error (ECE), in percent"
 )
 _TITLES = {
     "clean_ci95": "95 %", "corrupted_ci95": "95 % ", "mbE": "mbE", "mrbE": "mrbE",
@@ -227,21 +227,18 @@ def _means_table(cases: Sequence[Case], labels: Sequence[str], found: Sequence[M
             "lost": 100 * (one.corrupted - one.clean),
             "mbE": one.relative,
             "mrbE": one.relative_loss,
-            "ece_clean": f"{one.clean_ece:.3f}",
-            "ece_corrupted": f"{one.corrupted_ece:.3f}",
+            "ece_clean": 100 * one.clean_ece,
+            "ece_corrupted": 100 * one.corrupted_ece,
         }
         for case, label, one in zip(cases, labels, found, strict=True)
     ]
     frame = pd.DataFrame(rows)
-    shown = [n for n in _MEANS if n not in ("mbE", "mrbE") or frame[n].notna().any()]
-    kinds = {name: _MEANS[name] for name in shown}
-    seen = {name: kind for name, kind in kinds.items() if name != "size"}  # the labels tell it
-    block = list_block(_MEANS_CAPTION, frame, seen)
-    columns = [
-        replace(one, title=_TITLES.get(name, one.title))
-        for name, one in zip(seen, block.columns, strict=True)
-    ]
-    return Table("robustness_means", frame[shown], kinds, [replace(block, columns=columns)])
+    absent = [name for name in ("mbE", "mrbE") if frame[name].isna().all()]
+    columns = " ".join(name for name in _MEANS.split() if name not in absent)
+    return Table.of(
+        "robustness_means", _MEANS_CAPTION, frame, columns,
+        kinds=_MEAN_KINDS, hidden="size", titles=_TITLES,  # the labels tell the size
+    )  # fmt: skip
 
 
 def _sentences(
@@ -250,9 +247,10 @@ def _sentences(
     for case, label, one in zip(cases, labels, found, strict=True):
         yield (
             f"On {case.dataset}, {label}: {breaks_it(case.found)} Over "
-            f"{len(case.corruptions)} corruptions the balanced error is {100 * one.corrupted:.1f} "
-            f"%, on clean images {100 * one.clean:.1f} %; the calibration error "
-            f"{one.corrupted_ece:.3f} and {one.clean_ece:.3f}."
+            f"{len(case.corruptions)} corruptions the balanced error is "
+            f"{in_percent(one.corrupted)}, on clean images {in_percent(one.clean)}; the "
+            f"calibration error (ECE) {in_percent(one.corrupted_ece)} and "
+            f"{in_percent(one.clean_ece)}."
         )
 
 

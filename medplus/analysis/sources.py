@@ -40,7 +40,12 @@ def sources_of(benchmark: Benchmark) -> pd.DataFrame:
         names = sorted(benchmark.cells["dataset"].unique())
         rows = [(one, "official", catalog.info(one).licence, catalog.CITATION) for one in names]
         return pd.DataFrame(rows, columns=SOURCE_COLUMNS)
-    return _recorded(benchmark.runs)
+    # Where records of one dataset say different things all are told; one that says nothing takes
+    # nothing from the others.
+    runs = benchmark.runs
+    said = runs.assign(data=runs["conditions"].map(lambda conditions: conditions["data"]))
+    groups = said.sort_values("created").groupby("dataset")[SOURCE_COLUMNS[1:]]
+    return groups.agg(lambda texts: "; ".join(dict.fromkeys(filter(None, texts)))).reset_index()
 
 
 def weights_of(benchmark: Benchmark) -> pd.DataFrame:
@@ -50,22 +55,6 @@ def weights_of(benchmark: Benchmark) -> pd.DataFrame:
     said = benchmark.runs[["backbone", "weights_licence"]].dropna().drop_duplicates()
     known = said[said["weights_licence"] != ""].sort_values("backbone")
     return known.set_axis(WEIGHTS_COLUMNS, axis=1).reset_index(drop=True)
-
-
-def _recorded(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per dataset of runs, columns `SOURCE_COLUMNS`.
-
-    Where records of one dataset say different things all are told; one that says nothing takes
-    nothing from the others.
-    """
-    said = runs.assign(data=runs["conditions"].map(lambda conditions: conditions["data"]))
-    columns = SOURCE_COLUMNS[1:]
-    told = said.sort_values("created").groupby("dataset")[columns].agg(_all_that_is_said)
-    return told.reset_index()
-
-
-def _all_that_is_said(texts: pd.Series) -> str:
-    return "; ".join(dict.fromkeys(text for text in texts if text))
 
 
 def _warnings(runs: pd.DataFrame | None) -> list[str]:

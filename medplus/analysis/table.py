@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import pandas as pd
@@ -135,9 +136,16 @@ class Block:
         return [(name, len(list(of_it))) for name, of_it in groupby(names)] if any(names) else []
 
 
-def list_block(caption: str, frame: pd.DataFrame, kinds: Mapping[str, Kind]) -> Block:
+def list_block(
+    caption: str,
+    frame: pd.DataFrame,
+    kinds: Mapping[str, Kind],
+    titles: Mapping[str, str] = MappingProxyType({}),
+) -> Block:
     """Return a block with a row for each row of a frame, and the columns that have a kind."""
-    columns = [Column(_title(name), kind not in _WORDS) for name, kind in kinds.items()]
+    columns = [
+        Column(titles.get(name) or _title(name), kind not in _WORDS) for name, kind in kinds.items()
+    ]
     shown = [[_shown(value, kind) for value in frame[name]] for name, kind in kinds.items()]
     return Block(caption, columns, list(zip(*shown, strict=True)))
 
@@ -219,6 +227,7 @@ class Table:
         *,
         kinds: Mapping[str, Kind] | None = None,
         hidden: str = "",
+        titles: Mapping[str, str] = MappingProxyType({}),
         blocks: Sequence[Block] | None = None,
     ) -> Table:
         """Return a table of a frame.
@@ -233,6 +242,8 @@ class Table:
             Of columns that this package has no name for, or another meaning.
         hidden : str
             Columns that readers do not see.
+        titles : mapping of str to str
+            What columns are called for readers, where not as everywhere.
         blocks : sequence of Block, optional
             What they see instead of a row for each row of the frame.
         """
@@ -241,7 +252,7 @@ class Table:
         written = frame.reindex(columns=list(holds))
         if blocks is None:
             seen = {one: kind for one, kind in holds.items() if one not in hidden.split()}
-            blocks = [list_block(caption, written, seen)]
+            blocks = [list_block(caption, written, seen, titles)]
         return cls(name, written, holds, blocks)
 
     def csv(self) -> str:

@@ -16,17 +16,9 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from medplus.analysis.benchmark import Benchmark
-from medplus.analysis.drawing.palette import setting_label
-from medplus.analysis.drawing.sheet import (
-    LINE,
-    MARGIN,
-    WIDE,
-    Sheet,
-    backbone_handle,
-    backbone_style,
-    legend_height,
-)
-from medplus.analysis.drawing.style import FAINT, GREY, Sign, rank_ticks, short_names, signs
+from medplus.analysis.drawing.palette import Look, setting_label
+from medplus.analysis.drawing.sheet import LINE, MARGIN, WIDE, Key, Sheet
+from medplus.analysis.drawing.style import FAINT, GREY, rank_ticks, short_names, signs
 from medplus.analysis.format import first_upper, percent
 from medplus.analysis.intervals import mean_interval
 from medplus.analysis.results.cells import order_backbones
@@ -226,8 +218,8 @@ def transfer(cells: pd.DataFrame, cheap: Setting, target: Setting) -> Transfer |
 def default_transfers(cells: pd.DataFrame) -> list[Transfer]:
     """Set cheap looks at the backbones against the result that is wanted.
 
-    k-NN and probe, each at its smallest size, are set against fine-tuning at its largest; in a
-    table without fine-tuning, k-NN at its smallest size against the probe at its largest.
+    kNN and probe, each at its smallest size, are set against fine-tuning at its largest; in a
+    table without fine-tuning, kNN at its smallest size against the probe at its largest.
 
     Parameters
     ----------
@@ -303,26 +295,24 @@ def _draw(transfers: Sequence[Transfer], all_backbones: pd.Series) -> Drawing:
     """Draw a panel per pair of settings: the ranks at one over those at the other."""
     backbones = order_backbones(name for one in transfers for name in one.points["backbone"])
     names, drawn = short_names(backbones), signs(all_backbones)
-    labels = list(names.values())
+    key = Key(names, drawn, _SIGN, line=False)
     across = min(2, len(transfers))
     down = -(-len(transfers) // across)
     row = _TOP + _PANEL + _BELOW
     notes = 2 * LINE + 1.0
     # Beside a single panel there is room for the legend.
-    aside = across == 1 and len(labels) * LINE < _PANEL
-    legend = 0.0 if aside else legend_height(labels, WIDE - 2 * MARGIN)
-    sheet = Sheet(WIDE, down * row + notes + legend + MARGIN)
+    aside = across == 1 and len(names) * LINE < _PANEL
+    sheet = Sheet(WIDE, down * row + notes + (0.0 if aside else key.height) + MARGIN)
     for number, one in enumerate(transfers):
         line, place = divmod(number, across)
         left = _LEFT + place * (_PANEL + _GAP)
         axes = sheet.axes(left, line * row + _TOP, _PANEL, _PANEL)
         _draw_panel(axes, one, drawn, names)
         sheet.text(left, line * row + 2.5, _title(one), linespacing=1.35)
-    entries = [(names[name], backbone_handle(drawn[name], _SIGN, line=False)) for name in backbones]
     if aside:
-        sheet.legend(_LEFT + _PANEL + MARGIN, _TOP, 0, entries)
+        sheet.legend(_LEFT + _PANEL + MARGIN, _TOP, 0, key.entries)
     else:
-        sheet.legend(MARGIN, down * row, WIDE - 2 * MARGIN, entries)
+        key.put(sheet, down * row)
     sheet.note(
         MARGIN,
         sheet.height - MARGIN - notes + 2.0,
@@ -334,7 +324,7 @@ def _draw(transfers: Sequence[Transfer], all_backbones: pd.Series) -> Drawing:
 
 
 def _draw_panel(
-    axes: Axes, one: Transfer, drawn: Mapping[str, Sign], names: Mapping[str, str]
+    axes: Axes, one: Transfer, drawn: Mapping[str, Look], names: Mapping[str, str]
 ) -> None:
     points = one.points
     crowd = points.groupby(["cheap_rank", "target_rank"]).size().reset_index(name="n")
@@ -358,7 +348,7 @@ def _draw_panel(
             linestyle="none",
             label=names[backbone],
             zorder=3,
-            **backbone_style(drawn[backbone], _SIGN),
+            **drawn[backbone].style(_SIGN),
         )
     ticks = rank_ticks(one.n_backbones)
     axes.set_xlim(0.4, one.n_backbones + 0.6)

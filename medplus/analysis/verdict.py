@@ -17,12 +17,12 @@ from medplus.analysis.format import interval
 from medplus.analysis.holm import holm
 from medplus.analysis.learning_curves import curve_sentence
 from medplus.analysis.over_folds import fold_sentence
+from medplus.analysis.paired import resampled_means, two_sided_p
 from medplus.analysis.robustness import verdict_sentence
 from medplus.analysis.section import Section
 from medplus.analysis.table import Kind, Table
 from medplus.analysis.verdict_candidates import Candidate, best_of, candidates_of, over_datasets
 from medplus.analysis.verdict_sentences import ALL, POWER, sentences_of
-from medplus.metrics import resample_counts
 from medplus.naming import duration
 from medplus.run.ledger import read_record
 from medplus.spec import PIXELS
@@ -185,12 +185,8 @@ def verdicts_on(runs: pd.DataFrame) -> tuple[Verdict, ...]:
 def _on_images(dataset: str, candidates: list[Candidate], baseline: float | None) -> Verdict:
     best, others, gaps, spread = _against_best(candidates)
     n = len(best.hits)
-    summed = np.vstack([gaps, np.ones(n)])  # patients have unequal numbers of images
-    blocks = resample_counts(n, _RESAMPLES, 0, best.groups)
-    resampled = np.concatenate([summed @ counts.astype(np.float64) for counts in blocks], axis=1)
-    resampled = np.round(resampled[:-1] / resampled[-1], 12)
-    fewer = np.minimum((resampled <= 0).sum(1), (resampled >= 0).sum(1))
-    p_values = holm(np.minimum(1, 2 * (1 + fewer) / (1 + _RESAMPLES))).tolist()
+    resampled = np.round(resampled_means(gaps, _RESAMPLES, 0, best.groups), 12)
+    p_values = holm(two_sided_p(resampled)).tolist()
     if best.groups is not None and len(gaps):
         spread = float(np.median(resampled.std(axis=1))) * math.sqrt(n)
     return _verdict(dataset, best, others, p_values, baseline, n, spread)

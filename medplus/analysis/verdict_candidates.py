@@ -13,11 +13,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
+from medplus.analysis.paired import share_right
 from medplus.errors import MedplusError
 from medplus.metrics import check, proportion_interval
+from medplus.metrics.intervals import student_half
 from medplus.run.ledger import read_predictions
 from medplus.spec import NONE, PIXELS
-from medplus.vocabulary import Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +108,8 @@ def candidates_of(runs: pd.DataFrame) -> list[Candidate]:
         one = seeds.sort_values("created").iloc[-1]
         try:
             saved = [read_predictions(Path(run)) for run in seeds["run"]]
-            hits = np.mean([_hits(each, one["task"]) for each in saved], axis=0)
+            cases = [check(each["test_true"], each["test_score"], one["task"]) for each in saved]
+            hits = np.mean([share_right(each) for each in cases], axis=0)
             n_val = len(saved[0]["val_true"])
             groups = saved[0].get("test_group")
         except (MedplusError, KeyError, ValueError):
@@ -155,17 +157,13 @@ def _candidate(
 
 def over_datasets(found: Mapping[str, Sequence[Candidate]]) -> list[Candidate]:
     """Return the candidates that every dataset has, each as its mean over them."""
-    from scipy import stats
-
     by_what = [{one.name: one for one in candidates} for candidates in found.values()]
     common = sorted(set.intersection(*map(set, by_what)))
-    n = len(by_what)
     merged = []
     for what in common:
         each = [one[what] for one in by_what]
         accs = np.array([one.test_acc for one in each])
-        half = float(stats.t.ppf(0.975, n - 1) * accs.std(ddof=1) / math.sqrt(n))
-        mean = float(accs.mean())
+        mean, half = float(accs.mean()), float(student_half(accs))
         merged.append(
             replace(
                 each[0],
@@ -205,9 +203,3 @@ def best_of(candidates: Sequence[Candidate]) -> Candidate:
         return (-auc, -one.val_acc, cost)
 
     return min(near, key=merit)
-
-
-def _hits(saved: Mapping[str, npt.NDArray[Any]], task: Task) -> npt.NDArray[np.float64]:
-    cases = check(saved["test_true"], saved["test_score"], task)
-    right: npt.NDArray[np.float64] = (cases.true == cases.predicted).mean(axis=1)
-    return right

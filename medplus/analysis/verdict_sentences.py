@@ -10,7 +10,7 @@ import numpy as np
 
 from medplus.analysis.verdict_candidates import Candidate
 from medplus.metrics.intervals import proportion_interval
-from medplus.naming import duration
+from medplus.naming import duration, in_percent
 from medplus.spec import PIXELS
 
 if TYPE_CHECKING:
@@ -42,22 +42,18 @@ def sentences_of(verdict: Verdict, others: Sequence[Candidate], spread: float) -
     )  # fmt: skip
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
 def _on_the_best(verdict: Verdict) -> list[str]:
     best = verdict.best
-    low, high = (_percent(end) for end in best.test_acc_ci95)
+    low, high = (in_percent(end) for end in best.test_acc_ci95)
     seeds = f", mean of {best.n_seeds} seeds" if best.n_seeds > 1 else ""
     scored = (
-        f"Test ACC {_percent(best.test_acc)}, 95 % interval {low} to {high} ({verdict.n_test:,} "
+        f"Test ACC {in_percent(best.test_acc)}, 95 % interval {low} to {high} ({verdict.n_test:,} "
         f"test images{seeds})."
     )
     if verdict.dataset == ALL:
         scored = (
-            f"Mean test ACC over {verdict.n_test} datasets {_percent(best.test_acc)} "
-            f"({_percent(best.hits.min())} to {_percent(best.hits.max())}{seeds})."
+            f"Mean test ACC over {verdict.n_test} datasets {in_percent(best.test_acc)} "
+            f"({in_percent(best.hits.min())} to {in_percent(best.hits.max())}{seeds})."
         )
     told = [f"Only {best.name} was tried. {scored}"]
     if verdict.n_candidates > 1:
@@ -71,18 +67,18 @@ def _on_the_best(verdict: Verdict) -> list[str]:
         if reached <= verdict.baseline_acc:
             told.append(
                 f"It cannot be told from always saying the most frequent class "
-                f"({_percent(verdict.baseline_acc)}): do not rely on it."
+                f"({in_percent(verdict.baseline_acc)}): do not rely on it."
             )
         else:
             told.append(
                 f"That is {100 * gain:.1f} points above always saying the most frequent class "
-                f"({_percent(verdict.baseline_acc)})."
+                f"({in_percent(verdict.baseline_acc)})."
             )
     if verdict.pixels_acc is not None and best.backbone != PIXELS:
         gain = best.test_acc - verdict.pixels_acc
         where = "above" if gain >= 0 else "below"
         told.append(
-            f"The best on raw pixels has {_percent(verdict.pixels_acc)}, so the network is "
+            f"The best on raw pixels has {in_percent(verdict.pixels_acc)}, so the network is "
             f"{abs(100 * gain):.1f} points {where} it."
         )
     return told
@@ -97,13 +93,13 @@ def _on_the_choice(best: Candidate, others: Sequence[Candidate]) -> list[str]:
         return []
     told = [
         f"Val has {best.n_val:,} images, too few to choose on: {len(near)} of the {len(others)} "
-        f"others have a val ACC within the interval of the best ({_percent(low)} and more)."
+        f"others have a val ACC within the interval of the best ({in_percent(low)} and more)."
     ]
     if not math.isnan(best.fixed_acc):
         fixed = "k = 11" if best.protocol == "knn" else "learning rate 0.0001"
         told.append(
             f"By the paper's fixed choice ({fixed}) instead of val's it has "
-            f"{_percent(best.fixed_acc)} on test."
+            f"{in_percent(best.fixed_acc)} on test."
         )
     return told
 
@@ -115,7 +111,7 @@ def _on_the_others(verdict: Verdict, others: Sequence[Candidate]) -> list[str]:
     over = "test images" if verdict.dataset != ALL else "datasets"
     if not alike:
         return [f"All {len(others)} others are worse on these {over} (p < 0.05 after Holm)."]
-    named = ", ".join(f"{one.name} {_percent(one.test_acc)}" for one in alike[:_NAMED])
+    named = ", ".join(f"{one.name} {in_percent(one.test_acc)}" for one in alike[:_NAMED])
     more = f" and {len(alike) - _NAMED} more" if len(alike) > _NAMED else ""
     return [
         f"{len(alike)} of the {len(others)} others cannot be told from it on these {over}: "

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from medplus.errors import MedplusError
-from medplus.metrics import Scores, percentile_interval, replicates, score
+from medplus.metrics import percentile_interval, replicates, score
 from medplus.metrics.predictions import check
-from medplus.run.ledger import list_runs, read_predictions, read_record
+from medplus.naming import counted
+from medplus.run.ledger import read_predictions, read_runs
 from medplus.run.record import RunRecord
 from medplus.vocabulary import Task
 
@@ -80,11 +80,8 @@ class Consequence:
     def sentence(self) -> str:
         """The consequence in words."""
         points = 100 * self.acc.everything, 100 * self.acc.without
-        images = "image" if self.n_left_out == 1 else "images"
-        told = (
-            f"ACC {points[0]:.1f} → {points[1]:.1f} without the {self.n_left_out} test {images} "
-            f"{self.what}"
-        )
+        images = counted(self.n_left_out, "test image")
+        told = f"ACC {points[0]:.1f} % → {points[1]:.1f} % without the {images} {self.what}"
         if self.acc.change_interval is None:
             return told
         low, high = (100 * value for value in self.acc.change_interval)
@@ -123,7 +120,7 @@ def score_without(
     )
     return (
         _difference(every.acc, rest.acc, drawn[0].acc, drawn[1].acc),
-        _difference(_auc(every), _auc(rest), drawn[0].auc, drawn[1].auc),
+        _difference(every.auc_present, rest.auc_present, drawn[0].auc, drawn[1].auc),
     )
 
 
@@ -188,19 +185,8 @@ def _chosen(records: list[RunRecord]) -> set[str]:
 
 
 def _records(runs: Path, dataset_digest: str) -> Iterator[RunRecord]:
-    if not runs.is_dir():
-        return
-    for folder in list_runs(runs):
-        try:
-            record = read_record(folder)
-        except MedplusError:
-            continue  # medplus doctor and medplus report tell of damaged runs
-        if record.dataset_digest == dataset_digest:
-            yield record
-
-
-def _auc(scores: Scores) -> float:
-    return scores.auc_present
+    records, _ = read_runs(runs)  # medplus doctor and medplus report tell of damaged ones
+    yield from (one for one in records if one.dataset_digest == dataset_digest)
 
 
 def _difference(

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from medplus.datasets import catalog
 from medplus.datasets.dataset import ImageDataset
-from medplus.datasets.sources import load_dataset
+from medplus.embeddings.provenance import images_of
 from medplus.embeddings.store import EmbeddingStore
 from medplus.errors import MedplusError, UsageError
 from medplus.heads.features import JoinedRows, Rows, read_features
@@ -110,16 +109,16 @@ def pool_of(store: EmbeddingStore) -> Pool:
         )
         for split in SPLITS
     ]  # fmt: skip
-    groups = [name for part in parts for name in part.groups]
+    every = Samples.joined(parts)
     return Pool(
         info.dataset,
         info.task,
         tuple(info.classes),
         np.repeat(np.arange(3, dtype=np.int8), [len(part.index) for part in parts]),
-        np.concatenate([part.index for part in parts]),
-        [name for part in parts for name in part.names],
-        np.concatenate([part.labels for part in parts]),
-        groups=numbered(groups) if groups else None,
+        every.index,
+        list(every.names),
+        every.labels,
+        groups=numbered(list(every.groups)) if every.groups else None,
     )
 
 
@@ -133,27 +132,10 @@ def with_images(
     data_root : str or Path, optional
         Folder of the datasets' npz files; by default where the images of the store lay.
     """
-    info = store.info
-    if info.spec.is_imported:
-        return pool, f"{info.backbone} was imported without its images"
-    by_flag = info.spec.dataset in catalog.FLAGS
-    if data_root is None and by_flag:
-        data_root = Path(info.dataset_path).parent
-    elif not by_flag and not Path(info.dataset_path).exists():
-        return pool, f"{info.dataset_path} is not there any more"
     try:
-        images = load_dataset(
-            info.spec.dataset if by_flag else info.dataset_path,
-            info.size,
-            data_root or "data",
-            group_column=info.spec.group_column,
-            exclude=info.spec.exclude,
-        )
+        return replace(pool, images=images_of(store.info, store.path, data_root)), None
     except (MedplusError, OSError) as error:
         return pool, str(error)
-    if images.digest != info.dataset_digest:
-        return pool, f"the images in {images.path} are others than the store's"
-    return replace(pool, images=images), None
 
 
 def numbered(names: list[str]) -> np.ndarray:

@@ -154,7 +154,7 @@ def _shift(audit: Audit) -> Section:
         tables=(_table("shift", caption, rows),) if rows else (),
         sentences=tuple(
             f"{one.first} and {one.second} differ: a classifier tells them apart with an AUC of "
-            f"{one.auc:.2f} ({p_equals(one.p_value)})."
+            f"{100 * one.auc:.1f} % ({p_equals(one.p_value)})."
             for one in audit.shifts
             if one.p_value < 0.01
         ),
@@ -174,7 +174,8 @@ def _shortcuts(audit: Audit) -> Section:
         tables=(_table("shortcuts", "AUC of the label from each kind of fact, in percent", rows),),
         sentences=tuple(
             f"{first_upper(one.name)} predict{'' if one.name == TOGETHER else 's'} the label with "
-            f"an AUC of {one.auc:.2f} ({one.low:.2f} to {one.high:.2f}): a network can cheat by it."
+            f"an AUC of {100 * one.auc:.1f} % ({100 * one.low:.1f} to {100 * one.high:.1f}): a "
+            "network can cheat by it."
             for one in audit.shortcuts
             if one.usable
         ),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -14,7 +15,6 @@ from medplus.backbones.identity import Identity
 from medplus.backbones.modules import PreLogits
 from medplus.backbones.sam import bake_sam_tables
 from medplus.backbones.sources.ref import BackboneRef, Built
-from medplus.preprocess import PreprocessSpec
 from medplus.spec import NONE, PRELOGITS
 from medplus.vocabulary import Fit
 
@@ -25,24 +25,14 @@ class Backbone(Identity):
 
     Attributes
     ----------
-    ref : BackboneRef
-        What its name was resolved to.
     module : nn.Module
         Maps (n, channels, height, width) float to (n, dim) float.
-    weights_sha256 : str
-        Digest of the weights in memory.
-    feature : str
-        The definition of the embedding, as for `load_backbone`; or ``pixels``.
-    licence : str
-        Of the pretrained weights; empty where it is not known, or where there are none.
+    card : dict or None
+        What another library builds it by.
     """
 
-    ref: BackboneRef
-    module: nn.Module
-    preprocess: PreprocessSpec
-    weights_sha256: str
-    feature: str
-    licence: str = ""
+    module: nn.Module = field(kw_only=True)
+    card: dict[str, Any] | None = field(default=None, kw_only=True)
 
 
 def load_backbone(
@@ -103,7 +93,7 @@ def settle(ref: BackboneRef, built: Built, size: int, *, frozen: bool, feature: 
             bake_sam_tables(module.network, canvas)  # training needs the tables as they are
     licence = "" if ref.weights == NONE else built.licence or registry.licence(ref.name)
     if feature == PRELOGITS or built.feature == PIXELS:
-        return Backbone(ref, module, spec, digest, built.feature, licence)
+        return Backbone(ref, spec, digest, built.feature, licence, module=module, card=built.card)
     channels = 3 if spec.rgb else 1
     featured = with_feature(module, feature, ref.tag, canvas, channels)
-    return Backbone(ref, featured, spec, digest, feature, licence)
+    return Backbone(ref, spec, digest, feature, licence, module=featured)

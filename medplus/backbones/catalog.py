@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from medplus.spec import PIXELS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from medplus.backbones.sources.ref import BackboneRef
 
 ALEXNET = "alexnet"
 
@@ -61,5 +67,21 @@ class BackboneInfo:
     native_size: int | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    fixed_size: bool
-    licence: str
+    fixed_size: bool = False
+    licence: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        ref: BackboneRef,
+        network: nn.Module,
+        dim: int,
+        native_size: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        fixed_size: bool = False,
+        licence: str = "",
+    ) -> BackboneInfo:
+        """Return the facts of a network, whose parameters are counted."""
+        n = sum(parameter.numel() for parameter in network.parameters())
+        return cls(ref.name, ref.tag, dim, n, native_size, mean, std, fixed_size, licence)

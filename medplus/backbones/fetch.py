@@ -6,18 +6,12 @@ the hub's cache (``HF_HOME``), or ``TORCH_HOME`` for torchvision's AlexNet.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
-from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from medplus.backbones import servers
-from medplus.backbones.sources import BackboneRef, load, resolve, torchvision
+from medplus.backbones.sources import BackboneRef, load, resolve, source_of
 from medplus.backbones.weights_folder import write_folder_weights
 from medplus.errors import BackboneError, UsageError
 
@@ -77,12 +71,9 @@ def fetch_weights(
     return done
 
 
-_FETCHABLE = ("timm", "torchvision", "hub", "open_clip", "transformers", "medical")
-
-
 def _fetchable(name: str) -> BackboneRef:
     ref = resolve(name)
-    if ref.source not in _FETCHABLE:
+    if not hasattr(source_of(ref), "whole"):
         raise UsageError(
             f"'{name}' has no weights on a hub: there is nothing to fetch; leave it out"
         )
@@ -103,7 +94,8 @@ def _fetch(ref: BackboneRef, to: Path | None) -> Fetched:
     found = Fetched(ref.name, ref.tag, loaded.weights_sha256)
     if to is None:
         return found
-    path, entry = write_folder_weights(to, ref.tag, *_whole(ref))
+    source: Any = source_of(ref)
+    path, entry = write_folder_weights(to, ref.tag, *source.whole(ref))
     again = load(resolve(ref.spelling, str(to)), _SIDE)
     if again.weights_sha256 != found.weights_sha256:
         raise BackboneError(
@@ -111,31 +103,3 @@ def _fetch(ref: BackboneRef, to: Path | None) -> Fetched:
             "hub's cache (HF_HOME) instead"
         )
     return replace(found, path=str(path), sha256=entry.sha256, bytes=entry.bytes)
-
-
-def _whole(ref: BackboneRef) -> tuple[dict[str, torch.Tensor], bytes | None]:
-    """Return the tensors of the whole network that the cache has by now, and ``config.json``.
-
-    The latter only of a model that timm knows by it alone.
-    """
-    if ref.source == "torchvision":
-        return torchvision.pretrained_state(ref.tag), None
-    if ref.source in ("open_clip", "transformers", "medical"):
-        source: Any = import_module(f"medplus.backbones.sources.{ref.source}")
-        state, config = source.whole(ref)
-        return state, config
-    from medplus.backbones.lean import timm
-
-    try:
-        with redirect_stdout(sys.stderr), servers.no_waiting_for_rate_limits():
-            state = timm.create_model(ref.tag, pretrained=True).state_dict()
-            return state, _config(ref.tag.partition(":")[2]) if ref.source == "hub" else None
-    except Exception as error:
-        raise servers.fetch_error(ref.tag, error) from error
-
-
-def _config(model: str) -> bytes:
-    from huggingface_hub import hf_hub_download
-
-    repository, _, revision = model.partition("@")
-    return Path(hf_hub_download(repository, "config.json", revision=revision or None)).read_bytes()

@@ -53,6 +53,8 @@ class NetworkDescription(BaseModel):
         The mean val loss after it.
     precision : {"fp32", "bf16", "fp16"}
         Precision of the training.
+    card : dict or None
+        What another library than timm builds the network by, so that no hub is asked for it.
     trained_sha256 : str
         Digest of the backbone's weights in the file; `write_network` fills it in.
     """
@@ -74,6 +76,7 @@ class NetworkDescription(BaseModel):
     epoch: int
     val_loss: float
     precision: Precision
+    card: dict[str, Any] | None = None
     trained_sha256: str = ""
 
     @property
@@ -89,11 +92,7 @@ class NetworkDescription(BaseModel):
     @property
     def spec(self) -> PreprocessSpec:
         """How images become the network's input, as it was trained."""
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in self.preprocess.items()
-        }
-        return PreprocessSpec(**fields)
+        return PreprocessSpec.read(self.preprocess)
 
     @property
     def canvas(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from medplus.backbones.catalog import PIXELS
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from medplus.preprocess import PreprocessSpec
 
 
+@dataclass(frozen=True)
 class Identity:
     """All of a backbone but its network.
 
@@ -33,7 +35,7 @@ class Identity:
     preprocess: PreprocessSpec
     weights_sha256: str
     feature: str
-    licence: str
+    licence: str = ""
 
     @property
     def name(self) -> str:

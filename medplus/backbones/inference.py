@@ -14,7 +14,7 @@ from torch import nn
 from medplus.backbones.build import Backbone
 from medplus.backbones.windowed import Windowed, windowed
 from medplus.device import compute_precision
-from medplus.errors import BackboneError
+from medplus.errors import BackboneError, first_line
 from medplus.preprocess import Preprocessor, padded_window
 from medplus.vocabulary import Precision
 
@@ -51,6 +51,8 @@ class Embedder:
     ----------
     batch_limit : int
         The largest batch that is computed at once.
+    window : bool
+        Whether padded images are computed through windows, where that saves much.
     is_compiled : bool
         Whether what `compile` has made is used.
     """
@@ -69,7 +71,7 @@ class Embedder:
         self.precision = precision
         self.batch_limit = batch_limit
         self._module = (preparation or prepare)(backbone.module, precision).to(device)
-        self._window = window and preparation is None
+        self.window = window and preparation is None
         self._forwards: dict[int, Forward] = {}
         self._compiled: tuple[torch.Size, Forward] | None = None
         self.is_compiled = False
@@ -134,11 +136,6 @@ class Embedder:
         return _difference(exact(images), self(images))
 
     @property
-    def window(self) -> bool:
-        """Whether padded images are computed through windows, where that saves much."""
-        return self._window
-
-    @property
     def is_windowed(self) -> bool:
         """Whether some of the images given so far were computed through windows."""
         return any(isinstance(forward, Windowed) for forward in self._forwards.values())
@@ -166,7 +163,7 @@ class Embedder:
                 compiled = compile_network(whole, frozen=True)
                 difference = _difference(expected, compiled(pixels))
         except Exception as error:  # compilers fail in as many ways as there are networks
-            reason = (str(error).strip().splitlines() or [repr(error)])[0]
+            reason = first_line(error)
             log.warning("%s runs without being compiled: %s", self.backbone.name, reason)
             return False
         if not difference <= _COMPILED_TOLERANCES[self.precision]:
@@ -187,7 +184,7 @@ class Embedder:
         if self.is_compiled and self._compiled and self._compiled[0] == pixels.shape:
             return self._compiled[1]
         spec = self.backbone.preprocess
-        if not self._window or spec.fit != "pad" or spec.canvas is None:
+        if not self.window or spec.fit != "pad" or spec.canvas is None:
             return self._module
         if side not in self._forwards:
             self._forwards[side] = windowed(self._module, pixels, padded_window(side, spec.canvas))
@@ -205,12 +202,11 @@ class Embedder:
         log.warning("out of memory with %d images; going on with %d", batch, self.batch_limit)
 
     def _unsuitable(self, error: Exception) -> BackboneError:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         fit = self.backbone.preprocess.fit
         remedy = "--fit pad or --fit resize" if fit == "native" else "another backbone"
         return BackboneError(
-            f"{self.backbone.name} cannot embed these images with --fit {fit}: {reason}; "
-            f"{remedy} may suit it"
+            f"{self.backbone.name} cannot embed these images with --fit {fit}: "
+            f"{first_line(error)}; {remedy} may suit it"
         )
 
 

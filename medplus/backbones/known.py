@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -45,12 +45,7 @@ class Known(Identity):
         Number of embedding dimensions.
     """
 
-    ref: BackboneRef
-    preprocess: PreprocessSpec
-    weights_sha256: str
-    feature: str
-    licence: str
-    dim: int
+    dim: int = field(kw_only=True)
 
 
 class Sighting:
@@ -113,13 +108,8 @@ def recall_backbone(spec: ExtractSpec, shape: tuple[int, ...]) -> Known | None:
     try:
         assert entry is not None
         facts = entry["made"][_way(spec, shape)]
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in facts["preprocess"].items()
-        }
-        return Known(
-            BackboneRef(**entry["ref"]), **{**facts, "preprocess": PreprocessSpec(**fields)}
-        )
+        pixels = PreprocessSpec.read(facts["preprocess"])
+        return Known(BackboneRef(**entry["ref"]), **{**facts, "preprocess": pixels})
     except (AssertionError, KeyError, TypeError):
         return None
 

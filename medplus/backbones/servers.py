@@ -152,20 +152,24 @@ def _gate(error: BaseException) -> str | None:
     """Return the page of the hub where access to a gated repository is asked for, if it is one."""
     from huggingface_hub.errors import GatedRepoError
 
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in _causes(error):
         if isinstance(cause, GatedRepoError):
             # …/org/name/resolve/main/file, or …/api/models/org/name
             address = str(cause.response.url)
             return address.partition("/resolve/")[0].replace("/api/models/", "/")
-        cause = cause.__cause__ or cause.__context__
     return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, and what it came of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _reason(error: BaseException) -> str:
     """Say why weights cannot be had: an answer of the server, a fault here, or no connection."""
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in _causes(error):
         status = getattr(getattr(cause, "response", None), "status_code", None)
         status = status or (getattr(cause, "code", None) if isinstance(cause, OSError) else None)
         if status == HTTPStatus.TOO_MANY_REQUESTS:
@@ -174,7 +178,6 @@ def _reason(error: BaseException) -> str:
             return f"the hub answers {status}"
         if isinstance(cause, OSError) and cause.errno in _LOCAL_FAULTS:
             return f"{cause.filename or 'the cache'}: {cause.strerror}"
-        cause = cause.__cause__ or cause.__context__
     if not isinstance(error, OSError | ValueError):
         return f"{type(error).__name__}: {first_line(error)[:200]}"
     if _asked_to_stay_offline():

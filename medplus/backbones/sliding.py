@@ -41,39 +41,32 @@ class Sliding:
     @classmethod
     def of(cls, layer: nn.Module) -> Sliding | None:
         """Return the layer as one, or None if it is none."""
+        fill, dilation = 0.0, getattr(layer, "dilation", 1)
         if isinstance(layer, nn.Conv2d) and type(layer).forward is nn.Conv2d.forward:
             if isinstance(layer.padding, str) or layer.padding_mode != "zeros":
                 return None
 
-            def convolved(x: torch.Tensor) -> torch.Tensor:
+            def unpadded(x: torch.Tensor) -> torch.Tensor:
                 how = (layer.stride, 0, layer.dilation, layer.groups)
                 return F.conv2d(x, layer.weight, layer.bias, *how)
 
-            return cls(
-                _pair(layer.kernel_size), _pair(layer.stride), _pair(layer.padding),
-                _pair(layer.dilation), 0.0, convolved,
-            )  # fmt: skip
-        if type(layer) is nn.MaxPool2d and not (layer.ceil_mode or layer.return_indices):
+        elif type(layer) is nn.MaxPool2d and not (layer.ceil_mode or layer.return_indices):
+            fill = -math.inf
 
-            def largest(x: torch.Tensor) -> torch.Tensor:
+            def unpadded(x: torch.Tensor) -> torch.Tensor:
                 return F.max_pool2d(x, layer.kernel_size, layer.stride, 0, layer.dilation)
 
-            return cls(
-                _pair(layer.kernel_size), _pair(layer.stride), _pair(layer.padding),
-                _pair(layer.dilation), -math.inf, largest,
-            )  # fmt: skip
-        if type(layer) is nn.AvgPool2d and not (layer.ceil_mode or layer.divisor_override):
+        elif type(layer) is nn.AvgPool2d and not (layer.ceil_mode or layer.divisor_override):
             if any(_pair(layer.padding)) and not layer.count_include_pad:
                 return None
 
-            def averaged(x: torch.Tensor) -> torch.Tensor:
+            def unpadded(x: torch.Tensor) -> torch.Tensor:
                 return F.avg_pool2d(x, layer.kernel_size, layer.stride)
 
-            return cls(
-                _pair(layer.kernel_size), _pair(layer.stride), _pair(layer.padding), (1, 1), 0.0,
-                averaged,
-            )  # fmt: skip
-        return None
+        else:
+            return None
+        kernel, stride, padding = map(_pair, (layer.kernel_size, layer.stride, layer.padding))
+        return cls(kernel, stride, padding, _pair(dilation), fill, unpadded)
 
     def reached(self, window: Window, shape: Sequence[int]) -> Window:
         """Return where the output, of a shape, depends on a window of the input."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import zipfile
 from argparse import Namespace
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -121,6 +120,8 @@ def read_weights_file(path: Path) -> dict[str, torch.Tensor]:
     """
     import torch
 
+    from medplus.tensorfile import is_compressed
+
     if not path.is_file():
         fault = "is a folder without manifest.json" if path.is_dir() else "does not exist"
         raise BackboneError(
@@ -133,7 +134,11 @@ def read_weights_file(path: Path) -> dict[str, torch.Tensor]:
 
             state: object = load_file(path, device="cpu")
         else:
-            _refuse_compressed(path)
+            if is_compressed(path):
+                raise BackboneError(
+                    f"the weights file {path} is compressed, which torch's own files are not; save "
+                    "it again with torch.save or safetensors.torch.save_file"
+                )
             # Masked autoencoders save their command line, too, which is names and values only.
             with torch.serialization.safe_globals([Namespace]):
                 state = torch.load(path, map_location="cpu", weights_only=True)
@@ -148,21 +153,11 @@ def read_weights_file(path: Path) -> dict[str, torch.Tensor]:
     return _plain_state(state, path)
 
 
-def _refuse_compressed(path: Path) -> None:
-    """Refuse a torch file that inflates: torch stores tensors plain, and a bomb does not."""
-    if not zipfile.is_zipfile(path):
-        return  # torch's older format, or no torch file
-    with zipfile.ZipFile(path) as archive:
-        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-            raise BackboneError(
-                f"the weights file {path} is compressed, which torch's own files are not; save it "
-                "again with torch.save or safetensors.torch.save_file"
-            )
-
-
 def _plain_state(state: object, path: Path) -> dict[str, torch.Tensor]:
     """Return the state dict that a file's content is, or has in it."""
     import torch
+
+    from medplus.tensorfile import is_plain
 
     seen: set[int] = set()  # a forged file may hold a mapping that holds itself
     while isinstance(state, Mapping) and id(state) not in seen:
@@ -181,7 +176,7 @@ def _plain_state(state: object, path: Path) -> dict[str, torch.Tensor]:
     odd = [str(key) for key, value in state.items() if not isinstance(value, torch.Tensor)]
     if odd:
         raise BackboneError(f"the weights file {path} holds '{odd[0]}', which is not a tensor")
-    forged = [str(key) for key, value in state.items() if not _is_plain(value)]
+    forged = [str(key) for key, value in state.items() if not is_plain(value)]
     if forged:
         raise BackboneError(
             f"the weights file {path} holds '{forged[0]}', which is sparse, quantised, or larger "
@@ -233,15 +228,6 @@ def _first_keys(keys: Iterable[str]) -> str:
     return f"{', '.join(list(keys)[:3])}, …"
 
 
-def _is_plain(tensor: torch.Tensor) -> bool:
-    """Tell a dense tensor whose elements are all there from one that would grow when copied."""
-    import torch
-
-    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-        return False
-    return tensor.nbytes <= tensor.untyped_storage().nbytes()
-
-
 def weights_sha256(network: torch.nn.Module) -> str:
     """Return the SHA-256 over names, dtypes, shapes and bytes of all parameters and buffers.
 
@@ -260,6 +246,20 @@ def state_sha256(state: Mapping[str, torch.Tensor]) -> str:
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def fill(module: torch.nn.Module, state: Mapping[str, torch.Tensor], tag: str, source: str) -> None:
+    """Put tensors into a network, which has to take all of them and need no others.
+
+    Raises
+    ------
+    BackboneError
+        If they are not those of the network; `tag` and `source` name it and where they come from.
+    """
+    try:
+        module.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise misfit(tag, source, error) from error
 
 
 def misfit(tag: str, weights: str, error: Exception) -> BackboneError:

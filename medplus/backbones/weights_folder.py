@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medplus import atomic
-from medplus.errors import BackboneError
+from medplus.errors import BackboneError, explained
 from medplus.jsonfile import parse_json
 from medplus.lock import hold
 from medplus.naming import safe_name
@@ -174,10 +174,8 @@ def find_config(folder: Path, tag: str) -> Path | None:
 
 
 def _verify(path: Path, sha256: str, folder: Path, tag: str) -> None:
-    try:
+    with explained(BackboneError, f"{path} cannot be read"):
         found = _sha256(path)
-    except OSError as error:
-        raise BackboneError(f"{path} cannot be read: {error.strerror}") from None
     if found != sha256:
         raise BackboneError(
             f"{path} is not the file that {MANIFEST} names for {tag}: its SHA-256 is "
@@ -204,7 +202,8 @@ def write_folder_weights(
     from medplus.tensorfile import write_tensors
 
     path = folder / f"{safe_name(tag)}.safetensors"
-    try:
+    remedy = "make room there, or name another folder with --to"
+    with explained(BackboneError, f"the weights of {tag} cannot be written to {folder}", remedy):
         folder.mkdir(parents=True, exist_ok=True)
         with hold(folder / ".manifest.lock", f"the folder {folder} of weights", _LOCK_WAIT_S):
             known = read_manifest(folder) if (folder / MANIFEST).exists() else Manifest()
@@ -223,11 +222,6 @@ def write_folder_weights(
             atomic.write_json(
                 folder / MANIFEST, manifest.model_dump(mode="json", exclude_none=True)
             )
-    except OSError as error:
-        raise BackboneError(
-            f"the weights of {tag} cannot be written to {folder}: {error.strerror or error}; make "
-            "room there, or name another folder with --to"
-        ) from None
     return path, entry
 
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medplus.cli import options
-from medplus.cli.options import Output
+from medplus.cli.options import Output, say
 from medplus.cli.specs import selecting
-from medplus.naming import printable
 
 if TYPE_CHECKING:
     from medplus.auditing.audit import Audit
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 @selecting
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=options.FOLDER,
     help="Folder of suspects.csv and the page.  [default: audit/DATASET/SIZE]",
 )
 @click.option(
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--groups",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=options.FILE,
     help="A CSV table of what belongs together, such as a patient's images: columns group, and "
     "name or split and index.",
 )
@@ -60,11 +59,10 @@ def audit(
 
 
 def _show(found: Audit) -> None:
-    for section in found.sections:
-        for sentence in section.sentences:
-            click.echo(printable(sentence))
-    for one in (one for one in found.consequences if one.is_chosen):
-        click.echo(printable(f"{one.protocol} {one.backbone}: {one.sentence}"))
-    for note in found.notes:
-        click.echo(printable(f"Note: {note}"))
-    click.echo(f"To decide on: {found.out / 'suspects.csv'}; to look at: {found.page}")
+    chosen = [one for one in found.consequences if one.is_chosen]
+    say(
+        *(sentence for section in found.sections for sentence in section.sentences),
+        *(f"{one.protocol} {one.backbone}: {one.sentence}" for one in chosen),
+        *(f"Note: {note}" for note in found.notes),
+        f"To decide on: {found.out / 'suspects.csv'}; to look at: {found.page}",
+    )

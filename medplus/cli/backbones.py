@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medplus.cli import options
-from medplus.cli.options import Output
+from medplus.cli.options import Output, say
 from medplus.errors import UsageError, pip_install
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ MOST_DESCRIBED = 32
 @click.option("--fetch", is_flag=True, help="Fetch the pretrained weights of those NAMED, or all.")
 @click.option(
     "--to",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=options.FOLDER,
     metavar="DIR",
     help="With --fetch: also write them to a folder that --weights DIR takes elsewhere.",
 )
@@ -107,7 +107,7 @@ def _show_medical(asked: Sequence[Encoder]) -> None:
         (Column("backbone"), lambda one: one.name),
         (Column("of"), lambda one: one.of),
         (Column("dim", right=True), lambda one: one.dim),
-        (Column("M par.", right=True), lambda one: _millions(one.parameters)),
+        (Column("parameters", right=True), lambda one: _millions(one.parameters)),
         (Column("px", right=True), lambda one: one.size),
         (Column("licence", rank=1), lambda one: one.licence or NOT_STATED),
         (Column("access", rank=2), _access),
@@ -120,7 +120,7 @@ def _show_medical(asked: Sequence[Encoder]) -> None:
 
 
 def _millions(n: int | None) -> str:
-    return "–" if n is None else f"{n / 1e6:.0f}"
+    return f"{n / 1e6:.1f} M" if n else "–"
 
 
 def _access(encoder: Encoder) -> str:
@@ -205,17 +205,21 @@ def _fetch(output: Output, given: Sequence[str], to: Path | None) -> None:
 
 
 def _show_fetched(fetched: list[Any], to: Path | None) -> None:
-    from medplus.cli.tables import Column, make_console, print_table
+    from medplus.cli.tables import Column, print_rows
 
-    columns = [Column("backbone"), Column("full tag", least=22), Column("weights' SHA-256", rank=1)]
-    rows = [[one.name, one.tag, one.weights_sha256[:12]] for one in fetched]
+    carried: list[tuple[Column, Callable[[Any], str]]] = [
+        (Column("MB", right=True), lambda one: f"{one.bytes / 1e6:.1f}"),
+        (Column("file", rank=2), lambda one: Path(one.path).name),
+    ]
+    print_rows(
+        fetched,
+        (Column("backbone"), lambda one: one.name),
+        (Column("full tag", least=22), lambda one: one.tag),
+        (Column("weights' SHA-256", rank=1), lambda one: one.weights_sha256[:12]),
+        *(carried if to is not None else ()),
+    )
     if to is not None:
-        columns += [Column("MB", right=True), Column("file", rank=2)]
-        for row, one in zip(rows, fetched, strict=True):
-            row += [f"{one.bytes / 1e6:.1f}", Path(one.path).name]
-    print_table(tuple(columns), [tuple(row) for row in rows])
-    if to is not None:
-        make_console().print(f"Carry {to} over, and say --weights {to} there.")
+        say(f"Carry {to} over, and say --weights {to} there.")
 
 
 def _numbers(values: Sequence[float]) -> str:
@@ -225,15 +229,12 @@ def _numbers(values: Sequence[float]) -> str:
 def _show(known: list[Any]) -> None:
     from medplus.cli.tables import Column, make_console, print_rows
 
-    def millions(n: int) -> str:
-        return f"{n / 1e6:.1f} M" if n else "–"
-
     print_rows(
         known,
         (Column("backbone"), lambda info: info.name),
         (Column("full tag", least=22), lambda info: info.tag),
         (Column("dim", right=True), lambda info: info.dim),
-        (Column("parameters", right=True), lambda info: millions(info.n_parameters)),
+        (Column("parameters", right=True), lambda info: _millions(info.n_parameters)),
         (Column("native px", right=True, rank=4), lambda info: info.native_size or "any"),
         (Column("mean", rank=2), lambda info: _numbers(info.mean)),
         (Column("std", rank=1), lambda info: _numbers(info.std)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, get_args
 
 import click
@@ -24,7 +23,7 @@ from medplus.vocabulary import Fit
 @options.several(
     "--size",
     "sizes",
-    of=click.IntRange(min=1),
+    of=options.AT_LEAST_1,
     help="In pixels; repeat or use commas.  [default: those on disk of a MedMNIST flag, a file's "
     "own, 64 and 224 of a folder whose images are that large]",
 )
@@ -46,12 +45,13 @@ from medplus.vocabulary import Fit
 @click.option(
     "--budget",
     "budget_s",
-    type=options.Duration(),
+    type=options.seconds,
+    metavar="TIME",
     help="90s, 30m, 2h: what does not fit is left out, the dearest first.  [default: none]",
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=options.FOLDER,
     default="comparison",
     show_default=True,
     help="Folder of embeddings, runs and report.",

@@ -13,25 +13,22 @@ from medplus.yamlfile import read_yaml
 
 
 def read_config(
-    path: Path, known: Mapping[str, click.Parameter], ctx: click.Context
+    path: Path, known: Mapping[str, click.Parameter], ctx: click.Context, *, blank: bool = False
 ) -> dict[str, Any]:
     """Return a config file's values by parameter name, checked against a command's options.
 
     Keys are the options' names as on the command line, with ``_`` or ``-``.
+
+    Parameters
+    ----------
+    blank : bool
+        Whether a key may be left without a value, and is then not given.
 
     Raises
     ------
     UsageError
         If the file cannot be read, is not a mapping, or has an unknown key or an invalid value.
     """
-    return check_config(read_yaml(path, "config"), path, known, ctx)
-
-
-def check_config(
-    document: Mapping[str, Any], path: Path, known: Mapping[str, click.Parameter],
-    ctx: click.Context,
-) -> dict[str, Any]:  # fmt: skip
-    """Return the values that a file holds, as `read_config`."""
     by_option = {
         option.lstrip("-").replace("-", "_"): parameter
         for parameter in known.values()
@@ -39,7 +36,9 @@ def check_config(
         if option.startswith("--")
     }
     values = {}
-    for key, value in document.items():
+    for key, value in read_yaml(path, "config").items():
+        if blank and (value is None or not str(value).strip()):
+            continue
         option = key.replace("-", "_")
         if option not in by_option:
             known_names = ", ".join(sorted(by_option))

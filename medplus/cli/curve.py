@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medplus.cli import options
-from medplus.cli.options import Output
+from medplus.cli.options import Output, say
 from medplus.cli.specs import selecting
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @options.several(
     "--shots",
     "shots",
-    of=click.IntRange(min=1),
+    of=options.AT_LEAST_1,
     help="Images of each class; repeat or use commas.  [default: 1, 2, 5, 10, … as far as the "
     "smallest class has them, unless there are --fractions]",
 )
@@ -30,19 +30,12 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--episodes",
-    type=click.IntRange(min=1),
+    type=options.AT_LEAST_1,
     default=10,
     show_default=True,
     help="How often the images are drawn anew.",
 )
-@options.several(
-    "--seed",
-    "seeds",
-    of=click.IntRange(0, 2**63 - 1),
-    default=["1"],
-    show_default=True,
-    help="Seeds of the probes of every episode; repeat or use commas.",
-)
+@options.seeds("1", "Of the probes of every episode. ")
 @options.several(
     "--protocol",
     "protocols",
@@ -64,24 +57,19 @@ if TYPE_CHECKING:
     show_default=True,
     help="The test accuracy for which the number of labels is wanted.",
 )
-@options.several("--lr", "lr", of=click.FLOAT, help="Learning rates.  [default: 13 from 1e-4 to 1]")
-@click.option("--epochs", type=click.IntRange(min=1), help="At most.  [default: 100]")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Rows per step.  [default: 64]")
-@click.option(
-    "--patience",
-    type=click.IntRange(min=1),
-    help="Stop after so many epochs without a better val loss.  [default: 5]",
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the figure and of everything as JSON.",
-)
+@options.gradual("13 from 1e-4 to 1")
+@click.option("--out", type=options.FOLDER, help="Folder of the figure and of everything as JSON.")
 @options.exclude
 @options.runs_root
 @options.folding
 @options.common
-def curve(output: Output, stores: list[EmbeddingStore], out: Path | None, **settings: Any) -> None:
+def curve(
+    output: Output,
+    stores: list[EmbeddingStore],
+    seeds: tuple[int, ...] | None,
+    out: Path | None,
+    **settings: Any,
+) -> None:
     """Score heads that learn from few images of each class, and say what more would bring.
 
     Every episode draws images, the same for all backbones, smaller amounts within larger ones. No
@@ -90,7 +78,7 @@ def curve(output: Output, stores: list[EmbeddingStore], out: Path | None, **sett
     """
     from medplus.curves.curve import curve as ask
 
-    made = ask(stores, progress=output.progress, **settings)
+    made = ask(stores, seeds=seeds or (1,), progress=output.progress, **settings)
     files: list[Path] = []
     if out is not None:
         from medplus.reporting.curve import write_curve
@@ -101,7 +89,7 @@ def curve(output: Output, stores: list[EmbeddingStore], out: Path | None, **sett
 
 
 def _show(made: Curve, files: list[Path]) -> None:
-    from medplus.cli.tables import Column, percent, print_rows
+    from medplus.cli.tables import Column, bounds, percent, print_rows
 
     rows = [row for one in made.series for row in one.to_dict()]
     over = made.series[0].over
@@ -112,16 +100,9 @@ def _show(made: Curve, files: list[Path]) -> None:
         (Column("per class", right=True), lambda row: row["amount"]),
         (Column("images", right=True), lambda row: row["labels"]),
         (Column("test ACC", right=True), lambda row: percent(row["mean"])),
-        (Column("95 % CI", right=True), lambda row: _range(row["ci95"])),
-        (Column(f"5–95 % of {over}", right=True, rank=1), lambda row: _range(row["spread90"])),
+        (Column("95 % interval", right=True), lambda row: bounds(row["ci95"])),
+        (Column(f"5–95 % of {over}", right=True, rank=1), lambda row: bounds(row["spread90"])),
     )
-    click.echo("")
-    for line in made.sentences():
-        click.echo(line)
-    click.echo(f"Kept: {made.path}")
+    say("", *made.sentences(), f"Kept: {made.path}")
     if files:
-        click.echo("Files: " + ", ".join(map(str, files)))
-
-
-def _range(bounds: list[float] | None) -> str:
-    return "–" if bounds is None else f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f}"
+        say("Files: " + ", ".join(map(str, files)))

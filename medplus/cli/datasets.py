@@ -8,13 +8,12 @@ from typing import Any
 import click
 
 from medplus.cli import options, specs
-from medplus.cli.options import Output
-from medplus.naming import printable
+from medplus.cli.options import Output, say
 
 
 @click.command()
 @click.argument("paths", nargs=-1, metavar="[NAME|PATH]...")
-@click.option("--size", type=click.IntRange(min=1), help="At which size folders are read.")
+@click.option("--size", type=options.AT_LEAST_1, help="At which size folders are read.")
 @specs.choices("group_column")
 @options.data_root
 @options.common
@@ -73,11 +72,9 @@ def _show_cards(
 
     def show() -> None:
         for dataset in read:
-            click.echo(printable(f"{dataset.name}, {dataset.path} at {dataset.size} px"))
-            for line in dataset.card.lines():
-                click.echo(printable(f"  {line}"))
-            for warning in dataset.card.warnings:
-                click.echo(printable(f"  WARNING: {warning}"))
+            say(f"{dataset.name}, {dataset.path} at {dataset.size} px")
+            say(*(f"  {line}" for line in dataset.card.lines()))
+            say(*(f"  WARNING: {warning}" for warning in dataset.card.warnings))
 
     output.result({"cards": cards}, show)
 

@@ -30,7 +30,7 @@ _PIPE = (1000, 24)
 
 
 @click.command()
-@click.argument("grid", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("grid", required=False, type=options.FILE)
 @options.data_root
 @options.store_root
 @options.runs_root

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--attempts",
-    type=click.IntRange(min=1),
+    type=options.AT_LEAST_1,
     default=6,
     show_default=True,
     help="Failures in a row, with nothing received between them, until a file is given up.",

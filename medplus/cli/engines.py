@@ -6,31 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medplus.cli.options import together
+from medplus.cli.options import AT_LEAST_1, together
 from medplus.errors import UsageError
 
 if TYPE_CHECKING:
     from medplus.sweep.engines import Engine
 
 
-class SbatchOption(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
-    """An option of sbatch, with or without its dashes."""
-
-    name = "option"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str]:
-        """Return its name and its value."""
-        key, equals, text = str(value).lstrip("-").partition("=")
-        if not (key and equals):
-            self.fail(f"'{value}': an option for sbatch is written as KEY=VALUE", param, ctx)
-        return key, text
+def _sbatch(text: str) -> tuple[str, str]:
+    """Return the name and the value of an option of sbatch, with or without its dashes."""
+    key, equals, value = text.lstrip("-").partition("=")
+    if not (key and equals):
+        raise click.BadParameter(f"'{text}': an option for sbatch is written as KEY=VALUE")
+    return key, value
 
 
-_COUNT = click.IntRange(min=1)
 _RESOURCES: dict[str, tuple[tuple[str, ...], str, dict[str, Any]]] = {
-    "cpus": (("ray", "slurm"), "cores per worker.  [default: 1]", {"type": _COUNT}),
+    "cpus": (("ray", "slurm"), "cores per worker.  [default: 1]", {"type": AT_LEAST_1}),
     "gpus": (("ray",), "GPUs per worker.", {"type": click.FloatRange(min=0)}),
     "memory": (
         ("ray", "slurm"), "memory per worker in GB.",
@@ -40,13 +32,13 @@ _RESOURCES: dict[str, tuple[tuple[str, ...], str, dict[str, Any]]] = {
     "partition": (("slurm",), "where to submit to.", {}),
     "time": (
         ("slurm",), "limit of an array element in minutes; it is requeued after that.",
-        {"type": _COUNT},
+        {"type": AT_LEAST_1},
     ),
     "gres": (("slurm",), "generic resources, for example gpu:1.", {}),
     "account": (("slurm",), "who pays.", {}),
     "slurm": (
         ("slurm",), "any other option of sbatch; may be repeated.",
-        {"multiple": True, "type": SbatchOption(), "metavar": "KEY=VALUE"},
+        {"multiple": True, "type": _sbatch, "metavar": "KEY=VALUE"},
     ),
     "detach": (
         ("slurm",), "submit and return; --status tells how it stands.", {"is_flag": True}
@@ -64,7 +56,7 @@ engine_options = together(
     ),
     click.option(
         "--workers",
-        type=_COUNT,
+        type=AT_LEAST_1,
         help="How many.  [default: one per GPU, else 1; ray, slurm: as many as fit]",
     ),
     *(

@@ -10,17 +10,15 @@ import click
 from medplus.cli import options
 from medplus.cli.options import Output
 
-_FOLDER = click.Path(path_type=Path, file_okay=False)
-
 
 @click.command()
-@click.argument("runs", metavar="RUN...", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument("runs", metavar="RUN...", type=options.PATH, nargs=-1, required=True)
 @click.option(
     "--dataset",
     help="MedMNIST flag, or path of an npz file or a folder of images, with the same task and "
     "classes.  [default: the run's own]",
 )
-@click.option("--size", type=click.IntRange(min=1), help="In pixels.  [default: the run's own]")
+@click.option("--size", type=options.AT_LEAST_1, help="In pixels.  [default: the run's own]")
 @options.several(
     "--split",
     "splits",
@@ -29,23 +27,13 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     show_default=True,
     help="What to score; repeat or use commas.",
 )
+@options.network_precision("what it was trained at")
+@options.batch_size
+@options.code()
 @click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
-    help="Precision of a network.  [default: what it was trained at]",
-)
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Images per forward.  [default: automatic]"
-)
-@click.option(
-    "--backbone",
-    "code",
-    metavar="FILE.py[:FUNCTION]",
-    callback=options.named_code,
-    help="The Python file that defines the network of a RUN: it runs only when you name it.",
-)
-@click.option(
-    "--csv", type=_FOLDER, help="Also write predictions there, as MedMNIST's evaluator reads them."
+    "--csv",
+    type=options.FOLDER,
+    help="Also write predictions there, as MedMNIST's evaluator reads them.",
 )
 @options.device
 @options.data_root

@@ -8,39 +8,30 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medplus.cli import options
-from medplus.cli.options import Output
+from medplus.cli.options import Output, say
 from medplus.cli.specs import SELECT, choices
-from medplus.naming import in_bytes, printable
+from medplus.naming import in_bytes
 
 if TYPE_CHECKING:
     from medplus.embeddings.store import EmbeddingStore
     from medplus.exploration.explore import Exploration
 
-_PATH = click.Path(path_type=Path)
-_FILE = click.Path(path_type=Path, dir_okay=False)
-_FOLDER = click.Path(path_type=Path, file_okay=False)
 
-
-class Clusters(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
-    """A number, or ``hdbscan``."""
-
-    name = "n|hdbscan"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number, or the word."""
-        text = str(value).lower()
-        if text == "hdbscan":
-            return text
-        if not text.isdecimal() or int(text) < 1:
-            self.fail(f"{value!r} is neither a number from 1 on nor hdbscan", param, ctx)
-        return int(text)
+def _clusters(value: object) -> int | str:
+    """Return the number, or ``hdbscan``."""
+    text = str(value)  # a config file may hold a number
+    if text.lower() == "hdbscan":
+        return "hdbscan"
+    if not text.isdecimal() or int(text) < 1:
+        raise click.BadParameter(f"{text!r} is neither a number from 1 on nor hdbscan")
+    return int(text)
 
 
 _shown = options.together(
     click.option(
         "--runs",
         multiple=True,
-        type=_PATH,
+        type=options.PATH,
         envvar="MEDPLUS_RUNS",
         show_envvar=True,
         help="A run, or a root of runs, of which each protocol and backbone gives its best on val; "
@@ -48,7 +39,7 @@ _shown = options.together(
     ),
     click.option(
         "--suspects",
-        type=_FILE,
+        type=options.FILE,
         help="A suspects.csv of medplus audit.  [default: audit/DATASET/SIZE/suspects.csv]",
     ),
     click.option(
@@ -61,15 +52,18 @@ _shown = options.together(
     ),
     click.option(
         "--clusters",
-        type=Clusters(),
+        type=_clusters,
+        metavar="N|hdbscan",
         help="So many by k-means, or as HDBSCAN finds.  [default: twice the classes, from 8 to 24]",
     ),
     click.option(
         "--data-root",
-        type=_FOLDER,
+        type=options.FOLDER,
         help="Folder of the datasets' npz files, for the thumbnails.  [default: where they lay]",
     ),
-    click.option("--out", type=_FOLDER, help="Of the page.  [default: explore/DATASET/SIZE]"),
+    click.option(
+        "--out", type=options.FOLDER, help="Of the page.  [default: explore/DATASET/SIZE]"
+    ),
 )
 """The options that say what is shown."""
 
@@ -80,7 +74,7 @@ _shown = options.together(
     "--backbone",
     help="Of a DATASET with several stores; a+b joins two.  [default: the newest of a network]",
 )
-@click.option("--size", type=click.IntRange(min=1), help="Of a DATASET, in pixels.  [default: any]")
+@click.option("--size", type=options.AT_LEAST_1, help="Of a DATASET, in pixels.  [default: any]")
 @choices(*SELECT, default="any")
 @options.store_root
 @click.option(
@@ -98,12 +92,7 @@ def explore(
     store_root: Path,
     transform: str | None,
     runs: tuple[Path, ...],
-    suspects: Path | None,
-    kind: Any,
-    clusters: Any,
-    data_root: Path | None,
-    out: Path | None,
-    **chosen: Any,
+    **settings: Any,
 ) -> None:
     """Put a map of all images on one page, to be looked at offline.
 
@@ -117,17 +106,9 @@ def explore(
     """  # noqa: D301 - click wants the control character
     from medplus.exploration.explore import explore as put_on_page
 
+    chosen = {name: settings.pop(name) for name in SELECT}
     store = _find(output, what, backbone, size, store_root, transform, chosen)
-    found = put_on_page(
-        store,
-        out=out,
-        runs=runs or None,
-        suspects=suspects,
-        data_root=data_root,
-        kind=kind,
-        clusters=clusters,
-        progress=output.progress,
-    )
+    found = put_on_page(store, runs=runs or None, progress=output.progress, **settings)
     output.result(found.to_dict(), lambda: _show(found))
 
 
@@ -179,12 +160,13 @@ def _find(
 
 def _show(found: Exploration) -> None:
     view = found.collection
-    for note in view.notes:
-        click.echo(printable(f"Note: {note}"))
+    say(*(f"Note: {note}" for note in view.notes))
     size = in_bytes(found.path.stat().st_size)
     what = f"{len(view.pool):,} images of {view.pool.dataset}, {view.backbone}, {size}"
     if found.is_page:
-        click.echo(printable(f"{found.path}  {what}; open it in a browser, it needs no network"))
+        say(f"{found.path}  {what}; open it in a browser, it needs no network")
         return
-    click.echo(printable(f"{found.path}  {what}: too many for a page, so for embedding-atlas:"))
-    click.echo(printable(f"  pip install embedding-atlas && {found.to_dict()['show']}"))
+    say(
+        f"{found.path}  {what}: too many for a page, so for embedding-atlas:",
+        f"  pip install embedding-atlas && {found.to_dict()['show']}",
+    )

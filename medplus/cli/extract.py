@@ -7,16 +7,17 @@ from typing import Any
 
 import click
 
-from medplus.cli import options, specs
+from medplus.cli import options
 from medplus.cli.options import Output
+from medplus.cli.specs import EXTRACT, making
+from medplus.spec import ExtractSpec
 
 
 @click.command()
-@options.names(default_size="28; a file's own; a folder's, else 224")
-@specs.choices(*specs.EXTRACT)
+@making(*EXTRACT)
 @click.option(
     "--batch-size",
-    type=click.IntRange(min=1),
+    type=options.AT_LEAST_1,
     help="Images per forward.  [default: the fastest, measured once on this machine]",
 )
 @click.option(
@@ -36,16 +37,7 @@ from medplus.cli.options import Output
 @options.data_root
 @options.store_root
 @options.common
-def extract(
-    output: Output,
-    batch_size: int | None,
-    window: bool,
-    compiled: bool | None,
-    device: str,
-    data_root: Path,
-    store_root: Path,
-    **chosen: Any,
-) -> None:
+def extract(output: Output, specs: list[ExtractSpec], store_root: Path, **settings: Any) -> None:
     """Run frozen backbones over datasets, once, and fill embedding stores.
 
     A complete store is left alone; a partial or damaged one is completed. Interrupt it whenever
@@ -53,16 +45,7 @@ def extract(
     """
     from medplus.embeddings.extract import extract_all
 
-    extractions = extract_all(
-        specs.to_specs(**chosen),
-        batch_size=batch_size,
-        window=window,
-        compiled=compiled,
-        device=device,
-        data_root=data_root,
-        store=store_root,
-        progress=output.progress,
-    )
+    extractions = extract_all(specs, store=store_root, progress=output.progress, **settings)
 
     def show() -> None:
         from medplus.cli.tables import print_extractions

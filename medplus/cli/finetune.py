@@ -6,48 +6,38 @@ from typing import Any
 
 import click
 
-from medplus.cli import options, specs
+from medplus.cli import options
 from medplus.cli.options import Output
 from medplus.cli.recipes import finetune_options
+from medplus.cli.specs import TRAIN, making
 from medplus.errors import UsageError
+from medplus.spec import ExtractSpec
 
 
-class BatchSize(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
-    """A number of images, or ``auto``."""
-
-    name = "integer|auto"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | str:
-        """Return the number, or ``auto``."""
-        if value == "auto":
-            return "auto"
-        try:
-            number = int(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is neither a number nor auto", param, ctx)
-        return int(click.IntRange(min=1).convert(number, param, ctx))
+def batch_size(value: object) -> int | str:
+    """Return a number of images, or ``auto``: the type of an option."""
+    text = str(value)  # a config file may hold a number
+    if text == "auto":
+        return text
+    try:
+        return options.AT_LEAST_1.convert(int(text), None, None)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is neither a number nor auto") from None
 
 
 @click.command()
-@options.names(default_size="28; a file's own; a folder's, else 224")
-@options.several(
-    "--seed",
-    "seeds",
-    of=click.IntRange(0, 2**63 - 1),
-    help="One network per seed; repeat or use commas.  [default: the paper's first]",
-)
+@making(*TRAIN)
+@options.seeds("the paper's first", "One network each. ")
 @click.option(
     "--recipe",
     default="paper",
     show_default=True,
     help="paper, modern, or a YAML file; configs/recipes/ holds both as files to start from.",
 )
-@specs.choices(*specs.TRAIN)
 @click.option(
     "--batch-size",
-    type=BatchSize(),
+    type=batch_size,
+    metavar="INTEGER|auto",
     help="Images per step, over all devices; auto: the recipe's, halved until a step fits into "
     "memory.  [default: the recipe's]",
 )
@@ -61,7 +51,7 @@ class BatchSize(click.ParamType):  # type: ignore[type-arg]  # not generic befor
 @options.device
 @click.option(
     "--devices",
-    type=click.IntRange(min=1),
+    type=options.AT_LEAST_1,
     default=1,
     show_default=True,
     help="Processes, each with a GPU or a share of the cores.",
@@ -97,12 +87,7 @@ class BatchSize(click.ParamType):  # type: ignore[type-arg]  # not generic befor
 @options.runs_root
 @options.common
 def finetune(
-    output: Output,
-    datasets: tuple[str, ...],
-    sizes: tuple[str, ...] | None,
-    backbones: tuple[str, ...],
-    seeds: tuple[int, ...] | None,
-    **settings: Any,
+    output: Output, specs: list[ExtractSpec], seeds: tuple[int, ...] | None, **settings: Any
 ) -> None:
     """Train whole networks end to end and score the best on val and test.
 
@@ -114,9 +99,8 @@ def finetune(
 
     if settings["fold"] is not None and settings["folds"] is None:
         raise UsageError("--fold goes with --folds; name both")
-    chosen = {name: settings.pop(name) for name in specs.TRAIN}
     records = finetune_all(
-        specs.to_specs(datasets, sizes, backbones, **chosen),
+        specs,
         seeds or PAPER_SEEDS[:1],
         watch=output.watch,
         progress=output.progress,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @options.several(
     "--k",
     "k",
-    of=click.IntRange(min=1),
+    of=options.AT_LEAST_1,
     default=["11"],
     show_default=True,
     help="Numbers of neighbours; repeat or use commas, one search serves them all.",
@@ -50,12 +50,7 @@ if TYPE_CHECKING:
 @options.overwrite
 @options.folding
 @options.common
-def knn(
-    output: Output,
-    stores: list[EmbeddingStore],
-    k: tuple[int, ...],
-    **settings: Any,
-) -> None:
+def knn(output: Output, stores: list[EmbeddingStore], **settings: Any) -> None:
     """Score k-nearest neighbours on stored embeddings, on val and test.
 
     The defaults are the paper's: k = 11, Euclidean distance, majority vote. ★ marks the k with the
@@ -63,4 +58,4 @@ def knn(
     """
     from medplus.heads.knn import knn as run_knn
 
-    output.records(run_knn(stores, k, **settings))
+    output.records(run_knn(stores, **settings))

@@ -6,10 +6,10 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 from click.core import ParameterSource
@@ -17,10 +17,15 @@ from click.core import ParameterSource
 from medplus.errors import UsageError
 from medplus.naming import printable
 from medplus.progress import SAID
+from medplus.vocabulary import SIZES, Precision
 
 if TYPE_CHECKING:
     from medplus.run.record import RunRecord
 
+PATH = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+AT_LEAST_1 = click.IntRange(min=1)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LIBRARIES = r"(torch|torchvision|timm|huggingface_hub|safetensors|zarr|medmnist)(\.|$)"
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -59,21 +64,12 @@ class Comma(click.ParamType):  # type: ignore[type-arg]  # not generic before cl
         return tuple(self.of.convert(part, param, ctx) for part in parts)
 
 
-class Duration(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
-    """A time such as ``90s``, ``30m``, ``2h``."""
-
-    name = "time"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return seconds."""
-        if isinstance(value, float):
-            return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", str(value).strip())
-        if match is None:
-            self.fail(f"{value!r} is no time; say 90s, 30m or 2h", param, ctx)
-        return float(match[1]) * _SECONDS[match[2]]
+def seconds(text: object) -> float:
+    """Return a time such as ``90s``, ``30m``, ``2h`` in seconds: the type of an option."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", str(text).strip())
+    if match is None:
+        raise click.BadParameter(f"{text!r} is no time; say 90s, 30m or 2h")
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 def _flatten(
@@ -107,27 +103,37 @@ def several(
     return click.option(*names, type=Comma(of), multiple=True, **settings)
 
 
-def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
-    """Make a YAML file's values the command's defaults, so that flags still win."""
-    if path is None:
-        return
-    from medplus.cli.configfile import read_config
+def config_file(
+    *spellings: str, text: str, keys: Collection[str] | None = None
+) -> Callable[[Command], Command]:
+    """Return an option that makes a YAML file's values the defaults, so that flags still win.
 
-    known = {p.name: p for p in ctx.command.params if p.name and p.name != "config"}
-    ctx.default_map = {**(ctx.default_map or {}), **read_config(path, known, ctx)}
+    Parameters
+    ----------
+    keys : collection of str, optional
+        The parameters that a file may hold, blank where they are not given; by default all are,
+        and none may be blank.
+    """
+
+    def read(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+        if path is None:
+            return
+        from medplus.cli.configfile import read_config
+
+        params = {p.name: p for p in ctx.command.params if p.name and p is not param}
+        known = {name: p for name, p in params.items() if keys is None or name in keys}
+        values = read_config(path, known, ctx, blank=keys is not None)
+        ctx.default_map = {**(ctx.default_map or {}), **values}
+
+    return click.option(
+        *spellings, type=FILE, is_eager=True, expose_value=False, callback=read, help=text
+    )
 
 
 def common(command: Command) -> Command:
     """Add the options that every command has, and set up logging and the console."""
-    config = click.option(
-        "--config",
-        type=click.Path(path_type=Path, dir_okay=False),
-        is_eager=True,
-        expose_value=False,
-        callback=_read_config,
-        help="YAML file with this command's options; flags win over it.",
-    )
-    return config(reporting(command))
+    text = "YAML file with this command's options; flags win over it."
+    return config_file("--config", text=text)(reporting(command))
 
 
 def reporting(command: Command) -> Command:
@@ -252,12 +258,18 @@ class Output:
         return Watch() if self._quiet else OnConsole()
 
 
+def say(*lines: str) -> None:
+    """Print lines of a result, in which names cannot steer the terminal."""
+    for line in lines:
+        click.echo(printable(line))
+
+
 def _folder(flag: str, variable: str, default: str, text: str) -> Callable[[Command], Command]:
     """Return an option that names a folder, by flag or by environment variable."""
     return click.option(
         flag,
         variable,
-        type=click.Path(path_type=Path, file_okay=False),
+        type=FOLDER,
         default=default,
         show_default=True,
         envvar=f"MEDPLUS_{flag.lstrip('-').replace('-', '_').upper()}",
@@ -276,10 +288,55 @@ device = click.option(
 )
 exclude = click.option(
     "--exclude",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="A suspects.csv of medplus audit: leave out the images whose verdict says exclude.",
 )
 overwrite = click.option("--overwrite", is_flag=True, help="Compute runs again that exist.")
+batch_size = click.option(
+    "--batch-size", type=AT_LEAST_1, help="Images per forward.  [default: automatic]"
+)
+
+
+def code(name: str = "code") -> Callable[[Command], Command]:
+    """Return ``--backbone`` of commands on a run, whose network a Python file may define."""
+    return click.option(
+        "--backbone",
+        name,
+        metavar="FILE.py[:FUNCTION]",
+        callback=named_code,
+        help="The Python file that defines the network of a RUN: it runs only when you name it.",
+    )
+
+
+def network_precision(default: str) -> Callable[[Command], Command]:
+    """Return ``--precision`` of commands on a run's network."""
+    return click.option(
+        "--precision",
+        type=click.Choice(["auto", *get_args(Precision)]),
+        help=f"Precision of a network.  [default: {default}]",
+    )
+
+
+def seeds(default: str, text: str = "") -> Callable[[Command], Command]:
+    """Return ``--seed``; the default is told, not set."""
+    help_text = f"{text}Repeat or use commas.  [default: {default}]"
+    return several("--seed", "seeds", of=click.IntRange(0, 2**63 - 1), help=help_text)
+
+
+def gradual(rates: str) -> Callable[[Command], Command]:
+    """Return the options of heads that have learning rates, by default these."""
+    return together(
+        several("--lr", "lr", of=click.FLOAT, help=f"Learning rates.  [default: {rates}]"),
+        click.option(
+            "--epochs", type=AT_LEAST_1, help="Passes over train, at most.  [default: 100]"
+        ),
+        click.option("--batch-size", type=AT_LEAST_1, help="Rows per step.  [default: 64]"),
+        click.option(
+            "--patience",
+            type=AT_LEAST_1,
+            help="Stop after so many epochs without a better val loss.  [default: 5]",
+        ),
+    )
 
 
 def folding(command: Command) -> Command:
@@ -291,7 +348,7 @@ def folding(command: Command) -> Command:
         type=click.IntRange(min=3),
         help="Cross-validate over train and val, stratified, groups such as patients kept whole.",
     )
-    @click.option("--repeats", type=click.IntRange(min=1), help="Deal the folds out so often.")
+    @click.option("--repeats", type=AT_LEAST_1, help="Deal the folds out so often.")
     @click.option("--pool", is_flag=True, help="With --folds: over the test split too.")
     @wraps(command)
     def wrapped(n_folds: int | None, repeats: int | None, pool: bool, **given: Any) -> Any:
@@ -367,8 +424,6 @@ def expand_sizes(given: Sequence[str] | None) -> list[int | None]:
     UsageError
         If one is no size.
     """
-    from medplus.vocabulary import SIZES
-
     sizes: dict[int | None, None] = {}
     for text in given or ():
         if text == "all":

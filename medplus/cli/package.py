@@ -8,32 +8,25 @@ from typing import Any
 import click
 
 from medplus.cli import options
-from medplus.cli.options import Output
+from medplus.cli.options import Output, say
 from medplus.errors import UsageError
-
-_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
-@click.argument("run", metavar="[RUN]", type=click.Path(path_type=Path), required=False)
-@click.option("--out", type=click.Path(path_type=Path), help="A new folder, or a .zip.")
+@click.argument("run", metavar="[RUN]", type=options.PATH, required=False)
+@click.option("--out", type=options.PATH, help="A new folder, or a .zip.")
 @click.option(
     "--check",
     "checked",
     metavar="PACKAGE",
-    type=click.Path(path_type=Path),
+    type=options.PATH,
     help="Instead: prove that a package computes here what it computed where it was made.",
 )
 @click.option("--positive", metavar="CLASS", help="The class that matters, for the card's results.")
 @options.several("--by", help="Column of the dataset's table: subgroups for the card.")
-@click.option("--audit", type=_FILE, help="The suspects.csv of medplus audit, for the card.")
-@click.option("--exclude", type=_FILE, help="The table of suspects that RUN was made without.")
-@click.option(
-    "--backbone",
-    callback=options.named_code,
-    metavar="FILE.py[:FUNCTION]",
-    help="The Python file that defines the network of RUN: it runs only when you name it.",
-)
+@click.option("--audit", type=options.FILE, help="The suspects.csv of medplus audit, for the card.")
+@click.option("--exclude", type=options.FILE, help="The suspects.csv that RUN was made without.")
+@options.code("backbone")
 @options.data_root
 @options.store_or_root
 @options.common
@@ -65,7 +58,7 @@ def package(
         worst = check(checked)
         output.result(
             {"package": str(checked), "difference": worst},
-            lambda: click.echo(f"{checked}: intact, scores differ by {worst:.1e} at most"),
+            lambda: say(f"{checked}: intact, scores differ by {worst:.1e} at most"),
         )
         return
     if run is None or out is None:
@@ -75,9 +68,9 @@ def package(
         output.note(note)
 
     def show() -> None:
-        click.echo(f"{made.path}: scores differ by {made.patterns:.1e} at most on test patterns")
+        say(f"{made.path}: scores differ by {made.patterns:.1e} at most on test patterns")
         if made.test is not None:
-            click.echo(f"and by {made.test:.1e} at most from the run's own on its test images")
-        click.echo(f"Try it: cd {made.path} && python medplus_model.py IMAGE.png")
+            say(f"and by {made.test:.1e} at most from the run's own on its test images")
+        say(f"Try it: cd {made.path} && python medplus_model.py IMAGE.png")
 
     output.result(made.to_dict(), show)

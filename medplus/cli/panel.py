@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from medplus.cli import options
-from medplus.cli.options import Output
+from medplus.cli.options import Output, say
 from medplus.naming import printable
 
 if TYPE_CHECKING:
     from medplus.analysis.panel.versus import Versus
     from medplus.analysis.section import Section
-
-_FOLDER = click.Path(path_type=Path, file_okay=False)
-
 
 panel_options = options.together(
     click.option(
@@ -35,7 +32,7 @@ panel_options = options.together(
     ),
     click.option(
         "--table",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=options.FILE,
         help="CSV or parquet with these columns, and with path, or index, to tell the images.  "
         "[default: the dataset's own]",
     ),
@@ -44,13 +41,16 @@ panel_options = options.together(
 
 
 @click.command()
-@click.argument("run", metavar="RUN", type=_FOLDER)
+@click.argument("run", metavar="RUN", type=options.FOLDER)
 @panel_options
 @click.option(
-    "--versus", metavar="RUN", type=_FOLDER, help="Also test its AUC against this run's (DeLong)."
+    "--versus",
+    metavar="RUN",
+    type=options.FOLDER,
+    help="Also test its AUC against this run's (DeLong).",
 )
 @click.option(
-    "--out", type=_FOLDER, help="Also write tables, figures and the images of mistakes there."
+    "--out", type=options.FOLDER, help="Also write tables, figures and the images of mistakes."
 )
 @options.data_root
 @options.common
@@ -99,22 +99,13 @@ def panel(
 def _show(
     sections: Sequence[Section], pairs: Sequence[Versus], versus: Path | None, out: Path | None
 ) -> None:
-    from medplus.cli.tables import print_block
+    from medplus.cli.tables import print_tables
 
     for section in sections:
         click.echo(click.style(printable(section.title), bold=True))
-        _lines(section.sentences)
-        for block in (block for table in section.tables for block in table.blocks):
-            click.echo(printable(f"\n{block.caption}"))
-            print_block(block)
-        _lines([f"Note: {note}" for note in section.notes])
-        click.echo()
-    for pair in pairs:
-        click.echo(printable(pair.sentence(str(versus))))
+        say(*section.sentences)
+        print_tables(section.tables)
+        say(*(f"Note: {note}" for note in section.notes), "")
+    say(*(pair.sentence(str(versus)) for pair in pairs))
     if out is not None:
-        click.echo(f"Tables, figures and pictures: {out}")
-
-
-def _lines(texts: Sequence[str]) -> None:
-    for text in texts:
-        click.echo(printable(text))
+        say(f"Tables, figures and pictures: {out}")

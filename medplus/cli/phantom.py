@@ -21,7 +21,7 @@ from medplus.cli.options import Output
 @options.pixel_sizes
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=options.FOLDER,
     required=True,
     help="Folder to write to; real datasets there are never overwritten.",
 )
@@ -39,9 +39,7 @@ from medplus.cli.options import Output
     help="From 0 (classes apart) to 1 (classes overlap).",
 )
 @click.option(
-    "--preview",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Also save a contact sheet of every class as a PNG.",
+    "--preview", type=options.FILE, help="Also save a contact sheet of every class as a PNG."
 )
 @options.common
 def phantom(
@@ -49,10 +47,9 @@ def phantom(
     datasets: tuple[str, ...],
     sizes: tuple[str, ...],
     out: Path,
-    samples: int | None,
-    seed: int,
-    difficulty: float,
     preview: Path | None,
+    samples: int | None,
+    **painted: Any,
 ) -> None:
     """Write synthetic stand-ins for datasets, in MedMNIST's npz layout.
 
@@ -60,30 +57,23 @@ def phantom(
     """
     from medplus.datasets.phantom import contact_sheet, split_counts, write_phantoms
     from medplus.datasets.sources import expand
-    from medplus.errors import DatasetError
+    from medplus.errors import DatasetError, writing
 
     flags = expand(datasets)
     pixels = [size for size in options.expand_sizes(sizes) if size is not None]
     # Every name is checked before the first file is written.
     splits = {flag: split_counts(flag, samples) for flag in flags}
     written: list[dict[str, Any]] = []
-    try:
+    remedy = "free space or name another place with --out and --preview"
+    with writing(out, remedy, DatasetError):
         for flag in flags:
-            paths = write_phantoms(
-                flag, pixels, out, samples=samples, seed=seed, difficulty=difficulty
-            )
+            paths = write_phantoms(flag, pixels, out, samples=samples, **painted)
             for size, path in zip(pixels, paths, strict=True):
-                entry = {"path": str(path), "dataset": flag, "size": size, "seed": seed}
-                written.append({**entry, "difficulty": difficulty, "splits": splits[flag]})
+                entry = {"path": str(path), "dataset": flag, "size": size, **painted}
+                written.append({**entry, "splits": splits[flag]})
         if preview is not None:
             preview.parent.mkdir(parents=True, exist_ok=True)
-            sheet = contact_sheet(flags, size=max(pixels), seed=seed, difficulty=difficulty)
-            sheet.save(preview, format="PNG")
-    except OSError as error:
-        raise DatasetError(
-            f"{error.filename or out} cannot be written: {error.strerror or error}; free space or "
-            "name another place with --out and --preview"
-        ) from error
+            contact_sheet(flags, size=max(pixels), **painted).save(preview, format="PNG")
     shown = None if preview is None else str(preview)
     output.result({"phantoms": written, "preview": shown}, lambda: _show(written, preview))
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medplus.cli import options
-from medplus.cli.options import Output
-from medplus.naming import printable
+from medplus.cli.options import Output, say
 
 if TYPE_CHECKING:
     from medplus.prediction.predict import Predicted
@@ -18,13 +17,11 @@ _FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 
 @click.command()
-@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
-@click.argument(
-    "images", metavar="IMAGES...", type=click.Path(path_type=Path), nargs=-1, required=True
-)
+@click.argument("run", metavar="RUN", type=options.PATH)
+@click.argument("images", metavar="IMAGES...", type=options.PATH, nargs=-1, required=True)
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=options.FILE,
     default="predictions.csv",
     show_default=True,
     help="The table; a JSON file beside it says what was assumed.",
@@ -51,9 +48,7 @@ _FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
     help="How images become square, where the run's own came square in an npz file.",
 )
 @click.option(
-    "--exclude",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The suspects.csv that the run was made without.",
+    "--exclude", type=options.FILE, help="The suspects.csv that the run was made without."
 )
 @click.option(
     "--backbone",
@@ -61,14 +56,8 @@ _FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
     callback=options.named_code,
     help="Where the backbone is now; a Python file runs only when you name it.",
 )
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
-    help="Of the networks.  [default: the run's own]",
-)
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Images per forward.  [default: automatic]"
-)
+@options.network_precision("the run's own")
+@options.batch_size
 @click.option("--overwrite", is_flag=True, help="Replace a table of something else.")
 @options.device
 @options.store_or_root
@@ -105,7 +94,5 @@ def predict(
 def _show(found: Predicted) -> None:
     from medplus.prediction.predict import summarise
 
-    for line in summarise(found.document):
-        click.echo(printable(line))
     there = " (it was there already)" if found.status == "skipped" else ""
-    click.echo(printable(f"Table: {found.path}{there}"))
+    say(*summarise(found.document), f"Table: {found.path}{there}")

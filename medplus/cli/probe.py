@@ -24,24 +24,10 @@ if TYPE_CHECKING:
     help="paper: lr 1e-4, weight decay 0.01; grid: 13 learning rates, the best by val; lbfgs: "
     "logistic regression to convergence, and ridge: ridge regression, both for 13 strengths.",
 )
-@options.several(
-    "--seed",
-    "seeds",
-    of=click.IntRange(0, 2**63 - 1),
-    help="Repeat or use commas.  [default: the paper's three]",
-)
-@options.several("--lr", "lr", of=click.FLOAT, help="Learning rates.  [default: the recipe's]")
+@options.seeds("the paper's three")
+@options.gradual("the recipe's")
 @options.several(
     "--weight-decay", "weight_decay", of=click.FLOAT, help="Decoupled.  [default: 0.01]"
-)
-@click.option(
-    "--epochs", type=click.IntRange(min=1), help="Passes over train, at most.  [default: 100]"
-)
-@click.option("--batch-size", type=click.IntRange(min=1), help="Rows per step.  [default: 64]")
-@click.option(
-    "--patience",
-    type=click.IntRange(min=1),
-    help="Stop after so many epochs without a better val loss.  [default: 5]",
 )
 @options.several(
     "--strength",
@@ -54,12 +40,7 @@ if TYPE_CHECKING:
 @options.overwrite
 @options.folding
 @options.common
-def probe(
-    output: Output,
-    stores: list[EmbeddingStore],
-    seeds: tuple[int, ...] | None,
-    **settings: Any,
-) -> None:
+def probe(output: Output, stores: list[EmbeddingStore], **settings: Any) -> None:
     """Train linear probes on stored embeddings and score them on val and test.
 
     All seeds, learning rates and weight decays train at once. ★ marks each seed's best setting by
@@ -67,4 +48,4 @@ def probe(
     """
     from medplus.heads.probe import probe as run_probe
 
-    output.records(run_probe(stores, seeds, progress=output.progress, **settings))
+    output.records(run_probe(stores, progress=output.progress, **settings))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=options.FOLDER,
     default="quickstart",
     show_default=True,
     help="Folder for data, embeddings, runs and report.",
@@ -48,42 +47,27 @@ def quickstart(output: Output, out: Path, samples: int, device: str) -> None:
         "runs": [record.to_dict() for record in done.records],
         "report": str(done.report.files[0]),
         "predictions": str(done.predicted.path),
-        "results": [asdict(summary) for summary in done.summaries],
+        "verdict": [verdict.to_dict() for verdict in done.report.analysis.verdicts],
     }
     output.result(document, lambda: _show(done))
 
 
 def _show(done: Quickstart) -> None:
     from medplus.cli.report import show_verdicts
-    from medplus.cli.tables import Column, make_console, percent, print_rows
+    from medplus.cli.tables import make_console, percent, print_tables
 
-    console = make_console()
-    console.print("Test scores in percent; k and learning rate chosen on val\n")
-    print_rows(
-        done.summaries,
-        (Column("dataset"), lambda row: row.dataset),
-        (Column("size", right=True), lambda row: row.size),
-        (Column("backbone"), lambda row: row.backbone),
-        (Column("baseline", right=True, rank=2), lambda row: percent(row.baseline)),
-        (Column("kNN ACC", right=True), lambda row: percent(row.knn_acc)),
-        (Column("kNN AUC", right=True), lambda row: percent(row.knn_auc)),
-        (Column("k", right=True, rank=1), lambda row: row.k),
-        (
-            Column("probe ACC", right=True),
-            lambda row: f"{percent(row.probe_acc)} ± {100 * row.probe_acc_std:.2f}",
-        ),
-        (Column("probe AUC", right=True), lambda row: percent(row.probe_auc)),
-    )
+    analysis, console = done.report.analysis, make_console()
+    print_tables([analysis.tables["benchmark"]])
     click.echo()
-    show_verdicts(done.report.analysis.verdicts[-1:])
+    show_verdicts(analysis.verdicts[-1:])
     root, run, frozen = done.root, done.finetuned, done.frozen
     name = run.backbone if run.weights != "none" else "resnet18"
-    was = f" (frozen, with a probe: {percent(frozen.probe_acc)})" if frozen else ""
+    was = percent(frozen.metrics["test"]["acc"])
     acc, area = percent(run.metrics["test"]["acc"]), percent(run.metrics["test"]["auc"])
     console.print(
         f"""
-Trained end to end for {run.epochs_run} epochs, {run.backbone} reaches ACC {acc}, AUC {area} on \
-{run.dataset}, {run.size} px{was}.
+Trained end to end for {run.epochs_run} epochs, {run.backbone} reaches ACC {acc} %, AUC {area} % \
+on {run.dataset}, {run.size} px (frozen, with a probe: ACC {was} %).
 
 These images are synthetic: the numbers show how things are done, and say nothing about medicine.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medplus.cli import options
-from medplus.cli.options import Output
+from medplus.cli.options import Output, say
 from medplus.cli.panel import panel_options
 from medplus.errors import UsageError
 from medplus.naming import printable
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from medplus.analysis.verdict import Verdict
     from medplus.reporting.report import Report
 
-_FOLDER = click.Path(path_type=Path)
 _FEW = 3
 """Of more verdicts the tables stand in files only."""
 
@@ -34,9 +33,11 @@ def _condition(text: str) -> tuple[str, str]:
 
 
 @click.command()
-@click.argument("runs", required=False, type=_FOLDER)
+@click.argument("runs", required=False, type=options.PATH)
 @click.option(
-    "--out", type=_FOLDER, help="Folder of the report; an earlier one is replaced.  [required]"
+    "--out",
+    type=options.PATH,
+    help="Folder of the report; an earlier one is replaced.  [required]",
 )
 @click.option(
     "--baseline",
@@ -77,7 +78,7 @@ def _condition(text: str) -> tuple[str, str]:
 @click.option(
     "--compare",
     nargs=2,
-    type=_FOLDER,
+    type=options.PATH,
     metavar="RUN RUN",
     help="Compare two runs on the same test images by a paired bootstrap, and write no report.",
 )
@@ -156,6 +157,7 @@ def _report(
 
 
 def _compare(output: Output, first: Path, second: Path) -> None:
+    from medplus.analysis.format import difference, p_equals
     from medplus.analysis.paired import N_RESAMPLES
     from medplus.reporting.report import compare_runs
 
@@ -173,11 +175,12 @@ def _compare(output: Output, first: Path, second: Path) -> None:
     }
 
     def show() -> None:
-        click.echo(printable(f"{first}\n  less {second}, on {pair.n_images} test images"))
+        say(f"{first}\n  less {second}, on {pair.n_images} test images")
         for name, one in defined.items():
-            click.echo(
-                f"  {name.upper()} {one.value:+.2f} points, "
-                f"95 % interval {one.low:+.2f} to {one.high:+.2f}, p = {one.p_value:.3g}"
+            bounds = f"{difference(one.low)} to {difference(one.high)}"
+            say(
+                f"  {name.upper()} {difference(one.value)} points, 95 % interval {bounds}, "
+                f"{p_equals(one.p_value)}"
             )
 
     output.result(document, show)
@@ -214,10 +217,7 @@ def _document(written: Report) -> dict[str, Any]:
 def _show(written: Report) -> None:
     analysis = written.analysis
     show_answer(analysis)
-    for finding in analysis.findings:
-        click.echo(printable(finding))
-    for where, text in analysis.notes:
-        click.echo(printable(f"Note ({where}): {text}"))
+    say(*analysis.findings, *(f"Note ({where}): {text}" for where, text in analysis.notes))
     for path, reason in analysis.benchmark.skipped:
         click.echo(printable(f"Skipped {path}: {reason}"), err=True)
     figures = {path.stem for path in written.files if path.suffix == ".png"}
@@ -238,9 +238,7 @@ def show_answer(analysis: Document) -> None:
 def show_verdicts(verdicts: Sequence[Verdict]) -> None:
     """Print verdicts."""
     for verdict in verdicts:
-        click.echo(printable(f"Verdict on {verdict.dataset}:"))
-        for sentence in verdict.sentences:
-            click.echo(printable(f"  {sentence}"))
+        say(f"Verdict on {verdict.dataset}:", *(f"  {one}" for one in verdict.sentences))
 
 
 def _failure(written: Report) -> str | None:

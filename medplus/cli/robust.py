@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medplus.cli import options
-from medplus.cli.options import Output
+from medplus.cli.options import Output, say
 from medplus.errors import UsageError
-from medplus.naming import printable
 
 if TYPE_CHECKING:
     from medplus.robustness.robust import Scored
-
-_FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 def _levels(ctx: click.Context, param: click.Parameter, text: str) -> list[int]:
@@ -30,7 +27,7 @@ def _levels(ctx: click.Context, param: click.Parameter, text: str) -> list[int]:
 
 
 @click.command()
-@click.argument("runs", metavar="RUN...", type=_FOLDER, nargs=-1, required=True)
+@click.argument("runs", metavar="RUN...", type=options.FOLDER, nargs=-1, required=True)
 @options.several(
     "--corruptions",
     "corruptions",
@@ -53,20 +50,14 @@ def _levels(ctx: click.Context, param: click.Parameter, text: str) -> list[int]:
     help="Of a folder of runs take every one, not only the best by val.",
 )
 @click.option("--overwrite", is_flag=True, help="Score again what has been scored.")
+@options.batch_size
+@options.code()
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Images per forward.  [default: automatic]"
+    "--data-root",
+    type=options.FOLDER,
+    help="Folder of the datasets.  [default: where the run's lay]",
 )
-@click.option(
-    "--backbone",
-    "code",
-    metavar="FILE.py[:FUNCTION]",
-    callback=options.named_code,
-    help="The Python file that defines the backbone of a RUN: it runs only when you name it.",
-)
-@click.option(
-    "--data-root", type=_FOLDER, help="Folder of the datasets.  [default: where the run's lay]"
-)
-@click.option("--out", type=_FOLDER, help="Also write tables and figures there.")
+@click.option("--out", type=options.FOLDER, help="Also write tables and figures there.")
 @options.device
 @options.store_or_root
 @options.common
@@ -110,16 +101,11 @@ def robust(
 
 
 def _show(section: Any, scored: list[Scored], out: Path | None) -> None:
-    from medplus.cli.tables import print_block
+    from medplus.cli.tables import print_tables
 
-    for table in reversed(section.tables):
-        for block in table.blocks:
-            click.echo(printable(f"\n{block.caption}"))
-            print_block(block)
-    click.echo("")
-    for line in (*section.sentences, *(f"Note: {note}" for note in section.notes)):
-        click.echo(printable(line))
+    print_tables(tuple(reversed(section.tables)))
+    say("", *section.sentences, *(f"Note: {note}" for note in section.notes))
     if not sum(one.computed for one in scored):
-        click.echo("All of it was known; --overwrite scores it again.")
+        say("All of it was known; --overwrite scores it again.")
     if out is not None:
-        click.echo(f"Tables and figures: {out}")
+        say(f"Tables and figures: {out}")

@@ -8,14 +8,11 @@ from typing import Any, get_args
 import click
 
 from medplus.cli import options
-from medplus.cli.configfile import check_config
 from medplus.cli.options import Command, Output
 from medplus.reference import TrainingProcedure, run_reference
 from medplus.vocabulary import PAPER_K, PAPER_SEEDS
-from medplus.yamlfile import read_yaml
 
-_COUNT = click.IntRange(min=1)
-_FOLDER = click.Path(path_type=Path, file_okay=False)
+_COUNT, _FOLDER = options.AT_LEAST_1, options.FOLDER
 _KEYS: dict[str, dict[str, Any]] = {
     "data_path": {"type": _FOLDER, "default": "data",
                   "help": "Folder of the datasets' npz files."},
@@ -49,29 +46,13 @@ def _with_keys(command: Command) -> Command:
     return command
 
 
-def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
-    """Make the file's values the defaults; a key without a value, or a blank one, is not given."""
-    if path is None:
-        return
-    given = {
-        key: value
-        for key, value in read_yaml(path, "config").items()
-        if value is not None and str(value).strip()
-    }
-    known = {p.name: p for p in ctx.command.params if p.name in _KEYS}
-    ctx.default_map = check_config(given, path, known, ctx)
-
-
 @click.command()
-@click.option(
+@options.config_file(
     "--config",
     "--config_file",
     "--config-file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    is_eager=True,
-    expose_value=False,
-    callback=_read_config,
-    help="The reference's config.yaml; flags win over it.",
+    text="The reference's config.yaml; flags win over it.",
+    keys=_KEYS,
 )
 @_with_keys
 @click.option(

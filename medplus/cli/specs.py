@@ -128,6 +128,22 @@ def _with_group_pattern(command: Command) -> Command:
     return wrapped  # type: ignore[return-value]
 
 
+def making(*names: str) -> Callable[[Command], Command]:
+    """Add the options that name data and backbones, and these choices; give it all as ``specs``."""
+
+    def add(command: Command) -> Command:
+        @options.names(default_size="28; a file's own; a folder's, else 224")
+        @choices(*names)
+        @wraps(command)
+        def wrapped(**given: Any) -> Any:
+            said = {name: given.pop(name) for name in ("datasets", "sizes", "backbones", *names)}
+            return command(specs=to_specs(**said), **given)
+
+        return wrapped  # type: ignore[return-value]
+
+    return add
+
+
 def selecting(command: Command) -> Command:
     """Add the options that select stores, and give the command these stores as ``stores``."""
 
@@ -136,7 +152,7 @@ def selecting(command: Command) -> Command:
     @click.option("--key", help="The start of a store's key, as `medplus store ls` shows it.")
     @click.option(
         "--data-root",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=options.FOLDER,
         help="Only stores of the datasets in this folder.  [default: any]",
     )
     @options.store_or_root

@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medplus.cli import options
-from medplus.cli.options import Output
-from medplus.naming import printable
+from medplus.cli.options import Output, say
 
 if TYPE_CHECKING:
     from medplus.embeddings.container import Place
     from medplus.embeddings.info import StoreInfo
-
-_PATH = click.Path(path_type=Path)
 
 
 @click.group()
@@ -61,39 +58,33 @@ def _summary(path: Path, info: StoreInfo) -> dict[str, Any]:
 
 
 def _show_list(rows: list[dict[str, Any]], root: Path) -> None:
-    from medplus.cli.tables import Column, print_table
+    from medplus.cli.tables import Column, print_rows
 
     if not rows:
-        click.echo(f"no stores under {root}; make one with: medplus extract")
+        say(f"no stores under {root}; make one with: medplus extract")
         return
-    columns = (
-        Column("dataset"), Column("size", right=True), Column("backbone"),
-        Column("dim", right=True, rank=1), Column("images", right=True, rank=2),
-        Column("weights", rank=5), Column("precision", rank=7), Column("dtype", rank=4),
-        Column("fit", rank=6), Column("data", rank=3), Column("corruption"), Column("key"),
-        Column("MB", right=True, rank=8), Column("status"),
-    )  # fmt: skip
     readable = [row for row in rows if row["status"] != "damaged"]
-    cells = [
-        (
-            row["dataset"], str(row["size"]), row["backbone"], str(row["dim"]),
-            str(sum(row["splits"].values())), Path(row["weights"]).name, row["precision"],
-            row["dtype"], row["fit"], row["data_source"], row["corruption"] or "", row["key"][:8],
-            f"{row['bytes'] / 1e6:.1f}", row["status"],
+    # Where nothing is corrupted, nobody wonders what the column is.
+    corrupted = any(row["corruption"] for row in readable)
+    if readable:
+        print_rows(
+            readable,
+            (Column("dataset"), lambda row: row["dataset"]),
+            (Column("size", right=True), lambda row: row["size"]),
+            (Column("backbone"), lambda row: row["backbone"]),
+            (Column("dim", right=True, rank=1), lambda row: row["dim"]),
+            (Column("images", right=True, rank=2), lambda row: sum(row["splits"].values())),
+            (Column("weights", rank=5), lambda row: Path(row["weights"]).name),
+            (Column("precision", rank=7), lambda row: row["precision"]),
+            (Column("dtype", rank=4), lambda row: row["dtype"]),
+            (Column("fit", rank=6), lambda row: row["fit"]),
+            (Column("data", rank=3), lambda row: row["data_source"]),
+            *([(Column("corruption"), lambda row: row["corruption"])] if corrupted else []),
+            (Column("key"), lambda row: row["key"][:8]),
+            (Column("MB", right=True, rank=8), lambda row: f"{row['bytes'] / 1e6:.1f}"),
+            (Column("status"), lambda row: row["status"]),
         )
-        for row in readable
-    ]  # fmt: skip
-    if cells:
-        # Where nothing is corrupted, nobody wonders what the column is.
-        shown = [
-            n
-            for n, column in enumerate(columns)
-            if column.name != "corruption" or any(row["corruption"] for row in readable)
-        ]
-        print_table([columns[n] for n in shown], [[cell[n] for n in shown] for cell in cells])
-    for row in rows:
-        if row["status"] == "damaged":
-            click.echo(printable(row["reason"]))
+    say(*(row["reason"] for row in rows if row["status"] == "damaged"))
 
 
 @store.command("info")
@@ -137,12 +128,12 @@ def verify(output: Output, paths: tuple[Place, ...], store_root: Path) -> None:
 
     def show() -> None:
         for result in results:
-            click.echo(printable(f"{result['status']:10} {result['path']}"))
+            say(f"{result['status']:10} {result['path']}")
             for part in result["damage"]:
                 chunk = "metadata" if part["chunk"] is None else f"chunk {part['chunk']}"
-                click.echo(printable(f"           {part['array']}: {chunk}"))
+                say(f"           {part['array']}: {chunk}")
             if result["remedy"]:
-                click.echo(printable(f"           {result['remedy']}"))
+                say(f"           {result['remedy']}")
 
     output.result({"stores": results}, show)
     bad = sum(result["status"] != "intact" for result in results)
@@ -162,26 +153,24 @@ def _verify_one(path: Place) -> dict[str, Any]:
     from medplus.embeddings.store import find_damage, read_info, remedy
     from medplus.errors import StoreError
 
+    status, damage, mend = "intact", [], ""
     try:
         found = read_info(path)
         damage = find_damage(path, found)
+        if not found.complete:
+            status, damage, mend = "incomplete", [], remedy(path, found, "completes")
+        elif damage:
+            status, mend = "damaged", remedy(path, found)
     except StoreError as error:
-        return {"path": str(path), "status": "damaged", "damage": [], "remedy": str(error)}
-    if not found.complete:
-        return {"path": str(path), "status": "incomplete", "damage": [],
-                "remedy": remedy(path, found, "completes")}  # fmt: skip
-    return {
-        "path": str(path),
-        "status": "damaged" if damage else "intact",
-        "damage": [part.model_dump() for part in damage],
-        "remedy": remedy(path, found) if damage else "",
-    }
+        status, mend = "damaged", str(error)
+    parts = [part.model_dump() for part in damage]
+    return {"path": str(path), "status": status, "damage": parts, "remedy": mend}
 
 
 @store.command("export")
 @click.argument("path", type=options.place)
-@click.argument("target", type=_PATH, required=False)
-@click.option("--to", type=_PATH, metavar="TARGET", help="The same as TARGET.")
+@click.argument("target", type=options.PATH, required=False)
+@click.option("--to", type=options.PATH, metavar="TARGET", help="The same as TARGET.")
 @options.common
 def export(output: Output, path: Place, target: Path | None, to: Path | None) -> None:
     """Write the store at PATH to TARGET, a .npz, .parquet or .zarr.zip file.
@@ -198,11 +187,11 @@ def export(output: Output, path: Place, target: Path | None, to: Path | None) ->
     export_store(open_store(path), file)
     nbytes = file.stat().st_size
     document = {"path": str(path), "target": str(file), "bytes": nbytes}
-    output.result(document, lambda: click.echo(f"{file} ({nbytes / 1e6:.1f} MB)"))
+    output.result(document, lambda: say(f"{file} ({nbytes / 1e6:.1f} MB)"))
 
 
 @store.command("import")
-@click.argument("path", type=_PATH)
+@click.argument("path", type=options.PATH)
 @click.option("--dataset", required=True, metavar="NAME", help="What the images are called.")
 @click.option(
     "--backbone",
@@ -212,12 +201,12 @@ def export(output: Output, path: Place, target: Path | None, to: Path | None) ->
 )
 @click.option(
     "--size",
-    type=click.IntRange(min=1),
+    type=options.AT_LEAST_1,
     help="Height and width of the images in pixels.  [default: 224]",
 )
 @click.option(
     "--table",
-    type=_PATH,
+    type=options.PATH,
     metavar="FILE",
     help="CSV or parquet file with the labels.  [default: what PATH itself tells, else the "
     "labels.csv beside it]",
@@ -250,13 +239,13 @@ def import_(output: Output, path: Path, store_root: Path, **chosen: Any) -> None
 
     def show() -> None:
         splits = " + ".join(f"{n:,}" for n in document["splits"].values())
-        click.echo(printable(f"{made.status} {made.store.path} ({splits} × {document['dim']:,})"))
+        say(f"{made.status} {made.store.path} ({splits} × {document['dim']:,})")
 
     output.result(document, show)
 
 
 @store.command("rm")
-@click.argument("paths", type=_PATH, nargs=-1, required=True)
+@click.argument("paths", type=options.PATH, nargs=-1, required=True)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.common
 def rm(output: Output, paths: tuple[Path, ...], yes: bool) -> None:
@@ -271,8 +260,7 @@ def rm(output: Output, paths: tuple[Path, ...], yes: bool) -> None:
             removed.append(str(path))
         else:
             output.note(f"kept {path}")
-    text = "\n".join(f"removed {path}" for path in removed)
-    output.result({"removed": removed}, lambda: click.echo(text) if removed else None)
+    output.result({"removed": removed}, lambda: say(*(f"removed {path}" for path in removed)))
 
 
 def _confirmed(path: Path) -> bool:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("grid", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("grid", required=False, type=options.FILE)
 @options.names(default_size="28", required=False)
 @specs.axes("weights", "fit", "feature", "precision")
 @options.several(
@@ -38,12 +38,7 @@ if TYPE_CHECKING:
     of=click.Choice(["knn", "probe", "finetune"]),
     help="What is run; repeat or use commas.  [default: knn,probe]",
 )
-@options.several(
-    "--seed",
-    "seeds",
-    of=click.IntRange(min=0),
-    help="Of probes and fine-tunings; repeat or use commas.  [default: the paper's three]",
-)
+@options.seeds("the paper's three", "Of probes and fine-tunings. ")
 @click.option("--dry-run", is_flag=True, help="Show what is left and what it will cost, and stop.")
 @click.option(
     "--status", "status", is_flag=True, help="Show what is finished, running and failed, and stop."
@@ -51,7 +46,8 @@ if TYPE_CHECKING:
 @click.option(
     "--budget",
     "budget_s",
-    type=options.Duration(),
+    type=options.seconds,
+    metavar="TIME",
     help="90s, 30m, 2h: run what tells most (the cheapest protocol on everything, then the next), "
     "and stop in time.",
 )
@@ -75,10 +71,6 @@ def sweep(
     worker: bool,
     engine: str,
     workers: int | None,
-    device: str,
-    data_root: Path,
-    store_root: Path,
-    runs: Path,
     **others: Any,
 ) -> int:
     """Run a whole grid: datasets × sizes × backbones × weights × … × protocols × seeds.
@@ -96,8 +88,10 @@ def sweep(
     if worker and (engine != "local" or workers is not None):
         raise UsageError("--worker is one worker by itself; --engine and --workers start several")
     wanted = _grid(grid, {axis: others.pop(axis) for axis in _AXES})
+    device = others.pop("device")
+    roots = (others.pop(name) for name in ("data_root", "store_root", "runs"))
+    data, stores, records = (str(path.absolute()) for path in roots)
     chosen = make_engine(engine, workers, device, others)
-    data, stores, records = (str(path.absolute()) for path in (data_root, store_root, runs))
     place = Place(data, stores, records, device)
     conductor = Sweep(wanted, place, chosen.workers if engine == "local" else 1, budget_s)
     if dry_run or status:

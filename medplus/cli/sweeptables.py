@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from medplus.cli.tables import Column, make_console, print_table
+from medplus.cli.tables import Column, make_console, print_rows
 from medplus.naming import duration, in_bytes
 from medplus.sweep.plan import Plan
 
@@ -14,24 +15,26 @@ def show_plan(plan: Plan, document: dict[str, Any], workers: int) -> None:
     rows = document["work"]
     workers = min(workers, sum(row["left"] for row in rows))
     seconds = sum(row["seconds_left"] for row in rows)
-    columns = (
-        Column("work"), Column("runs", right=True), Column("finished", right=True),
-        Column("jobs", right=True), Column("failed", right=True), Column("left", right=True),
-        Column("time left", right=True), Column("share", right=True), Column("disk", right=True),
-    )  # fmt: skip
-    print_table(
-        columns,
-        [
-            (
-                row["kind"], str(row["runs"]), str(row["runs_finished"]), str(row["jobs"]),
-                str(row["failed"]), str(row["left"]),
-                duration(row["seconds_left"]) if row["left"] else "",
-                f"{row['seconds_left'] / seconds:.0%}" if row["left"] else "",
-                in_bytes(row["bytes_left"]) if row["left"] else "",
-            )
-            for row in rows
-        ],
-    )  # fmt: skip
+
+    def where_left(text: Callable[[dict[str, Any]], str]) -> Callable[[dict[str, Any]], str]:
+        return lambda row: text(row) if row["left"] else ""
+
+    print_rows(
+        rows,
+        (Column("work"), lambda row: row["kind"]),
+        (Column("runs", right=True), lambda row: row["runs"]),
+        (Column("finished", right=True), lambda row: row["runs_finished"]),
+        *(
+            (Column(name, right=True), lambda row, name=name: row[name])
+            for name in ("jobs", "failed", "left")
+        ),
+        (Column("time left", right=True), where_left(lambda row: duration(row["seconds_left"]))),
+        (
+            Column("share", right=True),
+            where_left(lambda row: f"{100 * row['seconds_left'] / seconds:.0f} %"),
+        ),
+        (Column("disk", right=True), where_left(lambda row: in_bytes(row["bytes_left"]))),
+    )
     console = make_console()
     left = sum(row["left"] for row in rows)
     if left:

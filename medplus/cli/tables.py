@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from medplus.cli.options import say
 from medplus.naming import printable
 from medplus.progress import new_console
 from medplus.spec import PIXELS
@@ -21,6 +22,7 @@ from medplus.vocabulary import SPLITS, Split
 
 if TYPE_CHECKING:
     from medplus.analysis.table import Block
+    from medplus.analysis.table import Table as ReportTable
     from medplus.embeddings.extract import Extraction
     from medplus.run.record import RunRecord
 
@@ -93,14 +95,22 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
 
 def print_rows(rows: Iterable[T], *fields: tuple[Column, Callable[[T], object]]) -> None:
     """Print a table of which every column says what it shows of a row."""
-    columns = [column for column, _ in fields]
-    print_table(columns, [[str(value(row)) for _, value in fields] for row in rows])
+    shown = [[value(row) for _, value in fields] for row in rows]
+    texts = [["" if one is None else str(one) for one in row] for row in shown]
+    print_table([column for column, _ in fields], texts)
 
 
 def print_block(block: Block) -> None:
     """Print a table of a report."""
     columns = [Column(one.title, right=one.numeric) for one in block.columns]
     print_table(columns, [[cell.text for cell in row] for row in block.rows])
+
+
+def print_tables(tables: Iterable[ReportTable]) -> None:
+    """Print all that readers see of a report's tables, each under its caption."""
+    for block in (block for table in tables for block in table.blocks):
+        say(f"\n{block.caption}")
+        print_block(block)
 
 
 def fit_columns(
@@ -161,7 +171,7 @@ def print_extractions(extractions: Sequence[Extraction]) -> None:
         ),
         (
             Column("img/s", right=True),
-            lambda done: "" if done.images_per_second is None else f"{done.images_per_second:.0f}",
+            lambda done: done.images_per_second and f"{done.images_per_second:.0f}",
         ),
         (Column("store", rank=1), lambda done: done.store.path),
     )
@@ -174,26 +184,26 @@ def _learns(run: RunRecord) -> str | None:
     return f"{run.network.n_trainable / 1e6:.2f} of {run.network.n_parameters / 1e6:.2f} M"
 
 
-_OWN: tuple[tuple[Column, Callable[[RunRecord], str | None]], ...] = (
-    (Column("k", right=True), lambda run: _text(run.k)),
-    (Column("seed", right=True), lambda run: _text(run.seed)),
+def _number(value: float | None) -> str | None:
+    return None if value is None else f"{value:g}"
+
+
+_Field = tuple[Column, Callable[["RunRecord"], object]]
+
+_OWN: tuple[_Field, ...] = (
+    (Column("k", right=True), lambda run: run.k),
+    (Column("seed", right=True), lambda run: run.seed),
     (Column("solver"), lambda run: run.solver),
-    (
-        Column("strength", right=True),
-        lambda run: None if run.strength is None else f"{run.strength:g}",
-    ),
-    (Column("lr", right=True), lambda run: None if run.lr is None else f"{run.lr:g}"),
-    (
-        Column("wd", right=True),
-        lambda run: None if run.weight_decay is None else f"{run.weight_decay:g}",
-    ),
-    (Column("LoRA r", right=True), lambda run: _text(run.lora)),
+    (Column("strength", right=True), lambda run: _number(run.strength)),
+    (Column("lr", right=True), lambda run: _number(run.lr)),
+    (Column("wd", right=True), lambda run: _number(run.weight_decay)),
+    (Column("LoRA r", right=True), lambda run: run.lora),
     (Column("learns", right=True, rank=3), _learns),
-    (Column("epochs", right=True, rank=3), lambda run: _text(run.epochs_run)),
+    (Column("epochs", right=True, rank=3), lambda run: run.epochs_run),
 )
 """What tells the runs of a protocol apart; a column is shown where any run has a value."""
 
-_AXES: tuple[tuple[Column, Callable[[RunRecord], str]], ...] = (
+_AXES: tuple[_Field, ...] = (
     (Column("weights", least=12), lambda run: "" if run.backbone == PIXELS else run.weights),
     (Column("fit"), lambda run: run.spec.fit or ""),
     (Column("feature"), lambda run: (run.store and run.spec.feature) or ""),
@@ -205,7 +215,7 @@ _MANY = 6
 
 
 def print_records(records: Sequence[RunRecord]) -> None:
-    """Print the scores of runs, one row each; accuracies and AUC in percent.
+    """Print the scores of runs, one row each, in percent.
 
     Of a search over many settings the chosen one is shown, and of how many it was chosen.
     """
@@ -214,60 +224,43 @@ def print_records(records: Sequence[RunRecord]) -> None:
     everything, choices = records, len(records) > len(tried)
     if searched:
         records = [record for record in records if record.selected]
-    cells = [[cell(record) for _, cell in _OWN] for record in records]
-    own = [i for i in range(len(_OWN)) if any(row[i] is not None for row in cells)]
     compared = any("baseline_acc" in scores for r in records for scores in r.metrics.values())
     several = len({record.protocol for record in records}) > 1
-    axes = [one for one in _AXES if len({one[1](record) for record in records} - {""}) > 1]
     # Of the last split, mostly test, everything is told; of those before it the accuracy.
     *before, last = [s for s in SPLITS if any(s in r.metrics for r in records)] or ["test"]
-    columns = (
-        *((Column("protocol"),) if several else ()),
-        Column("dataset"), Column("size", right=True), Column("backbone"),
-        *(column for column, _ in axes), *(_OWN[i][0] for i in own),
-        *((Column("chosen of", right=True),) if searched else ()),
-        *(Column(f"{split} ACC", right=True) for split in before),
-        Column(f"{last} ACC", right=True), Column("95 % CI", rank=4),
-        *((Column("baseline", right=True, rank=3),) if compared else ()),
-        Column("bal. ACC", right=True, rank=3),
-        Column(f"{last} AUC", right=True), Column("ECE", right=True, rank=1),
-    )  # fmt: skip
-    rows = []
-    for record, values in zip(records, cells, strict=True):
-        scores = record.metrics.get(last, {})
-        ece = scores.get("ece")
-        rows.append(
-            (
-                *((record.protocol,) if several else ()),
-                record.dataset,
-                str(record.size),
-                record.backbone,
-                *(cell(record) for _, cell in axes),
-                *(values[i] or "" for i in own),
-                *((str(tried[record.group]),) if searched else ()),
-                *(_accuracy(record, split, choices) for split in before),
-                _accuracy(record, last, choices),
-                _interval(scores.get("acc_ci95")),
-                *((percent(scores.get("baseline_acc")),) if compared else ()),
-                percent(scores.get("balanced_accuracy")),
-                percent(scores.get("auc")),
-                "–" if ece is None else f"{ece:.3f}",
-            )
-        )
-    print_table(columns, rows)
-    console = make_console()
-    console.print()
-    for line in _remarks(everything):
-        console.print(line, soft_wrap=True)
+
+    def scores(run: RunRecord) -> dict[str, Any]:
+        return run.metrics.get(last, {})
+
+    def of(name: str, decimals: int = 2) -> Callable[[RunRecord], str]:
+        return lambda run: percent(scores(run).get(name), decimals)
+
+    def accuracy(split: Split) -> _Field:
+        column = Column(f"{split} ACC", right=True)
+        return column, lambda run: _accuracy(run, split, choices)
+
+    print_rows(
+        records,
+        *([(Column("protocol"), lambda run: run.protocol)] if several else []),
+        (Column("dataset"), lambda run: run.dataset),
+        (Column("size", right=True), lambda run: run.size),
+        (Column("backbone"), lambda run: run.backbone),
+        *(one for one in _AXES if len({one[1](record) for record in records} - {""}) > 1),
+        *(one for one in _OWN if any(one[1](record) is not None for record in records)),
+        *([(Column("chosen of", right=True), lambda run: tried[run.group])] if searched else []),
+        *map(accuracy, (*before, last)),
+        (Column("95 % interval", rank=4), lambda run: bounds(scores(run).get("acc_ci95"))),
+        *([(Column("baseline", right=True, rank=3), of("baseline_acc"))] if compared else []),
+        (Column("bal. ACC", right=True, rank=3), of("balanced_accuracy")),
+        (Column(f"{last} AUC", right=True), of("auc")),
+        (Column("ECE", right=True, rank=1), of("ece", 1)),
+    )
+    say("", *_remarks(everything))
 
 
 def _accuracy(record: RunRecord, split: Split, choices: bool) -> str:
     star = "★ " if choices and record.selected and split == "val" else ""
     return star + percent(record.metrics.get(split, {}).get("acc"))
-
-
-def _text(value: int | None) -> str | None:
-    return None if value is None else str(value)
 
 
 def _remarks(records: Sequence[RunRecord]) -> list[str]:
@@ -299,13 +292,12 @@ def _of_folds(records: Sequence[RunRecord]) -> list[str]:
 
     lines = []
     for row in summaries(records):
-        low, high = row["acc"]["ci95"]
         seed = "" if row["seed"] is None else f", seed {row['seed']}"
         kept = ", groups kept whole" if row["grouped"] else ""
         lines.append(
             f"{row['protocol']} on {row['dataset']} at {row['size']} px with {row['backbone']}"
             f"{seed}: ACC {percent(row['acc']['mean'])} over {row['repeats']} × {row['folds']} "
-            f"folds{kept}, 95 % interval for dependent folds {100 * low:.1f}–{100 * high:.1f}."
+            f"folds{kept}, 95 % interval for dependent folds {bounds(row['acc']['ci95'])}."
         )
     return lines
 
@@ -322,10 +314,11 @@ def _places(records: Sequence[RunRecord]) -> list[str]:
     return sorted(roots | evaluations)
 
 
-def percent(value: float | None) -> str:
-    """Return a fraction in percent with two decimals, or a dash where it is undefined."""
-    return "–" if value is None else f"{100 * value:.2f}"
+def percent(value: float | None, decimals: int = 2) -> str:
+    """Return a fraction in percent, or a dash where it is undefined."""
+    return "–" if value is None else f"{100 * value:.{decimals}f}"
 
 
-def _interval(bounds: Sequence[float] | None) -> str:
-    return "" if bounds is None else f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f}"
+def bounds(interval: Sequence[float] | None) -> str:
+    """Return the ends of an interval of fractions, in percent."""
+    return "–" if interval is None else f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}"

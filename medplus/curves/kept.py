@@ -19,7 +19,7 @@ from medplus.curves.points import Point, Tune
 from medplus.curves.powerlaw import PowerLaw
 from medplus.curves.sentences import of_crossings, of_gain, of_law, of_test
 from medplus.curves.summary import Crossing, Series, find_crossings, fit
-from medplus.errors import RunError
+from medplus.errors import RunError, writing
 from medplus.jsonfile import digest_of, parse_json
 from medplus.naming import safe_name
 from medplus.seal import seal, unseal
@@ -128,13 +128,9 @@ def keep(made: Curve, runs: Path) -> Path:
             for one in made.series
         ],
     }
-    try:
+    with writing(f"the curve {path}", "choose another --runs"):
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_json(path, seal(document))
-    except OSError as error:
-        raise RunError(
-            f"the curve {path} cannot be written: {error.strerror or error}; choose another --runs"
-        ) from error
     return path
 
 

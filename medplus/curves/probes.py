@@ -11,7 +11,6 @@ import torch
 
 from medplus.config import ProbeRecipe
 from medplus.curves.points import Data, Point, Subsets, Tune, inner_folds
-from medplus.heads.probe.grid import HeadGrid
 from medplus.heads.probe.stack import train_heads
 from medplus.heads.probe.trained import TrainedHeads
 from medplus.metrics.ranking import auc_per_class
@@ -61,7 +60,6 @@ def probe_points(
     """
     keys = [(where, seed) for where in subsets for seed in recipe.seeds]
     jobs = [_Job(i, seed, subsets[where]) for i, (where, seed) in enumerate(keys)]
-    settings = HeadGrid.of(recipe).settings
     chosen = _choose_by_folds(data, jobs, recipe) if tune == "shots" else None
     points: dict[int, Point] = {}
     for some, heads in _train(data, jobs, recipe, by_val=tune == "val"):
@@ -75,9 +73,10 @@ def probe_points(
         for i, job in enumerate(some):
             episode, amount = keys[job.at][0]
             acc = {split: data.accuracy(split, scores[split][i, 0]) for split in scores}
+            lr, _ = recipe.settings[int(best[i])]
             points[job.at] = Point(
-                backbone, "probe", amount, episode, job.seed, settings[int(best[i])][0], None,
-                acc["val"], acc["test"], job.rows,
+                backbone, "probe", amount, episode, job.seed, lr, None, acc["val"], acc["test"],
+                job.rows,
             )  # fmt: skip
             advance(1)
     return [points[i] for i in range(len(jobs))]
@@ -90,9 +89,8 @@ def _train(
     device = torch.device(data.device)
     x, y = (torch.from_numpy(part["train"]).to(device) for part in (data.embeddings, data.labels))
     val = tuple(torch.from_numpy(part["val"]).to(device) for part in (data.embeddings, data.labels))
-    settings = HeadGrid.of(recipe).settings
     dim, n_val = x.shape[1], len(val[0])
-    nbytes = 4 * len(settings) * data.n_classes * (_COPIES * (dim + 1) + n_val)
+    nbytes = 4 * len(recipe.settings) * data.n_classes * (_COPIES * (dim + 1) + n_val)
     together = max(1, _STACK_BYTES // nbytes)
     for length in sorted({len(job.rows) for job in jobs}):
         alike = [job for job in jobs if len(job.rows) == length]
@@ -106,7 +104,7 @@ def _train(
                     data.n_classes,
                     recipe,
                     multi_label=data.multi_label,
-                    grid=HeadGrid(tuple(job.seed for job in some), settings),
+                    seeds=[job.seed for job in some],
                     rows=torch.from_numpy(np.stack([job.rows for job in some])),
                 ),
             )
@@ -152,7 +150,7 @@ def _choose_by_folds(data: Data, jobs: Sequence[_Job], recipe: ProbeRecipe) -> l
         for job in jobs
         for kept, held in inner_folds(data.labels["train"][job.rows], data.multi_label)
     ]
-    losses = np.zeros((len(jobs), len(HeadGrid.of(recipe).settings)))
+    losses = np.zeros((len(jobs), len(recipe.settings)))
     for some, heads in _train(data, parts, recipe, by_val=False):
         for i, part in enumerate(some):
             assert part.held is not None

@@ -8,21 +8,25 @@ from collections.abc import Sequence
 import numpy as np
 
 from medplus.curves.powerlaw import PowerLaw
-from medplus.curves.summary import Crossing, Series, half_width
+from medplus.curves.summary import Crossing, Series
+from medplus.metrics.intervals import student_half
+from medplus.naming import counted, in_percent
 
 
 def of_law(series: Series, law: PowerLaw) -> str:
     """Say how many images the target needs, or why that cannot be said."""
     what = f"{series.label} ({series.kind})"
     if law.labels is None:
-        return f"{what}: how many reach {_percent(law.target)} cannot be said, since {law.refused}."
+        return (
+            f"{what}: how many reach {in_percent(law.target)} cannot be said, since {law.refused}."
+        )
     assert law.labels_ci95 is not None
     low, high = law.labels_ci95
     interval = f"at least {_count(low)}" if high is None else f"{_count(low)} to {_count(high)}"
     beyond = law.labels > series.n[-1]
     where = f"beyond the {series.n[-1]:,} measured" if beyond else "within what was measured"
     return (
-        f"{what}: {_percent(law.target)} would need about {_count(law.labels)} train images "
+        f"{what}: {in_percent(law.target)} would need about {_count(law.labels)} train images "
         f"(95 % interval: {interval}), {where}."
     )
 
@@ -38,7 +42,7 @@ def of_crossings(crossings: Sequence[Crossing]) -> list[str]:
     left = len(crossings) - len(said)
     if left:
         said.append(
-            f"At {left} further place{'s' * (left > 1)} curves cross that are not told apart there."
+            f"At {counted(left, 'further place')} curves cross that are not told apart there."
         )
     return said
 
@@ -64,19 +68,16 @@ def of_gain(series: Series) -> str:
         return f"{series.label} ({series.kind}): there is one amount alone."
     first = int(np.abs(np.log(2 * series.n[:-1] / series.n[-1])).argmin())
     gain = series.accuracies[:, -1] - series.accuracies[:, first]
-    width = half_width(gain[:, None], series.inflation[-1:])[0]
+    width = student_half(gain[:, None], series.inflation[-1:])[0]
     known = "" if math.isnan(width) else (
         f", 95 % interval {100 * (gain.mean() - width):.1f} to {100 * (gain.mean() + width):.1f}"
     )  # fmt: skip
+    before, after = in_percent(series.mean[first]), in_percent(series.mean[-1])
     return (
         f"{series.label} ({series.kind}): from {series.n[first]:,} to {series.n[-1]:,} train "
-        f"images test ACC goes from {_percent(series.mean[first])} to {_percent(series.mean[-1])} "
+        f"images test ACC goes from {before} to {after} "
         f"({100 * gain.mean():+.1f} points{known})."
     )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def _count(number: float) -> str:

@@ -8,10 +8,10 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
 
 from medplus.curves.points import Point
 from medplus.curves.powerlaw import PowerLaw, extrapolate, inflation
+from medplus.metrics.intervals import student_half
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Series:
     @property
     def half_widths(self) -> np.ndarray:
         """Half of the 95 % interval of the mean over episodes, shape (n_amounts,)."""
-        return half_width(self.accuracies, self.inflation)
+        return student_half(self.accuracies, self.inflation)
 
     @property
     def named(self) -> dict[str, Any]:
@@ -123,18 +123,6 @@ class Crossing:
     certain: bool
 
 
-def half_width(values: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """Return half of Student's 95 % interval of the mean over axis 0, times a factor.
-
-    NaN of a single row, and where the factor is infinite.
-    """
-    n = len(values)
-    if n < 2:
-        return np.full(values.shape[1:], np.nan)
-    known = np.where(np.isfinite(factor), factor, np.nan)
-    return np.asarray(student.ppf(0.975, n - 1) * values.std(0, ddof=1) * known / np.sqrt(n))
-
-
 def to_series(points: Sequence[Point], stock: int, ratio: float | None = None) -> list[Series]:
     """Gather points as curves, in the order in which they come.
 
@@ -174,7 +162,7 @@ def find_crossings(series: Sequence[Series]) -> list[Crossing]:
         if one.kind != other.kind:
             continue
         difference = one.accuracies - other.accuracies
-        mean, half = difference.mean(0), half_width(difference, one.inflation)
+        mean, half = difference.mean(0), student_half(difference, one.inflation)
         for i in np.flatnonzero(mean[:-1] * mean[1:] < 0):
             share = mean[i] / (mean[i] - mean[i + 1])
             x = np.log(one.n[[i, i + 1]])

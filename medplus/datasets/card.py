@@ -6,7 +6,7 @@ import logging
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -114,6 +114,12 @@ class Card:
                 cannot = ", which nothing can learn" if split == "train" else ""
                 self.warn(f"{split} has no image of {_listed(absent)}{cannot}")
         self._warn_of_names()
+
+    def recounted(self, classes: Sequence[str], labels: Mapping[Split, Any], *more: str) -> Card:
+        """Return the card of some of the images, with `more` to be careful of."""
+        card = replace(self, warnings=[*self.warnings, *more], counts={})
+        card.describe(classes, labels)
+        return card
 
     def lines(self) -> list[str]:
         """Return the card in a few lines, without its warnings."""

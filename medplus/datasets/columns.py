@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medplus.errors import UsageError, first_line, nearest, pip_install
+from medplus.errors import UsageError, first_line, nearest, optional
 from medplus.naming import counted, some
 
 PATH = "path"
@@ -52,12 +52,12 @@ def read_columns(path: Path) -> Table:
 
     try:
         if path.suffix.lower() == ".parquet":
+            optional("pyarrow", f"to read {path}")
             frame = pd.read_parquet(path)
         else:
             frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except ImportError:
-        remedy = pip_install("pyarrow")
-        raise UsageError(f"{path} cannot be read without pyarrow: {remedy}") from None
+    except UsageError:
+        raise
     except Exception as error:  # parsers fail in many ways
         raise UsageError(f"{path} is no table that can be read: {first_line(error)}") from None
     if frame.empty:

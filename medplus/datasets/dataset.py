@@ -127,6 +127,14 @@ class ImageSplit:
         """The position of every row in the source split."""
         return np.arange(len(self)) if self.index is None else self.index
 
+    def take(self, rows: npt.NDArray[np.integer]) -> ImageSplit:
+        """Return some rows, copied into memory."""
+        names, groups = (
+            [column[row] for row in rows.tolist()] if len(column) else ()
+            for column in (self.names, self.groups)
+        )
+        return ImageSplit(self.images[rows], self.labels[rows], names, groups, self.positions[rows])
+
 
 @dataclass(frozen=True)
 class ImageDataset:

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from medplus.datasets.intensity import ImageFaultError, faults, scale_to_bytes
-from medplus.errors import DatasetError, pip_install
+from medplus.errors import DatasetError, optional
+from medplus.naming import counted
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -27,14 +28,9 @@ def check_installed(root: Path, n_files: int) -> None:
     ------
     DatasetError
     """
-    if not n_files:
-        return
-    try:
-        import pydicom  # noqa: F401
-    except ImportError:
-        raise DatasetError(
-            f"{root} holds {n_files:,} DICOM files, which need pydicom: {pip_install('pydicom')}"
-        ) from None
+    if n_files:
+        what = f"{root} holds {counted(n_files, 'DICOM file')}; to read them"
+        optional("pydicom", what, kind=DatasetError)
 
 
 def glance(path: Path) -> tuple[bool, tuple[int, int]]:

@@ -16,7 +16,7 @@ import httpx
 
 from medplus._version import __version__
 from medplus.datasets import catalog
-from medplus.errors import DownloadError, MedplusError, UsageError
+from medplus.errors import DownloadError, MedplusError, UsageError, explained
 from medplus.naming import counted
 from medplus.progress import Progress, silent
 from medplus.transfer import PATIENT, Outcome, Patience, RemoteFile, fetch, remote_size
@@ -65,12 +65,10 @@ class OfficialFile(RemoteFile):
         DownloadError
             If it cannot be read.
         """
-        try:
-            return "official" if self.is_right(self.path) else "other"
-        except FileNotFoundError:
+        if not self.path.exists():
             return "missing"
-        except OSError as error:
-            raise DownloadError(f"{self.path} cannot be read: {error.strerror}") from None
+        with explained(DownloadError, f"{self.path} cannot be read"):
+            return "official" if self.is_right(self.path) else "other"
 
 
 def official_files(
@@ -128,11 +126,9 @@ def check_room(files: Sequence[OfficialFile], data_root: Path) -> None:
     DownloadError
         If the folder cannot be made or has too little room.
     """
-    try:
+    with explained(DownloadError, f"{data_root} cannot be used"):
         data_root.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(data_root).free
-    except OSError as error:
-        raise DownloadError(f"{data_root} cannot be used: {error.strerror}") from None
     needed = sum(file.bytes_left for file in files) + _HEADROOM
     if needed > free:
         raise DownloadError(

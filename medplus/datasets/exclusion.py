@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from medplus.datasets.dataset import ImageDataset, ImageSplit
-from medplus.errors import UsageError
+from medplus.datasets.dataset import ImageDataset
+from medplus.errors import UsageError, explained
 from medplus.jsonfile import digest_of
 from medplus.naming import counted
 from medplus.vocabulary import SPLITS, Split
@@ -92,16 +92,9 @@ def leave_out(images: ImageDataset, exclusion: Exclusion) -> ImageDataset:
         keep = exclusion.kept(split, part.positions, part.names)
         if not keep.any():
             raise UsageError(f"{exclusion.path} leaves nothing of {split}")
-        rows = np.flatnonzero(keep).tolist()
-        splits[split] = ImageSplit(
-            part.images if keep.all() else part.images[keep],
-            part.labels[keep],
-            [part.names[row] for row in rows] if len(part.names) else (),
-            [part.groups[row] for row in rows] if len(part.groups) else (),
-            part.positions[keep],
-        )
-    card = replace(images.card, warnings=[*images.card.warnings, exclusion.sentence], counts={})
-    card.describe(images.classes, {split: part.labels for split, part in splits.items()})
+        splits[split] = part if keep.all() else part.take(np.flatnonzero(keep))
+    labels = {split: part.labels for split, part in splits.items()}
+    card = images.card.recounted(images.classes, labels, exclusion.sentence)
     digest = digest_of({"data": images.digest, "exclude": exclusion.digest})
     return replace(images, splits=splits, card=card, digest=digest)
 
@@ -148,10 +141,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     UsageError
         If it is missing, is no table, or lacks a column.
     """
-    try:
+    with explained(UsageError, f"{path} cannot be read"):
         text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     try:
         # Spreadsheets of some countries write semicolons.
         first = text.partition("\n")[0]

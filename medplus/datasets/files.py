@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from medplus.datasets.card import Card
-from medplus.errors import DatasetError, UsageError
+from medplus.errors import DatasetError, UsageError, explained
 from medplus.naming import counted, quoted, several, some
 from medplus.vocabulary import Split
 
@@ -188,17 +188,15 @@ def _walk(root: Path) -> Iterator[os.DirEntry[str]]:
     waiting = [str(root)]
     while waiting:
         folder = waiting.pop()
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    yield entry
-                    is_foreign = entry.name.casefold() in _FOREIGN
-                    if entry.is_dir(follow_symlinks=False) and not is_foreign:
-                        waiting.append(entry.path)
-        except OSError as error:
-            raise DatasetError(f"{quoted(folder)} cannot be read: {error.strerror}") from None
+        fault = f"{quoted(folder)} cannot be read"
+        with explained(DatasetError, fault), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                yield entry
+                is_foreign = entry.name.casefold() in _FOREIGN
+                if entry.is_dir(follow_symlinks=False) and not is_foreign:
+                    waiting.append(entry.path)
 
 
 def begins_as_dicom(path: str) -> bool:

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from medplus.datasets.files import Sample
 from medplus.datasets.groups import Groups, check_groups
 from medplus.datasets.labels import Labels, check_class_sizes
 from medplus.datasets.splits import split
-from medplus.errors import DatasetError, UsageError
+from medplus.errors import DatasetError, UsageError, explained
 from medplus.naming import counted, several, some
 from medplus.vocabulary import SPLITS, Split
 
@@ -46,11 +47,9 @@ class SplitFile:
         """
         if not self.is_new:
             return
-        try:
+        with explained(DatasetError, f"{self.path} cannot be written"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             atomic.write_bytes(self.path, self.text)
-        except OSError as error:
-            raise DatasetError(f"{self.path} cannot be written: {error.strerror}") from None
         log.info("%s: the split is written down there, and used from now on", self.path)
 
 
@@ -58,12 +57,8 @@ def find_split_file(root: Path, fallback: Path) -> SplitFile | None:
     """Return the splits of a folder, beside its images or, where that is read-only, elsewhere."""
     for place in (root, fallback):
         path = place / SPLITS_FILE
-        try:
+        with explained(DatasetError, f"{path} cannot be read"), suppress(FileNotFoundError):
             return SplitFile(path, path.read_bytes())
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise DatasetError(f"{path} cannot be read: {error.strerror}") from None
     return None
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medplus.errors import UsageError, pip_install
+from medplus.errors import optional
 from medplus.vocabulary import Split
 
 if TYPE_CHECKING:
@@ -22,10 +22,7 @@ def to_table(store: EmbeddingStore, splits: Sequence[Split]) -> pyarrow.Table:
 
     As `EmbeddingStore.to_arrow` says.
     """
-    try:
-        import pyarrow as pa
-    except ImportError:
-        raise UsageError(f"parquet and Arrow need pyarrow; run: {pip_install('pyarrow')}") from None
+    pa = optional("pyarrow", "an Arrow table")
     tables = []
     for split in splits:
         # Few readers know float16; DuckDB does not.

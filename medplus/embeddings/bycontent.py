@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from medplus import lock
-from medplus.errors import StoreError
+from medplus.errors import StoreError, explained
 
 _TABLE = "CREATE TABLE IF NOT EXISTS embeddings (image BLOB PRIMARY KEY, embedding BLOB NOT NULL)"
 _PAGE_BYTES = 1 << 14
@@ -94,12 +94,9 @@ class KeptEmbeddings:
             yield
 
     def _make_folder(self) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"{self.path.parent} cannot be made: {error.strerror}; name another folder as store"
-            ) from None
+        folder = self.path.parent
+        with explained(StoreError, f"{folder} cannot be made", "name another folder as store"):
+            folder.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:

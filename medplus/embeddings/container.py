@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from medplus.embeddings.layout import METADATA, ArrayLayout
-from medplus.errors import StoreError, UsageError, first_line, pip_install
+from medplus.errors import StoreError, UsageError, first_line, optional
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -138,14 +138,9 @@ class _Archive:
 class _Bucket:
     def __init__(self, place: str) -> None:
         self.place = place
+        store = optional("obstore.store", f"to read {place}")
         try:
-            from obstore.store import from_url
-        except ImportError:
-            raise UsageError(
-                f"to read {place} needs obstore; run: {pip_install('obstore')}"
-            ) from None
-        try:
-            self._store: Any = from_url(place, retry_config=_RETRY)
+            self._store: Any = store.from_url(place, retry_config=_RETRY)
         except Exception as error:  # obstore's own, by scheme
             raise UsageError(f"{place} names no object store: {first_line(error)}") from None
 

@@ -14,7 +14,7 @@ from medplus.embeddings.container import ARCHIVE, open_container
 from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.layout import METADATA
 from medplus.embeddings.store import EmbeddingStore, remedy
-from medplus.errors import StoreError, UsageError
+from medplus.errors import StoreError, UsageError, explained
 
 
 def export_store(store: EmbeddingStore, target: Path) -> None:
@@ -46,17 +46,13 @@ def export_store(store: EmbeddingStore, target: Path) -> None:
         )
     if target.exists():
         raise UsageError(f"{target} exists already; delete it, or name another file")
-    try:
+    remedy = "free space or name another file"
+    with explained(StoreError, f"{target} cannot be written", remedy):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
             temporary = Path(folder) / target.name
             writers[ending](store, temporary)
             temporary.replace(target)
-    except OSError as error:
-        raise StoreError(
-            f"{target} cannot be written: {error.strerror or error}; free space or name another "
-            "file"
-        ) from error
 
 
 def _write_npz(store: EmbeddingStore, target: Path) -> None:

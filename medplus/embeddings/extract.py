@@ -30,6 +30,7 @@ from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.writer import StoreWriter, WriteStatus, open_writer
 from medplus.errors import StoreError, UsageError
 from medplus.progress import Progress, silent
+from medplus.run.scoring import Samples
 from medplus.spec import AUTO, PRELOGITS, SCHEMA, Choices, ExtractSpec, check_feature, make_spec
 from medplus.vocabulary import SPLITS, Precision
 
@@ -190,19 +191,17 @@ def extract_all(
     root, how = Path(store), (batch_size, compiled)
     results = []
     jobs = zip(asked, precisions, strict=True)
-    for (name, size, column, exclude), group in groupby(jobs, key=lambda job: _images_of(job[0])):
+    for _, group in groupby(jobs, key=lambda job: _images_of(job[0])):
         todo = [*group]
-        first, _ = todo[0]
-        data = datasets.resolve(name, column)
+        first, size = todo[0][0], todo[0][0].size
+        data = datasets.resolve(first.dataset, first.group_column)
         embedder = loaded = None
         there = datasets.path(data, size, data_root).exists()
         if there and datasets.known_digest(data, size, data_root) is None and not is_known(first):
             # Weights that do not fit are told of before images are read for minutes.
             side = datasets.describe(data, size, data_root).size
             loaded = _load(first, side)
-        images = datasets.load_dataset(
-            name, size, data_root, group_column=column, exclude=exclude, progress=progress
-        )
+        images = datasets.load_spec(first, data_root, progress=progress)
         of = first
         for spec, precision in todo:
             if (done := _finished(spec, images, precision, root, patience_s)) is not None:
@@ -293,13 +292,8 @@ def _open_writer(
 ) -> AbstractContextManager[StoreWriter]:
     of_both = [text for text in info.warnings if text not in images.card.warnings]
     warn_of(f"{images.name} at {images.size} px", of_both)  # those of the data were told
-    parts = {split: images.splits[split] for split in info.splits}
-    labels = {split: part.labels for split, part in parts.items()}
-    names = {split: part.names for split, part in parts.items()}
-    groups = {split: part.groups for split, part in parts.items()}
-    index = {split: part.positions for split, part in parts.items()}
-    path = info.path_under(root)
-    return open_writer(path, info, labels, names, patience_s, groups=groups, index=index)
+    samples = {split: Samples.of(images.splits[split]) for split in info.splits}
+    return open_writer(info.path_under(root), info, samples, patience_s)
 
 
 def _extract_one(

@@ -136,8 +136,8 @@ class StoreInfo(Provenance):
         data_root = str(Path(self.dataset_path).parent) if by_flag else None
         return self.spec.command(data_root, str(root))
 
-    def layouts(self, split: Split) -> tuple[ArrayLayout, ArrayLayout, ArrayLayout, ArrayLayout]:
-        """Return the layouts of a split's embeddings, labels, index and names.
+    def layout(self, split: Split, name: str = "embeddings") -> ArrayLayout:
+        """Return the layout of one of a split's `arrays`.
 
         Raises
         ------
@@ -149,28 +149,27 @@ class StoreInfo(Provenance):
                 f"the store {self.key[:8]} of {self.spec.describe()} holds test images corrupted "
                 f"by {self.spec.corruption}, and no {split}; name a store of the clean images"
             )
-        n = self.n_samples[split]
-        byte = np.dtype("u1")
-        return (
-            ArrayLayout(
-                f"{split}/embeddings", (n, self.dim), self.dtype, min(n, layout.CHUNK_ROWS)
-            ),
-            ArrayLayout(f"{split}/labels", (n, self.n_labels), self.label_dtype, n),
-            ArrayLayout(f"{split}/index", (n,), np.dtype("<i8"), n),
-            ArrayLayout(f"{split}/names", (n, self.name_nbytes), byte, n),
-        )
+        n, byte = self.n_samples[split], np.dtype("u1")
+        columns: dict[str, tuple[tuple[int, ...], np.dtype]] = {
+            "embeddings": ((self.dim,), self.dtype),
+            "labels": ((self.n_labels,), self.label_dtype),
+            "index": ((), np.dtype("<i8")),
+            "names": ((self.name_nbytes,), byte),
+            "groups": ((self.group_nbytes,), byte),
+        }
+        shape, dtype = columns[name]
+        chunk_rows = min(n, layout.CHUNK_ROWS) if name == "embeddings" else n
+        return ArrayLayout(f"{split}/{name}", (n, *shape), dtype, chunk_rows)
 
-    def group_layout(self, split: Split) -> ArrayLayout:
-        """Return the layout of a split's groups, which are there if `group_nbytes` is not 0."""
-        n = self.n_samples[split]
-        return ArrayLayout(f"{split}/groups", (n, self.group_nbytes), np.dtype("u1"), n)
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """The arrays of every split; groups where something is known to belong together."""
+        return ("embeddings", "labels", "index", "names", *["groups"] * bool(self.group_nbytes))
 
     def all_layouts(self) -> Iterator[ArrayLayout]:
         """Yield the layouts of every array of the store."""
         for split in self.splits:
-            yield from self.layouts(split)
-            if self.group_nbytes:
-                yield self.group_layout(split)
+            yield from (self.layout(split, name) for name in self.arrays)
 
 
 def read_info(path: Place) -> StoreInfo:

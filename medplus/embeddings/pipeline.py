@@ -7,7 +7,6 @@ of images, and the device waits for neither.
 
 from __future__ import annotations
 
-import mmap
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +23,7 @@ from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.tuning import Tuned
 from medplus.embeddings.writer import StoreWriter
 from medplus.errors import BackboneError, StoreError
+from medplus.memory import release_pages
 from medplus.progress import Advance, Progress
 from medplus.vocabulary import Precision, Split
 
@@ -37,13 +37,6 @@ def as_tensor(images: ImageDataset, split: Split, rows: slice) -> torch.Tensor:
     return torch.from_numpy(np.array(images.splits[split].images[rows]))
 
 
-def _release(images: ImageDataset, split: Split) -> None:
-    """Give pages that have been read back to the system, or they would add up to the dataset."""
-    mapping = getattr(images.splits[split].images, "_mmap", None)
-    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
-        mapping.madvise(mmap.MADV_DONTNEED)
-
-
 @dataclass(frozen=True)
 class _Batch:
     split: Split
@@ -51,10 +44,6 @@ class _Batch:
     offset: int
     images: torch.Tensor
     chunk_rows: int
-
-    @property
-    def ends_chunk(self) -> bool:
-        return self.offset + len(self.images) == self.chunk_rows
 
 
 @dataclass(frozen=True)
@@ -100,7 +89,7 @@ def fill_store(
     StoreError
         If the disk refuses a chunk, or float16 cannot hold it.
     """
-    layouts = {split: writer.info.layouts(split)[0] for split in writer.info.splits}
+    layouts = {split: writer.info.layout(split) for split in writer.info.splits}
     todo = [(split, chunk) for split in writer.info.splits for chunk in writer.missing[split]]
     rows = {(s, c): layouts[s].rows(c) for s, c in todo}
     total: int = sum(r.stop - r.start for r in rows.values())
@@ -117,7 +106,7 @@ def fill_store(
                 part = as_tensor(images, split, slice(first, stop))
                 part = part.pin_memory() if pinned else part
                 yield _Batch(split, chunk, first - span.start, part, span.stop - span.start)
-            _release(images, split)
+            release_pages(images.splits[split].images)
 
     with (
         progress(what, total, "img") as advance,
@@ -129,7 +118,7 @@ def fill_store(
                 buffer = torch.empty(batch.chunk_rows, writer.info.dim, pin_memory=pinned)
             end = batch.offset + len(batch.images)
             buffer[batch.offset : end].copy_(tuned(batch.images), non_blocking=True)
-            if batch.ends_chunk:
+            if end == batch.chunk_rows:
                 commit(batch.split, batch.chunk, buffer)
     return Filled(total, tuned.batch_size, tuned.is_compiled, tuned.compile_seconds)
 
@@ -192,7 +181,7 @@ def _checked(
         remedy = (
             f"use --precision {better}" if embedder.precision != "fp32" else "check the weights"
         )
-        first = info.layouts(split)[0].rows(chunk).start + int(bad[0])
+        first = info.layout(split).rows(chunk).start + int(bad[0])
         raise BackboneError(
             f"{embedder.backbone.name} gives non-finite embeddings at {embedder.precision} "
             f"({split} row {first}, {len(bad)} rows in this chunk); {remedy}"

@@ -9,8 +9,10 @@ from typing import Any
 from medplus.backbones.identity import Identity
 from medplus.backbones.registry import overlap
 from medplus.corruptions import Corruption
+from medplus.datasets import catalog
 from medplus.datasets import sources as datasets
 from medplus.datasets.dataset import ImageDataset
+from medplus.errors import UsageError
 from medplus.run.record import Provenance
 from medplus.spec import NONE, ExtractSpec
 from medplus.vocabulary import Precision, StoreDtype
@@ -65,6 +67,35 @@ def describe_data(images: ImageDataset) -> dict[str, Any]:
         "baseline_acc": images.card.baseline_acc,
         "reading": images.reading,
     }
+
+
+def images_of(made: Provenance, what: object, data_root: str | Path | None = None) -> ImageDataset:
+    """Load the images that a store or a run was made of.
+
+    Parameters
+    ----------
+    what : object
+        The store or run, for messages.
+    data_root : str or Path, optional
+        Folder of the datasets; by default where a store's data lay, or ``data``.
+
+    Raises
+    ------
+    MedplusError
+        If they are not at hand, or are others.
+    """
+    if made.spec.is_imported:
+        raise UsageError(f"{made.backbone} was imported without its images")
+    lay = getattr(made, "dataset_path", None)
+    if data_root is None and lay is not None and made.spec.dataset in catalog.FLAGS:
+        data_root = Path(lay).parent
+    images = datasets.load_spec(made.spec, data_root or "data", made.size)
+    if images.digest != made.dataset_digest:
+        raise UsageError(
+            f"{images.path} holds other data than {what} was made on; name the folder of its data "
+            "with --data-root"
+        )
+    return images
 
 
 def provenance_of(spec: ExtractSpec, images: ImageDataset, backbone: Identity) -> Provenance:

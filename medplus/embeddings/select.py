@@ -154,11 +154,8 @@ def find_stores(
     device: str = "auto",
 ) -> list[EmbeddingStore]:
     """Find the one complete store of every spec; as `find_store`, with the root read once."""
-    if is_store(root):
-        infos: list[Found] | None = [(root, read_info(root))]
-    else:
-        root = Path(root)
-        infos = list(readable(root)) if root.is_dir() else None
+    there = is_store(root) or Path(root).is_dir()
+    infos = list(readable(root)) if there else None
     found = []
     for spec in specs:
         if infos is None:
@@ -177,9 +174,18 @@ def _settled(spec: ExtractSpec, device: str) -> ExtractSpec:
     return replace(spec, precision=precision_here(AUTO, device))
 
 
-def readable(root: Path) -> Iterator[Found]:
-    """Yield the stores under a root that can be read; `medplus store verify` names the others."""
-    for path in list_stores(root):
+def readable(root: Place) -> Iterator[Found]:
+    """Yield a store, or those under a root that can be read; `medplus store verify` names others.
+
+    Raises
+    ------
+    StoreError
+        If it is one store, and cannot be read.
+    """
+    if is_store(root):
+        yield root, read_info(root)
+        return
+    for path in list_stores(Path(root)):
         try:
             yield path, read_info(path)
         except StoreError:

@@ -104,7 +104,7 @@ class EmbeddingStore:
         StoreError
             If a chunk is missing or damaged.
         """
-        return self._read(self.info.layouts(split)[0])
+        return self._read(self.info.layout(split))
 
     def visit(
         self,
@@ -127,26 +127,27 @@ class EmbeddingStore:
         StoreError
             If a chunk is missing or damaged.
         """
-        layout = self.info.layouts(split)[0]
+        layout = self.info.layout(split)
         start, stop, _ = rows.indices(layout.shape[0])
         numbers = range(start // layout.chunk_rows, -(-stop // layout.chunk_rows))
         self._refuse(layout, self._reader(layout).visit(numbers, visit))
 
     def labels(self, split: Split) -> np.ndarray:
         """Return a split's labels, integer, shape (n_samples, n_labels)."""
-        return self._read(self.info.layouts(split)[1])
+        return self._read(self.info.layout(split, "labels"))
 
     def index(self, split: Split) -> np.ndarray:
         """Return each row's position in the source split, int64, shape (n_samples,)."""
-        return self._read(self.info.layouts(split)[2])
+        return self._read(self.info.layout(split, "index"))
 
     def names(self, split: Split) -> list[str]:
         """Return where each row came from, as a path within the dataset; unknown is empty."""
-        return self._read_text(self.info.layouts(split)[3])
+        return self._read_text(self.info.layout(split, "names"))
 
     def groups(self, split: Split) -> list[str]:
         """Return what each row belongs to, such as a patient; empty where that is not known."""
-        return self._read_text(self.info.group_layout(split)) if self.info.group_nbytes else []
+        known = self.info.group_nbytes
+        return self._read_text(self.info.layout(split, "groups")) if known else []
 
     def to_arrow(self, split: Split | None = None) -> pyarrow.Table:
         """Return a split, or all of them, as a table: one row per sample.
@@ -245,7 +246,7 @@ def _damaged_chunks(
 def count_chunks(path: Place, info: StoreInfo) -> tuple[int, int]:
     """Return how many chunks of embeddings are there in full, and how many there must be."""
     container = open_container(path)
-    layouts = [info.layouts(split)[0] for split in info.splits]
+    layouts = [info.layout(split) for split in info.splits]
     there = [is_full(container, it, chunk) for it in layouts for chunk in range(it.n_chunks)]
     return sum(there), len(there)
 

@@ -6,8 +6,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +16,8 @@ from medplus import atomic, lock
 from medplus.embeddings.info import DamagedStoreError, StoreInfo, read_info, write_info
 from medplus.embeddings.layout import METADATA
 from medplus.embeddings.store import Damage, find_damage
-from medplus.errors import StoreError
+from medplus.errors import StoreError, explained
+from medplus.run.scoring import Samples
 from medplus.vocabulary import Split
 
 if TYPE_CHECKING:
@@ -26,19 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WriteStatus = Literal["extracted", "resumed", "skipped"]
-Labels = Mapping[Split, np.ndarray]
-Names = Mapping[Split, Sequence[str]]
-Index = Mapping[Split, np.ndarray]
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """What is known of the rows before they are embedded."""
-
-    labels: Labels
-    names: Names | None
-    groups: Names | None
-    index: Index | None
+Known = Mapping[Split, Samples]
+"""What is known of the rows before they are embedded."""
 
 
 class StoreInUseError(StoreError, lock.LockHeldError):
@@ -73,7 +62,7 @@ class StoreWriter:
     @property
     def n_chunks(self) -> int:
         """Number of embedding chunks of the whole store."""
-        return sum(self.info.layouts(split)[0].n_chunks for split in self.info.splits)
+        return sum(self.info.layout(split).n_chunks for split in self.info.splits)
 
     def commit(self, split: Split, chunk: int, rows: np.ndarray) -> None:
         """Write one chunk of embeddings, whole or not at all.
@@ -90,7 +79,7 @@ class StoreWriter:
 
         with _disk_errors(self.path):
             if split not in self._arrays:
-                self._arrays[split] = ArrayWriter(self.path, self.info.layouts(split)[0])
+                self._arrays[split] = ArrayWriter(self.path, self.info.layout(split))
             self._arrays[split].write(chunk, rows)
 
     def keep_cost(self, cost: Mapping[str, Any]) -> None:
@@ -111,20 +100,13 @@ class StoreWriter:
         self.info.complete = True
         with _disk_errors(self.path):
             for split in self.info.splits:
-                atomic.sync_tree(self.path / self.info.layouts(split)[0].path)
+                atomic.sync_tree(self.path / self.info.layout(split).path)
             write_info(self.path, self.info)
 
 
 @contextmanager
 def open_writer(
-    path: Path,
-    info: StoreInfo,
-    labels: Labels,
-    names: Names | None = None,
-    patience_s: float = 0.0,
-    *,
-    groups: Names | None = None,
-    index: Index | None = None,
+    path: Path, info: StoreInfo, samples: Known, patience_s: float = 0.0
 ) -> Iterator[StoreWriter]:
     """Hold a store for writing: create it, or find out what is left to do.
 
@@ -134,15 +116,10 @@ def open_writer(
         Where the store lies or will lie.
     info : StoreInfo
         What the store is to hold; an existing store's own attributes take its place.
-    labels : mapping of split to ndarray, shape (n_samples, n_labels)
-    names : mapping of split to sequence of str, length n_samples
-        Where each row came from, as a path within the dataset; unknown by default.
+    samples : mapping of split to Samples
+        Labels, positions, names and groups of the rows.
     patience_s : float
         How long to wait for another process that writes this store, in seconds.
-    groups : mapping of split to sequence of str, length n_samples or 0
-        What each row belongs to, such as a patient; none by default.
-    index : mapping of split to ndarray of int64, shape (n_samples,)
-        The rows' positions in the source split; by default in order, without gaps.
 
     Raises
     ------
@@ -154,7 +131,7 @@ def open_writer(
     with _held(path, patience_s):
         with _disk_errors(path):
             atomic.remove_leftovers(path)
-            writer = _prepare(path, info, _Columns(labels, names, groups, index))
+            writer = _prepare(path, info, samples)
         yield writer
 
 
@@ -167,31 +144,29 @@ def _held(path: Path, patience_s: float = 0.0) -> Iterator[None]:
         raise StoreInUseError(str(error)) from None
 
 
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"{path} cannot be written: {error.strerror or error}; free space or choose another "
-            "folder with --store, then run the same command again: finished chunks are kept"
-        ) from error
+def _disk_errors(path: Path) -> AbstractContextManager[None]:
+    return explained(
+        StoreError,
+        f"{path} cannot be written",
+        "free space or choose another folder with --store, then run the same command again: "
+        "finished chunks are kept",
+    )
 
 
-def _prepare(path: Path, info: StoreInfo, columns: _Columns) -> StoreWriter:
+def _prepare(path: Path, info: StoreInfo, samples: Known) -> StoreWriter:
     existing = _find(path, info)
     if existing is None:
         info.complete = False
         with atomic.new_folder(path) as temporary:
-            _write_skeleton(temporary, info, columns)
-        everything = {s: list(range(info.layouts(s)[0].n_chunks)) for s in info.splits}
+            _write_skeleton(temporary, info, samples)
+        everything = {s: list(range(info.layout(s).n_chunks)) for s in info.splits}
         return StoreWriter(path, info, "extracted", everything)
     for leftover in (*path.rglob("*.partial"), *path.rglob(".*.tmp-*")):  # zarr's, and ours
         leftover.unlink(missing_ok=True)
     damage = find_damage(path, existing)
     if existing.complete and not damage:
         return StoreWriter(path, existing, "skipped", {split: [] for split in info.splits})
-    _repair(path, existing, columns)
+    _repair(path, existing, samples)
     if any(part.chunk is None for part in damage):  # chunks could not be read without metadata
         damage = find_damage(path, existing)
     return StoreWriter(path, existing, "resumed", _drop(path, existing, damage))
@@ -217,7 +192,7 @@ def _drop(path: Path, info: StoreInfo, damage: list[Damage]) -> dict[Split, list
     """Remove the embedding chunks that are damaged, and return by split what is missing."""
     missing: dict[Split, list[int]] = {}
     for split in info.splits:
-        layout = info.layouts(split)[0]
+        layout = info.layout(split)
         chunks = (part.chunk for part in damage if part.array == layout.path)
         missing[split] = [chunk for chunk in chunks if chunk is not None]
         for chunk in missing[split]:
@@ -225,12 +200,12 @@ def _drop(path: Path, info: StoreInfo, damage: list[Damage]) -> dict[Split, list
     return missing
 
 
-def _repair(path: Path, info: StoreInfo, columns: _Columns) -> None:
+def _repair(path: Path, info: StoreInfo, samples: Known) -> None:
     """Put everything but the embeddings in its place again, file by file."""
     info.complete = False
     write_info(path, info)  # first, so that a store under repair is incomplete from here on
     with atomic.temporary_folder(path) as temporary:
-        _write_skeleton(temporary, info, columns)
+        _write_skeleton(temporary, info, samples)
         atomic.sync_tree(temporary)
         folders = []
         for file in sorted(temporary.rglob("*")):  # the store's own zarr.json is the last
@@ -244,25 +219,22 @@ def _repair(path: Path, info: StoreInfo, columns: _Columns) -> None:
             atomic.sync_folder(folder)
 
 
-def _write_skeleton(folder: Path, info: StoreInfo, columns: _Columns) -> None:
+def _write_skeleton(folder: Path, info: StoreInfo, samples: Known) -> None:
     """Write everything but the embeddings: metadata, labels, index, names and groups."""
     from medplus.embeddings.arrays import create_arrays
 
-    names = _encode(columns.names or {s: [""] * info.n_samples[s] for s in info.splits})
-    groups = _encode(columns.groups or {})
+    names = _encode({s: part.names or [""] * len(part.labels) for s, part in samples.items()})
+    groups = _encode({split: part.groups for split, part in samples.items()})
     info.name_nbytes = names["test"].itemsize
-    info.group_nbytes = groups["test"].itemsize if groups and len(groups["test"]) else 0
+    info.group_nbytes = groups["test"].itemsize if len(groups["test"]) else 0
     values: dict[str, np.ndarray] = {}
     for split in info.splits:
-        _, label_layout, index_layout, name_layout = info.layouts(split)
-        values[label_layout.path] = columns.labels[split]
-        values[index_layout.path] = (
-            columns.index[split] if columns.index else np.arange(info.n_samples[split])
-        )
-        values[name_layout.path] = names[split].view("u1").reshape(name_layout.shape)
-        if info.group_nbytes:
-            layout = info.group_layout(split)
-            values[layout.path] = groups[split].view("u1").reshape(layout.shape)
+        values[f"{split}/labels"] = samples[split].labels
+        values[f"{split}/index"] = samples[split].index
+        for name, texts in (("names", names), ("groups", groups)):
+            if name in info.arrays:
+                shape = info.layout(split, name).shape
+                values[f"{split}/{name}"] = texts[split].view("u1").reshape(shape)
     create_arrays(folder, info.all_layouts(), values)
     info.metadata = {
         str(file.parent.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
@@ -272,7 +244,7 @@ def _write_skeleton(folder: Path, info: StoreInfo, columns: _Columns) -> None:
     write_info(folder, info)
 
 
-def _encode(texts: Names) -> dict[Split, np.ndarray]:
+def _encode(texts: Mapping[Split, Sequence[str]]) -> dict[Split, np.ndarray]:
     """Return texts as UTF-8, shape (n,), all of one length: what every Zarr reader can read."""
     encoded = {
         split: np.array([text.encode(errors="surrogateescape") for text in of_split], "S")

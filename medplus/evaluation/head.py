@@ -15,7 +15,6 @@ from medplus.embeddings.select import find_store, readable
 from medplus.embeddings.store import (
     EmbeddingStore,
     Place,
-    is_store,
     open_store,
     read_info,
     to_place,
@@ -110,7 +109,7 @@ def _check_unseen(run: Path, record: RunRecord, info: StoreInfo, splits: tuple[S
 def _find_parts(run: Path, record: RunRecord, options: EvaluationOptions) -> list[EmbeddingStore]:
     """Return the embeddings to score on, or those that they are made of, as the head's were."""
     stores = []
-    for part in parts_of(record):
+    for part in record.parts:
         store = _find_store(run, record, part, options)
         if store.info.backbone_digest != part.backbone_digest:
             raise StoreError(
@@ -119,18 +118,6 @@ def _find_parts(run: Path, record: RunRecord, options: EvaluationOptions) -> lis
             )
         stores.append(store)
     return stores
-
-
-def parts_of(record: RunRecord) -> list[PartFacts]:
-    """Return the stores that a head's embeddings were made of; one, where they are as stored."""
-    assert record.store is not None  # as every head's record has it
-    whole = PartFacts(
-        path=record.store.path,
-        key=record.store.key,
-        spec=record.spec,
-        backbone_digest=record.backbone_digest,
-    )
-    return record.store.parts or [whole]
 
 
 def _find_store(
@@ -168,8 +155,7 @@ def own_store(run: Path, part: PartFacts, root: Place) -> EmbeddingStore:
         except StoreError:
             if recorded.exists():
                 raise  # it is damaged or incomplete, and the message says how to mend it
-    known = [(root, read_info(root))] if is_store(root) else readable(Path(root))
-    for path, info in known:
+    for path, info in readable(root):
         if info.key == part.key:
             return open_store(path)
     raise StoreError(

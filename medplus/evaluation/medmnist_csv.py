@@ -14,7 +14,7 @@ import numpy as np
 
 from medplus import atomic
 from medplus.datasets import catalog
-from medplus.errors import RunError, UsageError
+from medplus.errors import UsageError, writing
 from medplus.run.record import RunRecord
 from medplus.vocabulary import SIZES, Split
 
@@ -61,14 +61,9 @@ def write_csv(
     for split in record.metrics:
         path = folder / file_name(record, split)
         text = _lines(predictions[f"{split}_index"], predictions[f"{split}_score"])
-        try:
+        with writing(path, "free space or name another folder with --csv"):
             folder.mkdir(parents=True, exist_ok=True)
             atomic.write_bytes(path, text.encode())
-        except OSError as error:
-            raise RunError(
-                f"{path} cannot be written: {error.strerror or error}; free space or name another "
-                "folder with --csv"
-            ) from error
         paths[split] = path
     return paths
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -30,9 +29,9 @@ from medplus.evaluation.prepared import EvaluationOptions, Prepared
 from medplus.run.ledger import find_run
 from medplus.run.plan import RunPlan
 from medplus.run.record import Provenance, RunRecord
+from medplus.run.scoring import Samples
 from medplus.spec import ExtractSpec
 from medplus.training.network import Network, embedding_dim, keeps_channels_last
-from medplus.training.plan import samples_of
 from medplus.vocabulary import Precision, Split
 
 log = logging.getLogger(__name__)
@@ -48,47 +47,6 @@ def prepare_network(run: Path, options: EvaluationOptions) -> Prepared:
     MedplusError
         If network or record are damaged, or there are no such images.
     """
-    record, images, how = _opened(run, options)
-    named = options.dataset and sources.resolve(options.dataset).spelling
-    spec = replace(record.spec, dataset=named or record.spec.dataset, size=images.size)
-    seen = {"spec": spec, **describe_data(images)}
-    on = Provenance.of(record).model_copy(update=seen)
-    return Prepared(
-        record=record,
-        provenance=on,
-        samples={split: samples_of(images.splits[split]) for split in options.splits},
-        predict=lambda: _logits(_load(run, images, options, how), run, images, options),
-        config={"precision": how.precision, "epoch": how.epoch},
-    )
-
-
-def network_on_test(
-    run: Path, options: EvaluationOptions
-) -> tuple[ImageDataset, Callable[[ImageDataset], torch.Tensor]]:
-    """Return a run's images, and what computes the logits of the test images in a dataset.
-
-    The network is loaded once; logits are float32 (n_samples, n_classes), on the CPU.
-
-    Raises
-    ------
-    MedplusError
-        As for `prepare_network`.
-    """
-    _, images, how = _opened(run, options)
-    network = _load(run, images, options, how)
-    return images, lambda seen: _logits(network, run, seen, options)["test"]
-
-
-@dataclass(frozen=True)
-class _How:
-    """How a network computes, as it did when it was evaluated in training."""
-
-    precision: Precision
-    channels_last: bool
-    epoch: int | None
-
-
-def _opened(run: Path, options: EvaluationOptions) -> tuple[RunRecord, ImageDataset, _How]:
     description = read_description(run)
     if options.code is not None and not is_code(description.backbone):
         raise UsageError(
@@ -104,16 +62,34 @@ def _opened(run: Path, options: EvaluationOptions) -> tuple[RunRecord, ImageData
     precision = resolve_precision(options.precision or description.precision, options.device)
     images = _load_images(run, description, options)
     _warn_of_other_data(run, record, images, options)
+    _check_canvas(run, description, images)
+
+    def predict() -> dict[Split, torch.Tensor]:
+        network = _load(run, record, images, options, precision)
+        return _logits(network, run, images, options)
+
+    named = options.dataset and sources.resolve(options.dataset).spelling
+    spec = replace(record.spec, dataset=named or record.spec.dataset, size=images.size)
+    seen = {"spec": spec, **describe_data(images)}
+    on = Provenance.of(record).model_copy(update=seen)
+    return Prepared(
+        record=record,
+        provenance=on,
+        samples={split: Samples.of(images.splits[split]) for split in options.splits},
+        predict=lambda: _logits(
+            _load(run, record, images, options, precision), run, images, options
+        ),
+        config={"precision": precision, "epoch": description.epoch},
+    )
+
+
+def _check_canvas(run: Path, description: NetworkDescription, images: ImageDataset) -> None:
     own = description.spec
     if own.fit == "pad" and own.canvas is not None and images.size > own.canvas:
         raise UsageError(
             f"the network in {run} takes images of at most {own.canvas} px, not of {images.size}; "
             "use a smaller --size"
         )
-
-    # Nothing is folded or cast beforehand, so that scores are those of training to the last bit.
-    channels_last = record.config.get("recipe", {}).get("channels_last", False)
-    return record, images, _How(precision, channels_last, description.epoch)
 
 
 def _load_images(
@@ -170,21 +146,48 @@ def _logits(
     return logits
 
 
-def _load(run: Path, images: ImageDataset, options: EvaluationOptions, how: _How) -> Embedder:
+def _load(
+    run: Path,
+    record: RunRecord,
+    images: ImageDataset,
+    options: EvaluationOptions,
+    precision: Precision,
+) -> Embedder:
     """Return the whole network, backbone and head, ready to map images to logits."""
     backbone = load_backbone(str(network_file(run)), size=images.size, code=options.code)
-    description, state = read_network(run)
+    description, head = read_trained_head(run)
     _check_images(run, backbone, description, images)
+    whole = replace(backbone, module=Network(backbone.module, head).eval())
+    return embedder_as_trained(whole, record, options.device, precision, options.batch_size)
+
+
+def read_trained_head(run: Path) -> tuple[NetworkDescription, nn.Linear]:
+    """Return the head of a fine-tuned run's network, and what the network says of itself."""
+    description, state = read_network(run)
     head = nn.Linear(description.dim, len(description.classes))
     head.load_state_dict({name: state[f"head.{name}"] for name in ("weight", "bias")})
-    module = Network(backbone.module, head).eval()
-    last = keeps_channels_last(module, how.channels_last, how.precision, options.device)
+    return description, head
+
+
+def embedder_as_trained(
+    backbone: Backbone,
+    record: RunRecord,
+    device: torch.device,
+    precision: Precision,
+    batch_size: int | None,
+) -> Embedder:
+    """Return what computes as a run's network was evaluated in training, to the last bit.
+
+    So nothing is folded or cast beforehand.
+    """
+    asked = record.config.get("recipe", {}).get("channels_last", False)
+    last = keeps_channels_last(backbone.module, asked, precision, device)
     layout = torch.channels_last if last else torch.contiguous_format
     return Embedder(
-        replace(backbone, module=module),
-        options.device,
-        how.precision,
-        options.batch_size or batch_on(options.device),
+        backbone,
+        device,
+        precision,
+        batch_size or batch_on(device),
         preparation=lambda module, _: module.to(memory_format=layout),
     )
 

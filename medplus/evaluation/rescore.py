@@ -209,13 +209,18 @@ def _prepare(folder: Path, options: EvaluationOptions) -> Prepared:
             f"{folder} is a kNN run, which saves nothing that could be scored on other data; "
             "run medplus knn on a store of those data"
         )
-    if record.folds is not None:
-        root = Path(record.path).parents[4]
-        raise UsageError(
-            f"{folder} joins the runs of {record.folds.n} folds, each with a network of its own; "
-            f"name one of those in {root / 'fold0'}, …"
-        )
-    raise UsageError(f"{folder} has no {NETWORK_FILE}, so there is nothing to score")
+    raise no_network(folder, record)
+
+
+def no_network(folder: Path, record: RunRecord) -> UsageError:
+    """Return the error for a fine-tuned run without a network."""
+    if record.folds is None:
+        return UsageError(f"{folder} has no {NETWORK_FILE}, so there is nothing to score")
+    root = folder.parents[4]
+    return UsageError(
+        f"{folder} joins the runs of {record.folds.n} folds, each with a network of its own; "
+        f"name one of those in {root / 'fold0'}, …"
+    )
 
 
 def _plan(prepared: Prepared, run: Path) -> RunPlan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from medplus.errors import UsageError, pip_install
+from medplus.errors import optional
 
 if TYPE_CHECKING:
     from medplus.exploration.collection import Collection
@@ -23,14 +23,8 @@ def to_parquet(view: Collection) -> bytes:
     UsageError
         If pyarrow is missing.
     """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise UsageError(
-            f"{len(view.pool):,} images are too many for a page, and parquet for embedding-atlas "
-            f"needs pyarrow; run: {pip_install('pyarrow')}"
-        ) from None
+    what = f"{len(view.pool):,} images are too many for a page, and parquet for embedding-atlas"
+    pa, pq = (optional(name, what) for name in ("pyarrow", "pyarrow.parquet"))
     pool = view.pool
     # Of a file's name that is no Unicode, what is none is replaced.
     names = [pool.name_of(row).encode("utf-8", "replace").decode() for row in range(len(pool))]

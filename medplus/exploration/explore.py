@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from medplus import atomic
 from medplus.embeddings.store import EmbeddingStore, Place, open_store
-from medplus.errors import RunError
+from medplus.errors import writing
 from medplus.exploration.atlas import command, to_parquet
 from medplus.exploration.collection import Collection, collect
 from medplus.exploration.maps import MapKind, tsne_map
@@ -143,10 +143,6 @@ def _write(path: Path, view: Collection) -> None:
     from medplus.exploration.page import render
 
     content = render(view) if path.suffix == ".html" else to_parquet(view)
-    try:
+    with writing(path, "name another folder with --out"):
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_bytes(path, content)
-    except OSError as error:
-        raise RunError(
-            f"{path} cannot be written: {error.strerror or error}; name another folder with --out"
-        ) from error

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from medplus.exploration.payload import payload
+from medplus.reporting.page import page_template
 from medplus.reporting.page.inline import asset, content_security_policy, safe_json
 
 if TYPE_CHECKING:
@@ -21,17 +20,13 @@ def render(view: Collection) -> bytes:
     Its content security policy lets no other script run and refuses the network. Names are escaped
     wherever they stand; what is no Unicode of a file's name is shown as ``\udc..``.
     """
-    environment = Environment(
-        loader=PackageLoader(_HERE, "."), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )  # fmt: skip
     scripts = {
         "theme": asset("theme.js"),
         "map": asset("map.js", _HERE),
         "explore": asset("explore.js", _HERE),
         "page": asset("page.js"),
     }
-    text = environment.get_template("page.html.j2").render(
+    text = page_template("page.html.j2", _HERE).render(
         view=view,
         data=safe_json(payload(view)),
         scripts=scripts,

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from medplus.analysis.panel.one_class import class_scores
 from medplus.auditing.pool import Pool
 from medplus.errors import MedplusError, RunError
 from medplus.metrics import check
 from medplus.naming import counted
 from medplus.run.best import select_best
-from medplus.run.ledger import RECORD_FILE, list_runs, read_predictions, read_record
+from medplus.run.ledger import RECORD_FILE, read_predictions, read_record, read_runs
 from medplus.run.record import RunRecord
 
 MOST = 12
@@ -98,15 +99,9 @@ def read_scored(
 
 def _best_of(root: Path, digest: str, notes: list[str]) -> list[RunRecord]:
     """Return the runs on the images under a root, of each kind the best on val."""
-    records = []
-    for folder in list_runs(root):
-        try:
-            record = read_record(folder)
-        except MedplusError as error:
-            notes.append(f"left out: {error}")
-            continue
-        if record.dataset_digest == digest and "val" in record.metrics:
-            records.append(record)
+    every, damaged = read_runs(root)
+    notes += [f"left out: {reason}" for _, reason in damaged]
+    records = [one for one in every if one.dataset_digest == digest and "val" in one.metrics]
     # Without their seeds, so that these compete too.
     marked = select_best([one.model_copy(update={"seed": None}) for one in records])
     best = [one for one, mark in zip(records, marked, strict=True) if mark.selected]
@@ -157,13 +152,5 @@ def _scored(pool: Pool, record: RunRecord, name: str) -> Scored:
         rows = np.array([place[key] for key in keys if key in place], np.int64)
         labels[rows], known[rows] = cases.predicted[there], True
         if not pool.multi_label:
-            score[rows] = _of_predicted(scores, cases.predicted[:, 0])[there]
+            score[rows] = np.take_along_axis(class_scores(cases), cases.predicted, 1)[there, 0]
     return Scored(name, record.path, labels, known, score)
-
-
-def _of_predicted(scores: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Return each image's score of the class that is predicted, shape (n,)."""
-    table = scores if scores.ndim == 2 else scores[:, None]
-    if len(table.T) == 1:  # of class 1 alone
-        table = np.hstack([1 - table, table])
-    return np.asarray(table[np.arange(len(table)), predicted])

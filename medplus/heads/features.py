@@ -96,7 +96,7 @@ class StoredFeatures(Features):
 
     @property
     def shape(self) -> tuple[int, int]:  # noqa: D102
-        n, dim = self.store.info.layouts(self.split)[0].shape
+        n, dim = self.store.info.layout(self.split).shape
         return n, dim
 
     def read(self, first: int, out: np.ndarray) -> None:  # noqa: D102

@@ -22,7 +22,7 @@ from medplus.run.outoffold import FoldRun, save_joined
 from medplus.run.plan import RunPlan, claim_missing, plan_run
 from medplus.run.record import RunRecord
 from medplus.run.scoring import Samples
-from medplus.vocabulary import MULTI_LABEL
+from medplus.vocabulary import MULTI_LABEL, Split
 
 Plan = Callable[[EmbeddingStore], list[RunPlan]]
 Run = Callable[[EmbeddingStore, list[RunPlan]], list[RunRecord]]
@@ -58,18 +58,21 @@ def _deal(store: EmbeddingStore, samples: Samples, folds: Folds, repeat: int) ->
     return deal(samples.labels, samples.groups, folds, repeat, multi_label=many)
 
 
+def sample_names(store: EmbeddingStore, splits: Sequence[Split]) -> list[str]:
+    """Return a name for each row, one split after the other: its file's, or its place."""
+    return [
+        name or f"{split}/{row}"
+        for split in splits
+        for name, row in zip(store.names(split), store.index(split), strict=True)
+    ]
+
+
 def pooled(store: EmbeddingStore, folds: Folds) -> Samples:
     """Return what is known of the rows that are dealt out, one split after the other."""
-    index = {split: store.index(split) for split in folds.splits}
-    names = [
-        name or f"{split}/{row}"
-        for split in folds.splits
-        for name, row in zip(store.names(split), index[split], strict=True)
-    ]
     return Samples(
         np.concatenate([store.labels(split) for split in folds.splits]),
-        np.concatenate([index[split] for split in folds.splits]),
-        names=names,
+        np.concatenate([store.index(split) for split in folds.splits]),
+        names=sample_names(store, folds.splits),
         groups=[group for split in folds.splits for group in store.groups(split)],
     )
 

@@ -38,6 +38,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from medplus.metrics.predictions import Predictions
 from medplus.metrics.ranking import placements
+from medplus.naming import counted
 
 LEVEL = 0.95
 Interval = tuple[float, float]
@@ -169,6 +170,36 @@ def auc_interval(cases: Predictions, groups: ArrayLike | None = None) -> Interva
     return _uncontradicted(auc, lambda value: effect * model(value), quantile)
 
 
+def student_half(values: ArrayLike, factor: ArrayLike = 1.0) -> NDArray[np.float64]:
+    """Return half of Student's 95 % interval of the mean over axis 0, times a factor.
+
+    Parameters
+    ----------
+    values : array-like of float, shape (n, …)
+    factor : array-like of float
+        By how much the spread of the values falls short of that of independent ones.
+
+    Returns
+    -------
+    ndarray of float64, shape (…)
+        NaN of a single row, and where the factor is infinite.
+
+    Examples
+    --------
+    >>> round(float(student_half([1.0, 2.0, 3.0])), 3)
+    2.484
+    """
+    from scipy.special import stdtrit
+
+    known = np.asarray(values, dtype=np.float64)
+    n = len(known)
+    if n < 2:
+        return np.full(known.shape[1:], np.nan)
+    finite = np.where(np.isfinite(factor), factor, np.nan)
+    quantile = stdtrit(n - 1, (1 + LEVEL) / 2)
+    return np.asarray(quantile * known.std(axis=0, ddof=1) * finite / np.sqrt(n))
+
+
 def known_to_undercover(cases: Predictions, groups: ArrayLike | None = None) -> str | None:
     """Return why the AUC's interval may hold the truth in fewer than 92 of 100 cases, or None.
 
@@ -199,7 +230,7 @@ def known_to_undercover(cases: Predictions, groups: ArrayLike | None = None) -> 
     n, unit = few[rarest], "image" if groups is None else "group"
     name = 1 if len(fewest) == 1 else rarest
     return (
-        f"class {name} has {n} {unit}{'s' * (n > 1)} on one side; the 95 % interval of the AUC may "
+        f"class {name} has {counted(n, unit)} on one side; the 95 % interval of the AUC may "
         "cover less than 92 %"
     )
 

@@ -23,9 +23,8 @@ import torch
 from medplus._version import __version__
 from medplus.analysis.panel import panel as panel_of_run
 from medplus.datasets.dataset import ImageDataset
-from medplus.datasets.sources import load_dataset
+from medplus.embeddings.provenance import images_of
 from medplus.errors import MedplusError, RunError, UsageError, first_line, pip_install
-from medplus.evaluation.head import parts_of
 from medplus.packaging.card import croissant, model_card
 from medplus.packaging.module import PackagedModel
 from medplus.prediction.model import Model, load_model
@@ -318,19 +317,10 @@ def _scores(model: Model, images: np.ndarray) -> np.ndarray:
 
 def _images_of(model: Model, data_root: str | Path) -> tuple[ImageDataset | None, list[str]]:
     """Return the data that the run was scored on, if they are at hand."""
-    record, spec = model.record, model.record.spec
     try:
-        images = load_dataset(
-            spec.dataset, record.size, data_root,
-            group_column=spec.group_column, exclude=spec.exclude,
-        )  # fmt: skip
+        return images_of(model.record, model.path, data_root), []
     except MedplusError as error:
         return None, [f"not compared with the run's test predictions, since {first_line(error)}"]
-    if images.digest != record.dataset_digest:
-        return None, [
-            f"not compared with the run's test predictions, since {images.path} holds other data"
-        ]
-    return images, []
 
 
 def _compare(model: Model, loader: Any, images: ImageDataset) -> float:
@@ -357,7 +347,7 @@ def _compare(model: Model, loader: Any, images: ImageDataset) -> float:
     if model.record.folds is not None:
         return off  # each saved one is of the folds that have not seen the image
     record = model.record
-    specs = [record.spec] if record.store is None else [part.spec for part in parts_of(record)]
+    specs = [record.spec] if record.store is None else [part.spec for part in record.parts]
     half = sorted({spec.precision for spec in specs if spec.precision not in (None, "fp32")})
     difference = np.abs(found - known)
     most, mean = float(difference.max()), float(difference.mean())

@@ -71,19 +71,19 @@ def predicted(scores: np.ndarray, task: Task) -> np.ndarray:
 
 def decide(
     model: Model,
-    positive: str,
+    positive: str | None,
     *,
     sensitivity: float | None = None,
     specificity: float | None = None,
     threshold: float | None = None,
     calibrated: bool = False,
-) -> Decision:
+) -> Decision | None:
     """Choose when to call an image positive, on val as the panel does.
 
     Parameters
     ----------
-    positive : str
-        The class that matters; it is never assumed.
+    positive : str or None
+        The class that matters; it is never assumed: without one nothing is decided.
     sensitivity, specificity : float, optional
         The least that val is to have; the other is then as high as it can be. By default a
         sensitivity of 0.95.
@@ -97,6 +97,15 @@ def decide(
     UsageError
         If there is no such class, more than one of the three is given, or val has too few images.
     """
+    given = {"sensitivity": sensitivity, "specificity": specificity, "threshold": threshold}
+    asked = {name: value for name, value in given.items() if value is not None}
+    if positive is None:
+        for name in asked:
+            raise UsageError(
+                f"--{name} is that of one class; name it with --positive "
+                f"({', '.join(map(repr, model.classes))})"
+            )
+        return None
     if positive not in model.classes:
         what = "label" if model.task == MULTI_LABEL else "class"
         listed = ", ".join(f"'{name}'" for name in model.classes)
@@ -104,8 +113,6 @@ def decide(
             f"--positive '{positive}': {model.path} has no such {what} (it has {listed})"
             f"{nearest(positive, model.classes)}"
         )
-    given = {"sensitivity": sensitivity, "specificity": specificity, "threshold": threshold}
-    asked = {name: value for name, value in given.items() if value is not None}
     if len(asked) > 1:
         raise UsageError(f"--{' and --'.join(asked)} contradict one another; give one of them")
     for name, value in asked.items():

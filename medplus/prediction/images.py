@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,100 +30,61 @@ Read = npt.NDArray[np.uint8] | ImageFaultError
 """An image's pixels, or why it cannot be used."""
 
 
-class ImageSource(Protocol):
-    """Some of the images, in a fixed order."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """What each is called."""
-
-    @property
-    def stamp(self) -> list[object]:
-        """What changes where the images do."""
-
-    def read(self, reading: Reading, start: int) -> Iterator[Read]:
-        """Yield the images from number `start` on, uint8 (size, size) or (size, size, 3)."""
-
-
 @dataclass(frozen=True)
-class Files:
-    """Image files, each of which is one image; its name is its path, as it was given."""
-
-    paths: tuple[Path, ...]
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Paths, with slashes."""
-        return [path.as_posix() for path in self.paths]
-
-    @property
-    def stamp(self) -> list[object]:
-        """Paths, sizes and times of change."""
-        return [_stamp(path) for path in self.paths]
-
-    def read(self, reading: Reading, start: int) -> Iterator[Read]:
-        """Yield them as the run's own images were read."""
-        return stream_files(self.paths[start:], reading)
-
-
-@dataclass(frozen=True)
-class NotImages:
-    """A file that was named, but is of no kind that medplus reads."""
-
-    path: Path
-
-    @property
-    def names(self) -> Sequence[str]:
-        """The path."""
-        return [self.path.as_posix()]
-
-    @property
-    def stamp(self) -> list[object]:
-        """Path, size and time of change."""
-        return [_stamp(self.path)]
-
-    def read(self, reading: Reading, start: int) -> Iterator[Read]:
-        """Yield what is wrong with it."""
-        fault = ImageFaultError(f"it is none of {', '.join(EXTENSIONS)}")
-        return iter([fault][start:])
-
-
-@dataclass(frozen=True)
-class Arrays:
-    """The images of an array in an npz file: ``file.npz/array/0``, ….
+class ImageSource:
+    """Some of the images, in a fixed order.
 
     Attributes
     ----------
-    path : Path
-    header : Header
-        Of the array: uint8, shape (n, height, width) or (n, height, width, 1 or 3).
+    names : sequence of str
+        What each is called: a file by its path, as it was given; ``file.npz/array/0``, … .
+    stamp : list
+        What changes where the images do: paths, sizes, times of change.
+    read : callable
+        Yields the images from a number on, read as a reading says: uint8 (size, size) or
+        (size, size, 3).
     """
 
-    path: Path
-    header: npzfile.Header
+    names: Sequence[str]
+    stamp: list[object]
+    read: Callable[[Reading, int], Iterator[Read]]
 
-    @property
-    def names(self) -> Sequence[str]:
-        """The file's path, the array and the image's number."""
-        prefix = f"{self.path.as_posix()}/{self.header.name.removesuffix('_images')}"
-        return [f"{prefix}/{i}" for i in range(self.header.shape[0])]
 
-    @property
-    def stamp(self) -> list[object]:
-        """File and array."""
-        return [_stamp(self.path), self.header.name]
+def _files(paths: Sequence[Path]) -> ImageSource:
+    """Return image files, each of which is one image, read as the run's own images were."""
+    return ImageSource(
+        [path.as_posix() for path in paths],
+        [_stamp(path) for path in paths],
+        lambda reading, start: stream_files(paths[start:], reading),
+    )
 
-    def read(self, reading: Reading, start: int) -> Iterator[Read]:
+
+def _no_image(path: Path) -> ImageSource:
+    """Return a file that was named, but is of no kind that medplus reads."""
+    fault = ImageFaultError(f"it is none of {', '.join(EXTENSIONS)}")
+    return ImageSource(
+        [path.as_posix()], [_stamp(path)], lambda reading, start: iter([fault][start:])
+    )
+
+
+def _array(path: Path, header: npzfile.Header) -> ImageSource:
+    """Return an npz file's array: uint8 (n, height, width) or (n, height, width, 1 or 3)."""
+    prefix = f"{path.as_posix()}/{header.name.removesuffix('_images')}"
+
+    def read(reading: Reading, start: int) -> Iterator[Read]:
         """Yield them; where the file is damaged, all that come after."""
         done = start
         try:
-            with npzfile.open_npz(self.path) as archive:
-                for row in npzfile.read_rows(archive, self.path, self.header, start):
+            with npzfile.open_npz(path) as archive:
+                for row in npzfile.read_rows(archive, path, header, start):
                     yield _refitted(row, reading)
                     done += 1
         except DatasetError as error:
-            for _ in range(done, self.header.shape[0]):
+            for _ in range(done, header.shape[0]):
                 yield ImageFaultError(str(error))
+
+    names = [f"{prefix}/{i}" for i in range(header.shape[0])]
+    return ImageSource(names, [_stamp(path), header.name], read)
 
 
 def _refitted(row: np.ndarray, reading: Reading) -> Read:
@@ -184,47 +144,37 @@ def find_images(given: Sequence[str | Path], split: str | None = None) -> Images
     DatasetError
         If a folder or an npz file cannot be read, or holds no images.
     """
-    found: list[Path | ImageSource] = []
+    found: dict[Path, ImageSource | None] = {}
     for path in dict.fromkeys(Path(one) for one in given):
-        found += _below(path, split)
+        found |= _below(path, split)
     sources: list[ImageSource] = []
-    files: list[Path] = []
-    for one in [*dict.fromkeys(found), None]:
-        if isinstance(one, Path):
-            files.append(one)
-            continue
-        if files:
-            sources.append(Files(tuple(files)))
-            files = []
-        if one is not None:
-            sources.append(one)
+    for is_file, group in groupby(found.items(), key=lambda item: item[1] is None):
+        own = [*group]
+        sources += [_files([path for path, _ in own])] if is_file else [s for _, s in own if s]
     names = list(chain.from_iterable(source.names for source in sources))
     stamps = [source.stamp for source in sources]
     return Images(tuple(sources), names, digest_of({"images": stamps}))
 
 
-def _below(path: Path, split: str | None) -> list[Path | ImageSource]:
+def _below(path: Path, split: str | None) -> dict[Path, ImageSource | None]:
+    """Return the files that a path means; what is more or less than an image as a source."""
     if path.is_dir():
         inside = find_files(path)
         for warning in inside.warnings:
             log.warning("%s: %s", path, warning)
-        return [path / file.path for file in inside.files]
+        return {path / file.path: None for file in inside.files}
     if not path.exists():
-        near = nearest(path.name, [file.name for file in _beside(path)])
-        raise UsageError(f"there is no {path}{near}")
+        beside: list[str] = []
+        with suppress(OSError):
+            beside = [file.name for file in path.parent.iterdir()]
+        raise UsageError(f"there is no {path}{nearest(path.name, beside)}")
     if path.suffix == ".npz":
-        return [_array_of(path, split)]
+        return {path: _array_of(path, split)}
     is_image = path.suffix.lower() in EXTENSIONS or begins_as_dicom(str(path))
-    return [path if is_image else NotImages(path)]
+    return {path: None if is_image else _no_image(path)}
 
 
-def _beside(path: Path) -> list[Path]:
-    with suppress(OSError):
-        return list(path.parent.iterdir())
-    return []
-
-
-def _array_of(path: Path, split: str | None) -> Arrays:
+def _array_of(path: Path, split: str | None) -> ImageSource:
     """Return the array of images that is meant, of those in an npz file."""
     found = {}
     with npzfile.open_npz(path) as archive:
@@ -241,16 +191,16 @@ def _array_of(path: Path, split: str | None) -> Arrays:
                 f"{path} has no images of {split} (it holds {', '.join(members[:8])}); leave "
                 "--split out, or name another"
             )
-        return Arrays(path, found[f"{split}_images"])
+        return _array(path, found[f"{split}_images"])
     if "test_images" in found and len(split_arrays) > 1:
         n = found["test_images"].shape[0]
         log.log(SAID, "%s: the %s of test are predicted; --split names others", path,
                 counted(n, "image"))  # fmt: skip
-        return Arrays(path, found["test_images"])
+        return _array(path, found["test_images"])
     if "images" in found:
-        return Arrays(path, found["images"])
+        return _array(path, found["images"])
     if len(found) == 1:
-        return Arrays(path, next(iter(found.values())))
+        return _array(path, next(iter(found.values())))
     listed = ", ".join(members[:8]) or "nothing"
     if not found:
         raise DatasetError(

@@ -10,30 +10,20 @@ import numpy as np
 import torch
 
 from medplus.backbones.finetuned import is_finetuned
-from medplus.datasets.exclusion import read_exclusion
 from medplus.device import resolve_device
-from medplus.embeddings.derived import DerivedStore, without
-from medplus.embeddings.select import readable
-from medplus.embeddings.store import EmbeddingStore, Place, is_store, open_store, to_place
-from medplus.embeddings.transform import Fit, Transform
-from medplus.errors import MedplusError, RunError, StoreError, UsageError
-from medplus.evaluation.head import own_store, parts_of
-from medplus.evaluation.rescore import folder_of
-from medplus.heads.features import HeldFeatures, JoinedRows, fit_memory
-from medplus.heads.folded import pooled
+from medplus.embeddings.store import to_place
+from medplus.errors import RunError, StoreError, UsageError
+from medplus.evaluation.rescore import folder_of, no_network
 from medplus.heads.knn.search import Neighbours
-from medplus.heads.saved import derived, read_heads
-from medplus.heads.stored import identity_of, leaves_out, read_split
 from medplus.metrics.temperature import fit_temperature
 from medplus.prediction.networks import Extractor, load_extractor, load_trained
 from medplus.prediction.reference import Reference
-from medplus.prediction.scorers import Embeddings, LinearHeads, Scorer, TrainedHead, Votes
+from medplus.prediction.savedrun import SavedRun
+from medplus.prediction.scorers import Embeddings, Scorer, TrainedHead, Votes
 from medplus.reading import Policy, Reading
-from medplus.run.folds import Folds
 from medplus.run.ledger import check_is_run, read_predictions, read_record
 from medplus.run.record import RunRecord
-from medplus.spec import ExtractSpec
-from medplus.vocabulary import MULTI_LABEL, Metric, Task
+from medplus.vocabulary import MULTI_LABEL, Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,53 +192,27 @@ def load_model(
     check_is_run(folder)
     record = read_record(folder)
     reading, notes = _reading_of(record, policy)
-    target, root = resolve_device(device), to_place(store)
+    target, own = resolve_device(device), SavedRun(record, to_place(store), device, exclude)
+    reference: Reference | None
     if record.store is None:
-        _check_has_network(folder, record)
+        if not is_finetuned(str(folder)):
+            raise no_network(folder, record)
         extractor, linear = load_trained(folder, record, target, backbone, precision, batch_size)
-        reference, missing = _of_network(folder, record, extractor, root, device)
+        reference, missing = own.of_network(extractor)
         trained = TrainedHead(linear, extractor.embedder, record.task == MULTI_LABEL)
         return Model(record, reading, (extractor,), trained, reference, missing, notes)
-    parts = parts_of(record)
     extractors = tuple(
-        load_extractor(folder, part, record.size, target, backbone, precision) for part in parts
+        load_extractor(folder, part, record.size, target, backbone, precision)
+        for part in record.parts
     )
-    head = load_head(folder, record, root, device, exclude)
+    head = own.head()
     if isinstance(head, Votes):
         return Model(record, reading, extractors, head, head.reference, notes=notes)
     try:
-        reference, missing = _of_head(folder, record, root, device, exclude), ""
+        reference, missing = own.of_head(), ""
     except StoreError as error:
         reference, missing = None, str(error)
     return Model(record, reading, extractors, head, reference, missing, notes)
-
-
-def load_head(
-    folder: Path,
-    record: RunRecord,
-    root: Place,
-    device: str,
-    exclude: str | Path | None = None,
-) -> LinearHeads | Votes:
-    """Return what scores the embeddings of a probe's or a kNN run's backbones.
-
-    Parameters
-    ----------
-    folder, record
-        The run's.
-    root, device, exclude
-        As for `load_model`, which has the backbones as well.
-
-    Raises
-    ------
-    MedplusError
-        If the head, or what kNN votes with, is missing or damaged.
-    """
-    if record.protocol == "knn":
-        return _votes(folder, record, root, device, exclude)
-    named = record.config.get("transform")
-    transform = None if named is None else Transform.parse(named)
-    return LinearHeads(tuple(read_heads(folder)), transform, record.task == MULTI_LABEL)
 
 
 def _reading_of(record: RunRecord, policy: Policy | None) -> tuple[Reading, tuple[str, ...]]:
@@ -277,125 +241,3 @@ def _reading_of(record: RunRecord, policy: Policy | None) -> tuple[Reading, tupl
         f"{'grey' if known.channels == 'grey' else 'RGB'}, 16 bits by their whole range; {square}"
     )
     return known.model_copy(update={"policy": policy}), (note,)
-
-
-def _check_has_network(folder: Path, record: RunRecord) -> None:
-    if is_finetuned(str(folder)):
-        return
-    if record.folds is not None:
-        root = folder.parents[4]
-        raise UsageError(
-            f"{folder} joins the runs of {record.folds.n} folds, each with a network of its own; "
-            f"name one of those in {root / 'fold0'}, …"
-        )
-    raise UsageError(f"{folder} kept no network; make it again")
-
-
-# --- what it has learned from ----------------------------------------------------------------
-
-
-def _whole_store(folder: Path, record: RunRecord, root: Place) -> EmbeddingStore:
-    return derived(record, [own_store(folder, part, root) for part in parts_of(record)])
-
-
-def _learned_store(
-    folder: Path, record: RunRecord, root: Place, exclude: str | Path | None
-) -> EmbeddingStore:
-    """Return the embeddings of a head's run, without what was left out of it."""
-    store = _whole_store(folder, record, root)
-    if not leaves_out(record):
-        if exclude is not None:
-            raise UsageError(f"--exclude {exclude}: nothing was left out of {folder}; leave it out")
-        return store
-    if exclude is None:
-        raise StoreError(
-            f"images were left out of {folder} by the verdicts of a table; name it with --exclude"
-        )
-    left = without(store, read_exclusion(exclude))
-    known = {name: record.config.get(name) for name in identity_of(left)}
-    if known != identity_of(left):
-        raise UsageError(
-            f"--exclude {exclude} leaves out other images than {folder} was made without; name "
-            "the table as it was then"
-        )
-    return left
-
-
-def _votes(
-    folder: Path, record: RunRecord, root: Place, device: str, exclude: str | Path | None
-) -> Votes:
-    if record.folds is not None:
-        raise UsageError(
-            f"{folder} joins the votes of {record.folds.n} folds, each of other train images; run "
-            "medplus knn without --folds, and name that run"
-        )
-    store = _learned_store(folder, record, root, exclude)
-    reference = _reference(store, record.metric == "cosine", device)
-    recorded = record.config
-    return Votes(
-        reference,
-        store.labels("train"),
-        recorded["k"],
-        recorded["vote"],
-        record.n_classes,
-        record.task == MULTI_LABEL,
-    )
-
-
-def _of_head(
-    folder: Path,
-    record: RunRecord,
-    root: Place,
-    device: str,
-    exclude: str | Path | None,
-) -> Reference:
-    if record.folds is None:
-        return _reference(_learned_store(folder, record, root, exclude), False, device)
-    store = _whole_store(folder, record, root)
-    folds = Folds(record.folds.n, pool=record.folds.pool)
-    parts = tuple(read_split(store, split).embeddings for split in folds.splits)
-    whole = HeldFeatures(JoinedRows(parts).whole())
-    names = [str(name) for name in pooled(store, folds).names]
-    fit, transform = _made_by(store)
-    return Reference(whole, names, None, fit, transform, "l2", device)
-
-
-def _of_network(
-    folder: Path, record: RunRecord, extractor: Extractor, root: Place, device: str
-) -> tuple[Reference | None, str]:
-    """Return the embeddings that were extracted with a fine-tuned run, if there are any."""
-    if "folds" in record.config:
-        return None, (
-            "it is not known which images a fold has learned from, so that there are no distances"
-        )
-    sought = extractor.backbone
-    stores = [(root, None)] if is_store(root) else readable(Path(root))
-    for path, _ in stores:
-        try:
-            store = open_store(path)
-        except MedplusError:
-            continue
-        info = store.info
-        same = info.run_id == sought.run_id and info.weights_sha256 == sought.weights_sha256
-        if same and info.dataset_digest == record.dataset_digest:
-            return _reference(store, False, device), ""
-    spec = ExtractSpec(record.spec.dataset, record.size, str(folder))
-    by_default = str(root) == "embeddings" or is_store(root)
-    command = spec.command(store=None if by_default else str(root))
-    return None, f"distances to train need its embeddings; this makes them: {command}"
-
-
-def _reference(store: EmbeddingStore, cosine: bool, device: str) -> Reference:
-    hold = fit_memory(store)
-    train, val = (read_split(store, split, hold=hold) for split in ("train", "val"))
-    names = [name or f"train/{row}" for name, row in zip(train.names, train.index, strict=True)]
-    metric: Metric = "cosine" if cosine else "l2"
-    fit, transform = _made_by(store)
-    return Reference(train.embeddings, names, val.embeddings, fit, transform, metric, device)
-
-
-def _made_by(store: EmbeddingStore) -> tuple[Fit, Transform | None]:
-    """Return how embeddings are made of those of the backbones."""
-    if isinstance(store, DerivedStore):
-        return store.fit, store.transform
-    return Fit(), None

@@ -11,15 +11,14 @@ from torch import nn
 
 from medplus.backbones import sources
 from medplus.backbones.build import Backbone, load_backbone
-from medplus.backbones.finetuned import network_file, read_network
+from medplus.backbones.finetuned import network_file
 from medplus.backbones.inference import Embedder
 from medplus.device import resolve_precision
 from medplus.embeddings.tuning import Tuned
 from medplus.errors import BackboneError, UsageError
-from medplus.evaluation.network import batch_on
+from medplus.evaluation.network import batch_on, embedder_as_trained, read_trained_head
 from medplus.run.record import PartFacts, RunRecord
 from medplus.spec import PRELOGITS, PRETRAINED
-from medplus.training.network import keeps_channels_last
 
 MOST = 1 << 16
 """Images that an embedder takes at once, where others decide how many it is given."""
@@ -127,18 +126,7 @@ def load_trained(
         If the network is damaged, or code that is not named.
     """
     backbone = load_backbone(str(network_file(run)), size=record.size, code=code)
-    description, state = read_network(run)
-    head = nn.Linear(description.dim, len(description.classes))
-    head.load_state_dict({name: state[f"head.{name}"] for name in ("weight", "bias")})
+    description, head = read_trained_head(run)
     compute = resolve_precision(precision or description.precision, device)
-    asked = record.config.get("recipe", {}).get("channels_last", False)
-    last = keeps_channels_last(backbone.module, asked, compute, device)
-    layout = torch.channels_last if last else torch.contiguous_format
-    embedder = Embedder(
-        backbone,
-        device,
-        compute,
-        batch_size or batch_on(device),
-        preparation=lambda module, _: module.to(memory_format=layout),
-    )
+    embedder = embedder_as_trained(backbone, record, device, compute, batch_size)
     return Extractor(embedder, np.dtype("float32")), head.to(device).eval()

@@ -21,7 +21,7 @@ from medplus.datasets.intensity import ImageFaultError
 from medplus.embeddings.pipeline import read_ahead
 from medplus.errors import UsageError
 from medplus.naming import counted, quoted, some
-from medplus.prediction.decision import Decision, decide
+from medplus.prediction.decision import decide
 from medplus.prediction.images import Images, Read, find_images
 from medplus.prediction.model import Model, load_model
 from medplus.prediction.rows import N_NEAREST, Columns
@@ -142,7 +142,10 @@ def predict(
     )  # fmt: skip
     for note in _notes(model):
         log.log(SAID, "%s", note)
-    decision = _decision(model, positive, sensitivity, specificity, threshold, calibrated)
+    decision = decide(
+        model, positive, sensitivity=sensitivity, specificity=specificity, threshold=threshold,
+        calibrated=calibrated,
+    )  # fmt: skip
     columns = Columns(model, decision, calibrated)
     table = PredictionTable(path, columns.names, _settings(columns, found))
     with table.hold(overwrite) as done:
@@ -179,28 +182,6 @@ def _warn_of_faults(document: dict[str, Any]) -> None:
             "%s cannot be read %s: %s%s", counted(n, "image"),
             some([one["name"] for one in listed]), quoted(listed[0]["error"]), more,
         )  # fmt: skip
-
-
-def _decision(
-    model: Model,
-    positive: str | None,
-    sensitivity: float | None,
-    specificity: float | None,
-    threshold: float | None,
-    calibrated: bool,
-) -> Decision | None:
-    if positive is None:
-        given = {"sensitivity": sensitivity, "specificity": specificity, "threshold": threshold}
-        for name in (name for name, value in given.items() if value is not None):
-            raise UsageError(
-                f"--{name} is that of one class; name it with --positive "
-                f"({', '.join(repr(one) for one in model.classes)})"
-            )
-        return None
-    return decide(
-        model, positive, sensitivity=sensitivity, specificity=specificity, threshold=threshold,
-        calibrated=calibrated,
-    )  # fmt: skip
 
 
 def _title(model: Model) -> str:

@@ -9,13 +9,13 @@ import csv
 import io
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medplus import atomic, lock
-from medplus.errors import RunError, UsageError
+from medplus.errors import RunError, UsageError, explained
 from medplus.jsonfile import parse_json
 from medplus.naming import counted
 
@@ -194,12 +194,10 @@ class PredictionTable:
     def _end_of(parts: Sequence[Path]) -> int:
         return int(parts[-1].stem.partition("-")[2]) if parts else 0
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise RunError(
-                f"{self.path} cannot be written: {error.strerror or error}; free space or name "
-                "another --out, and run the same command again: what is finished is kept"
-            ) from error
+    def _explained(self) -> AbstractContextManager[None]:
+        return explained(
+            RunError,
+            f"{self.path} cannot be written",
+            "free space or name another --out, and run the same command again: what is finished "
+            "is kept",
+        )

@@ -7,7 +7,7 @@ from pathlib import Path
 from medplus import atomic
 from medplus.analysis.learning_curves import draw_curve
 from medplus.curves.kept import Curve
-from medplus.errors import RunError
+from medplus.errors import writing
 from medplus.reporting.figures import FORMATS, render
 
 
@@ -19,15 +19,11 @@ def write_curve(made: Curve, folder: Path) -> list[Path]:
     RunError
         If the folder cannot be written.
     """
-    try:
+    written = [folder / f"curve.{ending}" for ending in FORMATS]
+    with writing(f"--out {folder}", "name another folder"):
         folder.mkdir(parents=True, exist_ok=True)
-        written = [folder / f"curve.{ending}" for ending in FORMATS]
         figure = draw_curve(made)
         for path, ending in zip(written, FORMATS, strict=True):
             atomic.write_bytes(path, render(figure, ending))
         atomic.write_json(folder / "curve.json", made.to_dict())
-    except FileExistsError:
-        raise RunError(f"--out {folder} is a file; name a folder") from None
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written: {error.strerror or error}") from error
     return [*written, folder / "curve.json"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,23 +13,21 @@ import numpy as np
 
 from medplus.backbones.sources import is_code
 from medplus.corruptions import Corruption
-from medplus.datasets import catalog
 from medplus.datasets.corrupted import corrupted
 from medplus.datasets.dataset import ImageDataset
-from medplus.datasets.sources import load_dataset
 from medplus.device import resolve_device
 from medplus.embeddings.extract import extract_all
+from medplus.embeddings.pipeline import as_tensor
+from medplus.embeddings.provenance import images_of
 from medplus.embeddings.store import EmbeddingStore, open_store, root_of, to_place
-from medplus.errors import StoreError, UsageError
-from medplus.evaluation.head import own_store, parts_of
-from medplus.evaluation.network import network_on_test
-from medplus.evaluation.prepared import EvaluationOptions
+from medplus.errors import RunError, StoreError, UsageError
+from medplus.evaluation.head import own_store
 from medplus.heads.stored import read_split
-from medplus.prediction.model import load_head
-from medplus.prediction.scorers import LinearHeads, Votes
-from medplus.progress import Advance, Progress, silent
+from medplus.prediction.networks import load_trained
+from medplus.prediction.savedrun import SavedRun
+from medplus.prediction.scorers import LinearHeads, TrainedHead, Votes
+from medplus.progress import Advance, Progress
 from medplus.run.record import RunRecord
-from medplus.training.loss import probabilities
 from medplus.vocabulary import MULTI_LABEL
 
 
@@ -91,7 +89,7 @@ def open_scorer(record: RunRecord, options: Options) -> Scorer:
 
 def _backbones(record: RunRecord) -> list[str]:
     """Return how the backbones of a run are named."""
-    specs = [record.spec] if record.store is None else [p.spec for p in parts_of(record)]
+    specs = [record.spec] if record.store is None else [p.spec for p in record.parts]
     return [spec.backbone for spec in specs]
 
 
@@ -99,37 +97,33 @@ class _Network(Scorer):
     slow = True
 
     def __init__(self, record: RunRecord, options: Options) -> None:
-        by_flag = record.spec.dataset in catalog.FLAGS
-        self._record = record
-        self._progress: Progress = silent
-        self._options = EvaluationOptions(
-            dataset=None if by_flag else record.spec.dataset,
-            size=None,
-            splits=("test",),
-            data_root=options.data_root or Path("data"),
-            store_root=to_place(options.store),
-            device=resolve_device(options.device),
-            precision=None,
-            batch_size=options.batch_size,
-            code=options.code,
-            progress=self._report,
+        self.images = images_of(record, record.path, options.data_root)
+        device, folder = resolve_device(options.device), Path(record.path)
+        self._extractor, linear = load_trained(
+            folder, record, device, options.code, batch_size=options.batch_size
         )
-        self.images, self._logits = network_on_test(Path(record.path), self._options)
-
-    def _report(self, what: str, total: int, unit: str) -> AbstractContextManager[Advance]:
-        return self._progress(what, total, unit)
+        many = record.task == MULTI_LABEL
+        self._head = TrainedHead(linear, self._extractor.embedder, many)
+        self._advance: Advance = lambda n: None
+        self._path = folder
 
     @contextmanager
     def loaded(self, corruptions: Sequence[Corruption], progress: Progress) -> Iterator[None]:
-        self._progress = progress
-        try:
+        with progress("", len(corruptions) * len(self.images.splits["test"]), "img") as advance:
+            self._advance = advance
             yield
-        finally:
-            self._progress = silent
 
     def scores(self, corruption: Corruption) -> np.ndarray:
-        logits = self._logits(corrupted(self.images, corruption))
-        found: np.ndarray = probabilities(logits, self._record.task == MULTI_LABEL).numpy()
+        seen = corrupted(self.images, corruption)
+        n, step = len(seen.splits["test"]), self._extractor.embedder.batch_limit
+        parts = []
+        for first in range(0, n, step):
+            batch = as_tensor(seen, "test", slice(first, min(first + step, n)))
+            parts.append(self._head([self._extractor(batch)]))
+            self._advance(len(batch))
+        found = np.concatenate(parts)
+        if not np.isfinite(found).all():
+            raise RunError(f"the network in {self._path} gives scores that are not finite")
         return found
 
 
@@ -139,28 +133,9 @@ class _Head(Scorer):
     def __init__(self, record: RunRecord, options: Options) -> None:
         self._record, self._options = record, options
         root = to_place(options.store)
-        self._stores = [own_store(Path(record.path), part, root) for part in parts_of(record)]
+        self._stores = [own_store(Path(record.path), part, root) for part in record.parts]
         self.passes = len(self._stores)
-        spec = self._stores[0].info.spec
-        self.images = load_dataset(
-            spec.dataset,
-            spec.size,
-            self._data_root,
-            group_column=spec.group_column,
-            exclude=spec.exclude,
-        )
-        if self.images.digest != record.dataset_digest:
-            raise UsageError(
-                f"{self.images.path} holds other data than {record.path} was made on; name the "
-                "folder of its data with --data-root"
-            )
-
-    @property
-    def _data_root(self) -> Path:
-        info = self._stores[0].info
-        if self._options.data_root is not None or info.spec.dataset not in catalog.FLAGS:
-            return self._options.data_root or Path("data")
-        return Path(info.dataset_path).parent
+        self.images = images_of(self._stores[0].info, record.path, options.data_root)
 
     @contextmanager
     def loaded(self, corruptions: Sequence[Corruption], progress: Progress) -> Iterator[None]:
@@ -174,7 +149,7 @@ class _Head(Scorer):
                     [replace(spec, corruption=str(one)) for one in missing],
                     batch_size=self._options.batch_size,
                     device=self._options.device,
-                    data_root=self._data_root,
+                    data_root=Path(self.images.path).parent,
                     store=self._root_of(store),
                     progress=progress,
                 )
@@ -185,8 +160,8 @@ class _Head(Scorer):
 
     @cached_property
     def _head(self) -> LinearHeads | Votes:
-        root, device = to_place(self._options.store), self._options.device
-        return load_head(Path(self._record.path), self._record, root, device)
+        root = to_place(self._options.store)
+        return SavedRun(self._record, root, self._options.device).head()
 
     def _embeddings(self, store: EmbeddingStore, corruption: Corruption) -> np.ndarray:
         path = self._path(store, corruption)

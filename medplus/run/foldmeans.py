@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
 
+from medplus.metrics.intervals import student_half
+from medplus.metrics.operating_points import Estimate
 from medplus.run.record import RunRecord
 
 
-@dataclass(frozen=True)
-class FoldSummary:
-    """Mean over folds of all repeats, with the interval that their dependence asks for.
-
-    Attributes
-    ----------
-    values : tuple of float
-    mean : float
-    ci95 : (float, float) or None
-        None of fewer than two values.
-    """
-
-    values: tuple[float, ...]
-    mean: float
-    ci95: tuple[float, float] | None
-
-
-def summarise(values: Sequence[float], n_train: float, n_test: float) -> FoldSummary:
+def summarise(values: Sequence[float], n_train: float, n_test: float) -> Estimate:
     """Return the mean over folds of scores from 0 to 1, and its corrected interval.
 
     Folds share training rows, so that their scores vary together and the plain interval is too
@@ -45,16 +28,13 @@ def summarise(values: Sequence[float], n_train: float, n_test: float) -> FoldSum
     Examples
     --------
     >>> found = summarise([0.8, 0.7, 0.9], 60, 30)
-    >>> round(found.mean, 3), [round(bound, 3) for bound in found.ci95]
-    (0.8, [0.407, 1.0])
+    >>> [round(number, 3) for number in found]
+    [0.8, 0.407, 1.0]
     """
-    known = np.asarray(values, float)
-    mean, count = float(known.mean()), len(known)
-    if count < 2:
-        return FoldSummary(tuple(known.tolist()), mean, None)
-    error = np.sqrt((1 / count + n_test / n_train) * known.var(ddof=1))
-    half = float(student.ppf(0.975, count - 1) * error)
-    return FoldSummary(tuple(known.tolist()), mean, (max(0.0, mean - half), min(1.0, mean + half)))
+    mean = float(np.mean(values))
+    half = float(student_half(values, np.sqrt(1 + len(values) * n_test / n_train)))
+    # max and min would take the bound itself for NaN
+    return Estimate(mean, float(np.maximum(0.0, mean - half)), float(np.minimum(1.0, mean + half)))
 
 
 def summaries(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
@@ -82,6 +62,6 @@ def summaries(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
             values = [value for fact in facts for value in getattr(fact, name)]
             if all(value is not None for value in values):
                 found = summarise(values, n_train, n_test)
-                row[name] = {"mean": found.mean, "ci95": found.ci95 and list(found.ci95)}
+                row[name] = {"mean": found.value, "ci95": [found.low, found.high]}
         rows.append(row)
     return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ import xxhash
 from pydantic import ValidationError
 
 from medplus import atomic, lock
-from medplus.errors import MedplusError, RunError, UsageError
+from medplus.errors import MedplusError, RunError, UsageError, writing
 from medplus.jsonfile import parse_json
 from medplus.naming import safe_name
 from medplus.run.record import RECORD_SCHEMA, RunRecord
@@ -280,14 +280,8 @@ def _checksum(content: bytes) -> str:
     return xxhash.xxh3_128_hexdigest(content)
 
 
-@contextmanager
-def _explained(folder: Path, remedy: str = _REMEDY) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(
-            f"the run {folder} cannot be written: {error.strerror or error}; {remedy}"
-        ) from error
+def _explained(folder: Path, remedy: str = _REMEDY) -> AbstractContextManager[None]:
+    return writing(f"the run {folder}", remedy)
 
 
 def read_record(folder: Path, sealed: bool = True) -> RunRecord:
@@ -388,6 +382,17 @@ def read_head(folder: Path) -> dict[str, torch.Tensor]:
     except (DamagedFileError, OSError, ValueError) as error:
         what = "is missing" if not path.exists() else "is damaged"
         raise RunError(f"{path} {what}; run medplus probe again with --overwrite") from error
+
+
+def read_runs(root: Path) -> tuple[list[RunRecord], list[tuple[Path, str]]]:
+    """Return the records of all finished runs under a root, and what cannot be read, with why."""
+    records, damaged = [], []
+    for folder in list_runs(root):
+        try:
+            records.append(read_record(folder))
+        except RunError as error:
+            damaged.append((folder, str(error)))
+    return records, damaged
 
 
 def list_runs(root: Path) -> Iterator[Path]:

@@ -254,6 +254,19 @@ class RunRecord(Provenance):
         return None if self.store is None else self.store.key
 
     @property
+    def parts(self) -> list[PartFacts]:
+        """The stores that a head's embeddings were made of; one, where they are as stored."""
+        if self.store is None:
+            return []
+        whole = PartFacts(
+            path=self.store.path,
+            key=self.store.key,
+            spec=self.spec,
+            backbone_digest=self.backbone_digest,
+        )
+        return self.store.parts or [whole]
+
+    @property
     def lora(self) -> int | None:
         """The rank of the updates that a fine-tuning learned in place of whole weights, if any."""
         return self.config.get("recipe", {}).get("lora") or None

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medplus import atomic
-from medplus.errors import RunError
+from medplus.errors import RunError, writing
 from medplus.jsonfile import parse_json
 from medplus.seal import seal, unseal
 
@@ -119,10 +119,5 @@ def write_robustness(run: Path, found: Robustness) -> None:
     RunError
         If the disk refuses it.
     """
-    try:
+    with writing(run / ROBUSTNESS_FILE, "free space, or make the run's folder writable"):
         atomic.write_json(run / ROBUSTNESS_FILE, seal(found.model_dump(mode="json")))
-    except OSError as error:
-        raise RunError(
-            f"{run / ROBUSTNESS_FILE} cannot be written: {error.strerror}; free space, or make the "
-            "run's folder writable"
-        ) from error

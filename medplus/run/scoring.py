@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from medplus.datasets.dataset import ImageSplit
 from medplus.errors import RunError
 from medplus.metrics import score
 from medplus.vocabulary import MULTI_LABEL, Split, Task
@@ -35,6 +36,22 @@ class Samples:
     index: np.ndarray
     names: Sequence[str] = field(default=(), kw_only=True)
     groups: Sequence[str] = field(default=(), kw_only=True)
+
+    @classmethod
+    def of(cls, split: ImageSplit) -> Samples:
+        """Return what is known of a split of images besides their pixels."""
+        return cls(split.labels, split.positions, names=split.names, groups=split.groups)
+
+    @classmethod
+    def joined(cls, parts: Iterable[Samples]) -> Samples:
+        """Return the samples of several, one after the other."""
+        own = list(parts)
+        return cls(
+            np.concatenate([part.labels for part in own]),
+            np.concatenate([part.index for part in own]),
+            names=[name for part in own for name in part.names],
+            groups=[group for part in own for group in part.groups],
+        )
 
 
 def check_trainable(what: str, labels: np.ndarray, task: Task) -> None:

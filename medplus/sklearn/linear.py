@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit, softmax
 from sklearn.utils.validation import validate_data
 
-from medplus.config import SOLVERS, ConvexRecipe, ProbeRecipe, make_recipe, probe_recipe
+from medplus.config import SOLVERS, ConvexRecipe, ProbeRecipe, head_recipe
 from medplus.datasets.splits import split
 from medplus.device import resolve_device
 from medplus.errors import UsageError
@@ -136,18 +136,13 @@ class LinearProbe(HeadClassifier):
         return self
 
     def _recipe(self) -> ProbeRecipe | ConvexRecipe:
-        gradual: dict[str, Any] = {
-            "lr": _tuple(self.lr), "weight_decay": _tuple(self.weight_decay),
-            "epochs": self.epochs, "batch_size": self.batch_size, "patience": self.patience,
-        }  # fmt: skip
         if not 0 <= self.val_fraction < 1:
             raise UsageError(f"val_fraction = {self.val_fraction}: it must be from 0 to below 1")
-        if self.recipe in SOLVERS:
-            _refuse(f"recipe '{self.recipe}' has one optimum, which it does not change", gradual)
-            convex = {"solver": self.recipe, "strength": _tuple(self.strength)}
-            return make_recipe(ConvexRecipe, convex)
-        _refuse("it is for the recipes lbfgs and ridge", {"strength": self.strength})
-        return probe_recipe(self.recipe, seeds=(self.seed,), **gradual)
+        return head_recipe(
+            self.recipe, lr=self.lr, weight_decay=self.weight_decay, epochs=self.epochs,
+            batch_size=self.batch_size, patience=self.patience, strength=self.strength,
+            seeds=None if self.recipe in SOLVERS else self.seed,
+        )  # fmt: skip
 
     def _held_out(self, labels: np.ndarray) -> np.ndarray:
         """Tell which rows choose, bool; of a class with one row none."""
@@ -159,10 +154,9 @@ class LinearProbe(HeadClassifier):
     def _gradual(self, recipe: ProbeRecipe, train: _Rows, val: _Rows | None) -> _Heads:
         import torch
 
-        from medplus.heads.probe.grid import HeadGrid
         from medplus.heads.probe.stack import train_heads
 
-        settings = HeadGrid.of(recipe).settings
+        settings = recipe.settings
         if val is None and len(settings) > 1:
             raise UsageError("val_fraction = 0 leaves no rows to choose by; give one learning rate")
         device = resolve_device(self.device)
@@ -233,13 +227,3 @@ def _chooses(recipe: ProbeRecipe | ConvexRecipe) -> bool:
     if isinstance(recipe, ProbeRecipe):
         return True
     return recipe.solver == "ridge" or len(recipe.strength) > 1
-
-
-def _tuple(value: Numbers) -> tuple[float, ...] | None:
-    return None if value is None else tuple(np.atleast_1d(value).tolist())
-
-
-def _refuse(reason: str, options: Mapping[str, Any]) -> None:
-    for name, value in options.items():
-        if value is not None:
-            raise UsageError(f"leave out {name}: {reason}")

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-import mmap
-from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from medplus.datasets.dataset import ImageDataset, ImageSplit
+from medplus.embeddings.pipeline import read_ahead
+from medplus.memory import release_pages
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 # The rest is for the network, its optimiser and the activations.
 _DEVICE_SHARE = 0.5
-_AHEAD = 3
 _RELEASE_BYTES = 1 << 28
 
 
@@ -84,7 +84,6 @@ class _Reader:
     """Reads rows of a split from its memory-mapped cache; not the whole of it stays in memory."""
 
     def __init__(self, split: ImageSplit) -> None:
-        self._split = split
         # Without numpy's subclass for maps, whose bookkeeping costs more than a small batch.
         self._images = np.asarray(split.images)
         self._labels = split.labels.astype(np.int64)
@@ -103,11 +102,7 @@ class _Reader:
         if self._unreleased < _RELEASE_BYTES:
             return
         self._unreleased = 0
-        mapping = getattr(self._split.images, "_mmap", None)
-        if mapping is None or not hasattr(mmap, "MADV_DONTNEED"):
-            return
-        if not self._images.flags.writeable:  # a private copy of changed pages would be lost
-            mapping.madvise(mmap.MADV_DONTNEED)
+        release_pages(self._images)
 
 
 class _Uploaded:
@@ -148,17 +143,9 @@ def _read_ahead(
 ) -> Generator[Batch, None, None]:
     """Read and copy in a thread, a few batches ahead of the consumer."""
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-    waiting: deque[Future[_Copied]] = deque()
-    pool = ThreadPoolExecutor(1, "medplus-batches")
-    try:
-        for part in rows:
-            waiting.append(pool.submit(_fetch, read, part, stream))
-            if len(waiting) > _AHEAD:
-                yield _arrived(waiting.popleft().result())
-        while waiting:
-            yield _arrived(waiting.popleft().result())
-    finally:  # also where the consumer stops early: at most the batch being read is waited for
-        pool.shutdown(cancel_futures=True)
+    copied = map(partial(_fetch, read, stream=stream), rows)
+    with closing(read_ahead(copied)) as batches:
+        yield from map(_arrived, batches)
 
 
 def _fetch(

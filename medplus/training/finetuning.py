@@ -23,7 +23,7 @@ from medplus.run.scoring import check_trainable
 from medplus.spec import AUTO, ExtractSpec, make_spec
 from medplus.training.crossvalidation import Way, cross_validate
 from medplus.training.network import build_network, embedding_dim
-from medplus.training.plan import FinetunePlan, Keep, load_backbone, load_images
+from medplus.training.plan import FinetunePlan, Keep, load_backbone
 from medplus.training.watch import Watch
 from medplus.vocabulary import PAPER_SEEDS
 
@@ -186,7 +186,7 @@ def finetune_all(
     )  # fmt: skip
     records = []
     for spec in specs:
-        images = load_images(spec, data_root, progress)
+        images = datasets.load_spec(spec, data_root, progress=progress)
         check_trainable(images.path, images.splits["train"].labels, images.task)
         whole = _with_fitting_batch(spec, images, full, target) if batch_size == AUTO else full
         for seed in seeds:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from medplus.backbones.finetuned import (
     read_network,
     write_network,
 )
-from medplus.errors import MedplusError, RunError
+from medplus.errors import MedplusError, RunError, explained
 from medplus.run.ledger import PARTIAL
 from medplus.training.checkpoint import TrainingState
 from medplus.training.history import draw_learning_curve, write_history
@@ -136,15 +136,13 @@ class RunFolder:
                 "or damaged; use --no-resume to start again from the beginning"
             ) from None
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise RunError(
-                f"the run {self.path} cannot be written: {error.strerror or error}; free space "
-                "there, then run the same command again: it goes on from the last state saved"
-            ) from error
+    def _explained(self) -> AbstractContextManager[None]:
+        return explained(
+            RunError,
+            f"the run {self.path} cannot be written",
+            "free space there, then run the same command again: it goes on from the last state "
+            "saved",
+        )
 
     def _new_best(self, epoch: int) -> Path:
         return self.path / f"best-{epoch}.safetensors"

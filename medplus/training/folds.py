@@ -18,13 +18,7 @@ Rows = Mapping[Split, np.ndarray]
 
 def pooled(images: ImageDataset, folds: Folds) -> Samples:
     """Return what is known of the images that are dealt out, one split after the other."""
-    own = [images.splits[split] for split in folds.splits]
-    return Samples(
-        np.concatenate([part.labels for part in own]),
-        np.concatenate([part.positions for part in own]),
-        names=[name for part in own for name in part.names],
-        groups=[group for part in own for group in part.groups],
-    )
+    return Samples.joined(Samples.of(images.splits[split]) for split in folds.splits)
 
 
 def rows_of(images: ImageDataset, fold: Fold) -> Rows:
@@ -38,9 +32,8 @@ def rows_of(images: ImageDataset, fold: Fold) -> Rows:
 def described(images: ImageDataset, rows: Rows) -> ImageDataset:
     """Return a dataset whose card counts the images of a fold, and whose images are its own."""
     labels = np.concatenate([images.splits[split].labels for split in SPLITS])
-    card = replace(images.card, warnings=[*images.card.warnings], counts={})
-    card.describe(images.classes, {split: labels[rows[split]] for split in SPLITS})
-    return replace(images, card=card)
+    own = {split: labels[rows[split]] for split in SPLITS}
+    return replace(images, card=images.card.recounted(images.classes, own))
 
 
 def images_of(images: ImageDataset, rows: Rows) -> ImageDataset:
@@ -56,11 +49,7 @@ def _gathered(images: ImageDataset, rows: np.ndarray) -> ImageSplit:
         own = rows[(rows >= begin) & (rows < begin + len(whole))] - begin
         begin += len(whole)
         if len(own):
-            parts.append((whole, own))
-    return ImageSplit(
-        np.concatenate([whole.images[own] for whole, own in parts]),
-        np.concatenate([whole.labels[own] for whole, own in parts]),
-        [whole.names[row] for whole, own in parts if len(whole.names) for row in own],
-        [whole.groups[row] for whole, own in parts if len(whole.groups) for row in own],
-        np.concatenate([whole.positions[own] for whole, own in parts]),
-    )
+            parts.append(whole.take(own))
+    known = Samples.joined(Samples.of(part) for part in parts)
+    pixels = np.concatenate([part.images for part in parts])
+    return ImageSplit(pixels, known.labels, known.names, known.groups, known.index)

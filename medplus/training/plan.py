@@ -12,14 +12,11 @@ import torch
 from medplus.backbones import sources as backbones
 from medplus.backbones.build import Backbone
 from medplus.config import FinetuneRecipe
-from medplus.datasets import sources as datasets
-from medplus.datasets.dataset import ImageDataset, ImageSplit
+from medplus.datasets.dataset import ImageDataset
 from medplus.embeddings.provenance import provenance_of
 from medplus.naming import safe_name
-from medplus.progress import Progress, silent
 from medplus.run.folds import Fold
 from medplus.run.plan import RunPlan, plan_run
-from medplus.run.scoring import Samples
 from medplus.spec import ExtractSpec
 from medplus.training.watch import Watch
 from medplus.vocabulary import Precision
@@ -72,29 +69,10 @@ class FinetunePlan:
         return cast("Precision", self.recipe.precision)
 
 
-def load_images(
-    asked: ExtractSpec, data_root: str | Path, progress: Progress = silent
-) -> ImageDataset:
-    """Load the dataset that a spec names."""
-    return datasets.load_dataset(
-        asked.dataset,
-        asked.size,
-        data_root,
-        group_column=asked.group_column,
-        exclude=asked.exclude,
-        progress=progress,
-    )
-
-
 def load_backbone(asked: ExtractSpec, images: ImageDataset) -> Backbone:
     """Load the backbone that a spec names, ready to learn."""
     ref = backbones.resolve(asked.backbone, asked.weights)
     return backbones.load(ref, images.size, asked.fit, frozen=False)
-
-
-def samples_of(split: ImageSplit) -> Samples:
-    """Return what is known of a split's samples besides their pixels."""
-    return Samples(split.labels, split.positions, names=split.names, groups=split.groups)
 
 
 def plan_finetune(

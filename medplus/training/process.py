@@ -16,6 +16,7 @@ from medplus.backbones.inference import is_out_of_memory
 from medplus.backbones.lean import timm
 from medplus.cost import PeakMemory
 from medplus.datasets.dataset import ImageDataset
+from medplus.datasets.sources import load_spec
 from medplus.embeddings.pipeline import as_tensor
 from medplus.errors import RunError, first_line
 from medplus.preprocess import preprocess
@@ -25,7 +26,7 @@ from medplus.training.folder import RunFolder, partial_folder
 from medplus.training.folds import images_of, rows_of
 from medplus.training.launch import reproducible
 from medplus.training.network import Network, build_network
-from medplus.training.plan import FinetunePlan, load_backbone, load_images
+from medplus.training.plan import FinetunePlan, load_backbone
 from medplus.training.progress import TrainingProgress
 from medplus.training.tracking import Tracker, open_tracker
 from medplus.training.trainer import Trainer
@@ -80,7 +81,7 @@ def train(
         If it was interrupted; the state is saved.
     """
     if images is None:
-        images = load_images(plan.asked, plan.data_root)
+        images = load_spec(plan.asked, plan.data_root)
         images = images if plan.fold is None else images_of(images, rows_of(images, plan.fold))
     backbone = backbone or load_backbone(plan.asked, images)
     recipe, device, alone = plan.recipe, fabric.device, fabric.world_size == 1
@@ -184,6 +185,7 @@ def _describe(
         epoch=0,
         val_loss=0.0,
         precision=plan.precision,
+        card=backbone.card,
     )
 
 

@@ -9,14 +9,14 @@ from medplus.backbones.build import Backbone
 from medplus.cost import describe_cost
 from medplus.datasets.dataset import ImageDataset
 from medplus.embeddings.pipeline import as_tensor
-from medplus.errors import RunError
+from medplus.errors import RunError, explained
 from medplus.run.ledger import adopt_run, find_run, finish_run, hold_run
 from medplus.run.record import NetworkFacts, RunRecord
-from medplus.run.scoring import EVALUATED, score_splits
+from medplus.run.scoring import EVALUATED, Samples, score_splits
 from medplus.training.folder import STATE_FILE, partial_folder
 from medplus.training.launch import launch, make_fabric
 from medplus.training.network import embedding_dim, n_trainable
-from medplus.training.plan import FinetunePlan, samples_of
+from medplus.training.plan import FinetunePlan
 from medplus.training.process import train
 
 
@@ -42,12 +42,8 @@ def make_run(plan: FinetunePlan, images: ImageDataset, backbone: Backbone) -> Ru
         n_parameters=sum(p.numel() for p in backbone.module.parameters()),
         n_trainable=n_trainable(backbone, plan.recipe),
     )
-    try:
+    with explained(RunError, f"the run {folder} cannot be written", "choose another --runs"):
         folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"the run {folder} cannot be written: {error.strerror}; choose another --runs"
-        ) from error
     drop = STATE_FILE if plan.keep == "best" else None
     with hold_run(folder):
         if not plan.overwrite and (record := find_run(folder)):
@@ -67,7 +63,7 @@ def make_run(plan: FinetunePlan, images: ImageDataset, backbone: Backbone) -> Ru
             with suppress(OSError):
                 partial.rmdir()  # if nothing has been saved
             raise
-        samples = {split: samples_of(images.splits[split]) for split in EVALUATED}
+        samples = {split: Samples.of(images.splits[split]) for split in EVALUATED}
         metrics, predictions = score_splits(samples, found.scores, images.task)
         progress = found.progress
         metrics["val"]["loss"] = progress.best_loss

@@ -123,7 +123,7 @@ def test_significance_counts_pairs() -> None:
         ([(80.0, 100.0), (79.5, 90.0)], "for 90 % of its device time"),
         ([(80.0, 1000.0), (79.5, 0.5)], "for 0.05 % of its device time"),
         ([(80.0, 100.0), (78.5, 10.0)], "Nothing cheaper comes within 1 point"),
-        ([(80.0, 100.0), (80.0, 200.0)], "the best: k-NN of net0"),
+        ([(80.0, 100.0), (80.0, 200.0)], "the best: kNN of net0"),
     ],
 )
 def test_cheapest_that_is_nearly_the_best(rows: list[tuple[float, float]], says: str) -> None:
@@ -154,7 +154,7 @@ def test_datasets_of_the_same_patients_are_also_tested_as_one() -> None:
 def test_cheap_that_does_not_predict_is_said_with_what_it_costs() -> None:
     told = list(predictions(default_transfers(load_baseline())))
 
-    assert "k-NN at 28 px does not predict the order of 10 backbones" in told[0]
+    assert "kNN at 28 px does not predict the order of 10 backbones" in told[0]
     assert "Trusting it costs 4.2 points of ACC on average, choosing at random 2.9." in told[0]
     assert "scored on the same test images, as no val scores are known" in told[0]
 
@@ -272,7 +272,7 @@ class TestRuns:
 
         assert "1 of 2 cells lie within 2 points of the ACC of the paper" in found
         assert "of the 2 that were run under its conditions, 1" in found
-        assert "my_net would be 1 of 11 among those of the paper under k-NN at 28 px" in found
+        assert "my_net would be 1 of 11 among those of the paper under kNN at 28 px" in found
         assert "under the same data official, weights trained, fit pad, precision fp32" in found
         found = " ".join(analyse(tmp_path, reference=paper, tolerance=6).findings)
         assert "2 of 2 cells lie within 6 points" in found

@@ -50,8 +50,8 @@ def test_the_mean_over_folds_stands_beside_its_corrected_interval(document, fold
     )
     found = summarise(values, n_train, n_test)
     row = section.tables[0].frame.iloc[0]
-    assert row["acc_mean"] == pytest.approx(100 * found.mean)
-    assert [row["low"], row["high"]] == pytest.approx([100 * end for end in found.ci95])
+    assert row["acc_mean"] == pytest.approx(100 * found.value)
+    assert [row["low"], row["high"]] == pytest.approx([100 * end for end in found[1:]])
     assert "2 × 4 folds" in section.sentences[0]
 
 

@@ -105,8 +105,8 @@ def test_labels_say_what_differs_and_no_more():
     assert labels_of(cases) == [
         "VGG16, fine-tuning, 28 px",
         "VGG16, fine-tuning, 64 px",
-        "raw pixels, k-NN, k5",
-        "raw pixels, k-NN, k11",
+        "raw pixels, kNN, k5",
+        "raw pixels, kNN, k11",
         "lcnet_035, fine-tuning, seed 1",
         "lcnet_035, fine-tuning, seed 2",
     ]

@@ -332,10 +332,10 @@ def fake_backbone(module: nn.Module) -> Backbone:
     spec = PreprocessSpec((0.0,) * 3, (1.0,) * 3, "native", None)
     return Backbone(
         BackboneRef("timm", "fake", "fake", "fake", "none", "none"),
-        module,
         spec,
         "0" * 64,
         "prelogits",
+        module=module,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import pytest
 
-from medplus.cli.finetune import BatchSize
+from medplus.cli.finetune import batch_size
 from medplus.errors import UsageError
 from medplus.training.watch import OnConsole, Watch
 from medplus.vocabulary import PAPER_SEEDS
@@ -89,13 +89,13 @@ def test_every_flag_arrives(asked: Callable) -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("auto", "auto"), ("1", 1), ("64", 64)])
 def test_batch_size_is_a_number_or_auto(text: str, value: object) -> None:
-    assert BatchSize().convert(text, None, None) == value
+    assert batch_size(text) == value
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "x", "1.5", "", "Auto", 1.5])
 def test_what_is_no_batch_size(text: object) -> None:
     with pytest.raises(click.BadParameter) as told:
-        BatchSize().convert(text, None, None)
+        batch_size(text)
     assert str(text) in str(told.value)
 
 

@@ -20,7 +20,7 @@ Cli = Callable[..., Any]
 
 @pytest.fixture
 def run(cli: Cli, write_npz: Callable[..., Path], tmp_path: Path) -> Path:
-    """The folder of a k-NN run on raw pixels; its data lie in ``toy.npz`` beside it."""
+    """The folder of a kNN run on raw pixels; its data lie in ``toy.npz`` beside it."""
     write_npz("toy", n=(40, 30, 60), size=8, folder=tmp_path)
     cli("extract", "--dataset", "toy.npz", "--backbone", "pixels", "-q")
     cli("knn", "--dataset", "toy.npz", "--backbone", "pixels", "-q")

@@ -182,7 +182,8 @@ def test_finetune_helps_without_the_recipes_once_they_are_remembered(tmp_path) -
     environment = {**os.environ, "MEDPLUS_CACHE": str(tmp_path)}
     code = (
         "import json, sys; from medplus.cli.finetune import finetune; print(json.dumps(["
-        "[p.to_info_dict() for p in finetune.params], 'pydantic' in sys.modules]))"
+        "[p.to_info_dict() for p in finetune.params], 'pydantic' in sys.modules],"
+        " default=lambda kind: kind.__qualname__))"
     )
     (first, was_loaded), (second, is_loaded) = (
         json.loads(subprocess.check_output([sys.executable, "-c", code], env=environment))

@@ -138,7 +138,7 @@ def test_columns_are_those_that_the_runs_have(capsys: pytest.CaptureFixture[str]
     printed = capsys.readouterr().out
     assert columns_of(printed) == [
         "dataset", "size", "backbone", "seed", "lr", "wd", "epochs", "val ACC", "test ACC",
-        "95 % CI", "bal. ACC", "test AUC", "ECE",
+        "95 % interval", "bal. ACC", "test AUC", "ECE",
     ]  # fmt: skip
     assert [word in printed for word in (" 7 ", " 0.0001 ", " 12 ")] == [True] * 3
 
@@ -158,9 +158,9 @@ def test_runs_of_several_protocols_are_told_apart(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("splits", "shown"),
     [
-        (("test",), ["test ACC", "95 % CI", "bal. ACC", "test AUC"]),
-        (("val",), ["val ACC", "95 % CI", "bal. ACC", "val AUC"]),
-        (("train", "test"), ["train ACC", "test ACC", "95 % CI", "bal. ACC", "test AUC"]),
+        (("test",), ["test ACC", "95 % interval", "bal. ACC", "test AUC"]),
+        (("val",), ["val ACC", "95 % interval", "bal. ACC", "val AUC"]),
+        (("train", "test"), ["train ACC", "test ACC", "95 % interval", "bal. ACC", "test AUC"]),
     ],
 )
 def test_only_splits_that_were_scored_are_shown(

@@ -35,7 +35,7 @@ def coverage(n, folds, draws=400, seed=0):
     n_train, n_test = 3 * n / 5, n / 5
     shares = []
     for ratio in (n_test, 0.0):
-        bounds = [summarise(run, n_train, ratio).ci95 for run in runs]
+        bounds = [summarise(run, n_train, ratio)[1:] for run in runs]
         shares.append(float(np.mean([low <= truth <= high for low, high in bounds])))
     return shares
 

@@ -58,8 +58,8 @@ def test_intervals_over_folds_are_those_of_cross_validated_runs(store):
             for fold in range(4)
         ]  # fmt: skip
         found = summarise(own, one.stock, one.ratio * one.stock)
-        assert row["mean"] == pytest.approx(found.mean)
-        assert row["ci95"] == pytest.approx(list(found.ci95))
+        assert row["mean"] == pytest.approx(found.value)
+        assert row["ci95"] == pytest.approx(list(found[1:]))
         assert column == 0 or row["labels"] == pytest.approx(51, abs=1)
     assert any("4 folds" in sentence for sentence in made.sentences())
 

@@ -23,7 +23,7 @@ def use_backbone(monkeypatch):
     def use(module, tag="own.tag"):
         spec = PreprocessSpec(mean=(), std=(), fit="native", canvas=None, rgb=False)
         ref = BackboneRef("timm", "own", "own", tag, "none", "none")
-        backbone = Backbone(ref, module.eval(), spec, "0" * 64, "prelogits")
+        backbone = Backbone(ref, spec, "0" * 64, "prelogits", module=module.eval())
         monkeypatch.setattr(sources, "load", lambda *rest, **more: backbone)
 
     return use

@@ -9,6 +9,7 @@ from medplus.embeddings.store import open_store
 from medplus.embeddings.view import View
 from medplus.embeddings.writer import open_writer
 from medplus.vocabulary import SPLITS
+from tests.records import samples
 
 duckdb = pytest.importorskip("duckdb")
 
@@ -23,9 +24,9 @@ def store(request, store_info, store_path, new_folder):
     names = {s: [f"{s}/ä{i}.png" for i in range(info.n_samples[s])] for s in SPLITS}
     names["val"][1] = b"val/\xff.png".decode(errors="surrogateescape")
     groups = {s: [f"patient {i % 2}" for i in range(info.n_samples[s])] for s in SPLITS}
-    with open_writer(path, info, labels, names, groups=groups) as writer:
+    with open_writer(path, info, samples(labels, names, groups)) as writer:
         for split in SPLITS:
-            layout = info.layouts(split)[0]
+            layout = info.layout(split)
             for chunk in writer.missing[split]:
                 rows = layout.rows(chunk)
                 values = rng.normal(size=(rows.stop - rows.start, 4)).astype(request.param)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import json
+import sys
 import zipfile
 
 import numpy as np
@@ -169,14 +169,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(write_store, tmp_path, monkeypat
 
 
 def test_without_pyarrow_the_remedy_is_named(write_store, tmp_path, monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *rest):
-        if name.startswith("pyarrow"):
-            raise ImportError(name)
-        return real(name, *rest)
-
     store = random_store(write_store)
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UsageError, match="pip install pyarrow"):
         export_store(store, tmp_path / "x.parquet")

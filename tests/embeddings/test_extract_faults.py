@@ -23,6 +23,7 @@ from tests.embeddings.extractions import (
     leftovers,
     run,
 )
+from tests.records import samples
 
 
 def no_threads_left():
@@ -165,7 +166,7 @@ def test_who_has_waited_finds_the_work_done(npz, tmp_path, monkeypatch, caplog):
     labels = {split: found.store.labels(split) for split in SPLITS}
     waited = []
     waiting = threading.Thread(target=lambda: waited.extend(run(npz, tmp_path)))
-    with open_writer(found.store.path, found.store.info, labels):
+    with open_writer(found.store.path, found.store.info, samples(labels)):
         waiting.start()
         while "waiting for it to end" not in caplog.text:
             time.sleep(0.01)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 
 import numpy as np
 import pytest
@@ -130,15 +131,6 @@ def test_the_command_line_takes_a_url(url, cli, credentials):
 
 
 def test_without_obstore_the_remedy_is_named(monkeypatch):
-    import builtins
-
-    real = builtins.__import__
-
-    def without(name, *rest):
-        if name.startswith("obstore"):
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
     with pytest.raises(MedplusError, match="pip install obstore"):
         open_store("s3://embeddings/x.zarr")

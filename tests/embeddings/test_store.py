@@ -28,6 +28,7 @@ from medplus.embeddings.writer import open_writer
 from medplus.errors import StoreError
 from medplus.seal import seal
 from medplus.vocabulary import MULTI_LABEL, SPLITS
+from tests.records import samples
 
 pytestmark = pytest.mark.usefixtures("fast_disk")
 
@@ -127,7 +128,7 @@ def test_names_are_kept_whatever_their_letters_and_unknown_ones_are_empty(
     path = store_path(tmp_path / "named", info)
     names = {"train": ["a/b.png", "", "größe 猫.png"], "val": ["x", "\udcff"], "test": [" "]}
     labels = {s: np.zeros((n, 1), "u1") for s, n in info.n_samples.items()}
-    with open_writer(path, info, labels, names) as writer:
+    with open_writer(path, info, samples(labels, names)) as writer:
         for split, n in info.n_samples.items():
             writer.commit(split, 0, np.zeros((n, 2), "f4"))
         writer.finish({})

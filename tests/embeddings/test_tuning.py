@@ -72,7 +72,11 @@ def embedder(world: World) -> Pretending:
     spec = PreprocessSpec((0.0,) * 3, (1.0,) * 3, "native", None)
     ref = BackboneRef("timm", "slow", "slow", "slow", "none", "none")
     made = Pretending(
-        Backbone(ref, Slow(world), spec, "0" * 64, "prelogits"), CPU, "fp32", 10**6, window=False
+        Backbone(ref, spec, "0" * 64, "prelogits", module=Slow(world)),
+        CPU,
+        "fp32",
+        10**6,
+        window=False,
     )
     made.world = world
     return made

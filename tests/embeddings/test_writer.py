@@ -18,6 +18,7 @@ from medplus.embeddings.store import open_store
 from medplus.embeddings.writer import open_writer, remove_store
 from medplus.errors import MedplusError, StoreError
 from medplus.vocabulary import SPLITS
+from tests.records import samples
 
 pytestmark = pytest.mark.usefixtures("fast_disk")
 
@@ -46,10 +47,10 @@ class Job:
         }
 
     def open(self):
-        return open_writer(self.path, self.describe(), self.labels, self.names)
+        return open_writer(self.path, self.describe(), samples(self.labels, self.names))
 
     def commit(self, writer, split, chunk):
-        layout = writer.info.layouts(split)[0]
+        layout = writer.info.layout(split)
         writer.commit(split, chunk, self.rows[split][layout.rows(chunk)])
 
     def run(self, at_most=100):
@@ -216,7 +217,7 @@ def test_a_store_that_cannot_be_read_just_now_is_not_thrown_away(job, uninterrup
 
 def test_a_store_of_other_embeddings_under_this_name_is_not_thrown_away(job, store_info):
     other = store_info(SIZES, DIM, dataset_digest="e" * 64)
-    with open_writer(job.path, other, job.labels):
+    with open_writer(job.path, other, samples(job.labels)):
         pass
     with pytest.raises(StoreError, match="holds other embeddings than its name says"):
         job.run()

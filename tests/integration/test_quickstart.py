@@ -74,7 +74,7 @@ def test_goes_the_whole_way_and_says_what_to_do_next(
     for number in "123456":
         assert f"\n{number}. " in f"\n{ran.err}"
     for dataset in DATASETS:
-        assert f"\n{dataset} " in ran.out
+        assert f"\n{dataset}: ACC and AUC in percent" in ran.out
     for size in (28, 64):
         assert len(list(Path("quickstart/embeddings").glob(f"*/{size}/*.zarr"))) == 6
     assert len(list(Path("quickstart/runs/knn").rglob("record.json"))) == 36
@@ -84,7 +84,7 @@ def test_goes_the_whole_way_and_says_what_to_do_next(
     assert Path("quickstart/report/index.html").exists()
     assert len(list(Path("quickstart/report/figures").glob("*.png"))) >= 5
     assert f"Trained end to end for 1 epochs, {network} reaches ACC" in ran.out
-    assert "(frozen, with a probe: " in ran.out
+    assert "(frozen, with a probe: ACC " in ran.out
     assert leftovers(Path()) == []
     steps = [line.split("(")[0] for line in ran.out.splitlines() if "medplus extract" in line]
     assert shlex.split(steps[0])[:3] == ["medplus", "extract", "--dataset"]
@@ -93,24 +93,25 @@ def test_goes_the_whole_way_and_says_what_to_do_next(
 def test_document_agrees_with_the_runs_on_disk(cli: Callable, small: None) -> None:
     document = run(cli, "--json").document
 
-    assert {"root", "seconds", "stores", "runs", "results"} <= set(document)
-    assert [r["dataset"] for r in document["results"]] == list(DATASETS)
-    for result in document["results"]:
-        own = [r for r in document["runs"] if r["dataset"] == result["dataset"]]
-        chosen = [r for r in own if r["protocol"] == "probe" and r["selected"]]
-        accuracies = [r["metrics"]["test"]["acc"] for r in chosen]
-        [neighbours] = [r for r in own if r["protocol"] == "knn" and r["selected"]]
-        assert len(chosen) == 3
-        assert result["probe_acc"] == pytest.approx(np.mean(accuracies))
-        assert result["probe_acc_std"] == pytest.approx(np.std(accuracies, ddof=1))
-        assert result["knn_acc"] == neighbours["metrics"]["test"]["acc"]
+    assert {"root", "seconds", "stores", "runs", "verdict"} <= set(document)
+    assert [v["dataset"] for v in document["verdict"]] == [*sorted(DATASETS), "all"]
+    for verdict in document["verdict"][:-1]:
+        own = [r for r in document["runs"] if r["dataset"] == verdict["dataset"]]
+        for best in (verdict["best"], *verdict["not_distinguishable"]):
+            accuracies = [
+                r["metrics"]["test"]["acc"]
+                for r in own
+                if r["protocol"] == best["protocol"] and r.get("selected", True)
+            ]
+            assert best["n_seeds"] == len(accuracies)
+            assert best["test_acc"] == pytest.approx(np.mean(accuracies))
         for r in own:
             stored = json.loads((Path(r["path"]) / "record.json").read_text())
             assert stored["metrics"] == r["metrics"]
 
 
 def test_baseline_is_the_most_frequent_answer(cli: Callable, small: None) -> None:
-    results = {r["dataset"]: r for r in run(cli, "--json").document["results"]}
+    verdicts = {v["dataset"]: v for v in run(cli, "--json").document["verdict"]}
 
     for dataset in DATASETS:
         with np.load(f"quickstart/data/{dataset}.npz") as arrays:
@@ -119,7 +120,7 @@ def test_baseline_is_the_most_frequent_answer(cli: Callable, small: None) -> Non
             expected = ((train.mean(axis=0) > 0.5) == test).mean()
         else:
             expected = (np.bincount(train[:, 0]).argmax() == test[:, 0]).mean()
-        assert results[dataset]["baseline"] == pytest.approx(expected)
+        assert verdicts[dataset]["baseline_acc"] == pytest.approx(expected)
 
 
 @pytest.mark.extensive
@@ -128,7 +129,7 @@ def test_second_call_uses_what_is_there(cli: Callable, small: None) -> None:
     second = run(cli, "--json").document
 
     assert [s["status"] for s in second["stores"]] == ["skipped"] * 3
-    assert second["results"] == first["results"]
+    assert second["verdict"] == first["verdict"]
 
 
 @pytest.mark.extensive

@@ -169,7 +169,7 @@ def test_markdown_shows_the_paper_form(tables):
     assert len(re.findall(r"^\*\*.*\*\*$", text, flags=re.M)) == 13
     best, second = "**98.20 ± 0.16**", "<u>98.52 ± 0.25</u>"
     assert f"| fine-tuning | VGG16 | **94.85 ± 0.47** | {best} | {second} | 98.77 ± 0.31 |" in text
-    assert "| k-NN | VGG16 | 71.76 |" in text
+    assert "| kNN | VGG16 | 71.76 |" in text
 
 
 @pytest.mark.parametrize("name", ["benchmark", "ranking", "percentiles", "pairwise"])

@@ -20,6 +20,7 @@ from medplus.run.ledger import (
     list_runs,
     read_predictions,
     read_record,
+    read_runs,
     run_folder,
     save_run,
 )
@@ -123,6 +124,20 @@ def test_runs_are_listed_sorted_without_what_is_being_written(tmp_path):
     (hidden / "record.json").write_text("{}")
     folders[0].with_name("empty").mkdir()
     assert list(list_runs(tmp_path)) == sorted(folders)
+
+
+def test_damaged_runs_are_told_beside_the_records_of_the_others(tmp_path):
+    whole, damaged = (
+        run_folder(tmp_path, "probe", "toy", 28, "toynet", name) for name in ("a", "b")
+    )
+    for folder in (whole, damaged):
+        save_run(make_record(folder), PREDICTIONS)
+    (damaged / "record.json").write_text("{")
+    records, reasons = read_runs(tmp_path)
+    assert [record.path for record in records] == [str(whole)]
+    [(folder, reason)] = reasons
+    assert folder == damaged
+    assert "is damaged" in reason
 
 
 def test_evaluations_lie_in_their_run_and_are_not_listed(tmp_path):

@@ -76,10 +76,10 @@ def tiny_backbone() -> Callable[..., Backbone]:
         spec = PreprocessSpec(_MEAN, _STD, "pad" if canvas else "native", canvas)
         return Backbone(
             BackboneRef("timm", "tiny", "tiny", "tiny.tag", "none", "none"),
-            module,
             spec,
             "0" * 64,
             "prelogits",
+            module=module,
         )
 
     return make

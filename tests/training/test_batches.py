@@ -48,7 +48,7 @@ def orders(*rows):
 
 
 def readers():
-    return [t for t in threading.enumerate() if t.name.startswith("medplus-batches")]
+    return [t for t in threading.enumerate() if t.name.startswith("medplus-reader")]
 
 
 # --- what is served ---------------------------------------------------------------------------
@@ -219,7 +219,7 @@ def test_the_reader_works_while_the_consumer_does(split):
     with closing(batches(Counted(100))) as served:
         next(served)
         assert enough.wait(10)  # while nobody asks for the second batch
-    assert all(name.startswith("medplus-batches") for name in read)
+    assert all(name.startswith("medplus-reader") for name in read)
 
 
 def test_the_thread_ends_with_the_last_batch(split):

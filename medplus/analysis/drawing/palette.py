@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from medplus.analysis.results.cells import APART, network_of, order_backbones
 from medplus.backbones.catalog import PIXELS
@@ -33,11 +34,34 @@ class Look:
         In matplotlib.
     label : str
         A short name to be read by people.
+    line : str or tuple
+        Dotted where the colour is not the backbone's alone.
     """
 
     colour: str
     marker: str
     label: str
+    line: Any = "-"
+
+    @property
+    def scale(self) -> float:
+        """How much larger the marker is drawn: those with thin points look smaller than others."""
+        return _SCALES.get(self.marker, 1.0)
+
+    def style(self, size: float = 4.0) -> dict[str, Any]:
+        """Return colour and marker as options of `plot`; `size` is in points."""
+        return {
+            "color": self.colour,
+            "marker": self.marker,
+            "markersize": size * self.scale,
+            "markeredgecolor": GROUND,
+        }
+
+
+GROUND = "#FFFFFF"
+"""What figures are drawn on."""
+
+_SCALES = {"*": 1.5, ".": 1.4, "d": 1.15, "P": 1.1, "X": 1.1}
 
 
 _PAPER = {
@@ -69,7 +93,7 @@ _PIXELS = Look("#757575", ".", "raw pixels")
 PROTOCOL_COLOURS = {"finetune": "#d55e00", "probe": "#0072b2", "knn": "#009e73"}
 """From Okabe and Ito's palette."""
 
-PROTOCOL_LABELS = {"finetune": "fine-tuning", "probe": "linear probe", "knn": "k-NN"}
+PROTOCOL_LABELS = {"finetune": "fine-tuning", "probe": "linear probe", "knn": "kNN"}
 
 
 def setting_label(protocol: str, size: object) -> str:

@@ -11,9 +11,9 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from medplus.analysis.drawing.palette import PROTOCOL_LABELS
+from medplus.analysis.drawing.palette import PROTOCOL_LABELS, Look
 from medplus.analysis.drawing.sheet import LINE, MARGIN, WIDE, Sheet, text_width
-from medplus.analysis.drawing.style import FAINT, GREY, Sign, short_names, signs
+from medplus.analysis.drawing.style import FAINT, GREY, short_names, signs
 from medplus.analysis.results.cells import Extent
 
 _TOP, _BELOW, _GAP = 7.0, 10.0, 4.0
@@ -38,7 +38,7 @@ class Place:
         In millimetres from the panel's top.
     colour : tuple of float
         The smaller the image size, the paler.
-    sign : Sign
+    sign : Look
         The backbone's.
     """
 
@@ -47,7 +47,7 @@ class Place:
     label: str
     middle: float
     colour: Colour
-    sign: Sign
+    sign: Look
 
 
 class Rows:

@@ -7,14 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medplus.analysis.drawing.sheet import (
-    MARGIN,
-    WIDE,
-    Sheet,
-    backbone_handle,
-    backbone_style,
-    legend_height,
-)
+from medplus.analysis.drawing.sheet import MARGIN, WIDE, Key, Sheet
 from medplus.analysis.drawing.style import short_names, signs
 from medplus.analysis.results.robustness import Case, in_words
 
@@ -29,10 +22,10 @@ def draw_severities(cases: Mapping[str, Case]) -> Figure:
     columns = min(_COLUMNS, len(corruptions))
     rows = -(-len(corruptions) // columns)
     width = (WIDE - _LEFT - MARGIN - (_COLUMNS - 1) * _GAP) / _COLUMNS
-    room = WIDE - _LEFT - MARGIN
-    top = 2 + legend_height(list(names.values()), room)
+    key = Key(names, drawn)
+    top = 2 + key.height
     sheet = Sheet(WIDE, top + rows * (_TOP + _HEIGHT + _BELOW) + MARGIN)
-    sheet.legend(_LEFT, 2, room, [(names[n], backbone_handle(drawn[n])) for n in cases])
+    key.put(sheet, 2)
     ceiling = _ceiling(list(cases.values()))
     for number, corruption in enumerate(corruptions):
         row, column = divmod(number, columns)
@@ -45,7 +38,7 @@ def draw_severities(cases: Mapping[str, Case]) -> Figure:
         axes.set_title(in_words(corruption))
         for label, case in cases.items():
             if case.of(corruption):
-                _line(axes, case, corruption, backbone_style(drawn[label]), len(cases) <= 3)
+                _line(axes, case, corruption, drawn[label].style(), len(cases) <= 3)
         axes.set_xlim(-0.3, 5.3)
         axes.set_ylim(0, ceiling)
         axes.set_xticks(range(6), ["clean", "1", "2", "3", "4", "5"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import TextToPath
 
-from medplus.analysis.drawing.style import GREY, NORMAL, PAPER, SMALL, Sign
+from medplus.analysis.drawing.palette import Look
+from medplus.analysis.drawing.style import GREY, NORMAL, SMALL
 
 WIDE = 180.0
 """Millimetres: a page's text is about as wide."""
@@ -96,19 +97,41 @@ class Sheet:
             text.set_text(label)
 
 
-def backbone_handle(sign: Sign, size: float = 4.0, line: bool = True) -> Line2D:
-    """Return what stands for a backbone in a legend."""
-    return Line2D([], [], **backbone_style(sign, size), linestyle=sign.line if line else "none")
+class Key:
+    """The legend of a figure's backbones.
 
+    Parameters
+    ----------
+    names : mapping of str to str
+        What each backbone is called, as `medplus.analysis.drawing.style.short_names` has it.
+    drawn : mapping of str to Look
+    size : float
+        Of markers, in points.
+    line : bool
+        Whether lines are drawn too.
 
-def backbone_style(sign: Sign, size: float = 4.0) -> dict[str, Any]:
-    """Return a backbone's colour and sign as options of `plot`; `size` is in points."""
-    return {
-        "color": sign.colour,
-        "marker": sign.marker,
-        "markersize": size * sign.scale,
-        "markeredgecolor": PAPER,
-    }
+    Attributes
+    ----------
+    height : float
+        Millimetres that it takes across a sheet of `WIDE`.
+    """
+
+    def __init__(
+        self,
+        names: Mapping[str, str],
+        drawn: Mapping[str, Look],
+        size: float = 4.0,
+        line: bool = True,
+    ) -> None:
+        self.entries = [
+            (text, Line2D([], [], **look.style(size), linestyle=look.line if line else "none"))
+            for text, look in ((names[name], drawn[name]) for name in names)
+        ]
+        self.height = legend_height(list(names.values()), WIDE - 2 * MARGIN)
+
+    def put(self, sheet: Sheet, top: float) -> None:
+        """Put it across a sheet."""
+        sheet.legend(MARGIN, top, WIDE - 2 * MARGIN, self.entries)
 
 
 def legend_height(labels: Sequence[str], width: float) -> float:

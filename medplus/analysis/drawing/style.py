@@ -5,16 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import matplotlib
 
-from medplus.analysis.drawing.palette import label_of, look_of
+from medplus.analysis.drawing.palette import GROUND, Look, label_of, look_of
 from medplus.analysis.format import one_line
 from medplus.analysis.results.cells import order_backbones
 
-INK, GREY, FAINT, MISSING, PAPER = "#1A1A1A", "#666666", "#E6E6E6", "#F2F2F2", "#FFFFFF"
+INK, GREY, FAINT, MISSING, PAPER = "#1A1A1A", "#666666", "#E6E6E6", "#F2F2F2", GROUND
 """Text, what is beside it, grids, cells without a number, the ground. On the page they become its
 own, light or dark; so nothing else may have these colours, and shades are transparent."""
 
@@ -22,32 +22,10 @@ SMALL, NORMAL, LARGE = 6.0, 7.0, 8.0
 """Sizes of text in points; figures are at most 180 mm wide, a page's two columns."""
 
 
-@dataclass(frozen=True)
-class Sign:
-    """How a backbone is drawn.
-
-    Attributes
-    ----------
-    colour : str
-    marker : str
-        As matplotlib takes it.
-    scale : float
-        How much larger the marker is drawn, as those with thin points look smaller than others.
-    line : str or tuple
-        Dotted where the colour is not the backbone's alone.
-    """
-
-    colour: str
-    marker: str
-    scale: float
-    line: Any
-
-
-_SCALES = {"*": 1.5, ".": 1.4, "d": 1.15, "P": 1.1, "X": 1.1}
 _DOTTED = (0, (1.2, 1.2))
 
 
-def signs(backbones: Iterable[str]) -> dict[str, Sign]:
+def signs(backbones: Iterable[str]) -> dict[str, Look]:
     """Return how each backbone is drawn.
 
     The colours and markers are those of the palette. Where it begins again, since it has only so
@@ -64,8 +42,7 @@ def signs(backbones: Iterable[str]) -> dict[str, Sign]:
         marker = next(free, look.marker)
         known = all(colour != look.colour for colour, _ in taken)
         taken.add((look.colour, marker))
-        line = "-" if known else _DOTTED
-        chosen[name] = Sign(look.colour, marker, _SCALES.get(marker, 1.0), line)
+        chosen[name] = replace(look, marker=marker, line="-" if known else _DOTTED)
     return chosen
 
 

@@ -23,6 +23,7 @@ from medplus.analysis.panel.one_class import AS_PREDICTED, THRESHOLDS, ClassPane
 from medplus.metrics.calibration import Reliability
 from medplus.metrics.decision_curve import net_benefit_of_all
 from medplus.metrics.operating_points import share
+from medplus.naming import in_percent
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#a43792", "#8a6d00", "#1292ff")
 """Of classes, in their order; they begin again, dashed, after the last."""
@@ -155,7 +156,7 @@ def _reliability(panel: Panel, ax: Axes, scaled: bool = False) -> None:
         ax.scatter(found.predicted, found.observed, s=size, color=style["color"], linewidth=0)
     title = f"At temperature {panel.temperature:.2f}" if scaled else "As predicted"
     error = panel.calibration["scaled" if scaled else AS_PREDICTED]["ece"]
-    _unit(ax, "predicted probability", "observed share", f"{title}: ECE {error:.3f}")
+    _unit(ax, "predicted probability", "observed share", f"{title}: ECE {in_percent(error)}")
 
 
 def _scaled_reliability(panel: Panel, ax: Axes) -> None:

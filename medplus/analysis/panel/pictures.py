@@ -15,11 +15,11 @@ from medplus.datasets import sources as datasets
 from medplus.embeddings.derived import view_of
 from medplus.embeddings.store import EmbeddingStore, open_store, read_info
 from medplus.errors import DatasetError, MedplusError, StoreError
-from medplus.heads.folded import deal_store
+from medplus.heads.folded import deal_store, sample_names
 from medplus.heads.saved import derived
+from medplus.heads.stored import leaves_out
 from medplus.run.folds import Folds, parts_of
 from medplus.run.record import RunRecord
-from medplus.vocabulary import Split
 
 LARGEST = 96
 """Pixels of a thumbnail's side at most."""
@@ -103,9 +103,9 @@ def neighbours_of(panel: Panel, cases: Sequence[Case], k: int = N_NEIGHBOURS) ->
     if panel.record.folds is None:
         place = {int(index): row for row, index in enumerate(store.index("test"))}
         tested = [place[int(panel.predictions["test_index"][row])] for row in rows]
-        return _nearest(store, tested, _names(store, ("train",)), panel.record, k)
+        return _nearest(store, tested, sample_names(store, ("train",)), panel.record, k)
     folds = Folds(panel.record.folds.n, pool=panel.record.folds.pool)
-    names = np.array(_names(store, folds.splits))
+    names = np.array(sample_names(store, folds.splits))
     found: dict[int, list[str]] = {}
     dealt = deal_store(store, folds, panel.record.folds.repeat)
     for number in range(folds.n):
@@ -123,27 +123,14 @@ def _open_again(record: RunRecord) -> EmbeddingStore:
     """Return the embeddings that a run was made on, made of others again where they were."""
     if record.store is None:
         raise StoreError("the run was made on images, without a store")
-    rows = [
-        record.config.get("rows"),
-        *(key for key in record.config.get("parts", ()) if "/" in key),
-    ]
-    if record.folds is not None and any(rows):
+    if record.folds is not None and leaves_out(record):
         raise StoreError("the folds were dealt without the images that are left out")
     stores = []
-    whole = [(record.store.path, record.store.key)]
-    for path, key in [(part.path, part.key) for part in record.store.parts] or whole:
-        stores.append(open_store(path))
-        if stores[-1].key != key:
-            raise StoreError(f"{path} is not the store that the run was made on")
+    for part in record.parts:
+        stores.append(open_store(part.path))
+        if stores[-1].key != part.key:
+            raise StoreError(f"{part.path} is not the store that the run was made on")
     return derived(record, stores)
-
-
-def _names(store: EmbeddingStore, splits: Sequence[Split]) -> list[str]:
-    return [
-        name or f"{split}/{i}"
-        for split in splits
-        for name, i in zip(store.names(split), store.index(split), strict=True)
-    ]
 
 
 def _nearest(

@@ -21,6 +21,7 @@ from medplus.analysis.panel.subgroups import Subgroups
 from medplus.analysis.panel.wording import between, one_decimal, percent
 from medplus.analysis.section import Figure, Gallery, Picture, Section
 from medplus.errors import MedplusError
+from medplus.naming import in_percent
 
 _LEVEL = 0.05
 
@@ -91,12 +92,14 @@ def sentences_of(found: Panel) -> list[str]:
             f"{percent(point.sensitivity)}."
         )
     before = found.calibration[AS_PREDICTED]
-    told.append(f"Calibration error (ECE) {before['ece']:.3f}, Brier score {before['brier']:.3f}")
+    told.append(
+        f"Calibration error (ECE) {in_percent(before['ece'])}, Brier score {before['brier']:.3f}"
+    )
     if found.temperature is not None:
         after = found.calibration["scaled"]
         told[-1] += (
-            f"; at the temperature {found.temperature:.2f}, fitted on val, {after['ece']:.3f} and "
-            f"{after['brier']:.3f}"
+            f"; at the temperature {found.temperature:.2f}, fitted on val, "
+            f"{in_percent(after['ece'])} and {after['brier']:.3f}"
         )
     told[-1] += "."
     return told

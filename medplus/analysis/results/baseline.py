@@ -28,7 +28,7 @@ def load_baseline() -> pd.DataFrame:
     -------
     pandas.DataFrame
         Columns `medplus.analysis.results.cells.COLUMNS`, scores in percent as printed.
-        Fine-tuning and probing are means over three seeds. k-NN (k = 11) has no seed and was
+        Fine-tuning and probing are means over three seeds. kNN (k = 11) has no seed and was
         printed as one ACC: `n_seeds` is 1, and its other scores are NaN.
 
     References

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medplus.errors import MedplusError, RunError
+from medplus.errors import RunError
 from medplus.metrics import check
-from medplus.run.ledger import list_runs, read_predictions, read_record
+from medplus.run.ledger import read_predictions, read_record, read_runs
 from medplus.run.record import RunRecord
 from medplus.vocabulary import MULTI_LABEL, SPLITS
 
@@ -61,12 +61,10 @@ def runs(root: str | Path = "runs") -> pd.DataFrame:
     folder = Path(root)
     if not folder.is_dir():
         raise RunError(f"there is no folder {folder}; name the folder of your runs")
-    rows = []
-    for run in list_runs(folder):
-        try:
-            rows.append(_row(read_record(run)))
-        except MedplusError as error:
-            log.warning("left out: %s", error)
+    records, damaged = read_runs(folder)
+    for _, reason in damaged:
+        log.warning("left out: %s", reason)
+    rows = [_row(record) for record in records]
     if not rows:
         raise RunError(f"{folder} holds no runs; medplus knn, probe and finetune make them")
     table = pd.DataFrame(rows).dropna(axis="columns", how="all")

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from medplus.analysis.format import percentage
 from medplus.analysis.results.cells import AVERAGE, KEYS
 from medplus.curves.kept import Curve, list_curves, read_curve
 from medplus.embeddings.store import read_info
 from medplus.errors import MedplusError, RunError
+from medplus.run import ledger
 from medplus.run.folds import FOLDED
-from medplus.run.ledger import list_runs, read_record
 from medplus.run.record import RunRecord
 from medplus.spec import PIXELS
 
@@ -35,7 +36,7 @@ RUN_COLUMNS = [
     "licence", "citation", "warnings", "weights", "weights_licence", "baseline_acc",
 ]  # fmt: skip
 """Columns of a table of runs. Scores are of test (but `val_acc`, `val_auc`), in percent; `seed` is
-a nullable integer, as seeds have up to 63 bits and k-NN has none; `device_seconds` is the full cost
+a nullable integer, as seeds have up to 63 bits and kNN has none; `device_seconds` is the full cost
 of the run, its extraction included, which is `extraction_seconds` of it; `conditions` maps names to
 values, and runs are alike where all of them are equal; `digests` are those of the images and of the
 weights; `warnings` are those of the data card; `baseline_acc` is the test ACC, a fraction, of
@@ -77,18 +78,19 @@ def read_runs(root: Path) -> Runs:
             f"there is no folder {root}; name the folder of your runs, or say --baseline paper"
         )
     _extraction_seconds.cache_clear()  # stores may have been extracted again
-    rows, skipped, folded = [], [], []
-    for folder in list_runs(root):
+    records, damaged = ledger.read_runs(root)
+    skipped = [(str(folder), reason) for folder, reason in damaged]
+    rows, folded = [], []
+    for record in records:
         try:
-            record = read_record(folder)
             rows.append(_row(record))
             folded += [record] if record.folds is not None else []
-        except MedplusError as error:
-            skipped.append((str(folder), str(error)))
+        except RunError as error:
+            skipped.append((record.path, str(error)))
         except KeyError as error:
-            skipped.append((str(folder), f"its record lacks {error}"))
+            skipped.append((record.path, f"its record lacks {error}"))
         except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
-            skipped.append((str(folder), f"its record is damaged ({error})"))
+            skipped.append((record.path, f"its record is damaged ({error})"))
     if not rows:
         repeats = sorted(root.glob(FOLDED))
         if repeats and not skipped:
@@ -104,21 +106,17 @@ def read_runs(root: Path) -> Runs:
     table = pd.DataFrame(rows, columns=RUN_COLUMNS)
     # Not by pandas itself, which would make floats of seeds beside missing ones.
     table["seed"] = pd.array([row["seed"] for row in rows], dtype="Int64")
-    for folder in (run for repeat in sorted(root.glob(FOLDED)) for run in list_runs(repeat)):
-        _collect(partial(read_record, folder), folder, folded, skipped)
+    for repeat in sorted(root.glob(FOLDED)):
+        records, damaged = ledger.read_runs(repeat)
+        folded += records
+        skipped += [(str(folder), reason) for folder, reason in damaged]
     curves: list[Curve] = []
     for path in list_curves(root):
-        _collect(partial(read_curve, path), path, curves, skipped)
-    return Runs(table, tuple(skipped), tuple(folded), tuple(curves))
-
-
-def _collect(
-    read: Callable[[], Any], path: Path, into: list[Any], skipped: list[tuple[str, str]]
-) -> None:
-    try:
-        into.append(read())
-    except MedplusError as error:
-        skipped.append((str(path), str(error)))
+        try:
+            curves.append(read_curve(path))
+        except RunError as error:
+            skipped.append((str(path), str(error)))
+    return Runs(table, tuple(sorted(skipped)), tuple(folded), tuple(curves))
 
 
 def describe(conditions: Mapping[str, str]) -> str:
@@ -141,12 +139,12 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "backbone": record.backbone,
         "size": record.size,
         "seed": record.seed,
-        "acc": _percent(test["acc"]),
-        "auc": _percent(test.get("auc")),
-        "acc_low": _percent(low),
-        "acc_high": _percent(high),
-        "val_acc": _percent(val.get("acc")),
-        "val_auc": _percent(val.get("auc")),
+        "acc": percentage(test["acc"]),
+        "auc": percentage(test.get("auc")),
+        "acc_low": percentage(low),
+        "acc_high": percentage(high),
+        "val_acc": percentage(val.get("acc")),
+        "val_auc": percentage(val.get("auc")),
         "device_seconds": _own_seconds(record) + extraction,
         "extraction_seconds": extraction,
         "device": record.cost.get("device", ""),
@@ -163,10 +161,6 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "weights_licence": record.weights_licence,
         "baseline_acc": test.get("baseline_acc", float("nan")),
     }
-
-
-def _percent(fraction: float | None) -> float:
-    return float("nan") if fraction is None else 100 * float(fraction)
 
 
 def _conditions(record: RunRecord) -> dict[str, str]:

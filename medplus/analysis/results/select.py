@@ -59,7 +59,7 @@ def select_alike(
     sizes, weights, fits and features, which are what is compared. Of several conditions those with
     the most cells are taken, and of equally many those of the paper. All runs of a dataset and size
     must have seen the same images, and within a cell all must have begun with the same weights; of
-    several the newest are taken. So is of runs that differ in nothing, such as those of k-NN by two
+    several the newest are taken. So is of runs that differ in nothing, such as those of kNN by two
     libraries: a cell has one run for each seed.
 
     Parameters

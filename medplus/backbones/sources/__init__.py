@@ -11,7 +11,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from medplus.backbones.catalog import ALEXNET, DEMO, PAPER, PIXELS, BackboneInfo
 from medplus.backbones.sources import demo, folder, python, run
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PAPER", "BackboneRef", "describe", "expand", "is_at_hand", "is_code", "is_pattern",
-    "is_trained", "kind_of", "load", "portable", "resolve", "weights_files", "weights_label",
+    "is_trained", "kind_of", "load", "portable", "resolve", "source_of", "weights_files",
+    "weights_label",
 ]  # fmt: skip
 
 ORDER = (
@@ -41,6 +42,11 @@ MOST = 32
 
 def _source(name: str) -> Source:
     return cast("Source", import_module(f"{__name__}.{name}"))
+
+
+def source_of(ref: BackboneRef) -> Source:
+    """Return the module that makes a backbone."""
+    return _source(ref.source)
 
 
 def resolve(name: str, weights: str | None = None) -> BackboneRef:
@@ -88,15 +94,16 @@ def weights_files(ref: BackboneRef) -> list[Path] | None:
     None where that cannot be told: of code, which may read whatever it likes, and of libraries
     that keep their files their own way.
     """
-    if ref.source not in ("run", "pixels", "torchvision", "demo", "timm"):
-        return None
     if ref.run_id is not None:
         return [Path(ref.spelling)]
+    source: Any = source_of(ref)
+    if not hasattr(source, "pretrained_files"):
+        return None
     if ref.weights_from == NONE:
         return []
     if ref.weights_from != PRETRAINED:
         return files_of(ref.weights_from, ref.tag)
-    found: list[Path] | None = import_module(f"{__name__}.{ref.source}").pretrained_files(ref)
+    found: list[Path] | None = source.pretrained_files(ref)
     return found
 
 

@@ -59,7 +59,7 @@ def describe(ref: BackboneRef) -> BackboneInfo:
     known = encoders()[ref.name.partition("@")[0]]
     return BackboneInfo(
         ref.name, ref.tag, known.dim, known.parameters or 0, known.size, known.mean, known.std,
-        fixed_size=False, licence=known.licence,
+        licence=known.licence,
     )  # fmt: skip
 
 
@@ -216,7 +216,4 @@ def _fill(network: Any, encoder: Encoder, ref: BackboneRef) -> None:
     used |= {n: own[n] for n in own if n not in used and rules.fresh and n.startswith(rules.fresh)}
     if encoder.source == "open_clip":
         used = {name: tensor for name, tensor in used.items() if name.startswith("visual.")}
-    try:
-        network.load_state_dict(used, strict=True)
-    except RuntimeError as error:
-        raise weights_io.misfit(encoder.title, ref.weights_from, error) from error
+    weights_io.fill(network, used, encoder.title, ref.weights_from)

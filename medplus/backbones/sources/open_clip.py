@@ -8,7 +8,7 @@ the text side, which may need further files of the hub, is never asked for.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from medplus.backbones import weights as weights_io
 from medplus.backbones.catalog import BackboneInfo
 from medplus.backbones.sources.ref import BackboneRef, Built
 from medplus.backbones.weights_folder import find_config, is_weights_folder
-from medplus.errors import BackboneError, UsageError, first_line, nearest, pip_install
+from medplus.errors import BackboneError, UsageError, first_line, nearest, optional
 from medplus.preprocess import PreprocessSpec
 from medplus.spec import NONE, PRETRAINED
 from medplus.vocabulary import Fit
@@ -115,10 +115,7 @@ def describe(ref: BackboneRef) -> BackboneInfo:
     with torch.device("meta"):
         network = tower(card, ref.tag)
         dim = int(network(torch.zeros(1, 3, card.size, card.size)).shape[1])
-    n_parameters = sum(parameter.numel() for parameter in network.parameters())
-    return BackboneInfo(
-        ref.name, ref.tag, dim, n_parameters, card.size, card.mean, card.std, True, ""
-    )
+    return BackboneInfo.of(ref, network, dim, card.size, card.mean, card.std, fixed_size=True)
 
 
 def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Built:
@@ -132,37 +129,30 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
         network = tower(card, ref.tag)
     state = _state(ref, lambda: list(network.state_dict()))
     if state is not None:
-        try:
-            network.load_state_dict(state, strict=True)
-        except RuntimeError as error:
-            raise weights_io.misfit(ref.tag, ref.weights_from, error) from error
+        weights_io.fill(network, state, ref.tag, ref.weights_from)
     canvas = None if fit == "native" else card.size
-    return Built(network, PreprocessSpec(card.mean, card.std, fit or "pad", canvas))
+    spec = PreprocessSpec(card.mean, card.std, fit or "pad", canvas)
+    return Built(network, spec, card=asdict(card))
 
 
 def whole(ref: BackboneRef) -> tuple[dict[str, torch.Tensor], bytes]:
     """Return the tower's tensors that are at hand, and its card, for a folder to carry."""
     card = _card(ref)
     built = build(ref, card.size, None, None)
-    document = {"model_cfg": card.model_cfg, "preprocess_cfg": card.preprocess_cfg}
-    return built.module.state_dict(), json.dumps(document).encode()
+    return built.module.state_dict(), json.dumps(built.card).encode()
 
 
 # --- the parts ----------------------------------------------------------------------------------
 
 
 def _library() -> Any:
-    try:
-        import open_clip
-    except ImportError:
-        raise UsageError(
-            f"backbones of {PREFIX} need open_clip; run: {pip_install('open_clip_torch')}"
-        ) from None
-    return open_clip
+    return optional("open_clip", f"a backbone of {PREFIX}", "open_clip_torch")
 
 
 def _card(ref: BackboneRef) -> Card:
     """Read the configuration: open_clip's own, a folder's, the hub's, or one that was carried."""
+    if ref.card is not None:
+        return Card(**ref.card)
     model = ref.tag.removeprefix(PREFIX)
     carried = (
         find_config(Path(ref.weights_from), ref.tag)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from medplus.backbones.catalog import BackboneInfo
 from medplus.backbones.sources.ref import BackboneRef, Built
 from medplus.preprocess import PreprocessSpec
@@ -21,11 +23,14 @@ def resolve(name: str, weights: str) -> BackboneRef:
     return BackboneRef("pixels", name, name, name, NONE, NONE)
 
 
+def pretrained_files(ref: BackboneRef) -> list[Path]:
+    """Return no file: there are no weights."""
+    return []
+
+
 def describe(ref: BackboneRef) -> BackboneInfo:
     """Return its facts; the dimension is that per channel, of images of 28 px and above."""
-    return BackboneInfo(
-        ref.name, ref.tag, _SIDE * _SIDE, 0, None, (0.0,), (1.0,), fixed_size=False, licence=""
-    )
+    return BackboneInfo(ref.name, ref.tag, _SIDE * _SIDE, 0, None, (0.0,), (1.0,))
 
 
 def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Built:

@@ -115,10 +115,7 @@ def describe(ref: BackboneRef) -> BackboneInfo:
         raise BackboneError(
             f"the network of {file.path} does not take images of {side} px: {first_line(error)}"
         ) from error
-    n_parameters = sum(parameter.numel() for parameter in made.module.parameters())
-    return BackboneInfo(
-        ref.name, ref.tag, int(dim), n_parameters, side, spec.mean, spec.std, False, ""
-    )
+    return BackboneInfo.of(ref, made.module, int(dim), side, spec.mean, spec.std)
 
 
 def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Built:
@@ -129,10 +126,7 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
         state = backbone_state(state) or state  # of a fine-tuned run, without its head
         expected = made.module.state_dict()
         state = weights_io.fitted_to(state, expected, ref.name, Path(ref.weights_from))
-        try:
-            made.module.load_state_dict(state, strict=True)
-        except RuntimeError as error:
-            raise weights_io.misfit(ref.name, ref.weights_from, error) from error
+        weights_io.fill(made.module, state, ref.name, ref.weights_from)
     spec = made.preprocess
     canvas = None if fit == "native" else spec.canvas
     return replace(made, preprocess=replace(spec, fit=fit or "pad", canvas=canvas))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 from medplus.spec import PRELOGITS
 
@@ -38,6 +38,8 @@ class BackboneRef:
         Digest of the weights, where it is known before they are read: of a fine-tuned run.
     run_id : str or None
         The fine-tuned run that it is.
+    card : dict or None
+        What another library builds it by, where that is known already: of a fine-tuned run.
     """
 
     source: str
@@ -48,6 +50,7 @@ class BackboneRef:
     weights_from: str
     weights_sha256: str | None = None
     run_id: str | None = None
+    card: dict[str, Any] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,15 @@ class Built:
         What its output is.
     licence : str
         Of its weights, where the source knows it.
+    card : dict or None
+        What another library builds it by, as JSON has it.
     """
 
     module: nn.Module
     preprocess: PreprocessSpec
     feature: str = PRELOGITS
     licence: str = ""
+    card: dict[str, Any] | None = None
 
 
 class Source(Protocol):
@@ -87,4 +93,8 @@ class Source(Protocol):
         """Make it for images of `size` pixels, brought to its input as `fit` says.
 
         `code` is the Python file of a fine-tuned run's network: no run ever names code to be run.
+
+        Two further functions are there where they can be. ``pretrained_files(ref)`` returns the
+        files that pretrained weights are read from. ``whole(ref)`` returns all tensors that a hub
+        has of it, and the configuration that it is built after, to be carried in a folder.
         """

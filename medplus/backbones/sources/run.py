@@ -89,7 +89,7 @@ def describe(ref: BackboneRef) -> BackboneInfo:
 
 def _began_as(run: NetworkDescription) -> BackboneRef:
     """Return the backbone that was trained, whatever the tag says: no file is run for it."""
-    return BackboneRef("", run.backbone, run.backbone, run.tag, NONE, NONE)
+    return BackboneRef("", run.backbone, run.backbone, run.tag, NONE, NONE, card=run.card)
 
 
 def _maker(run: NetworkDescription) -> Source:

@@ -91,16 +91,15 @@ def describe(ref: BackboneRef) -> BackboneInfo:
             f"timm cannot build the backbone '{ref.tag}': {first_line(error)}"
         ) from error
     config: dict[str, Any] = network.pretrained_cfg
-    return BackboneInfo(
-        name=ref.name,
-        tag=ref.tag,
-        dim=int(getattr(network, "head_hidden_size", network.num_features)),
-        n_parameters=sum(parameter.numel() for parameter in network.parameters()),
-        native_size=int(config["input_size"][-1]),
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        fixed_size=bool(config.get("fixed_input_size", False)),
-        licence=config.get("license") or "",
+    return BackboneInfo.of(
+        ref,
+        network,
+        int(getattr(network, "head_hidden_size", network.num_features)),
+        int(config["input_size"][-1]),
+        tuple(config["mean"]),
+        tuple(config["std"]),
+        bool(config.get("fixed_input_size", False)),
+        config.get("license") or "",
     )
 
 
@@ -114,6 +113,17 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
     spec = PreprocessSpec.fitted(tuple(config["mean"]), tuple(config["std"]), fit)
     licence = (config.get("license") or "") if ref.weights == PRETRAINED else ""
     return Built(PreLogits(network), spec, licence=licence)
+
+
+def whole(ref: BackboneRef) -> tuple[dict[str, torch.Tensor], bytes | None]:
+    """Return the tensors of the whole network that the cache has by now, for a folder to carry."""
+    from medplus.backbones.lean import timm
+
+    try:
+        with redirect_stdout(sys.stderr), servers.no_waiting_for_rate_limits():
+            return timm.create_model(ref.tag, pretrained=True).state_dict(), None
+    except Exception as error:
+        raise servers.fetch_error(ref.tag, error) from error
 
 
 def pretrained_files(ref: BackboneRef) -> list[Path] | None:

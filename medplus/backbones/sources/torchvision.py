@@ -44,8 +44,7 @@ def describe(ref: BackboneRef) -> BackboneInfo:
     with torch.device("meta"):
         network = torchvision.models.alexnet(weights=None)
     network.classifier = network.classifier[:-1]
-    n_parameters = sum(parameter.numel() for parameter in network.parameters())
-    return BackboneInfo(ref.name, ref.tag, 4096, n_parameters, 224, _MEAN, _STD, False, _LICENCE)
+    return BackboneInfo.of(ref, network, 4096, 224, _MEAN, _STD, licence=_LICENCE)
 
 
 def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Built:
@@ -61,12 +60,14 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
         state = pretrained_state(ref.tag)
     if state is not None:
         state = {key: value for key, value in state.items() if not key.startswith("classifier.6.")}
-        try:
-            module.load_state_dict(state, strict=True)
-        except RuntimeError as error:
-            raise weights_io.misfit(ref.tag, ref.weights_from, error) from error
+        weights_io.fill(module, state, ref.tag, ref.weights_from)
     licence = _LICENCE if ref.weights == PRETRAINED else ""
     return Built(module, PreprocessSpec.fitted(_MEAN, _STD, fit), licence=licence)
+
+
+def whole(ref: BackboneRef) -> tuple[dict[str, torch.Tensor], None]:
+    """Return the tensors of the whole network, for a folder to carry."""
+    return pretrained_state(ref.tag), None
 
 
 def pretrained_files(ref: BackboneRef) -> list[Path] | None:

@@ -16,7 +16,7 @@ from medplus.backbones import weights as weights_io
 from medplus.backbones.catalog import BackboneInfo
 from medplus.backbones.sources.ref import BackboneRef, Built
 from medplus.backbones.weights_folder import CONFIG, find_config, is_weights_folder
-from medplus.errors import BackboneError, UsageError, first_line, pip_install
+from medplus.errors import BackboneError, UsageError, first_line, optional
 from medplus.preprocess import PreprocessSpec
 from medplus.progress import SAID
 from medplus.spec import NONE, PRETRAINED
@@ -106,9 +106,7 @@ def describe(ref: BackboneRef) -> BackboneInfo:
     with torch.device("meta"):
         encoder = _encoder(_random(card, ref.tag), card)
         dim = int(encoder(torch.zeros(1, 3, card.size, card.size)).shape[1])
-    n_parameters = sum(parameter.numel() for parameter in encoder.parameters())
-    mean, std = card.normalisation
-    return BackboneInfo(ref.name, ref.tag, dim, n_parameters, card.size, mean, std, False, "")
+    return BackboneInfo.of(ref, encoder, dim, card.size, *card.normalisation)
 
 
 def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Built:
@@ -120,32 +118,23 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
         log.log(SAID, "%s does not say how images are normalised: as ImageNet's are, is assumed",
                 ref.tag)  # fmt: skip
     encoder = _loaded(ref, card)
-    mean, std = card.normalisation
-    return Built(
-        encoder.eval(),
-        PreprocessSpec(mean, std, fit or "pad", None if fit == "native" else card.size),
-    )
+    canvas = None if fit == "native" else card.size
+    spec = PreprocessSpec(*card.normalisation, fit or "pad", canvas)
+    card = replace(card, has_pooler=encoder.has_pooler)
+    return Built(encoder.eval(), spec, card=asdict(card))
 
 
 def whole(ref: BackboneRef) -> tuple[dict[str, torch.Tensor], bytes]:
     """Return the encoder's tensors that are at hand, and its card, for a folder to carry."""
-    card = _card(ref)
-    encoder = _loaded(ref, card)
-    document = asdict(replace(card, has_pooler=encoder.has_pooler))
-    return encoder.state_dict(), json.dumps(document).encode()
+    built = build(ref, _card(ref).size, None, None)
+    return built.module.state_dict(), json.dumps(built.card).encode()
 
 
 # --- the parts ----------------------------------------------------------------------------------
 
 
 def _library() -> Any:
-    try:
-        import transformers
-    except ImportError:
-        raise UsageError(
-            f"backbones of {PREFIX} need transformers; run: {pip_install('transformers')}"
-        ) from None
-    return transformers
+    return optional("transformers", f"a backbone of {PREFIX}")
 
 
 def _place(tag: str) -> tuple[str, dict[str, Any]]:
@@ -157,7 +146,9 @@ def _place(tag: str) -> tuple[str, dict[str, Any]]:
 
 
 def _card(ref: BackboneRef) -> Card:
-    """Read the configuration: the repository's, the folder's, or one that was carried."""
+    """Read the configuration: the repository's, the folder's, or one that was carried or kept."""
+    if ref.card is not None:
+        return Card(**ref.card)
     if is_weights_folder(ref.weights_from):
         carried = find_config(Path(ref.weights_from), ref.tag)
         if carried is not None:
@@ -235,7 +226,7 @@ def _loaded(ref: BackboneRef, card: Card) -> TransformersEncoder:
             state = weights_io.read_weights(
                 ref.weights_from, ref.tag, lambda: list(encoder.state_dict())
             )
-            encoder = _filled(encoder, state or {}, ref)
+            weights_io.fill(encoder, state or {}, ref.tag, ref.weights_from)
         return encoder
     transformers = _library()
     place, options = _place(ref.tag)
@@ -260,16 +251,6 @@ def _loaded(ref: BackboneRef, card: Card) -> TransformersEncoder:
             "what its configuration says"
         )
     return _encoder(model.eval(), card, has_pooler=not untrained)
-
-
-def _filled(
-    encoder: TransformersEncoder, state: dict[str, torch.Tensor], ref: BackboneRef
-) -> TransformersEncoder:
-    try:
-        encoder.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise weights_io.misfit(ref.tag, ref.weights_from, error) from error
-    return encoder
 
 
 def _encoder(model: Any, card: Card, *, has_pooler: bool = True) -> TransformersEncoder:

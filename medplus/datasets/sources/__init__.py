@@ -15,6 +15,7 @@ from medplus.datasets.exclusion import leave_out, read_exclusion
 from medplus.datasets.sources import folder, medmnist, npz
 from medplus.errors import UsageError
 from medplus.progress import Progress, silent
+from medplus.spec import ExtractSpec
 
 ALL = "all"
 _KINDS: dict[str, ModuleType] = {"medmnist": medmnist, "folder": folder, "npz": npz}
@@ -128,6 +129,23 @@ def load_dataset(
     ref = resolve(name, group_column)
     images = load(ref, size, data_root, group_column=group_column, progress=progress)
     return images if exclusion is None else leave_out(images, exclusion)
+
+
+def load_spec(
+    spec: ExtractSpec,
+    data_root: str | Path = "data",
+    size: int | None = None,
+    progress: Progress = silent,
+) -> ImageDataset:
+    """Load the dataset that a spec names, as `load_dataset`; by default at its size."""
+    return load_dataset(
+        spec.dataset,
+        size or spec.size,
+        data_root,
+        group_column=spec.group_column,
+        exclude=spec.exclude,
+        progress=progress,
+    )
 
 
 def path(ref: DatasetRef, size: int | None = None, data_root: str | Path = "data") -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 from medplus.datasets import catalog
 from medplus.datasets.dataset import DatasetRef, ImageDataset, Outline, Provenance, data_digest
 from medplus.datasets.sources import npz
-from medplus.errors import DatasetError
+from medplus.errors import DatasetError, explained
 from medplus.vocabulary import SIZES
 
 _DEFAULT_SIZE = 28
@@ -48,34 +48,24 @@ def load(ref: DatasetRef, size: int | None, data_root: Path, **options: Any) -> 
     found = cached.arrays["train_images"].shape[1]
     if found != size:
         raise DatasetError(f"{file} holds images of {found} px, not {size}; is it misnamed?")
-    splits = npz.splits_of(cached, file, info.task, len(info.classes), cached.arrays)
-    channels = 3 if splits["train"].images.ndim == 4 else 1
-    if channels != info.channels:
+    images = npz.dataset_of(
+        cached, file, info.flag, info.task, info.classes, "MedMNIST", cached.arrays
+    )
+    if images.channels != info.channels:
         raise DatasetError(
-            f"{file} holds images of {channels} channels, but {info.flag} has {info.channels}"
+            f"{file} holds images of {images.channels} channels, but {info.flag} has "
+            f"{info.channels}"
         )
-    source: Provenance = "phantom" if cached.facts["phantom"] else "official"
-    card = npz.card_of(cached, info.task, "MedMNIST", info.classes, splits)
-    if source == "official" and cached.facts["md5"] != info.md5[size]:
+    if images.source == "phantom":
+        return replace(images, licence=info.licence)
+    source: Provenance = "official"
+    if cached.facts["md5"] != info.md5[size]:
         source = "unofficial"
-        card.warn(
+        images.card.warn(
             f"it is not the official file (MD5 {cached.facts['md5']}, official {info.md5[size]}): "
             "it is used, and every result records it as unofficial"
         )
-    return ImageDataset(
-        name=info.flag,
-        size=size,
-        task=info.task,
-        classes=info.classes,
-        source=source,
-        licence=info.licence,
-        citation="" if source == "phantom" else catalog.CITATION,
-        digest=data_digest(cached.facts["digest"], info.task, info.classes),
-        path=str(file),
-        splits=splits,
-        reading=npz.reading_of(size, channels),
-        card=card,
-    )
+    return replace(images, source=source, licence=info.licence, citation=catalog.CITATION)
 
 
 def known_digest(ref: DatasetRef, size: int | None, data_root: Path) -> str | None:
@@ -108,11 +98,9 @@ def find_file(info: catalog.DatasetInfo, size: int, data_root: Path) -> Path:
         If the file is not there; says what is, and where the official file comes from.
     """
     path = data_root / info.filename(size)
-    try:
+    with explained(DatasetError, f"{path} cannot be reached"):
         if path.is_file():
             return path
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be reached: {error.strerror}") from None
     root = shlex.quote(str(data_root))
     others = [str(s) for s in SIZES if (data_root / info.filename(s)).is_file()]
     have = f" (sizes there: {', '.join(others)})" if others else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,11 +70,39 @@ def load(ref: DatasetRef, size: int | None, data_root: Path, **options: Any) -> 
     if size is not None and size != found:
         raise UsageError(f"{file} holds images of {found} px; leave --size out, or say {found}")
     task, classes, why, labels = _meaning(cached, file)
+    return dataset_of(cached, file, ref.name, task, classes, why, labels)
+
+
+def dataset_of(
+    cached: Cached,
+    file: Path,
+    name: str,
+    task: Task,
+    classes: tuple[str, ...],
+    why: str,
+    labels: Mapping[str, np.ndarray],
+) -> ImageDataset:
+    """Return the dataset that a file's arrays are.
+
+    Parameters
+    ----------
+    why : str
+        Who says what the task is.
+
+    Raises
+    ------
+    DatasetError
+        If the labels are not those of such a task.
+    """
     splits = splits_of(cached, file, task, len(classes), labels)
-    channels = 3 if splits["train"].images.ndim == 4 else 1
+    size, grey = splits["train"].images.shape[1], splits["train"].images.ndim == 3
+    images = f"{size} × {size} px, {'grey' if grey else 'colour'}"
+    card = Card(task, why, split_from="given by the file", images=images)
+    card.warnings += cached.facts["copies"]
+    card.describe(classes, {split: part.labels for split, part in splits.items()})
     return ImageDataset(
-        name=ref.name,
-        size=found,
+        name=name,
+        size=size,
         task=task,
         classes=classes,
         source="phantom" if cached.facts["phantom"] else "custom",
@@ -82,8 +110,9 @@ def load(ref: DatasetRef, size: int | None, data_root: Path, **options: Any) -> 
         digest=data_digest(cached.facts["digest"], task, classes),
         path=str(file),
         splits=splits,
-        reading=reading_of(found, channels),
-        card=card_of(cached, task, why, classes, splits),
+        # How files become such arrays, as far as that is known.
+        reading=Reading(size=size, channels="grey" if grey else "rgb"),
+        card=card,
     )
 
 
@@ -157,27 +186,6 @@ def splits_of(
         checked = _checked(labels[f"{split}_labels"], split, file, task, n_classes)
         splits[split] = ImageSplit(images, checked, names)
     return splits
-
-
-def reading_of(size: int, channels: int) -> Reading:
-    """Return how files become what the arrays of a file hold, as far as that is known."""
-    return Reading(size=size, channels="grey" if channels == 1 else "rgb")
-
-
-def card_of(
-    cached: Cached,
-    task: Task,
-    why: str,
-    classes: Sequence[str],
-    splits: Mapping[Split, ImageSplit],
-) -> Card:
-    """Return the card of a file's images."""
-    shape = splits["train"].images.shape
-    images = f"{shape[2]} × {shape[1]} px, {'colour' if len(shape) == 4 else 'grey'}"
-    card = Card(task, why, split_from="given by the file", images=images)
-    card.warnings += cached.facts["copies"]
-    card.describe(classes, {split: part.labels for split, part in splits.items()})
-    return card
 
 
 def file_md5(file: Path) -> str:

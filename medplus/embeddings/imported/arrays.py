@@ -20,7 +20,7 @@ from medplus.embeddings.imported import source
 from medplus.embeddings.imported.source import Kind, Source
 from medplus.embeddings.imported.tensors import load_torch
 from medplus.embeddings.info import StoreInfo
-from medplus.errors import UsageError, first_line, pip_install
+from medplus.errors import UsageError, first_line, optional
 from medplus.jsonfile import parse_json
 from medplus.naming import counted, some
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split
@@ -73,12 +73,7 @@ def open_named(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _open_hdf5(path: Path) -> Any:
-    try:
-        import h5py
-    except ImportError:
-        raise UsageError(
-            f"{path} cannot be read without h5py; run: {pip_install('h5py')}"
-        ) from None
+    h5py = optional("h5py", f"to read {path}")
     try:
         return h5py.File(path, "r")
     except OSError as error:

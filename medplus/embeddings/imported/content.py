@@ -22,29 +22,21 @@ from medplus.embeddings.imported import source
 from medplus.embeddings.imported.source import Source
 from medplus.errors import UsageError
 from medplus.naming import several, some
+from medplus.run.scoring import Samples
 from medplus.vocabulary import SPLITS, Split, Task
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(Samples):
     """One split of what is imported.
 
     Attributes
     ----------
     rows : ndarray of int64, shape (n,)
         The places of its embeddings in the source.
-    labels : ndarray of uint8 or int64, shape (n, n_labels)
-    names : list of str, length n
-    groups : list of str, length n or 0
-    index : ndarray of int64, shape (n,)
-        Positions in the source split.
     """
 
     rows: npt.NDArray[np.int64]
-    labels: npt.NDArray[np.integer]
-    names: list[str]
-    groups: list[str]
-    index: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -191,11 +183,12 @@ def _part(
     groups = [] if group_of is None else [group_of[item] for item in items.tolist()]
     index = np.arange(len(items)) if found.index is None else found.index[items]
     if found.counts is None or found.row_names is None:
-        return Part(items, labels, names, groups, index)
+        return Part(labels, index, items, names=names, groups=groups)
     counts = found.counts[items]
     starts = (np.cumsum(found.counts) - found.counts)[items]
     first = np.cumsum(counts) - counts
     rows = np.arange(counts.sum()) + np.repeat(starts - first, counts)
     groups = [g for g, n in zip(groups or names, counts.tolist(), strict=True) for _ in range(n)]
     names = [name for item in items.tolist() for name in found.row_names(item)]
-    return Part(rows, np.repeat(labels, counts, axis=0), names, groups, np.arange(len(rows)))
+    every = np.repeat(labels, counts, axis=0)
+    return Part(every, np.arange(len(rows)), rows, names=names, groups=groups)

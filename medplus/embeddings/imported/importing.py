@@ -23,12 +23,13 @@ from medplus.embeddings.imported.arrays import HDF5, open_arrays
 from medplus.embeddings.imported.content import Content, read_content
 from medplus.embeddings.imported.parquet import open_parquet
 from medplus.embeddings.imported.slides import open_slides
-from medplus.embeddings.imported.source import Rows, Source, release
+from medplus.embeddings.imported.source import Rows, Source
 from medplus.embeddings.imported.tensors import TORCH
 from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.writer import WriteStatus, open_writer
 from medplus.errors import StoreError, UsageError
+from medplus.memory import release_pages
 from medplus.naming import safe_name
 from medplus.progress import Progress, silent
 from medplus.spec import IMPORTED, SCHEMA, ExtractSpec
@@ -231,7 +232,7 @@ def _chunks(values: np.memmap, rows: np.ndarray) -> Iterator[np.ndarray]:
 
 def _take(values: np.memmap, rows: np.ndarray) -> np.ndarray:
     taken = np.asarray(values[rows])
-    release(values)
+    release_pages(values)
     return taken
 
 
@@ -297,21 +298,13 @@ def _write(
     root: Path, info: StoreInfo, content: Content, values: np.memmap
 ) -> tuple[EmbeddingStore, str]:
     """Write what is missing of the store."""
-    path = info.path_under(root)
-    parts = content.parts
-    columns = {
-        name: {split: getattr(part, name) for split, part in parts.items()}
-        for name in ("labels", "names", "groups", "index")
-    }
-    labels, names = columns["labels"], columns["names"]
+    path, parts = info.path_under(root), content.parts
     status: WriteStatus
-    with open_writer(
-        path, info, labels, names, groups=columns["groups"], index=columns["index"]
-    ) as writer:
+    with open_writer(path, info, parts) as writer:
         status = writer.status
         if status != "skipped":
             for split in SPLITS:
-                of_chunk = writer.info.layouts(split)[0].rows
+                of_chunk = writer.info.layout(split).rows
                 for chunk in writer.missing[split]:
                     writer.commit(split, chunk, _take(values, parts[split].rows[of_chunk(chunk)]))
             writer.finish({})

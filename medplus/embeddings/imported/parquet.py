@@ -12,7 +12,7 @@ from medplus.embeddings.imported import source
 from medplus.embeddings.imported.arrays import read_attributes
 from medplus.embeddings.imported.source import Source
 from medplus.embeddings.info import StoreInfo
-from medplus.errors import UsageError, first_line, pip_install
+from medplus.errors import UsageError, first_line, optional
 from medplus.naming import counted, some
 from medplus.vocabulary import MULTI_LABEL
 
@@ -25,12 +25,7 @@ def open_parquet(path: Path) -> Source:
     UsageError
         If pyarrow is missing, or the file cannot be read, or holds no embeddings.
     """
-    try:
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise UsageError(
-            f"{path} cannot be read without pyarrow; run: {pip_install('pyarrow')}"
-        ) from None
+    pq = optional("pyarrow.parquet", f"to read {path}")
     try:
         file = pq.ParquetFile(path)
     except Exception as error:

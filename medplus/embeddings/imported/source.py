@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from medplus.datasets.columns import word
 from medplus.errors import UsageError
+from medplus.memory import release_pages
 from medplus.naming import counted, some
 
 Rows = Literal["slides", "patches"]
@@ -208,14 +208,7 @@ def slices(array: Any, n: int) -> Iterator[np.ndarray]:
     for start in range(0, n, BLOCK):
         rows = slice(start, min(start + BLOCK, n))
         yield as_rows(array[0, rows] if len(array.shape) == 3 else array[rows])
-        release(array)
-
-
-def release(array: Any) -> None:
-    """Give the pages of a mapped file that have been read back to the system."""
-    mapping = getattr(array, "_mmap", None)
-    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
-        mapping.madvise(mmap.MADV_DONTNEED)
+        release_pages(array)
 
 
 def as_rows(values: Any) -> np.ndarray:

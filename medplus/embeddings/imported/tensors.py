@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,10 @@ def load_torch(path: Path) -> Any:
     """
     import torch
 
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:  # torch stores tensors plain; a bomb does not
-            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                raise UsageError(f"{path} is compressed, as torch's files are not; save it again")
+    from medplus.tensorfile import is_compressed
+
+    if is_compressed(path):
+        raise UsageError(f"{path} is compressed, as torch's files are not; save it again")
     for mapped in (True, False):  # files of old versions cannot be mapped
         try:
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -48,15 +47,13 @@ def load_torch(path: Path) -> Any:
 
 def _plain_tensors(path: Path, found: Any) -> Any:
     """Refuse tensors that are sparse, quantised, or larger than their own bytes."""
+    from medplus.tensorfile import is_plain
+
     values = found.values() if isinstance(found, dict) else found
-    for value in (
-        values if isinstance(values, Iterable) and not hasattr(values, "ndim") else [found]
-    ):
+    if not isinstance(values, Iterable) or hasattr(values, "ndim"):
+        values = [found]
+    for value in values:
         for tensor in value if isinstance(value, list | tuple) else [value]:
-            if hasattr(tensor, "untyped_storage") and (
-                str(tensor.layout) != "torch.strided"
-                or tensor.is_quantized
-                or tensor.nbytes > tensor.untyped_storage().nbytes()
-            ):
+            if hasattr(tensor, "untyped_storage") and not is_plain(tensor):
                 raise UsageError(f"{path} holds a tensor that is not plain; save it with .clone()")
     return found

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
 
-from medplus.config import SOLVERS, ConvexRecipe, ProbeRecipe, make_recipe, probe_recipe
+from medplus.config import ConvexRecipe, ProbeRecipe, head_recipe
 from medplus.cost import measure_cost
 from medplus.device import check_device_name, resolve_device
 from medplus.embeddings.store import EmbeddingStore
-from medplus.errors import RunError, UsageError
+from medplus.errors import RunError
 from medplus.heads.probe.fit_convex import probe_convex
-from medplus.heads.probe.grid import HeadGrid
 from medplus.heads.stored import Stores, input_tensors, plan_head, read_splits, run_heads
+from medplus.naming import counted
 from medplus.progress import Progress, silent
 from medplus.run.folds import Folds
 from medplus.run.ledger import save_run
@@ -88,24 +87,12 @@ def probe(
     [(1, 0.001), (1, 0.01)]
     """
     check_device_name(device)
-    gradual = {
-        "seeds": seeds, "lr": lr, "weight_decay": weight_decay, "epochs": epochs,
-        "batch_size": batch_size, "patience": patience,
-    }  # fmt: skip
-    if recipe in SOLVERS:
-        _refuse(f"--recipe {recipe} has one optimum, which none of them changes", gradual)
-        convex = make_recipe(ConvexRecipe, {"solver": recipe, "strength": _tuple(strength)})
-        return probe_convex(stores, convex, device, runs, overwrite, progress, exclude, folds)
-    _refuse("it is for --recipe lbfgs or ridge", {"strength": strength})
-    full = probe_recipe(
-        recipe,
-        seeds=_tuple(seeds),
-        lr=_tuple(lr),
-        weight_decay=_tuple(weight_decay),
-        epochs=epochs,
-        batch_size=batch_size,
-        patience=patience,
-    )
+    full = head_recipe(
+        recipe, seeds=seeds, lr=lr, weight_decay=weight_decay, epochs=epochs,
+        batch_size=batch_size, patience=patience, strength=strength,
+    )  # fmt: skip
+    if isinstance(full, ConvexRecipe):
+        return probe_convex(stores, full, device, runs, overwrite, progress, exclude, folds)
 
     def run(store: EmbeddingStore, plans: list[RunPlan]) -> list[RunRecord]:
         return _run(store, full, plans, device, overwrite, progress)
@@ -115,24 +102,10 @@ def probe(
     )
 
 
-def _refuse(reason: str, options: dict[str, Any]) -> None:
-    for name, value in options.items():
-        if value is not None:
-            flag = name.replace("seeds", "seed").replace("_", "-")
-            raise UsageError(f"leave out --{flag}: {reason}")
-
-
-def _tuple(value: Any) -> tuple[Any, ...] | None:
-    if value is None:
-        return None
-    return tuple(value) if isinstance(value, Sequence) else (value,)
-
-
 def _plan(store: EmbeddingStore, recipe: ProbeRecipe, runs: str | Path) -> list[RunPlan]:
     shared = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "patience")}
-    grid = HeadGrid.of(recipe)
     plans = []
-    for seed, (lr, decay) in dict.fromkeys(product(grid.seeds, grid.settings)):
+    for seed, (lr, decay) in dict.fromkeys(product(recipe.seeds, recipe.settings)):
         fields = {"seed": seed, "lr": lr, "weight_decay": decay}
         name = f"seed{seed}-lr{lr:g}-wd{decay:g}-ep{recipe.epochs}"
         plans.append(plan_head(store, "probe", name, {**fields, **shared}, fields, runs))
@@ -164,8 +137,7 @@ def _run(
     with measure_cost(target) as meter:
         feeds = make_feeds({split: data.embeddings for split, data in splits.items()}, target)
         labels = {split: torch.from_numpy(splits[split].labels).to(target) for split in splits}
-        counted = "1 head" if len(todo) == 1 else f"{len(todo)} heads"
-        what = f"{info.dataset} {info.size} px · {info.backbone} · {counted}"
+        what = f"{info.dataset} {info.size} px · {info.backbone} · {counted(len(todo), 'head')}"
         with progress(what, recipe.epochs, "epoch") as advance:
             heads = train_heads(
                 (feeds["train"], labels["train"]),
@@ -173,7 +145,8 @@ def _run(
                 len(info.classes),
                 recipe,
                 multi_label=multi_label,
-                grid=HeadGrid(seeds, settings),
+                seeds=seeds,
+                settings=settings,
                 advance=advance,
             )
         if not torch.isfinite(heads.val_loss).all():

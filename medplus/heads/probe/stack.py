@@ -19,7 +19,7 @@ with early stopping on the mean val loss, and the weights of the best epoch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -27,7 +27,6 @@ import torch.nn.functional as F  # noqa: N812
 from medplus.backbones.head import initial_head
 from medplus.config import ProbeRecipe
 from medplus.heads.probe.feed import Feed, aligned
-from medplus.heads.probe.grid import HeadGrid
 from medplus.heads.probe.trained import TrainedHeads, as_feed, block_rows
 from medplus.progress import Advance
 
@@ -50,7 +49,8 @@ def train_heads(
     recipe: ProbeRecipe,
     *,
     multi_label: bool = False,
-    grid: HeadGrid | None = None,
+    seeds: Sequence[int] | None = None,
+    settings: Sequence[tuple[float, float]] | None = None,
     rows: torch.Tensor | None = None,
     advance: Advance = lambda n: None,
 ) -> TrainedHeads:
@@ -67,10 +67,10 @@ def train_heads(
     recipe : ProbeRecipe
     multi_label : bool
         Sigmoid cross-entropy per label instead of softmax cross-entropy.
-    grid : HeadGrid, optional
-        A part of the recipe's grid; by default all of it.
+    seeds, settings : sequence, optional
+        Seeds, and pairs of learning rate and weight decay; by default the recipe's.
     rows : Tensor of int64, shape (n_seeds, n_rows), on the CPU, optional
-        The train rows that each seed of the grid learns from, so that a seed may occur with several
+        The train rows that each seed learns from, so that a seed may occur with several
         subsets: each head is what it would be on ``embeddings[rows]``. By default all rows.
     advance : callable
         Told after every epoch.
@@ -80,7 +80,8 @@ def train_heads(
     TrainedHeads
     """
     train_feed = as_feed(train[0])
-    stack = _Stack(train_feed, grid or HeadGrid.of(recipe), n_classes, rows)
+    grid = (seeds or recipe.seeds, settings or recipe.settings)
+    stack = _Stack(train_feed, *grid, n_classes, rows)
     targets = _targets(train[1], n_classes, multi_label)
     judged = val and (as_feed(val[0]), _targets(val[1], n_classes, multi_label))
     for epoch in range(recipe.epochs):
@@ -126,16 +127,21 @@ class _Stack:
     """
 
     def __init__(
-        self, train: Feed, grid: HeadGrid, n_classes: int, rows: torch.Tensor | None
+        self,
+        train: Feed,
+        seeds: Sequence[int],
+        settings: Sequence[tuple[float, float]],
+        n_classes: int,
+        rows: torch.Tensor | None,
     ) -> None:
         n_train, dim = train.shape
         self._rows = rows
         self._n_rows = n_train if rows is None else rows.shape[1]
         self._n_classes = n_classes
         self._device = device = train.device
-        n_seeds, n_settings = len(grid.seeds), len(grid.settings)
-        self._generators = [torch.Generator().manual_seed(seed) for seed in grid.seeds]
-        lr, decay = torch.tensor(grid.settings, dtype=torch.float64, device=device).T
+        n_seeds, n_settings = len(seeds), len(settings)
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        lr, decay = torch.tensor(settings, dtype=torch.float64, device=device).T
         self._lr, self._decay = (t.repeat(n_classes).unsqueeze(1) for t in (lr, decay))
         heads = [initial_head(dim, n_classes, generator) for generator in self._generators]
         initial = [torch.stack(part).to(device) for part in zip(*heads, strict=True)]

@@ -18,7 +18,7 @@ from medplus.analysis.results.cells import AVERAGE, KEYS, Extent
 from medplus.reporting.page.links import PageLinks
 
 _FURTHER = ["acc_low", "acc_high", "device_seconds", "runs"]
-_PRINTED = {"finetune": "end-to-end training", "probe": "linear probing", "knn": "k-NN"}
+_PRINTED = {"finetune": "end-to-end training", "probe": "linear probing", "knn": "kNN"}
 
 Key = tuple[str, str, str, int]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from medplus.analysis.benchmark import Benchmark
@@ -95,7 +95,7 @@ def _render(
     parts = [one for one in map(Part, sections) if one.names or one.section.galleries]
     every = {"theme": asset("theme.js"), **scripts, "page": asset("page.js")}
     values = dict.fromkeys(("answer", "board")) | of_report
-    return _environment().get_template("template.html.j2").render(
+    return page_template("template.html.j2").render(
         brand=brand,
         title=title,
         lines=lines,
@@ -154,13 +154,14 @@ class Part:
         return self.blocks[len(self.first) :]
 
 
-def _environment() -> Environment:
+def page_template(name: str, package: str = "medplus.reporting.page") -> Template:
+    """Return a template of this package, or another of ours, that escapes what it shows."""
     environment = Environment(
-        loader=PackageLoader("medplus.reporting.page", "."),
+        loader=PackageLoader(package, "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
-    return environment
+    return environment.get_template(name)

@@ -70,7 +70,7 @@ def test_cells_stand_first_and_unchanged(baseline):
 def test_backbone_without_all_datasets_has_no_average(make_cells):
     acc = {(d, "probe", b, 28): 50.0 for d in "xy" for b in "ab"}
     del acc["y", "probe", "b", 28]
-    acc["x", "knn", "b", 28] = 40.0  # all datasets that k-NN has
+    acc["x", "knn", "b", 28] = 40.0  # all datasets that kNN has
     found = averages(make_cells(acc))
     assert list(found.index) == [("probe", "a", 28), ("knn", "b", 28)]
 

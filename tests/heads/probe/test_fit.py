@@ -182,9 +182,9 @@ def test_heads_that_exist_are_not_trained_again_and_new_ones_do_not_change_them(
     trained = []
     train_heads = stack.train_heads
 
-    def watch(*arguments, grid, **more):
-        trained.append(grid)
-        return train_heads(*arguments, grid=grid, **more)
+    def watch(*arguments, seeds, **more):
+        trained.append(seeds)
+        return train_heads(*arguments, seeds=seeds, **more)
 
     monkeypatch.setattr(stack, "train_heads", watch)
     again = probe(store, [2, 3, 1], lr=[0.01, 0.1], epochs=4, runs=tmp_path)

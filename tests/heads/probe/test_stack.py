@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from medplus.config import ProbeRecipe
-from medplus.heads.probe.stack import HeadGrid, learning_rate_factor, train_heads
+from medplus.heads.probe.stack import learning_rate_factor, train_heads
 
 # The paper steps the schedule with an epoch, which torch would rather not see.
 pytestmark = pytest.mark.filterwarnings("ignore:The epoch parameter in:UserWarning")
@@ -100,7 +100,7 @@ def test_every_head_of_the_grid_equals_a_plain_loop_whenever_it_stops(task):
     )
     multi_label = task == "multi-label"
     heads = train_heads(train, val, n_classes, recipe, multi_label=multi_label)
-    grid = HeadGrid.of(recipe)
+    grid = recipe
     stops = set()
     for i, seed in enumerate(grid.seeds):
         for j, (lr, decay) in enumerate(grid.settings):
@@ -139,7 +139,7 @@ def test_a_head_does_not_depend_on_the_others_in_the_grid(task):
         update={"seeds": (1, 7, 2), "lr": (1e-4, 1e-2, 1.0), "weight_decay": (0.0, 0.01)}
     )
     among = train_heads(train, val, n_classes, wide, multi_label=multi_label)
-    at = (1, HeadGrid.of(wide).settings.index((1e-2, 0.01)))
+    at = (1, wide.settings.index((1e-2, 0.01)))
     torch.testing.assert_close(among.weight[at], alone.weight[0, 0], atol=TOLERANCE, rtol=TOLERANCE)
     torch.testing.assert_close(among.bias[at], alone.bias[0, 0], atol=TOLERANCE, rtol=TOLERANCE)
     assert among.best_epoch[at] == alone.best_epoch[0, 0]
