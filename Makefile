@@ -13,7 +13,7 @@ else
   PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: install lock quickstart test test-latest test-all gpu test-slurm test-faults lint docs format bench bench-check release-check container-check clean
+.PHONY: install lock quickstart test test-latest test-all gpu test-slurm test-faults long-run lint docs format bench bench-check release-check container-check clean
 
 install: $(INSTALLED)
 
@@ -61,6 +61,11 @@ test-slurm: install
 # Every fault of docs/reliability.md: about twenty minutes on two cores.
 test-faults: install
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/faults
+
+# Everything at once on a small disk, killed at random, and what was lost: nothing is expected.
+long-run: MINUTES := 120
+long-run: install
+	nice -n 15 $(BIN)/python -m tests.faults.longrun --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 lint: install
 	$(BIN)/ruff check .

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     import torch
 
 _UNLIMITED = 1 << 60
+_RAN_OUT = (
+    "can't allocate memory", "not enough memory", "cannot allocate memory",
+    "failed to map segment from shared object",
+)  # fmt: skip
+"""What torch says, the C library, and its loader of the libraries that packages are made of."""
+
 _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -38,6 +44,12 @@ def spare_memory(device: torch.device | None = None) -> int:
     return max(0, min(left)) // 2
 
 
+def ran_out(error: BaseException) -> bool:
+    """Tell whether an error means that the memory of the machine, or a limit, was exhausted."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in said for words in _RAN_OUT)
+
+
 def release_pages(array: Any) -> None:
     """Give the pages of a mapped file that have been read back, or they add up to the file.
 
@@ -51,6 +63,11 @@ def release_pages(array: Any) -> None:
     mapping = getattr(array, "_mmap", None)
     if mapping is not None and not array.flags.writeable and hasattr(mmap, "MADV_DONTNEED"):
         mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def times_out_of_memory() -> int:
+    """Return how often this machine has killed a process for want of memory since it started."""
+    return _fields(_PROC / "vmstat").get("oom_kill", 0)
 
 
 def _left_on_machine() -> int:

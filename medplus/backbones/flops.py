@@ -1,12 +1,57 @@
-"""Counting a backbone's floating-point operations, without memory or weights."""
+"""What a backbone costs: its floating-point operations are counted without memory or weights."""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 from medplus.backbones.catalog import ALEXNET, PIXELS, BackboneInfo
+from medplus.errors import MedplusError
 from medplus.preprocess import PAPER_CANVAS
 from medplus.spec import NONE
+
+
+class Network(NamedTuple):
+    """What a backbone costs: `flops` of a forward pass of one image of 224 × 224 pixels."""
+
+    dim: int
+    n_parameters: int
+    flops: float
+
+
+# Noted so that planning the paper's grid needs no torch; a test counts them again. A multiply-add
+# is two operations.
+PAPER_COSTS = {
+    PIXELS: Network(784, 0, 0),
+    "vgg16": Network(4096, 134260544, 30932336640),
+    "alexnet": Network(4096, 57003840, 1428376960),
+    "resnet18": Network(512, 11176512, 3627122688),
+    "densenet121": Network(1024, 6953856, 5666275328),
+    "efficientnet_b4": Network(1792, 17548616, 3003836864),
+    "vit_base_patch16_224": Network(768, 85798656, 35126120448),
+    "vit_base_patch16_clip_224": Network(768, 85799424, 35126120448),
+    "eva02_base_patch16_clip_224": Network(768, 85869312, 35126120448),
+    "vit_base_patch16_224.dino": Network(768, 85798656, 35126120448),
+    "samvit_base_patch16": Network(256, 89670912, 35351199744),
+}
+
+
+@cache
+def network_of(backbone: str) -> Network:
+    """Return what a backbone costs; those beyond the paper's are built, without memory."""
+    if backbone in PAPER_COSTS:
+        return PAPER_COSTS[backbone]
+    from medplus.backbones import sources
+    from medplus.backbones.servers import go_offline_if_unreachable
+
+    try:
+        ref = sources.resolve(backbone)
+        if ":" in ref.tag:  # of the hub, which may have to be asked
+            go_offline_if_unreachable()
+        info = sources.describe(ref)
+    except MedplusError:
+        return PAPER_COSTS["resnet18"]  # the job itself will say what is wrong
+    return Network(info.dim, info.n_parameters, count_flops(info))
 
 
 def count_flops(info: BackboneInfo) -> int:

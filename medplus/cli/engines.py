@@ -68,11 +68,12 @@ engine_options = together(
 
 
 _SPELLED = {
-    "time": "minutes",
+    "time": "timeout_min",
+    "cpus": "cpus_per_task",
     "memory": "mem_gb",
     **{name: f"slurm_{name}" for name in ("partition", "gres", "account")},
 }
-"""Flags that SlurmEngine calls otherwise."""
+"""Flags that submitit calls otherwise."""
 
 
 def make_engine(name: str, workers: int | None, device: str, resources: dict[str, Any]) -> Engine:

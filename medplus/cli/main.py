@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import logging
@@ -15,6 +16,7 @@ import click
 from medplus._version import __version__
 from medplus.cli.threads import share_busy_machine
 from medplus.errors import MedplusError, UsageError, nearest
+from medplus.memory import ran_out
 from medplus.naming import printable
 
 _COMMANDS = {
@@ -43,6 +45,11 @@ _COMMANDS = {
     "doctor": "Tell what is wrong with an installation, its data, stores and runs.",
 }
 """Name and one-line help of every command, in the order of use; `--help` imports none of them."""
+
+
+_OBJECTS = 20_000
+"""New objects after which garbage is looked for, not 700: torch and timm are 400,000, and going
+through them again and again, all in vain, took an eighth of the seconds before a first image."""
 
 
 class LazyGroup(click.Group):
@@ -98,6 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in args
     fail = partial(_fail, "--json" in args)
     _never_fail_to_print()
+    gc.set_threshold(_OBJECTS)
     share_busy_machine()
     try:
         _check_utf8(args)
@@ -133,6 +141,8 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             raise
         message = f"{type(error).__name__}: {error} (a bug, or a fault of this machine; "
+        if ran_out(error):
+            message = "memory ran out; use a machine, container or limit (ulimit) with more ("
         code = fail(f"{message}--debug shows where)", 1, type(error).__name__)
     sys.exit(code)
 

@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from medplus.cli import options, specs
 from medplus.cli.engines import engine_options, make_engine
 from medplus.cli.options import Output
 from medplus.errors import UsageError
+from medplus.lock import Owner
 
 if TYPE_CHECKING:
     from medplus.sweep.claims import Claim
@@ -107,7 +107,7 @@ def sweep(
         if worker:
             plan = _work(conductor, output, retry_failed)
         else:
-            from medplus.sweep.view import View
+            from medplus.cli.sweepview import View
 
             with View(output.console) as view:
                 plan = conductor.run(chosen, view.look, retry_failed)
@@ -188,9 +188,14 @@ def _document(conductor: Sweep, plan: Plan) -> dict[str, Any]:
 
     failures, failed = conductor.claims.standing().failures, plan.ids("failed")
     return {
-        "work": [asdict(row) for row in summarise(plan)],
+        "work": summarise(plan),
         "running": [
-            {"job": job.id, "name": job.name, "by": claim.by, "doing": claim.doing}
+            {
+                "job": job.id,
+                "name": job.name,
+                "by": str(Owner(claim.host, claim.pid)),
+                "doing": claim.doing,
+            }
             for job, claim in conductor.running(plan)
         ],
         "failed": [
@@ -198,7 +203,7 @@ def _document(conductor: Sweep, plan: Plan) -> dict[str, Any]:
             for job, claim in failures.items()
             if job in failed
         ],
-        "totals": asdict(total_cost(plan)),
+        "totals": total_cost(plan),
     }
 
 

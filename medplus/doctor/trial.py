@@ -162,6 +162,8 @@ def _first_line(error: object) -> str:
 
 
 def _try_all(packages: Sequence[str]) -> None:
+    # timm imports it if it can, and it leaves two folders among the temporary files.
+    sys.modules["wandb"] = None  # type: ignore[assignment]
     # Packages print what they like; the report has a channel of its own.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as report:
         os.dup2(2, 1)

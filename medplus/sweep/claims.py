@@ -64,11 +64,6 @@ class Claim:
     cause: str = ""
     error: str = ""
 
-    @property
-    def by(self) -> str:
-        """Who does it."""
-        return f"process {self.pid} on {self.host}"
-
 
 @dataclass(frozen=True)
 class Standing:

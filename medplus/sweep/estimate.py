@@ -14,38 +14,13 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from medplus.backbones import sources
-from medplus.backbones.servers import go_offline_if_unreachable
+from medplus.backbones.flops import Network, network_of
 from medplus.datasets import sources as datasets
+from medplus.datasets.dataset import Outline
 from medplus.errors import MedplusError
 from medplus.preprocess import PAPER_CANVAS
-from medplus.spec import PIXELS
 from medplus.sweep.job import Job, Kind
-
-
-class Network(NamedTuple):
-    """What a backbone costs: `flops` of a forward pass of one image of 224 × 224 pixels."""
-
-    dim: int
-    n_parameters: int
-    flops: float
-
-
-# Noted so that planning the paper's grid needs no torch; a test counts them again. A multiply-add
-# is two operations.
-PAPER_COSTS = {
-    PIXELS: Network(784, 0, 0),
-    "vgg16": Network(4096, 134260544, 30932336640),
-    "alexnet": Network(4096, 57003840, 1428376960),
-    "resnet18": Network(512, 11176512, 3627122688),
-    "densenet121": Network(1024, 6953856, 5666275328),
-    "efficientnet_b4": Network(1792, 17548616, 3003836864),
-    "vit_base_patch16_224": Network(768, 85798656, 35126120448),
-    "vit_base_patch16_clip_224": Network(768, 85799424, 35126120448),
-    "eva02_base_patch16_clip_224": Network(768, 85869312, 35126120448),
-    "vit_base_patch16_224.dino": Network(768, 85798656, 35126120448),
-    "samvit_base_patch16": Network(256, 89670912, 35351199744),
-}
+from medplus.vocabulary import SPLITS
 
 
 class _Speed(NamedTuple):
@@ -68,17 +43,6 @@ _SPEEDS: dict[Kind, _Speed] = {
 _RECORD_BYTES = 6000
 _TELLING_S = 1.0
 """Jobs shorter than this tell of overheads, not of rates."""
-
-
-class Counts(NamedTuple):
-    """How many images and classes a dataset has, and the height and width of its images."""
-
-    train: int
-    val: int
-    test: int
-    n_classes: int
-    n_labels: int
-    side: int = PAPER_CANVAS
 
 
 class PastJob(NamedTuple):
@@ -135,74 +99,56 @@ class Estimator:
 
     def cost(self, job: Job) -> tuple[float, int]:
         """Return a job's wall time in seconds and its disk space in bytes."""
-        counts, network = self._sizes(job)
+        images, network = self._sizes(job)
         heads = job.n_runs if job.kind == "probe" else 1
-        work = heads * _work(job, float(job.recipe.get("epochs", 1)), counts, network)
+        work = heads * _work(job, float(job.recipe.get("epochs", 1)), images, network)
         speed, keys = _SPEEDS[job.kind], ((job.kind, job.spec.backbone), (job.kind, None))
         default = speed.per_gpu if self._on_gpu else speed.per_core * self._cores
         rate = next((self._rates[key] for key in keys if key in self._rates), default)
-        return speed.overhead_s + work / rate, _nbytes(job, counts, network)
+        return speed.overhead_s + work / rate, _nbytes(job, images, network)
 
-    def _sizes(self, job: Job) -> tuple[Counts, Network]:
+    def _sizes(self, job: Job) -> tuple[Outline, Network]:
         """Return the job's images and network; two features in one are twice as wide."""
         network = network_of(job.spec.backbone)
         width = 1 + (job.spec.feature or "").count("+")
-        counts = count_images(job.spec.dataset, job.spec.size, self._data_root)
-        return counts, network._replace(dim=width * network.dim)
+        images = outline_of(job.spec.dataset, job.spec.size, self._data_root)
+        return images, network._replace(dim=width * network.dim)
 
 
-def _work(job: Job, epochs: float, counts: Counts, network: Network) -> float:
+def _work(job: Job, epochs: float, images: Outline, network: Network) -> float:
     """Return the floating-point operations of a job; of a probe, those of one head."""
-    train, evaluated = counts.train, counts.val + counts.test
-    side = counts.side if job.spec.fit == "native" else PAPER_CANVAS
+    train, val, test = (images.n_samples[split] for split in SPLITS)
+    side = images.size if job.spec.fit == "native" else PAPER_CANVAS
     forward = network.flops * (side / PAPER_CANVAS) ** 2
     if job.kind == "extract":
-        return (train + evaluated) * forward
+        return (train + val + test) * forward
     if job.kind == "knn":
-        return 2.0 * train * evaluated * network.dim
+        return 2.0 * train * (val + test) * network.dim
     if job.kind == "probe":
-        return epochs * (6.0 * train + 2.0 * counts.val) * network.dim * counts.n_classes
+        return epochs * (6.0 * train + 2.0 * val) * network.dim * images.n_classes
     # A backward pass is two: the gradient of what goes in, and that of the weights, which low-rank
     # updates are spared.
     passes = 2 if job.recipe.get("lora") else 3
     passes = 1 if job.recipe.get("trainable", "all") == "head" else passes
-    return epochs * (passes * train + counts.val) * forward
+    return epochs * (passes * train + val) * forward
 
 
-def _nbytes(job: Job, counts: Counts, network: Network) -> int:
-    labels, evaluated = counts.n_labels + 8, counts.val + counts.test  # 8: the index
+def _nbytes(job: Job, images: Outline, network: Network) -> int:
+    train, val, test = (images.n_samples[split] for split in SPLITS)
+    labels = images.n_labels + 8  # 8: the index
     if job.kind == "extract":
         width = 2 if job.spec.dtype == "float16" else 4
-        return (counts.train + evaluated) * (network.dim * width + labels)
-    scores = evaluated * (4 * counts.n_classes + labels) + _RECORD_BYTES
-    head = 4 * network.dim * counts.n_classes if job.kind != "knn" else 0
+        return (train + val + test) * (network.dim * width + labels)
+    scores = (val + test) * (4 * images.n_classes + labels) + _RECORD_BYTES
+    head = 4 * network.dim * images.n_classes if job.kind != "knn" else 0
     trained = 4 * network.n_parameters if job.kind == "finetune" else 0
     return job.n_runs * (scores + head + trained)
 
 
 @cache
-def network_of(backbone: str) -> Network:
-    """Return what a backbone costs; those beyond the paper's are built, without memory."""
-    if backbone in PAPER_COSTS:
-        return PAPER_COSTS[backbone]
-    from medplus.backbones.flops import count_flops
-
-    try:
-        ref = sources.resolve(backbone)
-        if ":" in ref.tag:  # of the hub, which may have to be asked
-            go_offline_if_unreachable()
-        info = sources.describe(ref)
-    except MedplusError:
-        return PAPER_COSTS["resnet18"]  # the job itself will say what is wrong
-    return Network(info.dim, info.n_parameters, count_flops(info))
-
-
-@cache
-def count_images(name: str, size: int | None, data_root: Path) -> Counts:
+def outline_of(name: str, size: int | None, data_root: Path) -> Outline:
     """Return the counts of a dataset: from its file, or from the catalogue where it is absent."""
     try:
-        found = datasets.describe(datasets.resolve(name), size, data_root)
+        return datasets.describe(datasets.resolve(name), size, data_root)
     except (MedplusError, OSError):  # the job itself will say what is wrong
-        return Counts(0, 0, 0, 2, 1, size or PAPER_CANVAS)
-    n = found.n_samples
-    return Counts(n["train"], n["val"], n["test"], found.n_classes, found.n_labels, found.size)
+        return Outline(dict.fromkeys(SPLITS, 0), 2, 1, size or PAPER_CANVAS)

@@ -12,6 +12,7 @@ from glob import escape, iglob
 from pathlib import Path
 from typing import Any
 
+from medplus.backbones.catalog import PAPER
 from medplus.datasets import sources as datasets
 from medplus.datasets.dataset import DatasetRef
 from medplus.embeddings.info import StoreInfo
@@ -22,8 +23,8 @@ from medplus.naming import safe_name
 from medplus.run.folds import FOLDED
 from medplus.run.ledger import RECORD_FILE, read_record
 from medplus.run.record import RunRecord
-from medplus.spec import ExtractSpec
-from medplus.sweep.estimate import PAPER_COSTS, PastJob
+from medplus.spec import PIXELS, ExtractSpec
+from medplus.sweep.estimate import PastJob
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Job, Kind
 
@@ -130,7 +131,7 @@ class Inventory:
     def past_jobs(self) -> Iterator[PastJob]:
         """Yield what extractions and runs on the grid's datasets have cost."""
         datasets_of = {self._name(dataset): dataset for dataset in self._grid.datasets}
-        backbones = {*PAPER_COSTS, *self._grid.backbones}
+        backbones = {PIXELS, *PAPER, *self._grid.backbones}
         for kind, _, made in self._made:
             if made.dataset not in datasets_of or made.backbone not in backbones:
                 continue  # its name differs in what no folder's name can hold

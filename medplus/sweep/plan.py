@@ -15,6 +15,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from medplus.datasets import sources as datasets
+from medplus.device import cores, gpus
 from medplus.embeddings.info import StoreInfo
 from medplus.errors import DatasetError
 from medplus.run.folds import is_of
@@ -25,7 +26,6 @@ from medplus.sweep.grid import Grid
 from medplus.sweep.inventory import Inventory
 from medplus.sweep.job import Cell, Job, Kind, Place
 from medplus.sweep.protocols import Finetune
-from medplus.sweep.resources import cores, gpus
 
 _JOIN_S = 1.0
 State = Literal["finished", "failed", "left"]
@@ -114,20 +114,16 @@ class Plan:
                 done |= new
         return done
 
-    def missing_files(self, data_root: Path) -> list[Path]:
-        """Return the files and folders of data that are missing, but that something left needs."""
-        images = dict.fromkeys(cell.images for cell in self.cells)
-        paths = [datasets.path(datasets.resolve(name), size, data_root) for name, size in images]
-        return [path for path in dict.fromkeys(paths) if not path.exists()]
-
     def check_data(self, data_root: Path) -> None:
-        """Refuse to start without the data.
+        """Refuse to start without the data that something left needs.
 
         Raises
         ------
         DatasetError
         """
-        if missing := self.missing_files(data_root):
+        images = dict.fromkeys(cell.images for cell in self.cells)
+        paths = [datasets.path(datasets.resolve(name), size, data_root) for name, size in images]
+        if missing := [path for path in dict.fromkeys(paths) if not path.exists()]:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise DatasetError(
                 f"dataset files are missing: {', '.join(map(str, missing[:3]))}{more}; put them "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 
 from medplus.errors import SweepError
 from medplus.lock import LockHeldError
+from medplus.logfile import written_to
 from medplus.progress import Advance
 from medplus.run.folds import Folds
 from medplus.sweep.claims import Claimant, Claims
@@ -243,47 +243,16 @@ class _Reporter(Watch):
 
 @contextmanager
 def _logged(path: Path, job: Job) -> Iterator[None]:
-    """Send what is logged or printed, also by libraries in other languages, to a file."""
-    logger = logging.getLogger("medplus")
-    before = logger.level, logger.propagate
-    with path.open("a", encoding="utf-8") as file, _printed_to(file.fileno()):
-        handler = logging.StreamHandler(file)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
-        gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
-        where = socket.gethostname() + (f", GPU {gpu}" if gpu else "")
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
+    where = socket.gethostname() + (f", GPU {gpu}" if gpu else "")
+    with written_to(path):
+        log.info("%s begins in process %d on %s", job.name, os.getpid(), where)
         try:
-            log.info("%s begins in process %d on %s", job.name, os.getpid(), where)
             yield
-            log.info("%s has finished", job.name)
         except KeyboardInterrupt:
             log.info("%s has been interrupted", job.name)
             raise
         except BaseException:
             log.exception("%s has not finished", job.name)
             raise
-        finally:
-            logger.removeHandler(handler)
-            logger.setLevel(before[0])
-            logger.propagate = before[1]
-
-
-@contextmanager
-def _printed_to(file: int) -> Iterator[None]:
-    kept = os.dup(1), os.dup(2)
-    try:
-        _direct(file, file)
-        yield
-    finally:
-        _direct(*kept)
-        for descriptor in kept:
-            os.close(descriptor)
-
-
-def _direct(*files: int) -> None:
-    """Send what is printed from now on, but not what has been, to other files."""
-    for number, (stream, file) in enumerate(zip((sys.stdout, sys.stderr), files, strict=True), 1):
-        stream.flush()
-        os.dup2(file, number)
+        log.info("%s has finished", job.name)

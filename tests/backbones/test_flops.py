@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from medplus.backbones.flops import count_flops
+from medplus.backbones.catalog import PAPER
+from medplus.backbones.flops import PAPER_COSTS, count_flops, network_of
 from medplus.backbones.sources import describe
 
 
@@ -65,3 +66,26 @@ def test_sam_is_counted_at_the_size_that_it_is_run_at():
 @pytest.mark.parametrize("name", ["test_vit2", "test_vit3", "test_vit4"])
 def test_networks_that_hand_parameters_on_as_inputs_are_counted(name):
     assert count_flops(describe(name)) > 0
+
+
+# --- what is noted, and what is looked up ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("backbone", PAPER_COSTS)
+def test_noted_costs_of_the_paper_are_those_of_the_networks(backbone):
+    info = describe(backbone)
+    assert PAPER_COSTS[backbone] == (info.dim, info.n_parameters, count_flops(info))
+
+
+def test_costs_are_noted_for_all_of_the_paper_and_pixels():
+    assert set(PAPER_COSTS) == {"pixels", *PAPER}
+
+
+def test_other_networks_are_counted():
+    network = network_of("resnet34.a1_in1k")
+    assert (network.dim, network.n_parameters) == (512, 21284672)
+    assert network.flops == pytest.approx(2 * 3.664e9, rel=0.01)
+
+
+def test_unknown_network_does_not_stop_an_estimate():
+    assert network_of("no-such-network").flops > 0

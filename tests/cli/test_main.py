@@ -144,6 +144,8 @@ def failing(cli: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any
         (UsageError("no such thing"), 2, "Error: no such thing\n"),
         (OSError(28, "No space left", "/data/x"), 1, "Error: /data/x: No space left"),
         (ValueError("odd"), 1, "Error: ValueError: odd (a bug, or a fault of this machine; "),
+        (MemoryError(), 1, "Error: memory ran out; use a machine, container or limit"),
+        (ImportError("_C.so: failed to map segment from shared object"), 1, "memory ran out; "),
         (KeyboardInterrupt(), 130, "Interrupted: finished work is kept"),
         (click.Abort(), 130, "Interrupted: "),
         (click.ClickException("odd"), 1, "Error: odd\n"),

@@ -68,3 +68,13 @@ def test_packages_of_this_installation_tell_of_the_hardware() -> None:
     assert len(found["torch"].facts["gpus"]) == torch.cuda.device_count()
     assert isinstance(found["faiss"].facts["gpus"], int)
     assert set(found["pynvml"].facts) == {"driver", "cuda", "gpus"}
+
+
+def test_what_timm_would_import_and_medplus_does_without_leaves_nothing(
+    fake: Fake, tmp_path: Path
+) -> None:
+    fake("wandb", f"import pathlib; pathlib.Path({str(tmp_path)!r}, 'left').touch()")
+    fake("timm", "try: import wandb\nexcept ImportError: pass")
+
+    assert try_packages(["timm"])["timm"].error == ""
+    assert not (tmp_path / "left").exists()

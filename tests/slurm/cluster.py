@@ -46,7 +46,7 @@ TaskPlugin=task/none
 MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
-DefMemPerCPU=2000
+DefMemPerCPU=3000
 SchedulerParameters=sched_interval=2,batch_sched_delay=0
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/linux
@@ -56,7 +56,7 @@ ReturnToService=2
 KillWait=5
 MinJobAge=10
 InactiveLimit=0
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=4000 State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=6000 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=60 State=UP OverSubscribe=NO
 """
 

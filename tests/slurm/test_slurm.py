@@ -33,6 +33,7 @@ def _slurm_answers() -> bool:
 
 pytestmark = [
     pytest.mark.slurm,
+    pytest.mark.timeout(900),  # SLURM and workers that import torch take minutes on a busy machine
     pytest.mark.skipif(not _slurm_answers(), reason="needs a SLURM cluster; see make test-slurm"),
 ]
 
@@ -48,7 +49,7 @@ protocols:
   finetune: {epochs: EPOCHS, patience: EPOCHS, batch_size: 8, precision: fp32}
 """
 ONE_TRAINING = "exclude: [{protocols: finetune, seeds: 2}]\n"
-FOREVER = 100_000
+SHORT, FOREVER = 6, 100_000
 
 Make = Callable[..., Sweep]
 
@@ -72,13 +73,13 @@ def new_sweep(write_npz: Callable[..., Path], new_folder: Callable[[], Path]) ->
 @pytest.fixture(scope="module")
 def undisturbed(new_sweep: Make) -> dict[Any, Any]:
     """Metrics of the short trainings."""
-    sweep = new_sweep(TRAINING, n_datasets=1, epochs=12)
+    sweep = new_sweep(TRAINING, n_datasets=1, epochs=SHORT)
     sweep.run(LocalEngine(2, "cpu"))
     return metrics(sweep.place.runs)
 
 
 def engine(workers: int | None = None, **settings: Any) -> SlurmEngine:
-    return SlurmEngine(workers, **{"minutes": 5, "notice_s": 10, **settings})
+    return SlurmEngine(workers, **{"timeout_min": 5, "slurm_signal_delay_s": 10, **settings})
 
 
 class Disturbance:
@@ -131,19 +132,19 @@ def test_interrupted_training_goes_on_where_it_was(
     new_sweep: Make, undisturbed: dict[Any, Any], disturb: Callable[[str, int], object]
 ) -> None:
     disturbance = Disturbance(disturb)
-    sweep = new_sweep(TRAINING, n_datasets=1, epochs=12)
+    sweep = new_sweep(TRAINING, n_datasets=1, epochs=SHORT)
     sweep.run(engine(), disturbance)
 
     assert disturbance.hit
     assert metrics(sweep.place.runs) == undisturbed
     logs = "".join(path.read_text() for path in sweep.claims.folder.glob("logs/*"))
-    assert logs.count("train_loss") < 2 * 12 + 3, "it began from the start"
+    assert logs.count("train_loss") < 2 * SHORT + 3, "it began from the start"
 
 
 def test_killed_element_counts_an_attempt_and_no_run_is_made_twice(
     new_sweep: Make, undisturbed: dict[Any, Any]
 ) -> None:
-    sweep = new_sweep(TRAINING, n_datasets=1, epochs=12)
+    sweep = new_sweep(TRAINING, n_datasets=1, epochs=SHORT)
     sweep.run(engine(), Disturbance(lambda _, pid: os.kill(pid, signal.SIGKILL)))
     assert metrics(sweep.place.runs) == undisturbed
 
@@ -151,7 +152,7 @@ def test_killed_element_counts_an_attempt_and_no_run_is_made_twice(
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"minutes": 2, "notice_s": 20, "requeues": 0}, "time limit was over"),
+        ({"timeout_min": 2, "slurm_signal_delay_s": 20, "requeues": 0}, "time limit was over"),
         ({"mem_gb": 0.1}, "OUT_OF_MEMORY"),
     ],
 )
@@ -196,7 +197,7 @@ def test_interrupt_lets_elements_save_and_leaves_none_behind(new_sweep: Make) ->
 
 def test_detached_array_runs_on_by_itself(new_sweep: Make) -> None:
     sweep = new_sweep(HEADS, n_datasets=1)
-    detached = SlurmEngine(detach=True, minutes=5)
+    detached = SlurmEngine(detach=True, timeout_min=5)
     assert sweep.run(detached).count("left") == 3
 
     assert detached.array is not None

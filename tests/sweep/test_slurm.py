@@ -42,8 +42,9 @@ def test_settings_reach_sbatch(
     script = tmp_path / "script"
     commands(srun="", sbatch=f'cat "$1" > {script}; echo "Submitted batch job 12"')
     engine = SlurmEngine(
-        3, detach=True, slurm_partition="gpu", minutes=30, slurm_gres="gpu:1", cpus=4, mem_gb=8,
-        slurm_account="me", extras={"qos": "long"}, requeues=1, notice_s=45,
+        3, detach=True, slurm_partition="gpu", timeout_min=30, slurm_gres="gpu:1", mem_gb=8,
+        cpus_per_task=4,
+        slurm_account="me", extras={"qos": "long"}, requeues=1, slurm_signal_delay_s=45,
     )  # fmt: skip
 
     assert len(new_sweep(2).run(engine).cells) == 2
@@ -78,7 +79,7 @@ def test_what_is_missing_is_told(
 
 def test_a_time_limit_shorter_than_its_notice_is_refused() -> None:
     with pytest.raises(UsageError, match="--time 1: the time limit must be longer"):
-        SlurmEngine(minutes=1, notice_s=60)
+        SlurmEngine(timeout_min=1, slurm_signal_delay_s=60)
 
 
 def test_states_are_read_without_who_has_brought_them_about(commands: Callable[..., None]) -> None:
@@ -134,6 +135,16 @@ def test_elements_that_were_cancelled_end_the_sweep_with_the_last() -> None:
     array = Played(*[["RUNNING", "CANCELLED"]] * 2, *[["COMPLETED", ""]] * 2)
     with pytest.raises(SweepError, match="7_1 was cancelled; sweep again"):
         [list(array.look()) for _ in range(4)]
+
+
+def test_nothing_is_submitted_where_those_that_live_are_enough(
+    new_sweep: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A worker that dies once its run is there leaves one job less than there are workers."""
+    monkeypatch.setenv("PATH", str(tmp_path))  # to submit would fail
+    sweep, array = new_sweep(1), Played()
+    array.start(sweep.grid, sweep.place, 1)
+    assert len(array.living) == 2
 
 
 def test_an_interrupt_is_passed_on() -> None:

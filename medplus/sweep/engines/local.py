@@ -9,13 +9,13 @@ import sys
 from collections.abc import Iterator
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 
+from medplus.device import cores, gpus
 from medplus.errors import MedplusError, SweepError
+from medplus.memory import times_out_of_memory
 from medplus.sweep.engines import LOOK_S, PATIENCE_S, Death, Engine, prepare, work
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Place
-from medplus.sweep.resources import cores, gpus
 
 _SPAWN = multiprocessing.get_context("spawn")
 _INTERRUPTED, _REFUSED = 130, 7
@@ -100,15 +100,6 @@ class LocalEngine(Engine):
         if self._out_of_memory > before:
             return f"{killed}, since the system ran out of memory; {remedy}"
         return f"{killed}, which the system does when memory runs out; if so, {remedy}"
-
-
-def times_out_of_memory() -> int:
-    """Return how often this machine has killed a process for want of memory since it started."""
-    try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
 
 
 def _named(name: str, pid: int | None) -> str:

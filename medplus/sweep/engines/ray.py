@@ -165,12 +165,6 @@ def connect(address: str | None, cluster: ExitStack) -> None:
         check_address(str(address))
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     handler = signal.getsignal(signal.SIGTERM)  # which Ray replaces by its own
-
-    def put_back() -> None:
-        with suppress(ValueError):  # outside the main thread, which alone has handlers
-            signal.signal(signal.SIGTERM, handler)
-
-    cluster.callback(put_back)
     cluster.callback(ray.shutdown)  # it may be connected in part
     try:
         ray.init(
@@ -180,9 +174,11 @@ def connect(address: str | None, cluster: ExitStack) -> None:
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         where = f"Ray at {address}" if address else "Ray on this machine"
         raise SweepError(f"{where} cannot be used: {_one_line(error)}") from None
+    finally:
+        with suppress(ValueError):  # outside the main thread, which alone has handlers
+            signal.signal(signal.SIGTERM, handler)
     # Ray tells of every dead worker on stdout, whatever log_to_driver says; so do we.
     ray._private.worker._worker_logs_enabled = False
-    put_back()
 
 
 def check_address(address: str) -> None:

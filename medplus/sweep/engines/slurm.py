@@ -16,12 +16,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from medplus.device import cores
 from medplus.errors import SweepError, UsageError, pip_install
 from medplus.sweep.claims import Claimant, Claims
 from medplus.sweep.engines import LOOK_S, PATIENCE_S, Death, Engine, prepare
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Place
-from medplus.sweep.resources import cores
 
 if TYPE_CHECKING:
     import submitit
@@ -33,6 +33,12 @@ log = logging.getLogger(__name__)
 FOLDER = "slurm"
 _MOST = 1000
 """MaxArraySize of a cluster is 1001 by default."""
+_DEFAULTS: dict[str, Any] = {
+    "name": "medplus",
+    "timeout_min": 240,
+    "slurm_signal_delay_s": 90,
+}
+"""submitit's: the minutes that an element has, and the seconds before their end when it saves."""
 _ASK_S = 5.0
 """Between two questions to SLURM: a controller has other users, too."""
 _GONE = "GONE"
@@ -59,19 +65,13 @@ class SlurmEngine(Engine):
         as many run as there is room for.
     detach : bool
         Submit, log the array's id, and follow nothing.
-    minutes : int
-        Time limit of an element.
     requeues : int
         How often an element whose time is over goes back into the queue; 0 forbids SLURM to
         requeue it at all. An element that SLURM takes off its node goes back any number of times.
-    notice_s : int
-        How long before the end of its time an element begins to save, in seconds.
-    cpus : int, optional
-        Cores of an element.
     extras : mapping of str to str
         Any other options of sbatch by their long names, for example ``{"qos": "long"}``.
     **parameters
-        What else submitit takes: ``mem_gb``, ``slurm_partition``, ``slurm_gres`` ….
+        As submitit has them: ``timeout_min``, ``cpus_per_task``, ``mem_gb``, ``slurm_partition`` ….
 
     Attributes
     ----------
@@ -80,32 +80,25 @@ class SlurmEngine(Engine):
     """
 
     def __init__(
-        self, workers: int | None = None, detach: bool = False, *, minutes: int = 240,
-        requeues: int = 10, notice_s: int = 90, cpus: int | None = None,
+        self, workers: int | None = None, detach: bool = False, *, requeues: int = 10,
         extras: Mapping[str, str] = MappingProxyType({}), executor: str = "slurm",
         **parameters: Any,
     ) -> None:  # fmt: skip
+        super().__init__(workers or _MOST)
+        self.detached, self.array = detach, ""
+        self._executor, self._requeues = executor, requeues
+        more = {"requeue" if requeues else "no-requeue": True, **extras}
+        self._parameters = _DEFAULTS | parameters | {"slurm_additional_parameters": more}
+        minutes = self._parameters["timeout_min"]
+        notice_s = self._parameters["slurm_signal_delay_s"]
         if minutes * 60 <= notice_s:
             raise UsageError(
                 f"--time {minutes}: the time limit must be longer than the notice before its end, "
                 f"{notice_s} s"
             )
-        super().__init__(workers or _MOST)
-        self.detached, self.array = detach, ""
-        self._executor, self._requeues = executor, requeues
-        # Since SLURM 22.05, srun does not take the cores over from sbatch.
-        cores = {"cpus_per_task": cpus, "slurm_srun_args": [f"--cpus-per-task={cpus}"]}
-        self._parameters = {
-            "name": "medplus",
-            "timeout_min": minutes,
-            "slurm_signal_delay_s": notice_s,
-            "slurm_additional_parameters": {
-                "requeue" if requeues else "no-requeue": True,
-                **extras,
-            },
-            **(cores if cpus else {}),
-            **parameters,
-        }
+        if cores := parameters.get("cpus_per_task"):
+            # Since SLURM 22.05, srun does not take them over from sbatch.
+            self._parameters["slurm_srun_args"] = [f"--cpus-per-task={cores}"]
         self.living: dict[str, Path] = {}  # the files of their errors
         self._ended: set[str] = set()  # by one answer: the second is believed
         self._cancelled = ""
@@ -113,10 +106,12 @@ class SlurmEngine(Engine):
 
     def start(self, grid: Grid, place: Place, most: int) -> None:
         """Submit an array of those workers that are missing, so that `most` work at most."""
+        missing = min(self.workers, most) - len(self.living)
+        if missing <= 0:
+            return  # what the dead one did last is there, and the others are enough
         # SLURM's ids begin anew with a new cluster.
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
         folder = Claims(Path(place.runs)).folder / FOLDER / name
-        missing = min(self.workers, most) - len(self.living)
         elements = self.submit([Element(grid, place)] * missing, folder)
         self.array = elements[0].job_id.partition("_")[0]
         log.info("SLURM array job %s: %d workers; %s", self.array, missing, folder)

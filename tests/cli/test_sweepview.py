@@ -11,12 +11,12 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from medplus.cli.sweepview import View
 from medplus.spec import ExtractSpec
 from medplus.sweep.claims import Claim
 from medplus.sweep.conduct import Running
 from medplus.sweep.job import Cell, Job
 from medplus.sweep.plan import Plan, PlannedJob
-from medplus.sweep.view import View
 
 BEFORE = PlannedJob(
     Job("knn", ExtractSpec("breastmnist", 28, "resnet18", "none"), {}, 1), "finished", 1
