@@ -63,6 +63,13 @@ def test_the_threshold_lies_between_the_bulk_and_many_twins():
     assert np.mean(twins > found) >= 0.99
 
 
+@pytest.mark.parametrize("n", [100, 250, 900])
+def test_many_copies_that_are_equally_alike_are_no_bulk(n):
+    alone = np.tanh(np.random.default_rng(0).normal(0.8, 0.15, 1000))
+    found = chance_threshold(np.concatenate([alone, np.full(n, 0.99999)]))
+    assert np.quantile(alone, 0.995) < found < 0.99
+
+
 def test_nearest_others_are_those_of_a_plain_search():
     x = np.random.default_rng(0).normal(size=(50, 5)).astype(np.float32)
     distances = np.linalg.norm(x[:, None] - x[None], axis=2)
