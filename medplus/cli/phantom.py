@@ -71,7 +71,8 @@ def phantom(
             for size, path in zip(pixels, paths, strict=True):
                 entry = {"path": str(path), "dataset": flag, "size": size, **painted}
                 written.append({**entry, "splits": splits[flag]})
-        if preview is not None:
+    if preview is not None:
+        with writing(preview, remedy, DatasetError):
             preview.parent.mkdir(parents=True, exist_ok=True)
             contact_sheet(flags, size=max(pixels), **painted).save(preview, format="PNG")
     shown = None if preview is None else str(preview)
