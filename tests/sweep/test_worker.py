@@ -161,10 +161,15 @@ def test_whatever_a_job_raises_the_rest_goes_on(
     assert (failure.error, failure.cause) == ("ZeroDivisionError", "by zero")
 
 
+@pytest.mark.parametrize("hidden", [False, True])
 def test_an_interrupt_leaves_the_job_free(
-    new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+    new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch, hidden: bool
 ):
+    """Also where a library that is being imported makes an error of it."""
+
     def interrupted(*arguments: Any, **named: Any) -> None:
+        if hidden:
+            raise ImportError("returned a result with an exception set") from KeyboardInterrupt()
         raise KeyboardInterrupt
 
     sweep = new_sweep(1)
