@@ -19,7 +19,7 @@ from medplus.prediction.predict import Predicted, predict
 from medplus.progress import Progress, silent
 from medplus.reporting.report import Report, report
 from medplus.run.record import RunRecord
-from medplus.spec import NONE, PIXELS, PRETRAINED, specs
+from medplus.spec import NONE, PIXELS, PRETRAINED, Choices, specs
 from medplus.training import finetune
 from medplus.training.watch import Watch
 
@@ -95,8 +95,10 @@ def run_quickstart(
             "network takes its place: its numbers show that it works, and nothing more"
         )
     tell(f"2. Embeddings of {PIXELS} and {network} ({weights}) → {root / 'embeddings'}")
+    # Half precision moves the demo network's embeddings too much.
+    choices: Choices = {"weights": weights, "fit": "native", "precision": "fp32"}
     extractions = extract_all(
-        specs(DATASETS, SIZES, dict.fromkeys((PIXELS, network)), weights=weights, fit="native"),
+        specs(DATASETS, SIZES, dict.fromkeys((PIXELS, network)), **choices),
         device=device,
         data_root=data,
         store=root / "embeddings",
