@@ -78,6 +78,13 @@ def writing(
     return explained(kind, f"{what} cannot be written", remedy)
 
 
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, and what it came of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def pip_install(*packages: str) -> str:
     """Return the command that installs optional libraries, for a message's remedy.
 

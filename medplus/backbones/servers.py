@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from medplus.errors import BackboneError, first_line
+from medplus.errors import BackboneError, causes, first_line
 
 LOCAL_PREFIX = "local-dir:"
 """What timm puts before the path of a model in a folder."""
@@ -152,7 +152,7 @@ def _gate(error: BaseException) -> str | None:
     """Return the page of the hub where access to a gated repository is asked for, if it is one."""
     from huggingface_hub.errors import GatedRepoError
 
-    for cause in _causes(error):
+    for cause in causes(error):
         if isinstance(cause, GatedRepoError):
             # …/org/name/resolve/main/file, or …/api/models/org/name
             address = str(cause.response.url)
@@ -160,16 +160,9 @@ def _gate(error: BaseException) -> str | None:
     return None
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, and what it came of."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 def _reason(error: BaseException) -> str:
     """Say why weights cannot be had: an answer of the server, a fault here, or no connection."""
-    for cause in _causes(error):
+    for cause in causes(error):
         status = getattr(getattr(cause, "response", None), "status_code", None)
         status = status or (getattr(cause, "code", None) if isinstance(cause, OSError) else None)
         if status == HTTPStatus.TOO_MANY_REQUESTS:

@@ -65,9 +65,9 @@ class OfficialFile(RemoteFile):
         DownloadError
             If it cannot be read.
         """
-        if not self.path.exists():
-            return "missing"
         with explained(DownloadError, f"{self.path} cannot be read"):
+            if not self.path.exists():
+                return "missing"
             return "official" if self.is_right(self.path) else "other"
 
 

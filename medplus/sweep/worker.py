@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from medplus.errors import SweepError
+from medplus.errors import SweepError, causes
 from medplus.lock import LockHeldError
 from medplus.logfile import written_to
 from medplus.progress import Advance
@@ -155,7 +155,8 @@ class Worker:
             log.info("%s", error)  # a single command is at it
             return False
         except Exception as error:  # whatever it is, the rest goes on
-            if self._me.interrupted or _hides_interrupt(error):
+            # An interrupt may have become an error, as in libraries that are being imported.
+            if self._me.interrupted or any(isinstance(e, KeyboardInterrupt) for e in causes(error)):
                 raise KeyboardInterrupt from error
             self._say(f"failed {job.name}: {self._me.fail(error)}")
         else:
@@ -163,13 +164,6 @@ class Worker:
             self._say(f"finished {job.name} ({time.perf_counter() - start:.1f} s)")
         self._ended.add(job.id)
         return True
-
-
-def _hides_interrupt(error: BaseException | None) -> bool:
-    """Tell whether an interrupt has become an error, as in libraries that are being imported."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def _do(job: Job, place: Place, store: str | None, reporter: _Reporter) -> None:
