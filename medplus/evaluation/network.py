@@ -76,9 +76,7 @@ def prepare_network(run: Path, options: EvaluationOptions) -> Prepared:
         record=record,
         provenance=on,
         samples={split: Samples.of(images.splits[split]) for split in options.splits},
-        predict=lambda: _logits(
-            _load(run, record, images, options, precision), run, images, options
-        ),
+        predict=predict,
         config={"precision": precision, "epoch": description.epoch},
     )
 
