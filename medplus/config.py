@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -328,7 +329,7 @@ def _several(value: Any) -> tuple[Any, ...] | None:
     """Return a number, or several, as a tuple."""
     if value is None:
         return None
-    return (value,) if isinstance(value, int | float) else tuple(value)
+    return tuple(value) if isinstance(value, Iterable) else (value,)  # numpy's numbers, too
 
 
 def _named(recipes: dict[str, dict[str, Any]], name: str, others: str = "") -> dict[str, Any]:

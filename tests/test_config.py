@@ -6,6 +6,7 @@ import itertools
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -16,6 +17,7 @@ from medplus.config import (
     KnnRecipe,
     ProbeRecipe,
     finetune_recipe,
+    head_recipe,
     make_recipe,
     probe_recipe,
 )
@@ -303,3 +305,9 @@ def test_an_impossible_value_of_a_finetune_recipe_is_named_with_its_field(field,
     with pytest.raises(UsageError) as error:
         finetune_recipe(**{field: value})
     assert str(error.value).startswith(f"{field} = {value!r}: ")
+
+
+@pytest.mark.parametrize("number", [np.int64(3), np.array([3]), 3, [3], (3,)])
+def test_heads_take_one_number_or_several_also_those_of_numpy(number):
+    found = head_recipe("paper", seeds=number, lr=np.float32(0.5))
+    assert (found.seeds, found.lr) == ((3,), (0.5,))
