@@ -17,7 +17,7 @@ BLOCK = re.compile(r"^```(console|python)(?: cut=(\d+),(\d+))?\n(.*?)^```\n", re
 COMMAND = re.compile(r"^\$ ((?:.*\n)(?:^(?!\$ ).*\n)*)", re.M)
 ENVIRONMENT = {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    "COLUMNS": "92",
+    "COLUMNS": "88",
     "TERM": "dumb",
     "PYTHONUNBUFFERED": "1",
 }
