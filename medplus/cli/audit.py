@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medplus.cli import options
-from medplus.cli.options import Output, say
+from medplus.cli.output import Output, say
 from medplus.cli.specs import selecting
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medplus.cli import options
-from medplus.cli.options import Output, say
+from medplus.cli.output import Output, say
 from medplus.errors import UsageError, pip_install
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import click
 
 from medplus.cli import options, specs
-from medplus.cli.options import Output
+from medplus.cli.output import Output
 from medplus.vocabulary import Fit
 
 

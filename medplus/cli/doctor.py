@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from medplus.cli import options
-from medplus.cli.options import Output
+from medplus.cli.output import Output
 from medplus.naming import counted
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medplus.cli import options
-from medplus.cli.options import Output
+from medplus.cli.output import Output
 
 if TYPE_CHECKING:
     from medplus.datasets.download import OfficialFile

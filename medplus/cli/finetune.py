@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from medplus.cli import options
-from medplus.cli.options import Output
+from medplus.cli.output import Output
 from medplus.cli.recipes import finetune_options
 from medplus.cli.specs import TRAIN, making
 from medplus.errors import UsageError

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from medplus.cli import options
-from medplus.cli.options import Output, say
+from medplus.cli.output import Output, say
 from medplus.naming import printable
 
 if TYPE_CHECKING:

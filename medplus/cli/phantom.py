@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from medplus.cli import options
-from medplus.cli.options import Output
+from medplus.cli.output import Output
 
 
 @click.command()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 import click
 
 from medplus import remembered
-from medplus.cli.options import Command, together
+from medplus.cli.options import together
+from medplus.cli.output import Command
 
 if TYPE_CHECKING:
     from medplus.config import Recipe

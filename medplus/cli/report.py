@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medplus.cli import options
-from medplus.cli.options import Output, say
+from medplus.cli.output import Output, say
 from medplus.cli.panel import panel_options
 from medplus.errors import UsageError
 from medplus.naming import printable

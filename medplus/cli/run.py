@@ -8,7 +8,7 @@ from typing import Any, get_args
 import click
 
 from medplus.cli import options
-from medplus.cli.options import Command, Output
+from medplus.cli.output import Command, Output, reporting
 from medplus.reference import TrainingProcedure, run_reference
 from medplus.vocabulary import PAPER_K, PAPER_SEEDS
 
@@ -64,7 +64,7 @@ def _with_keys(command: Command) -> Command:
 )
 @options.store_root
 @click.option("--overwrite", is_flag=True, help="Do the run again if it exists.")
-@options.reporting
+@reporting
 def run(output: Output, store_root: Path, **given: Any) -> None:
     """Train and evaluate one run, as the paper's reference code is told to.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from medplus.cli import options
-from medplus.cli.options import Command
+from medplus.cli.output import Command
 from medplus.errors import UsageError
 from medplus.spec import AUTO, PATTERN, ExtractSpec, specs
 from medplus.vocabulary import Fit, Precision, StoreDtype

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medplus.cli import options
-from medplus.cli.options import Output, say
+from medplus.cli.output import Output, say
 
 if TYPE_CHECKING:
     from medplus.embeddings.container import Place

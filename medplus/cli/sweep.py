@@ -17,7 +17,7 @@ import click
 
 from medplus.cli import options, specs
 from medplus.cli.engines import engine_options, make_engine
-from medplus.cli.options import Output
+from medplus.cli.output import Output, reporting
 from medplus.errors import UsageError
 from medplus.lock import Owner
 
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 @options.data_root
 @options.store_root
 @options.runs_root
-@options.reporting
+@reporting
 def sweep(
     output: Output,
     grid: Path | None,

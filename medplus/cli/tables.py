@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from medplus.cli.options import say
+from medplus.cli.output import say
 from medplus.naming import printable
 from medplus.progress import new_console
 from medplus.spec import PIXELS

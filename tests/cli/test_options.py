@@ -9,7 +9,8 @@ import click
 import pytest
 
 from medplus.cli import options
-from medplus.cli.options import Comma, Output, several
+from medplus.cli.options import Comma, several
+from medplus.cli.output import Output
 from medplus.errors import UsageError
 
 
