@@ -173,7 +173,7 @@ def compare(
     jobs = _plan(specs, tuple(protocols), device, Path(data_root), made)
     expected = sum(job.seconds for job in jobs)
     tell(
-        f"{counted(len(names), 'dataset')}, {', '.join(networks)}; {len(specs)} embeddings in "
+        f"{counted(len(names), 'dataset')}, {', '.join(networks)}; {counted(len(specs), 'store')} of embeddings in "
         f"about {duration(expected)}, heads in seconds each → {root}"
     )
     extractions: list[Extraction] = []

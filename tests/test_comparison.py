@@ -38,7 +38,7 @@ def test_a_verdict_in_one_call_and_nothing_twice(folder, tmp_path):
     assert verdict.baseline_acc == pytest.approx(0.5)
     assert {record.protocol for record in first.records} == {"knn", "probe"}
     assert first.report.files[0].is_file()
-    assert "1 embeddings in about" in told[0]
+    assert "1 store of embeddings in about" in told[0]
     again = compare(str(folder), **options)
     assert [one.status for one in again.extractions] == ["skipped"]
     assert [r.created for r in again.records] == [r.created for r in first.records]

@@ -26,7 +26,7 @@ from medplus.analysis.section import Figure, Section
 from medplus.analysis.table import Block, Cell, Column, Kind, Table
 from medplus.corruptions.table import COLOUR, GREY, SEVERITIES
 from medplus.errors import RunError
-from medplus.naming import in_percent, safe_name
+from medplus.naming import counted, in_percent, safe_name
 from medplus.run.robustness import read_robustness
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ def _sentences(
     for case, label, one in zip(cases, labels, found, strict=True):
         yield (
             f"On {case.dataset}, {label}: {breaks_it(case.found)} Over "
-            f"{len(case.corruptions)} corruptions the balanced error is "
+            f"{counted(len(case.corruptions), 'corruption')} the balanced error is "
             f"{in_percent(one.corrupted)}, on clean images {in_percent(one.clean)}; the "
             f"calibration error (ECE) {in_percent(one.corrupted_ece)} and "
             f"{in_percent(one.clean_ece)}."
