@@ -173,8 +173,8 @@ def compare(
     jobs = _plan(specs, tuple(protocols), device, Path(data_root), made)
     expected = sum(job.seconds for job in jobs)
     tell(
-        f"{counted(len(names), 'dataset')}, {', '.join(networks)}; {counted(len(specs), 'store')} of embeddings in "
-        f"about {duration(expected)}, heads in seconds each → {root}"
+        f"{counted(len(names), 'dataset')}, {', '.join(networks)}; "
+        f"{counted(len(specs), 'store')} of embeddings in about {duration(expected)}, heads in seconds each → {root}"
     )
     extractions: list[Extraction] = []
     records: list[RunRecord] = []
