@@ -174,7 +174,8 @@ def compare(
     expected = sum(job.seconds for job in jobs)
     tell(
         f"{counted(len(names), 'dataset')}, {', '.join(networks)}; "
-        f"{counted(len(specs), 'store')} of embeddings in about {duration(expected)}, heads in seconds each → {root}"
+        f"{counted(len(specs), 'store')} of embeddings in about {duration(expected)}, "
+        f"heads in seconds each → {root}"
     )
     extractions: list[Extraction] = []
     records: list[RunRecord] = []
