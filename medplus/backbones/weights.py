@@ -43,19 +43,6 @@ def weights_label(weights: str) -> str:
     return PRETRAINED if is_weights_folder(weights) else str(Path(weights).resolve())
 
 
-def check_weights(weights: str, tag: str) -> str:
-    """Return weights as `weights_label` does, and look whether a folder has them for a backbone.
-
-    Raises
-    ------
-    BackboneError
-        If it has none.
-    """
-    if is_weights_folder(weights):
-        find_weights(Path(weights), tag)
-    return weights_label(weights)
-
-
 def files_of(weights: str, tag: str) -> list[Path]:
     """Return the files that weights are read from: one, or those of a folder for a backbone.
 
@@ -83,7 +70,10 @@ def same_chance() -> Iterator[None]:
 
 
 def read_weights(
-    weights: str, tag: str, expected: Callable[[], Collection[str]]
+    weights: str,
+    tag: str,
+    expected: Callable[[], Collection[str]],
+    pretrained: Callable[[], Path] | None = None,
 ) -> dict[str, torch.Tensor] | None:
     """Read the tensors that a file, or a folder of pretrained weights, has for a backbone.
 
@@ -91,22 +81,24 @@ def read_weights(
     ----------
     expected : callable
         Returns the keys of the network's own state.
+    pretrained : callable, optional
+        Returns the file for ``pretrained``.
 
     Returns
     -------
     dict of str to Tensor, or None
-        None for ``pretrained`` and ``none``, which are not read from there.
+        None for ``none``, and for ``pretrained`` where no file is named for it.
 
     Raises
     ------
     BackboneError
         As `read_weights_file`, `read_folder_weights` and `fitted_to`.
     """
-    if weights in (PRETRAINED, NONE):
+    if weights == NONE or (weights == PRETRAINED and pretrained is None):
         return None
-    path = Path(weights)
-    if is_weights_folder(weights):
-        return read_folder_weights(path, tag)
+    if weights != PRETRAINED and is_weights_folder(weights):
+        return read_folder_weights(Path(weights), tag)
+    path = pretrained() if pretrained and weights == PRETRAINED else Path(weights)
     return fitted_to(read_weights_file(path), expected(), tag, path)
 
 

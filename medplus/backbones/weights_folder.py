@@ -157,16 +157,17 @@ def read_folder_weights(folder: Path, tag: str) -> dict[str, torch.Tensor]:
     return state
 
 
-def find_config(folder: Path, tag: str) -> Path | None:
-    """Return the folder with the verified ``config.json`` of a backbone, if it is carried.
+def find_config(weights: str, tag: str) -> Path | None:
+    """Return the folder with the verified ``config.json`` of a backbone, if weights carry one.
 
     Raises
     ------
     BackboneError
         As `read_folder_weights`.
     """
-    entry = find_weights(folder, tag)
-    if entry.config_sha256 is None:
+    folder = Path(weights)
+    entry = find_weights(folder, tag) if is_weights_folder(weights) else None
+    if entry is None or entry.config_sha256 is None:
         return None
     path = entry.config_in(folder)
     _verify(path, entry.config_sha256, folder, tag)

@@ -331,7 +331,7 @@ class _Hungry(nn.Module):
 def fake_backbone(module: nn.Module) -> Backbone:
     spec = PreprocessSpec((0.0,) * 3, (1.0,) * 3, "native", None)
     return Backbone(
-        BackboneRef("timm", "fake", "fake", "fake", "none", "none"),
+        BackboneRef("timm", "fake", "fake", "fake", "none"),
         spec,
         "0" * 64,
         "prelogits",

@@ -22,7 +22,7 @@ def use_backbone(monkeypatch):
 
     def use(module, tag="own.tag"):
         spec = PreprocessSpec(mean=(), std=(), fit="native", canvas=None, rgb=False)
-        ref = BackboneRef("timm", "own", "own", tag, "none", "none")
+        ref = BackboneRef("timm", "own", "own", tag, "none")
         backbone = Backbone(ref, spec, "0" * 64, "prelogits", module=module.eval())
         monkeypatch.setattr(sources, "load", lambda *rest, **more: backbone)
 

@@ -17,6 +17,7 @@ from medplus.backbones.catalog import ALEXNET, DEMO, PAPER, PIXELS, BackboneInfo
 from medplus.backbones.sources import demo, folder, python, run
 from medplus.backbones.sources.ref import BackboneRef, Source
 from medplus.backbones.weights import files_of, weights_label
+from medplus.backbones.weights_folder import find_weights
 from medplus.errors import UsageError, nearest
 from medplus.spec import IMPORTED, NONE, PRELOGITS, PRETRAINED
 
@@ -80,7 +81,13 @@ def resolve(name: str, weights: str | None = None) -> BackboneRef:
             f"{name} names embeddings that were made elsewhere, which no network here computes; "
             "medplus store ls lists those that are there, medplus store import takes in others"
         )
-    return _named_by_file(_source(kind_of(name)).resolve(name, weights or PRETRAINED))
+    ref = _source(kind_of(name)).resolve(name, weights or PRETRAINED)
+    label = weights_label(ref.weights_from)
+    if label == PRETRAINED != ref.weights_from:
+        find_weights(Path(ref.weights_from), ref.tag)  # or it is told here that there are none
+    if label not in (PRETRAINED, NONE):  # called after its file, too: two files are two backbones
+        ref = replace(ref, name=f"{ref.name}@{Path(label).stem}")
+    return replace(ref, weights=label)
 
 
 def kind_of(name: str) -> str:
@@ -105,13 +112,6 @@ def weights_files(ref: BackboneRef) -> list[Path] | None:
         return files_of(ref.weights_from, ref.tag)
     found: list[Path] | None = source.pretrained_files(ref)
     return found
-
-
-def _named_by_file(ref: BackboneRef) -> BackboneRef:
-    """Return a backbone called after its weights file, too: two files are two backbones."""
-    if ref.weights in (PRETRAINED, NONE) or ref.run_id is not None:
-        return ref
-    return replace(ref, name=f"{ref.name}@{Path(ref.weights).stem}")
 
 
 def describe(name: str | BackboneRef) -> BackboneInfo:

@@ -56,7 +56,7 @@ def resolve(name: str, weights: str) -> BackboneRef:
             f"--weights {weights} cannot go with {short}, which has the weights of its package; "
             f"name tf_{short}, or with its tag another of timm's networks"
         )
-    return BackboneRef("demo", short, short, DEMO[short], weights, weights)
+    return BackboneRef("demo", short, short, DEMO[short], weights)
 
 
 def describe(ref: BackboneRef) -> BackboneInfo:

@@ -7,7 +7,6 @@ from pathlib import Path
 from medplus.backbones.servers import LOCAL_PREFIX
 from medplus.backbones.sources.ref import BackboneRef
 from medplus.backbones.sources.timm import build, describe
-from medplus.backbones.weights import check_weights
 from medplus.errors import UsageError
 
 __all__ = ["build", "claims", "describe", "resolve"]
@@ -40,7 +39,7 @@ def resolve(name: str, weights: str) -> BackboneRef:
         )
     absolute = folder.resolve()
     short, tag = f"{LOCAL_PREFIX}{absolute.name}", f"{LOCAL_PREFIX}{absolute}"
-    return BackboneRef("folder", tag, short, tag, check_weights(weights, tag), weights)
+    return BackboneRef("folder", tag, short, tag, weights)
 
 
 def _has_model(folder: Path) -> bool:

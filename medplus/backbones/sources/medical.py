@@ -49,9 +49,7 @@ def resolve(name: str, weights: str) -> BackboneRef:
             f"the weights of {encoder.title} are on no hub: get them at {encoder.page}, and name "
             "the file with --weights FILE"
         )
-    return BackboneRef(
-        "medical", name, name, name, weights_io.check_weights(weights, name), weights
-    )
+    return BackboneRef("medical", name, name, name, weights)
 
 
 def describe(ref: BackboneRef) -> BackboneInfo:
@@ -83,9 +81,7 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
     module = _filled(ref, encoder) if library is None else _loaded(library, encoder)
     if encoder.source == "timm":
         timm_source.check_patches(_module(module), encoder.title, side)
-    spec = PreprocessSpec(
-        encoder.mean, encoder.std, fit or "pad", None if fit == "native" else encoder.size
-    )
+    spec = PreprocessSpec.fitted(encoder.mean, encoder.std, fit, encoder.size)
     return Built(module.eval(), spec)
 
 
@@ -195,22 +191,16 @@ def _filled(ref: BackboneRef, encoder: Encoder) -> Any:
     return module
 
 
-def _state(ref: BackboneRef, encoder: Encoder, expected: list[str]) -> dict[str, torch.Tensor]:
-    state = weights_io.read_weights(ref.weights_from, ref.tag, lambda: expected)
-    if state is not None:
-        return state
-    place = encoder.weights
-    assert place.repository is not None and place.file is not None  # as resolve has seen
-    file = from_hub(ref.tag, place.repository, (place.file,), place.revision)
-    found = weights_io.read_weights_file(file)
-    return weights_io.fitted_to(found, expected, encoder.title, Path(place.file))
-
-
 def _fill(network: Any, encoder: Encoder, ref: BackboneRef) -> None:
     own, rules = network.state_dict(), encoder.weights
-    state = _state(ref, encoder, list(own))
+
+    def of_hub() -> Path:
+        assert rules.repository is not None and rules.file is not None  # as resolve has seen
+        return from_hub(ref.tag, rules.repository, (rules.file,), rules.revision)
+
+    state = weights_io.read_weights(ref.weights_from, ref.tag, lambda: own, of_hub)
     used = {
-        name: tensor for name, tensor in state.items()
+        name: tensor for name, tensor in (state or {}).items()
         if name in own or not name.startswith(rules.ignore or ("\0",))
     }  # fmt: skip
     used |= {n: own[n] for n in own if n not in used and rules.fresh and n.startswith(rules.fresh)}

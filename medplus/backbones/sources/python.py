@@ -97,8 +97,7 @@ def resolve(name: str, weights: str) -> BackboneRef:
         )
     function = "" if file.is_default else f":{file.function}"
     spelling = f"{file.path.resolve()}{function}"
-    label = weights_io.weights_label(weights)
-    return BackboneRef("python", spelling, file.name, file.tag, label, weights)
+    return BackboneRef("python", spelling, file.name, file.tag, weights)
 
 
 def describe(ref: BackboneRef) -> BackboneInfo:

@@ -59,7 +59,6 @@ def resolve(name: str, weights: str) -> BackboneRef:
         spelling=str(finetuned.network_file(path).resolve()),
         name=run.name,
         tag=run.full_tag,
-        weights=PRETRAINED,
         weights_from=PRETRAINED,
         weights_sha256=run.trained_sha256,
         run_id=run.run_id,
@@ -89,7 +88,7 @@ def describe(ref: BackboneRef) -> BackboneInfo:
 
 def _began_as(run: NetworkDescription) -> BackboneRef:
     """Return the backbone that was trained, whatever the tag says: no file is run for it."""
-    return BackboneRef("", run.backbone, run.backbone, run.tag, NONE, NONE, card=run.card)
+    return BackboneRef("", run.backbone, run.backbone, run.tag, NONE, card=run.card)
 
 
 def _maker(run: NetworkDescription) -> Source:
