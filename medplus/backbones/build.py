@@ -14,7 +14,7 @@ from medplus.backbones.features import with_feature
 from medplus.backbones.identity import Identity
 from medplus.backbones.modules import PreLogits
 from medplus.backbones.sam import bake_sam_tables
-from medplus.backbones.sources.ref import BackboneRef, Built
+from medplus.backbones.sources.ref import BackboneRef
 from medplus.spec import NONE, PRELOGITS
 from medplus.vocabulary import Fit
 
@@ -78,11 +78,20 @@ def load_backbone(
         If the weights cannot be fetched, read, or do not fit the network.
     """
     ref = sources.resolve(name, weights)
-    return sources.load(ref, size, fit, frozen=frozen, feature=feature, code=code)
+    return load(ref, size, fit, frozen=frozen, feature=feature, code=code)
 
 
-def settle(ref: BackboneRef, built: Built, size: int, *, frozen: bool, feature: str) -> Backbone:
-    """Make a network what it is to be used for: frozen or to be trained, up to a feature."""
+def load(
+    ref: BackboneRef,
+    size: int,
+    fit: Fit | None = None,
+    *,
+    frozen: bool = True,
+    feature: str = PRELOGITS,
+    code: str | None = None,
+) -> Backbone:
+    """Build what a name was resolved to, as `load_backbone`."""
+    built = sources.source_of(ref).build(ref, size, fit, code)
     module, spec = built.module, built.preprocess
     canvas = spec.canvas or size
     module.eval()

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medplus.backbones.sources import BackboneRef, load, resolve, source_of
+from medplus.backbones.build import load
+from medplus.backbones.sources import BackboneRef, resolve, source_of
 from medplus.backbones.weights_folder import write_folder_weights
 from medplus.errors import BackboneError, UsageError
 

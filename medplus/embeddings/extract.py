@@ -221,9 +221,10 @@ def extract_all(
 
 
 def _load(spec: ExtractSpec, size: int) -> tuple[Sighting, Backbone]:
+    from medplus.backbones.build import load
+
     sighting = Sighting(spec)
-    feature = spec.feature or PRELOGITS
-    return sighting, backbones.load(sighting.ref, size, spec.fit, feature=feature)
+    return sighting, load(sighting.ref, size, spec.fit, feature=spec.feature or PRELOGITS)
 
 
 def _embedder(

@@ -11,7 +11,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from medplus.backbones.catalog import ALEXNET, DEMO, PAPER, PIXELS, BackboneInfo
 from medplus.backbones.sources import demo, folder, python, run
@@ -19,15 +19,11 @@ from medplus.backbones.sources.ref import BackboneRef, Source
 from medplus.backbones.weights import files_of, weights_label
 from medplus.backbones.weights_folder import find_weights
 from medplus.errors import UsageError, nearest
-from medplus.spec import IMPORTED, NONE, PRELOGITS, PRETRAINED
-
-if TYPE_CHECKING:
-    from medplus.backbones.build import Backbone
-    from medplus.vocabulary import Fit
+from medplus.spec import IMPORTED, NONE, PRETRAINED
 
 __all__ = [
     "PAPER", "BackboneRef", "describe", "expand", "is_at_hand", "is_code", "is_pattern",
-    "is_trained", "kind_of", "load", "portable", "resolve", "source_of", "weights_files",
+    "is_trained", "kind_of", "portable", "resolve", "source_of", "weights_files",
     "weights_label",
 ]  # fmt: skip
 
@@ -118,30 +114,6 @@ def describe(name: str | BackboneRef) -> BackboneInfo:
     """Return what is known of a backbone, without allocating or fetching its weights."""
     ref = resolve(name) if isinstance(name, str) else name
     return _source(ref.source).describe(ref)
-
-
-def load(
-    ref: BackboneRef,
-    size: int,
-    fit: Fit | None = None,
-    *,
-    frozen: bool = True,
-    feature: str = PRELOGITS,
-    code: str | None = None,
-) -> Backbone:
-    """Make a backbone with its weights; parameters as for `medplus.backbones.build.load_backbone`.
-
-    Raises
-    ------
-    UsageError
-        If the network has no such feature.
-    BackboneError
-        If the weights cannot be had, read, or do not fit the network.
-    """
-    from medplus.backbones.build import settle
-
-    built = _source(ref.source).build(ref, size, fit, code)
-    return settle(ref, built, size, frozen=frozen, feature=feature)
 
 
 # --- lists of names -----------------------------------------------------------------------------
