@@ -12,11 +12,14 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.abc.buffer import Buffer
+from zarr.abc.store import ByteRequest, Store
 from zarr.buffer.cpu import NDBuffer
 from zarr.codecs import Crc32cCodec
-from zarr.storage import LocalStore
+from zarr.core.buffer import BufferPrototype, default_buffer_prototype
+from zarr.storage import LocalStore, ObjectStore, ZipStore
 
-from medplus.embeddings.container import Container, has_metadata, is_full
+from medplus.embeddings.container import ARCHIVE, Container, has_metadata, is_full
 from medplus.embeddings.layout import ArrayLayout
 from medplus.errors import StoreError
 
@@ -86,7 +89,8 @@ class ArrayReader:
         if not has_metadata(container, digests, layout.path):
             raise ValueError(f"{layout.path}: the metadata are not those that were written")
         try:
-            array = zarr.open_array(container.to_zarr(), path=layout.path, mode="r", zarr_format=3)
+            files = zarr_store(container)
+            array = zarr.open_array(files, path=layout.path, mode="r", zarr_format=3)
         except Exception as error:
             self._check(error)
             raise ValueError(f"{layout.path}: {error}") from None
@@ -164,3 +168,35 @@ class ArrayReader:
             raise error
         if type(error).__module__.startswith("obstore"):
             raise StoreError(f"an embedding store cannot be read: {error}") from None
+
+
+def zarr_store(container: Any) -> Store:
+    """Return what zarr reads the files of a `Container` through."""
+    if isinstance(container.place, str):
+        return ObjectStore(container.store, read_only=True)
+    if str(container.place).endswith(ARCHIVE):
+        return ZipStore(container.place, mode="r", read_only=True)
+    return FolderStore(container.place, read_only=True)
+
+
+class FolderStore(LocalStore):
+    """zarr's store in a folder, but each file is read by the thread that asks for it.
+
+    `LocalStore` hands every read to another thread; where several threads read already, that
+    costs as much as reading.
+    """
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        """Return the content of a file, or None where there is none."""
+        if byte_range is not None:
+            return await super().get(key, prototype, byte_range)
+        try:
+            content = (self.root / key).read_bytes()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
+        return (prototype or default_buffer_prototype()).buffer.from_bytes(content)
