@@ -21,11 +21,10 @@ from medplus.corruptions import Corruption
 from medplus.cost import add_costs, measure_cost
 from medplus.datasets import sources as datasets
 from medplus.datasets.card import warn_of
-from medplus.datasets.corrupted import corrupted
 from medplus.datasets.dataset import ImageDataset
 from medplus.device import precision_here, resolve_device
 from medplus.embeddings.info import StoreInfo, read_info
-from medplus.embeddings.provenance import provenance_of, settle
+from medplus.embeddings.provenance import corrupted, provenance_of, settle
 from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.writer import StoreWriter, WriteStatus, open_writer
 from medplus.errors import StoreError, UsageError
@@ -214,8 +213,7 @@ def extract_all(
                 dim = _dim(embedder, images)
                 sighting.keep(backbone, _shape(images), dim)
                 of, loaded = spec, None
-            made = embedder.backbone
-            info = _new_info(_settle(spec, images, made, precision), images, made, dim)
+            info = _new_info(spec, precision, images, embedder.backbone, dim)
             results.append(_extract_one(info, images, embedder, how, root, patience_s, progress))
     return results
 
@@ -255,13 +253,6 @@ def _shape(images: ImageDataset) -> tuple[int, ...]:
     return images.splits["train"].images.shape[1:]
 
 
-def _settle(
-    spec: ExtractSpec, images: ImageDataset, backbone: Identity, precision: Precision
-) -> ExtractSpec:
-    compute = precision if backbone.is_network else "fp32"
-    return settle(spec, images, backbone, compute, spec.dtype or "float32")
-
-
 def _images_of(spec: ExtractSpec) -> tuple[str, int | None, str | None, str | None]:
     return spec.dataset, spec.size, spec.group_column, spec.exclude
 
@@ -273,8 +264,7 @@ def _finished(
     backbone = recall_backbone(spec, _shape(images))
     if backbone is None:
         return None
-    settled = _settle(spec, images, backbone, precision)
-    info = _new_info(settled, images, backbone, backbone.dim)
+    info = _new_info(spec, precision, images, backbone, backbone.dim)
     try:
         if not read_info(info.path_under(root)).complete:
             return None
@@ -330,7 +320,10 @@ def _extract_one(
     return Extraction(open_store(writer.path), status, missing, reused, meter.seconds, rate)
 
 
-def _new_info(spec: ExtractSpec, images: ImageDataset, backbone: Identity, dim: int) -> StoreInfo:
+def _new_info(
+    asked: ExtractSpec, precision: Precision, images: ImageDataset, backbone: Identity, dim: int
+) -> StoreInfo:
+    spec = settle(asked, images, backbone, precision, asked.dtype or "float32")
     packages = ("torch", "timm", "zarr", "numpy")
     splits = SPLITS if spec.corruption is None else ("test",)
     return StoreInfo(
