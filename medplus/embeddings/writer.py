@@ -83,7 +83,7 @@ class StoreWriter:
             self._arrays[split].write(chunk, rows)
 
     def keep_cost(self, cost: Mapping[str, Any]) -> None:
-        """Note what the sessions so far have cost; the store stays incomplete.
+        """Note what the sessions so far have cost; nothing else of the store changes.
 
         Raises
         ------
@@ -96,12 +96,11 @@ class StoreWriter:
 
     def finish(self, cost: Mapping[str, Any]) -> None:
         """Sync the embeddings, then mark the store complete, with its cost over all sessions."""
-        self.info.cost = dict(cost)
-        self.info.complete = True
         with _disk_errors(self.path):
             for split in self.info.splits:
                 atomic.sync_tree(self.path / self.info.layout(split).path)
-            write_info(self.path, self.info)
+        self.info.complete = True
+        self.keep_cost(cost)
 
 
 @contextmanager
