@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medplus.errors import UsageError, first_line, nearest, optional
-from medplus.naming import counted, some
+from medplus.naming import counted, several, some
 
 PATH = "path"
 """The column that names the images."""
@@ -66,6 +68,18 @@ def read_columns(path: Path) -> Table:
         raise UsageError(f"{path} is separated by semicolons; separate its columns by commas")
     columns = {str(name).strip(): [*map(word, frame[name])] for name in frame.columns}
     return Table(path, columns)
+
+
+def refuse_twins(path: Path, names: Iterable[str], noun: str) -> None:
+    """Refuse a table or file that names something on several rows.
+
+    Raises
+    ------
+    UsageError
+    """
+    twice = sorted(name for name, n in Counter(names).items() if n > 1)
+    if twice:
+        raise UsageError(f"{path}: {several(twice, noun)} on several rows; keep one of each")
 
 
 def word(value: Any) -> str:

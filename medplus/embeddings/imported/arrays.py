@@ -23,7 +23,7 @@ from medplus.embeddings.info import StoreInfo
 from medplus.errors import UsageError, first_line, optional
 from medplus.jsonfile import parse_json
 from medplus.naming import counted, some
-from medplus.vocabulary import MULTI_LABEL, SPLITS, Split
+from medplus.vocabulary import SPLITS, Split
 
 HDF5 = (".h5", ".hdf5")
 _ATTRIBUTES = "medplus"
@@ -178,12 +178,9 @@ def _joined(
     said: dict[str, Any] = {}
     if all("label" in part for part in parts.values()):
         classes = exported.classes if exported else _classes(arrays, shared)
-        multi_label = exported is not None and exported.task == MULTI_LABEL
-        columns, said = source.label_columns(
-            path, _stacked(path, "labels", [read[s]["label"] for s in parts]), classes, multi_label
-        )
-    if exported is not None:
-        said["task"] = exported.task
+        labels = _stacked(path, [read[s]["label"] for s in parts])
+        task = exported.task if exported else None
+        columns, said = source.label_columns(path, labels, classes, task)
     for kind in ("split", "group"):
         if all(kind in part for part in parts.values()):
             columns[kind] = [text for s in parts for text in source.as_words(read[s][kind])]
@@ -226,11 +223,11 @@ def _classes(arrays: Mapping[str, Any], shared: Part) -> list[str]:
     return source.as_words(_values(arrays[shared["classes"]])) if "classes" in shared else []
 
 
-def _stacked(path: Path, what: str, values: list[np.ndarray]) -> np.ndarray:
+def _stacked(path: Path, values: list[np.ndarray]) -> np.ndarray:
     columns = [value[:, None] if value.ndim == 1 else value for value in values]
     if len({column.shape[1:] for column in columns}) > 1:
         told = ", ".join(str(value.shape) for value in values)
-        raise UsageError(f"{path}: the splits' {what} differ in width ({told})")
+        raise UsageError(f"{path}: the splits' labels differ in width ({told})")
     return np.concatenate(columns)
 
 

@@ -14,7 +14,6 @@ from medplus.embeddings.imported.source import Source
 from medplus.embeddings.info import StoreInfo
 from medplus.errors import UsageError, first_line, optional
 from medplus.naming import counted, some
-from medplus.vocabulary import MULTI_LABEL
 
 
 def open_parquet(path: Path) -> Source:
@@ -69,11 +68,10 @@ def _labels(
 ) -> tuple[dict[str, list[str]], dict[str, Any]]:
     """Return columns with labels as a folder's table has them, and what is known of those."""
     if exported is not None:
-        multi_label = exported.task == MULTI_LABEL
         own = [name for name in columns if name.startswith(source.LABEL)]
         labels = np.array([columns.pop(name) for name in own]).T.astype(np.int64)
-        found, said = source.label_columns(path, labels, exported.classes, multi_label)
-        return {**columns, **found}, {**said, "task": exported.task}
+        found, said = source.label_columns(path, labels, exported.classes, exported.task)
+        return {**columns, **found}, said
     label = source.only(path, columns, "label")
     if label is not None:
         columns[source.LABEL] = columns.pop(label)

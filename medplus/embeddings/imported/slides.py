@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from medplus.datasets.columns import PATH, read_columns
+from medplus.datasets.columns import PATH, read_columns, refuse_twins
 from medplus.embeddings.imported import source
 from medplus.embeddings.imported.arrays import HDF5, open_named
 from medplus.embeddings.imported.source import Rows, Source
@@ -118,9 +118,7 @@ def _from_manifest(
     if out:
         raise UsageError(f"{manifest} names {several(out, 'file')} outside {folder}")
     names = origin if len(set(origin)) == len(origin) else files
-    twice = [name for name, n in Counter(names).items() if n > 1]
-    if twice:
-        raise UsageError(f"{manifest}: {several(twice, 'file')} on several rows; keep one of each")
+    refuse_twins(manifest, names, "file")
     columns = {name: words for name, words in table.columns.items() if name not in (*_EVA, PATH)}
     if any(table.columns.get("target", ())):
         columns[source.LABEL] = table.columns["target"]

@@ -14,6 +14,7 @@ from medplus.datasets.columns import word
 from medplus.errors import UsageError
 from medplus.memory import release_pages
 from medplus.naming import counted, some
+from medplus.vocabulary import MULTI_LABEL, Task
 
 Rows = Literal["slides", "patches"]
 Kind = Literal["embedding", "label", "name", "split", "group", "index", "classes"]
@@ -141,7 +142,7 @@ def as_words(values: Iterable[Any]) -> list[str]:
 
 
 def label_columns(
-    path: Path, labels: np.ndarray, classes: Sequence[str], multi_label: bool
+    path: Path, labels: np.ndarray, classes: Sequence[str], task: Task | None = None
 ) -> tuple[dict[str, list[str]], dict[str, Any]]:
     """Return labels as columns of a table, and what is known of them.
 
@@ -151,6 +152,8 @@ def label_columns(
         Classes by name or number, or 0 and 1 for every label.
     classes : sequence of str
         Names in order, where the file tells them; integers are then places among them.
+    task : Task, optional
+        Where the file tells it.
 
     Raises
     ------
@@ -161,8 +164,10 @@ def label_columns(
     if labels.ndim != 2 or labels.shape[1] == 0:
         raise UsageError(f"{path}: labels of shape {labels.shape} must be (n,), (n, 1) or (n, L)")
     n_labels = labels.shape[1]
-    said: dict[str, Any] = {"classes": tuple(classes)} if len(classes) else {}
-    if n_labels > 1 or multi_label:
+    said: dict[str, Any] = {"task": task} if task else {}
+    if len(classes):
+        said["classes"] = tuple(classes)
+    if n_labels > 1 or task == MULTI_LABEL:
         if len(classes) not in (0, n_labels):
             raise UsageError(
                 f"{path} names {counted(len(classes), 'class')} {some(classes)}, but its labels "
