@@ -85,7 +85,10 @@ def _plain(path: Path, value: Any) -> Any:
     if isinstance(value, list | tuple):
         if any(hasattr(one, "shape") for one in value):
             raise UsageError(f"{path} holds a list of tensors; save a tensor, or a dict of them")
-        return np.array(value)
+        try:
+            return np.array(value)
+        except ValueError:
+            raise UsageError(f"{path} holds a list of rows that differ in length") from None
     is_text = hasattr(value, "id") and value.dtype.kind not in "fiub"
     return np.array(value[...].tolist()) if is_text else value
 
@@ -197,7 +200,7 @@ def _joined(
 
     n_rows = sum(n for n, _ in shapes.values())
     dim = next(iter(shapes.values()))[1]
-    dtypes = {source.stored_dtype(array.dtype) for array, _ in embeddings}
+    dtypes = {source.stored_dtype(path, array.dtype) for array, _ in embeddings}
     return Source(
         path=path,
         names=[name for s in parts for name in _names(s, read[s].get("name"), shapes[s][0])],
@@ -216,7 +219,7 @@ def _joined(
 
 
 def _values(array: Any) -> np.ndarray:
-    return source.as_rows(array[...] if hasattr(array, "id") else array)
+    return np.atleast_1d(source.as_rows(array[...] if hasattr(array, "id") else array))
 
 
 def _classes(arrays: Mapping[str, Any], shared: Part) -> list[str]:

@@ -133,7 +133,7 @@ def _look(path: Path, name: str) -> _Slide:
         width = {part.shape[-1] for part in parts}
         if len(width) > 1:
             raise UsageError(f"{path}: its tensors differ in width {some(map(str, width))}")
-        n_rows, dtype = sum(map(_n_rows, parts)), source.stored_dtype(parts[0].dtype)
+        n_rows, dtype = sum(map(_n_rows, parts)), source.stored_dtype(path, parts[0].dtype)
         if n_rows == 0:
             raise UsageError(
                 f"{path} holds no patch; leave the slide out, and its row in the table"

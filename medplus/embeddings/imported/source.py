@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ _WORDS: dict[Kind, tuple[str, ...]] = {
     "index": ("index",),
     "classes": ("classes", "class_names"),
 }  # fmt: skip
+_REAL = re.compile(r"[<>]?(b?float|half|double|u?int|bool|[fiu]\d)")
 _KINDS = {name: kind for kind, names in _WORDS.items() for name in names}
 
 
@@ -187,9 +189,17 @@ def label_columns(
     return {LABEL: words}, {**said, "label_columns": (LABEL,)}
 
 
-def stored_dtype(dtype: Any) -> np.dtype:
-    """Return the type in which embeddings are stored: float16 as it is, all else as float32."""
+def stored_dtype(path: Path, dtype: Any) -> np.dtype:
+    """Return the type in which embeddings are stored: float16 as it is, all else as float32.
+
+    Raises
+    ------
+    UsageError
+        If they are no real numbers.
+    """
     name = str(dtype).rpartition(".")[2]  # of numpy, h5py, torch or pyarrow
+    if not _REAL.match(name):
+        raise UsageError(f"{path}: what it holds as embeddings is of type {name}, no real numbers")
     return np.dtype("<f2" if name in ("float16", ">f2", "halffloat") else "<f4")
 
 
