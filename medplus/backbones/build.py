@@ -10,9 +10,8 @@ from torch import nn
 from medplus.backbones import registry, sources
 from medplus.backbones import weights as weights_io
 from medplus.backbones.catalog import PIXELS
-from medplus.backbones.features import with_feature
+from medplus.backbones.features import with_feature, within
 from medplus.backbones.identity import Identity
-from medplus.backbones.modules import PreLogits
 from medplus.backbones.sam import bake_sam_tables
 from medplus.backbones.sources.ref import BackboneRef
 from medplus.spec import NONE, PRELOGITS
@@ -95,12 +94,13 @@ def load(
     module, spec = built.module, built.preprocess
     canvas = spec.canvas or size
     module.eval()
-    digest = weights_io.weights_sha256(module)
+    digest = weights_io.state_sha256(module.state_dict())
     if frozen:
         module.requires_grad_(False)
-        if isinstance(module, PreLogits):
-            bake_sam_tables(module.network, canvas)  # training needs the tables as they are
-    licence = "" if ref.weights == NONE else built.licence or registry.licence(ref.name)
+        bake_sam_tables(within(module), canvas)  # training needs the tables as they are
+    known = registry.find(ref.name)
+    licence = built.licence or (known.licence if known else "")
+    licence = "" if ref.weights == NONE else licence
     if feature == PRELOGITS or built.feature == PIXELS:
         return Backbone(ref, spec, digest, built.feature, licence, module=module, card=built.card)
     channels = 3 if spec.rgb else 1

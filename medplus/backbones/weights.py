@@ -54,9 +54,7 @@ def files_of(weights: str, tag: str) -> list[Path]:
     folder = Path(weights)
     if not is_weights_folder(weights):
         return [folder]
-    entry = find_weights(folder, tag)
-    config = [] if entry.config_sha256 is None else [entry.config_in(folder)]
-    return [folder / MANIFEST, folder / entry.file, *config]
+    return [folder / MANIFEST, *find_weights(folder, tag).files_in(folder)]
 
 
 @contextmanager
@@ -220,17 +218,12 @@ def _first_keys(keys: Iterable[str]) -> str:
     return f"{', '.join(list(keys)[:3])}, …"
 
 
-def weights_sha256(network: torch.nn.Module) -> str:
-    """Return the SHA-256 over names, dtypes, shapes and bytes of all parameters and buffers.
+def state_sha256(state: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 over names, dtypes, shapes and bytes of a network's state.
 
     It covers what is in memory, not the file it came from, so equal weights have equal digests
     whether they were downloaded, read from a file, or drawn at random with the same seed.
     """
-    return state_sha256(network.state_dict())
-
-
-def state_sha256(state: Mapping[str, torch.Tensor]) -> str:
-    """Return the digest of `weights_sha256` for a network's state."""
     import torch
 
     digest = hashlib.sha256()

@@ -109,10 +109,11 @@ def _network(encoder: Encoder) -> Any:
 
 def _featured(network: Any, encoder: Encoder) -> Any:
     """Return what makes the embedding of a network that its authors take."""
-    from medplus.backbones.modules import PreLogits, Recommended
+    from medplus.backbones.features import Tokens
+    from medplus.backbones.modules import PreLogits
 
     if encoder.feature != PRELOGITS:
-        return Recommended(network, encoder.feature)
+        return Tokens(network, encoder.feature)
     return PreLogits(network) if encoder.source == "timm" else network
 
 
