@@ -47,16 +47,11 @@ class Card:
         return int(size if isinstance(size, int) else size[0])
 
     @property
-    def mean(self) -> tuple[float, ...]:
-        """Per channel, on the scale 0 to 1."""
-        open_clip = _library()
-        return tuple(self.preprocess_cfg.get("mean") or open_clip.OPENAI_DATASET_MEAN)
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Per channel, on the scale 0 to 1."""
-        open_clip = _library()
-        return tuple(self.preprocess_cfg.get("std") or open_clip.OPENAI_DATASET_STD)
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and std per channel, on the scale 0 to 1."""
+        library, said = _library(), self.preprocess_cfg
+        mean = said.get("mean") or library.OPENAI_DATASET_MEAN
+        return tuple(mean), tuple(said.get("std") or library.OPENAI_DATASET_STD)
 
 
 def claims(name: str) -> bool:
@@ -113,7 +108,7 @@ def describe(ref: BackboneRef) -> BackboneInfo:
     with torch.device("meta"):
         network = tower(card, ref.tag)
         dim = int(network(torch.zeros(1, 3, card.size, card.size)).shape[1])
-    return BackboneInfo.of(ref, network, dim, card.size, card.mean, card.std, fixed_size=True)
+    return BackboneInfo.of(ref, network, dim, card.size, *card.normalisation, fixed_size=True)
 
 
 def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Built:
@@ -131,7 +126,7 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
     if state is not None:
         own = {name: tensor for name, tensor in state.items() if name.startswith(_TOWER)}
         weights_io.fill(network, own, ref.tag, ref.weights_from)
-    spec = PreprocessSpec.fitted(card.mean, card.std, fit, card.size)
+    spec = PreprocessSpec.fitted(*card.normalisation, fit, card.size)
     return Built(network, spec, card=asdict(card))
 
 

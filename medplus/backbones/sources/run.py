@@ -142,7 +142,7 @@ def _code_of(file: Path, run: NetworkDescription, code: str | None) -> nn.Module
             f"the network in {file} was trained with {run.tag}, but {code} now is {named.tag}; "
             "name the file as it was"
         )
-    return python.define(named).module
+    return python.run(named).module
 
 
 def _unsuitable(

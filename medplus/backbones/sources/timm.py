@@ -40,12 +40,8 @@ def resolve(name: str, weights: str) -> BackboneRef:
     UsageError
         If timm has no such network, or no such weights of it.
     """
-    short, tag = _paper_name(name) or _names(name)
+    short, tag = next((pair for pair in PAPER.items() if name in pair), None) or _names(name)
     return BackboneRef("timm", short, short, tag, weights)
-
-
-def _paper_name(name: str) -> tuple[str, str] | None:
-    return next((pair for pair in PAPER.items() if name in pair), None)
 
 
 def _names(name: str) -> tuple[str, str]:
