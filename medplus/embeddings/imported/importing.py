@@ -225,11 +225,6 @@ def _spool(found: Source, scratch: Path, progress: Progress) -> np.memmap:
     return np.memmap(place, found.dtype, "r", shape=(done, found.dim))
 
 
-def _chunks(values: np.memmap, rows: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(rows), layout.CHUNK_ROWS):
-        yield _take(values, rows[start : start + layout.CHUNK_ROWS])
-
-
 def _take(values: np.memmap, rows: np.ndarray) -> np.ndarray:
     taken = np.asarray(values[rows])
     release_pages(values)
@@ -246,8 +241,8 @@ def _digests(content: Content, values: np.memmap) -> tuple[str, str]:
         for text in chain(part.names, part.groups):
             data.update(text.encode("utf-8", "surrogateescape") + b"\0")
         embeddings.update(f"{split} {len(part.rows)} {values.shape[1]} {values.dtype}".encode())
-        for rows in _chunks(values, part.rows):
-            embeddings.update(rows.data)
+        for start in range(0, len(part.rows), layout.CHUNK_ROWS):
+            embeddings.update(_take(values, part.rows[start : start + layout.CHUNK_ROWS]).data)
     return data_digest(data.hexdigest(), content.task, content.classes), embeddings.hexdigest()
 
 
