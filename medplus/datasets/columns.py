@@ -58,14 +58,18 @@ def read_columns(path: Path) -> Table:
             frame = pd.read_parquet(path)
         else:
             frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            if not isinstance(frame.index, pd.RangeIndex) and not any(frame.iloc[:, -1]):
+                names = frame.columns  # a comma ends every line: the first column is no index
+                frame = frame.reset_index().iloc[:, :-1].set_axis(names, axis=1)
     except UsageError:
         raise
     except Exception as error:  # parsers fail in many ways
         raise UsageError(f"{path} is no table that can be read: {first_line(error)}") from None
     if frame.empty:
         raise UsageError(f"{path} has no rows")
-    if PATH not in frame and len(frame.columns) == 1 and ";" in str(frame.columns[0]):
-        raise UsageError(f"{path} is separated by semicolons; separate its columns by commas")
+    for sign, told in ((";", "semicolons"), ("\t", "tabs")):
+        if PATH not in frame and len(frame.columns) == 1 and sign in str(frame.columns[0]):
+            raise UsageError(f"{path} is separated by {told}; separate its columns by commas")
     columns = {str(name).strip(): [*map(word, frame[name])] for name in frame.columns}
     return Table(path, columns)
 

@@ -64,7 +64,7 @@ def contact_sheet(
         text = textwrap.shorten(catalog.info(flag).classes[label], _LETTERS, placeholder="…")
         font = ImageFont.load_default(size=12)
         draw.text((4, top + tile // 2 - 8), text, fill=_QUIET, font=font)
-        images = render(_examples(flag, label, per_class, seed, difficulty), size)
+        images = render(_examples(flag, label, per_class, seed, difficulty), [size])[size]
         for column, image in enumerate(images):
             shown = Image.fromarray(image).convert("RGB").resize((tile, tile), resample)
             sheet.paste(shown, (_LABEL_WIDTH + column * pitch, top))
