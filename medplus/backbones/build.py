@@ -97,7 +97,8 @@ def load(
     digest = weights_io.state_sha256(module.state_dict())
     if frozen:
         module.requires_grad_(False)
-        bake_sam_tables(within(module), canvas)  # training needs the tables as they are
+        if within(module) is not module:  # of timm
+            bake_sam_tables(within(module), canvas)  # training needs the tables as they are
     known = registry.find(ref.name)
     licence = built.licence or (known.licence if known else "")
     licence = "" if ref.weights == NONE else licence
