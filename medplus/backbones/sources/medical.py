@@ -78,7 +78,16 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
             "resize"
         )
     library = _of_library(ref, encoder)
-    module = _filled(ref, encoder) if library is None else _loaded(library, encoder)
+    if library is None:
+        with weights_io.same_chance():
+            module = _network(encoder)
+        if ref.weights_from != NONE:
+            _fill(_module(module), encoder, ref)
+    else:
+        network: Any = transformers.build(library, encoder.size, None, None).module
+        if encoder.feature != PRELOGITS:
+            network.leave_out_pooler()
+        module = _featured(network, encoder)
     if encoder.source == "timm":
         timm_source.check_patches(_module(module), encoder.title, side)
     spec = PreprocessSpec.fitted(encoder.mean, encoder.std, fit, encoder.size)
@@ -118,22 +127,20 @@ def _featured(network: Any, encoder: Encoder) -> Any:
 
 
 def _timm(encoder: Encoder) -> Any:
+    from torch import nn
+
     from medplus.backbones.lean import timm
 
-    arguments = {name: _value(value) for name, value in encoder.arguments.items()}
+    # Of the classes that arguments may be, those that encoders need.
+    classes = {"SwiGLUPacked": timm.layers.SwiGLUPacked, "SiLU": nn.SiLU}
+    arguments = {
+        name: classes.get(value, value) if isinstance(value, str) else value
+        for name, value in encoder.arguments.items()
+    }
     if str(encoder.architecture).startswith("vit_"):
         # Positions of tokens are those of the size that it was trained at, and interpolated.
         arguments = {"img_size": encoder.size, "dynamic_img_size": True, **arguments}
     return timm.create_model(encoder.architecture, pretrained=False, num_classes=0, **arguments)
-
-
-def _value(value: Any) -> Any:
-    """Return an argument; of the classes that arguments may be, those that encoders need."""
-    from timm.layers import SwiGLUPacked
-    from torch import nn
-
-    classes = {"SwiGLUPacked": SwiGLUPacked, "SiLU": nn.SiLU}
-    return classes.get(value, value) if isinstance(value, str) else value
 
 
 def _open_clip(encoder: Encoder) -> Any:
@@ -175,24 +182,8 @@ def _of_library(ref: BackboneRef, encoder: Encoder) -> BackboneRef | None:
     return transformers.resolve(name, PRETRAINED) if ref.weights_from == PRETRAINED else None
 
 
-def _loaded(library: BackboneRef, encoder: Encoder) -> Any:
-    """Let transformers load an encoder."""
-    network: Any = transformers.build(library, encoder.size, None, None).module
-    if encoder.feature != PRELOGITS:
-        network.leave_out_pooler()
-    return _featured(network, encoder)
-
-
-def _filled(ref: BackboneRef, encoder: Encoder) -> Any:
-    """Make an encoder, with the tensors of a file, of a folder that was carried, or of the hub."""
-    with weights_io.same_chance():
-        module = _network(encoder)
-    if ref.weights_from != NONE:
-        _fill(_module(module), encoder, ref)
-    return module
-
-
 def _fill(network: Any, encoder: Encoder, ref: BackboneRef) -> None:
+    """Give an encoder the tensors of a file, of a folder that was carried, or of the hub."""
     own, rules = network.state_dict(), encoder.weights
 
     def of_hub() -> Path:
