@@ -59,17 +59,10 @@ def create_arrays(
             array[...] = values[layout.path]
 
 
-class ArrayWriter:
-    """One array of a store in a folder, to be written chunk by chunk."""
-
-    def __init__(self, folder: Path, layout: ArrayLayout) -> None:
-        array = zarr.open_array(LocalStore(folder), path=layout.path, mode="r+", zarr_format=3)
-        self._array = array.with_config(_KEEP_ALL)
-        self._layout = layout
-
-    def write(self, chunk: int, rows: np.ndarray) -> None:
-        """Write a whole chunk, which replaces its file at once."""
-        self._array[self._layout.rows(chunk)] = rows
+def open_array(folder: Path, layout: ArrayLayout) -> Any:
+    """Open an array of a store in a folder: rows of a whole chunk replace its file at once."""
+    array = zarr.open_array(LocalStore(folder), path=layout.path, mode="r+", zarr_format=3)
+    return array.with_config(_KEEP_ALL)
 
 
 class ArrayReader:

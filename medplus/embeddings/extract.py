@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from medplus._version import __version__
 from medplus.backbones import sources as backbones
 from medplus.backbones.identity import Identity
 from medplus.backbones.known import Sighting, is_known, recall_backbone
@@ -23,14 +20,14 @@ from medplus.datasets import sources as datasets
 from medplus.datasets.card import warn_of
 from medplus.datasets.dataset import ImageDataset
 from medplus.device import precision_here, resolve_device
-from medplus.embeddings.info import StoreInfo, read_info
+from medplus.embeddings.info import StoreInfo, read_info, versions_of
 from medplus.embeddings.provenance import corrupted, provenance_of, settle
 from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.writer import StoreWriter, WriteStatus, open_writer
 from medplus.errors import StoreError, UsageError
 from medplus.progress import Progress, silent
 from medplus.run.scoring import Samples
-from medplus.spec import AUTO, PRELOGITS, SCHEMA, Choices, ExtractSpec, check_feature, make_spec
+from medplus.spec import AUTO, PRELOGITS, Choices, ExtractSpec, check_feature, make_spec
 from medplus.vocabulary import SPLITS, Precision
 
 if TYPE_CHECKING:
@@ -324,17 +321,14 @@ def _new_info(
     asked: ExtractSpec, precision: Precision, images: ImageDataset, backbone: Identity, dim: int
 ) -> StoreInfo:
     spec = settle(asked, images, backbone, precision, asked.dtype or "float32")
-    packages = ("torch", "timm", "zarr", "numpy")
     splits = SPLITS if spec.corruption is None else ("test",)
     return StoreInfo(
-        schema_version=SCHEMA,
         key=spec.key(images.digest, backbone.digest),
         dataset_path=str(Path(images.path).resolve()),
         preprocess=vars(backbone.preprocess).copy(),
         run_id=backbone.run_id,
         dim=dim,
         n_samples={s: len(of_it) for s, of_it in images.splits.items() if s in splits},
-        versions={"medplus": __version__, **{name: version(name) for name in packages}},
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        versions=versions_of("torch", "timm", "zarr", "numpy"),
         **dict(provenance_of(spec, images, backbone)),
     )

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
@@ -16,7 +15,6 @@ from typing import Any, get_args
 import numpy as np
 
 from medplus import atomic, lock
-from medplus._version import __version__
 from medplus.datasets.dataset import data_digest
 from medplus.embeddings import layout
 from medplus.embeddings.imported.arrays import HDF5, open_arrays
@@ -25,14 +23,14 @@ from medplus.embeddings.imported.parquet import open_parquet
 from medplus.embeddings.imported.slides import open_slides
 from medplus.embeddings.imported.source import Rows, Source
 from medplus.embeddings.imported.tensors import TORCH
-from medplus.embeddings.info import StoreInfo
+from medplus.embeddings.info import StoreInfo, versions_of
 from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.writer import WriteStatus, open_writer
 from medplus.errors import StoreError, UsageError
 from medplus.memory import release_pages
 from medplus.naming import safe_name
 from medplus.progress import Progress, silent
-from medplus.spec import IMPORTED, SCHEMA, ExtractSpec
+from medplus.spec import IMPORTED, ExtractSpec
 from medplus.vocabulary import MULTI_LABEL, SPLITS, StoreDtype, Task
 
 log = logging.getLogger(__name__)
@@ -276,15 +274,13 @@ def _new_info(
         card_digest=card.digest,
         warnings=card.warnings,
         baseline_acc=card.baseline_acc,
-        schema_version=SCHEMA,
         key=spec.key(data, embeddings),
         size=size,
         dataset_path=str(found.path.resolve()),
         preprocess={},
         dim=found.dim,
         n_samples={split: len(part.rows) for split, part in content.parts.items()},
-        versions={"medplus": __version__, **{n: version(n) for n in ("zarr", "numpy")}},
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        versions=versions_of("zarr", "numpy"),
         made_by=command,
     )
 
