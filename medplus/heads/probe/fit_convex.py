@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +12,11 @@ from medplus.config import ConvexRecipe, Solver
 from medplus.cost import measure_cost
 from medplus.device import resolve_device
 from medplus.embeddings.store import EmbeddingStore
-from medplus.heads.stored import Stores, input_tensors, plan_head, read_splits, run_heads
+from medplus.heads.folded import Made
+from medplus.heads.stored import input_tensors, plan_head, read_splits
 from medplus.metrics.temperature import fit_temperature
 from medplus.progress import Advance, Progress
-from medplus.run.folds import Folds
-from medplus.run.ledger import save_run
 from medplus.run.plan import RunPlan
-from medplus.run.record import RunRecord
 from medplus.run.scoring import EVALUATED, score_splits
 from medplus.vocabulary import MULTI_LABEL, Task
 
@@ -26,40 +24,19 @@ if TYPE_CHECKING:
     import torch
 
 
-def probe_convex(
-    stores: Stores,
-    recipe: ConvexRecipe,
-    device: str,
-    runs: str | Path,
-    overwrite: bool,
-    progress: Progress,
-    exclude: str | Path | None,
-    folds: Folds | None,
-) -> list[RunRecord]:
-    """Find the heads of a recipe on some stores; see `medplus.probe`."""
-
-    def plan(store: EmbeddingStore) -> list[RunPlan]:
-        return [_plan(store, recipe.solver, one, runs) for one in dict.fromkeys(recipe.strength)]
-
-    def run(store: EmbeddingStore, plans: list[RunPlan]) -> list[RunRecord]:
-        return _run(store, recipe.solver, plans, device, overwrite, progress)
-
-    return run_heads(stores, plan, run, overwrite, exclude, folds=folds)
+def plan_convex(store: EmbeddingStore, recipe: ConvexRecipe, runs: str | Path) -> list[RunPlan]:
+    """Return the plan of every strength; see `medplus.probe`."""
+    return [
+        plan_head(store, "probe", f"{recipe.solver}-{strength:g}", fields, fields, runs)
+        for strength in dict.fromkeys(recipe.strength)
+        for fields in [{"solver": recipe.solver, "strength": strength}]
+    ]
 
 
-def _plan(store: EmbeddingStore, solver: str, strength: float, runs: str | Path) -> RunPlan:
-    fields = {"solver": solver, "strength": strength}
-    return plan_head(store, "probe", f"{solver}-{strength:g}", fields, fields, runs)
-
-
-def _run(
-    store: EmbeddingStore,
-    solver: Solver,
-    plans: list[RunPlan],
-    device: str,
-    overwrite: bool,
-    progress: Progress,
-) -> list[RunRecord]:
+def run_convex(
+    store: EmbeddingStore, plans: list[RunPlan], solver: Solver, device: str, progress: Progress
+) -> Iterator[Made]:
+    """Find the heads of some plans."""
     target = resolve_device(device)
     splits = read_splits(store)
     info = store.info
@@ -83,15 +60,12 @@ def _run(
             heads = calibrated(heads, x["val"], splits["val"].labels, info.task)
         scores = {split: scores_of(heads, x[split], info.task) for split in EVALUATED}
     cost = {**meter.cost(), "shared_by": len(plans)}
-    records = []
     for at, plan in enumerate(plans):
         own = {split: scores[split][at] for split in EVALUATED}
         metrics, predictions = score_splits(splits, own, info.task)
-        record = plan.record(metrics, meter.seconds, cost)
         tensors = {name: np.ascontiguousarray(tensor[at]) for name, tensor in heads.items()}
-        save_run(record, predictions, tensors | input_tensors(store), overwrite=overwrite)
-        records.append(record)
-    return records
+        record = plan.record(metrics, meter.seconds, cost)
+        yield record, predictions, tensors | input_tensors(store)
 
 
 Heads = Mapping[str, np.ndarray]
