@@ -98,7 +98,6 @@ def _download(
 ) -> int:
     from medplus.datasets.download import ask_sizes, check_room, missing_files
     from medplus.datasets.download import download as fetch_all
-    from medplus.progress import bytes_on_console, silent
     from medplus.transfer import Patience
 
     patience = Patience(stall_s=stall, attempts=attempts)
@@ -111,9 +110,7 @@ def _download(
         lines.append(f"{left / 1e6:,.1f} MB are to be fetched at most")
         return _told(output, rows, lines)
     check_room([*missing.values()], data_root)
-    console = output.console
-    progress = silent if console is None else bytes_on_console(console)
-    done = fetch_all(files, workers=workers, patience=patience, progress=progress)
+    done = fetch_all(files, workers=workers, patience=patience, progress=output.progress)
     rows = [{**_row(file, file.outcome or "failed"), "error": file.error} for file in done]
     lines = [f"{file.path}: {file.outcome or 'failed'}" for file in done]
     errors = [file.error for file in done if file.outcome is None]
