@@ -41,7 +41,7 @@ def batch_size(value: object) -> int | str:
     help="Images per step, over all devices; auto: the recipe's, halved until a step fits into "
     "memory.  [default: the recipe's]",
 )
-@finetune_options(leave_out={"batch_size"})
+@finetune_options
 @click.option(
     "--compile",
     "compiled",
