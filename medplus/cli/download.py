@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 def download(
     output: Output,
     datasets: tuple[str, ...],
-    sizes: tuple[str, ...],
+    sizes: tuple[int, ...],
     data_root: Path,
     base_url: str | None,
     as_list: bool,
@@ -73,8 +73,7 @@ def download(
     if as_list and verify:
         raise click.UsageError("--list and --verify do different things; give one of them")
     names = expand([part for name in datasets for part in name.split(",")])
-    wanted = [size for size in options.expand_sizes(sizes) if size is not None]
-    files = official_files(names, wanted, data_root, base_url)
+    files = official_files(names, sizes, data_root, base_url)
     if as_list:
         lines = [f"{file.md5}  {file.path.name}  {_size(file)}  {file.url}" for file in files]
         lines.append(

@@ -136,7 +136,7 @@ def _find(
             "dataset"
         )
     if backbone is not None:
-        sizes = None if size is None else [str(size)]
+        sizes = None if size is None else [size]
         return select_stores(
             store_root=root,
             data_root=None,
