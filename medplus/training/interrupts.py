@@ -4,40 +4,31 @@ from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType, TracebackType
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupts:
-    """While entered, the first signal only sets `requested`; the second one interrupts at once.
+@contextmanager
+def deferred_interrupts() -> Iterator[list[int]]:
+    """Let the first signal only enter the list that is given; the second one interrupts at once.
 
     SIGTERM counts as Ctrl-C: clusters send it before they take a node away.
     """
+    asked: list[int] = []
 
-    def __init__(self) -> None:
-        self.requested = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Interrupts:
-        if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._request)
-        return self
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked:
             raise KeyboardInterrupt
-        self.requested = True
+        asked.append(number)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, handler in self._before.items():
+    ours = _SIGNALS if threading.current_thread() is threading.main_thread() else ()
+    heeded = [number for number in ours if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, ask) for number in heeded}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)
-        self._before.clear()

@@ -19,7 +19,7 @@ from medplus.training.batches import Batches, fits_on_device
 from medplus.training.checkpoint import TrainingState
 from medplus.training.folder import RunFolder
 from medplus.training.history import EpochRow
-from medplus.training.interrupts import Interrupts
+from medplus.training.interrupts import deferred_interrupts
 from medplus.training.lora import merge
 from medplus.training.loss import mean_loss, probabilities
 from medplus.training.network import Network, keeps_channels_last, set_training_mode
@@ -100,7 +100,7 @@ class Trainer:
         average = step.average.module if step.average is not None else None
         self._state = TrainingState(self._network, step.optimizer, order, average, step.scaler)
         self._drawing = torch.Generator()
-        self._interrupts = Interrupts()
+        self._interrupts: list[int] = []
         self._stopwatch = Stopwatch(fabric.device, fabric.world_size)
         self.progress = TrainingProgress()
 
@@ -120,13 +120,13 @@ class Trainer:
         seen = min(done.step * recipe.batch_size, self._n_train)
         self._watch.begin(self._title, recipe.epochs, self._n_train, done.epoch, seen)
         try:
-            with self._interrupts:
+            with deferred_interrupts() as self._interrupts:
                 self._stopwatch.lap()  # what was done before is no training
                 while done.epoch < recipe.epochs and done.waited < recipe.patience:
                     self._train_epoch()
                     self._judge()
                 self._save()
-                if any(self._agree(self._interrupts.requested)):  # while val was judged
+                if any(self._agree(bool(self._interrupts))):  # while val was judged
                     raise KeyboardInterrupt
         finally:
             self._watch.end()
@@ -170,7 +170,7 @@ class Trainer:
         if not (alone or is_last or self.progress.step % _AGREE_EVERY == 0):
             return
         is_due = self._folder.is_due and self._fabric.is_global_zero
-        interrupted, due = self._agree(self._interrupts.requested, is_due)
+        interrupted, due = self._agree(bool(self._interrupts), is_due)
         if not (interrupted or due or self.progress.step % _LOOK_EVERY == 0):
             return
         self.progress.loss_sum = self._total(loss_sum)
