@@ -7,13 +7,14 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from medplus.config import ConvexRecipe, ProbeRecipe, head_recipe
+import numpy as np
+
+from medplus.config import ConvexRecipe, ProbeRecipe, Solver, head_recipe
 from medplus.cost import measure_cost
 from medplus.device import check_device_name, resolve_device
 from medplus.embeddings.store import EmbeddingStore
 from medplus.errors import RunError
 from medplus.heads.folded import Made, Plan, Run
-from medplus.heads.probe.fit_convex import plan_convex, run_convex
 from medplus.heads.stored import Stores, input_tensors, plan_head, read_splits, run_heads
 from medplus.naming import counted
 from medplus.progress import Progress, silent
@@ -95,8 +96,8 @@ def probe(
     plan: Plan
     run: Run
     if isinstance(full, ConvexRecipe):
-        plan = partial(plan_convex, recipe=full, runs=runs)
-        run = partial(run_convex, solver=full.solver, device=device, progress=progress)
+        plan = partial(_plan_convex, recipe=full, runs=runs)
+        run = partial(_run_convex, solver=full.solver, device=device, progress=progress)
     else:
         plan = partial(_plan, recipe=full, runs=runs)
         run = partial(_run, recipe=full, device=device, progress=progress)
@@ -165,4 +166,50 @@ def _run(
         record = plan.record(metrics, meter.seconds, cost, **of_epochs)
         head = {"weight": heads.weight[at], "bias": heads.bias[at]}  # as `nn.Linear` names them
         tensors = {name: tensor.cpu().contiguous().numpy() for name, tensor in head.items()}
+        yield record, predictions, tensors | input_tensors(store)
+
+
+def _plan_convex(store: EmbeddingStore, recipe: ConvexRecipe, runs: str | Path) -> list[RunPlan]:
+    """Return the plan of every strength; see `medplus.probe`."""
+    return [
+        plan_head(store, "probe", f"{recipe.solver}-{strength:g}", fields, fields, runs)
+        for strength in dict.fromkeys(recipe.strength)
+        for fields in [{"solver": recipe.solver, "strength": strength}]
+    ]
+
+
+def _run_convex(
+    store: EmbeddingStore, plans: list[RunPlan], solver: Solver, device: str, progress: Progress
+) -> Iterator[Made]:
+    """Find the heads of some plans."""
+    from medplus.heads.probe.convex import calibrated, scores_of, solve
+
+    target = resolve_device(device)
+    splits = read_splits(store)
+    info = store.info
+    recipe = ConvexRecipe(solver=solver, strength=tuple(plan.fields["strength"] for plan in plans))
+    what = f"{info.dataset} {info.size} px · {info.backbone} · {solver}"
+    x = {split: data.embeddings.whole() for split, data in splits.items()}
+    with (
+        measure_cost(target) as meter,
+        progress(what, len(plans), "strength") as advance,
+    ):
+        heads = solve(
+            x["train"],
+            splits["train"].labels,
+            recipe,
+            len(info.classes),
+            multi_label=info.task == MULTI_LABEL,
+            device=target,
+            advance=advance,
+        )
+        if solver == "ridge":
+            heads = calibrated(heads, x["val"], splits["val"].labels, info.task)
+        scores = {split: scores_of(heads, x[split], info.task) for split in EVALUATED}
+    cost = {**meter.cost(), "shared_by": len(plans)}
+    for at, plan in enumerate(plans):
+        own = {split: scores[split][at] for split in EVALUATED}
+        metrics, predictions = score_splits(splits, own, info.task)
+        tensors = {name: np.ascontiguousarray(tensor[at]) for name, tensor in heads.items()}
+        record = plan.record(metrics, meter.seconds, cost)
         yield record, predictions, tensors | input_tensors(store)
