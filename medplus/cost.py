@@ -38,7 +38,7 @@ class CostMeter:
     """
 
     device: torch.device
-    devices: int
+    devices: int = 1
     seconds: float = 0.0
     energy_joules: float | None = None
     peaks: dict[str, int] = field(default_factory=dict)
@@ -79,16 +79,10 @@ class CostMeter:
 
 
 @contextmanager
-def measure_cost(device: torch.device, devices: int = 1) -> Iterator[CostMeter]:
+def measure_cost(device: torch.device) -> Iterator[CostMeter]:
     """Measure what the block costs.
 
     Blocks must not overlap in one process: the later one would lower the peaks of the other.
-
-    Parameters
-    ----------
-    device : torch.device
-    devices : int
-        Number of devices held; if several GPUs, the first so many.
 
     Examples
     --------
@@ -98,9 +92,9 @@ def measure_cost(device: torch.device, devices: int = 1) -> Iterator[CostMeter]:
     >>> sorted(meter.cost(images=10))
     ['device', 'device_seconds', 'images_per_second', 'peak_memory_bytes', 'seconds']
     """
-    meter = CostMeter(device, devices)
+    meter = CostMeter(device)
     memory = PeakMemory(device)
-    stopwatch = Stopwatch(device, devices)
+    stopwatch = Stopwatch(device)
     try:
         yield meter
     finally:  # what was interrupted has its cost as well
@@ -145,7 +139,7 @@ class Stopwatch:
     ----------
     device : torch.device
     devices : int
-        As for `measure_cost`.
+        Number of devices held; if several GPUs, the first so many.
     """
 
     def __init__(self, device: torch.device, devices: int = 1) -> None:

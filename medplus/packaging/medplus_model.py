@@ -25,7 +25,7 @@ import numpy as np
 
 # Of what is computed here nothing is told to anyone; nor is a file of it left among temporary ones.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-import onnxruntime  # noqa: E402
+import onnxruntime
 
 if TYPE_CHECKING:
     from PIL.Image import Image
