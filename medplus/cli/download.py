@@ -27,21 +27,18 @@ if TYPE_CHECKING:
     "--workers",
     type=click.IntRange(1, 16),
     default=3,
-    show_default=True,
     help="Files that are fetched at once.",
 )
 @click.option(
     "--stall",
     type=click.FloatRange(min=0, min_open=True),
     default=30.0,
-    show_default=True,
     help="Seconds without a byte after which a connection counts as broken.",
 )
 @click.option(
     "--attempts",
     type=options.AT_LEAST_1,
     default=6,
-    show_default=True,
     help="Failures in a row, with nothing received between them, until a file is given up.",
 )
 @click.option("--dry-run", is_flag=True, help="Ask for the sizes, and fetch nothing.")

@@ -47,7 +47,6 @@ _shown = options.together(
         "kind",
         type=click.Choice(["tsne", "pca"]),
         default="tsne",
-        show_default=True,
         help="t-SNE and PCA; or PCA alone, at once.",
     ),
     click.option(

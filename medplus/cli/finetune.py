@@ -31,7 +31,6 @@ def batch_size(value: object) -> int | str:
 @click.option(
     "--recipe",
     default="paper",
-    show_default=True,
     help="paper, modern, or a YAML file; configs/recipes/ holds both as files to start from.",
 )
 @click.option(
@@ -53,13 +52,11 @@ def batch_size(value: object) -> int | str:
     "--devices",
     type=options.AT_LEAST_1,
     default=1,
-    show_default=True,
     help="Processes, each with a GPU or a share of the cores.",
 )
 @click.option(
     "--resume/--no-resume",
     default=True,
-    show_default=True,
     help="Go on from the saved state of an interrupted run, or begin again.",
 )
 @click.option("--overwrite", is_flag=True, help="Train finished runs again.")
@@ -67,7 +64,6 @@ def batch_size(value: object) -> int | str:
     "--keep",
     type=click.Choice(["best", "all"]),
     default="best",
-    show_default=True,
     help="What stays of a finished run: the best network, or the last training state too.",
 )
 @click.option(

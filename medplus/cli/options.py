@@ -134,7 +134,6 @@ def _folder(flag: str, variable: str, default: str, text: str) -> Callable[[Comm
         variable,
         type=FOLDER,
         default=default,
-        show_default=True,
         envvar=f"MEDPLUS_{flag.lstrip('-').replace('-', '_').upper()}",
         show_envvar=True,
         help=text,
@@ -146,9 +145,7 @@ store_root = _folder("--store", "store_root", "embeddings", "Root of the embeddi
 runs_root = _folder("--runs", "runs", "runs", "Root of the runs.")
 
 
-device = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i."
-)
+device = click.option("--device", default="auto", help="auto, cpu, cuda or cuda:i.")
 exclude = click.option(
     "--exclude",
     type=FILE,
@@ -238,7 +235,6 @@ store_or_root = click.option(
     type=place,
     metavar="PATH",
     default="embeddings",
-    show_default=True,
     envvar="MEDPLUS_STORE",
     show_envvar=True,
     help="Root of the embedding stores; or one store: a .zarr folder, a .zarr.zip file or a "
@@ -289,7 +285,5 @@ def _expand_sizes(
     return tuple(sizes) or None
 
 
-pixel_sizes = _sizes(
-    "28, 64, 128, 224 or all; repeat or use commas.", default=["28"], show_default=True
-)
+pixel_sizes = _sizes("28, 64, 128, 224 or all; repeat or use commas.", default=["28"])
 """``--size`` of files: 28 px where none is given."""

@@ -30,12 +30,11 @@ from medplus.cli.output import Output
     type=int,
     help="Images in total over the three splits.  [default: as the original, at most 1200]",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other images.")
+@click.option("--seed", type=int, default=0, help="Another seed, other images.")
 @click.option(
     "--difficulty",
     type=float,
     default=0.5,
-    show_default=True,
     help="From 0 (classes apart) to 1 (classes overlap).",
 )
 @click.option(
