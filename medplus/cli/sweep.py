@@ -127,9 +127,6 @@ def _grid(file: Path | None, given: dict[str, Any]) -> Grid:
     from medplus.sweep.grid import make_grid, read_grid
 
     axes = {name: value for name, value in given.items() if value is not None}
-    if "sizes" in axes:
-        sizes = options.expand_sizes(axes["sizes"])
-        axes["sizes"] = [size for size in sizes if size is not None]
     if file is not None:
         whole = read_grid(file)
         return whole.narrowed(axes) if axes else whole
