@@ -30,7 +30,7 @@ from medplus.progress import Progress, silent
 from medplus.reporting.report import Report, report
 from medplus.run.record import RunRecord
 from medplus.spec import AUTO, PIXELS, PRETRAINED, ExtractSpec, make_spec
-from medplus.training import finetune
+from medplus.training import finetune_all
 from medplus.training.watch import Watch
 from medplus.vocabulary import SIZES, Fit, Precision
 
@@ -187,10 +187,8 @@ def compare(
             left.append(job.name)
             continue
         if job.protocols == ("finetune",):
-            spec = job.spec
-            records += finetune(
-                spec.dataset, spec.size, spec.backbone, weights=spec.weights, fit=spec.fit,
-                group_column=group_column, recipe="modern", device=device, data_root=data_root,
+            records += finetune_all(
+                [job.spec], recipe="modern", device=device, data_root=data_root,
                 runs=root / "runs", watch=watch,
             )  # fmt: skip
             continue

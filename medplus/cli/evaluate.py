@@ -24,7 +24,6 @@ from medplus.cli.output import Output
     "splits",
     of=click.Choice(["train", "val", "test"]),
     default=["val,test"],
-    show_default=True,
     help="What to score; repeat or use commas.",
 )
 @options.network_precision("what it was trained at")

@@ -146,12 +146,8 @@ def evaluate(
     cost = {**meter.cost(n_images), "images": n_images}
     record = _plan(prepared, folder).record(metrics, meter.seconds, cost)
     with claim_runs([Path(record.path)]):
-        save_run(
-            record,
-            predictions,
-            overwrite=True,
-            remedy="free space, or make the run's folder writable",
-        )
+        remedy = "free space, or make the run's folder writable"
+        save_run(record, predictions, remedy=remedy)
     if csv is not None:
         write_csv(record, predictions, Path(csv))
     return record

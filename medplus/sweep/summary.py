@@ -42,8 +42,8 @@ def total_cost(plan: Plan) -> dict[str, Any]:
     Returns
     -------
     dict
-        The numbers of ``stores`` and ``runs``, the names of the ``devices``, and, by the names that
-        `medplus.cost.describe_cost` has for them, times and energy as if all jobs had run one after
+        The numbers of ``stores`` and ``runs``, the names of the ``devices``, and, as
+        `medplus.cost.CostMeter.cost` names them, times and energy as if all jobs had run one after
         the other, and the highest peaks of memory. Runs that were computed together count for their
         share. The energy is None where nothing has measured any, and a part where only some have.
     """

@@ -35,7 +35,7 @@ def verdicts(tmp_path):
             )  # fmt: skip
             saved = {"val_true": true[:40], "val_score": score[:40], "test_true": true,
                      "test_score": score, "test_index": np.arange(100)}  # fmt: skip
-            save_run(record, saved, overwrite=True)
+            save_run(record, saved)
         return verdicts_on(select_alike(read_runs(runs).table, tuned="val").runs)
 
     return judge
