@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -20,7 +20,7 @@ from zarr.core.buffer import BufferPrototype, default_buffer_prototype
 from zarr.storage import LocalStore, ObjectStore, ZipStore
 
 from medplus.embeddings.container import ARCHIVE, Container, has_metadata, is_full
-from medplus.embeddings.layout import ArrayLayout
+from medplus.embeddings.layout import ArrayLayout, Visit
 from medplus.errors import StoreError
 
 _READERS = min(4, os.cpu_count() or 1)
@@ -95,7 +95,7 @@ class ArrayReader:
     def visit(
         self,
         chunks: Iterable[int],
-        visit: Callable[[slice, np.ndarray], None] | None = None,
+        visit: Visit | None = None,
         into: np.ndarray | None = None,
     ) -> list[int]:
         """Read some chunks and show their rows to `visit`, in several threads and any order.
@@ -121,10 +121,7 @@ class ArrayReader:
             return sorted(chain.from_iterable(damaged))
 
     def _visit_some(
-        self,
-        chunks: list[int],
-        visit: Callable[[slice, np.ndarray], None] | None,
-        into: np.ndarray | None,
+        self, chunks: list[int], visit: Visit | None, into: np.ndarray | None
     ) -> list[int]:
         damaged = []
         own: np.ndarray | None = None

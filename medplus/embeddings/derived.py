@@ -5,7 +5,7 @@ All that is fitted is fitted on train alone, and uses no label.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from medplus.datasets.exclusion import Exclusion
 from medplus.embeddings.info import StoreInfo
-from medplus.embeddings.layout import CHUNK_ROWS
+from medplus.embeddings.layout import CHUNK_ROWS, Visit
 from medplus.embeddings.store import Damage, EmbeddingStore
 from medplus.embeddings.transform import Fit, Transform, transformed
 from medplus.embeddings.view import View
@@ -83,12 +83,7 @@ class DerivedStore(EmbeddingStore):
             self._read_before[split] = own
         return self._read_before[split]
 
-    def visit(
-        self,
-        split: Split,
-        visit: Callable[[slice, np.ndarray], None],
-        rows: slice = slice(None),
-    ) -> None:
+    def visit(self, split: Split, visit: Visit, rows: slice = slice(None)) -> None:
         """Show a split's embeddings in parts, as `EmbeddingStore.visit` does."""
         values = self.embeddings(split)
         start, stop, _ = rows.indices(len(values))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from medplus.embeddings.container import (
     to_place,
 )
 from medplus.embeddings.info import StoreInfo, read_info
-from medplus.embeddings.layout import ArrayLayout
+from medplus.embeddings.layout import ArrayLayout, Visit
 from medplus.errors import StoreError
 from medplus.vocabulary import Split
 
@@ -105,12 +105,7 @@ class EmbeddingStore:
         """
         return self._read(self.info.layout(split))
 
-    def visit(
-        self,
-        split: Split,
-        visit: Callable[[slice, np.ndarray], None],
-        rows: slice = slice(None),
-    ) -> None:
+    def visit(self, split: Split, visit: Visit, rows: slice = slice(None)) -> None:
         """Show a split's embeddings chunk by chunk, so that they need not fit into memory.
 
         Parameters

@@ -7,7 +7,7 @@ and in nothing else.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from medplus.datasets.card import Card
 from medplus.embeddings.info import StoreInfo
+from medplus.embeddings.layout import Visit
 from medplus.embeddings.store import Damage, EmbeddingStore
 from medplus.errors import UsageError
 from medplus.vocabulary import SPLITS, Split
@@ -103,12 +104,7 @@ class View(EmbeddingStore):
         self.visit(split, copy)
         return values
 
-    def visit(
-        self,
-        split: Split,
-        visit: Callable[[slice, np.ndarray], None],
-        rows: slice = slice(None),
-    ) -> None:
+    def visit(self, split: Split, visit: Visit, rows: slice = slice(None)) -> None:
         """Show a split's embeddings in parts, as `EmbeddingStore.visit` does."""
         first, last, _ = rows.indices(len(self.rows[split]))
         for source, place, own in self._parts(split):
