@@ -52,7 +52,8 @@ def with_feature(
                 f"{tag} has no forward_features to take --feature {feature} from; use prelogits or "
                 "layer:NAME"
             )
-        if feature != AVG and not _has_class_token(network):
+        has_class_token = getattr(network, "cls_token", None) is not None and _n_prefix(network)
+        if feature != AVG and not has_class_token:
             raise UsageError(
                 f"{tag} has no class token, so --feature {feature} is nothing of it; use avg, "
                 "prelogits or layer:NAME"
@@ -170,13 +171,12 @@ def global_average(output: torch.Tensor, network: Any) -> torch.Tensor:
     raise ValueError(f"its output has shape {tuple(output.shape)}")
 
 
+def _n_prefix(network: Any) -> int:
+    return int(getattr(network, "num_prefix_tokens", 0) or 0)
+
+
 def _tokens_before_patches(n_tokens: int, network: Any) -> int:
-    before = int(getattr(network, "num_prefix_tokens", 0) or 0)
+    before = _n_prefix(network)
     n_patches = getattr(getattr(network, "patch_embed", None), "num_patches", None)
     # The embedding of the patches has not got them yet.
     return 0 if n_tokens in (n_patches, before) else before
-
-
-def _has_class_token(network: Any) -> bool:
-    first = getattr(network, "cls_token", None) is not None
-    return first and int(getattr(network, "num_prefix_tokens", 0) or 0) > 0

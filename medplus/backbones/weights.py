@@ -10,12 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medplus.backbones.weights_folder import (
-    MANIFEST,
-    find_weights,
-    is_weights_folder,
-    read_folder_weights,
-)
+from medplus.backbones.weights_folder import is_weights_folder, read_folder_weights
 from medplus.errors import BackboneError, first_line
 from medplus.progress import SAID
 from medplus.spec import NONE, PRETRAINED
@@ -41,20 +36,6 @@ def weights_label(weights: str) -> str:
     if weights in (PRETRAINED, NONE):
         return weights
     return PRETRAINED if is_weights_folder(weights) else str(Path(weights).resolve())
-
-
-def files_of(weights: str, tag: str) -> list[Path]:
-    """Return the files that weights are read from: one, or those of a folder for a backbone.
-
-    Raises
-    ------
-    BackboneError
-        If a folder has none.
-    """
-    folder = Path(weights)
-    if not is_weights_folder(weights):
-        return [folder]
-    return [folder / MANIFEST, *find_weights(folder, tag).files_in(folder)]
 
 
 @contextmanager

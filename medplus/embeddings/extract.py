@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -187,7 +188,8 @@ def extract_all(
     root, how = Path(store), (batch_size, compiled)
     results = []
     jobs = zip(asked, precisions, strict=True)
-    for _, group in groupby(jobs, key=lambda job: _images_of(job[0])):
+    of_images = attrgetter("dataset", "size", "group_column", "exclude")
+    for _, group in groupby(jobs, key=lambda job: of_images(job[0])):
         todo = [*group]
         first, size = todo[0][0], todo[0][0].size
         data = datasets.resolve(first.dataset, first.group_column)
@@ -248,10 +250,6 @@ def _dim(embedder: Embedder, images: ImageDataset) -> int:
 
 def _shape(images: ImageDataset) -> tuple[int, ...]:
     return images.splits["train"].images.shape[1:]
-
-
-def _images_of(spec: ExtractSpec) -> tuple[str, int | None, str | None, str | None]:
-    return spec.dataset, spec.size, spec.group_column, spec.exclude
 
 
 def _finished(

@@ -16,8 +16,8 @@ from typing import Any, cast
 from medplus.backbones.catalog import ALEXNET, DEMO, PAPER, PIXELS, BackboneInfo
 from medplus.backbones.sources import demo, folder, python, run
 from medplus.backbones.sources.ref import BackboneRef, Source
-from medplus.backbones.weights import files_of, weights_label
-from medplus.backbones.weights_folder import find_weights
+from medplus.backbones.weights import weights_label
+from medplus.backbones.weights_folder import MANIFEST, find_weights, is_weights_folder
 from medplus.errors import UsageError, nearest
 from medplus.spec import IMPORTED, NONE, PRETRAINED
 
@@ -104,10 +104,13 @@ def weights_files(ref: BackboneRef) -> list[Path] | None:
         return None
     if ref.weights_from == NONE:
         return []
-    if ref.weights_from != PRETRAINED:
-        return files_of(ref.weights_from, ref.tag)
-    found: list[Path] | None = source.pretrained_files(ref)
-    return found
+    if ref.weights_from == PRETRAINED:
+        found: list[Path] | None = source.pretrained_files(ref)
+        return found
+    folder = Path(ref.weights_from)
+    if not is_weights_folder(ref.weights_from):
+        return [folder]
+    return [folder / MANIFEST, *find_weights(folder, ref.tag).files_in(folder)]
 
 
 def describe(name: str | BackboneRef) -> BackboneInfo:

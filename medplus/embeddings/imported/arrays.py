@@ -180,7 +180,9 @@ def _joined(
     columns: dict[str, list[str]] = {}
     said: dict[str, Any] = {}
     if all("label" in part for part in parts.values()):
-        classes = exported.classes if exported else _classes(arrays, shared)
+        classes = exported.classes if exported else []
+        if "classes" in shared and not exported:
+            classes = source.as_words(_values(arrays[shared["classes"]]))
         labels = _stacked(path, [read[s]["label"] for s in parts])
         task = exported.task if exported else None
         columns, said = source.label_columns(path, labels, classes, task)
@@ -220,10 +222,6 @@ def _joined(
 
 def _values(array: Any) -> np.ndarray:
     return np.atleast_1d(source.as_rows(array[...] if hasattr(array, "id") else array))
-
-
-def _classes(arrays: Mapping[str, Any], shared: Part) -> list[str]:
-    return source.as_words(_values(arrays[shared["classes"]])) if "classes" in shared else []
 
 
 def _stacked(path: Path, values: list[np.ndarray]) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def open_slides(folder: Path, rows: Rows) -> Source:
         columns=columns,
         dim=dim,
         dtype=max(dtypes, key=lambda dtype: dtype.itemsize),
-        blocks=partial(_means if meant else _patches, slides),
+        blocks=lambda: _means(slides) if meant else chain.from_iterable(map(_of_slide, slides)),
         images=told,
         counts=counts if apart else None,
         row_names=(lambda item: _patch_names(slides[item])) if apart else None,
@@ -170,11 +170,6 @@ def _of_slide(slide: _Slide) -> Iterator[np.ndarray]:
                 yield source.as_rows(part[...])[None]
             else:
                 yield from source.slices(part, _n_rows(part))
-
-
-def _patches(slides: list[_Slide]) -> Iterator[np.ndarray]:
-    for slide in slides:
-        yield from _of_slide(slide)
 
 
 def _means(slides: list[_Slide]) -> Iterator[np.ndarray]:
