@@ -61,8 +61,8 @@ def unread_tables(root: Path) -> list[str]:
     if not names:
         return []
     return [
-        f"not read: {several(names, 'table')} in the folder, whose classes are the names of folders; "
-        "if one holds classes, call it labels.csv, or name it as 'table' in dataset.yaml"
+        f"not read: {several(names, 'table')} in the folder, whose classes are the names of "
+        "folders; if one holds classes, call it labels.csv, or name it as 'table' in dataset.yaml"
     ]
 
 
@@ -109,8 +109,8 @@ def _matched(root: Path, table: Table, files: list[File], card: Card) -> list[st
     if missing:
         raise UsageError(
             f"{table.path}: {counted(len(missing), 'row')} of {len(words):,} without an image "
-            f"under {root} {some(missing)}; put the files there, write paths from that folder on, or "
-            "drop the rows"
+            f"under {root} {some(missing)}; put the files there, write paths from that folder "
+            "on, or drop the rows"
         )
     unnamed = sorted(known - set(paths))
     if unnamed:
