@@ -89,6 +89,7 @@ class Candidate:
             "val_acc": self.val_acc,
             "device_seconds": seconds,
             "n_seeds": self.n_seeds,
+            "runs": list(self.runs),
         }
 
 

@@ -206,7 +206,8 @@ def _check_splits(splits: Sequence[str]) -> tuple[Split, ...]:
     chosen = [splits] if isinstance(splits, str) else list(splits)
     for name in chosen:
         if name not in SPLITS:
-            raise UsageError(f"unknown split '{name}'{nearest(name, SPLITS)} (train, val, test; all alone)")
+            known = f"({', '.join(SPLITS)}; or {ALL}, alone)"
+            raise UsageError(f"unknown split '{name}'{nearest(name, SPLITS)} {known}")
     if not chosen:
         raise UsageError("there is no split to score; name some of train, val, test with --split")
     return tuple(split for split in SPLITS if split in chosen)
