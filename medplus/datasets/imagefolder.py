@@ -14,7 +14,7 @@ from medplus.datasets.files import Found, Sample, find_files, from_places
 from medplus.datasets.groups import find_groups, with_group_column
 from medplus.datasets.labels import Labels, encode
 from medplus.datasets.splitfile import SplitFile
-from medplus.datasets.table import match_table, table_path
+from medplus.datasets.table import match_table, table_path, unread_tables
 from medplus.errors import DatasetError, UsageError, first_line
 from medplus.reading import Reading
 from medplus.vocabulary import SPLITS
@@ -119,7 +119,10 @@ def read_folder(path: Path, group_column: str | None = None) -> ImageFolder:
     said = read_description(root)
     description = with_group_column(said, root, group_column)
     table = table_path(root, description)
-    return ImageFolder(root, description, find_files(root), table)
+    found = find_files(root)
+    if table is None:
+        found = replace(found, warnings=[*found.warnings, *unread_tables(root)])
+    return ImageFolder(root, description, found, table)
 
 
 def folder_name(path: Path) -> str:

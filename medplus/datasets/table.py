@@ -12,11 +12,14 @@ from medplus.datasets.columns import PATH, Table, refuse_twins
 from medplus.datasets.description import Description
 from medplus.datasets.files import File, Sample, split_of
 from medplus.datasets.groups import Groups, find_groups
+from medplus.datasets.splitfile import SPLITS_FILE
 from medplus.errors import UsageError
 from medplus.naming import counted, quoted, several, some
 from medplus.vocabulary import Split
 
 _DEFAULT_TABLES = ("labels.csv", "labels.parquet")
+_TABLES = {".csv", ".tsv", ".parquet", ".xlsx", ".xls", ".ods"}
+_OURS = {SPLITS_FILE, "suspects.csv"}
 _LABEL = "label"
 _SPLIT_COLUMNS = {"split", "splits", "subset", "partition", "train_val_test", "train_test_split"}
 _MAYBE_SPLIT_COLUMNS = {"set", "phase", "usage", "fold", "dataset", "group", "mode"}
@@ -45,6 +48,21 @@ def table_path(root: Path, description: Description) -> Path | None:
         raise UsageError(f"{root} has labels.csv and labels.parquet; name one as 'table' in "
                          "dataset.yaml")  # fmt: skip
     return found[0] if found else None
+
+
+def unread_tables(root: Path) -> list[str]:
+    """Return a warning of tables in the folder where none is read: they may hold the classes."""
+    names = sorted(
+        path.name
+        for path in root.iterdir()
+        if path.suffix.lower() in _TABLES and path.name not in _OURS and path.name[0] not in ".~"
+    )
+    if not names:
+        return []
+    return [
+        f"not read: {several(names, 'table')} in the folder, whose classes are the names of "
+        "folders; if one holds classes, call it labels.csv, or name it as 'table' in dataset.yaml"
+    ]
 
 
 def match_table(
@@ -84,7 +102,8 @@ def _matched(root: Path, table: Table, files: list[File], card: Card) -> list[st
     if missing:
         raise UsageError(
             f"{table.path}: {counted(len(missing), 'row')} of {len(words):,} without an image "
-            f"under {root} {some(missing)}; put the files there, or drop the rows"
+            f"under {root} {some(missing)}; put the files there, write paths from that folder "
+            "on, or drop the rows"
         )
     unnamed = sorted(known - set(paths))
     if unnamed:
