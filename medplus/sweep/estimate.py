@@ -98,14 +98,16 @@ class Estimator:
         return f"FLOPs and parameters on {what}, since nothing like it has been recorded"
 
     def cost(self, job: Job) -> tuple[float, int]:
-        """Return a job's wall time in seconds and its disk space in bytes."""
+        """Return the wall time in seconds and the disk space in bytes of what is left of a job."""
         images, network = self._sizes(job)
         heads = job.n_runs if job.kind == "probe" else 1
-        work = heads * _work(job, float(job.recipe.get("epochs", 1)), images, network)
-        speed, keys = _SPEEDS[job.kind], ((job.kind, job.spec.backbone), (job.kind, None))
+        work = heads * _work(job, float(job.options.get("epochs", 1)), images, network)
+        speed, share = _SPEEDS[job.kind], 1 - job.runs_done / job.n_runs
         default = speed.per_gpu if self._on_gpu else speed.per_core * self._cores
-        rate = next((self._rates[key] for key in keys if key in self._rates), default)
-        return speed.overhead_s + work / rate, _nbytes(job, images, network)
+        general = self._rates.get((job.kind, None), default)
+        rate = self._rates.get((job.kind, job.spec.backbone), general)
+        seconds = speed.overhead_s + work / rate
+        return share * seconds, int(share * _nbytes(job, images, network))
 
     def _sizes(self, job: Job) -> tuple[Outline, Network]:
         """Return the job's images and network; two features in one are twice as wide."""
@@ -128,8 +130,8 @@ def _work(job: Job, epochs: float, images: Outline, network: Network) -> float:
         return epochs * (6.0 * train + 2.0 * val) * network.dim * images.n_classes
     # A backward pass is two: the gradient of what goes in, and that of the weights, which low-rank
     # updates are spared.
-    passes = 2 if job.recipe.get("lora") else 3
-    passes = 1 if job.recipe.get("trainable", "all") == "head" else passes
+    passes = 2 if job.options.get("lora") else 3
+    passes = 1 if job.options.get("trainable") == "head" else passes
     return epochs * (passes * train + val) * forward
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache, cached_property
 from glob import escape, iglob
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from medplus.backbones.catalog import PAPER
@@ -26,7 +27,7 @@ from medplus.run.record import RunRecord
 from medplus.spec import PIXELS, ExtractSpec
 from medplus.sweep.estimate import PastJob
 from medplus.sweep.grid import Grid
-from medplus.sweep.job import Job, Kind
+from medplus.sweep.job import Job, Kind, Place
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Inventory:
     Parameters
     ----------
     grid : Grid
-    data_root, store, runs : Path
+    place : Place
     digest_of : callable
         Identifies the data of a dataset at a size under a root, or returns None to go by their
         name; by default they are read, and cached, where that is needed.
@@ -54,14 +55,11 @@ class Inventory:
     def __init__(
         self,
         grid: Grid,
-        data_root: Path,
-        store: Path,
-        runs: Path,
+        place: Place,
         digest_of: Callable[[DatasetRef, int | None, Path], str | None] | None = None,
     ) -> None:
-        self._grid = grid
+        self._grid, self._place = grid, place
         self._digest_of = digest_of or _digest_of
-        self._data_root, self._store, self._runs = data_root, store, runs
         self._name, self._known = cache(datasets.name_of), cache(self._digests)
         self._sought = cache(self._identify)
 
@@ -75,9 +73,15 @@ class Inventory:
         path, info = max(found, key=lambda item: item[1].created, default=("", None))
         return None if info is None else (Path(path), info)
 
-    def records_of(self, protocol: Kind, spec: ExtractSpec) -> list[RunRecord]:
-        """Return the records of a protocol on a spec; a caller looks at their recipe and seed."""
-        return [made for _, made in self._like(protocol, spec) if isinstance(made, RunRecord)]
+    def records_of(
+        self, protocol: Kind, spec: ExtractSpec, config: Mapping[str, Any] = MappingProxyType({})
+    ) -> list[RunRecord]:
+        """Return the records of a protocol on a spec that have this in their configuration."""
+        return [
+            made
+            for _, made in self._like(protocol, spec)
+            if isinstance(made, RunRecord) and config.items() <= made.config.items()
+        ]
 
     def _like(self, kind: Kind, spec: ExtractSpec) -> list[_Made]:
         """Return those stores or records that are of a spec."""
@@ -92,30 +96,29 @@ class Inventory:
         return replace(sought, data_digests=self._known(spec.dataset, spec.size))
 
     def _digests(self, dataset: str, size: int | None) -> frozenset[str] | None:
-        digest = self._digest_of(datasets.resolve(dataset), size, self._data_root)
+        root = Path(self._place.data_root)
+        digest = self._digest_of(datasets.resolve(dataset), size, root)
         return None if digest is None else frozenset([digest])
 
     @cached_property
     def _made(self) -> list[tuple[Kind, str, StoreInfo | RunRecord]]:
         """All stores, and runs of the grid's protocols, on its datasets."""
-        stores, runs = escape(str(self._store)), escape(str(self._runs))
+        stores, runs = escape(self._place.store), escape(self._place.runs)
         folders: dict[str, Kind] = {}
         for dataset, size in dict.fromkeys((s.dataset, s.size) for s in self._grid.specs()):
             name = escape(safe_name(self._name(dataset)))
             folders |= dict.fromkeys(_folders(f"{stores}/{name}/*/*.zarr"), "extract")
             for protocol in self._grid.protocols.names:
-                below = f"{protocol}/{name}/{size or '*'}/*/*"
-                own, roots = self._grid.protocols.finetune, [runs]
-                if protocol == "finetune" and own is not None and own.folds != (None,):
-                    roots += [f"{runs}/{FOLDED}", f"{runs}/{FOLDED}/fold*"]
-                for root in roots:
-                    folders |= dict.fromkeys(_folders(f"{root}/{below}"), protocol)
-        every = ((kind, path, _made_in(path)) for path, kind in folders.items())
+                # Heads of folds are no jobs of a grid.
+                folded = ("", f"{FOLDED}/", f"{FOLDED}/fold*/")
+                for below in folded if protocol == "finetune" else folded[:1]:
+                    place = f"{runs}/{below}{protocol}/{name}/{size or '*'}/*/*"
+                    folders |= dict.fromkeys(_folders(place), protocol)
         # What is of corrupted test images is no job of a grid, nor what one costs.
         return [
             (kind, path, made)
-            for kind, path, made in every
-            if made is not None and made.spec.corruption is None
+            for path, kind in folders.items()
+            if (made := _made_in(path)) is not None and made.spec.corruption is None
         ]
 
     @cached_property

@@ -11,7 +11,6 @@ from pydantic_core import PydanticCustomError
 
 from medplus.config import (
     FINETUNE_RECIPES,
-    FinetuneRecipe,
     KnnRecipe,
     ProbeRecipe,
     finetune_recipe,
@@ -51,26 +50,20 @@ class Knn(KnnRecipe):
 
 
 class Finetune(BaseModel):
-    """The fine-tuning protocol of a grid: a recipe with its fields settled.
+    """The fine-tuning protocol of a grid.
 
     Attributes
     ----------
-    name : str
-        ``paper``, ``modern`` or the path of the recipe's YAML file.
-    changes : dict
-        The fields that the grid changes.
-    batch_size : int or "auto" or None
-        As for `medplus.finetune`.
+    options : dict
+        As `medplus.finetune` takes them: the recipe's name or the path of its file, and all of its
+        fields, settled; `batch_size` may be ``auto``.
     folds : tuple of Fold or None
         What is trained, each as a job of its own; None stands for the official splits.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    name: str
-    changes: dict[str, Any]
-    batch_size: int | Literal["auto"] | None
-    recipe: FinetuneRecipe
+    options: dict[str, Any]
     folds: tuple[Fold | None, ...] = (None,)
 
 
@@ -84,18 +77,16 @@ def _finetune(options: dict[str, Any]) -> Finetune:
     name = str(options.pop("recipe", "paper"))
     if name not in FINETUNE_RECIPES and Path(name).is_file():
         name = str(Path(name).absolute())  # workers have other working folders
-    batch_size = options.pop("batch_size", None)
     dealt = {name: options.pop(name) for name in ("folds", "repeats", "pool") if name in options}
     if dealt and "folds" not in dealt:
         raise UsageError(f"'{next(iter(dealt))}' goes with folds; name both")
-    settled = None if batch_size == AUTO else batch_size
-    made = Finetune(name=name, changes=options, batch_size=batch_size,
-                    recipe=finetune_recipe(name, batch_size=settled, **options))  # fmt: skip
-    if dealt:
-        folds = Folds(dealt.pop("folds"), **dealt)
-        every = tuple(Fold.at(folds, i) for i in range(len(folds)))
-        return made.model_copy(update={"folds": every})
-    return made
+    auto = {"batch_size": options.pop("batch_size")} if options.get("batch_size") == AUTO else {}
+    fields = finetune_recipe(name, **options).model_dump(mode="json")
+    settled = {"recipe": name, **fields, **auto}
+    if not dealt:
+        return Finetune(options=settled)
+    folds = Folds(dealt.pop("folds"), **dealt)
+    return Finetune(options=settled, folds=tuple(Fold.at(folds, i) for i in range(len(folds))))
 
 
 def _made_by(make: Callable[[dict[str, Any]], Any], no_feature: str) -> BeforeValidator:
@@ -109,13 +100,12 @@ def _made_by(make: Callable[[dict[str, Any]], Any], no_feature: str) -> BeforeVa
             raise fault("seeds stand at the top of a grid, for all protocols", name)
         if "feature" in options:
             raise fault(no_feature, "feature")
-        fields = [*options]
         try:
-            return make(options)
+            return make({**options})
         except UsageError as error:
             text = str(error)
-            starts = {n: (f"{n} =", f"unknown {n} '") for n in fields}
-            named = [n for n in fields if text.startswith(starts[n]) or f"'{n}'" in text]
+            starts = {n: (f"{n} =", f"unknown {n} '") for n in options}
+            named = [n for n in options if text.startswith(starts[n]) or f"'{n}'" in text]
             raise fault(text, *named[:1]) from None
 
     return BeforeValidator(read)

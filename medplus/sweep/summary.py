@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from medplus.sweep.job import Kind
+from medplus.sweep.job import Kind, State
 from medplus.sweep.plan import Plan
 
 
@@ -20,17 +20,16 @@ def summarise(plan: Plan) -> list[dict[str, Any]]:
     """
     rows = []
     for kind in get_args(Kind):
-        jobs = [planned for planned in plan.jobs if planned.job.kind == kind]
-        states = [planned.state for planned in jobs]
-        left = [planned for planned in jobs if planned.state == "left"]
+        jobs = [job for job in plan.jobs if job.kind == kind]
+        states = [job.state for job in jobs]
         row = {
             "kind": kind,
-            "runs": sum(planned.job.n_runs for planned in jobs),
-            "runs_finished": sum(planned.runs_done for planned in jobs),
+            "runs": sum(job.n_runs for job in jobs),
+            "runs_finished": sum(job.runs_done for job in jobs),
             "jobs": len(jobs),
-            **{state: states.count(state) for state in ("finished", "failed", "left")},
-            "seconds_left": sum(planned.seconds for planned in left),
-            "bytes_left": sum(planned.nbytes for planned in left),
+            **{state: states.count(state) for state in get_args(State)},
+            "seconds_left": sum(job.seconds for job in jobs if job.state == "left"),
+            "bytes_left": sum(job.nbytes for job in jobs if job.state == "left"),
         }
         rows += [row] if jobs else []
     return rows

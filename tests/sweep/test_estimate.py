@@ -48,7 +48,7 @@ WORK: dict[str, tuple[dict[str, Any], int, int]] = {
     "extract": ({}, 25 * RESNET18_FLOPS, 780 * RESNET18_FLOPS),
     "knn": ({"k": [1, 3]}, 2 * 12 * 13 * 512, 2 * 546 * (78 + 156) * 512),
     "probe": ({"epochs": 5}, 5 * (36 + 6) * 2048, 7 * (3 * 546 + 78) * 2048),
-    "finetune": ({"fields": RECIPE}, 5 * 42 * RESNET18_FLOPS, 7 * 1716 * RESNET18_FLOPS),
+    "finetune": (RECIPE, 5 * 42 * RESNET18_FLOPS, 7 * 1716 * RESNET18_FLOPS),
 }
 
 
@@ -61,8 +61,8 @@ def test_recorded_costs_are_scaled_by_the_work(kind, toy):
 
 @pytest.mark.parametrize(("field", "passes"), [({"trainable": "head"}, 1), ({"lora": 8}, 2)])
 def test_frozen_weights_are_spared_their_gradient(field, passes, toy):
-    frozen = job("finetune", toy, fields={"epochs": 5, **field})
-    whole = job("finetune", toy, fields=RECIPE)
+    frozen = job("finetune", toy, **{"epochs": 5, **field})
+    whole = job("finetune", toy, **RECIPE)
     assert factor(frozen, whole, epochs=5) == pytest.approx((passes * 12 + 6) / (3 * 12 + 6))
 
 
@@ -191,7 +191,7 @@ def test_disk_of_an_extraction_with_many_labels(tmp_path, write_npz, write_store
         [rng.integers(0, 2, (n, 14), dtype=np.uint8) for n in N.values()],
         task="multi-label, binary-class",
     )
-    asked = Job("extract", ExtractSpec("chestmnist", 28, "resnet18", dtype="float32"), {}, 0)
+    asked = Job("extract", ExtractSpec("chestmnist", 28, "resnet18", dtype="float32"), {}, 1)
     estimate = Estimator(tmp_path, list).cost(asked)[1]
     # Names and checksums take a little more.
     assert estimate == pytest.approx(size_on_disk(store.path, "*/*/c/**/*"), rel=0.01)
@@ -230,5 +230,5 @@ def test_disk_of_knn_is_about_that_of_its_runs(larger, tmp_path):
 
 
 def test_disk_of_a_finetuning_is_nearly_its_networks(toy):
-    estimate = Estimator(Path("data"), list).cost(job("finetune", toy, fields=RECIPE))[1]
+    estimate = Estimator(Path("data"), list).cost(job("finetune", toy, **RECIPE))[1]
     assert estimate == pytest.approx(4 * RESNET18_PARAMETERS, rel=0.01)

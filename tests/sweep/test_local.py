@@ -114,10 +114,10 @@ def test_a_worker_that_cannot_go_on_ends_the_sweep(
     sweep.claims.folder.touch()
     engine = LocalEngine(1)
     engine.start(sweep.grid, sweep.place, 1)
-    with pytest.raises(SweepError, match="worker 1 could not go on, for the reason above"):
+    with pytest.raises(SweepError, match=r"worker 1 \(\d+\) could not go on, for the reason above"):
         while not list(engine.look()):
             pass
-    assert "worker 1 ends: " in capfd.readouterr().err
+    assert f"worker 1 ({os.getpid()}) ends: " in capfd.readouterr().err
 
 
 def test_an_interrupt_lets_the_workers_save_and_leaves_none_behind(
@@ -159,8 +159,10 @@ def test_workers_end_with_the_sweep_that_started_them(
 @pytest.mark.parametrize(
     ("devices", "names"),
     [
-        (["0", "GPU-abc"], {"GPU 0", "GPU GPU-abc"}),
-        pytest.param(["3"], {"GPU 3.1", "GPU 3.2"}, marks=pytest.mark.extensive),
+        (["0", "GPU-abc"], {"worker 1 on GPU 0", "worker 2 on GPU GPU-abc"}),
+        pytest.param(
+            ["3"], {"worker 1 on GPU 3", "worker 2 on GPU 3"}, marks=pytest.mark.extensive
+        ),
     ],
 )
 def test_workers_are_named_after_their_gpus_and_see_only_those(

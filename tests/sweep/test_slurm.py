@@ -78,7 +78,7 @@ def test_what_is_missing_is_told(
 
 
 def test_a_time_limit_shorter_than_its_notice_is_refused() -> None:
-    with pytest.raises(UsageError, match="--time 1: the time limit must be longer"):
+    with pytest.raises(UsageError, match="--time 1 must be longer than its notice, 60 s"):
         SlurmEngine(timeout_min=1, slurm_signal_delay_s=60)
 
 
@@ -113,7 +113,7 @@ class Played(SlurmEngine):
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm, "LOOK_S", 0.0)
-    monkeypatch.setattr(slurm, "_ASK_S", 0.0)
+    monkeypatch.setattr(slurm, "_ASK_S", 0.1)
 
 
 @pytest.mark.parametrize("state", ["OUT_OF_MEMORY", "TIMEOUT", "PREEMPTED", "FAILED", "NODE_FAIL"])
@@ -202,7 +202,7 @@ def test_job_whose_time_may_not_be_extended_has_failed(
     interrupt_with(signal.SIGUSR2, monkeypatch)
     worker()
     [failure] = sweep.claims.standing().failures.values()
-    assert failure.job == "knn toy0 pixels" and "time limit was over once more" in failure.cause
+    assert failure.job == "knn toy0 pixels" and "time limit was over once" in failure.cause
 
 
 class Local(SlurmEngine):

@@ -47,7 +47,7 @@ def work(sweep: Sweep) -> list[str]:
 
 
 def states(sweep: Sweep) -> list[tuple[str, str]]:
-    return [(planned.job.kind, planned.state) for planned in sweep.plan().jobs]
+    return [(job.kind, job.state) for job in sweep.plan().jobs]
 
 
 def test_heads_follow_their_extraction(new_sweep: Callable[..., Sweep]):
@@ -72,7 +72,7 @@ def test_each_fold_is_a_job_and_the_last_of_a_repeat_joins_them(new_sweep: Calla
     section = {"recipe": "modern", "epochs": 1, "batch_size": 16, "folds": 3}
     sweep = new_sweep(1, protocols={"finetune": section}, weights="none", seeds=1)
     [first, *_] = sweep.plan().jobs
-    assert first.job.name == "finetune toy0 pixels seed1 repeat0 fold0"
+    assert first.name == "finetune toy0 pixels seed1 repeat0 fold0"
 
     root = Path(sweep.place.runs) / "folds3" / "repeat0"
     joined: list[RunRecord] = []
@@ -185,7 +185,7 @@ def test_an_interrupt_leaves_the_job_free(
 def test_what_another_worker_does_is_left_to_it(new_sweep: Callable[..., Sweep]):
     sweep = new_sweep(2)
     sweep.prepare()
-    held = next(p.job for p in sweep.plan().jobs if p.job.spec.dataset == sweep.grid.datasets[0])
+    held = next(p for p in sweep.plan().jobs if p.spec.dataset == sweep.grid.datasets[0])
     with Claimant(sweep.claims, "elsewhere") as other:
         assert other.claim(held)
         Worker(sweep.grid, sweep.place, "here", wait=False).run()
@@ -256,7 +256,7 @@ def test_where_all_workers_have_died_others_are_started(
         def look(self) -> Iterator[Death]:
             self.living = {}
             with Claimant(sweep.claims, "doomed") as worker:
-                worker.claim(sweep.plan().jobs[0].job)
+                worker.claim(sweep.plan().jobs[0])
             yield Death("doomed", "its node was lost")
 
     assert sweep.run(Doomed()).count("finished") == 3
