@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,8 +56,7 @@ class Sweep:
 
     def plan(self) -> Plan:
         """Return what is finished and what is left, as the disk tells it now."""
-        failed = self.claims.standing().failures
-        return plan_from_disk(self.grid, self.place, failed, self._workers)
+        return plan_from_disk(self.grid, self.place, self._workers)
 
     def running(self, plan: Plan) -> Running:
         """Return the jobs that are under way, here or elsewhere, and the claims on them."""
@@ -92,7 +91,7 @@ class Sweep:
                 self.place = replace(self.place, until=until)
         return plan
 
-    def to_do(self, plan: Plan) -> tuple[Cell, ...]:
+    def to_do(self, plan: Plan) -> Sequence[Cell]:
         """Return what is left to do in the time that is left."""
         return plan.within(self.claims.time_left(self.place.until))
 
@@ -116,24 +115,23 @@ class Sweep:
         MedplusError
             If data are missing, files cannot be written, or the engine cannot run.
         """
-        plan, looked, took = self.prepare(retry_failed), time.monotonic(), 0.0
+        plan, due = self.prepare(retry_failed), 0.0
         self._missing, self._idle = True, 0
         try:
             self._show(plan, show)
-            while (self.to_do(plan) or self._is_busy(engine)) and self._go_on(engine, plan):
-                if time.monotonic() >= looked + _PLAN_COSTS * took or not engine.living:
-                    looked = time.monotonic()
+            # Who only waits is not waited for.
+            while self.to_do(plan) or (engine.living and self.claims.standing().holders):
+                if not self._go_on(engine, plan):
+                    break
+                if time.monotonic() >= due or not engine.living:
+                    start = time.monotonic()
                     plan = self.plan()
                     self._show(plan, show)
-                    took = time.monotonic() - looked
+                    due = start + _PLAN_COSTS * (time.monotonic() - start)
         finally:
             engine.stop()
         self.claims.tidy(plan.ids("finished"))
         return plan
-
-    def _is_busy(self, engine: Engine) -> bool:
-        """Tell whether a worker may still be about something: who only waits is not waited for."""
-        return bool(engine.living and self.claims.standing().holders)
 
     def _go_on(self, engine: Engine, plan: Plan) -> bool:
         """Start workers where some are missing, look after them, and tell whether to go on."""
@@ -163,8 +161,7 @@ class Sweep:
 
     def _progress(self, plan: Plan) -> tuple[int, ...]:
         """Return what changes with every job that ends, and with every worker that dies of one."""
-        deaths = self.claims.standing().deaths.values()
-        return plan.count("finished"), plan.count("failed"), sum(map(len, deaths))
+        return plan.count("left"), *map(len, self.claims.standing().deaths.values())
 
     def _show(self, plan: Plan, show: Show) -> None:
-        show(replace(plan, cells=self.to_do(plan)), self.running(plan))
+        show(replace(plan, cells=tuple(self.to_do(plan))), self.running(plan))

@@ -17,7 +17,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from medplus.backbones import sources as backbone_sources
 from medplus.config import Recipe
@@ -28,7 +28,7 @@ from medplus.spec import AUTO, PIXELS, PRELOGITS, PRETRAINED, ExtractSpec
 from medplus.sweep.axes import ALL, AXES, axis, spell
 from medplus.sweep.protocols import NO_FEATURE_TO_TRAIN, PROTOCOLS, Protocols, fault, several
 from medplus.vocabulary import PAPER_SEEDS, Fit, Precision, StoreDtype
-from medplus.yamlfile import Place, read_yaml_with_lines
+from medplus.yamlfile import Place, first_fault, read_model
 
 PAD: Fit = "pad"
 
@@ -218,16 +218,14 @@ def _part_of(grid: Mapping[str, Any], given: Mapping[str, Any], *place: int) -> 
             raise fault(f"unknown key '{name}'{nearest(str(name), axes)}", *place, name)
         found: dict[Any, None] = {}
         for item in several(value):
-            spelled: Iterable[Any] = axes[name] if item == ALL else (item,)
+            meant: Iterable[Any] = axes[name] if item == ALL else (item,)
             if isinstance(item, str) and item not in (ALL, ""):
                 with suppress(MedplusError):
-                    spelled = [*spell(name, item, grid)]
-            for one in spelled:
-                if one not in axes[name]:
-                    near = nearest(str(item), [str(known) for known in axes[name]])
-                    text = f"there is no '{item}' among the grid's {name}{near}"
-                    raise fault(text, *place, name)
-                found[one] = None
+                    meant = [*spell(name, item, grid)]
+            if any(one not in axes[name] for one in meant):
+                near = nearest(str(item), map(str, axes[name]))
+                raise fault(f"there is no '{item}' among the grid's {name}{near}", *place, name)
+            found |= dict.fromkeys(meant)
         part[name] = tuple(found)
     return part
 
@@ -243,15 +241,7 @@ def read_grid(path: Path) -> Grid:
     UsageError
         If the file cannot be read, or a key, name or value in it is not allowed; names the line.
     """
-    values, lines = read_yaml_with_lines(path, "grid")
-    try:
-        return Grid.model_validate(values)
-    except ValidationError as error:
-        place, message = _explained(error)
-    while place and place not in lines:
-        place = place[:-1]
-    where = f", line {lines[place]}" if place else ""
-    raise UsageError(f"{path}{where}: {message}")
+    return read_model(path, "grid", Grid, _explained)
 
 
 def make_grid(values: Mapping[str, Any]) -> Grid:
@@ -271,14 +261,12 @@ def make_grid(values: Mapping[str, Any]) -> Grid:
     try:
         return Grid.model_validate(values)
     except ValidationError as error:
-        raise UsageError(_explained(error)[1]) from None
+        raise UsageError(_explained(first_fault(error))[1]) from None
 
 
-def _explained(error: ValidationError) -> tuple[Place, str]:
+def _explained(first: ErrorDetails) -> tuple[Place, str]:
     """Return where a fault lies, and a sentence of what it is."""
-    # A key that is misspelt is also missing; the slip is what helps.
-    first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    place: Place = first["loc"]
+    place = first["loc"]
     if first["type"] == "sentence":
         return (*place, *first["ctx"]["within"]), first["ctx"]["message"]
     name = str(place[-1])

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache, cached_property
 from glob import escape, iglob
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from medplus.backbones.catalog import PAPER
 from medplus.datasets import sources as datasets
@@ -25,12 +26,12 @@ from medplus.run.folds import FOLDED
 from medplus.run.ledger import RECORD_FILE, read_record
 from medplus.run.record import RunRecord
 from medplus.spec import PIXELS, ExtractSpec
-from medplus.sweep.estimate import PastJob
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Job, Kind, Place
 
 log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
 _Made = tuple[str, StoreInfo | RunRecord]
 """The path of something that was made, and what it tells of itself."""
 
@@ -61,7 +62,7 @@ class Inventory:
         self._grid, self._place = grid, place
         self._digest_of = digest_of or _digest_of
         self._name, self._known = cache(datasets.name_of), cache(self._digests)
-        self._sought = cache(self._identify)
+        self._sought = cache(lambda spec: identify(replace(spec, dataset=self._name(spec.dataset))))
 
     def store_of(self, spec: ExtractSpec) -> tuple[Path, StoreInfo] | None:
         """Return the complete store of a spec; of several, the one made last."""
@@ -85,15 +86,12 @@ class Inventory:
 
     def _like(self, kind: Kind, spec: ExtractSpec) -> list[_Made]:
         """Return those stores or records that are of a spec."""
-        nearby = self._by_images.get((kind, self._name(spec.dataset), spec.size))
+        sought: Sought = self._sought(spec)
+        nearby = self._named[kind, sought.spec.dataset, spec.size, sought.spec.backbone]
         if not nearby:
             return []  # without reading the data for their digest
-        sought = self._sought(spec)
-        return [item for item in nearby.get(sought.spec.backbone, ()) if sought.matches(item[1])]
-
-    def _identify(self, spec: ExtractSpec) -> Sought:
-        sought = identify(replace(spec, dataset=self._name(spec.dataset)))  # reads no data
-        return replace(sought, data_digests=self._known(spec.dataset, spec.size))
+        sought = replace(sought, data_digests=self._known(spec.dataset, spec.size))
+        return [item for item in nearby if sought.matches(item[1])]
 
     def _digests(self, dataset: str, size: int | None) -> frozenset[str] | None:
         root = Path(self._place.data_root)
@@ -122,68 +120,65 @@ class Inventory:
         ]
 
     @cached_property
-    def _by_images(self) -> dict[tuple[Kind, str, int | None], dict[str, list[_Made]]]:
-        """What has been made by kind and images, and then by any name of the backbone."""
-        found: Any = defaultdict(lambda: defaultdict(list))
+    def _named(self) -> defaultdict[tuple[Kind, str, int | None, str], list[_Made]]:
+        """What has been made, by kind, images, and any name of the backbone."""
+        found = defaultdict(list)
         for kind, path, made in self._made:
-            for size in {made.size, None}:
-                for backbone in {made.backbone, made.tag, made.spec.backbone}:
-                    found[kind, made.dataset, size][backbone].append((path, made))
-        return found  # type: ignore[no-any-return]
+            names = {made.backbone, made.tag, made.spec.backbone}
+            for size, backbone in product({made.size, None}, names):
+                found[kind, made.dataset, size, backbone].append((path, made))
+        return found
 
-    def past_jobs(self) -> Iterator[PastJob]:
-        """Yield what extractions and runs on the grid's datasets have cost."""
+    def past_jobs(self) -> Iterator[tuple[Job, bool]]:
+        """Yield the extractions and runs on the grid's datasets, and whether on a GPU."""
         datasets_of = {self._name(dataset): dataset for dataset in self._grid.datasets}
         backbones = {PIXELS, *PAPER, *self._grid.backbones}
         for kind, _, made in self._made:
             if made.dataset not in datasets_of or made.backbone not in backbones:
                 continue  # its name differs in what no folder's name can hold
             spec = replace(made.spec, dataset=datasets_of[made.dataset], backbone=made.backbone)
-            options, epochs, cost = {}, 1, made.cost
+            options = {}
             if isinstance(made, RunRecord):
                 if made.folds is not None:
                     continue  # the costs of several
-                options = made.config.get("recipe", {})
-                epochs = (made.epochs_run or 1) * cost.get("shared_by", 1)
-                cost = {"seconds": made.seconds, **cost}
-            on_gpu = not str(cost.get("device", "")).endswith("threads)")
-            yield PastJob(Job(kind, spec, options, 1), epochs, cost.get("seconds", 0.0), on_gpu)
+                epochs = (made.epochs_run or 1) * made.cost.get("shared_by", 1)
+                options = {**made.config.get("recipe", {}), "epochs": epochs}
+            on_gpu = not str(made.cost.get("device", "")).endswith("threads)")
+            yield Job(kind, spec, options, 1, seconds=made.cost.get("seconds", 0.0)), on_gpu
 
 
 def _digest_of(ref: DatasetRef, size: int | None, data_root: Path) -> str | None:
     path = datasets.path(ref, size, data_root)
     if not path.is_file():  # a folder of images does not tell of a change
         return datasets.digest(ref, size, data_root)
-    return _digest_of_file(ref, size, data_root, _state(path.stat()))
+    return _once(str(path), datasets.digest, ref, size, data_root)
+
+
+def _once(file: str, read: Callable[..., _T], *arguments: Any) -> _T:
+    """Read what lies in a file, or recall it: until it is written again it holds the same."""
+    stat = os.stat(file)  # noqa: PTH116 - text, since thousands of paths take long
+    return cast("_T", _recall(read, arguments, (stat.st_ino, stat.st_mtime_ns, stat.st_size)))
 
 
 @cache
-def _digest_of_file(
-    ref: DatasetRef, size: int | None, data_root: Path, state: tuple[int, ...]
-) -> str | None:
-    return datasets.digest(ref, size, data_root)
-
-
-def _state(file: os.stat_result) -> tuple[int, ...]:
-    """Return what a file changes in when it is written: what was read once, the next plan knows."""
-    return file.st_ino, file.st_mtime_ns, file.st_size
+def _recall(read: Callable[..., _T], arguments: tuple[Any, ...], state: tuple[int, ...]) -> _T:
+    return read(*arguments)
 
 
 def _folders(pattern: str) -> list[str]:
-    """Return what matches, but for hidden folders; text, since thousands of paths take long."""
+    """Return what matches, but for hidden folders."""
     return sorted(iglob(pattern))  # noqa: PTH207
 
 
 def _made_in(folder: str) -> StoreInfo | RunRecord | None:
     file = "zarr.json" if folder.endswith(".zarr") else RECORD_FILE
     try:
-        return _read(folder, _state(os.stat(f"{folder}/{file}")))  # noqa: PTH116
+        return _once(f"{folder}/{file}", _read, folder)
     except OSError:
         return None
 
 
-@cache
-def _read(folder: str, state: tuple[int, ...]) -> StoreInfo | RunRecord | None:
+def _read(folder: str) -> StoreInfo | RunRecord | None:
     """Return what a folder holds, unless it is damaged: then the job will say so, or repair it."""
     path = Path(folder)
     try:

@@ -6,7 +6,7 @@ The plan is a pure function of the two: nothing else is remembered, so nothing c
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import inf
@@ -19,9 +19,11 @@ from medplus.datasets import sources as datasets
 from medplus.device import cores, gpus
 from medplus.embeddings.info import StoreInfo
 from medplus.errors import DatasetError
+from medplus.naming import several
 from medplus.run.folds import is_of
 from medplus.run.record import RunRecord
 from medplus.spec import AUTO, ExtractSpec
+from medplus.sweep.claims import Claims
 from medplus.sweep.estimate import Estimator
 from medplus.sweep.grid import Grid
 from medplus.sweep.inventory import Inventory
@@ -62,7 +64,7 @@ class Plan:
         """Return the ids of the jobs in a state."""
         return {job.id for job in self.jobs if job.state == state}
 
-    def within(self, seconds: float) -> tuple[Cell, ...]:
+    def within(self, seconds: float) -> Sequence[Cell]:
         """Return the cells that are left, or with a limit those that each take no longer.
 
         With a limit a cell is one run of a protocol, with the extraction that it needs, and those
@@ -81,7 +83,7 @@ class Plan:
             if job.kind != "extract"
         ]
         parts.sort(key=lambda part: (ranks[part.jobs[-1].kind], part.seconds))
-        return tuple(part for part in parts if part.seconds <= seconds)
+        return [part for part in parts if part.seconds <= seconds]
 
     def reached(self, seconds: float) -> list[Job]:
         """Return the jobs that one worker would do in a time, one after the other."""
@@ -104,18 +106,15 @@ class Plan:
         images = dict.fromkeys(cell.images for cell in self.cells)
         paths = [datasets.path(datasets.resolve(name), size, data_root) for name, size in images]
         if missing := [path for path in dict.fromkeys(paths) if not path.exists()]:
-            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise DatasetError(
-                f"dataset files are missing: {', '.join(map(str, missing[:3]))}{more}; put them "
-                "there, name their folder with --data-root, or leave them out with 'exclude' in "
-                "the grid"
+                f"{several([*map(str, missing)], 'dataset')} missing; put them there, name their "
+                "folder with --data-root, or leave them out with 'exclude' in the grid"
             )
 
 
-def plan_from_disk(
-    grid: Grid, place: Place, failed: Collection[str] = (), workers: int = 1
-) -> Plan:
+def plan_from_disk(grid: Grid, place: Place, workers: int = 1) -> Plan:
     """Return the plan of a grid as the disk tells it now; `workers` share this machine."""
+    failed = Claims(Path(place.runs)).standing().failures
     inventory = Inventory(grid, place)
     on_gpu = place.device != "cpu" and bool(gpus())
     share = max(cores() // workers, 1)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
 from medplus.config import (
@@ -43,9 +43,6 @@ def several(value: Any) -> Any:
 class Knn(KnnRecipe):
     """The kNN protocol of a grid: the recipe, and what searches."""
 
-    k: Annotated[
-        tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(several), Field(min_length=1)
-    ] = KnnRecipe.model_fields["k"].default
     backend: Literal["auto", "faiss", "torch", "bf16"] = "auto"
 
 
@@ -67,10 +64,12 @@ class Finetune(BaseModel):
     folds: tuple[Fold | None, ...] = (None,)
 
 
+def _knn(options: dict[str, Any]) -> Knn:
+    return make_recipe(Knn, options)
+
+
 def _probe(options: dict[str, Any]) -> ProbeRecipe:
-    name = options.pop("recipe", "paper")
-    lists = {n: several(options[n]) for n in ("lr", "weight_decay") if n in options}
-    return probe_recipe(str(name), **(options | lists))
+    return probe_recipe(str(options.pop("recipe", "paper")), **options)
 
 
 def _finetune(options: dict[str, Any]) -> Finetune:
@@ -89,13 +88,19 @@ def _finetune(options: dict[str, Any]) -> Finetune:
     return Finetune(options=settled, folds=tuple(Fold.at(folds, i) for i in range(len(folds))))
 
 
-def _made_by(make: Callable[[dict[str, Any]], Any], no_feature: str) -> BeforeValidator:
-    """Make a protocol of the options that its section has."""
+def _made_by(
+    make: Callable[[dict[str, Any]], Any], no_feature: str, *lists: str
+) -> BeforeValidator:
+    """Make a protocol of the options that its section has, of which some are lists."""
 
     def read(value: Any) -> Any:
         if value is not None and not isinstance(value, dict):
             return value  # which is refused
-        options = {name: given for name, given in (value or {}).items() if given is not None}
+        options = {
+            name: several(given) if name in lists else given
+            for name, given in (value or {}).items()
+            if given is not None
+        }
         for name in {"seed", "seeds"} & options.keys():
             raise fault("seeds stand at the top of a grid, for all protocols", name)
         if "feature" in options:
@@ -116,8 +121,8 @@ class Protocols(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    knn: Annotated[Knn | None, _made_by(lambda o: make_recipe(Knn, o), _EXTRACTED)] = None
-    probe: Annotated[ProbeRecipe | None, _made_by(_probe, _EXTRACTED)] = None
+    knn: Annotated[Knn | None, _made_by(_knn, _EXTRACTED, "k")] = None
+    probe: Annotated[ProbeRecipe | None, _made_by(_probe, _EXTRACTED, "lr", "weight_decay")] = None
     finetune: Annotated[Finetune | None, _made_by(_finetune, NO_FEATURE_TO_TRAIN)] = None
 
     @property

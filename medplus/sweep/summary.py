@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
+from medplus.cost import PEAKS, SUMS
 from medplus.sweep.job import Kind, State
 from medplus.sweep.plan import Plan
 
@@ -46,21 +47,16 @@ def total_cost(plan: Plan) -> dict[str, Any]:
         the other, and the highest peaks of memory. Runs that were computed together count for their
         share. The energy is None where nothing has measured any, and a part where only some have.
     """
-    costs = [{"seconds": 0.0, **info.cost} for info in plan.stores]
-    costs += [{**record.cost, "seconds": record.seconds} for record in plan.records]
-    costs = [{"device_seconds": cost["seconds"], **cost} for cost in costs]
-
-    def parts(name: str) -> list[float]:
-        return [cost[name] / cost.get("shared_by", 1) for cost in costs if name in cost]
-
+    costs = [*(info.cost for info in plan.stores), *(record.cost for record in plan.records)]
+    parts = {
+        name: [cost[name] / cost.get("shared_by", 1) for cost in costs if name in cost]
+        for name in SUMS
+    }
     return {
         "stores": len(plan.stores),
         "runs": len(plan.records),
-        **{name: sum(parts(name)) for name in ("seconds", "device_seconds")},
-        "energy_joules": sum(parts("energy_joules")) if parts("energy_joules") else None,
-        **{
-            name: max((cost.get(name) or 0 for cost in costs), default=0)
-            for name in ("peak_memory_bytes", "peak_device_memory_bytes")
-        },
+        **{name: sum(found) for name, found in parts.items()},
+        "energy_joules": sum(parts["energy_joules"]) if parts["energy_joules"] else None,
+        **{name: max((cost.get(name, 0) for cost in costs), default=0) for name in PEAKS},
         "devices": sorted({str(cost["device"]) for cost in costs if "device" in cost}),
     }

@@ -20,7 +20,7 @@ from medplus.run.folds import Folds
 from medplus.sweep.claims import Claimant, Claims
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Cell, Job, Place
-from medplus.sweep.plan import Plan, plan_from_disk
+from medplus.sweep.plan import plan_from_disk
 from medplus.training.history import EpochRow
 from medplus.training.watch import Watch
 
@@ -81,19 +81,19 @@ class Worker:
     def _time_left(self) -> float:
         return self._claims.time_left(self._place.until)
 
-    def _plan(self, grid: Grid) -> Plan:
-        return plan_from_disk(grid, self._place, self._claims.standing().failures)
-
     def _work(self) -> None:
         while True:
             start = time.monotonic()
-            plan = self._plan(self._grid)
+            plan = plan_from_disk(self._grid, self._place)
             pause = max(_PAUSE_S, (time.monotonic() - start) * _PLAN_COSTS)
-            if not plan.within(self._time_left()):
+            cells = plan.within(self._time_left())
+            if not cells:
                 self._claims.tidy(plan.ids("finished"))
                 return
             did = False
-            for cell in self._in_order(plan):
+            if self._place.until is None:  # the largest first, of images that are at hand
+                cells = sorted(cells, key=lambda cell: cell.images != self._images)
+            for cell in cells:
                 did |= cell.seconds <= self._time_left() and self._try(cell)
                 if did and time.monotonic() > start + pause:
                     break
@@ -101,25 +101,9 @@ class Worker:
                 return
             time.sleep(0.0 if did else pause)
 
-    def _in_order(self, plan: Plan) -> Iterator[Cell]:
-        """Yield what tells most, or else the largest, if possible of images that are at hand."""
-        if self._place.until is not None:
-            yield from plan.within(self._time_left())
-            return
-        holders = self._claims.standing().holders
-        others = {cell.images for cell in plan.cells for job in cell.jobs if job.id in holders}
-        largest = {cell.images: cell.seconds for cell in reversed(plan.cells)}
-        keys = {
-            images: (images != self._images, images in others, -seconds, str(images))
-            for images, seconds in largest.items()
-        }
-        for cell in sorted(plan.cells, key=lambda cell: keys[cell.images]):
-            self._images = cell.images
-            yield cell
-
     def _try(self, cell: Cell) -> bool:
         """Do those jobs of a cell that are free and ready; return whether any was."""
-        did = False
+        did, self._images = False, cell.images
         for job in cell.jobs:
             if self._me.claim(job):
                 try:
@@ -133,7 +117,7 @@ class Worker:
     def _do_what_is_left(self, job: Job) -> bool:
         """Do a job that has been claimed, unless another worker was here before the claim."""
         self.job = job
-        cells = self._plan(self._grid.only(job.spec)).cells
+        cells = plan_from_disk(self._grid.only(job.spec), self._place).cells
         now = next((cell for cell in cells for left in cell.jobs if left.id == job.id), None)
         if now is None or (now.store is None and job.kind in ("knn", "probe")):
             return False

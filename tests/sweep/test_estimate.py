@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from medplus.spec import ExtractSpec
-from medplus.sweep.estimate import Estimator, PastJob, outline_of
+from medplus.sweep.estimate import Estimator, outline_of
 from medplus.sweep.job import Job
 
 RESNET18_FLOPS = 3627122688
@@ -32,14 +33,20 @@ def job(kind: Any, toy: Path, backbone: str = "resnet18", n_runs: int = 1, **opt
     )
 
 
-def seconds(job: Job, *past: PastJob, **more: Any) -> float:
+def took(job: Job, epochs: float, seconds: float, on_gpu: bool) -> tuple[Job, bool]:
+    """Return a job that has ended after so many epochs and seconds."""
+    options = {**job.options, "epochs": epochs}
+    return replace(job, options=options, n_runs=1, seconds=seconds), on_gpu
+
+
+def seconds(job: Job, *past: tuple[Job, bool], **more: Any) -> float:
     return Estimator(Path("data"), lambda: past, **more).cost(job)[0]
 
 
 def factor(job: Job, past: Job, epochs: float = 1.0) -> float:
     """Return how many seconds of a job one second of a past one tells, beyond what is fixed."""
-    return (seconds(job, PastJob(past, epochs, 200.0, False))
-            - seconds(job, PastJob(past, epochs, 100.0, False))) / 100.0  # fmt: skip
+    return (seconds(job, took(past, epochs, 200.0, False))
+            - seconds(job, took(past, epochs, 100.0, False))) / 100.0  # fmt: skip
 
 
 # What a job computes, by hand: a forward pass per image; a backward pass costs two more; a distance
@@ -83,8 +90,8 @@ def test_native_images_cost_by_their_area():
 
 def test_the_median_of_the_backbones_own_rates_goes_before_that_of_its_kind(toy):
     asked, other = job("extract", toy), job("extract", toy, "vgg16")
-    others = [PastJob(other, 1, took, False) for took in (1e3, 1e9, 1e4, 1e4, 1e5)]
-    fast = PastJob(asked, 1, 10.0, False)
+    others = [took(other, 1, long, False) for long in (1e3, 1e9, 1e4, 1e4, 1e5)]
+    fast = took(asked, 1, 10.0, False)
     assert seconds(asked, *others) == seconds(asked, others[2])
     assert seconds(asked, *others, fast) == seconds(asked, fast)
 
@@ -93,15 +100,15 @@ def test_the_median_of_the_backbones_own_rates_goes_before_that_of_its_kind(toy)
 def test_cpu_and_gpu_and_kinds_are_not_mixed(on_gpu, toy):
     asked = job("extract", toy)
     without = seconds(asked, on_gpu=on_gpu)
-    beside = PastJob(asked, 1, 1e9, not on_gpu), PastJob(job("knn", toy), 1, 1e9, on_gpu)
+    beside = took(asked, 1, 1e9, not on_gpu), took(job("knn", toy), 1, 1e9, on_gpu)
     assert seconds(asked, *beside, on_gpu=on_gpu) == without
-    assert seconds(asked, *beside, PastJob(asked, 1, 1e9, on_gpu), on_gpu=on_gpu) > without
+    assert seconds(asked, *beside, took(asked, 1, 1e9, on_gpu), on_gpu=on_gpu) > without
 
 
-@pytest.mark.parametrize(("past", "took"), [("pixels", 100.0), ("resnet18", 0.0), ("vgg16", 0.01)])
-def test_record_without_work_or_hardly_any_time_tells_nothing(past, took, toy):
+@pytest.mark.parametrize(("past", "long"), [("pixels", 100.0), ("resnet18", 0.0), ("vgg16", 0.01)])
+def test_record_without_work_or_hardly_any_time_tells_nothing(past, long, toy):
     asked = job("extract", toy)
-    told = PastJob(job("extract", toy, past), 1, took, False)
+    told = took(job("extract", toy, past), 1, long, False)
     assert seconds(asked, told) == seconds(asked)
 
 
@@ -120,7 +127,7 @@ def test_past_is_asked_once_and_only_when_needed_and_the_basis_is_told(toy):
 
     def past():
         asked.append(True)
-        return [PastJob(job(kind, toy), 1, 10.0, False) for kind in ("knn", "extract")]
+        return [took(job(kind, toy), 1, 10.0, False) for kind in ("knn", "extract")]
 
     estimator = Estimator(Path("data"), past)
     assert asked == []

@@ -344,7 +344,7 @@ def test_empty_field_of_probe_is_the_default(field, read):
 def test_size_that_medmnist_does_not_have_is_refused_with_its_own_line(sizes, line, refusal):
     assert refusal(BASE + f"sizes: {sizes}\n") == (
         line,
-        "MedMNIST+ has no images of 32 px; use 28, 64, 128 or 224",
+        "breastmnist has no size 32; MedMNIST+ has 28, 64, 128 and 224",
     )
 
 

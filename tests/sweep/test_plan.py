@@ -22,9 +22,11 @@ from medplus.jsonfile import digest_of
 from medplus.run.ledger import save_run
 from medplus.sweep.claims import Claimant
 from medplus.sweep.conduct import Sweep
+from medplus.sweep.estimate import Estimator
 from medplus.sweep.grid import Grid, read_grid
+from medplus.sweep.inventory import Inventory
 from medplus.sweep.job import Place
-from medplus.sweep.plan import Plan, plan_from_disk
+from medplus.sweep.plan import Plan, make_plan
 from tests.records import make_record
 
 TAGS = {"resnet18": "resnet18.a1_in1k", "vgg16": "vgg16.tv_in1k", "pixels": "pixels"}
@@ -61,7 +63,8 @@ class World:
         return Place(*folders, device="cpu")
 
     def plan(self, grid: Grid, failed: Collection[str] = ()) -> Plan:
-        return plan_from_disk(grid, self.place, failed)
+        estimator = Estimator(self.data, (inventory := Inventory(grid, self.place)).past_jobs)
+        return make_plan(grid, inventory, estimator, failed)
 
     def digest(self, dataset: str) -> str:
         path = self.data / f"{dataset}.npz"
@@ -338,7 +341,7 @@ def test_finished_runs_count_also_where_the_data_are_not_at_hand(world, new_fold
 def test_data_that_are_needed_and_missing_are_named(world, new_folder):
     world.data = new_folder()
     plan = world.plan(world.grid(datasets=["breastmnist", "bloodmnist"], sizes=[28, 64]))
-    with pytest.raises(DatasetError, match=r"missing: .*mnist.* and 1 more; .*--data-root"):
+    with pytest.raises(DatasetError, match=r"^4 datasets .*mnist.* missing; .*--data-root"):
         plan.check_data(world.data)
 
 
@@ -414,7 +417,7 @@ def test_with_a_limit_the_cheapest_protocol_on_everything_comes_first(world):
     ]  # fmt: skip
     assert [part.seconds for part in parts[-4:]] == sorted(part.seconds for part in parts[-4:])
     limit = parts[1].seconds
-    assert all(part.seconds <= limit for part in plan.within(limit)) and plan.within(0) == ()
+    assert all(part.seconds <= limit for part in plan.within(limit)) and not plan.within(0)
     in_parts = {job.id for part in parts for job in part.jobs}
     assert in_parts == {job.id for cell in plan.cells for job in cell.jobs}
     assert sum(job.seconds for job in plan.reached(100)) <= 100

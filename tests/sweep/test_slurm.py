@@ -82,10 +82,10 @@ def test_a_time_limit_shorter_than_its_notice_is_refused() -> None:
         SlurmEngine(timeout_min=1, slurm_signal_delay_s=60)
 
 
-def test_states_are_read_without_who_has_brought_them_about(commands: Callable[..., None]) -> None:
+def test_elements_that_slurm_no_longer_knows_are_gone(commands: Callable[..., None]) -> None:
     engine = SlurmEngine()
     engine.living = {f"12_{i}": Path() for i in (1, 2, 3)}
-    commands(squeue="printf '12_1|CANCELLED by 0\\n12_2|RUNNING\\n'")
+    commands(squeue="printf '12_1|CANCELLED\\n12_2|RUNNING\\n'")
     assert engine.states() == {"12_1": "CANCELLED", "12_2": "RUNNING", "12_3": "GONE"}
     commands(squeue="exit 1")
     assert engine.states() == {}

@@ -61,7 +61,7 @@ def test_rows_count_jobs_runs_and_what_is_left():
 
 
 def record(seconds: float, **cost: Any) -> RunRecord:
-    return make_record(seconds=seconds, cost=cost)
+    return make_record(seconds=seconds, cost={"seconds": seconds, **cost})
 
 
 @pytest.fixture(scope="module")

@@ -209,7 +209,9 @@ def test_what_a_single_command_does_is_left_to_it(new_sweep: Callable[..., Sweep
 def test_missing_data_are_told_before_anything_starts(new_sweep: Callable[..., Sweep]):
     sweep = new_sweep(1, datasets=["breastmnist", "bloodmnist"], sizes=[28, 64])
 
-    with pytest.raises(DatasetError, match=r"breastmnist\.npz.*and 1 more; put them there"):
+    with pytest.raises(
+        DatasetError, match=r"^4 datasets .*breastmnist\.npz.* missing; put them there"
+    ):
         sweep.run(Here())
 
     assert not Path(sweep.place.runs).exists()

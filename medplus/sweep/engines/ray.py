@@ -111,8 +111,7 @@ class RayEngine(Engine):
         ray, address = self._ray, self._address
         if ray.is_initialized():
             return
-        # Even where RAY_ADDRESS or a running cluster suggests another one; only the grid passes
-        # through the store of objects.
+        # Even where RAY_ADDRESS means another one; only the grid passes through the object store.
         own = {"address": "local", "include_dashboard": False, "object_store_memory": 2**27}
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         handler = signal.getsignal(signal.SIGTERM)  # which Ray replaces by its own

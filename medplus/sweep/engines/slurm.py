@@ -152,8 +152,8 @@ class SlurmEngine(Engine):
         if answer.returncode and "Invalid job id" not in answer.stderr:
             log.debug("squeue: %s", answer.stderr.strip())  # the controller is busy, or restarts
             return {}
-        pairs = (line.strip().split("|") for line in answer.stdout.splitlines() if "|" in line)
-        known = {name: state.partition(" ")[0].rstrip("+") for name, state in pairs}
+        pairs = (line.strip().partition("|") for line in answer.stdout.splitlines())
+        known = {name: state for name, _, state in pairs}
         return {name: known.get(name, _GONE) for name in self.living}
 
     def interrupt(self, how: str) -> None:
