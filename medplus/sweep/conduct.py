@@ -18,7 +18,7 @@ from medplus.sweep.plan import Plan, plan_from_disk
 
 _PLAN_COSTS = 20
 """Between two looks at the disk lies so many times what one takes."""
-_LATE_S = 5.0
+LATE_S = 5.0
 """A network file system may show results so late."""
 
 Running = list[tuple[Job, Claim]]
@@ -151,7 +151,7 @@ class Sweep:
             time.sleep(LOOK_S)
             # They may have ended, and made possible what they did not wait for.
             self._missing = self._missing or self._progress(plan) != self._before
-            if free and not self._missing and time.monotonic() > self._alive + _LATE_S:
+            if free and not self._missing and time.monotonic() > self._alive + LATE_S:
                 raise SweepError(
                     f"the workers have ended, and left {len(cells)} cells of the grid as they were;"
                     f" {self.claims.folder / 'logs'} may tell why"

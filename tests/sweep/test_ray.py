@@ -78,8 +78,11 @@ def test_an_interrupt_lets_the_workers_save(cluster: Cluster, new_sweep: Make) -
 
 @pytest.mark.parametrize("options", [{"gpus": 1}, {"cpus": 3}, {"memory_gb": 1e6}])
 def test_more_than_any_node_has_is_refused(
-    cluster: Cluster, new_sweep: Make, options: dict[str, float]
+    options: dict[str, float], new_sweep: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    node = {"Alive": True, "Resources": {"CPU": 1.0, "memory": 4e9}}
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "nodes", lambda: [node, node])
     with pytest.raises(SweepError, match="no node of the Ray cluster has all that each worker"):
         new_sweep(1).run(RayEngine(**options))  # type: ignore[arg-type]
 

@@ -225,7 +225,10 @@ def test_results_that_are_not_there_are_not_made_for_ever(
         work(new_sweep(1))
 
 
-def test_workers_that_do_nothing_end_the_sweep(new_sweep: Callable[..., Sweep]):
+def test_workers_that_do_nothing_end_the_sweep(
+    new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("medplus.sweep.conduct.LATE_S", 0.0)
     with pytest.raises(SweepError, match="the workers have ended, and left 1 cells"):
         new_sweep(1).run(Lazy(looks=1))
 
