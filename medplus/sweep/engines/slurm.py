@@ -88,7 +88,7 @@ class SlurmEngine(Engine):
             # Since SLURM 22.05, srun does not take them over from sbatch.
             self._parameters["slurm_srun_args"] = [f"--cpus-per-task={cores}"]
         self.living: dict[str, Path] = {}  # the files of their errors
-        self._ended: set[str] = set()  # by one answer: the second is believed
+        self._ended: dict[str, str] = {}  # by one answer: the second is believed
         self._cancelled = ""
 
     def start(self, grid: Grid, place: Place, most: int) -> None:
@@ -131,9 +131,9 @@ class SlurmEngine(Engine):
         """Wait some seconds, and yield who has died."""
         time.sleep(_ASK_S)
         states = self.states()
-        seen, self._ended = self._ended, {n for n, state in states.items() if state in _ENDED}
-        for name in self._ended & seen:
-            errors, state = self.living.pop(name), states[name]
+        seen, self._ended = self._ended, {n: s for n, s in states.items() if s in _ENDED}
+        for name in self._ended.keys() & seen:
+            errors, state = self.living.pop(name), seen[name]  # SLURM forgets what has ended
             if state == "COMPLETED":  # it found nothing to do; those that wait would not either
                 self.interrupt("--state=PENDING")
                 self.living = {n: e for n, e in self.living.items() if states[n] != "PENDING"}
