@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import medplus
 from medplus.errors import DatasetError, SweepError
 from medplus.lock import hold
 from medplus.run.ledger import list_runs, read_record
@@ -56,14 +57,21 @@ def test_heads_follow_their_extraction(new_sweep: Callable[..., Sweep]):
     ]
 
 
-def test_fine_tuning_is_part_of_it(new_sweep: Callable[..., Sweep]):
+def test_fine_tuning_is_part_of_it_and_makes_what_its_command_makes(
+    new_sweep: Callable[..., Sweep],
+):
     protocols = {"finetune": {"recipe": "modern", "epochs": 1, "batch_size": 16}}
     sweep = new_sweep(1, protocols=protocols, weights="none")
 
     assert len(work(sweep)) == 2
 
     found = [read_record(folder) for folder in list_runs(Path(sweep.place.runs))]
-    assert sorted(record.seed for record in found) == [1, 2]  # type: ignore[type-var]
+    [path] = sweep.grid.datasets
+    again = medplus.finetune(
+        path, None, "pixels", [1, 2], weights="none", recipe="modern", epochs=1, batch_size=16,
+        runs=sweep.place.runs,
+    )  # fmt: skip
+    assert {record.created for record in again} == {record.created for record in found}
     log = next((sweep.claims.folder / "logs").glob("finetune-*.log")).read_text()
     assert "begins in process" in log and "train_loss" in log and "has finished" in log
 

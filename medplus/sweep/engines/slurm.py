@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from medplus.device import cores
@@ -60,7 +59,7 @@ class SlurmEngine(Engine):
     requeues : int
         How often an element whose time is over goes back into the queue; 0 forbids SLURM to
         requeue it at all. An element that SLURM takes off its node goes back any number of times.
-    extras : mapping of str to str
+    extras : mapping of str to str, optional
         Any other options of sbatch by their long names, for example ``{"qos": "long"}``.
     **parameters
         As submitit has them: ``timeout_min``, ``cpus_per_task``, ``mem_gb``, ``slurm_partition`` ….
@@ -73,13 +72,13 @@ class SlurmEngine(Engine):
 
     def __init__(
         self, workers: int | None = None, detach: bool = False, *, requeues: int = 10,
-        extras: Mapping[str, str] = MappingProxyType({}), executor: str = "slurm",
+        extras: Mapping[str, str] | None = None, executor: str = "slurm",
         **parameters: Any,
     ) -> None:  # fmt: skip
         super().__init__(workers or _MOST)
         self.detached, self.array = detach, ""
         self._executor, self._requeues = executor, requeues
-        more = {"requeue" if requeues else "no-requeue": True, **extras}
+        more = {"requeue" if requeues else "no-requeue": True, **(extras or {})}
         self._parameters = _DEFAULTS | parameters | {"slurm_additional_parameters": more}
         minutes, notice_s = (self._parameters[name] for name in ("timeout_min", _NOTICE))
         if minutes * 60 <= notice_s:
