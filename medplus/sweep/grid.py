@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -117,10 +118,8 @@ class Grid(BaseModel):
 
     def trained_specs(self) -> Iterator[ExtractSpec]:
         """Yield what networks are trained on: specs without what is embeddings' alone."""
-        yield from dict.fromkeys(
-            ExtractSpec(spec.dataset, spec.size, spec.backbone, spec.weights, spec.fit)
-            for spec in self.specs()
-        )
+        of_embeddings: Any = dict.fromkeys(("feature", "precision", "dtype"))
+        yield from dict.fromkeys(replace(spec, **of_embeddings) for spec in self.specs())
 
     def only(self, spec: ExtractSpec) -> Grid:
         """Return the part of the grid that is one dataset, size and backbone."""
@@ -172,9 +171,6 @@ class Grid(BaseModel):
     def _check_exclude(cls, entries: tuple[Part, ...], info: ValidationInfo) -> tuple[Part, ...]:
         if not {"datasets", "backbones", "extract", "protocols"} <= info.data.keys():
             return entries  # something else is at fault
-        for i, entry in enumerate(entries):
-            if not entry:
-                raise fault("an exclusion must name what it leaves out", i)
         return tuple(_part_of(info.data, entry, i) for i, entry in enumerate(entries))
 
     @model_validator(mode="after")
@@ -208,6 +204,8 @@ class Grid(BaseModel):
 
 def _part_of(grid: Mapping[str, Any], given: Mapping[str, Any], *place: int) -> Part:
     """Return the part of a grid that values stand for, which are given `place` in the file."""
+    if not given:
+        raise fault("an exclusion must name what it leaves out", *place)
     extract = {name: getattr(grid["extract"], name) for name in ("feature", "precision")}
     own = {name: grid[name] for name in (*AXES, "seeds") if name in grid}
     fit, protocols = grid.get("fit") or (PAD,), grid["protocols"].names

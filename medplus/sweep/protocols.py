@@ -134,11 +134,8 @@ class Protocols(BaseModel):
     @classmethod
     def _with_options(cls, value: Any) -> Any:
         """Let a list of protocols, or one, stand for each of them with its defaults."""
-        if isinstance(value, str):
-            return {value: None}
-        if isinstance(value, list) and all(isinstance(name, str) for name in value):
-            return dict.fromkeys(value)
-        return value
+        names = several(value)
+        return dict.fromkeys(names) if all(isinstance(name, str) for name in names) else value
 
     @model_validator(mode="after")
     def _some(self) -> Self:

@@ -86,18 +86,14 @@ class Worker:
             start = time.monotonic()
             plan = plan_from_disk(self._grid, self._place)
             pause = max(_PAUSE_S, (time.monotonic() - start) * _PLAN_COSTS)
-            cells = plan.within(self._time_left())
-            if not cells:
-                self._claims.tidy(plan.ids("finished"))
-                return
-            did = False
+            did, cells = False, plan.within(self._time_left())
             if self._place.until is None:  # the largest first, of images that are at hand
                 cells = sorted(cells, key=lambda cell: cell.images != self._images)
             for cell in cells:
                 did |= cell.seconds <= self._time_left() and self._try(cell)
                 if did and time.monotonic() > start + pause:
                     break
-            if not did and not self._wait:
+            if not did and not (cells and self._wait):
                 return
             time.sleep(0.0 if did else pause)
 
