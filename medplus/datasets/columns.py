@@ -60,7 +60,7 @@ def read_columns(path: Path) -> Table:
             frame = pd.read_parquet(path)
         else:
             with path.open(encoding="utf-8-sig") as file:
-                separator = _separator(file.readline())
+                separator = separator_of(file.readline())
             frame = pd.read_csv(
                 path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
             )
@@ -91,7 +91,7 @@ def refuse_twins(path: Path, names: Iterable[str], noun: str) -> None:
         raise UsageError(f"{path}: {several(twice, noun)} on several rows; keep one of each")
 
 
-def _separator(header: str) -> str:
+def separator_of(header: str) -> str:
     """Return what separates the columns: the most frequent in the header, outside quotes.
 
     Spreadsheets write semicolons where numbers have decimal commas.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from medplus.datasets.columns import separator_of
 from medplus.datasets.dataset import ImageDataset
 from medplus.errors import UsageError, explained
 from medplus.jsonfile import digest_of
@@ -144,10 +146,9 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     with explained(UsageError, f"{path} cannot be read"):
         text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
     try:
-        # Spreadsheets of some countries write semicolons.
-        first = text.partition("\n")[0]
-        delimiter = ";" if first.count(";") > first.count(",") else ","
-        reader = csv.DictReader(text.splitlines(), delimiter=delimiter, restval="")
+        # As a stream, since names of files may have ends of lines in them.
+        delimiter = separator_of(text.partition("\n")[0])
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval="")
         rows = list(reader)
     except csv.Error as error:
         raise UsageError(f"{path} is no table: {error}") from None
