@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +62,7 @@ def read_columns(path: Path) -> Table:
             frame = pd.read_parquet(path)
         else:
             with path.open(encoding="utf-8-sig") as file:
-                separator = separator_of(file.readline())
+                separator = _separator(file.readline())
             frame = pd.read_csv(
                 path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
             )
@@ -91,7 +93,31 @@ def refuse_twins(path: Path, names: Iterable[str], noun: str) -> None:
         raise UsageError(f"{path}: {several(twice, noun)} on several rows; keep one of each")
 
 
-def separator_of(header: str) -> str:
+def csv_rows(
+    path: Path, content: bytes, needed: Sequence[str], remedy: str
+) -> list[dict[str, str]]:
+    """Return the rows of a table that medplus has written, and a person may have edited.
+
+    Raises
+    ------
+    UsageError
+        If it is no table, or lacks a column that is needed.
+    """
+    text = content.decode("utf-8-sig", "surrogateescape")
+    # As a stream, since names of files may have ends of lines in them.
+    stream, separator = io.StringIO(text, newline=""), _separator(text.partition("\n")[0])
+    try:
+        reader = csv.DictReader(stream, delimiter=separator, restval="")
+        rows = list(reader)
+    except csv.Error as error:
+        raise UsageError(f"{path} is no table: {error}; {remedy}") from None
+    missing = [name for name in needed if name not in (reader.fieldnames or ())]
+    if missing:
+        raise UsageError(f"{path} has no column {missing[0]}; {remedy}")
+    return [{str(name): str(value or "") for name, value in row.items()} for row in rows]
+
+
+def _separator(header: str) -> str:
     """Return what separates the columns: the most frequent in the header, outside quotes.
 
     Spreadsheets write semicolons where numbers have decimal commas.

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from medplus.datasets.columns import separator_of
+from medplus.datasets.columns import csv_rows
 from medplus.datasets.dataset import ImageDataset
 from medplus.errors import UsageError, explained
 from medplus.jsonfile import digest_of
@@ -144,17 +142,5 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         If it is missing, is no table, or lacks a column.
     """
     with explained(UsageError, f"{path} cannot be read"):
-        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-    try:
-        # As a stream, since names of files may have ends of lines in them.
-        delimiter = separator_of(text.partition("\n")[0])
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval="")
-        rows = list(reader)
-    except csv.Error as error:
-        raise UsageError(f"{path} is no table: {error}") from None
-    missing = [name for name in _NEEDED if name not in (reader.fieldnames or ())]
-    if missing:
-        raise UsageError(
-            f"{path} has no column {missing[0]}; medplus audit writes such a table as suspects.csv"
-        )
-    return [{str(name): str(value or "") for name, value in row.items()} for row in rows]
+        text = path.read_bytes()
+    return csv_rows(path, text, _NEEDED, "medplus audit writes such a table as suspects.csv")
