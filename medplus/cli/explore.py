@@ -121,8 +121,9 @@ def _find(
     chosen: dict[str, Any],
 ) -> EmbeddingStore:
     from medplus.cli.specs import select_stores
+    from medplus.embeddings.container import is_store
     from medplus.embeddings.derived import DerivedStore
-    from medplus.embeddings.store import is_store, open_store
+    from medplus.embeddings.store import open_store
     from medplus.embeddings.transform import Transform
     from medplus.exploration.choice import newest_store
 

@@ -209,9 +209,10 @@ def select_stores(
 
     A backbone ``a+b`` names the embeddings of both side by side.
     """
+    from medplus.embeddings.container import is_store
     from medplus.embeddings.derived import DerivedStore
     from medplus.embeddings.select import find_stores
-    from medplus.embeddings.store import is_store, open_store
+    from medplus.embeddings.store import open_store
     from medplus.embeddings.transform import Transform
 
     done = None if transform is None else Transform.parse(transform)

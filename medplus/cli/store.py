@@ -28,7 +28,8 @@ def store() -> None:
 @options.common
 def ls(output: Output, store_root: Path) -> None:
     """List the stores under the root, complete or not."""
-    from medplus.embeddings.store import list_stores, read_info
+    from medplus.embeddings.info import read_info
+    from medplus.embeddings.store import list_stores
 
     rows: list[dict[str, Any]] = []
     for path in list_stores(store_root):
@@ -92,7 +93,7 @@ def _show_list(rows: list[dict[str, Any]], root: Path) -> None:
 @options.common
 def info(output: Output, path: Place) -> None:
     """Show everything that is recorded of the store at PATH, a folder, a .zarr.zip or a URL."""
-    from medplus.embeddings.store import read_info
+    from medplus.embeddings.info import read_info
 
     found = read_info(path)
     document = {"path": str(path), **found.model_dump(mode="json")}
@@ -147,7 +148,8 @@ def _check_there(paths: Sequence[Place]) -> None:
 
 
 def _verify_one(path: Place) -> dict[str, Any]:
-    from medplus.embeddings.store import find_damage, read_info, remedy
+    from medplus.embeddings.info import read_info
+    from medplus.embeddings.store import find_damage, remedy
 
     status, damage, mend = "intact", [], ""
     try:

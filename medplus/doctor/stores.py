@@ -7,7 +7,8 @@ from pathlib import Path
 
 from medplus import lock
 from medplus.doctor.finding import Finding, first_few, from_error, ok, problem, warning
-from medplus.embeddings.store import count_chunks, find_damage, list_stores, read_info
+from medplus.embeddings.info import read_info
+from medplus.embeddings.store import count_chunks, find_damage, list_stores
 from medplus.errors import StoreError
 from medplus.naming import counted
 

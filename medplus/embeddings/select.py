@@ -13,15 +13,9 @@ from medplus.backbones import sources as backbones
 from medplus.datasets import catalog
 from medplus.datasets import sources as datasets
 from medplus.device import precision_here
-from medplus.embeddings.info import StoreInfo
-from medplus.embeddings.store import (
-    EmbeddingStore,
-    Place,
-    is_store,
-    list_stores,
-    open_store,
-    read_info,
-)
+from medplus.embeddings.container import Place, is_store
+from medplus.embeddings.info import StoreInfo, read_info
+from medplus.embeddings.store import EmbeddingStore, list_stores, open_store
 from medplus.errors import DatasetError, StoreError, UsageError, nearest
 from medplus.run.record import Provenance
 from medplus.spec import AUTO, CHOICES, ExtractSpec

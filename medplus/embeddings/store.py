@@ -14,7 +14,6 @@ from medplus.embeddings.container import (
     Place,
     has_metadata,
     is_full,
-    is_store,
     open_container,
     to_place,
 )
@@ -27,18 +26,6 @@ if TYPE_CHECKING:
     import pyarrow
 
     from medplus.embeddings.arrays import ArrayReader
-
-__all__ = [
-    "EmbeddingStore",
-    "Place",
-    "StoreInfo",
-    "find_damage",
-    "is_store",
-    "list_stores",
-    "open_store",
-    "read_info",
-    "to_place",
-]
 
 
 class Damage(BaseModel):

@@ -10,15 +10,10 @@ from pathlib import Path
 import torch
 
 from medplus.datasets import catalog, sources
-from medplus.embeddings.info import StoreInfo
+from medplus.embeddings.container import Place, to_place
+from medplus.embeddings.info import StoreInfo, read_info
 from medplus.embeddings.select import find_store, readable
-from medplus.embeddings.store import (
-    EmbeddingStore,
-    Place,
-    open_store,
-    read_info,
-    to_place,
-)
+from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.errors import StoreError, UsageError
 from medplus.evaluation.prepared import EvaluationOptions, Prepared, match_classes
 from medplus.heads.saved import SavedHead, derived, read_heads

@@ -14,7 +14,7 @@ import torch
 from medplus.backbones.finetuned import NETWORK_FILE, is_finetuned
 from medplus.cost import measure_cost
 from medplus.device import resolve_device
-from medplus.embeddings.store import to_place
+from medplus.embeddings.container import to_place
 from medplus.errors import UsageError, nearest
 from medplus.evaluation.head import prepare_head
 from medplus.evaluation.medmnist_csv import check_exportable, write_csv

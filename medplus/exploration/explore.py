@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medplus import atomic
-from medplus.embeddings.store import EmbeddingStore, Place, open_store
+from medplus.embeddings.container import Place
+from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.errors import writing
 from medplus.exploration.atlas import command, to_parquet
 from medplus.exploration.collection import Collection, collect

@@ -11,7 +11,7 @@ import torch
 
 from medplus.backbones.finetuned import is_finetuned
 from medplus.device import resolve_device
-from medplus.embeddings.store import to_place
+from medplus.embeddings.container import to_place
 from medplus.errors import RunError, StoreError, UsageError
 from medplus.evaluation.rescore import folder_of, no_network
 from medplus.heads.knn.search import Neighbours

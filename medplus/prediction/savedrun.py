@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medplus.datasets.exclusion import read_exclusion
+from medplus.embeddings.container import Place, is_store
 from medplus.embeddings.derived import DerivedStore, without
 from medplus.embeddings.select import readable
-from medplus.embeddings.store import EmbeddingStore, Place, is_store, open_store
+from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.transform import Fit, Transform
 from medplus.errors import StoreError, UsageError
 from medplus.evaluation.head import own_store

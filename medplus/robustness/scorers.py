@@ -15,10 +15,11 @@ from medplus.backbones.sources import is_code
 from medplus.corruptions import Corruption
 from medplus.datasets.dataset import ImageDataset
 from medplus.device import resolve_device
+from medplus.embeddings.container import to_place
 from medplus.embeddings.extract import extract_all
 from medplus.embeddings.pipeline import as_tensor
 from medplus.embeddings.provenance import corrupted, images_of
-from medplus.embeddings.store import EmbeddingStore, open_store, root_of, to_place
+from medplus.embeddings.store import EmbeddingStore, open_store, root_of
 from medplus.errors import RunError, StoreError, UsageError
 from medplus.evaluation.head import own_store
 from medplus.heads.stored import read_split

@@ -17,9 +17,8 @@ from typing import Any, TypeVar, cast
 from medplus.backbones.catalog import PAPER
 from medplus.datasets import sources as datasets
 from medplus.datasets.dataset import DatasetRef
-from medplus.embeddings.info import StoreInfo
+from medplus.embeddings.info import StoreInfo, read_info
 from medplus.embeddings.select import Sought, identify
-from medplus.embeddings.store import read_info
 from medplus.errors import MedplusError
 from medplus.naming import safe_name
 from medplus.run.folds import FOLDED

@@ -13,17 +13,9 @@ import zarr
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from medplus.embeddings.info import write_info
-from medplus.embeddings.store import (
-    EmbeddingStore,
-    find_damage,
-    is_store,
-    list_stores,
-    open_store,
-    read_info,
-    root_of,
-    to_place,
-)
+from medplus.embeddings.container import is_store, to_place
+from medplus.embeddings.info import read_info, write_info
+from medplus.embeddings.store import EmbeddingStore, find_damage, list_stores, open_store, root_of
 from medplus.embeddings.writer import open_writer
 from medplus.errors import StoreError
 from medplus.seal import seal

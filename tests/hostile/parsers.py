@@ -22,7 +22,8 @@ from medplus.config import finetune_recipe
 from medplus.datasets import decode, npzfile
 from medplus.datasets.description import read_description
 from medplus.datasets.imagefolder import read_content, read_folder
-from medplus.embeddings.store import find_damage, read_info
+from medplus.embeddings.info import read_info
+from medplus.embeddings.store import find_damage
 from medplus.reading import Reading
 from medplus.run.ledger import read_predictions, read_record
 from medplus.seal import seal

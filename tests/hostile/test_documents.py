@@ -12,7 +12,7 @@ from medplus.cli.configfile import read_config
 from medplus.cli.knn import knn
 from medplus.config import finetune_recipe
 from medplus.datasets.description import read_description
-from medplus.embeddings.store import read_info
+from medplus.embeddings.info import read_info
 from medplus.errors import MedplusError, UsageError
 from medplus.jsonfile import parse_json
 from medplus.run.ledger import read_record

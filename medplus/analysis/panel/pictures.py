@@ -13,7 +13,8 @@ from medplus.analysis.panel.all_classes import Panel
 from medplus.analysis.panel.errors import Case
 from medplus.datasets import sources as datasets
 from medplus.embeddings.derived import view_of
-from medplus.embeddings.store import EmbeddingStore, open_store, read_info
+from medplus.embeddings.info import read_info
+from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.errors import DatasetError, MedplusError, StoreError
 from medplus.heads.folded import deal_store, sample_names
 from medplus.heads.saved import derived

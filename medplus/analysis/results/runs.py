@@ -14,7 +14,7 @@ import pandas as pd
 from medplus.analysis.format import percentage
 from medplus.analysis.results.cells import AVERAGE, KEYS
 from medplus.curves.kept import Curve, list_curves, read_curve
-from medplus.embeddings.store import read_info
+from medplus.embeddings.info import read_info
 from medplus.errors import MedplusError, RunError
 from medplus.run import ledger
 from medplus.run.folds import FOLDED
