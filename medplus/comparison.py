@@ -12,7 +12,7 @@ from typing import Any, Literal
 from medplus.analysis.verdict import Verdict
 from medplus.backbones.catalog import PAPER
 from medplus.backbones.inference import Embedder
-from medplus.backbones.sources import demo, expand, load, resolve
+from medplus.backbones.sources import demo, expand, load, resolve, weights_files
 from medplus.backbones.weights_folder import is_weights_folder, read_manifest
 from medplus.datasets import catalog, decode, sources
 from medplus.datasets.dataset import DatasetRef
@@ -39,6 +39,7 @@ NEIGHBOURS = (1, 3, 5, 7, 11, 15, 21, 31, 51)
 _FOLDER_SIZES = (64, 224)
 _HEADERS = 200
 _TIMED = 8
+_OF_WEIGHTS = (".safetensors", ".bin", ".pth")
 _TUNING = 3.0
 """Forwards that an epoch of fine-tuning takes the time of: one, and twice that for backward."""
 
@@ -227,20 +228,13 @@ def default_backbones(weights: str | None = None) -> list[str]:
         return [PIXELS, *(name for name, tag in PAPER.items() if tag in carried)]
     if weights not in (None, PRETRAINED):
         raise UsageError(f"--weights {weights}: say with --backbone which networks are to have it")
-    return [PIXELS, *demo.available(), *(name for name, tag in PAPER.items() if _is_at_hand(tag))]
+    return [PIXELS, *demo.available(), *filter(_is_at_hand, PAPER)]
 
 
-def _is_at_hand(tag: str) -> bool:
-    """Tell whether the hub's cache has a tag's weights."""
-    from huggingface_hub import try_to_load_from_cache
-
-    from medplus.backbones.lean import timm
-
-    config = timm.models.get_pretrained_cfg(tag)
-    if config is None or not config.hf_hub_id:
-        return False
-    files = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors")
-    return any(isinstance(try_to_load_from_cache(config.hf_hub_id, file), str) for file in files)
+def _is_at_hand(name: str) -> bool:
+    """Tell whether the caches have a network's pretrained weights."""
+    files = weights_files(resolve(name)) or ()
+    return any(path.suffix in _OF_WEIGHTS and path.is_file() for path in files)
 
 
 def default_sizes(ref: DatasetRef, data_root: Path) -> list[int | None]:

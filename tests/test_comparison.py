@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medplus.comparison import compare, default_sizes
+from medplus.comparison import compare, default_backbones, default_sizes
 from medplus.datasets.sources import resolve
 from medplus.errors import UsageError
 
@@ -86,6 +86,15 @@ def test_results_do_not_go_among_the_images(folder):
     with pytest.raises(UsageError, match="lies in the dataset's folder"):
         compare(str(folder), ["pixels"], [8], out=folder / "out")
     assert not (folder / "out").exists()
+
+
+def test_networks_are_taken_whose_weights_are_at_hand_wherever_they_lie(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert "alexnet" not in default_backbones()
+    weights = tmp_path / "hub/checkpoints/alexnet-owt-7be5be79.pth"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    assert "alexnet" in default_backbones()
 
 
 @pytest.mark.parametrize(("side", "sizes"), [(20, [28]), (40, [28]), (100, [64]), (300, [64, 224])])
