@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ from medplus.run.folds import Folds
 from medplus.run.record import RunRecord
 from medplus.run.scoring import check_trainable
 from medplus.spec import AUTO, ExtractSpec, make_spec
-from medplus.training.crossvalidation import Way, cross_validate
+from medplus.training.crossvalidation import carry_out, cross_validate
 from medplus.training.network import build_network, embedding_dim
 from medplus.training.plan import FinetunePlan, Keep, load_backbone
 from medplus.training.watch import Watch
@@ -179,22 +178,20 @@ def finetune_all(
     for spec in specs:
         datasets.resolve(spec.dataset, spec.group_column)
         backbones.resolve(spec.backbone, spec.weights)
-    new_plan = partial(
-        FinetunePlan, data_root=str(data_root), device=target, devices=devices, compiled=compiled,
-        resume=resume, overwrite=overwrite, keep=keep, track=track,
-        watch=watch or Watch(),
-    )  # fmt: skip
     records = []
     for spec in specs:
         images = datasets.load_spec(spec, data_root, progress=progress)
         check_trainable(images.path, images.splits["train"].labels, images.task)
         whole = _with_fitting_batch(spec, images, full, target) if batch_size == AUTO else full
         for seed in seeds:
-            way = Way(spec, images, whole, seed, devices, Path(recipe).stem, Path(runs), new_plan)
+            plan = FinetunePlan(
+                spec, whole, Path(recipe).stem, seed, Path(runs), str(data_root), target, devices,
+                compiled, resume, overwrite, keep, track, watch or Watch(),
+            )  # fmt: skip
             if folds is None:
-                records.append(way.run(way.plan(), overwrite))
+                records.append(carry_out(plan, plan.run(images), images))
             else:
-                records += cross_validate(way, folds, fold, overwrite)
+                records += cross_validate(plan, images, folds, fold)
     return records
 
 

@@ -281,7 +281,7 @@ def test_a_run_that_another_process_has_just_finished_is_left_alone(train, tmp_p
 def test_every_choice_is_another_run(change, image_file, tmp_path, monkeypatch):
     plans = []
     monkeypatch.setattr(
-        run_module, "make_run", lambda plan, *more: plans.append(plan.run) or plan.run.run_id
+        run_module, "make_run", lambda plan, run, *more: plans.append(run) or run.run_id
     )
     base = {"backbone": "test_vit", "weights": "none", "fit": "native", "runs": tmp_path}
     for options in (base, base | change):
