@@ -31,8 +31,6 @@ from medplus.sweep.job import Job
 FOLDER = ".sweep"
 ATTEMPTS = 3
 """So many workers may die of a job."""
-_AGAIN_S = 60.0
-"""Who does not end when interrupted, and has had the time to save, is interrupted again."""
 _FILE_BYTES = 4096
 """A claim has so many from the start, so that what is told later finds room on a full disk."""
 
@@ -173,11 +171,6 @@ class Claimant:
         The process with which this one is to end.
     until : float, optional
         When it is to end, by the file system's clock.
-
-    Attributes
-    ----------
-    interrupted : bool
-        Whether it has interrupted itself.
     """
 
     def __init__(
@@ -187,7 +180,6 @@ class Claimant:
         self._claim = Claim("", name, socket.gethostname(), os.getpid())
         self._held: tuple[int, Path, Path] | None = None  # file, its path, the next attempt's
         self._parent, self._until = parent, until
-        self.interrupted = False
         self._over = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
@@ -257,17 +249,15 @@ class Claimant:
     def _beat(self) -> None:
         """Show that it lives, and interrupt it where its parent, its job or its time is lost."""
         left = self._claims.time_left(self._until)
-        now = due = again = time.monotonic()
+        now = due = time.monotonic()
         end = None if left is None else now + left
         while not self._over.wait(1.0):
             held, now = self._held, time.monotonic()
             orphan = self._parent is not None and os.getppid() != self._parent
             lost = held is not None and held[2].exists()
             if orphan or lost or (end is not None and now >= end):
-                if now >= again:  # an interrupt may be lost in what ignores or replaces exceptions
-                    self.interrupted, again = True, now + _AGAIN_S
-                    os.kill(os.getpid(), signal.SIGTERM)
-                continue
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
             if held is not None and now >= due:
                 due = now + BEAT_S
                 with suppress(OSError):

@@ -12,7 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from medplus.errors import SweepError, causes
+from medplus.errors import SweepError
+from medplus.interrupts import Interrupts
 from medplus.lock import LockHeldError
 from medplus.logfile import written_to
 from medplus.progress import Advance
@@ -60,6 +61,7 @@ class Worker:
         self._grid, self._place, self._wait, self._say = grid, place, wait, say
         self._claims = Claims(Path(place.runs))
         self._me = Claimant(self._claims, name, parent, place.until)
+        self._interrupts = Interrupts(wait=False)
         self._ended: set[str] = set()
         self._images: tuple[str, int | None] | None = None
         self.job: Job | None = None
@@ -74,7 +76,7 @@ class Worker:
         """
         self._claims.prepare()
         try:
-            with self._me:
+            with self._interrupts, self._me:
                 self._work()
         except KeyboardInterrupt:
             left = self._time_left()
@@ -125,6 +127,7 @@ class Worker:
         """Do those jobs of a cell that are free and ready; return whether any was."""
         did = False
         for job in cell.jobs:
+            self._interrupts.grant()
             if self._me.claim(job):
                 try:
                     did |= self._do_what_is_left(job)
@@ -150,14 +153,12 @@ class Worker:
         start = time.perf_counter()
         try:
             with _logged(self._claims.log(job.id), job):
-                _do(job, self._place, now.store, _Reporter(self._me.tell))
+                _do(job, self._place, now.store, _Reporter(self._me.tell, self._interrupts))
         except LockHeldError as error:
             log.info("%s", error)  # a single command is at it
             return False
         except Exception as error:  # whatever it is, the rest goes on
-            # An interrupt may have become an error, as in libraries that are being imported.
-            if self._me.interrupted or any(isinstance(e, KeyboardInterrupt) for e in causes(error)):
-                raise KeyboardInterrupt from error
+            self._interrupts.grant()  # one may have become this error
             self._say(f"failed {job.name}: {self._me.fail(error)}")
         else:
             self._claims.tidy({job.id})
@@ -200,10 +201,13 @@ def _do(job: Job, place: Place, store: str | None, reporter: _Reporter) -> None:
 
 
 class _Reporter(Watch):
-    """Turns what extraction and training report into short words, not too often."""
+    """Turns what extraction and training report into short words, not too often.
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
+    An interrupt that was lost is noticed here; a training hears of later ones by itself.
+    """
+
+    def __init__(self, tell: Callable[[str], None], interrupts: Interrupts) -> None:
+        self._tell, self._interrupts = tell, interrupts
         self._last = 0.0
         self._seen = self._epochs = self._per_epoch = 0
 
@@ -221,6 +225,7 @@ class _Reporter(Watch):
         def advance(n: int) -> None:
             nonlocal done
             done += n
+            self._interrupts.grant()
             self._say(f"{done}/{total} {unit}")
 
         yield advance
@@ -230,6 +235,7 @@ class _Reporter(Watch):
         images_done: int = 0,
     ) -> None:  # fmt: skip
         """Note how much there is to train."""
+        self._interrupts.grant()
         self._epochs, self._per_epoch = epochs, max(images_per_epoch, 1)
         self._seen = epochs_done * images_per_epoch + images_done
 

@@ -11,12 +11,12 @@ import torch
 from medplus.cost import Stopwatch
 from medplus.datasets.dataset import ImageDataset
 from medplus.errors import RunError
+from medplus.interrupts import Interrupts
 from medplus.metrics import accuracy, auc
 from medplus.training.batches import Batches, fits_on_device
 from medplus.training.checkpoint import TrainingState
 from medplus.training.folder import RunFolder
 from medplus.training.history import EpochRow
-from medplus.training.interrupts import deferred_interrupts
 from medplus.training.lora import merge
 from medplus.training.loss import mean_loss, probabilities
 from medplus.training.network import set_training_mode
@@ -77,7 +77,7 @@ class Trainer:
         average = step.average.module if step.average is not None else None
         self._state = TrainingState(network, step.optimizer, order, average, step.scaler)
         self._drawing = torch.Generator()
-        self._interrupts: list[int] = []
+        self._interrupts = Interrupts()
         self._stopwatch = Stopwatch(fabric.device, fabric.world_size)
         self.progress = TrainingProgress()
 
@@ -98,13 +98,13 @@ class Trainer:
         title = f"{self._folder.subject} · seed {self._step.seed}"
         self._watch.begin(title, recipe.epochs, self._n_train, done.epoch, seen)
         try:
-            with deferred_interrupts() as self._interrupts:
+            with self._interrupts:
                 self._stopwatch.lap()  # what was done before is no training
                 while done.epoch < recipe.epochs and done.waited < recipe.patience:
                     self._train_epoch()
                     self._judge()
                 self._save()
-                if any(self._agree(bool(self._interrupts))):  # while val was judged
+                if any(self._agree(self._interrupts.requested)):  # while val was judged
                     raise KeyboardInterrupt
         finally:
             self._watch.end()
@@ -148,7 +148,7 @@ class Trainer:
         if not (alone or is_last or self.progress.step % _AGREE_EVERY == 0):
             return
         is_due = self._folder.is_due and self._fabric.is_global_zero
-        interrupted, due = self._agree(bool(self._interrupts), is_due)
+        interrupted, due = self._agree(self._interrupts.requested, is_due)
         if not (interrupted or due or self.progress.step % _LOOK_EVERY == 0):
             return
         self.progress.loss_sum = self._total(loss_sum)

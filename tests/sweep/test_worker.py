@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from medplus.errors import DatasetError, SweepError
+from medplus.heads.knn.search import search
 from medplus.lock import hold
 from medplus.run.ledger import list_runs, read_record
 from medplus.run.record import RunRecord
@@ -161,15 +164,10 @@ def test_whatever_a_job_raises_the_rest_goes_on(
     assert (failure.error, failure.cause) == ("ZeroDivisionError", "by zero")
 
 
-@pytest.mark.parametrize("hidden", [False, True])
 def test_an_interrupt_leaves_the_job_free(
-    new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch, hidden: bool
+    new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
 ):
-    """Also where a library that is being imported makes an error of it."""
-
     def interrupted(*arguments: Any, **named: Any) -> None:
-        if hidden:
-            raise ImportError("returned a result with an exception set") from KeyboardInterrupt()
         raise KeyboardInterrupt
 
     sweep = new_sweep(1)
@@ -180,6 +178,31 @@ def test_an_interrupt_leaves_the_job_free(
 
     assert list(sweep.claims.folder.glob("claims/*")) == []
     assert work(sweep) == ["finished knn toy0 pixels", "finished probe toy0 pixels"]
+
+
+@pytest.mark.parametrize("becomes_an_error", [False, True])
+def test_an_interrupt_that_a_library_ignores_or_replaces_ends_the_worker(
+    new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch, becomes_an_error: bool
+):
+    """As some do while they are being imported."""
+
+    def lose_one(*arguments: Any, **named: Any) -> Any:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        if becomes_an_error:
+            raise ImportError("returned a result with an exception set")
+        return search(*arguments, **named)
+
+    sweep = new_sweep(1)
+    with monkeypatch.context() as patch:
+        patch.setattr("medplus.heads.knn.search.search", lose_one)
+        with pytest.raises(KeyboardInterrupt):
+            work(sweep)
+
+    assert list(sweep.claims.folder.glob("claims/*")) == []
+    assert sweep.claims.standing().failures == {}
+    knn_is_left = ["finished knn toy0 pixels"] * becomes_an_error
+    assert work(sweep) == [*knn_is_left, "finished probe toy0 pixels"]
 
 
 def test_what_another_worker_does_is_left_to_it(new_sweep: Callable[..., Sweep]):

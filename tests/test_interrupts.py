@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from medplus.training.interrupts import deferred_interrupts
+from medplus.interrupts import Interrupts
 
 
 @pytest.fixture(autouse=True, params=[signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
@@ -26,9 +26,9 @@ def number(request):
 def test_first_signal_only_asks_and_handlers_come_back(number, error):
     before = signal.getsignal(number)
     try:
-        with deferred_interrupts() as asked:
+        with Interrupts() as interrupts:
             os.kill(os.getpid(), number)
-            assert asked == [number]
+            assert interrupts.requested
             if error:
                 raise error
     except (KeyboardInterrupt, RuntimeError) as raised:
@@ -36,11 +36,22 @@ def test_first_signal_only_asks_and_handlers_come_back(number, error):
     assert signal.getsignal(number) is before
 
 
+def test_one_that_does_not_wait_interrupts_at_once_and_is_remembered(number):
+    interrupts = Interrupts(wait=False)
+    with interrupts:
+        interrupts.grant()
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
+            with pytest.raises(KeyboardInterrupt):
+                interrupts.grant()
+
+
 def test_a_signal_that_is_ignored_stays_ignored(number):
     signal.signal(number, signal.SIG_IGN)  # as nohup does, and the processes of several devices
-    with deferred_interrupts() as asked:
+    with Interrupts() as interrupts:
         os.kill(os.getpid(), number)
-        assert not asked
+        assert not interrupts.requested
     assert signal.getsignal(number) is signal.SIG_IGN
 
 
@@ -48,8 +59,8 @@ def test_other_threads_leave_the_handlers_alone(number):
     before, seen = signal.getsignal(number), []
 
     def train():
-        with deferred_interrupts() as asked:
-            seen.append((signal.getsignal(number), bool(asked)))
+        with Interrupts() as interrupts:
+            seen.append((signal.getsignal(number), interrupts.requested))
 
     thread = threading.Thread(target=train)
     thread.start()
