@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import numpy as np
@@ -76,7 +75,10 @@ def test_the_command_line_says_the_verdict_and_has_it_as_json(folder, tmp_path, 
     assert ran.code == 0, ran.err
     assert "Verdict on mine:" in ran.out and "binary-class" in ran.err
     document = cli(*words, "--json").document
-    assert json.dumps(document["verdict"][0]["best"]["backbone"]) == '"pixels"'
+    best = document["verdict"][0]["best"]
+    assert best["backbone"] == "pixels"
+    assert f"package take: {best['runs'][0]}\n" in ran.out
+    assert cli("panel", best["runs"][0]).code == 0
     assert cli(*words, "--budget", "soon").code == 2
 
 

@@ -266,8 +266,8 @@ def windowed(
         return module
     expected = module(images)
     try:
-        traced = module if isinstance(module, fx.GraphModule) else _traced(module)
-        found = Windowed(traced, window, torch.zeros_like(images[:1]))
+        graph = module if isinstance(module, fx.GraphModule) else traced(module)
+        found = Windowed(graph, window, torch.zeros_like(images[:1]))
         if found.left > _WORTHWHILE:
             return module
         difference = (expected - found(images)).float().norm() / expected.float().norm()
@@ -284,32 +284,23 @@ class _Tracer(fx.Tracer):
     """A tracer that takes a module which it cannot look into as one layer."""
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        outside = self.module_stack.copy()
         try:
             return super().call_module(m, forward, args, kwargs)
         except Exception:
+            self.module_stack = outside  # or all around it would be taken as one layer, too
             return self.create_proxy("call_module", self.path_of_module(m), args, kwargs)
 
 
-def _traced(module: nn.Module) -> fx.GraphModule:
-    traced = fx.GraphModule(module, _Tracer().trace(module)).eval()
-    traced.graph.eliminate_dead_code()  # of modules, what was seen before they were taken as one
-    return traced
-
-
-class _Recorder(fx.Interpreter):
-    def __init__(self, network: fx.GraphModule) -> None:
-        super().__init__(network)
-        self.found: dict[fx.Node, torch.Tensor] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if isinstance(result, torch.Tensor):
-            self.found[n] = result
-        return result
+def traced(module: nn.Module) -> fx.GraphModule:
+    """Return a network as a graph; a module in it that cannot be looked into is one layer of it."""
+    graph = fx.GraphModule(module, _Tracer().trace(module)).eval()
+    graph.graph.eliminate_dead_code()  # of modules, what was seen before they were taken as one
+    return graph
 
 
 def _maps_of(network: fx.GraphModule, canvas: torch.Tensor) -> dict[fx.Node, torch.Tensor]:
     """Return what every node gives for an empty canvas."""
-    recorder = _Recorder(network)
-    recorder.run(canvas)
-    return recorder.found
+    interpreter = fx.Interpreter(network, garbage_collect_values=False)
+    interpreter.run(canvas)
+    return {n: made for n, made in interpreter.env.items() if isinstance(made, torch.Tensor)}

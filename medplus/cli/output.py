@@ -97,7 +97,7 @@ class Output:
         if self.as_json:
             import json
 
-            click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+            click.echo(json.dumps(document, indent=2))
         else:
             show()
 

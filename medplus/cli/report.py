@@ -231,7 +231,11 @@ def show_answer(analysis: Document) -> None:
 def show_verdicts(verdicts: Sequence[Verdict]) -> None:
     """Print verdicts."""
     for verdict in verdicts:
-        say(f"Verdict on {verdict.dataset}:", *(f"  {one}" for one in verdict.sentences))
+        run = [
+            f"Its run, which panel, predict and package take: {one}" for one in verdict.best.runs
+        ]
+        lines = [*verdict.sentences, *run[:1]]
+        say(f"Verdict on {verdict.dataset}:", *(f"  {line}" for line in lines))
 
 
 def _failure(written: Report) -> str | None:

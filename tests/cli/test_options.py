@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,7 +95,9 @@ def test_result_is_shown_or_printed_as_json(capsys: pytest.CaptureFixture[str]) 
     Output(as_json=True, quiet=False).result({"a": "★"}, lambda: shown.append("again"))
 
     assert shown == ["table"]
-    assert capsys.readouterr().out == '{\n  "a": "★"\n}\n'
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == {"a": "★"}
+    assert printed.isascii()  # whatever a pipe's encoding, it is JSON's
 
 
 def test_notes_are_for_stderr_unless_quiet(capsys: pytest.CaptureFixture[str]) -> None:
