@@ -61,7 +61,7 @@ def test_what_the_budget_does_not_reach_is_named(folder, tmp_path, no_figures):
 
 def test_embeddings_are_computed_at_the_precision_asked_for(folder, tmp_path, no_figures):
     done = compare(
-        str(folder), ["test_resnet"], [8], weights="none", precision="bf16", protocols=["knn"],
+        str(folder), "test_resnet", 8, weights="none", precision="bf16", protocols="knn",
         out=tmp_path / "out", device="cpu",
     )  # fmt: skip
     assert [one.store.info.spec.precision for one in done.extractions] == ["bf16"]
