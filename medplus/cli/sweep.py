@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import socket
 import time
 from collections import Counter
@@ -103,14 +102,13 @@ def sweep(
             output.result(document, lambda: show_plan(plan, document, chosen.workers))
         return 0
     start = time.monotonic()
-    with _terminable():
-        if worker:
-            plan = _work(conductor, output, retry_failed)
-        else:
-            from medplus.cli.sweepview import View
+    if worker:
+        plan = _work(conductor, output, retry_failed)
+    else:
+        from medplus.cli.sweepview import View
 
-            with View(output.console) as view:
-                plan = conductor.run(chosen, view.look, retry_failed)
+        with View(output.console) as view:
+            plan = conductor.run(chosen, view.look, retry_failed)
     document = {**_document(conductor, plan), "seconds": time.monotonic() - start}
     output.result(document, lambda: show_end(document, is_over=budget_s is not None))
     return 1 if document["failed"] else 0
@@ -153,16 +151,6 @@ def _uncollected() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM, with which clusters take a node away, count as Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _work(conductor: Sweep, output: Output, retry_failed: bool) -> Plan:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medplus.errors import UsageError, first_line, nearest, optional
-from medplus.naming import counted, some
+from medplus.naming import counted, several, some
 
 PATH = "path"
 """The column that names the images."""
@@ -62,6 +64,9 @@ def read_columns(path: Path) -> Table:
             frame = pd.read_csv(
                 path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
             )
+            if not isinstance(frame.index, pd.RangeIndex) and not any(frame.iloc[:, -1]):
+                names = frame.columns  # a separator ends every line: the first column is no index
+                frame = frame.reset_index().iloc[:, :-1].set_axis(names, axis=1)
     except UsageError:
         raise
     except Exception as error:  # parsers fail in many ways
@@ -80,6 +85,18 @@ def _separator(header: str) -> str:
     Spreadsheets write semicolons where numbers have decimal commas.
     """
     return max(",;\t", key=re.sub(r'"[^"]*"', "", header).count)
+
+
+def refuse_twins(path: Path, names: Iterable[str], noun: str) -> None:
+    """Refuse a table or file that names something on several rows.
+
+    Raises
+    ------
+    UsageError
+    """
+    twice = sorted(name for name, n in Counter(names).items() if n > 1)
+    if twice:
+        raise UsageError(f"{path}: {several(twice, noun)} on several rows; keep one of each")
 
 
 def word(value: Any) -> str:

@@ -18,6 +18,7 @@ from pydantic import (
 
 from medplus.errors import UsageError, nearest
 from medplus.reading import Channels, Policy
+from medplus.spec import PATTERN
 from medplus.vocabulary import MULTI_LABEL, Task
 from medplus.yamlfile import read_yaml_with_lines
 
@@ -139,6 +140,8 @@ class Description(BaseModel):
 def read_description(root: Path) -> Description:
     """Return what a folder's `dataset.yaml` says; without one, the defaults.
 
+    Its group pattern also stands in `group_column`, as specs have it.
+
     Raises
     ------
     UsageError
@@ -150,7 +153,10 @@ def read_description(root: Path) -> Description:
     values, lines = read_yaml_with_lines(path, "dataset")
     values = {key: value for key, value in values.items() if value is not None}
     try:
-        return Description.model_validate(values)
+        said = Description.model_validate(values)
+        if said.group_pattern is None:
+            return said
+        return said.model_copy(update={"group_column": f"{PATTERN}{said.group_pattern}"})
     except ValidationError as error:
         # A key that is misspelt tells more than one that does not fit.
         first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")

@@ -149,16 +149,18 @@ class Inventory:
 
 def _digest_of(ref: DatasetRef, size: int | None, data_root: Path) -> str | None:
     path = datasets.path(ref, size, data_root)
+    if not path.exists():
+        return None
     if not path.is_file():  # a folder of images does not tell of a change
-        return datasets.digest(ref, size, data_root)
+        return datasets.load(ref, size, data_root, say=False).digest
     return _digest_of_file(ref, size, data_root, _state(path.stat()))
 
 
 @cache
 def _digest_of_file(
     ref: DatasetRef, size: int | None, data_root: Path, state: tuple[int, ...]
-) -> str | None:
-    return datasets.digest(ref, size, data_root)
+) -> str:
+    return datasets.load(ref, size, data_root, say=False).digest
 
 
 def _state(file: os.stat_result) -> tuple[int, ...]:
