@@ -16,8 +16,9 @@ from medplus.device import describe_device
 if TYPE_CHECKING:
     import torch
 
-_SUMS = ("seconds", "device_seconds", "energy_joules")
-_PEAKS = ("peak_memory_bytes", "peak_device_memory_bytes")
+SUMS = ("seconds", "device_seconds", "energy_joules")
+PEAKS = ("peak_memory_bytes", "peak_device_memory_bytes")
+"""What of costs adds up, and of what the highest counts, by the names of `describe_cost`."""
 
 
 @dataclass
@@ -118,12 +119,12 @@ def add_costs(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, A
     total = {**earlier, **now}
     if not earlier:
         return total
-    for name in _SUMS:
+    for name in SUMS:
         if name in earlier and name in now:
             total[name] = earlier[name] + now[name]
         else:
             total.pop(name, None)
-    for name in _PEAKS:
+    for name in PEAKS:
         if name in total:
             total[name] = max(earlier.get(name, 0), now.get(name, 0))
     return total

@@ -12,24 +12,17 @@ import torch
 from torch import nn
 
 from medplus.backbones.build import Backbone
+from medplus.backbones.prepared import DTYPES, prepare
 from medplus.backbones.windowed import Windowed, windowed
 from medplus.device import compute_precision
 from medplus.errors import BackboneError, first_line
 from medplus.memory import ran_out
-from medplus.preprocess import PAPER_CANVAS, Preprocessor, padded_window
+from medplus.preprocess import Preprocessor, padded_window
 from medplus.vocabulary import Precision
 
 log = logging.getLogger(__name__)
 
-_FUSION_TOLERANCE = 1e-5
-_SMALL = 96
-"""Height and width in pixels that networks of convolutions take, at a fifth of the cost."""
 _COMPILED_TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2}
-_DTYPES: dict[Precision, torch.dtype] = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
 
 Preparation = Callable[[nn.Module, Precision], nn.Module]
 """Turns a network in eval mode into what is run on the device."""
@@ -80,10 +73,10 @@ class Embedder:
         self.is_compiled = False
         weights = list(self._module.parameters())
         # Images come as the weights are; where those are float32, autocast casts both.
-        cast = any(weight.dtype == _DTYPES[precision] for weight in weights)
+        cast = any(weight.dtype == DTYPES[precision] for weight in weights)
         self._preprocess = Preprocessor(
             backbone.preprocess,
-            _DTYPES[precision] if cast else torch.float32,
+            DTYPES[precision] if cast else torch.float32,
             channels_last=any(w.ndim == 4 and not w.is_contiguous() for w in weights),
         )
 
@@ -124,7 +117,7 @@ class Embedder:
     def rounding(self, images: torch.Tensor) -> float:
         """Return how far the precision moves embeddings of some images, as a share of their norm.
 
-        About 0.005 is usual in bf16, 0.02 much; depthwise convolutions may bring 0.25, where batch
+        About 0.005 is usual in bf16, 0.02 much; depthwise convolutions may bring 0.1, where batch
         norms multiply what is lost in some channels.
 
         Parameters
@@ -233,56 +226,3 @@ def _difference(expected: torch.Tensor, found: torch.Tensor) -> float:
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error means that memory was exhausted, on GPU or CPU."""
     return isinstance(error, torch.OutOfMemoryError) or ran_out(error)
-
-
-def prepare(module: nn.Module, precision: Precision) -> nn.Module:
-    """Return an equivalent module for inference: batch norms folded in, weights cast once.
-
-    Under autocast, convolutions and linear layers cast their weights in every forward; casting them
-    beforehand gives the same numbers without that work. All else stays float32. Convolutions run
-    fastest with the channels last.
-    """
-    prepared = fold_batch_norms(module)
-    if precision != "fp32":
-        # The backbone keeps its own weights: it may be used again at another precision.
-        prepared = copy.deepcopy(module) if prepared is module else prepared
-        for layer in prepared.modules():
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                layer.to(_DTYPES[precision])
-    if any(isinstance(layer, nn.Conv2d) for layer in prepared.modules()):
-        prepared = prepared.to(memory_format=torch.channels_last)
-    return prepared
-
-
-def fold_batch_norms(module: nn.Module) -> nn.Module:
-    """Fold batch norms into the convolutions before them, where that is provably the same.
-
-    The network is traced, folded and compared on random input; one that cannot be traced, or whose
-    output would move by more than rounding, is returned as it is.
-    """
-    if not any(type(layer) is nn.BatchNorm2d for layer in module.modules()):
-        return module
-    from torch.fx.experimental.optimization import fuse
-
-    try:
-        with warnings.catch_warnings(), torch.inference_mode(False):
-            warnings.simplefilter("ignore")
-            folded: nn.Module = fuse(module)
-        expected, found = _on_noise(module, folded)
-    except Exception as error:  # tracing fails in as many ways as there are networks
-        log.debug("batch norms are not folded: %s", error)
-        return module
-    if (expected - found).norm() > _FUSION_TOLERANCE * expected.norm():
-        return module
-    return folded.eval()
-
-
-@torch.inference_mode()
-def _on_noise(*networks: nn.Module) -> list[torch.Tensor]:
-    """Return what networks make of random pixels: few where that will do, as it does for most."""
-    chance = torch.Generator().manual_seed(0)
-    pixels = torch.rand(1, 3, PAPER_CANVAS, PAPER_CANVAS, generator=chance) * 4 - 2
-    try:
-        return [network(pixels[..., :_SMALL, :_SMALL]) for network in networks]
-    except Exception:  # of those that take one size, or need a larger one
-        return [network(pixels) for network in networks]

@@ -266,8 +266,8 @@ def windowed(
         return module
     expected = module(images)
     try:
-        traced = module if isinstance(module, fx.GraphModule) else _traced(module)
-        found = Windowed(traced, window, torch.zeros_like(images[:1]))
+        graph = module if isinstance(module, fx.GraphModule) else traced(module)
+        found = Windowed(graph, window, torch.zeros_like(images[:1]))
         if found.left > _WORTHWHILE:
             return module
         difference = (expected - found(images)).float().norm() / expected.float().norm()
@@ -284,16 +284,19 @@ class _Tracer(fx.Tracer):
     """A tracer that takes a module which it cannot look into as one layer."""
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        outside = self.module_stack.copy()
         try:
             return super().call_module(m, forward, args, kwargs)
         except Exception:
+            self.module_stack = outside  # or all around it would be taken as one layer, too
             return self.create_proxy("call_module", self.path_of_module(m), args, kwargs)
 
 
-def _traced(module: nn.Module) -> fx.GraphModule:
-    traced = fx.GraphModule(module, _Tracer().trace(module)).eval()
-    traced.graph.eliminate_dead_code()  # of modules, what was seen before they were taken as one
-    return traced
+def traced(module: nn.Module) -> fx.GraphModule:
+    """Return a network as a graph; a module in it that cannot be looked into is one layer of it."""
+    graph = fx.GraphModule(module, _Tracer().trace(module)).eval()
+    graph.graph.eliminate_dead_code()  # of modules, what was seen before they were taken as one
+    return graph
 
 
 def _maps_of(network: fx.GraphModule, canvas: torch.Tensor) -> dict[fx.Node, torch.Tensor]:

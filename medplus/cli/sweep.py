@@ -98,7 +98,8 @@ def sweep(
             plan = conductor.plan()
             document = _document(conductor, plan)
             if budget_s is not None:
-                document["reached"] = _reached(plan, budget_s * chosen.workers)
+                reached = plan.reached(budget_s * chosen.workers)
+                document["reached"] = dict(Counter(job.kind for job in reached))
             output.result(document, lambda: show_plan(plan, document, chosen.workers))
         return 0
     start = time.monotonic()
@@ -134,12 +135,6 @@ def _grid(file: Path | None, given: dict[str, Any]) -> Grid:
     extract = {name: axes.pop(name) for name in ("feature", "precision") if name in axes}
     protocols = [*axes.pop("protocols", ("knn", "probe"))]
     return make_grid({**axes, "extract": extract, "protocols": protocols})
-
-
-def _reached(plan: Plan, seconds: float) -> dict[str, int]:
-    """Return how many jobs of each kind a budget reaches, by the estimates."""
-    done = plan.reached(seconds)
-    return dict(Counter(planned.job.kind for planned in plan.jobs if planned.job.id in done))
 
 
 @contextmanager

@@ -79,14 +79,6 @@ def read_columns(path: Path) -> Table:
     return Table(path, columns)
 
 
-def _separator(header: str) -> str:
-    """Return what separates the columns: the most frequent in the header, outside quotes.
-
-    Spreadsheets write semicolons where numbers have decimal commas.
-    """
-    return max(",;\t", key=re.sub(r'"[^"]*"', "", header).count)
-
-
 def refuse_twins(path: Path, names: Iterable[str], noun: str) -> None:
     """Refuse a table or file that names something on several rows.
 
@@ -97,6 +89,14 @@ def refuse_twins(path: Path, names: Iterable[str], noun: str) -> None:
     twice = sorted(name for name, n in Counter(names).items() if n > 1)
     if twice:
         raise UsageError(f"{path}: {several(twice, noun)} on several rows; keep one of each")
+
+
+def _separator(header: str) -> str:
+    """Return what separates the columns: the most frequent in the header, outside quotes.
+
+    Spreadsheets write semicolons where numbers have decimal commas.
+    """
+    return max(",;\t", key=re.sub(r'"[^"]*"', "", header).count)
 
 
 def word(value: Any) -> str:

@@ -11,7 +11,7 @@ import torch
 
 from medplus.backbones.build import load_backbone
 from medplus.backbones.features import global_average
-from medplus.backbones.inference import prepare
+from medplus.backbones.prepared import prepare
 from medplus.embeddings.extract import extract
 from medplus.embeddings.select import find_store
 from medplus.errors import BackboneError, StoreError, UsageError

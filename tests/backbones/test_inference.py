@@ -17,7 +17,8 @@ from torchvision.models import alexnet
 
 from medplus.backbones.build import Backbone, load_backbone
 from medplus.backbones.catalog import PAPER
-from medplus.backbones.inference import Embedder, fold_batch_norms
+from medplus.backbones.inference import Embedder
+from medplus.backbones.prepared import fold_batch_norms, rounded
 from medplus.backbones.sources import BackboneRef
 from medplus.backbones.weights import state_sha256
 from medplus.errors import BackboneError
@@ -44,7 +45,7 @@ def scatter(network: nn.Module) -> None:
     generator = torch.Generator().manual_seed(13)
     for value in network.parameters():
         value.data.add_(torch.randn(value.shape, generator=generator), alpha=0.02)
-    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    norms = norms_of(network)
     if not norms:
         return
     for norm in norms:
@@ -144,16 +145,36 @@ def test_grey_and_rgb_and_other_sizes_may_follow_each_other():
 # --- batch norms ------------------------------------------------------------------------------
 
 
-def test_batch_norms_of_resnet_are_folded_with_the_same_output():
-    backbone = load_backbone("resnet18", "none")
-    scatter(backbone.module)
-    folded = fold_batch_norms(backbone.module)
-    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in folded.modules())
+FOLDED = ("resnet10t", "test_efficientnet", "mobilenetv3_small_050", "tf_mobilenetv3_small_075")
+ALSO_FOLDED = (
+    "resnet18", "vgg11_bn", "densenet121", "seresnext26d_32x4d", "regnety_002", "repvgg_a0",
+    "efficientnet_lite0", "ghostnet_050", "mobilenetv4_conv_small", "ese_vovnet19b_slim_dw",
+    "inception_v3", "mobilevit_xxs", "levit_128s", "efficientvit_b0", "fastvit_t8",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [*FOLDED, *(pytest.param(n, marks=pytest.mark.extensive) for n in ALSO_FOLDED)]
+)
+def test_batch_norms_are_folded_with_the_same_output(name):
+    chance = torch.Generator().manual_seed(5)
+    network = load_backbone(name, "none").module
+    for norm in norms_of(network):
+        norm.running_mean.normal_(0, 0.3, generator=chance)
+        norm.running_var.uniform_(0.3, 3, generator=chance)
+        norm.weight.data.uniform_(0.5, 1.5, generator=chance)
+        norm.bias.data.normal_(0, 0.3, generator=chance)
+    folded = fold_batch_norms(network)
+    assert len(norms_of(folded)) < len(norms_of(network)) * (1 if name in ALSO_FOLDED else 0.2)
     assert not any(layer.training for layer in folded.modules())
-    x = torch.rand(2, 3, 64, 64)
+    x = torch.randn(2, 3, 224, 224, generator=chance)
     with torch.inference_mode():
-        expected, found = backbone.module(x), folded(x)
+        expected, found = network(x), folded(x)
     assert (found - expected).norm() <= 1e-5 * expected.norm()
+
+
+def norms_of(network: nn.Module) -> list[nn.BatchNorm2d]:
+    return [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
 
 
 class _Branching(nn.Module):
@@ -233,6 +254,26 @@ def test_bf16_equals_plain_autocast():
     found = Embedder(backbone, CPU, "bf16", 8)(images)
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
     assert (torch.cosine_similarity(found, expected) > 0.9999).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("side", [3, 5])
+def test_rounded_kernels_keep_their_sums(dtype, side):
+    chance = torch.Generator().manual_seed(side)
+    kernels = torch.randn(500, 1, side, side, generator=chance)
+    kernels[:250] -= kernels[:250].mean((2, 3), keepdim=True)  # these see edges alone
+    found = rounded(kernels, dtype)
+    assert torch.equal(found, found.to(dtype).float())
+    nearest = kernels.to(dtype).float()
+
+    def off(weights):
+        return (weights.double() - kernels.double()).sum((1, 2, 3)).abs()
+
+    least = kernels.abs().amin((1, 2, 3))
+    assert (off(found) <= torch.finfo(dtype).eps * least + off(nearest) / 100).all()
+    assert off(found).mean() < off(nearest).mean() / 5
+    largest = kernels.abs().amax((1, 2, 3), keepdim=True)
+    assert ((found - kernels).abs() <= torch.finfo(dtype).eps * largest).all()
 
 
 # --- compiling --------------------------------------------------------------------------------

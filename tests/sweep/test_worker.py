@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import medplus
 from medplus.errors import DatasetError, SweepError
 from medplus.heads.knn.search import search
 from medplus.lock import hold
@@ -50,7 +51,7 @@ def work(sweep: Sweep) -> list[str]:
 
 
 def states(sweep: Sweep) -> list[tuple[str, str]]:
-    return [(planned.job.kind, planned.state) for planned in sweep.plan().jobs]
+    return [(job.kind, job.state) for job in sweep.plan().jobs]
 
 
 def test_heads_follow_their_extraction(new_sweep: Callable[..., Sweep]):
@@ -59,14 +60,21 @@ def test_heads_follow_their_extraction(new_sweep: Callable[..., Sweep]):
     ]
 
 
-def test_fine_tuning_is_part_of_it(new_sweep: Callable[..., Sweep]):
+def test_fine_tuning_is_part_of_it_and_makes_what_its_command_makes(
+    new_sweep: Callable[..., Sweep],
+):
     protocols = {"finetune": {"recipe": "modern", "epochs": 1, "batch_size": 16}}
     sweep = new_sweep(1, protocols=protocols, weights="none")
 
     assert len(work(sweep)) == 2
 
     found = [read_record(folder) for folder in list_runs(Path(sweep.place.runs))]
-    assert sorted(record.seed for record in found) == [1, 2]  # type: ignore[type-var]
+    [path] = sweep.grid.datasets
+    again = medplus.finetune(
+        path, None, "pixels", [1, 2], weights="none", recipe="modern", epochs=1, batch_size=16,
+        runs=sweep.place.runs,
+    )  # fmt: skip
+    assert {record.created for record in again} == {record.created for record in found}
     log = next((sweep.claims.folder / "logs").glob("finetune-*.log")).read_text()
     assert "begins in process" in log and "train_loss" in log and "has finished" in log
 
@@ -75,7 +83,7 @@ def test_each_fold_is_a_job_and_the_last_of_a_repeat_joins_them(new_sweep: Calla
     section = {"recipe": "modern", "epochs": 1, "batch_size": 16, "folds": 3}
     sweep = new_sweep(1, protocols={"finetune": section}, weights="none", seeds=1)
     [first, *_] = sweep.plan().jobs
-    assert first.job.name == "finetune toy0 pixels seed1 repeat0 fold0"
+    assert first.name == "finetune toy0 pixels seed1 repeat0 fold0"
 
     root = Path(sweep.place.runs) / "folds3" / "repeat0"
     joined: list[RunRecord] = []
@@ -208,7 +216,7 @@ def test_an_interrupt_that_a_library_ignores_or_replaces_ends_the_worker(
 def test_what_another_worker_does_is_left_to_it(new_sweep: Callable[..., Sweep]):
     sweep = new_sweep(2)
     sweep.prepare()
-    held = next(p.job for p in sweep.plan().jobs if p.job.spec.dataset == sweep.grid.datasets[0])
+    held = next(p for p in sweep.plan().jobs if p.spec.dataset == sweep.grid.datasets[0])
     with Claimant(sweep.claims, "elsewhere") as other:
         assert other.claim(held)
         Worker(sweep.grid, sweep.place, "here", wait=False).run()
@@ -232,7 +240,9 @@ def test_what_a_single_command_does_is_left_to_it(new_sweep: Callable[..., Sweep
 def test_missing_data_are_told_before_anything_starts(new_sweep: Callable[..., Sweep]):
     sweep = new_sweep(1, datasets=["breastmnist", "bloodmnist"], sizes=[28, 64])
 
-    with pytest.raises(DatasetError, match=r"breastmnist\.npz.*and 1 more; put them there"):
+    with pytest.raises(
+        DatasetError, match=r"^4 datasets .*breastmnist\.npz.* missing; put them there"
+    ):
         sweep.run(Here())
 
     assert not Path(sweep.place.runs).exists()
@@ -246,7 +256,10 @@ def test_results_that_are_not_there_are_not_made_for_ever(
         work(new_sweep(1))
 
 
-def test_workers_that_do_nothing_end_the_sweep(new_sweep: Callable[..., Sweep]):
+def test_workers_that_do_nothing_end_the_sweep(
+    new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("medplus.sweep.conduct.LATE_S", 0.0)
     with pytest.raises(SweepError, match="the workers have ended, and left 1 cells"):
         new_sweep(1).run(Lazy(looks=1))
 
@@ -279,7 +292,7 @@ def test_where_all_workers_have_died_others_are_started(
         def look(self) -> Iterator[Death]:
             self.living = {}
             with Claimant(sweep.claims, "doomed") as worker:
-                worker.claim(sweep.plan().jobs[0].job)
+                worker.claim(sweep.plan().jobs[0])
             yield Death("doomed", "its node was lost")
 
     assert sweep.run(Doomed()).count("finished") == 3
