@@ -207,7 +207,8 @@ def _records(grid, protocol: str, spec: ExtractSpec, record: dict) -> Iterator[t
               "tag": spec.backbone, "weights": "pretrained", "spec": asdict(spec)}  # fmt: skip
     if protocol == "finetune":
         record = {**record, **common}
-        recipe = grid.protocols.finetune.recipe.model_dump(mode="json")
+        recipe = {**grid.protocols.finetune.options}
+        del recipe["recipe"]
         for seed in grid.seeds:
             yield f"run-{seed}", {**record, "seed": seed,
                                   "config": {**record["config"], "recipe": recipe}}  # fmt: skip

@@ -10,9 +10,10 @@ from statistics import median
 from typing import Any, Literal
 
 from medplus.analysis.verdict import Verdict
+from medplus.backbones.build import load_backbone
 from medplus.backbones.catalog import PAPER
 from medplus.backbones.inference import Embedder
-from medplus.backbones.sources import demo, expand, load, resolve
+from medplus.backbones.sources import demo, expand, resolve
 from medplus.backbones.weights_folder import is_weights_folder, read_manifest
 from medplus.datasets import catalog, decode, sources
 from medplus.datasets.dataset import DatasetRef
@@ -29,7 +30,7 @@ from medplus.progress import Progress, silent
 from medplus.reporting.report import Report, report
 from medplus.run.record import RunRecord
 from medplus.spec import AUTO, PIXELS, PRETRAINED, ExtractSpec, make_spec
-from medplus.training import finetune
+from medplus.training import finetune_all
 from medplus.training.watch import Watch
 from medplus.vocabulary import SIZES, Fit, Precision
 
@@ -186,10 +187,8 @@ def compare(
             left.append(job.name)
             continue
         if job.protocols == ("finetune",):
-            spec = job.spec
-            records += finetune(
-                spec.dataset, spec.size, spec.backbone, weights=spec.weights, fit=spec.fit,
-                group_column=group_column, recipe="modern", device=device, data_root=data_root,
+            records += finetune_all(
+                [job.spec], recipe="modern", device=device, data_root=data_root,
                 runs=root / "runs", watch=watch,
             )  # fmt: skip
             continue
@@ -313,11 +312,10 @@ def _seconds_per_image(spec: ExtractSpec, size: int, device: str) -> float:
     """Measure a network on empty images."""
     import torch
 
-    ref = resolve(spec.backbone, spec.weights)
     if spec.backbone == PIXELS:
         return 0.0
     target = resolve_device(device)
-    backbone = load(ref, size, spec.fit)
+    backbone = load_backbone(spec.backbone, spec.weights or PRETRAINED, size, spec.fit)
     embedder = Embedder(backbone, target, resolve_precision(spec.precision or AUTO, target), _TIMED)
     images = torch.zeros((_TIMED, size, size), dtype=torch.uint8)
     embedder(images)

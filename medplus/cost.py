@@ -16,8 +16,9 @@ from medplus.device import describe_device
 if TYPE_CHECKING:
     import torch
 
-_SUMS = ("seconds", "device_seconds", "energy_joules")
-_PEAKS = ("peak_memory_bytes", "peak_device_memory_bytes")
+SUMS = ("seconds", "device_seconds", "energy_joules")
+PEAKS = ("peak_memory_bytes", "peak_device_memory_bytes")
+"""What of costs adds up, and of what the highest counts, by the names of `describe_cost`."""
 
 
 @dataclass
@@ -38,29 +39,51 @@ class CostMeter:
     """
 
     device: torch.device
-    devices: int
+    devices: int = 1
     seconds: float = 0.0
     energy_joules: float | None = None
     peaks: dict[str, int] = field(default_factory=dict)
 
     def cost(self, images: int | None = None) -> dict[str, Any]:
-        """Return the cost as `describe_cost` does."""
-        return describe_cost(
-            self.device, self.devices, self.seconds, self.energy_joules, self.peaks, images
-        )
+        """Return a cost as records and stores keep it; what was not measured is left out.
+
+        Returns
+        -------
+        dict
+            ``seconds`` : float, s
+                Wall time.
+            ``device_seconds`` : float, s
+                Wall time × number of devices held.
+            ``device`` : str
+                The device's name.
+            ``peak_memory_bytes`` : int, bytes
+                Peak resident memory of the process, mapped files included. Where the peak of the
+                process cannot be lowered (outside Linux), that of its whole life.
+            ``peak_device_memory_bytes`` : int, bytes
+                On CUDA: peak of what torch allocated on the device, or on the first of several.
+            ``images_per_second`` : float, 1/s
+                If there were images.
+            ``energy_joules`` : float, J
+                On CUDA with NVML: what the whole GPUs used in this time, other processes included.
+        """
+        cost: dict[str, Any] = {
+            "seconds": self.seconds,
+            "device_seconds": self.seconds * self.devices,
+            "device": describe_device(self.device),
+            **self.peaks,
+        }
+        if images:
+            cost["images_per_second"] = images / self.seconds
+        if self.energy_joules is not None:
+            cost["energy_joules"] = self.energy_joules
+        return cost
 
 
 @contextmanager
-def measure_cost(device: torch.device, devices: int = 1) -> Iterator[CostMeter]:
+def measure_cost(device: torch.device) -> Iterator[CostMeter]:
     """Measure what the block costs.
 
     Blocks must not overlap in one process: the later one would lower the peaks of the other.
-
-    Parameters
-    ----------
-    device : torch.device
-    devices : int
-        Number of devices held; if several GPUs, the first so many.
 
     Examples
     --------
@@ -70,56 +93,14 @@ def measure_cost(device: torch.device, devices: int = 1) -> Iterator[CostMeter]:
     >>> sorted(meter.cost(images=10))
     ['device', 'device_seconds', 'images_per_second', 'peak_memory_bytes', 'seconds']
     """
-    meter = CostMeter(device, devices)
+    meter = CostMeter(device)
     memory = PeakMemory(device)
-    stopwatch = Stopwatch(device, devices)
+    stopwatch = Stopwatch(device)
     try:
         yield meter
     finally:  # what was interrupted has its cost as well
         meter.seconds, meter.energy_joules = stopwatch.lap()
         meter.peaks = memory.read()
-
-
-def describe_cost(
-    device: torch.device,
-    devices: int,
-    seconds: float,
-    energy_joules: float | None,
-    peaks: Mapping[str, int],
-    images: int | None = None,
-) -> dict[str, Any]:
-    """Return a cost as records and stores keep it; what was not measured is left out.
-
-    Returns
-    -------
-    dict
-        ``seconds`` : float, s
-            Wall time.
-        ``device_seconds`` : float, s
-            Wall time × number of devices held.
-        ``device`` : str
-            The device's name.
-        ``peak_memory_bytes`` : int, bytes
-            Peak resident memory of the process, mapped files included. Where the peak of the
-            process cannot be lowered (outside Linux), that of its whole life.
-        ``peak_device_memory_bytes`` : int, bytes
-            On CUDA: peak of what torch allocated on the device, or on the first of several.
-        ``images_per_second`` : float, 1/s
-            If there were images.
-        ``energy_joules`` : float, J
-            On CUDA with NVML: what the whole GPUs used in this time, other processes included.
-    """
-    cost: dict[str, Any] = {
-        "seconds": seconds,
-        "device_seconds": seconds * devices,
-        "device": describe_device(device),
-        **peaks,
-    }
-    if images:
-        cost["images_per_second"] = images / seconds
-    if energy_joules is not None:
-        cost["energy_joules"] = energy_joules
-    return cost
 
 
 def add_costs(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,12 +119,12 @@ def add_costs(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, A
     total = {**earlier, **now}
     if not earlier:
         return total
-    for name in _SUMS:
+    for name in SUMS:
         if name in earlier and name in now:
             total[name] = earlier[name] + now[name]
         else:
             total.pop(name, None)
-    for name in _PEAKS:
+    for name in PEAKS:
         if name in total:
             total[name] = max(earlier.get(name, 0), now.get(name, 0))
     return total
@@ -159,59 +140,52 @@ class Stopwatch:
     ----------
     device : torch.device
     devices : int
-        As for `measure_cost`.
+        Number of devices held; if several GPUs, the first so many.
     """
 
     def __init__(self, device: torch.device, devices: int = 1) -> None:
-        self._counters = _EnergyCounters(device, devices)
-        self._joules = self._counters.read()
-        self._clock = time.perf_counter()
+        self._gpus = _gpus_of(device, devices)
+        self._clock, self._joules = time.perf_counter(), self._energy()
 
     def lap(self) -> tuple[float, float | None]:
         """Return the seconds and joules since the last lap or, the first time, since the start."""
-        clock, joules = time.perf_counter(), self._counters.read()
+        clock, joules = time.perf_counter(), self._energy()
         seconds, used = clock - self._clock, None
         if joules is not None and self._joules is not None:
             used = joules - self._joules
         self._clock, self._joules = clock, joules
         return seconds, used
 
-
-class _EnergyCounters:
-    """NVML's counters of some GPUs; nothing if any of them is out of reach.
-
-    What can fail depends on package, library, driver, GPU, partitioning and container, and no
-    computation is worth less without its energy; hence every exception is let go.
-    """
-
-    def __init__(self, device: torch.device, devices: int) -> None:
-        self._handles: list[Any] = []
-        if device.type != "cuda":
-            return
-        with suppress(Exception):
-            import pynvml
-            import torch
-
-            # Never shut down: as for torch's own use of it, the end of the process does that.
-            pynvml.nvmlInit()
-            # By UUID, since CUDA_VISIBLE_DEVICES renumbers torch's devices but not NVML's.
-            self._handles = [
-                pynvml.nvmlDeviceGetHandleByUUID(
-                    f"GPU-{torch.cuda.get_device_properties(held).uuid}"
-                )
-                for held in ([device] if devices == 1 else range(devices))
-            ]
-
-    def read(self) -> float | None:
+    def _energy(self) -> float | None:
         """Return what the GPUs have used since their driver was loaded, in joules."""
-        if not self._handles:
-            return None
         with suppress(Exception):
             import pynvml
 
             read = pynvml.nvmlDeviceGetTotalEnergyConsumption  # in millijoules
-            return sum(int(read(handle)) for handle in self._handles) / 1000
+            return sum(int(read(gpu)) for gpu in self._gpus) / 1000 if self._gpus else None
         return None
+
+
+def _gpus_of(device: torch.device, devices: int) -> list[Any]:
+    """Return NVML's handles of the GPUs held, or none if any of them is out of reach.
+
+    What can fail depends on package, library, driver, GPU, partitioning and container, and no
+    computation is worth less without its energy; hence every exception is let go.
+    """
+    if device.type != "cuda":
+        return []
+    with suppress(Exception):
+        import pynvml
+        import torch
+
+        # Never shut down: as for torch's own use of it, the end of the process does that.
+        pynvml.nvmlInit()
+        # By UUID, since CUDA_VISIBLE_DEVICES renumbers torch's devices but not NVML's.
+        return [
+            pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(held).uuid}")
+            for held in ([device] if devices == 1 else range(devices))
+        ]
+    return []
 
 
 # --- memory -------------------------------------------------------------------------------------

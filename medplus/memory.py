@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _UNLIMITED = 1 << 60
 _RAN_OUT = (
     "can't allocate memory", "not enough memory", "cannot allocate memory",
-    "failed to map segment from shared object",
+    "failed to map segment from shared object", "cannot map zero-fill pages",
 )  # fmt: skip
 """What torch says, the C library, and its loader of the libraries that packages are made of."""
 

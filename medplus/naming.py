@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 _SHOWN = 3
 
@@ -11,6 +12,14 @@ def safe_name(name: str) -> str:
     """Return the name with everything replaced that could leave its folder or confuse a shell."""
     safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
     return safe.lstrip(".") or "_"
+
+
+def leads_to(name: str | Path, is_such: Callable[[Path], bool] = Path.exists) -> bool:
+    """Tell whether a name that a user gave is that of something there; too long a one is not."""
+    try:
+        return name != "" and is_such(Path(name))
+    except (OSError, ValueError):
+        return False
 
 
 def printable(text: str, keep: str = "\n") -> str:

@@ -54,10 +54,14 @@ class PreprocessSpec:
 
     @classmethod
     def fitted(
-        cls, mean: tuple[float, ...], std: tuple[float, ...], fit: Fit | None
+        cls,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        fit: Fit | None,
+        canvas: int = PAPER_CANVAS,
     ) -> PreprocessSpec:
-        """Return the spec of colour images on the paper's canvas or, if native, of their size."""
-        return cls(mean, std, fit or "pad", None if fit == "native" else PAPER_CANVAS)
+        """Return the spec of colour images on a canvas or, if native, of their own size."""
+        return cls(mean, std, fit or "pad", None if fit == "native" else canvas)
 
     def check(self, size: int) -> None:
         """Raise `UsageError` if images of `size` pixels cannot be fitted."""

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from medplus.naming import printable
@@ -50,73 +51,53 @@ def new_console(**options: Any) -> Console:
 
 
 def on_console(console: Console) -> Progress:
-    """Return a reporter for a console: a live bar on a terminal, a line now and then elsewhere."""
-    return _bar(console, False) if console.is_terminal else _lines(console, _items)
+    """Return a reporter for a console: a live bar on a terminal, a line now and then elsewhere.
+
+    Bytes, the unit ``B``, are told in megabytes.
+    """
+    return partial(_bar if console.is_terminal else _lines, console)
 
 
-def bytes_on_console(console: Console) -> Progress:
-    """Return a reporter of bytes; as `on_console`, in megabytes."""
-    return _bar(console, True) if console.is_terminal else _lines(console, _megabytes)
-
-
-def _bar(console: Console, in_bytes: bool) -> Progress:
+@contextmanager
+def _bar(console: Console, description: str, total: int, unit: str) -> Iterator[Advance]:
     from rich import progress
     from rich.text import Text
 
     class Rate(progress.ProgressColumn):
         def render(self, task: progress.Task) -> Text:
             rate = task.completed / max(task.elapsed or 0, 1e-9)
-            return Text(f"{rate:.0f} {task.fields['unit']}/s" if task.completed else "")
+            return Text(f"{rate:.0f} {unit}/s" if task.completed else "")
 
-    amount, rate = (
-        (progress.DownloadColumn(), progress.TransferSpeedColumn())
-        if in_bytes
-        else (progress.TaskProgressColumn(), Rate())
-    )
-
-    @contextmanager
-    def task(description: str, total: int, unit: str) -> Iterator[Advance]:
-        columns = (
-            progress.TextColumn("{task.description}", markup=False),
-            progress.BarColumn(bar_width=24), amount, rate, progress.TimeRemainingColumn(),
-        )  # fmt: skip
-        with progress.Progress(*columns, console=console, transient=True) as bar:
-            handle = bar.add_task(printable(description), total=total, unit=unit)
-            yield lambda n: bar.update(handle, advance=n)
-
-    return task
+    columns = (
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(bar_width=24),
+        *((progress.DownloadColumn(), progress.TransferSpeedColumn()) if unit == "B"
+          else (progress.TaskProgressColumn(), Rate())),
+        progress.TimeRemainingColumn(),
+    )  # fmt: skip
+    with progress.Progress(*columns, console=console, transient=True) as bar:
+        handle = bar.add_task(printable(description), total=total)
+        yield lambda n: bar.update(handle, advance=n)
 
 
-def _lines(console: Console, say: Callable[[int, int, str, float], str]) -> Progress:
-    @contextmanager
-    def task(description: str, total: int, unit: str) -> Iterator[Advance]:
-        start = last = time.monotonic()
-        done = 0
+@contextmanager
+def _lines(console: Console, description: str, total: int, unit: str) -> Iterator[Advance]:
+    start = last = time.monotonic()
+    done = 0
 
-        def advance(n: int) -> None:
-            nonlocal done, last
-            done += n
-            now = time.monotonic()
-            if now - last < _LINE_EVERY_S and done < total:
-                return
-            last = now
-            rate = max(done, 1) / max(now - start, 1e-9)
-            left = max(total - done, 0) / rate
-            console.print(
-                f"{description}: {say(done, total, unit, rate)}, {left:.0f} s left",
-                markup=False,
-                soft_wrap=True,
-                highlight=False,
-            )
+    def advance(n: int) -> None:
+        nonlocal done, last
+        done += n
+        now = time.monotonic()
+        if now - last < _LINE_EVERY_S and done < total:
+            return
+        last = now
+        rate = max(done, 1) / max(now - start, 1e-9)
+        how_far = f"{done}/{total}, {rate:.0f} {unit}/s"
+        if unit == "B":
+            how_far = f"{done / 1e6:.1f} of {total / 1e6:.1f} MB, {rate / 1e6:.1f} MB/s"
+        left = max(total - done, 0) / rate
+        text = f"{description}: {how_far}, {left:.0f} s left"
+        console.print(text, markup=False, soft_wrap=True, highlight=False)
 
-        yield advance
-
-    return task
-
-
-def _items(done: int, total: int, unit: str, rate: float) -> str:
-    return f"{done}/{total}, {rate:.0f} {unit}/s"
-
-
-def _megabytes(done: int, total: int, unit: str, rate: float) -> str:
-    return f"{done / 1e6:.1f} of {total / 1e6:.1f} MB, {rate / 1e6:.1f} MB/s"
+    yield advance

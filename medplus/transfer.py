@@ -165,9 +165,7 @@ class _Transfer:
                     f"{self.file.url} is not the right file: its MD5 is not {self.file.md5} "
                     f"({size:,} bytes arrived, and were deleted); name a mirror with --base-url"
                 )
-            is_kept = (
-                0  # what an earlier call left may be of another file: once, all is fetched anew
-            )
+            is_kept = 0  # what an earlier call left may be of another file: once, all comes anew
             self._receive_all()
         atomic.sync(self.file.part)
         self.file.part.replace(self.file.path)
@@ -199,9 +197,8 @@ class _Transfer:
                     "behind a proxy set HTTPS_PROXY, or name a mirror with --base-url"
                 )
             seconds = self.patience.pause_s(failures)
-            told = (
-                "%s: %s; trying again in %.0f s (%d of %d)"  # minutes of silence look like a hang
-            )
+            # Minutes of silence look like a hang.
+            told = "%s: %s; trying again in %.0f s (%d of %d)"
             log.warning(told, self.file.url, reason, seconds, failures + 1, self.patience.attempts)
             self.pause(seconds)
 

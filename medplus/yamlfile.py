@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from medplus.errors import UsageError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+    from pydantic_core import ErrorDetails
+
+    ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _MOST_COPIED = 10_000
 _MOST_DIGITS = 100
@@ -26,19 +33,48 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     Raises
     ------
     UsageError
-        If the file cannot be read, is not valid YAML, or is no mapping.
+        If the file cannot be read, is not valid YAML, is no mapping, or gives a key twice.
     """
-    return read_yaml_with_lines(path, what)[0]
+    return _read_with_lines(path, what)[0]
 
 
-def read_yaml_with_lines(path: Path, what: str) -> tuple[dict[str, Any], dict[Place, int]]:
-    """Return the mapping in a YAML file, and the line of every value in it, counted from 1.
+def read_model(
+    path: Path,
+    what: str,
+    model: type[ModelT],
+    explain: Callable[[ErrorDetails], tuple[Place, str]],
+) -> ModelT:
+    """Return the model of the values in a YAML file.
+
+    Parameters
+    ----------
+    explain : callable
+        Tells of a fault where it lies and what it is.
 
     Raises
     ------
     UsageError
-        As for `read_yaml`, and if a key is given twice.
+        As for `read_yaml`, and if a value is not allowed; names the line.
     """
+    from pydantic import ValidationError
+
+    values, lines = _read_with_lines(path, what)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        place, message = explain(first_fault(error))
+    while place and place not in lines:
+        place = place[:-1]
+    raise UsageError(f"{path}{f', line {lines[place]}' if place else ''}: {message}")
+
+
+def first_fault(error: ValidationError) -> ErrorDetails:
+    """Return the fault that tells most: a key that is misspelt is also missing."""
+    return min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+
+
+def _read_with_lines(path: Path, what: str) -> tuple[dict[str, Any], dict[Place, int]]:
+    """Return the mapping in a YAML file, and the line of every value in it, counted from 1."""
     import yaml
 
     try:

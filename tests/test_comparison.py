@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import numpy as np
@@ -12,6 +11,7 @@ from PIL import Image
 from medplus.comparison import compare, default_sizes
 from medplus.datasets.sources import resolve
 from medplus.errors import UsageError
+from medplus.reporting import build
 
 pytestmark = pytest.mark.usefixtures("fast_disk")
 
@@ -26,6 +26,12 @@ def folder(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(shade.astype(np.uint8)).save(path)
     return tmp_path / "mine"
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Leave the figures' files out: one test has them."""
+    monkeypatch.setattr(build, "write_figures", lambda figures, folder: [])
 
 
 def test_a_verdict_in_one_call_and_nothing_twice(folder, tmp_path):
@@ -44,7 +50,7 @@ def test_a_verdict_in_one_call_and_nothing_twice(folder, tmp_path):
     assert [r.created for r in again.records] == [r.created for r in first.records]
 
 
-def test_what_the_budget_does_not_reach_is_named(folder, tmp_path):
+def test_what_the_budget_does_not_reach_is_named(folder, tmp_path, no_figures):
     done = compare(
         str(folder), ["pixels", "test_resnet"], [8], weights="none", budget_s=1e-6,
         out=tmp_path / "out", device="cpu",
@@ -53,7 +59,7 @@ def test_what_the_budget_does_not_reach_is_named(folder, tmp_path):
     assert done.verdicts[0].best.backbone == "pixels"
 
 
-def test_embeddings_are_computed_at_the_precision_asked_for(folder, tmp_path):
+def test_embeddings_are_computed_at_the_precision_asked_for(folder, tmp_path, no_figures):
     done = compare(
         str(folder), ["test_resnet"], [8], weights="none", precision="bf16", protocols=["knn"],
         out=tmp_path / "out", device="cpu",
@@ -63,13 +69,16 @@ def test_embeddings_are_computed_at_the_precision_asked_for(folder, tmp_path):
         compare(str(folder), ["pixels"], [8], precision="half", out=tmp_path / "out")
 
 
-def test_the_command_line_says_the_verdict_and_has_it_as_json(folder, tmp_path, cli):
+def test_the_command_line_says_the_verdict_and_has_it_as_json(folder, tmp_path, cli, no_figures):
     words = ("compare", folder, "--backbone", "pixels", "--size", 8, "--out", tmp_path / "out")
     ran = cli(*words)
     assert ran.code == 0, ran.err
     assert "Verdict on mine:" in ran.out and "binary-class" in ran.err
     document = cli(*words, "--json").document
-    assert json.dumps(document["verdict"][0]["best"]["backbone"]) == '"pixels"'
+    best = document["verdict"][0]["best"]
+    assert best["backbone"] == "pixels"
+    assert f"package take: {best['runs'][0]}\n" in ran.out
+    assert cli("panel", best["runs"][0]).code == 0
     assert cli(*words, "--budget", "soon").code == 2
 
 
@@ -95,7 +104,9 @@ def test_folders_are_compared_at_sizes_that_their_images_have(tmp_path, side, si
     assert default_sizes(resolve(str(tmp_path / "d")), tmp_path) == sizes
 
 
-def test_trained_and_random_weights_are_compared_but_random_ones_are_no_answer(folder, tmp_path):
+def test_trained_and_random_weights_are_compared_but_random_ones_are_no_answer(
+    folder, tmp_path, no_figures
+):
     made = compare(
         str(folder), ["efficientnet_lite0"], [8], weights=["pretrained", "none"],
         protocols=["knn"], out=tmp_path / "out", device="cpu",

@@ -89,7 +89,7 @@ def test_an_error_passes_through(terminal):
 
 def test_bytes_are_told_in_megabytes_and_may_be_taken_back():
     console = Console(file=io.StringIO(), markup=False)
-    with progress.bytes_on_console(console)("2 files", 3_000_000, "B") as advance:
+    with progress.on_console(console)("2 files", 3_000_000, "B") as advance:
         advance(3_000_000)
         advance(-1_000_000)
     assert console.file.getvalue().startswith("2 files: 3.0 of 3.0 MB, ")

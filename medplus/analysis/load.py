@@ -11,6 +11,8 @@ from medplus.analysis.results.baseline import DOI, load_baseline
 from medplus.analysis.results.reference import Reference
 from medplus.analysis.results.runs import Runs
 from medplus.analysis.results.select import select_alike
+from medplus.curves.kept import Curve
+from medplus.run.record import RunRecord
 
 
 def published() -> Benchmark:
@@ -75,8 +77,17 @@ def benchmark_of(
         tolerance=tolerance,
         unlike=selection.unlike,
         skipped=runs.skipped,
-        folded=runs.folded,
-        curves=runs.curves,
+        folded=tuple(one for one in runs.folded if _is_asked(one, only)),
+        curves=tuple(one for one in runs.curves if _is_asked(one, only)),
+    )
+
+
+def _is_asked(one: RunRecord | Curve, only: Sequence[tuple[str, str]]) -> bool:
+    """Tell whether a run over folds, or a curve, is of a dataset and size that is asked for."""
+    return all(
+        (name, str(getattr(one, name))) in only
+        for name in ("dataset", "size")
+        if name in dict(only)
     )
 
 

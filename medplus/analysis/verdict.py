@@ -68,11 +68,19 @@ class Verdict:
     smallest_detectable_difference: float | None
     sentences: tuple[str, ...]
 
+    @property
+    def beats_majority(self) -> bool:
+        """Whether the best one can be told from always saying the most frequent class."""
+        best = self.best
+        reached = best.test_acc if self.dataset == ALL else best.test_acc_ci95[0]
+        return self.baseline_acc is None or reached > self.baseline_acc
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
         told = {name: value for name, value in vars(self).items() if name != "worse"}
         return told | {
             "best": self.best.to_dict(),
+            "beats_majority": self.beats_majority,
             "not_distinguishable": [one.to_dict() for one in self.not_distinguishable],
             "cheapest": self.cheapest.to_dict(),
             "sentences": list(self.sentences),
@@ -144,7 +152,8 @@ _OF_CANDIDATES = (
 def _rows(verdict: Verdict) -> Iterator[dict[str, Any]]:
     said = {id(one): "not told apart" for one in verdict.not_distinguishable}
     said[id(verdict.cheapest)] = "not told apart, cheapest"
-    said[id(verdict.best)] = "take this" if verdict.n_candidates > 1 else "the only one"
+    taken = "take this" if verdict.beats_majority else "best on val, not recommended"
+    said[id(verdict.best)] = taken if verdict.n_candidates > 1 else "the only one"
     for one in (verdict.best, *verdict.not_distinguishable, *verdict.worse):
         low, high = one.test_acc_ci95
         percent = {name: getattr(one, name) for name in ("val_acc", "test_acc", "fixed_acc")}

@@ -15,7 +15,7 @@ import pandas as pd
 from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
 from medplus.analysis.paired import share_right
 from medplus.errors import MedplusError
-from medplus.metrics import check, proportion_interval
+from medplus.metrics import check
 from medplus.metrics.intervals import student_half
 from medplus.run.ledger import read_predictions
 from medplus.spec import NONE, PIXELS
@@ -35,8 +35,8 @@ class Candidate:
     val_acc, test_acc : float
         Fractions; means over seeds of the runs that are best on val.
     test_acc_ci95 : tuple of two floats
-        Over test images, or their patients (`medplus.metrics.intervals.proportion_interval`); over
-        datasets, Student's.
+        Over test images, or their patients: the mean over seeds of their records' intervals, as in
+        all tables; over datasets, Student's.
     device_seconds : float
         Of one seed, search and extraction included; NaN where nothing was measured.
     n_seeds, n_val : int
@@ -89,6 +89,7 @@ class Candidate:
             "val_acc": self.val_acc,
             "device_seconds": seconds,
             "n_seeds": self.n_seeds,
+            "runs": list(self.runs),
         }
 
 
@@ -131,6 +132,7 @@ def _candidate(
     n_val: int,
 ) -> Candidate:
     acc = float(hits.mean())
+    low, high = seeds[["acc_low", "acc_high"]].mean(skipna=False)
     network = one["network"] != PIXELS
     return Candidate(
         label=label_of(one["backbone"]),
@@ -143,7 +145,7 @@ def _candidate(
         lora=int(one["lora"]) if one["lora"] else None,
         val_acc=float(seeds["val_acc"].mean()) / 100,
         test_acc=acc,
-        test_acc_ci95=proportion_interval(hits[:, None], groups),
+        test_acc_ci95=(float(low) / 100, float(high) / 100),
         device_seconds=float(seeds["device_seconds"].mean()),
         n_seeds=len(seeds),
         n_val=n_val,

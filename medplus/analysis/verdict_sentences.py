@@ -46,9 +46,12 @@ def _on_the_best(verdict: Verdict) -> list[str]:
     best = verdict.best
     low, high = (in_percent(end) for end in best.test_acc_ci95)
     seeds = f", mean of {best.n_seeds} seeds" if best.n_seeds > 1 else ""
+    groups = ""
+    if best.groups is not None:
+        groups = f" in {len(np.unique(best.groups)):,} groups such as patients"
     scored = (
         f"Test ACC {in_percent(best.test_acc)}, 95 % interval {low} to {high} ({verdict.n_test:,} "
-        f"test images{seeds})."
+        f"test images{groups}{seeds})."
     )
     if verdict.dataset == ALL:
         scored = (
@@ -57,22 +60,22 @@ def _on_the_best(verdict: Verdict) -> list[str]:
         )
     told = [f"Only {best.name} was tried. {scored}"]
     if verdict.n_candidates > 1:
+        take = "Take" if verdict.beats_majority else "None is recommended, not even"
         told = [
-            f"Take {best.name}: of {verdict.n_candidates} candidates it is the best on val (by AUC "
-            f"among those within a standard error of the best ACC). {scored}"
+            f"{take} {best.name}: of {verdict.n_candidates} candidates it is the best on val (by "
+            f"AUC among those within a standard error of the best ACC). {scored}"
         ]
     if verdict.baseline_acc is not None:
         gain = best.test_acc - verdict.baseline_acc
-        reached = best.test_acc if verdict.dataset == ALL else best.test_acc_ci95[0]
-        if reached <= verdict.baseline_acc:
-            told.append(
-                f"It cannot be told from always saying the most frequent class "
-                f"({in_percent(verdict.baseline_acc)}): do not rely on it."
-            )
-        else:
+        if verdict.beats_majority:
             told.append(
                 f"That is {100 * gain:.1f} points above always saying the most frequent class "
                 f"({in_percent(verdict.baseline_acc)})."
+            )
+        else:
+            told.append(
+                f"It cannot be told from always saying the most frequent class "
+                f"({in_percent(verdict.baseline_acc)}): do not rely on it."
             )
     if verdict.pixels_acc is not None and best.backbone != PIXELS:
         gain = best.test_acc - verdict.pixels_acc

@@ -27,7 +27,7 @@ from medplus.auditing.shortcuts import Shortcut, find_shortcuts
 from medplus.auditing.suspects import Suspect, list_suspects, with_verdicts, write_suspects
 from medplus.auditing.twins import Twins, find_twins, nearest
 from medplus.embeddings.store import EmbeddingStore
-from medplus.errors import RunError, UsageError
+from medplus.errors import RunError, UsageError, writing
 from medplus.heads.stored import Stores, open_stores
 from medplus.progress import SAID, Progress, silent
 from medplus.spec import PIXELS
@@ -195,11 +195,12 @@ def audit(
         pool, found.twins, found.labels, found.outliers, found.neighbours[:, 0]
     )
     suspects = with_verdicts(suspects, found.out / SUSPECTS)
-    found.out.mkdir(parents=True, exist_ok=True)
-    write_suspects(found.out / SUSPECTS, suspects)
     seconds = time.monotonic() - begin
     found = replace(found, consequences=consequences, suspects=tuple(suspects), seconds=seconds)
-    _write_page(found)
+    with writing(found.out, "free space, or name another --out"):
+        found.out.mkdir(parents=True, exist_ok=True)
+        write_suspects(found.out / SUSPECTS, suspects)
+        _write_page(found)
     return found
 
 

@@ -10,11 +10,10 @@ from torch import nn
 from medplus.backbones import registry, sources
 from medplus.backbones import weights as weights_io
 from medplus.backbones.catalog import PIXELS
-from medplus.backbones.features import with_feature
+from medplus.backbones.features import with_feature, within
 from medplus.backbones.identity import Identity
-from medplus.backbones.modules import PreLogits
 from medplus.backbones.sam import bake_sam_tables
-from medplus.backbones.sources.ref import BackboneRef, Built
+from medplus.backbones.sources.ref import BackboneRef
 from medplus.spec import NONE, PRELOGITS
 from medplus.vocabulary import Fit
 
@@ -78,20 +77,31 @@ def load_backbone(
         If the weights cannot be fetched, read, or do not fit the network.
     """
     ref = sources.resolve(name, weights)
-    return sources.load(ref, size, fit, frozen=frozen, feature=feature, code=code)
+    return load(ref, size, fit, frozen=frozen, feature=feature, code=code)
 
 
-def settle(ref: BackboneRef, built: Built, size: int, *, frozen: bool, feature: str) -> Backbone:
-    """Make a network what it is to be used for: frozen or to be trained, up to a feature."""
+def load(
+    ref: BackboneRef,
+    size: int,
+    fit: Fit | None = None,
+    *,
+    frozen: bool = True,
+    feature: str = PRELOGITS,
+    code: str | None = None,
+) -> Backbone:
+    """Build what a name was resolved to, as `load_backbone`."""
+    built = sources.source_of(ref).build(ref, size, fit, code)
     module, spec = built.module, built.preprocess
     canvas = spec.canvas or size
     module.eval()
-    digest = weights_io.weights_sha256(module)
+    digest = weights_io.state_sha256(module.state_dict())
     if frozen:
         module.requires_grad_(False)
-        if isinstance(module, PreLogits):
-            bake_sam_tables(module.network, canvas)  # training needs the tables as they are
-    licence = "" if ref.weights == NONE else built.licence or registry.licence(ref.name)
+        if within(module) is not module:  # of timm
+            bake_sam_tables(within(module), canvas)  # training needs the tables as they are
+    known = registry.find(ref.name)
+    licence = built.licence or (known.licence if known else "")
+    licence = "" if ref.weights == NONE else licence
     if feature == PRELOGITS or built.feature == PIXELS:
         return Backbone(ref, spec, digest, built.feature, licence, module=module, card=built.card)
     channels = 3 if spec.rgb else 1

@@ -41,18 +41,19 @@ def with_feature(
     check_feature(feature)
     if feature == PRELOGITS:
         return module
-    network = module.network if isinstance(module, PreLogits) else module
+    network = within(module)
     if feature == POOLER:
         if not getattr(network, "has_pooler", False):
             raise UsageError(f"{tag} has no pooler of its own; use prelogits, cls or avg")
-        return Pooler(network).eval()
+        return Tokens(network, feature).eval()
     if not feature.startswith(LAYER):
         if not isinstance(network, AlexNetFeatures) and not hasattr(network, "forward_features"):
             raise UsageError(
                 f"{tag} has no forward_features to take --feature {feature} from; use prelogits or "
                 "layer:NAME"
             )
-        if feature != AVG and not _has_class_token(network):
+        has_class_token = getattr(network, "cls_token", None) is not None and _n_prefix(network)
+        if feature != AVG and not has_class_token:
             raise UsageError(
                 f"{tag} has no class token, so --feature {feature} is nothing of it; use avg, "
                 "prelogits or layer:NAME"
@@ -73,7 +74,15 @@ def with_feature(
 
 
 class Tokens(nn.Module):
-    """The class token, the mean of the patch tokens (or of the last maps), or both."""
+    """The class token, the mean of the patch tokens (or of the last maps), or both.
+
+    Or what the pooler of a model of transformers makes of its tokens, before any projection.
+
+    Parameters
+    ----------
+    network : nn.Module
+    feature : {"cls", "avg", "cls+avg", "pooler"}
+    """
 
     def __init__(self, network: nn.Module, feature: str) -> None:
         super().__init__()
@@ -83,6 +92,9 @@ class Tokens(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map images (n, 3, h, w) to embeddings (n, dim), or (n, 2 · dim) for both."""
         network: Any = self.network
+        if self.feature == POOLER:
+            pooled: torch.Tensor = network.forward_pooler(x)
+            return pooled
         is_alexnet = isinstance(network, AlexNetFeatures)
         tokens = network.features(x) if is_alexnet else network.forward_features(x)
         if self.feature == AVG:
@@ -91,20 +103,6 @@ class Tokens(nn.Module):
         if self.feature == CLS:
             return class_token
         return torch.cat([class_token, global_average(tokens, network)], dim=1)
-
-
-class Pooler(nn.Module):
-    """What the pooler of a model of transformers makes of its tokens, before any projection."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map images (n, 3, h, w) to embeddings (n, width)."""
-        network: Any = self.network
-        pooled: torch.Tensor = network.forward_pooler(x)
-        return pooled
 
 
 class Layer(nn.Module):
@@ -117,7 +115,7 @@ class Layer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map images (n, 3, h, w) to embeddings (n, channels)."""
-        network: Any = self.whole.network if isinstance(self.whole, PreLogits) else self.whole
+        network: Any = within(self.whole)
         kept: list[Any] = []
         layer = network.get_submodule(self.name)
         # For this forward only: a hook that stays would not survive a copy of the network.
@@ -133,6 +131,11 @@ class Layer(nn.Module):
         if not isinstance(kept[0], torch.Tensor):
             raise ValueError(f"its output is a {type(kept[0]).__name__}, not a tensor")
         return global_average(kept[0], network)
+
+
+def within(module: nn.Module) -> Any:
+    """Return the network in what medplus puts around it, or what has nothing around it."""
+    return module.network if isinstance(module, PreLogits | Tokens) else module
 
 
 def global_average(output: torch.Tensor, network: Any) -> torch.Tensor:
@@ -168,13 +171,12 @@ def global_average(output: torch.Tensor, network: Any) -> torch.Tensor:
     raise ValueError(f"its output has shape {tuple(output.shape)}")
 
 
+def _n_prefix(network: Any) -> int:
+    return int(getattr(network, "num_prefix_tokens", 0) or 0)
+
+
 def _tokens_before_patches(n_tokens: int, network: Any) -> int:
-    before = int(getattr(network, "num_prefix_tokens", 0) or 0)
+    before = _n_prefix(network)
     n_patches = getattr(getattr(network, "patch_embed", None), "num_patches", None)
     # The embedding of the patches has not got them yet.
     return 0 if n_tokens in (n_patches, before) else before
-
-
-def _has_class_token(network: Any) -> bool:
-    first = getattr(network, "cls_token", None) is not None
-    return first and int(getattr(network, "num_prefix_tokens", 0) or 0) > 0

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medplus.backbones.sources import BackboneRef, load, resolve, source_of
+from medplus.backbones.build import load
+from medplus.backbones.sources import BackboneRef, resolve, source_of
 from medplus.backbones.weights_folder import write_folder_weights
 from medplus.errors import BackboneError, UsageError
 
@@ -77,16 +78,13 @@ def _fetchable(name: str) -> BackboneRef:
         raise UsageError(
             f"'{name}' has no weights on a hub: there is nothing to fetch; leave it out"
         )
-    if ref.source == "timm" and not _has_weights(ref.tag):
-        raise UsageError(f"timm has no pretrained weights of '{name}'; leave it out")
+    if ref.source == "timm":
+        from medplus.backbones.lean import timm
+
+        config = timm.models.get_pretrained_cfg(ref.tag)
+        if config is None or not config.has_weights:
+            raise UsageError(f"timm has no pretrained weights of '{name}'; leave it out")
     return ref
-
-
-def _has_weights(tag: str) -> bool:
-    from medplus.backbones.lean import timm
-
-    config = timm.models.get_pretrained_cfg(tag)
-    return config is not None and bool(config.has_weights)
 
 
 def _fetch(ref: BackboneRef, to: Path | None) -> Fetched:

@@ -6,19 +6,22 @@ nothing heavy before a file is read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medplus.backbones.weights import state_sha256
 from medplus.errors import BackboneError, UsageError
+from medplus.naming import leads_to
 from medplus.preprocess import PreprocessSpec
 from medplus.vocabulary import Precision, Task
 
 if TYPE_CHECKING:
     import torch
+
+Content = TypeVar("Content")
 
 NETWORK_FILE = "network.safetensors"
 FORMAT: Final = 1
@@ -132,25 +135,19 @@ def read_network(path: Path) -> tuple[NetworkDescription, dict[str, torch.Tensor
     BackboneError
         If the file is damaged, or something else than a network.
     """
-    from medplus.tensorfile import DamagedFileError, read_tensors
+    from medplus.tensorfile import read_tensors
 
     file = network_file(path)
-    try:
-        state, document = read_tensors(file)
-    except DamagedFileError as error:
-        raise _unreadable(error) from None
+    state, document = _read(file, read_tensors)
     return _described(file, document), state
 
 
 def read_description(path: Path) -> NetworkDescription:
     """Read what a network says of itself, without its tensors; otherwise as `read_network`."""
-    from medplus.tensorfile import DamagedFileError, read_document
+    from medplus.tensorfile import read_document
 
     file = network_file(path)
-    try:
-        return _described(file, read_document(file))
-    except DamagedFileError as error:
-        raise _unreadable(error) from None
+    return _described(file, _read(file, read_document))
 
 
 def backbone_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -164,21 +161,13 @@ def backbone_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
 
 def is_finetuned(name: str) -> bool:
     """Tell a fine-tuned run from other backbones: a folder with a network, or a network file."""
-    path = Path(name)
-    try:
-        return (path / NETWORK_FILE).is_file() or (path.suffix == ".safetensors" and path.is_file())
-    except OSError:  # longer than any file's name
-        return False
+    is_file = name.endswith(".safetensors") and leads_to(name, Path.is_file)
+    return is_file or leads_to(Path(name) / NETWORK_FILE, Path.is_file)
 
 
 def is_path(name: str) -> bool:
     """Tell a path from the name of a network: it has a separator, or exists."""
-    if "/" in name or "\\" in name:
-        return True
-    try:
-        return Path(name).exists()
-    except OSError:
-        return False
+    return "/" in name or "\\" in name or leads_to(name)
 
 
 def network_file(path: Path) -> Path:
@@ -226,8 +215,13 @@ def _described(file: Path, document: dict[str, Any]) -> NetworkDescription:
         ) from None
 
 
-def _unreadable(error: Exception) -> BackboneError:
-    return BackboneError(f"{error}; name another --backbone, or make the run again")
+def _read(file: Path, read: Callable[[Path], Content]) -> Content:
+    from medplus.tensorfile import DamagedFileError
+
+    try:
+        return read(file)
+    except DamagedFileError as error:
+        raise BackboneError(f"{error}; name another --backbone, or make the run again") from None
 
 
 def _moved(path: Path) -> str:

@@ -26,27 +26,6 @@ class PreLogits(nn.Module):
         return embedding
 
 
-class Recommended(PreLogits):
-    """The features of a timm network that its authors take for its embedding.
-
-    Parameters
-    ----------
-    feature : str
-        As for `medplus.backbones.features.with_feature`.
-    """
-
-    def __init__(self, network: nn.Module, feature: str) -> None:
-        from medplus.backbones.features import Tokens
-
-        super().__init__(network)
-        self._tokens = (Tokens(network, feature),)  # no submodule: tensors are named once
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map images (n, 3, h, w) to embeddings (n, dim)."""
-        embedding: torch.Tensor = self._tokens[0](x)
-        return embedding
-
-
 class _Grid(nn.Module):
     """AlexNet's adaptive pool, left out where maps have its size already.
 

@@ -135,12 +135,6 @@ def find(backbone: str) -> Encoder | None:
     )
 
 
-def licence(backbone: str) -> str:
-    """Return the licence of an encoder's weights; empty for what the registry does not know."""
-    known = find(backbone)
-    return "" if known is None else known.licence
-
-
 def overlap(backbone: str, dataset: str) -> str | None:
     """Return how a backbone may have seen a dataset's images before, if that is known.
 

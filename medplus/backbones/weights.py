@@ -10,12 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medplus.backbones.weights_folder import (
-    MANIFEST,
-    find_weights,
-    is_weights_folder,
-    read_folder_weights,
-)
+from medplus.backbones.weights_folder import is_weights_folder, read_folder_weights
 from medplus.errors import BackboneError, first_line
 from medplus.progress import SAID
 from medplus.spec import NONE, PRETRAINED
@@ -43,35 +38,6 @@ def weights_label(weights: str) -> str:
     return PRETRAINED if is_weights_folder(weights) else str(Path(weights).resolve())
 
 
-def check_weights(weights: str, tag: str) -> str:
-    """Return weights as `weights_label` does, and look whether a folder has them for a backbone.
-
-    Raises
-    ------
-    BackboneError
-        If it has none.
-    """
-    if is_weights_folder(weights):
-        find_weights(Path(weights), tag)
-    return weights_label(weights)
-
-
-def files_of(weights: str, tag: str) -> list[Path]:
-    """Return the files that weights are read from: one, or those of a folder for a backbone.
-
-    Raises
-    ------
-    BackboneError
-        If a folder has none.
-    """
-    folder = Path(weights)
-    if not is_weights_folder(weights):
-        return [folder]
-    entry = find_weights(folder, tag)
-    config = [] if entry.config_sha256 is None else [entry.config_in(folder)]
-    return [folder / MANIFEST, folder / entry.file, *config]
-
-
 @contextmanager
 def same_chance() -> Iterator[None]:
     """Let random weights be the same whenever they are drawn."""
@@ -83,7 +49,10 @@ def same_chance() -> Iterator[None]:
 
 
 def read_weights(
-    weights: str, tag: str, expected: Callable[[], Collection[str]]
+    weights: str,
+    tag: str,
+    expected: Callable[[], Collection[str]],
+    pretrained: Callable[[], Path] | None = None,
 ) -> dict[str, torch.Tensor] | None:
     """Read the tensors that a file, or a folder of pretrained weights, has for a backbone.
 
@@ -91,22 +60,24 @@ def read_weights(
     ----------
     expected : callable
         Returns the keys of the network's own state.
+    pretrained : callable, optional
+        Returns the file for ``pretrained``.
 
     Returns
     -------
     dict of str to Tensor, or None
-        None for ``pretrained`` and ``none``, which are not read from there.
+        None for ``none``, and for ``pretrained`` where no file is named for it.
 
     Raises
     ------
     BackboneError
         As `read_weights_file`, `read_folder_weights` and `fitted_to`.
     """
-    if weights in (PRETRAINED, NONE):
+    if weights == NONE or (weights == PRETRAINED and pretrained is None):
         return None
-    path = Path(weights)
-    if is_weights_folder(weights):
-        return read_folder_weights(path, tag)
+    if weights != PRETRAINED and is_weights_folder(weights):
+        return read_folder_weights(Path(weights), tag)
+    path = pretrained() if pretrained and weights == PRETRAINED else Path(weights)
     return fitted_to(read_weights_file(path), expected(), tag, path)
 
 
@@ -228,17 +199,12 @@ def _first_keys(keys: Iterable[str]) -> str:
     return f"{', '.join(list(keys)[:3])}, …"
 
 
-def weights_sha256(network: torch.nn.Module) -> str:
-    """Return the SHA-256 over names, dtypes, shapes and bytes of all parameters and buffers.
+def state_sha256(state: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 over names, dtypes, shapes and bytes of a network's state.
 
     It covers what is in memory, not the file it came from, so equal weights have equal digests
     whether they were downloaded, read from a file, or drawn at random with the same seed.
     """
-    return state_sha256(network.state_dict())
-
-
-def state_sha256(state: Mapping[str, torch.Tensor]) -> str:
-    """Return the digest of `weights_sha256` for a network's state."""
     import torch
 
     digest = hashlib.sha256()

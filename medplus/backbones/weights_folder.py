@@ -23,7 +23,7 @@ from medplus import atomic
 from medplus.errors import BackboneError, explained
 from medplus.jsonfile import parse_json
 from medplus.lock import hold
-from medplus.naming import safe_name
+from medplus.naming import leads_to, safe_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,6 +63,10 @@ class WeightsFile(BaseModel):
         """Return where the model's configuration lies, if it has one."""
         return folder / f"{self.file.removesuffix('.safetensors')}-config" / CONFIG
 
+    def files_in(self, folder: Path) -> list[Path]:
+        """Return its files: the weights, and the configuration if it has one."""
+        return [folder / self.file, *[self.config_in(folder)] * (self.config_sha256 is not None)]
+
 
 class Manifest(BaseModel):
     """What a folder holds, by the full tags of the backbones."""
@@ -75,10 +79,7 @@ class Manifest(BaseModel):
 
 def is_weights_folder(weights: str) -> bool:
     """Tell a folder of weights from a file and from the words that weights may be."""
-    try:
-        return (Path(weights) / MANIFEST).is_file()
-    except (OSError, ValueError):  # no file has such a name
-        return False
+    return leads_to(Path(weights) / MANIFEST, Path.is_file)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -92,20 +93,18 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     remedy = f"write it again with: medplus backbones --fetch … --to {folder}"
     try:
-        document = parse_json(path.read_bytes())
+        return Manifest.model_validate(parse_json(path.read_bytes()))
     except FileNotFoundError:
         raise BackboneError(
             f"the folder {folder} has no {MANIFEST}, so it is no folder of weights; {remedy}"
         ) from None
     except OSError as error:
         raise BackboneError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise BackboneError(f"{path} is damaged: it is not JSON; {remedy}") from None
-    try:
-        return Manifest.model_validate(document)
     except ValidationError as error:
         place = ".".join(str(part) for part in error.errors()[0]["loc"]) or "document"
         raise BackboneError(f"{path} is damaged: '{place}' is invalid; {remedy}") from None
+    except ValueError:
+        raise BackboneError(f"{path} is damaged: it is not JSON; {remedy}") from None
 
 
 def find_weights(folder: Path, tag: str) -> WeightsFile:
@@ -126,8 +125,7 @@ def find_weights(folder: Path, tag: str) -> WeightsFile:
             f"the folder {folder} has no weights of {tag} (there: {held}{more}); "
             f"add them on a machine with internet: {again}"
         )
-    config = [] if entry.config_sha256 is None else [entry.config_in(folder)]
-    for path in (folder / entry.file, *config):
+    for path in entry.files_in(folder):
         if not path.is_file():
             raise BackboneError(
                 f"{path}, which {MANIFEST} names for {tag}, is missing; carry it over, or write it "
@@ -157,16 +155,17 @@ def read_folder_weights(folder: Path, tag: str) -> dict[str, torch.Tensor]:
     return state
 
 
-def find_config(folder: Path, tag: str) -> Path | None:
-    """Return the folder with the verified ``config.json`` of a backbone, if it is carried.
+def find_config(weights: str, tag: str) -> Path | None:
+    """Return the folder with the verified ``config.json`` of a backbone, if weights carry one.
 
     Raises
     ------
     BackboneError
         As `read_folder_weights`.
     """
-    entry = find_weights(folder, tag)
-    if entry.config_sha256 is None:
+    folder = Path(weights)
+    entry = find_weights(folder, tag) if is_weights_folder(weights) else None
+    if entry is None or entry.config_sha256 is None:
         return None
     path = entry.config_in(folder)
     _verify(path, entry.config_sha256, folder, tag)

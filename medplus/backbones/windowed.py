@@ -299,20 +299,8 @@ def traced(module: nn.Module) -> fx.GraphModule:
     return graph
 
 
-class _Recorder(fx.Interpreter):
-    def __init__(self, network: fx.GraphModule) -> None:
-        super().__init__(network)
-        self.found: dict[fx.Node, torch.Tensor] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if isinstance(result, torch.Tensor):
-            self.found[n] = result
-        return result
-
-
 def _maps_of(network: fx.GraphModule, canvas: torch.Tensor) -> dict[fx.Node, torch.Tensor]:
     """Return what every node gives for an empty canvas."""
-    recorder = _Recorder(network)
-    recorder.run(canvas)
-    return recorder.found
+    interpreter = fx.Interpreter(network, garbage_collect_values=False)
+    interpreter.run(canvas)
+    return {n: made for n, made in interpreter.env.items() if isinstance(made, torch.Tensor)}

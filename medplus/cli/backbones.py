@@ -132,20 +132,19 @@ def _access(encoder: Encoder) -> str:
 
 
 def _tell(output: Output, name: str) -> None:
-    from medplus.backbones.flops import count_flops
+    from medplus.backbones.flops import cost_of
     from medplus.backbones.registry import encoders
     from medplus.backbones.sources import resolve
-    from medplus.backbones.sources.medical import describe
 
     encoder = encoders()[name]
     flops = None
     if encoder.source != "code":
-        flops = count_flops(describe(resolve(name, "none")))
+        flops = cost_of(resolve(name, "none")).flops
     document = {**encoder.model_dump(mode="json"), "flops": flops}
     output.result(document, lambda: _show_encoder(encoder, flops))
 
 
-def _show_encoder(encoder: Encoder, flops: int | None) -> None:
+def _show_encoder(encoder: Encoder, flops: float | None) -> None:
     from textwrap import wrap
 
     from medplus.cli.tables import make_console

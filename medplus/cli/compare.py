@@ -40,7 +40,7 @@ from medplus.vocabulary import Fit
     "protocols",
     of=click.Choice(["knn", "probe", "finetune"]),
     default=["knn,probe"],
-    help="What is compared; repeat or use commas.  [default: knn,probe]",
+    help="What is compared; repeat or use commas.",
 )
 @click.option(
     "--budget",
@@ -53,7 +53,6 @@ from medplus.vocabulary import Fit
     "--out",
     type=options.FOLDER,
     default="comparison",
-    show_default=True,
     help="Folder of embeddings, runs and report.",
 )
 @options.device

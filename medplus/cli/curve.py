@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     "--episodes",
     type=options.AT_LEAST_1,
     default=10,
-    show_default=True,
     help="How often the images are drawn anew.",
 )
 @options.seeds("1", "Of the probes of every episode. ")
@@ -41,20 +40,18 @@ if TYPE_CHECKING:
     "protocols",
     of=click.Choice(["probe", "knn"]),
     default=["probe"],
-    help="Repeat or use commas.  [default: probe]",
+    help="Repeat or use commas.",
 )
 @click.option(
     "--tune",
     type=click.Choice(["val", "shots"]),
     default="val",
-    show_default=True,
     help="What chooses learning rate and k: the val split, or folds within the images drawn.",
 )
 @click.option(
     "--target",
     type=click.FLOAT,
     default=0.9,
-    show_default=True,
     help="The test accuracy for which the number of labels is wanted.",
 )
 @options.gradual("13 from 1e-4 to 1")

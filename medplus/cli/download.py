@@ -27,21 +27,18 @@ if TYPE_CHECKING:
     "--workers",
     type=click.IntRange(1, 16),
     default=3,
-    show_default=True,
     help="Files that are fetched at once.",
 )
 @click.option(
     "--stall",
     type=click.FloatRange(min=0, min_open=True),
     default=30.0,
-    show_default=True,
     help="Seconds without a byte after which a connection counts as broken.",
 )
 @click.option(
     "--attempts",
     type=options.AT_LEAST_1,
     default=6,
-    show_default=True,
     help="Failures in a row, with nothing received between them, until a file is given up.",
 )
 @click.option("--dry-run", is_flag=True, help="Ask for the sizes, and fetch nothing.")
@@ -56,7 +53,7 @@ if TYPE_CHECKING:
 def download(
     output: Output,
     datasets: tuple[str, ...],
-    sizes: tuple[str, ...],
+    sizes: tuple[int, ...],
     data_root: Path,
     base_url: str | None,
     as_list: bool,
@@ -73,8 +70,7 @@ def download(
     if as_list and verify:
         raise click.UsageError("--list and --verify do different things; give one of them")
     names = expand([part for name in datasets for part in name.split(",")])
-    wanted = [size for size in options.expand_sizes(sizes) if size is not None]
-    files = official_files(names, wanted, data_root, base_url)
+    files = official_files(names, sizes, data_root, base_url)
     if as_list:
         lines = [f"{file.md5}  {file.path.name}  {_size(file)}  {file.url}" for file in files]
         lines.append(
@@ -98,7 +94,6 @@ def _download(
 ) -> int:
     from medplus.datasets.download import ask_sizes, check_room, missing_files
     from medplus.datasets.download import download as fetch_all
-    from medplus.progress import bytes_on_console, silent
     from medplus.transfer import Patience
 
     patience = Patience(stall_s=stall, attempts=attempts)
@@ -111,9 +106,7 @@ def _download(
         lines.append(f"{left / 1e6:,.1f} MB are to be fetched at most")
         return _told(output, rows, lines)
     check_room([*missing.values()], data_root)
-    console = output.console
-    progress = silent if console is None else bytes_on_console(console)
-    done = fetch_all(files, workers=workers, patience=patience, progress=progress)
+    done = fetch_all(files, workers=workers, patience=patience, progress=output.progress)
     rows = [{**_row(file, file.outcome or "failed"), "error": file.error} for file in done]
     lines = [f"{file.path}: {file.outcome or 'failed'}" for file in done]
     errors = [file.error for file in done if file.outcome is None]

@@ -51,7 +51,6 @@ engine_options = together(
         "--engine",
         type=click.Choice(["local", "ray", "slurm"]),
         default="local",
-        show_default=True,
         help="Processes on this machine, a Ray cluster, or SLURM.",
     ),
     click.option(

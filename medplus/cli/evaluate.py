@@ -22,10 +22,9 @@ from medplus.cli.output import Output
 @options.several(
     "--split",
     "splits",
-    of=click.Choice(["train", "val", "test"]),
+    of=click.Choice(["train", "val", "test", "all"]),
     default=["val,test"],
-    show_default=True,
-    help="What to score; repeat or use commas.",
+    help="What to score; repeat or use commas. Or all: every image of other data, as one test set.",
 )
 @options.network_precision("what it was trained at")
 @options.batch_size

@@ -47,7 +47,6 @@ _shown = options.together(
         "kind",
         type=click.Choice(["tsne", "pca"]),
         default="tsne",
-        show_default=True,
         help="t-SNE and PCA; or PCA alone, at once.",
     ),
     click.option(
@@ -136,7 +135,7 @@ def _find(
             "dataset"
         )
     if backbone is not None:
-        sizes = None if size is None else [str(size)]
+        sizes = None if size is None else [size]
         return select_stores(
             store_root=root,
             data_root=None,

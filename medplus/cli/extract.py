@@ -24,7 +24,7 @@ from medplus.spec import ExtractSpec
     "--window/--no-window",
     default=True,
     help="Of padded images compute only what they can change, or always the whole canvas; the "
-    "embeddings are the same up to rounding.  [default: --window]",
+    "embeddings are the same up to rounding.",
 )
 @click.option(
     "--compile/--no-compile",

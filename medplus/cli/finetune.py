@@ -31,7 +31,6 @@ def batch_size(value: object) -> int | str:
 @click.option(
     "--recipe",
     default="paper",
-    show_default=True,
     help="paper, modern, or a YAML file; configs/recipes/ holds both as files to start from.",
 )
 @click.option(
@@ -41,7 +40,7 @@ def batch_size(value: object) -> int | str:
     help="Images per step, over all devices; auto: the recipe's, halved until a step fits into "
     "memory.  [default: the recipe's]",
 )
-@finetune_options(leave_out={"batch_size"})
+@finetune_options
 @click.option(
     "--compile",
     "compiled",
@@ -53,13 +52,11 @@ def batch_size(value: object) -> int | str:
     "--devices",
     type=options.AT_LEAST_1,
     default=1,
-    show_default=True,
     help="Processes, each with a GPU or a share of the cores.",
 )
 @click.option(
     "--resume/--no-resume",
     default=True,
-    show_default=True,
     help="Go on from the saved state of an interrupted run, or begin again.",
 )
 @click.option("--overwrite", is_flag=True, help="Train finished runs again.")
@@ -67,7 +64,6 @@ def batch_size(value: object) -> int | str:
     "--keep",
     type=click.Choice(["best", "all"]),
     default="best",
-    show_default=True,
     help="What stays of a finished run: the best network, or the last training state too.",
 )
 @click.option(

@@ -21,28 +21,24 @@ if TYPE_CHECKING:
     "k",
     of=options.AT_LEAST_1,
     default=["11"],
-    show_default=True,
     help="Numbers of neighbours; repeat or use commas, one search serves them all.",
 )
 @click.option(
     "--metric",
     type=click.Choice(["l2", "cosine"]),
     default="l2",
-    show_default=True,
     help="Euclidean or cosine distance.",
 )
 @click.option(
     "--vote",
     type=click.Choice(["majority", "distance"]),
     default="majority",
-    show_default=True,
     help="Neighbours count the same, or by 1 / distance.",
 )
 @click.option(
     "--backend",
     type=click.Choice(["auto", "faiss", "torch", "bf16"]),
     default="auto",
-    show_default=True,
     help="What searches; auto is what is fastest here. Neighbours are the same.",
 )
 @options.exclude

@@ -16,6 +16,7 @@ import click
 from medplus._version import __version__
 from medplus.cli.threads import share_busy_machine
 from medplus.errors import MedplusError, UsageError, nearest
+from medplus.interrupts import Interrupts
 from medplus.memory import ran_out
 from medplus.naming import printable
 
@@ -82,7 +83,11 @@ class LazyGroup(click.Group):
 
 @click.group(
     cls=LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "show_default": True,
+    },
 )
 @click.version_option(__version__, prog_name="medplus")
 def medplus() -> None:
@@ -110,7 +115,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         _check_utf8(args)
         # Without its standalone mode, click returns the code of `--help` or `Exit`.
-        returned = medplus(args, prog_name="medplus", standalone_mode=False)
+        with Interrupts(wait=False):
+            returned = medplus(args, prog_name="medplus", standalone_mode=False)
         code = returned if isinstance(returned, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:  # its text is the help
         click.echo(error.format_message(), err=True)

@@ -134,7 +134,6 @@ def _folder(flag: str, variable: str, default: str, text: str) -> Callable[[Comm
         variable,
         type=FOLDER,
         default=default,
-        show_default=True,
         envvar=f"MEDPLUS_{flag.lstrip('-').replace('-', '_').upper()}",
         show_envvar=True,
         help=text,
@@ -146,9 +145,7 @@ store_root = _folder("--store", "store_root", "embeddings", "Root of the embeddi
 runs_root = _folder("--runs", "runs", "runs", "Root of the runs.")
 
 
-device = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i."
-)
+device = click.option("--device", default="auto", help="auto, cpu, cuda or cuda:i.")
 exclude = click.option(
     "--exclude",
     type=FILE,
@@ -238,7 +235,6 @@ store_or_root = click.option(
     type=place,
     metavar="PATH",
     default="embeddings",
-    show_default=True,
     envvar="MEDPLUS_STORE",
     show_envvar=True,
     help="Root of the embedding stores; or one store: a .zarr folder, a .zarr.zip file or a "
@@ -257,7 +253,7 @@ def names(default_size: str, *, required: bool = True) -> Callable[[Command], Co
             help="MedMNIST flag, path of an npz file or a folder of images, or all; repeat or "
             "use commas.",
         ),
-        several("--size", "sizes", help=f"28, 64, 128, 224 or all.  [default: {default_size}]"),
+        _sizes(f"28, 64, 128, 224 or all.  [default: {default_size}]"),
         several(
             "--backbone",
             "backbones",
@@ -269,30 +265,25 @@ def names(default_size: str, *, required: bool = True) -> Callable[[Command], Co
     )
 
 
-pixel_sizes = several(
-    "--size",
-    "sizes",
-    default=["28"],
-    show_default=True,
-    help="28, 64, 128, 224 or all; repeat or use commas.",
-)
-"""``--size`` of files: 28 px where none is given."""
+def _sizes(text: str, **settings: Any) -> Callable[[Command], Command]:
+    """Return ``--size``, whose value is a tuple of numbers, or None if not given."""
+    return several("--size", "sizes", callback=_expand_sizes, help=text, **settings)
 
 
-def expand_sizes(given: Sequence[str] | None) -> list[int | None]:
-    """Turn sizes into numbers; ``all`` is MedMNIST+'s four, nothing is the dataset's own.
-
-    Raises
-    ------
-    UsageError
-        If one is no size.
-    """
-    sizes: dict[int | None, None] = {}
-    for text in given or ():
+def _expand_sizes(
+    ctx: click.Context, param: click.Parameter, value: Sequence[tuple[str, ...]]
+) -> tuple[int, ...] | None:
+    """Turn sizes into numbers; ``all`` is MedMNIST+'s four."""
+    sizes: dict[int, None] = {}
+    for text in _flatten(ctx, param, value) or ():
         if text == "all":
             sizes |= dict.fromkeys(SIZES)
         elif text.isdecimal() and int(text) > 0:
             sizes[int(text)] = None
         else:
             raise UsageError(f"--size {text} is not a size; use 28, 64, 128, 224 or all")
-    return list(sizes) or [None]
+    return tuple(sizes) or None
+
+
+pixel_sizes = _sizes("28, 64, 128, 224 or all; repeat or use commas.", default=["28"])
+"""``--size`` of files: 28 px where none is given."""

@@ -25,7 +25,7 @@ def reporting(command: Command) -> Command:
     """Add the common options without ``--config``, for a command that has one of its own."""
 
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-    @click.option("-v", "--verbose", count=True, help="Say more (-vv: most).")
+    @click.option("-v", "--verbose", count=True, show_default=False, help="Say more (-vv: most).")
     @click.option("-q", "--quiet", is_flag=True, help="Print only results and errors.")
     @click.option("--debug", is_flag=True, help="Show tracebacks.")
     @wraps(command)
@@ -97,7 +97,7 @@ class Output:
         if self.as_json:
             import json
 
-            click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+            click.echo(json.dumps(document, indent=2))
         else:
             show()
 

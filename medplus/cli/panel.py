@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -55,15 +55,7 @@ panel_options = options.together(
 @options.data_root
 @options.common
 def panel(
-    output: Output,
-    run: Path,
-    positive: str | None,
-    prevalence: float | None,
-    by: tuple[str, ...] | None,
-    table: Path | None,
-    versus: Path | None,
-    out: Path | None,
-    data_root: Path,
+    output: Output, run: Path, versus: Path | None, out: Path | None, data_root: Path, **asked: Any
 ) -> None:
     """Say of a RUN what a clinician asks: from its folder of predictions, whatever its protocol.
 
@@ -74,19 +66,19 @@ def panel(
     medplus panel runs/probe/…/RUN --positive malignant --prevalence 0.02
     medplus panel runs/probe/…/RUN --by scanner,age:decade --out panel
     """  # noqa: D301 - click wants the control character
-    if table is not None and not by:
+    if asked["table"] is not None and not asked["by"]:
         raise click.UsageError("--table is for --by: name a column of it")
     from medplus.analysis.panel import compare_panels, examine
     from medplus.analysis.panel import panel as panel_of_run
     from medplus.run.ledger import check_is_run
 
     check_is_run(run)
-    found = examine(run, positive, prevalence, by or (), table)
+    found = examine(run, **asked | {"by": asked["by"] or ()})
+    document = found.to_dict()
     pairs: Sequence[Versus] = ()
     if versus is not None:
-        pairs = compare_panels(found.panel, panel_of_run(versus, positive, prevalence))
-    document = found.to_dict()
-    if versus is not None:
+        other = panel_of_run(versus, asked["positive"], asked["prevalence"])
+        pairs = compare_panels(found.panel, other)
         document["versus"] = {"run": str(versus), "classes": [pair.to_dict() for pair in pairs]}
     if out is not None:
         from medplus.reporting.sections import write_sections

@@ -30,12 +30,11 @@ from medplus.cli.output import Output
     type=int,
     help="Images in total over the three splits.  [default: as the original, at most 1200]",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other images.")
+@click.option("--seed", type=int, default=0, help="Another seed, other images.")
 @click.option(
     "--difficulty",
     type=float,
     default=0.5,
-    show_default=True,
     help="From 0 (classes apart) to 1 (classes overlap).",
 )
 @click.option(
@@ -45,7 +44,7 @@ from medplus.cli.output import Output
 def phantom(
     output: Output,
     datasets: tuple[str, ...],
-    sizes: tuple[str, ...],
+    sizes: tuple[int, ...],
     out: Path,
     preview: Path | None,
     samples: int | None,
@@ -60,21 +59,20 @@ def phantom(
     from medplus.errors import DatasetError, writing
 
     flags = expand(datasets)
-    pixels = [size for size in options.expand_sizes(sizes) if size is not None]
     # Every name is checked before the first file is written.
     splits = {flag: split_counts(flag, samples) for flag in flags}
     written: list[dict[str, Any]] = []
     remedy = "free space or name another place with --out and --preview"
     with writing(out, remedy, DatasetError):
         for flag in flags:
-            paths = write_phantoms(flag, pixels, out, samples=samples, **painted)
-            for size, path in zip(pixels, paths, strict=True):
+            paths = write_phantoms(flag, sizes, out, samples=samples, **painted)
+            for size, path in zip(sizes, paths, strict=True):
                 entry = {"path": str(path), "dataset": flag, "size": size, **painted}
                 written.append({**entry, "splits": splits[flag]})
     if preview is not None:
         with writing(preview, remedy, DatasetError):
             preview.parent.mkdir(parents=True, exist_ok=True)
-            contact_sheet(flags, size=max(pixels), **painted).save(preview, format="PNG")
+            contact_sheet(flags, size=max(sizes), **painted).save(preview, format="PNG")
     shown = None if preview is None else str(preview)
     output.result({"phantoms": written, "preview": shown}, lambda: _show(written, preview))
 

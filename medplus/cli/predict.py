@@ -23,7 +23,6 @@ _FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
     "--out",
     type=options.FILE,
     default="predictions.csv",
-    show_default=True,
     help="The table; a JSON file beside it says what was assumed.",
 )
 @click.option(

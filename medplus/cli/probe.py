@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     "--recipe",
     type=click.Choice(["paper", "grid", "lbfgs", "ridge"]),
     default="paper",
-    show_default=True,
     help="paper: lr 1e-4, weight decay 0.01; grid: 13 learning rates, the best by val; lbfgs: "
     "logistic regression to convergence, and ridge: ridge regression, both for 13 strengths.",
 )

@@ -20,14 +20,12 @@ if TYPE_CHECKING:
     "--out",
     type=options.FOLDER,
     default="quickstart",
-    show_default=True,
     help="Folder for data, embeddings, runs and report.",
 )
 @click.option(
     "--samples",
     type=click.IntRange(min=200),
     default=600,
-    show_default=True,
     help="Images per dataset.",
 )
 @options.device

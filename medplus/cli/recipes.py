@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
@@ -16,29 +16,15 @@ if TYPE_CHECKING:
     from medplus.config import Recipe
 
 
-class Flag(NamedTuple):
-    """One field of a recipe as an option.
-
-    Attributes
-    ----------
-    name : str
-        The field's.
-    kind : str or list of str
-        ``bool``, ``int``, ``float``, or the words that it may be.
-    text : str
-        The help.
-    """
-
-    name: str
-    kind: str | list[str]
-    text: str
+Flag = tuple[str, str | list[str], str]
+"""A field's name; ``bool``, ``int``, ``float`` or the words that it may be; and the help."""
 
 
-def finetune_options(leave_out: Collection[str] = ()) -> Callable[[Command], Command]:
-    """Add the options of `recipe_options` for all recipes of fine-tuning.
+def finetune_options(command: Command) -> Command:
+    """Add an option for every field of a fine-tuning's recipe; one that is not given is None.
 
-    They are remembered on this machine, for pydantic takes longer to import than all else that
-    ``--help`` needs.
+    The help shows what each recipe has by default. They are remembered on this machine, for
+    pydantic takes longer to import than all else that ``--help`` needs.
     """
     root = Path(__file__).parents[1]
     sources = [root / "config.py", root / "vocabulary.py", Path(__file__)]
@@ -46,39 +32,19 @@ def finetune_options(leave_out: Collection[str] = ()) -> Callable[[Command], Com
              for path in sources if (stat := path.stat())]  # fmt: skip
     known = remembered.recall("flags", str(stats))
     if known is None:
-        from medplus.config import FINETUNE_RECIPES, finetune_recipe
-
-        flags = _flags({name: finetune_recipe(name) for name in FINETUNE_RECIPES})
-        remembered.remember("flags", str(stats), {"finetune": flags})
-    else:
-        flags = [Flag(*flag) for flag in known["finetune"]]
-    return _options(flags, leave_out)
+        known = {"finetune": _flags()}
+        remembered.remember("flags", str(stats), known)
+    return together(*(_option(*flag) for flag in known["finetune"]))(command)
 
 
-def recipe_options(
-    recipes: Mapping[str, Recipe], leave_out: Collection[str] = ()
-) -> Callable[[Command], Command]:
-    """Add an option for every field of some recipes of one kind; one that is not given is None.
+def _flags() -> list[Flag]:
+    from medplus.config import FINETUNE_RECIPES, FinetuneRecipe, finetune_recipe
 
-    Parameters
-    ----------
-    recipes : mapping of str to Recipe
-        The help shows what each of them has by default.
-    leave_out : collection of str
-        Fields that get no option.
-    """
-    return _options(_flags(recipes), leave_out)
-
-
-def _options(flags: Sequence[Flag], leave_out: Collection[str]) -> Callable[[Command], Command]:
-    return together(*(_option(flag) for flag in flags if flag.name not in leave_out))
-
-
-def _flags(recipes: Mapping[str, Recipe]) -> list[Flag]:
-    [kind] = {type(recipe) for recipe in recipes.values()}
+    recipes = {name: finetune_recipe(name) for name in FINETUNE_RECIPES}
     return [
-        Flag(name, _kind_of(field.annotation), f"{field.description}  [{_defaults(name, recipes)}]")
-        for name, field in kind.model_fields.items()
+        (name, _kind_of(field.annotation), f"{field.description}  [{_defaults(name, recipes)}]")
+        for name, field in FinetuneRecipe.model_fields.items()
+        if name != "batch_size"  # which may also be auto
     ]
 
 
@@ -95,17 +61,13 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _option(field: Flag) -> Callable[[Command], Command]:
-    flag = f"--{field.name.replace('_', '-')}"
-    if field.kind == "bool":
-        return click.option(f"{flag}/--no-{flag[2:]}", field.name, default=None, help=field.text)
-    return click.option(flag, field.name, type=_type_of(field.kind), help=field.text)
-
-
-def _type_of(kind: str | list[str]) -> click.ParamType[Any]:
-    if isinstance(kind, list):
-        return click.Choice(kind)
-    return click.INT if kind == "int" else click.FLOAT
+def _option(name: str, kind: str | list[str], text: str) -> Callable[[Command], Command]:
+    flag = name.replace("_", "-")
+    if kind == "bool":
+        return click.option(f"--{flag}/--no-{flag}", name, default=None, help=text)
+    numbers: dict[str, click.ParamType[Any]] = {"int": click.INT, "float": click.FLOAT}
+    of = click.Choice(kind) if isinstance(kind, list) else numbers[kind]
+    return click.option(f"--{flag}", name, type=of, help=text)
 
 
 def _kind_of(annotation: Any) -> str | list[str]:

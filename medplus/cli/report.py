@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from medplus.analysis.verdict import Verdict
     from medplus.reporting.report import Report
 
+_IN_PERCENT = ("acc", "paper_acc", "paper_std", "difference", "tolerance")
+"""Columns that tables for readers have in percent, and JSON, as everywhere, as fractions."""
+
 _FEW = 3
 """Of more verdicts the tables stand in files only."""
 
@@ -169,7 +172,11 @@ def _compare(output: Output, first: Path, second: Path) -> None:
         "n_images": pair.n_images,
         "n_resamples": N_RESAMPLES,
         **{
-            name: {"difference": one.value, "ci95": [one.low, one.high], "p_value": one.p_value}
+            name: {
+                "difference": one.value / 100,
+                "ci95": [one.low / 100, one.high / 100],
+                "p_value": one.p_value,
+            }
             for name, one in defined.items()
         },
     }
@@ -207,10 +214,12 @@ def _document(written: Report) -> dict[str, Any]:
         "skipped": [{"path": path, "reason": reason} for path, reason in benchmark.skipped],
         "left_out": len(benchmark.unlike),
     }
-    for name in ("against", "newcomers"):
-        if name in tables:
-            # By way of pandas, which writes null for NaN.
-            document[name] = json.loads(tables[name].frame.to_json(orient="records"))
+    for name in filter(tables.__contains__, ("against", "newcomers")):
+        frame = tables[name].frame
+        in_percent = [column for column in _IN_PERCENT if column in frame]
+        fractions = frame.assign(**{column: frame[column] / 100 for column in in_percent})
+        # By way of pandas, which writes null for NaN.
+        document[name] = json.loads(fractions.to_json(orient="records", double_precision=15))
     return document
 
 
@@ -238,7 +247,11 @@ def show_answer(analysis: Document) -> None:
 def show_verdicts(verdicts: Sequence[Verdict]) -> None:
     """Print verdicts."""
     for verdict in verdicts:
-        say(f"Verdict on {verdict.dataset}:", *(f"  {one}" for one in verdict.sentences))
+        run = [
+            f"Its run, which panel, predict and package take: {one}" for one in verdict.best.runs
+        ]
+        lines = [*verdict.sentences, *run[:1]]
+        say(f"Verdict on {verdict.dataset}:", *(f"  {line}" for line in lines))
 
 
 def _failure(written: Report) -> str | None:

@@ -39,7 +39,6 @@ def _levels(ctx: click.Context, param: click.Parameter, text: str) -> list[int]:
     "--severity",
     "severities",
     default="1-5",
-    show_default=True,
     callback=_levels,
     help="From 1 to 5: one, a range, or several with commas.",
 )

@@ -41,8 +41,7 @@ def _with_keys(command: Command) -> Command:
     """Add a flag for every key, spelled as there or with hyphens."""
     for key, settings in reversed(_KEYS.items()):
         spellings = dict.fromkeys((f"--{key}", f"--{key.replace('_', '-')}"))
-        shown = settings.get("default") is not None
-        command = click.option(*spellings, key, show_default=shown, **settings)(command)
+        command = click.option(*spellings, key, **settings)(command)
     return command
 
 
@@ -58,7 +57,6 @@ def _with_keys(command: Command) -> Command:
 @click.option(
     "--weights",
     default="pretrained",
-    show_default=True,
     help="pretrained, none (random), a .safetensors or .pth file, or a folder that medplus "
     "backbones --fetch … --to wrote.",
 )

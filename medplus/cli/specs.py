@@ -174,7 +174,7 @@ def selecting(command: Command) -> Command:
 
 def to_specs(
     datasets: Sequence[str],
-    sizes: Sequence[str] | None,
+    sizes: Sequence[int] | None,
     backbones: Sequence[str],
     **chosen: Any,
 ) -> list[ExtractSpec]:
@@ -183,14 +183,14 @@ def to_specs(
     Raises
     ------
     UsageError
-        If a size is none, or a pattern matches no backbone, or too many.
+        If a pattern matches no backbone, or too many.
     """
     from medplus.backbones.sources import expand as expand_backbones
     from medplus.datasets.sources import expand as expand_datasets
 
     return specs(
         expand_datasets(datasets),
-        options.expand_sizes(sizes),
+        sizes or (None,),
         expand_backbones(backbones),
         **chosen,
     )

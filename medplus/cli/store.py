@@ -11,6 +11,7 @@ import click
 
 from medplus.cli import options
 from medplus.cli.output import Output, say
+from medplus.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from medplus.embeddings.container import Place
@@ -28,7 +29,6 @@ def store() -> None:
 def ls(output: Output, store_root: Path) -> None:
     """List the stores under the root, complete or not."""
     from medplus.embeddings.store import list_stores, read_info
-    from medplus.errors import StoreError
 
     rows: list[dict[str, Any]] = []
     for path in list_stores(store_root):
@@ -118,7 +118,6 @@ def verify(output: Output, paths: tuple[Place, ...], store_root: Path) -> None:
     anything is damaged or incomplete, and says what repairs it.
     """
     from medplus.embeddings.store import list_stores
-    from medplus.errors import StoreError, UsageError
 
     _check_there(paths)
     targets: list[Place] = [*paths] or [*list_stores(store_root)]
@@ -142,8 +141,6 @@ def verify(output: Output, paths: tuple[Place, ...], store_root: Path) -> None:
 
 
 def _check_there(paths: Sequence[Place]) -> None:
-    from medplus.errors import StoreError
-
     for path in paths:
         if isinstance(path, Path) and not path.exists():
             raise StoreError(f"there is no embedding store at {path}; medplus store ls lists all")
@@ -151,7 +148,6 @@ def _check_there(paths: Sequence[Place]) -> None:
 
 def _verify_one(path: Place) -> dict[str, Any]:
     from medplus.embeddings.store import find_damage, read_info, remedy
-    from medplus.errors import StoreError
 
     status, damage, mend = "intact", [], ""
     try:
@@ -179,7 +175,6 @@ def export(output: Output, path: Place, target: Path | None, to: Path | None) ->
     """
     from medplus.embeddings.export import export_store
     from medplus.embeddings.store import open_store
-    from medplus.errors import UsageError
 
     file = target or to
     if file is None or (target and to):
@@ -221,7 +216,6 @@ def export(output: Output, path: Place, target: Path | None, to: Path | None) ->
     "--rows",
     type=click.Choice(["slides", "patches"]),
     default="slides",
-    show_default=True,
     help="Of a folder of slides: the mean of each, or every patch with its slide as its group.",
 )
 @options.store_root
@@ -264,8 +258,6 @@ def rm(output: Output, paths: tuple[Path, ...], yes: bool) -> None:
 
 
 def _confirmed(path: Path) -> bool:
-    from medplus.errors import UsageError
-
     try:
         return click.confirm(f"delete {path}?", err=True)
     except click.Abort:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import socket
 import time
 from collections import Counter
@@ -99,18 +98,18 @@ def sweep(
             plan = conductor.plan()
             document = _document(conductor, plan)
             if budget_s is not None:
-                document["reached"] = _reached(plan, budget_s * chosen.workers)
+                reached = plan.reached(budget_s * chosen.workers)
+                document["reached"] = dict(Counter(job.kind for job in reached))
             output.result(document, lambda: show_plan(plan, document, chosen.workers))
         return 0
     start = time.monotonic()
-    with _terminable():
-        if worker:
-            plan = _work(conductor, output, retry_failed)
-        else:
-            from medplus.cli.sweepview import View
+    if worker:
+        plan = _work(conductor, output, retry_failed)
+    else:
+        from medplus.cli.sweepview import View
 
-            with View(output.console) as view:
-                plan = conductor.run(chosen, view.look, retry_failed)
+        with View(output.console) as view:
+            plan = conductor.run(chosen, view.look, retry_failed)
     document = {**_document(conductor, plan), "seconds": time.monotonic() - start}
     output.result(document, lambda: show_end(document, is_over=budget_s is not None))
     return 1 if document["failed"] else 0
@@ -127,9 +126,6 @@ def _grid(file: Path | None, given: dict[str, Any]) -> Grid:
     from medplus.sweep.grid import make_grid, read_grid
 
     axes = {name: value for name, value in given.items() if value is not None}
-    if "sizes" in axes:
-        sizes = options.expand_sizes(axes["sizes"])
-        axes["sizes"] = [size for size in sizes if size is not None]
     if file is not None:
         whole = read_grid(file)
         return whole.narrowed(axes) if axes else whole
@@ -141,12 +137,6 @@ def _grid(file: Path | None, given: dict[str, Any]) -> Grid:
     return make_grid({**axes, "extract": extract, "protocols": protocols})
 
 
-def _reached(plan: Plan, seconds: float) -> dict[str, int]:
-    """Return how many jobs of each kind a budget reaches, by the estimates."""
-    done = plan.reached(seconds)
-    return dict(Counter(planned.job.kind for planned in plan.jobs if planned.job.id in done))
-
-
 @contextmanager
 def _uncollected() -> Iterator[None]:
     """Spare the search for garbage among thousands of records, all of which stay to the end."""
@@ -156,16 +146,6 @@ def _uncollected() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM, with which clusters take a node away, count as Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _work(conductor: Sweep, output: Output, retry_failed: bool) -> Plan:

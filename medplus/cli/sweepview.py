@@ -43,17 +43,16 @@ class View:
         """Show how the sweep stands: at first what there is to do, then what has ended since."""
         if self._seconds is None:
             left = {job.id for cell in plan.cells for job in cell.jobs}
-            self._seconds = {p.job.id: p.seconds for p in plan.jobs if p.job.id in left}
+            self._seconds = {job.id: job.seconds for job in plan.jobs if job.id in left}
             if left:
                 self._begin(plan, running)
             return
-        for planned in plan.jobs:
-            job = planned.job
-            if planned.state != "left" and job.id in self._seconds and job.id not in self._ended:
-                self._ended[job.id] = planned.state
-                if self._live is None or planned.state == "failed":  # the view counts the others
+        for job in plan.jobs:
+            if job.state != "left" and job.id in self._seconds and job.id not in self._ended:
+                self._ended[job.id] = job.state
+                if self._live is None or job.state == "failed":  # the view counts the others
                     count = f"[{len(self._ended)}/{len(self._seconds)}]"
-                    self._say(f"{count} {planned.state} {job.name}{self._ahead()}")
+                    self._say(f"{count} {job.state} {job.name}{self._ahead()}")
         if self._live is not None:
             self._live.update(self._text(running))
 

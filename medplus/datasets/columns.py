@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medplus.errors import UsageError, first_line, nearest, optional
-from medplus.naming import counted, some
+from medplus.naming import counted, several, some
 
 PATH = "path"
 """The column that names the images."""
@@ -29,8 +32,9 @@ class Table:
             If there is no such column, or it has gaps.
         """
         if name not in self.columns:
-            told = f"(it has {some(self.columns)}){nearest(name, self.columns)}"
-            raise UsageError(f"{self.path} has no column '{name}' {told}")
+            told = f"(it has {some(self.columns, 12)}){nearest(name, self.columns)}"
+            remedy = "; call the column that names the images so" if name == PATH else ""
+            raise UsageError(f"{self.path} has no column '{name}' {told}{remedy}")
         gaps = [str(row) for row, value in enumerate(self.columns[name], start=2) if not value]
         if gaps:
             raise UsageError(
@@ -55,17 +59,44 @@ def read_columns(path: Path) -> Table:
             optional("pyarrow", f"to read {path}")
             frame = pd.read_parquet(path)
         else:
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            with path.open(encoding="utf-8-sig") as file:
+                separator = _separator(file.readline())
+            frame = pd.read_csv(
+                path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+            )
+            if not isinstance(frame.index, pd.RangeIndex) and not any(frame.iloc[:, -1]):
+                names = frame.columns  # a separator ends every line: the first column is no index
+                frame = frame.reset_index().iloc[:, :-1].set_axis(names, axis=1)
     except UsageError:
         raise
     except Exception as error:  # parsers fail in many ways
-        raise UsageError(f"{path} is no table that can be read: {first_line(error)}") from None
+        remedy = "; save it as CSV in UTF-8" if isinstance(error, UnicodeError) else ""
+        told = f"is no table that can be read: {first_line(error)}{remedy}"
+        raise UsageError(f"{path} {told}") from None
     if frame.empty:
         raise UsageError(f"{path} has no rows")
-    if PATH not in frame and len(frame.columns) == 1 and ";" in str(frame.columns[0]):
-        raise UsageError(f"{path} is separated by semicolons; separate its columns by commas")
     columns = {str(name).strip(): [*map(word, frame[name])] for name in frame.columns}
     return Table(path, columns)
+
+
+def refuse_twins(path: Path, names: Iterable[str], noun: str) -> None:
+    """Refuse a table or file that names something on several rows.
+
+    Raises
+    ------
+    UsageError
+    """
+    twice = sorted(name for name, n in Counter(names).items() if n > 1)
+    if twice:
+        raise UsageError(f"{path}: {several(twice, noun)} on several rows; keep one of each")
+
+
+def _separator(header: str) -> str:
+    """Return what separates the columns: the most frequent in the header, outside quotes.
+
+    Spreadsheets write semicolons where numbers have decimal commas.
+    """
+    return max(",;\t", key=re.sub(r'"[^"]*"', "", header).count)
 
 
 def word(value: Any) -> str:

@@ -12,14 +12,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
-from medplus.errors import UsageError, nearest
+from medplus.errors import nearest
 from medplus.reading import Channels, Policy
+from medplus.spec import PATTERN
 from medplus.vocabulary import MULTI_LABEL, Task
-from medplus.yamlfile import read_yaml_with_lines
+from medplus.yamlfile import Place, read_model
 
 DESCRIPTION_FILE = "dataset.yaml"
 DEFAULT_SIZE = 224
@@ -121,6 +122,13 @@ class Description(BaseModel):
     licence: str = ""
     citation: str = ""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if value is not None}
+
     @model_validator(mode="after")
     def _check(self) -> Description:
         if self.group_column is not None and self.group_pattern is not None:
@@ -139,6 +147,8 @@ class Description(BaseModel):
 def read_description(root: Path) -> Description:
     """Return what a folder's `dataset.yaml` says; without one, the defaults.
 
+    Its group pattern also stands in `group_column`, as specs have it.
+
     Raises
     ------
     UsageError
@@ -147,21 +157,19 @@ def read_description(root: Path) -> Description:
     path = root / DESCRIPTION_FILE
     if not path.is_file():
         return Description()
-    values, lines = read_yaml_with_lines(path, "dataset")
-    values = {key: value for key, value in values.items() if value is not None}
-    try:
-        return Description.model_validate(values)
-    except ValidationError as error:
-        # A key that is misspelt tells more than one that does not fit.
-        first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    place = first["loc"]
-    while place and place not in lines:
-        place = place[:-1]
-    where = f"{path}, line {lines[place]}" if place else str(path)
-    if first["type"] == "extra_forbidden":
-        model: type[BaseModel] = Description if len(first["loc"]) == 1 else Fractions
-        name = str(first["loc"][-1])
-        raise UsageError(f"{where}: unknown key '{name}'{nearest(name, model.model_fields)}")
-    reason = first["msg"].removeprefix("Value error, ")
-    key = ".".join(str(part) for part in first["loc"])
-    raise UsageError(f"{where}: {key}: {reason}" if key else f"{where}: {reason}")
+    said = read_model(path, "dataset", Description, _explained)
+    if said.group_pattern is None:
+        return said
+    return said.model_copy(update={"group_column": f"{PATTERN}{said.group_pattern}"})
+
+
+def _explained(fault: ErrorDetails) -> tuple[Place, str]:
+    """Return where a fault lies, and a sentence of what it is."""
+    place = fault["loc"]
+    if fault["type"] == "extra_forbidden":
+        model: type[BaseModel] = Description if len(place) == 1 else Fractions
+        name = str(place[-1])
+        return place, f"unknown key '{name}'{nearest(name, model.model_fields)}"
+    reason = fault["msg"].removeprefix("Value error, ")
+    key = ".".join(str(part) for part in place)
+    return place, f"{key}: {reason}" if key else reason

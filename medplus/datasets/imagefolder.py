@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medplus.datasets import splitfile
-from medplus.datasets.cache import elsewhere
 from medplus.datasets.card import Card
 from medplus.datasets.columns import read_columns
 from medplus.datasets.description import DESCRIPTION_FILE, Description, read_description
@@ -15,10 +14,9 @@ from medplus.datasets.files import Found, Sample, find_files, from_places
 from medplus.datasets.groups import find_groups, with_group_column
 from medplus.datasets.labels import Labels, encode
 from medplus.datasets.splitfile import SplitFile
-from medplus.datasets.table import match_table, table_path
+from medplus.datasets.table import match_table, table_path, unread_tables
 from medplus.errors import DatasetError, UsageError, first_line
 from medplus.reading import Reading
-from medplus.spec import PATTERN
 from medplus.vocabulary import SPLITS
 
 _RUN_FILES = ("record.json", "network.safetensors", "zarr.json")
@@ -37,15 +35,12 @@ class ImageFolder:
     found : Found
         What lies there.
     table : Path or None
-    elsewhere : Path
-        Where caches and the split lie if the folder cannot be written.
     """
 
     root: Path
     description: Description
     found: Found
     table: Path | None
-    elsewhere: Path
 
     @property
     def name(self) -> str:
@@ -61,7 +56,7 @@ class ImageFolder:
 
     def split_file(self) -> SplitFile | None:
         """Return the split that was written down, if one was."""
-        return splitfile.find_split_file(self.root, self.elsewhere)
+        return splitfile.find_split_file(self.root)
 
     def signature(self, split_file: SplitFile | None) -> str:
         """Return what changes when the folder changes: names, sizes, times; texts in full."""
@@ -122,11 +117,12 @@ def read_folder(path: Path, group_column: str | None = None) -> ImageFolder:
             "a --backbone)"
         )
     said = read_description(root)
-    if said.group_pattern is not None:
-        said = said.model_copy(update={"group_column": f"{PATTERN}{said.group_pattern}"})
     description = with_group_column(said, root, group_column)
     table = table_path(root, description)
-    return ImageFolder(root, description, find_files(root), table, elsewhere(root))
+    found = find_files(root)
+    if table is None:
+        found = replace(found, warnings=[*found.warnings, *unread_tables(root)])
+    return ImageFolder(root, description, found, table)
 
 
 def folder_name(path: Path) -> str:
@@ -164,9 +160,7 @@ def read_content(folder: ImageFolder) -> Content:
         samples = [replace(s, group=g) for s, g in zip(samples, groups.values, strict=True)]
     labels = encode(root, samples, names, said)
     card.task = labels.task
-    settled, split_file = splitfile.Splitting(
-        root, folder.elsewhere, samples, labels, said, groups, card
-    ).settle()
+    settled, split_file = splitfile.Splitting(root, samples, labels, said, groups, card).settle()
     splits = [sample.split for sample in settled]
     of_split = {
         split: labels.values[[i for i, name in enumerate(splits) if name == split]]

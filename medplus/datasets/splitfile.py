@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medplus import atomic
+from medplus.datasets.cache import elsewhere
 from medplus.datasets.card import Card
 from medplus.datasets.description import Description
 from medplus.datasets.files import Sample
@@ -53,9 +54,9 @@ class SplitFile:
         log.info("%s: the split is written down there, and used from now on", self.path)
 
 
-def find_split_file(root: Path, fallback: Path) -> SplitFile | None:
+def find_split_file(root: Path) -> SplitFile | None:
     """Return the splits of a folder, beside its images or, where that is read-only, elsewhere."""
-    for place in (root, fallback):
+    for place in (root, elsewhere(root)):
         path = place / SPLITS_FILE
         with explained(DatasetError, f"{path} cannot be read"), suppress(FileNotFoundError):
             return SplitFile(path, path.read_bytes())
@@ -80,8 +81,8 @@ class Splitting:
 
     Attributes
     ----------
-    root, fallback : Path
-        Where `splits.csv` lies, or is to lie; the second where the first cannot be written.
+    root : Path
+        The folder, where `splits.csv` lies, or is to lie if it can be written.
     samples : list of Sample
         Those whose split is None, or else train, are dealt out.
     labels : Labels
@@ -93,7 +94,6 @@ class Splitting:
     """
 
     root: Path
-    fallback: Path
     samples: list[Sample]
     labels: Labels
     description: Description
@@ -116,10 +116,10 @@ class Splitting:
             raise UsageError(f"{told}; add a folder train, or leave the splits out")
         if missing:
             names: list[Split] = ["train", *(name for name in missing if name != "train")]
-            known = find_split_file(self.root, self.fallback)
+            known = find_split_file(self.root)
             if known is None:
                 settled = self._made(names)
-                place = self.root if os.access(self.root, os.W_OK) else self.fallback
+                place = self.root if os.access(self.root, os.W_OK) else elsewhere(self.root)
                 text = _text(settled, self._settings(names))
                 known = SplitFile(place / SPLITS_FILE, text, is_new=True)
             else:

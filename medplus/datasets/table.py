@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections import Counter
 from pathlib import Path
 
 from medplus.datasets.card import Card
-from medplus.datasets.columns import PATH, Table
+from medplus.datasets.columns import PATH, Table, refuse_twins
 from medplus.datasets.description import Description
 from medplus.datasets.files import File, Sample, split_of
 from medplus.datasets.groups import Groups, find_groups
+from medplus.datasets.splitfile import SPLITS_FILE
 from medplus.errors import UsageError
 from medplus.naming import counted, quoted, several, some
 from medplus.vocabulary import Split
 
 _DEFAULT_TABLES = ("labels.csv", "labels.parquet")
+_TABLES = {".csv", ".tsv", ".parquet", ".xlsx", ".xls", ".ods"}
+_OURS = {SPLITS_FILE, "suspects.csv"}
 _LABEL = "label"
 _SPLIT_COLUMNS = {"split", "splits", "subset", "partition", "train_val_test", "train_test_split"}
 _MAYBE_SPLIT_COLUMNS = {"set", "phase", "usage", "fold", "dataset", "group", "mode"}
@@ -48,6 +50,21 @@ def table_path(root: Path, description: Description) -> Path | None:
     return found[0] if found else None
 
 
+def unread_tables(root: Path) -> list[str]:
+    """Return a warning of tables in the folder where none is read: they may hold the classes."""
+    names = sorted(
+        path.name
+        for path in root.iterdir()
+        if path.suffix.lower() in _TABLES and path.name not in _OURS and path.name[0] not in ".~"
+    )
+    if not names:
+        return []
+    return [
+        f"not read: {several(names, 'table')} in the folder, whose classes are the names of "
+        "folders; if one holds classes, call it labels.csv, or name it as 'table' in dataset.yaml"
+    ]
+
+
 def match_table(
     root: Path, table: Table, description: Description, files: list[File], card: Card
 ) -> tuple[list[Sample], tuple[str, ...], Groups]:
@@ -63,11 +80,9 @@ def match_table(
         names a file twice or one that is not there.
     """
     paths = _matched(root, table, files, card)
-    splits: list[Split | None] = [None] * len(paths)
-    split_column = _split_column(table)
+    split_column, splits = _splits(table)
     if split_column is not None:
         card.split_from = f"column '{split_column}'"
-        splits = _splits(table, split_column)
     groups = find_groups(root, table, paths, description)
     taken = {PATH, split_column, groups.column}
     label_columns = description.label_columns or _label_columns(table, taken)
@@ -82,16 +97,13 @@ def _matched(root: Path, table: Table, files: list[File], card: Card) -> list[st
     words = table.full(PATH)
     paths = [relative(root, word) for word in words]
     known = {file.path for file in files}
-    twice = sorted(path for path, n in Counter(paths).items() if n > 1)
-    if twice:
-        raise UsageError(
-            f"{table.path}: {several(twice, 'path')} on several rows; keep one of each"
-        )
+    refuse_twins(table.path, paths, "path")
     missing = [word for word, path in zip(words, paths, strict=True) if path not in known]
     if missing:
         raise UsageError(
             f"{table.path}: {counted(len(missing), 'row')} of {len(words):,} without an image "
-            f"under {root} {some(missing)}; put the files there, or drop the rows"
+            f"under {root} {some(missing)}; put the files there, write paths from that folder "
+            "on, or drop the rows"
         )
     unnamed = sorted(known - set(paths))
     if unnamed:
@@ -108,8 +120,8 @@ def relative(root: Path, word: str) -> str:
     return posixpath.normpath(word)
 
 
-def _split_column(table: Table) -> str | None:
-    """Return the column of splits, if there is one with a word in it."""
+def _splits(table: Table) -> tuple[str | None, list[Split | None]]:
+    """Return the column of splits, if there is one with a word in it, and what it says."""
     found = []
     for name, words in table.columns.items():
         plain = re.sub(r"[\s-]+", "_", name.casefold())
@@ -119,18 +131,16 @@ def _split_column(table: Table) -> str | None:
     if len(found) > 1:
         told = f"has several columns of splits {some(found)}; keep one of them"
         raise UsageError(f"{table.path} {told}")
-    return found[0] if found else None
-
-
-def _splits(table: Table, name: str) -> list[Split | None]:
-    words = table.full(name)
+    if not found:
+        return None, [None] * len(table.full(PATH))
+    [name], words = found, table.full(found[0])
     unknown = sorted({word for word in words if split_of(word) is None})
     if unknown:
         told = (
             f"unknown split '{quoted(unknown[0])}' in the column '{name}'; use train, val or test"
         )
         raise UsageError(f"{table.path}: {told}")
-    return [split_of(word) for word in words]
+    return name, [split_of(word) for word in words]
 
 
 def _labels(

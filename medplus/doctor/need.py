@@ -12,6 +12,7 @@ from medplus.doctor.folders import Need
 from medplus.sweep.estimate import Estimator
 from medplus.sweep.grid import read_grid
 from medplus.sweep.inventory import Inventory
+from medplus.sweep.job import Place
 from medplus.sweep.plan import make_plan
 
 
@@ -24,11 +25,12 @@ def need_of_grid(file: Path, places: Places) -> Need:
         If the grid's file cannot be used.
     """
     grid = read_grid(file)
-    inventory = Inventory(grid, places.data, places.stores, places.runs, sources.known_digest)
+    place = Place(str(places.data), str(places.stores), str(places.runs))
+    inventory = Inventory(grid, place, sources.known_digest)
     plan = make_plan(grid, inventory, Estimator(places.data, list), failed=())
-    left = [planned for planned in plan.jobs if planned.state == "left"]
-    stores = sum(planned.nbytes for planned in left if planned.job.kind == "extract")
-    runs = sum(planned.nbytes for planned in left) - stores
+    left = [job for job in plan.jobs if job.state == "left"]
+    stores = sum(job.nbytes for job in left if job.kind == "extract")
+    runs = sum(job.nbytes for job in left) - stores
     need = Need(stores={"stores": stores}, runs={"runs": runs}, is_plan=True)
     caches = downloads = 0
     for name, size in dict.fromkeys(cell.images for cell in plan.cells):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -12,12 +12,15 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.abc.buffer import Buffer
+from zarr.abc.store import ByteRequest, Store
 from zarr.buffer.cpu import NDBuffer
 from zarr.codecs import Crc32cCodec
-from zarr.storage import LocalStore
+from zarr.core.buffer import BufferPrototype, default_buffer_prototype
+from zarr.storage import LocalStore, ObjectStore, ZipStore
 
-from medplus.embeddings.container import Container, has_metadata, is_full
-from medplus.embeddings.layout import ArrayLayout
+from medplus.embeddings.container import ARCHIVE, Container, has_metadata, is_full
+from medplus.embeddings.layout import ArrayLayout, Visit
 from medplus.errors import StoreError
 
 _READERS = min(4, os.cpu_count() or 1)
@@ -56,17 +59,10 @@ def create_arrays(
             array[...] = values[layout.path]
 
 
-class ArrayWriter:
-    """One array of a store in a folder, to be written chunk by chunk."""
-
-    def __init__(self, folder: Path, layout: ArrayLayout) -> None:
-        array = zarr.open_array(LocalStore(folder), path=layout.path, mode="r+", zarr_format=3)
-        self._array = array.with_config(_KEEP_ALL)
-        self._layout = layout
-
-    def write(self, chunk: int, rows: np.ndarray) -> None:
-        """Write a whole chunk, which replaces its file at once."""
-        self._array[self._layout.rows(chunk)] = rows
+def open_array(folder: Path, layout: ArrayLayout) -> Any:
+    """Open an array of a store in a folder: rows of a whole chunk replace its file at once."""
+    array = zarr.open_array(LocalStore(folder), path=layout.path, mode="r+", zarr_format=3)
+    return array.with_config(_KEEP_ALL)
 
 
 class ArrayReader:
@@ -86,7 +82,8 @@ class ArrayReader:
         if not has_metadata(container, digests, layout.path):
             raise ValueError(f"{layout.path}: the metadata are not those that were written")
         try:
-            array = zarr.open_array(container.to_zarr(), path=layout.path, mode="r", zarr_format=3)
+            files = zarr_store(container)
+            array = zarr.open_array(files, path=layout.path, mode="r", zarr_format=3)
         except Exception as error:
             self._check(error)
             raise ValueError(f"{layout.path}: {error}") from None
@@ -98,7 +95,7 @@ class ArrayReader:
     def visit(
         self,
         chunks: Iterable[int],
-        visit: Callable[[slice, np.ndarray], None] | None = None,
+        visit: Visit | None = None,
         into: np.ndarray | None = None,
     ) -> list[int]:
         """Read some chunks and show their rows to `visit`, in several threads and any order.
@@ -124,10 +121,7 @@ class ArrayReader:
             return sorted(chain.from_iterable(damaged))
 
     def _visit_some(
-        self,
-        chunks: list[int],
-        visit: Callable[[slice, np.ndarray], None] | None,
-        into: np.ndarray | None,
+        self, chunks: list[int], visit: Visit | None, into: np.ndarray | None
     ) -> list[int]:
         damaged = []
         own: np.ndarray | None = None
@@ -164,3 +158,35 @@ class ArrayReader:
             raise error
         if type(error).__module__.startswith("obstore"):
             raise StoreError(f"an embedding store cannot be read: {error}") from None
+
+
+def zarr_store(container: Any) -> Store:
+    """Return what zarr reads the files of a `Container` through."""
+    if isinstance(container.place, str):
+        return ObjectStore(container.store, read_only=True)
+    if str(container.place).endswith(ARCHIVE):
+        return ZipStore(container.place, mode="r", read_only=True)
+    return FolderStore(container.place, read_only=True)
+
+
+class FolderStore(LocalStore):
+    """zarr's store in a folder, but each file is read by the thread that asks for it.
+
+    `LocalStore` hands every read to another thread; where several threads read already, that
+    costs as much as reading.
+    """
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        """Return the content of a file, or None where there is none."""
+        if byte_range is not None:
+            return await super().get(key, prototype, byte_range)
+        try:
+            content = (self.root / key).read_bytes()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
+        return (prototype or default_buffer_prototype()).buffer.from_bytes(content)

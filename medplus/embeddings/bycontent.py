@@ -18,11 +18,10 @@ from medplus import lock
 from medplus.errors import StoreError, explained
 
 _TABLE = "CREATE TABLE IF NOT EXISTS embeddings (image BLOB PRIMARY KEY, embedding BLOB NOT NULL)"
+_ASK = "SELECT embedding FROM embeddings WHERE image = ?"
 _PAGE_BYTES = 1 << 14
 """Of a new file: holds several embeddings."""
 _WAIT_S = 600.0
-_ASKED = 500
-"""Images that one query asks for."""
 
 
 class KeptEmbeddings:
@@ -58,14 +57,8 @@ class KeptEmbeddings:
         if not self.path.exists():
             return found
         with self._connection() as connection:
-            for start in range(0, len(images), _ASKED):
-                some = images[start : start + _ASKED]
-                marks = ",".join("?" * len(some))
-                rows = connection.execute(
-                    f"SELECT image, embedding FROM embeddings WHERE image IN ({marks})",  # noqa: S608
-                    some,
-                )
-                for image, kept in rows:
+            for image in images:
+                for (kept,) in connection.execute(_ASK, (image,)):
                     if zlib.crc32(kept[:-4]) == int.from_bytes(kept[-4:], "little"):
                         found[image] = np.frombuffer(kept[:-4], "<f4")
         return found

@@ -6,13 +6,10 @@ import hashlib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from medplus.embeddings.layout import METADATA, ArrayLayout
 from medplus.errors import StoreError, UsageError, first_line, optional
-
-if TYPE_CHECKING:
-    from zarr.abc.store import Store
 
 Place = Path | str
 """A path, or a URL such as ``s3://bucket/path``."""
@@ -24,7 +21,10 @@ _LARGEST = 1 << 24
 
 
 class Container(Protocol):
-    """What holds a store's files, by keys such as ``train/embeddings/c/0/0``."""
+    """What holds a store's files, by keys such as ``train/embeddings/c/0/0``.
+
+    What zarr reads the same files through is `medplus.embeddings.arrays.zarr_store`.
+    """
 
     @property
     def place(self) -> Place:
@@ -35,9 +35,6 @@ class Container(Protocol):
 
     def size(self, key: str) -> int:
         """Return a file's size in bytes; raise `FileNotFoundError`, or `OSError`."""
-
-    def to_zarr(self) -> Store:
-        """Return what zarr reads the same files through."""
 
 
 def to_place(place: Place) -> Place:
@@ -94,11 +91,6 @@ class _Folder:
     def size(self, key: str) -> int:
         return (self.place / key).stat().st_size
 
-    def to_zarr(self) -> Store:
-        from medplus.embeddings.files import FolderStore
-
-        return FolderStore(self.place, read_only=True)
-
 
 class _Archive:
     def __init__(self, place: Path) -> None:
@@ -129,30 +121,25 @@ class _Archive:
             raise FileNotFoundError(key)
         return self._sizes[key]
 
-    def to_zarr(self) -> Store:
-        from zarr.storage import ZipStore
-
-        return ZipStore(self.place, mode="r", read_only=True)
-
 
 class _Bucket:
     def __init__(self, place: str) -> None:
         self.place = place
         store = optional("obstore.store", f"to read {place}")
         try:
-            self._store: Any = store.from_url(place, retry_config=_RETRY)
+            self.store: Any = store.from_url(place, retry_config=_RETRY)
         except Exception as error:  # obstore's own, by scheme
             raise UsageError(f"{place} names no object store: {first_line(error)}") from None
 
     def read(self, key: str) -> bytes:
         import obstore
 
-        return bytes(self._ask(lambda: obstore.get(self._store, key).bytes()))
+        return bytes(self._ask(lambda: obstore.get(self.store, key).bytes()))
 
     def size(self, key: str) -> int:
         import obstore
 
-        return int(self._ask(lambda: obstore.head(self._store, key))["size"])
+        return int(self._ask(lambda: obstore.head(self.store, key))["size"])
 
     def _ask(self, question: Any) -> Any:
         try:
@@ -164,8 +151,3 @@ class _Bucket:
                 f"{self.place} cannot be read: {first_line(error)}; check the URL, and the "
                 "endpoint and credentials in the environment (AWS_ENDPOINT_URL, …)"
             ) from None
-
-    def to_zarr(self) -> Store:
-        from zarr.storage import ObjectStore
-
-        return ObjectStore(self._store, read_only=True)

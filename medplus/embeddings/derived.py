@@ -5,7 +5,7 @@ All that is fitted is fitted on train alone, and uses no label.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 
 from medplus.datasets.exclusion import Exclusion
-from medplus.embeddings import view
 from medplus.embeddings.info import StoreInfo
-from medplus.embeddings.layout import CHUNK_ROWS
+from medplus.embeddings.layout import CHUNK_ROWS, Visit
 from medplus.embeddings.store import Damage, EmbeddingStore
 from medplus.embeddings.transform import Fit, Transform, transformed
 from medplus.embeddings.view import View
 from medplus.errors import UsageError
 from medplus.jsonfile import digest_of
-from medplus.vocabulary import Split
+from medplus.vocabulary import SPLITS, Split
 
 
 class DerivedStore(EmbeddingStore):
@@ -77,10 +76,6 @@ class DerivedStore(EmbeddingStore):
         ]
         return {"parts": keys, "transform": None if self.transform is None else str(self.transform)}
 
-    def on_rows(self, rows: Mapping[Split, np.ndarray]) -> DerivedStore:
-        """Return the same of some rows: fitted on what is train among them."""
-        return DerivedStore([View(part, rows) for part in self.parts], self.transform)
-
     def embeddings(self, split: Split) -> np.ndarray:
         """Return a split's embeddings, float32, shape (n_samples, dim)."""
         if split not in self._read_before:
@@ -88,12 +83,7 @@ class DerivedStore(EmbeddingStore):
             self._read_before[split] = own
         return self._read_before[split]
 
-    def visit(
-        self,
-        split: Split,
-        visit: Callable[[slice, np.ndarray], None],
-        rows: slice = slice(None),
-    ) -> None:
+    def visit(self, split: Split, visit: Visit, rows: slice = slice(None)) -> None:
         """Show a split's embeddings in parts, as `EmbeddingStore.visit` does."""
         values = self.embeddings(split)
         start, stop, _ = rows.indices(len(values))
@@ -101,21 +91,9 @@ class DerivedStore(EmbeddingStore):
             part = values[at : at + CHUNK_ROWS]
             visit(slice(at, at + len(part)), part)
 
-    def labels(self, split: Split) -> np.ndarray:
-        """Return a split's labels, integer, shape (n_samples, n_labels)."""
-        return self.parts[0].labels(split)
-
-    def index(self, split: Split) -> np.ndarray:
-        """Return each row's position in the source split, int64, shape (n_samples,)."""
-        return self.parts[0].index(split)
-
-    def names(self, split: Split) -> list[str]:
-        """Return where each row came from; unknown is empty."""
-        return self.parts[0].names(split)
-
-    def groups(self, split: Split) -> list[str]:
-        """Return what each row belongs to; none where that is not known."""
-        return self.parts[0].groups(split)
+    def column(self, split: Split, name: str) -> Any:
+        """Return a column of the rows, which all parts share, as `EmbeddingStore.column` does."""
+        return self.parts[0].column(split, name)
 
     def verify(self) -> list[Damage]:
         """Check every byte of all parts."""
@@ -183,13 +161,27 @@ class DerivedStore(EmbeddingStore):
         return self._given or Fit.of(self._of_parts("train"), self.transform)
 
 
-def view_of(store: EmbeddingStore, rows: Mapping[Split, np.ndarray]) -> EmbeddingStore:
-    """Return some rows of a store, with all that is fitted fitted on its new train."""
-    return store.on_rows(rows) if isinstance(store, DerivedStore) else View(store, rows)
+def view_of(
+    store: EmbeddingStore, rows: Mapping[Split, np.ndarray], warnings: Sequence[str] = ()
+) -> EmbeddingStore:
+    """Return some rows of a store as `View`, with all that is fitted fitted on its new train."""
+    if isinstance(store, DerivedStore):
+        return DerivedStore([View(part, rows, warnings) for part in store.parts], store.transform)
+    return View(store, rows, warnings)
 
 
 def without(store: EmbeddingStore, exclusion: Exclusion) -> EmbeddingStore:
-    """Return a store without the rows that are left out, which nothing is fitted on either."""
-    if isinstance(store, DerivedStore):
-        return DerivedStore([view.without(p, exclusion) for p in store.parts], store.transform)
-    return view.without(store, exclusion)
+    """Return a store without the rows that are left out, which nothing is fitted on either.
+
+    Raises
+    ------
+    UsageError
+        If the table is of other images, or leaves nothing of a split.
+    """
+    rows: dict[Split, np.ndarray] = {}
+    begin = 0
+    for split in SPLITS:
+        keep = exclusion.kept(split, store.index(split), store.names(split))
+        rows[split] = begin + np.flatnonzero(keep)
+        begin += len(keep)
+    return view_of(store, rows, [exclusion.sentence])

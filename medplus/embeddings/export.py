@@ -1,12 +1,13 @@
-"""Taking embeddings elsewhere: npz, parquet, and the whole store in one zip archive."""
+"""Taking embeddings elsewhere: npz, Arrow and parquet, the whole store in one zip archive."""
 
 from __future__ import annotations
 
 import json
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +15,11 @@ from medplus.embeddings.container import ARCHIVE, open_container
 from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.layout import METADATA
 from medplus.embeddings.store import EmbeddingStore, remedy
-from medplus.errors import StoreError, UsageError, explained
+from medplus.errors import StoreError, UsageError, explained, optional
+from medplus.vocabulary import Split
+
+if TYPE_CHECKING:
+    import pyarrow
 
 
 def export_store(store: EmbeddingStore, target: Path) -> None:
@@ -59,11 +64,8 @@ def _write_npz(store: EmbeddingStore, target: Path) -> None:
     arrays: dict[str, np.ndarray] = {}
     for split in store.info.splits:
         arrays[f"{split}_embeddings"] = store.embeddings(split)
-        arrays[f"{split}_labels"] = store.labels(split)
-        arrays[f"{split}_index"] = store.index(split)
-        arrays[f"{split}_names"] = np.array(store.names(split))
-        if store.info.group_nbytes:
-            arrays[f"{split}_groups"] = np.array(store.groups(split))
+        for name in store.info.arrays[1:]:
+            arrays[f"{split}_{name}"] = np.array(store.column(split, name))
     attributes = np.array(json.dumps(store.info.model_dump(mode="json")))
     np.savez(target, allow_pickle=False, medplus=attributes, **arrays)
 
@@ -98,3 +100,35 @@ def _keys(info: StoreInfo) -> Iterator[str]:
         yield f"{layout.path}/{METADATA}"
         for chunk in range(layout.n_chunks):
             yield layout.chunk_key(chunk)
+
+
+def to_table(store: EmbeddingStore, splits: Sequence[Split]) -> pyarrow.Table:
+    """Return some splits of a store, with its attributes as JSON under ``medplus``.
+
+    As `EmbeddingStore.to_arrow` says.
+    """
+    pa = optional("pyarrow", "an Arrow table")
+    tables = []
+    for split in splits:
+        # Few readers know float16; DuckDB does not.
+        values = store.embeddings(split).astype(np.float32, copy=False)
+        labels = store.labels(split)
+        columns = {
+            "split": pa.array([split] * len(values)).dictionary_encode(),
+            "index": pa.array(store.index(split)),
+            "name": pa.array(map(_readable, store.names(split)), pa.string()),
+        }
+        if store.info.group_nbytes:
+            columns["group"] = pa.array(map(_readable, store.groups(split)), pa.string())
+        for i in range(labels.shape[1]):
+            columns["label" if labels.shape[1] == 1 else f"label_{i}"] = pa.array(labels[:, i])
+        flat = pa.array(values.reshape(-1))
+        columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+        tables.append(pa.table(columns))
+    attributes = json.dumps(store.info.model_dump(mode="json"))
+    return pa.concat_tables(tables).replace_schema_metadata({"medplus": attributes})
+
+
+def _readable(name: str) -> str:
+    """Return a name as Unicode, which the names of files need not be."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")

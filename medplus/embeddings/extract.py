@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from medplus._version import __version__
 from medplus.backbones import sources as backbones
 from medplus.backbones.identity import Identity
 from medplus.backbones.known import Sighting, is_known, recall_backbone
@@ -21,17 +19,16 @@ from medplus.corruptions import Corruption
 from medplus.cost import add_costs, measure_cost
 from medplus.datasets import sources as datasets
 from medplus.datasets.card import warn_of
-from medplus.datasets.corrupted import corrupted
 from medplus.datasets.dataset import ImageDataset
 from medplus.device import precision_here, resolve_device
-from medplus.embeddings.info import StoreInfo, read_info
-from medplus.embeddings.provenance import provenance_of, settle
+from medplus.embeddings.info import StoreInfo, read_info, versions_of
+from medplus.embeddings.provenance import corrupted, provenance_of, settle
 from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.writer import StoreWriter, WriteStatus, open_writer
 from medplus.errors import StoreError, UsageError
 from medplus.progress import Progress, silent
 from medplus.run.scoring import Samples
-from medplus.spec import AUTO, PRELOGITS, SCHEMA, Choices, ExtractSpec, check_feature, make_spec
+from medplus.spec import AUTO, PRELOGITS, Choices, ExtractSpec, check_feature, make_spec
 from medplus.vocabulary import SPLITS, Precision
 
 if TYPE_CHECKING:
@@ -191,7 +188,8 @@ def extract_all(
     root, how = Path(store), (batch_size, compiled)
     results = []
     jobs = zip(asked, precisions, strict=True)
-    for _, group in groupby(jobs, key=lambda job: _images_of(job[0])):
+    of_images = attrgetter("dataset", "size", "group_column", "exclude")
+    for _, group in groupby(jobs, key=lambda job: of_images(job[0])):
         todo = [*group]
         first, size = todo[0][0], todo[0][0].size
         data = datasets.resolve(first.dataset, first.group_column)
@@ -214,16 +212,16 @@ def extract_all(
                 dim = _dim(embedder, images)
                 sighting.keep(backbone, _shape(images), dim)
                 of, loaded = spec, None
-            made = embedder.backbone
-            info = _new_info(_settle(spec, images, made, precision), images, made, dim)
+            info = _new_info(spec, precision, images, embedder.backbone, dim)
             results.append(_extract_one(info, images, embedder, how, root, patience_s, progress))
     return results
 
 
 def _load(spec: ExtractSpec, size: int) -> tuple[Sighting, Backbone]:
+    from medplus.backbones.build import load
+
     sighting = Sighting(spec)
-    feature = spec.feature or PRELOGITS
-    return sighting, backbones.load(sighting.ref, size, spec.fit, feature=feature)
+    return sighting, load(sighting.ref, size, spec.fit, feature=spec.feature or PRELOGITS)
 
 
 def _embedder(
@@ -254,17 +252,6 @@ def _shape(images: ImageDataset) -> tuple[int, ...]:
     return images.splits["train"].images.shape[1:]
 
 
-def _settle(
-    spec: ExtractSpec, images: ImageDataset, backbone: Identity, precision: Precision
-) -> ExtractSpec:
-    compute = precision if backbone.is_network else "fp32"
-    return settle(spec, images, backbone, compute, spec.dtype or "float32")
-
-
-def _images_of(spec: ExtractSpec) -> tuple[str, int | None, str | None, str | None]:
-    return spec.dataset, spec.size, spec.group_column, spec.exclude
-
-
 def _finished(
     spec: ExtractSpec, images: ImageDataset, precision: Precision, root: Path, patience_s: float
 ) -> Extraction | None:
@@ -272,8 +259,7 @@ def _finished(
     backbone = recall_backbone(spec, _shape(images))
     if backbone is None:
         return None
-    settled = _settle(spec, images, backbone, precision)
-    info = _new_info(settled, images, backbone, backbone.dim)
+    info = _new_info(spec, precision, images, backbone, backbone.dim)
     try:
         if not read_info(info.path_under(root)).complete:
             return None
@@ -329,18 +315,18 @@ def _extract_one(
     return Extraction(open_store(writer.path), status, missing, reused, meter.seconds, rate)
 
 
-def _new_info(spec: ExtractSpec, images: ImageDataset, backbone: Identity, dim: int) -> StoreInfo:
-    packages = ("torch", "timm", "zarr", "numpy")
+def _new_info(
+    asked: ExtractSpec, precision: Precision, images: ImageDataset, backbone: Identity, dim: int
+) -> StoreInfo:
+    spec = settle(asked, images, backbone, precision, asked.dtype or "float32")
     splits = SPLITS if spec.corruption is None else ("test",)
     return StoreInfo(
-        schema_version=SCHEMA,
         key=spec.key(images.digest, backbone.digest),
         dataset_path=str(Path(images.path).resolve()),
         preprocess=vars(backbone.preprocess).copy(),
         run_id=backbone.run_id,
         dim=dim,
         n_samples={s: len(of_it) for s, of_it in images.splits.items() if s in splits},
-        versions={"medplus": __version__, **{name: version(name) for name in packages}},
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        versions=versions_of("torch", "timm", "zarr", "numpy"),
         **dict(provenance_of(spec, images, backbone)),
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +13,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from medplus import atomic
+from medplus._version import __version__
 from medplus.datasets import catalog
 from medplus.embeddings import layout
 from medplus.embeddings.container import Place, open_container, to_place
@@ -68,7 +71,7 @@ class StoreInfo(Provenance):
 
     model_config = ConfigDict(frozen=False)
 
-    schema_version: int
+    schema_version: int = SCHEMA
     key: str
     size: PositiveInt = Field(exclude=True)  # the spec tells it
     dataset_path: str
@@ -79,7 +82,7 @@ class StoreInfo(Provenance):
     name_nbytes: PositiveInt = 1
     group_nbytes: int = 0
     versions: dict[str, str]
-    created: str
+    created: str = Field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
     cost: dict[str, Any] = Field(default_factory=dict)
     made_by: list[str] = Field(default_factory=list)
     complete: bool = False
@@ -170,6 +173,11 @@ class StoreInfo(Provenance):
         """Yield the layouts of every array of the store."""
         for split in self.splits:
             yield from (self.layout(split, name) for name in self.arrays)
+
+
+def versions_of(*packages: str) -> dict[str, str]:
+    """Return the versions of medplus and of packages that are installed."""
+    return {"medplus": __version__, **{name: version(name) for name in packages}}
 
 
 def read_info(path: Place) -> StoreInfo:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+
+Visit = Callable[[slice, np.ndarray], None]
+"""Takes the place of rows in a split, and their values."""
 
 CHUNK_ROWS = 1024
 ATTRIBUTE = "medplus"

@@ -9,6 +9,7 @@ from typing import Any
 from medplus.backbones.identity import Identity
 from medplus.backbones.registry import overlap
 from medplus.corruptions import Corruption
+from medplus.corruptions.apply import CorruptedImages
 from medplus.datasets import catalog
 from medplus.datasets import sources as datasets
 from medplus.datasets.dataset import ImageDataset
@@ -44,6 +45,16 @@ def settle(
         feature=backbone.feature,
         precision=precision,
     )
+
+
+def corrupted(images: ImageDataset, corruption: Corruption) -> ImageDataset:
+    """Return a dataset whose test images are made worse as they are read, by a settled corruption.
+
+    All else is as it is.
+    """
+    test = images.splits["test"]
+    worse: Any = CorruptedImages(test.images, corruption, test.positions)
+    return replace(images, splits={**images.splits, "test": replace(test, images=worse)})
 
 
 def corruption_of(text: str, images: ImageDataset) -> Corruption:

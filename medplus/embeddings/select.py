@@ -163,15 +163,10 @@ def find_stores(
                 f"there is no folder {root} of embedding stores; name it with --store, or fill it "
                 f"with: {_command(root, spec)}"
             )
-        sought = identify(_settled(spec, device), data_root)
+        precision = precision_here(AUTO, device) if spec.precision == AUTO else spec.precision
+        sought = identify(replace(spec, precision=precision), data_root)
         found.append(_choose(root, replace(sought, asked=spec, key=key), infos))
     return found
-
-
-def _settled(spec: ExtractSpec, device: str) -> ExtractSpec:
-    if spec.precision != AUTO:
-        return spec
-    return replace(spec, precision=precision_here(AUTO, device))
 
 
 def readable(root: Place) -> Iterator[Found]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,6 @@ import numpy as np
 from pydantic import BaseModel
 
 from medplus.embeddings.container import (
-    Container,
     Place,
     has_metadata,
     is_full,
@@ -20,7 +19,7 @@ from medplus.embeddings.container import (
     to_place,
 )
 from medplus.embeddings.info import StoreInfo, read_info
-from medplus.embeddings.layout import ArrayLayout
+from medplus.embeddings.layout import ArrayLayout, Visit
 from medplus.errors import StoreError
 from medplus.vocabulary import Split
 
@@ -106,12 +105,7 @@ class EmbeddingStore:
         """
         return self._read(self.info.layout(split))
 
-    def visit(
-        self,
-        split: Split,
-        visit: Callable[[slice, np.ndarray], None],
-        rows: slice = slice(None),
-    ) -> None:
+    def visit(self, split: Split, visit: Visit, rows: slice = slice(None)) -> None:
         """Show a split's embeddings chunk by chunk, so that they need not fit into memory.
 
         Parameters
@@ -134,20 +128,28 @@ class EmbeddingStore:
 
     def labels(self, split: Split) -> np.ndarray:
         """Return a split's labels, integer, shape (n_samples, n_labels)."""
-        return self._read(self.info.layout(split, "labels"))
+        return np.asarray(self.column(split, "labels"))
 
     def index(self, split: Split) -> np.ndarray:
         """Return each row's position in the source split, int64, shape (n_samples,)."""
-        return self._read(self.info.layout(split, "index"))
+        return np.asarray(self.column(split, "index"))
 
     def names(self, split: Split) -> list[str]:
         """Return where each row came from, as a path within the dataset; unknown is empty."""
-        return self._read_text(self.info.layout(split, "names"))
+        return list(self.column(split, "names"))
 
     def groups(self, split: Split) -> list[str]:
         """Return what each row belongs to, such as a patient; empty where that is not known."""
-        known = self.info.group_nbytes
-        return self._read_text(self.info.layout(split, "groups")) if known else []
+        return list(self.column(split, "groups")) if self.info.group_nbytes else []
+
+    def column(self, split: Split, name: str) -> Any:
+        """Return one of `info.arrays` beside the embeddings; text as a list of str."""
+        layout = self.info.layout(split, name)
+        values = self._read(layout)
+        if name not in ("names", "groups"):
+            return values
+        column = np.ascontiguousarray(values).view(f"S{values.shape[1]}")[:, 0]
+        return [text.decode(errors="surrogateescape") for text in column.tolist()]
 
     def to_arrow(self, split: Split | None = None) -> pyarrow.Table:
         """Return a split, or all of them, as a table: one row per sample.
@@ -163,18 +165,13 @@ class EmbeddingStore:
         StoreError
             If the store is damaged.
         """
-        from medplus.embeddings.arrow import to_table
+        from medplus.embeddings.export import to_table
 
         return to_table(self, self.info.splits if split is None else (split,))
 
     def verify(self) -> list[Damage]:
         """Read every byte, check it against its checksum, and return what is damaged."""
         return find_damage(self.path, self.info)
-
-    def _read_text(self, layout: ArrayLayout) -> list[str]:
-        encoded = self._read(layout)
-        column = np.ascontiguousarray(encoded).view(f"S{encoded.shape[1]}")[:, 0]
-        return [text.decode(errors="surrogateescape") for text in column.tolist()]
 
     def _read(self, layout: ArrayLayout) -> np.ndarray:
         try:
@@ -224,23 +221,17 @@ def find_damage(path: Place, info: StoreInfo, *, deep: bool = True) -> list[Dama
         if not has_metadata(container, info.metadata, split)
     ]
     for layout in info.all_layouts():
-        broken: Sequence[int | None] = [None]
-        with suppress(ValueError):  # of its metadata
-            broken = _damaged_chunks(container, layout, info, deep)
+        broken: list[int | None] = [None]
+        numbers = range(layout.n_chunks)
+        if not deep and has_metadata(container, info.metadata, layout.path):
+            broken = [n for n in numbers if not is_full(container, layout, n)]
+        elif deep:
+            from medplus.embeddings.arrays import ArrayReader
+
+            with suppress(ValueError):  # of its metadata
+                broken = [*ArrayReader(container, layout, info.metadata).visit(numbers)]
         damage += [Damage(array=layout.path, chunk=chunk) for chunk in broken]
     return damage
-
-
-def _damaged_chunks(
-    container: Container, layout: ArrayLayout, info: StoreInfo, deep: bool
-) -> list[int]:
-    if deep:
-        from medplus.embeddings.arrays import ArrayReader
-
-        return ArrayReader(container, layout, info.metadata).visit(range(layout.n_chunks))
-    if not has_metadata(container, info.metadata, layout.path):
-        raise ValueError(layout.path)
-    return [n for n in range(layout.n_chunks) if not is_full(container, layout, n)]
 
 
 def count_chunks(path: Place, info: StoreInfo) -> tuple[int, int]:

@@ -7,15 +7,15 @@ and in nothing else.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from medplus.datasets.card import Card
-from medplus.datasets.exclusion import Exclusion
 from medplus.embeddings.info import StoreInfo
+from medplus.embeddings.layout import Visit
 from medplus.embeddings.store import Damage, EmbeddingStore
 from medplus.errors import UsageError
 from medplus.vocabulary import SPLITS, Split
@@ -104,12 +104,7 @@ class View(EmbeddingStore):
         self.visit(split, copy)
         return values
 
-    def visit(
-        self,
-        split: Split,
-        visit: Callable[[slice, np.ndarray], None],
-        rows: slice = slice(None),
-    ) -> None:
+    def visit(self, split: Split, visit: Visit, rows: slice = slice(None)) -> None:
         """Show a split's embeddings in parts, as `EmbeddingStore.visit` does."""
         first, last, _ = rows.indices(len(self.rows[split]))
         for source, place, own in self._parts(split):
@@ -127,35 +122,16 @@ class View(EmbeddingStore):
             wanted = own[start - place.start : stop - place.start]
             self.store.visit(source, show, slice(int(wanted[0]), int(wanted[-1]) + 1))
 
-    def labels(self, split: Split) -> np.ndarray:
-        """Return a split's labels, integer, shape (n_rows, n_labels)."""
-        return self._collect(split, self.store.labels)
-
-    def index(self, split: Split) -> np.ndarray:
-        """Return each row's position in the source split that it came from, int64."""
-        return self._collect(split, self.store.index)
-
-    def names(self, split: Split) -> list[str]:
-        """Return where each row came from, as a path within the dataset; unknown is empty."""
-        found: list[str] = []
-        for source, _, own in self._parts(split):
-            names = self.store.names(source)
-            found += [names[row] for row in own]
-        return found
-
-    def groups(self, split: Split) -> list[str]:
-        """Return what each row belongs to, such as a patient; none where that is not known."""
-        if not self.info.group_nbytes:
-            return []
-        known = [(own, self.store.groups(source)) for source, _, own in self._parts(split)]
-        return [groups[row] for own, groups in known for row in own]
+    def column(self, split: Split, name: str) -> Any:
+        """Return a column of the rows, as `EmbeddingStore.column` does."""
+        parts = [(self.store.column(source, name), own) for source, _, own in self._parts(split)]
+        if isinstance(parts[0][0], list):
+            return [values[row] for values, own in parts for row in own]
+        return np.concatenate([values[own] for values, own in parts])
 
     def verify(self) -> list[Damage]:
         """Check every byte of the store that the view is of."""
         return self.store.verify()
-
-    def _collect(self, split: Split, read: Callable[[Split], Any]) -> np.ndarray:
-        return np.concatenate([read(source)[own] for source, _, own in self._parts(split)])
 
     def _parts(self, split: Split) -> Iterator[tuple[Split, slice, np.ndarray]]:
         """Yield the store's splits that rows lie in, their place in the view, and their rows."""
@@ -166,20 +142,3 @@ class View(EmbeddingStore):
             if start < stop:
                 yield source, slice(int(start), int(stop)), chosen[start:stop] - begin
             begin = end
-
-
-def without(store: EmbeddingStore, exclusion: Exclusion) -> View:
-    """Return a view of a store without the rows that are left out.
-
-    Raises
-    ------
-    UsageError
-        If the table is of other images, or leaves nothing of a split.
-    """
-    rows: dict[Split, np.ndarray] = {}
-    begin = 0
-    for split in SPLITS:
-        keep = exclusion.kept(split, store.index(split), store.names(split))
-        rows[split] = begin + np.flatnonzero(keep)
-        begin += len(keep)
-    return View(store, rows, [exclusion.sentence])

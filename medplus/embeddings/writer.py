@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from medplus.embeddings.store import Damage, find_damage
 from medplus.errors import StoreError, explained
 from medplus.run.scoring import Samples
 from medplus.vocabulary import Split
-
-if TYPE_CHECKING:
-    from medplus.embeddings.arrays import ArrayWriter
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +49,7 @@ class StoreWriter:
         self.info = info
         self.status = status
         self.missing = missing
-        self._arrays: dict[Split, ArrayWriter] = {}
+        self._arrays: dict[Split, Any] = {}
 
     @property
     def n_missing(self) -> int:
@@ -75,15 +72,16 @@ class StoreWriter:
         StoreError
             If the disk refuses the data.
         """
-        from medplus.embeddings.arrays import ArrayWriter
+        from medplus.embeddings.arrays import open_array
 
+        layout = self.info.layout(split)
         with _disk_errors(self.path):
             if split not in self._arrays:
-                self._arrays[split] = ArrayWriter(self.path, self.info.layout(split))
-            self._arrays[split].write(chunk, rows)
+                self._arrays[split] = open_array(self.path, layout)
+            self._arrays[split][layout.rows(chunk)] = rows
 
     def keep_cost(self, cost: Mapping[str, Any]) -> None:
-        """Note what the sessions so far have cost; the store stays incomplete.
+        """Note what the sessions so far have cost; nothing else of the store changes.
 
         Raises
         ------
@@ -96,12 +94,11 @@ class StoreWriter:
 
     def finish(self, cost: Mapping[str, Any]) -> None:
         """Sync the embeddings, then mark the store complete, with its cost over all sessions."""
-        self.info.cost = dict(cost)
-        self.info.complete = True
         with _disk_errors(self.path):
             for split in self.info.splits:
                 atomic.sync_tree(self.path / self.info.layout(split).path)
-            write_info(self.path, self.info)
+        self.info.complete = True
+        self.keep_cost(cost)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,11 @@ from medplus.run.record import RunRecord
 from medplus.run.scoring import EVALUATED, Samples, score_splits
 from medplus.training.loss import mean_loss, probabilities
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split
+
+log = logging.getLogger(__name__)
+
+ALL = "all"
+"""In place of splits: all of them, joined."""
 
 _FILES = (RECORD_FILE, NETWORK_FILE, HEAD_FILE)
 _KEPT = (
@@ -79,8 +85,8 @@ def evaluate(
         what the run was made on.
     size : int, optional
         Of the images in pixels; by default the run's.
-    splits : sequence of {"train", "val", "test"}
-        What to score.
+    splits : sequence of {"train", "val", "test"}, or "all"
+        What to score; ``all`` joins the splits of other data into one test set.
     data_root, store : str or Path
         Folder of the datasets, which a network is scored on, and root of the embedding stores,
         which a head is scored on.
@@ -119,10 +125,13 @@ def evaluate(
     """
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, not {batch_size}")
+    pooled = list(splits) == [ALL] or splits == ALL
+    if pooled and csv is not None:
+        raise UsageError(f"--csv is for the official splits; leave it or --split {ALL} out")
     options = EvaluationOptions(
         dataset=dataset,
         size=size,
-        splits=_check_splits(splits),
+        splits=SPLITS if pooled else _check_splits(splits),
         data_root=Path(data_root),
         store_root=to_place(store),
         device=resolve_device(device),
@@ -137,21 +146,27 @@ def evaluate(
     order = match_classes(folder, prepared.record, (on.dataset, on.task, on.classes))
     if order != sorted(order):
         prepared = replace(prepared, samples=_reordered(prepared, order))
+    if on.dataset != prepared.record.dataset and not pooled:
+        log.warning("%s: %s alone are scored; --split %s scores all of its images as one test set",
+                    on.dataset, " and ".join(options.splits), ALL)  # fmt: skip
+    elif pooled and on.dataset == prepared.record.dataset:
+        raise UsageError(f"--split {ALL} is for other data: {folder} has learned from {on.dataset}")
     if csv is not None:
         check_exportable(on.dataset, on.size, on.classes)
     with measure_cost(options.device) as meter:
         logits = prepared.predict()
+    origin = np.repeat(options.splits, [len(logits[split]) for split in options.splits])
+    if pooled:
+        prepared, logits = _joined(prepared, logits)
     metrics, predictions = _score(prepared, logits)
+    if pooled:
+        predictions["test_split"] = origin
     n_images = sum(map(len, logits.values()))
     cost = {**meter.cost(n_images), "images": n_images}
     record = _plan(prepared, folder).record(metrics, meter.seconds, cost)
     with claim_runs([Path(record.path)]):
-        save_run(
-            record,
-            predictions,
-            overwrite=True,
-            remedy="free space, or make the run's folder writable",
-        )
+        remedy = "free space, or make the run's folder writable"
+        save_run(record, predictions, remedy=remedy)
     if csv is not None:
         write_csv(record, predictions, Path(csv))
     return record
@@ -172,11 +187,27 @@ def _reordered(prepared: Prepared, order: list[int]) -> dict[Split, Samples]:
     }
 
 
+def _joined(
+    prepared: Prepared, logits: Mapping[Split, torch.Tensor]
+) -> tuple[Prepared, Mapping[Split, torch.Tensor]]:
+    """Return all splits as one test set."""
+    on, parts = prepared.provenance, prepared.samples
+    if on.baseline_acc:
+        sizes = [len(parts[split].labels) for split in SPLITS]
+        baseline = float(np.average([on.baseline_acc[split] for split in SPLITS], weights=sizes))
+        on = on.model_copy(update={"baseline_acc": {"test": baseline}})
+    samples: Mapping[Split, Samples] = {"test": Samples.joined(parts[split] for split in SPLITS)}
+    config = {**prepared.config, "splits": ALL}
+    joined = replace(prepared, provenance=on, samples=samples, config=config)
+    return joined, {"test": torch.cat([logits[split] for split in SPLITS])}
+
+
 def _check_splits(splits: Sequence[str]) -> tuple[Split, ...]:
     chosen = [splits] if isinstance(splits, str) else list(splits)
     for name in chosen:
         if name not in SPLITS:
-            raise UsageError(f"unknown split '{name}'{nearest(name, SPLITS)} (train, val, test)")
+            known = f"({', '.join(SPLITS)}; or {ALL}, alone)"
+            raise UsageError(f"unknown split '{name}'{nearest(name, SPLITS)} {known}")
     if not chosen:
         raise UsageError("there is no split to score; name some of train, val, test with --split")
     return tuple(split for split in SPLITS if split in chosen)

@@ -5,10 +5,7 @@ The folds of a repeat make one run, whose test predictions are those of all rows
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +14,6 @@ from medplus.embeddings.derived import view_of
 from medplus.embeddings.store import EmbeddingStore
 from medplus.run.best import select_best
 from medplus.run.folds import Folds, deal, parts_of
-from medplus.run.ledger import HEAD_FILE, read_head, read_predictions
 from medplus.run.outoffold import FoldRun, save_joined
 from medplus.run.plan import RunPlan, claim_missing, plan_run
 from medplus.run.record import RunRecord
@@ -25,7 +21,9 @@ from medplus.run.scoring import Samples
 from medplus.vocabulary import MULTI_LABEL, Split
 
 Plan = Callable[[EmbeddingStore], list[RunPlan]]
-Run = Callable[[EmbeddingStore, list[RunPlan]], list[RunRecord]]
+Made = tuple[RunRecord, Mapping[str, np.ndarray], Mapping[str, np.ndarray]]
+"""A run that has been done: its record, its predictions, and the tensors of its head, if any."""
+Run = Callable[[EmbeddingStore, list[RunPlan]], Iterable[Made]]
 
 
 def run_folded(
@@ -43,7 +41,7 @@ def run_folded(
         plans = _plans(plan(store), folds, repeat)
         with claim_missing(plans, overwrite) as found:
             todo = [p for p, record in zip(plans, found, strict=True) if record is None]
-            done = iter(_run(store, plan, run, folds, repeat, todo, overwrite) if todo else ())
+            done = iter(_run(store, plan, run, folds, repeat, todo) if todo else ())
         records += [record or next(done) for record in found]
     return records
 
@@ -105,7 +103,6 @@ def _run(
     folds: Folds,
     repeat: int,
     todo: Sequence[RunPlan],
-    overwrite: bool,
 ) -> list[RunRecord]:
     samples = pooled(store, folds)
     dealt = _deal(store, samples, folds, repeat)
@@ -114,26 +111,12 @@ def _run(
     for number in range(folds.n):
         rows = parts_of(dealt, number)
         view = view_of(store, rows)
-        with tempfile.TemporaryDirectory(prefix="medplus-fold-") as folder:
-            own = [
-                replace(one, folder=Path(folder) / one.run_id)
-                for one in plan(view)
-                if one.fields.get("seed") in seeds
-            ]
-            for record in select_best(run(view, own)):
-                if record.selected:
-                    path = Path(record.path)
-                    saved = read_predictions(path)
-                    found[record.seed].append(FoldRun(record, rows, saved, _head(path)))
+        made = list(run(view, [one for one in plan(view) if one.fields.get("seed") in seeds]))
+        for record, (_, *saved) in zip(select_best([m[0] for m in made]), made, strict=True):
+            if record.selected:
+                found[record.seed].append(FoldRun(record, rows, *saved))
     origin = np.repeat(folds.splits, [store.info.n_samples[split] for split in folds.splits])
     return [
-        save_joined(one, samples, origin, found[seed], folds, repeat, overwrite)
+        save_joined(one, samples, origin, found[seed], folds, repeat)
         for one, seed in zip(todo, seeds, strict=True)
     ]
-
-
-def _head(run: Path) -> dict[str, np.ndarray] | None:
-    """Return the tensors of a run's head; kNN has none."""
-    if not (run / HEAD_FILE).exists():
-        return None
-    return {name: tensor.numpy() for name, tensor in read_head(run).items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,10 @@ from medplus.embeddings.derived import DerivedStore, without
 from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.view import View
 from medplus.heads.features import Features, fit_memory, read_features
-from medplus.heads.folded import run_folded
+from medplus.heads.folded import Plan, Run, run_folded
 from medplus.run.best import select_best
 from medplus.run.folds import Folds
+from medplus.run.ledger import save_run
 from medplus.run.plan import RunPlan, claim_missing, plan_run
 from medplus.run.record import PartFacts, Protocol, Provenance, RunRecord, StoreFacts
 from medplus.run.scoring import EVALUATED, Samples, check_trainable
@@ -84,8 +85,8 @@ def plan_head(
 
 def run_heads(
     stores: Stores,
-    plan: Callable[[EmbeddingStore], list[RunPlan]],
-    run: Callable[[EmbeddingStore, list[RunPlan]], list[RunRecord]],
+    plan: Plan,
+    run: Run,
     overwrite: bool,
     exclude: str | Path | None = None,
     *,
@@ -98,7 +99,7 @@ def run_heads(
     plan : callable
         Returns the runs on a store.
     run : callable
-        Does some of them at once, and returns their records.
+        Does some of them at once, and yields of each what `save_run` takes.
     overwrite : bool
         Run all of them.
     exclude : str or Path, optional
@@ -106,7 +107,7 @@ def run_heads(
     folds : Folds, optional
         Cross-validate instead of learning from train alone.
     """
-    records = []
+    records: list[RunRecord] = []
     exclusion = None if exclude is None else read_exclusion(exclude)
     for whole in open_stores(stores):
         store = whole if exclusion is None else without(whole, exclusion)
@@ -117,8 +118,10 @@ def run_heads(
         plans = plan(store)
         with claim_missing(plans, overwrite) as found:
             todo = [plan for plan, record in zip(plans, found, strict=True) if record is None]
-            done = iter(run(store, todo) if todo else ())
-        records += [record or next(done) for record in found]
+            for made in run(store, todo) if todo else ():
+                save_run(*made)
+                found[found.index(None)] = made[0]
+        records += [record for record in found if record is not None]
     return select_best(records)
 
 

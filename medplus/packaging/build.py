@@ -24,7 +24,7 @@ from medplus._version import __version__
 from medplus.analysis.panel import panel as panel_of_run
 from medplus.datasets.dataset import ImageDataset
 from medplus.embeddings.provenance import images_of
-from medplus.errors import MedplusError, RunError, UsageError, first_line, pip_install
+from medplus.errors import MedplusError, RunError, UsageError, first_line, pip_install, writing
 from medplus.packaging.card import croissant, model_card
 from medplus.packaging.module import PackagedModel
 from medplus.prediction.model import Model, load_model
@@ -132,7 +132,10 @@ def package(
     )
     images, notes = _images_of(model, data_root)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".package-") as temporary:
+    with (
+        writing(target, "free space, or name another --out"),
+        tempfile.TemporaryDirectory(dir=target.parent, prefix=".package-") as temporary,
+    ):
         folder = Path(temporary) / target.name.removesuffix(".zip")
         folder.mkdir()
         _write_model(model, folder)
@@ -212,6 +215,8 @@ def _write_model(model: Model, folder: Path) -> None:
             assert program is not None
             size = sum(weight.nbytes for weight in module.state_dict().values())
             program.save(folder / "model.onnx", external_data=size > _MOST_IN_ONE_FILE)
+    except OSError:
+        raise
     except Exception as error:
         raise UsageError(
             f"{model.record.tag} cannot be exported ({type(error).__name__}: "

@@ -16,11 +16,15 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+# Of what is computed here nothing is told to anyone; nor is a file of it left among temporary ones.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 if TYPE_CHECKING:

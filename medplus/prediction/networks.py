@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from medplus.backbones import sources
+from medplus.backbones import build, sources
 from medplus.backbones.build import Backbone, load_backbone
 from medplus.backbones.finetuned import network_file
 from medplus.backbones.inference import Embedder
@@ -98,7 +98,7 @@ def load_extractor(
         )
     ref = sources.resolve(named or spec.backbone, spec.weights or PRETRAINED)
     feature = spec.feature or PRELOGITS
-    backbone = sources.load(ref, size, spec.fit, feature=feature)
+    backbone = build.load(ref, size, spec.fit, feature=feature)
     if backbone.digest != part.backbone_digest:
         raise BackboneError(
             f"{backbone.tag} is here with other weights or another normalisation than the "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from medplus import atomic
@@ -12,6 +13,7 @@ from medplus._version import __version__
 from medplus.analysis.document import Document
 from medplus.errors import RunError
 from medplus.jsonfile import parse_json
+from medplus.lock import hold
 from medplus.reporting.figures import write_figures
 from medplus.reporting.page.links import PageLinks
 from medplus.reporting.page.render import render_page
@@ -42,11 +44,15 @@ def write_report(document: Document, out: Path) -> list[Path]:
     ------
     RunError
         If the folder holds anything else, or cannot be written.
+    LockHeldError
+        If another process writes there.
     """
     out = out.resolve()  # of a link, its target is replaced
     check_folder(out)
+    lock = out.with_name(f".{out.name}.lock")
     try:
-        with atomic.new_folder(out) as folder:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with hold(lock, f"the report {out}"), _new_folder(out) as folder:
             tables = write_tables(document.tables.values(), folder / "tables")
             figures = write_figures(document.figures, folder / "figures")
             drawings = {p.stem: p.read_text("utf-8") for p in figures if p.suffix == ".svg"}
@@ -71,6 +77,14 @@ def write_report(document: Document, out: Path) -> list[Path]:
             f"the report {out} cannot be written: {error.strerror or error}; nothing was changed"
         ) from error
     return [out / name for name in files]
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """Fill a folder beside `out`, where those that died of it may have left theirs."""
+    atomic.remove_leftovers(out)
+    with atomic.new_folder(out) as folder:
+        yield folder
 
 
 def check_folder(out: Path) -> None:

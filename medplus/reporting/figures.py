@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -52,11 +53,17 @@ def write_figures(figures: Sequence[Figure], folder: Path) -> list[Path]:
     write = partial(_write, folder=folder)
     # Half of a report's time is spent here. Who has loaded torch has threads, and must not fork.
     if len(figures) > _FEW and sys.platform == "linux" and "torch" not in sys.modules:
-        with get_context("fork").Pool(_PROCESSES) as pool:
+        with get_context("fork").Pool(_PROCESSES, _leave_signals) as pool:
             written = pool.map(write, figures, chunksize=1)
     else:
         written = [write(figure) for figure in figures]
     return [path for of_figure in written for path in of_figure]
+
+
+def _leave_signals() -> None:
+    """Let Ctrl-C be the parent's, which ends this process by SIGTERM."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _write(figure: Figure, folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from medplus import atomic
 from medplus.analysis.section import Section
+from medplus.errors import writing
 from medplus.naming import safe_name
 from medplus.reporting.figures import write_figures
 from medplus.reporting.tables import write_tables
@@ -21,16 +22,22 @@ def write_sections(sections: Sequence[Section], out: Path) -> list[Path]:
     -------
     list of Path
         The files.
+
+    Raises
+    ------
+    RunError
+        If they cannot be written.
     """
     tables = [table for section in sections for table in section.tables]
     figures = [figure for section in sections for figure in section.figures]
-    written = write_tables(tables, out / "tables") + write_figures(figures, out / "figures")
-    for section in sections:
-        for gallery in section.galleries:
-            for picture in gallery.pictures:
-                name = f"{safe_name(picture.title.replace('/', '-')).removesuffix('.png')}.png"
-                path = out / "pictures" / section.name / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                atomic.write_bytes(path, picture.png)
-                written.append(path)
+    with writing(out, "free space, or name another --out"):
+        written = write_tables(tables, out / "tables") + write_figures(figures, out / "figures")
+        for section in sections:
+            for gallery in section.galleries:
+                for picture in gallery.pictures:
+                    name = f"{safe_name(picture.title.replace('/', '-')).removesuffix('.png')}.png"
+                    path = out / "pictures" / section.name / name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    atomic.write_bytes(path, picture.png)
+                    written.append(path)
     return list(dict.fromkeys(written))

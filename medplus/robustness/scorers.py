@@ -13,12 +13,11 @@ import numpy as np
 
 from medplus.backbones.sources import is_code
 from medplus.corruptions import Corruption
-from medplus.datasets.corrupted import corrupted
 from medplus.datasets.dataset import ImageDataset
 from medplus.device import resolve_device
 from medplus.embeddings.extract import extract_all
 from medplus.embeddings.pipeline import as_tensor
-from medplus.embeddings.provenance import images_of
+from medplus.embeddings.provenance import corrupted, images_of
 from medplus.embeddings.store import EmbeddingStore, open_store, root_of, to_place
 from medplus.errors import RunError, StoreError, UsageError
 from medplus.evaluation.head import own_store

@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -154,12 +155,12 @@ def _lock_file(folder: Path) -> Path:
 def save_run(
     record: RunRecord,
     predictions: Mapping[str, np.ndarray],
-    head: Mapping[str, np.ndarray] | None = None,
-    *,
-    overwrite: bool = False,
+    head: Mapping[str, np.ndarray] = MappingProxyType({}),
     remedy: str = _REMEDY,
 ) -> None:
     """Write a run's folder under a temporary name, then rename it; the run must be claimed.
+
+    Whatever lies there gives way, but only then: a failure costs nothing.
 
     Parameters
     ----------
@@ -168,10 +169,8 @@ def save_run(
     predictions : mapping of str to ndarray
         ``{val,test}_score`` float32 (n, n_classes), ``{val,test}_true`` (n, n_labels),
         ``{val,test}_index`` int64 (n,).
-    head : mapping of str to ndarray, optional
-        Tensors of a trained head, saved as safetensors.
-    overwrite : bool
-        Replace an existing run; otherwise an existing one is kept.
+    head : mapping of str to ndarray
+        Tensors of a trained head, saved as safetensors; of none there is no file.
     remedy : str
         What to do if the folder cannot be written, for the message.
 
@@ -181,14 +180,13 @@ def save_run(
         If the folder cannot be written.
     """
     folder = Path(record.path)
-    # Where another process finished the same run, its result is as good.
-    already = suppress(FileExistsError)
-    with _explained(folder, remedy), already, atomic.new_folder(folder) as temporary:
-        if head is not None:
-            _write_head(temporary / HEAD_FILE, head)
-        _write_results(temporary, record, predictions)
-        if overwrite and folder.exists():
-            atomic.remove_folder(folder)  # only now: a failure above costs nothing
+    with _explained(folder, remedy):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with atomic.temporary_folder(folder) as temporary:
+            if head:
+                _write_head(temporary / HEAD_FILE, head)
+            _write_results(temporary, record, predictions)
+            _take_name(temporary, folder)
 
 
 def _write_head(path: Path, head: Mapping[str, np.ndarray]) -> None:
@@ -252,7 +250,7 @@ def adopt_run(partial: Path, folder: Path, drop: str | None = None) -> RunRecord
     return read_record(folder)
 
 
-def _take_name(partial: Path, folder: Path, drop: str | None) -> None:
+def _take_name(partial: Path, folder: Path, drop: str | None = None) -> None:
     if drop is not None:
         (partial / drop).unlink(missing_ok=True)
     for file in partial.iterdir():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,13 +30,13 @@ class FoldRun:
     saved : mapping of str to ndarray
         The run's predictions.
     head : mapping of str to ndarray
-        The tensors of the head that was trained, where one was.
+        The tensors of the head that was trained; empty where none was.
     """
 
     record: RunRecord
     rows: Mapping[Split, np.ndarray]
     saved: Mapping[str, np.ndarray]
-    head: Mapping[str, np.ndarray] | None = None
+    head: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def save_joined(
@@ -46,7 +46,6 @@ def save_joined(
     own: Sequence[FoldRun],
     folds: Folds,
     repeat: int,
-    overwrite: bool,
     **found: Any,
 ) -> RunRecord:
     """Join the runs of all folds of a repeat, and save what that makes.
@@ -90,11 +89,9 @@ def save_joined(
         auc=[test.get("auc") for test in tests],
         chosen=[_chosen(fold.record) for fold in own],
     )
-    head = {
-        f"fold{i}.{name}": t for i, fold in enumerate(own) for name, t in (fold.head or {}).items()
-    }
+    head = {f"fold{i}.{name}": t for i, fold in enumerate(own) for name, t in fold.head.items()}
     record = plan.record(metrics, *_cost(own), folds=facts, **found)
-    save_run(record, predictions, head or None, overwrite=overwrite)
+    save_run(record, predictions, head)
     return record
 
 

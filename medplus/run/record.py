@@ -198,7 +198,7 @@ class RunRecord(Provenance):
         Wall time of the computation that produced this record; runs computed together (all k of
         one search, all heads of one stack) share it.
     cost : dict
-        What `medplus.cost.describe_cost` tells, where it applies: `seconds` again,
+        What `medplus.cost.CostMeter.cost` tells, where it applies: `seconds` again,
         `device_seconds` (× devices), `device`, `peak_memory_bytes`, `peak_device_memory_bytes`,
         `images_per_second` (of kNN, queries), `energy_joules`. Runs computed together share these,
         and `shared_by` is their number; kNN adds `backend` and `queries`, an evaluation `images`.

@@ -163,11 +163,12 @@ def _embedder(
     device: str,
 ) -> Embedder:  # fmt: skip
     """Return a backbone on its device; the last one stays, as clones ask for it again and again."""
+    from medplus.backbones.build import load
     from medplus.backbones.inference import Embedder
 
     target = resolve_device(device)
     settled = resolve_precision(precision, target)
-    loaded = sources.load(ref, size, image_fit, feature=feature)
+    loaded = load(ref, size, image_fit, feature=feature)
     return Embedder(loaded, target, settled if loaded.is_network else "fp32", _AT_ONCE)
 
 

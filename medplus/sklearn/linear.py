@@ -178,7 +178,7 @@ class LinearProbe(HeadClassifier):
         return weight, bias, told
 
     def _convex(self, recipe: ConvexRecipe, train: _Rows, val: _Rows | None) -> _Heads:
-        from medplus.heads.probe.fit_convex import calibrated, solve
+        from medplus.heads.probe.convex import calibrated, solve
 
         if val is None and _chooses(recipe):
             raise UsageError(

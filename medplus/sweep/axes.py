@@ -43,10 +43,9 @@ def spell(axis: str, value: Any, grid: Mapping[str, Any]) -> Iterable[Any]:
         return [str(Path(value).absolute())]  # workers have other working folders
     if axis == "feature" and value != PRELOGITS:
         check_feature(value)
-    if axis == "sizes" and isinstance(value, int) and value > 0 and value not in SIZES:
-        refs = map(dataset_sources.resolve, grid.get("datasets", ()))
-        if any(ref.source == "medmnist" for ref in refs):
-            raise UsageError(f"MedMNIST+ has no images of {value} px; use 28, 64, 128 or 224")
+    if axis == "sizes" and isinstance(value, int) and value > 0:
+        for name in grid.get("datasets", ()):
+            dataset_sources.path(dataset_sources.resolve(name), value)  # MedMNIST+ has not each
     every: dict[str, tuple[int, ...]] = {"sizes": SIZES, "seeds": PAPER_SEEDS}
     return every[axis] if value == ALL and axis in every else (value,)
 
@@ -75,10 +74,7 @@ def _check_weights(name: str, backbones: Iterable[str]) -> None:
         )
     for backbone in backbones:
         if backbone != PIXELS and not backbone_sources.is_trained(backbone):
-            try:
-                backbone_sources.resolve(backbone, name)
-            except MedplusError as error:
-                raise UsageError(f"weights = '{name}': {error}") from None
+            backbone_sources.resolve(backbone, name)
 
 
 def axis(name: str) -> BeforeValidator:

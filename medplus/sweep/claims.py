@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import math
 import os
 import signal
 import socket
@@ -20,10 +21,11 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from multiprocessing import parent_process
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from medplus.errors import MedplusError, RunError, first_line
+from medplus.errors import MedplusError, RunError, explained, first_line, writing
 from medplus.jsonfile import parse_json
 from medplus.lock import BEAT_S, SILENT_S, clock_of, owner
 from medplus.sweep.job import Job
@@ -31,8 +33,6 @@ from medplus.sweep.job import Job
 FOLDER = ".sweep"
 ATTEMPTS = 3
 """So many workers may die of a job."""
-_AGAIN_S = 60.0
-"""Who does not end when interrupted, and has had the time to save, is interrupted again."""
 _FILE_BYTES = 4096
 """A claim has so many from the start, so that what is told later finds room on a full disk."""
 
@@ -55,6 +55,8 @@ class Claim:
         What has ended the worker, as its engine tells, or the job: an error's text.
     error : str
         Type of the error that has ended the job.
+    lives : bool
+        Whether the worker is at it, as it was when this was read.
     """
 
     job: str
@@ -65,6 +67,7 @@ class Claim:
     since: float = 0.0
     cause: str = ""
     error: str = ""
+    lives: bool = True
 
 
 @dataclass(frozen=True)
@@ -100,13 +103,9 @@ class Claims:
         RunError
             If they cannot be made.
         """
-        try:
+        with explained(RunError, f"{self.folder} cannot be made", "choose another --runs"):
             for name in ("claims", "logs"):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(
-                f"{self.folder} cannot be made: {error.strerror}; choose another --runs"
-            ) from None
 
     def log(self, job_id: str) -> Path:
         """Return the path of a job's log."""
@@ -119,11 +118,11 @@ class Claims:
     def standing(self) -> Standing:
         """Return who does what, who has died of what, and what has failed."""
         found = Standing()
-        for path, claim, lives in self._read():
-            job = path.name.rpartition(".")[0]
+        for path, claim in self._read():
+            job = path.stem
             if claim.error:
                 found.failures[job] = claim
-            elif lives:
+            elif claim.lives:
                 found.holders[job] = claim
             else:
                 found.deaths.setdefault(job, []).append(claim)
@@ -134,14 +133,14 @@ class Claims:
                 found.failures[job] = replace(dead[-1], cause=cause)
         return found
 
-    def time_left(self, until: float | None) -> float | None:
-        """Return the seconds until a time by the file system's clock; None where none is set."""
-        return None if until is None else until - clock_of(self.folder)
+    def time_left(self, until: float | None) -> float:
+        """Return the seconds until a time by the file system's clock; infinity where it is None."""
+        return math.inf if until is None else until - clock_of(self.folder)
 
     def bury(self, worker: str, cause: str) -> bool:
         """Note what has ended a worker, and tell whether it held a claim."""
         held = False
-        for path, claim, _ in self._read():
+        for path, claim in self._read():
             if claim.worker == worker and not claim.cause:
                 with suppress(FileNotFoundError), path.open("r+b") as file:
                     _write(file.fileno(), replace(claim, cause=cause))
@@ -150,44 +149,33 @@ class Claims:
 
     def tidy(self, finished: Collection[str]) -> None:
         """Remove the claims of the dead on what is finished, or is to be forgotten."""
-        for path, _, lives in self._read():
-            if path.name.rpartition(".")[0] in finished and not lives:
+        for path, claim in self._read():
+            if path.stem in finished and not claim.lives:
                 path.unlink(missing_ok=True)
 
-    def _read(self) -> Iterator[tuple[Path, Claim, bool]]:
+    def _read(self) -> Iterator[tuple[Path, Claim]]:
         for path in sorted((self.folder / "claims").glob("*.[1-9]")):
-            found = read_claim(path)
-            if found is not None:
-                yield path, *found
+            claim = read_claim(path)
+            if claim is not None:
+                yield path, claim
 
 
 class Claimant:
-    """The worker that this process is for the duration of a block.
+    """The worker that this process is for the duration of a block; it ends with its parent.
 
     Parameters
     ----------
     claims : Claims
     name : str
         What it is called.
-    parent : int, optional
-        The process with which this one is to end.
     until : float, optional
         When it is to end, by the file system's clock.
-
-    Attributes
-    ----------
-    interrupted : bool
-        Whether it has interrupted itself.
     """
 
-    def __init__(
-        self, claims: Claims, name: str, parent: int | None = None, until: float | None = None
-    ) -> None:
-        self._claims = claims
+    def __init__(self, claims: Claims, name: str, until: float | None = None) -> None:
+        self._claims, self._until = claims, until
         self._claim = Claim("", name, socket.gethostname(), os.getpid())
         self._held: tuple[int, Path, Path] | None = None  # file, its path, the next attempt's
-        self._parent, self._until = parent, until
-        self.interrupted = False
         self._over = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
@@ -209,21 +197,17 @@ class Claimant:
             If the claim cannot be written.
         """
         self._claim = replace(self._claim, job=job.name, doing="", since=time.time())
-        attempt = 1
-        while attempt <= ATTEMPTS:
+        for attempt in range(1, ATTEMPTS + 1):
             path = self._claims.path(job.id, attempt)
-            try:
-                file = _make(path, self._claim)
-            except FileExistsError:
-                found = read_claim(path)
-                if found is not None and (found[0].error or found[1]):
-                    return False
-                attempt += found is not None  # otherwise it has been let go in this moment
-            except OSError as error:
-                raise RunError(f"{path} cannot be written: {error.strerror}; make room") from None
-            else:
-                self._held = file, path, self._claims.path(job.id, attempt + 1)
-                return True
+            found = read_claim(path)
+            if found is None:
+                with writing(path, "make room"), suppress(FileExistsError):
+                    file = _make(path, self._claim)
+                    self._held = file, path, self._claims.path(job.id, attempt + 1)
+                    return True
+                return False  # another was faster
+            if found.error or found.lives:
+                return False
         return False
 
     def release(self) -> None:
@@ -234,20 +218,19 @@ class Claimant:
 
     def tell(self, doing: str) -> None:
         """Tell how far the job is."""
-        self._claim = replace(self._claim, doing=doing[:100])
-        if self._held is not None:
-            with suppress(OSError):
-                _write(self._held[0], self._claim)
+        self._note(doing=doing[:100])
 
-    def fail(self, error: Exception) -> str:
+    def fail(self, error: BaseException) -> str:
         """Let the job go as one that an error has ended, and return the error's sentence."""
         message = str(error) if isinstance(error, MedplusError) else first_line(error)
-        failed = replace(self._claim, error=type(error).__name__, cause=message[:700])
-        assert self._held is not None
-        with suppress(OSError):
-            _write(self._held[0], failed)
+        self._note(error=type(error).__name__, cause=message[:700])
         self._close()
         return message
+
+    def _note(self, **told: Any) -> None:
+        if self._held is not None:
+            with suppress(OSError):
+                _write(self._held[0], replace(self._claim, **told))
 
     def _close(self) -> None:
         held, self._held = self._held, None
@@ -256,35 +239,33 @@ class Claimant:
 
     def _beat(self) -> None:
         """Show that it lives, and interrupt it where its parent, its job or its time is lost."""
-        left = self._claims.time_left(self._until)
-        now = due = again = time.monotonic()
-        end = None if left is None else now + left
+        parent = parent_process()
+        now = due = time.monotonic()
+        end = now + self._claims.time_left(self._until)
         while not self._over.wait(1.0):
             held, now = self._held, time.monotonic()
-            orphan = self._parent is not None and os.getppid() != self._parent
+            orphan = parent is not None and os.getppid() != parent.pid
             lost = held is not None and held[2].exists()
-            if orphan or lost or (end is not None and now >= end):
-                if now >= again:  # an interrupt may be lost in what ignores or replaces exceptions
-                    self.interrupted, again = True, now + _AGAIN_S
-                    os.kill(os.getpid(), signal.SIGTERM)
-                continue
+            if orphan or lost or now >= end:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
             if held is not None and now >= due:
                 due = now + BEAT_S
                 with suppress(OSError):
                     os.utime(held[1])
 
 
-def read_claim(path: Path) -> tuple[Claim, bool] | None:
-    """Return what a claim says and whether its worker lives, or None where there is none."""
+def read_claim(path: Path) -> Claim | None:
+    """Return what a claim says, or None where there is none."""
     try:
         with path.open("rb") as file:  # which asks a network file system for its present state
             seen = os.fstat(file.fileno()).st_mtime
             claim = Claim(**parse_json(file.read()))
-        return claim, not claim.error and owner(path) is not None
+        return replace(claim, lives=not claim.error and owner(path) is not None)
     except OSError:
         return None
     except (ValueError, TypeError):  # it may be in the making
-        return Claim(path.name, "?", "?", 0), clock_of(path.parent) - seen < SILENT_S
+        return Claim(path.name, "?", "?", 0, lives=clock_of(path.parent) - seen < SILENT_S)
 
 
 def _make(path: Path, claim: Claim) -> int:
@@ -304,11 +285,6 @@ def _write(file: int, claim: Claim) -> None:
     """Write a claim in place: who holds it is decided by who has made the file."""
     text = json.dumps(asdict(claim), ensure_ascii=False).encode(errors="replace")
     text = text.ljust(_FILE_BYTES)
-    os.lseek(file, 0, os.SEEK_SET)
-    left = memoryview(text)
-    while left:  # a write may end early, and the next one says why
-        written = os.write(file, left)
-        if not written:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        left = left[written:]
+    if os.pwrite(file, text, 0) < len(text):  # as at the end of a disk
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.ftruncate(file, len(text))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from medplus.sweep.plan import Plan, plan_from_disk
 
 _PLAN_COSTS = 20
 """Between two looks at the disk lies so many times what one takes."""
-_LATE_S = 5.0
+LATE_S = 5.0
 """A network file system may show results so late."""
 
 Running = list[tuple[Job, Claim]]
@@ -53,19 +53,15 @@ class Sweep:
         self.claims = Claims(Path(place.runs))
         self._workers = workers
         self._budget_s = budget_s
-        self._missing, self._idle = True, 0  # workers; how many in a row have died without a job
-        self._before: tuple[int, ...] = ()
-        self._alive = self._due = 0.0
 
     def plan(self) -> Plan:
         """Return what is finished and what is left, as the disk tells it now."""
-        failed = self.claims.standing().failures
-        return plan_from_disk(self.grid, self.place, failed, self._workers)
+        return plan_from_disk(self.grid, self.place, self._workers)
 
     def running(self, plan: Plan) -> Running:
         """Return the jobs that are under way, here or elsewhere, and the claims on them."""
         holders = self.claims.standing().holders
-        jobs = (planned.job for planned in plan.jobs if planned.state != "finished")
+        jobs = (job for job in plan.jobs if job.state != "finished")
         return [(job, holders[job.id]) for job in jobs if job.id in holders]
 
     def prepare(self, retry_failed: bool = False) -> Plan:
@@ -95,7 +91,7 @@ class Sweep:
                 self.place = replace(self.place, until=until)
         return plan
 
-    def to_do(self, plan: Plan) -> tuple[Cell, ...]:
+    def to_do(self, plan: Plan) -> Sequence[Cell]:
         """Return what is left to do in the time that is left."""
         return plan.within(self.claims.time_left(self.place.until))
 
@@ -119,30 +115,27 @@ class Sweep:
         MedplusError
             If data are missing, files cannot be written, or the engine cannot run.
         """
-        plan = self.prepare(retry_failed)
+        plan, due = self.prepare(retry_failed), 0.0
         self._missing, self._idle = True, 0
         try:
             self._show(plan, show)
-            while (self.to_do(plan) or self._is_busy(engine)) and self._go_on(engine, plan):
-                if time.monotonic() >= self._due or not engine.living:
+            # Who only waits is not waited for.
+            while self.to_do(plan) or (engine.living and self.claims.standing().holders):
+                if not self._go_on(engine, plan):
+                    break
+                if time.monotonic() >= due or not engine.living:
                     start = time.monotonic()
                     plan = self.plan()
                     self._show(plan, show)
-                    took = time.monotonic() - start
-                    self._due = start + max(LOOK_S, _PLAN_COSTS * took)
+                    due = start + _PLAN_COSTS * (time.monotonic() - start)
         finally:
             engine.stop()
         self.claims.tidy(plan.ids("finished"))
         return plan
 
-    def _is_busy(self, engine: Engine) -> bool:
-        """Tell whether a worker may still be about something: who only waits is not waited for."""
-        return bool(engine.living and self.claims.standing().holders)
-
     def _go_on(self, engine: Engine, plan: Plan) -> bool:
         """Start workers where some are missing, look after them, and tell whether to go on."""
-        cells, left = self.to_do(plan), self.claims.time_left(self.place.until)
-        holders = self.claims.standing().holders
+        cells, holders = self.to_do(plan), self.claims.standing().holders
         free = any(all(job.id not in holders for job in cell.jobs) for cell in cells)
         if self._missing and free:
             engine.start(self.grid, self.place, sum(len(cell.jobs) for cell in cells))
@@ -154,22 +147,21 @@ class Sweep:
                 self._idle = 0 if self.claims.bury(*death) else self._idle + 1
                 if self._idle >= ATTEMPTS:
                     raise SweepError(f"workers die before they have a job: {death.cause}")
-        elif self._missing or self._progress(plan) == self._before:
-            if free and time.monotonic() > self._alive + _LATE_S:
+        else:
+            time.sleep(LOOK_S)
+            # They may have ended, and made possible what they did not wait for.
+            self._missing = self._missing or self._progress(plan) != self._before
+            if free and not self._missing and time.monotonic() > self._alive + LATE_S:
                 raise SweepError(
                     f"the workers have ended, and left {len(cells)} cells of the grid as they were;"
                     f" {self.claims.folder / 'logs'} may tell why"
                 )
-            time.sleep(LOOK_S)
-        else:
-            self._missing = True  # they have ended, and made possible what they did not wait for
         # What has not ended by itself long after the time may still wait to begin.
-        return not engine.detached and (left is None or left > -PATIENCE_S)
+        return not engine.detached and self.claims.time_left(self.place.until) > -PATIENCE_S
 
     def _progress(self, plan: Plan) -> tuple[int, ...]:
         """Return what changes with every job that ends, and with every worker that dies of one."""
-        deaths = self.claims.standing().deaths.values()
-        return plan.count("finished"), plan.count("failed"), sum(map(len, deaths))
+        return plan.count("left"), *map(len, self.claims.standing().deaths.values())
 
     def _show(self, plan: Plan, show: Show) -> None:
-        show(replace(plan, cells=self.to_do(plan)), self.running(plan))
+        show(replace(plan, cells=tuple(self.to_do(plan))), self.running(plan))

@@ -45,15 +45,6 @@ _TELLING_S = 1.0
 """Jobs shorter than this tell of overheads, not of rates."""
 
 
-class PastJob(NamedTuple):
-    """What a finished job has cost; its fine-tuning or probe has passed so many `epochs`."""
-
-    job: Job
-    epochs: float
-    seconds: float
-    on_gpu: bool
-
-
 class Estimator:
     """Estimates jobs from what finished ones have cost.
 
@@ -61,7 +52,8 @@ class Estimator:
     ----------
     data_root : Path
     past : callable
-        Returns what finished jobs have cost; asked when the first estimate is needed.
+        Returns finished jobs, with the seconds that they took and among their options the epochs
+        that they passed, and whether each ran on a GPU; asked when the first estimate is needed.
     cores : int
         CPU cores that one worker has.
     on_gpu : bool
@@ -71,7 +63,7 @@ class Estimator:
     def __init__(
         self,
         data_root: Path,
-        past: Callable[[], Iterable[PastJob]],
+        past: Callable[[], Iterable[tuple[Job, bool]]],
         cores: int = 1,
         on_gpu: bool = False,
     ) -> None:
@@ -81,11 +73,11 @@ class Estimator:
     def _rates(self) -> dict[tuple[Kind, str | None], float]:
         """Operations per second by kind and backbone, and by kind alone."""
         rates: dict[tuple[Kind, str | None], list[float]] = defaultdict(list)
-        for job, epochs, seconds, on_gpu in self._past():
-            if on_gpu == self._on_gpu and seconds > _TELLING_S:
-                work = _work(job, epochs, *self._sizes(job))
+        for job, on_gpu in self._past():
+            if on_gpu == self._on_gpu and job.seconds > _TELLING_S:
+                work = _work(job, *self._sizes(job))
                 for key in ((job.kind, job.spec.backbone), (job.kind, None)):
-                    rates[key] += [work / seconds] if work else []
+                    rates[key] += [work / job.seconds] if work else []
         return {key: median(values) for key, values in rates.items() if values}
 
     @property
@@ -98,14 +90,14 @@ class Estimator:
         return f"FLOPs and parameters on {what}, since nothing like it has been recorded"
 
     def cost(self, job: Job) -> tuple[float, int]:
-        """Return a job's wall time in seconds and its disk space in bytes."""
-        images, network = self._sizes(job)
-        heads = job.n_runs if job.kind == "probe" else 1
-        work = heads * _work(job, float(job.recipe.get("epochs", 1)), images, network)
-        speed, keys = _SPEEDS[job.kind], ((job.kind, job.spec.backbone), (job.kind, None))
+        """Return the wall time in seconds and the disk space in bytes of what is left of a job."""
+        sizes = self._sizes(job)
+        speed, share = _SPEEDS[job.kind], 1 - job.runs_done / job.n_runs
         default = speed.per_gpu if self._on_gpu else speed.per_core * self._cores
-        rate = next((self._rates[key] for key in keys if key in self._rates), default)
-        return speed.overhead_s + work / rate, _nbytes(job, images, network)
+        general = self._rates.get((job.kind, None), default)
+        rate = self._rates.get((job.kind, job.spec.backbone), general)
+        seconds = speed.overhead_s + _work(job, *sizes) / rate
+        return share * seconds, int(share * _nbytes(job, *sizes))
 
     def _sizes(self, job: Job) -> tuple[Outline, Network]:
         """Return the job's images and network; two features in one are twice as wide."""
@@ -115,8 +107,9 @@ class Estimator:
         return images, network._replace(dim=width * network.dim)
 
 
-def _work(job: Job, epochs: float, images: Outline, network: Network) -> float:
-    """Return the floating-point operations of a job; of a probe, those of one head."""
+def _work(job: Job, images: Outline, network: Network) -> float:
+    """Return the floating-point operations of a job."""
+    epochs = float(job.options.get("epochs", 1))
     train, val, test = (images.n_samples[split] for split in SPLITS)
     side = images.size if job.spec.fit == "native" else PAPER_CANVAS
     forward = network.flops * (side / PAPER_CANVAS) ** 2
@@ -125,11 +118,12 @@ def _work(job: Job, epochs: float, images: Outline, network: Network) -> float:
     if job.kind == "knn":
         return 2.0 * train * (val + test) * network.dim
     if job.kind == "probe":
-        return epochs * (6.0 * train + 2.0 * val) * network.dim * images.n_classes
+        heads = job.n_runs * images.n_classes
+        return heads * epochs * (6.0 * train + 2.0 * val) * network.dim
     # A backward pass is two: the gradient of what goes in, and that of the weights, which low-rank
     # updates are spared.
-    passes = 2 if job.recipe.get("lora") else 3
-    passes = 1 if job.recipe.get("trainable", "all") == "head" else passes
+    passes = 2 if job.options.get("lora") else 3
+    passes = 1 if job.options.get("trainable") == "head" else passes
     return epochs * (passes * train + val) * forward
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -17,7 +18,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from medplus.backbones import sources as backbone_sources
 from medplus.config import Recipe
@@ -28,7 +29,7 @@ from medplus.spec import AUTO, PIXELS, PRELOGITS, PRETRAINED, ExtractSpec
 from medplus.sweep.axes import ALL, AXES, axis, spell
 from medplus.sweep.protocols import NO_FEATURE_TO_TRAIN, PROTOCOLS, Protocols, fault, several
 from medplus.vocabulary import PAPER_SEEDS, Fit, Precision, StoreDtype
-from medplus.yamlfile import Place, read_yaml_with_lines
+from medplus.yamlfile import Place, first_fault, read_model
 
 PAD: Fit = "pad"
 
@@ -117,10 +118,8 @@ class Grid(BaseModel):
 
     def trained_specs(self) -> Iterator[ExtractSpec]:
         """Yield what networks are trained on: specs without what is embeddings' alone."""
-        yield from dict.fromkeys(
-            ExtractSpec(spec.dataset, spec.size, spec.backbone, spec.weights, spec.fit)
-            for spec in self.specs()
-        )
+        of_embeddings: Any = dict.fromkeys(("feature", "precision", "dtype"))
+        yield from dict.fromkeys(replace(spec, **of_embeddings) for spec in self.specs())
 
     def only(self, spec: ExtractSpec) -> Grid:
         """Return the part of the grid that is one dataset, size and backbone."""
@@ -172,9 +171,6 @@ class Grid(BaseModel):
     def _check_exclude(cls, entries: tuple[Part, ...], info: ValidationInfo) -> tuple[Part, ...]:
         if not {"datasets", "backbones", "extract", "protocols"} <= info.data.keys():
             return entries  # something else is at fault
-        for i, entry in enumerate(entries):
-            if not entry:
-                raise fault("an exclusion must name what it leaves out", i)
         return tuple(_part_of(info.data, entry, i) for i, entry in enumerate(entries))
 
     @model_validator(mode="after")
@@ -208,6 +204,8 @@ class Grid(BaseModel):
 
 def _part_of(grid: Mapping[str, Any], given: Mapping[str, Any], *place: int) -> Part:
     """Return the part of a grid that values stand for, which are given `place` in the file."""
+    if not given:
+        raise fault("an exclusion must name what it leaves out", *place)
     extract = {name: getattr(grid["extract"], name) for name in ("feature", "precision")}
     own = {name: grid[name] for name in (*AXES, "seeds") if name in grid}
     fit, protocols = grid.get("fit") or (PAD,), grid["protocols"].names
@@ -218,16 +216,14 @@ def _part_of(grid: Mapping[str, Any], given: Mapping[str, Any], *place: int) -> 
             raise fault(f"unknown key '{name}'{nearest(str(name), axes)}", *place, name)
         found: dict[Any, None] = {}
         for item in several(value):
-            spelled: Iterable[Any] = axes[name] if item == ALL else (item,)
+            meant: Iterable[Any] = axes[name] if item == ALL else (item,)
             if isinstance(item, str) and item not in (ALL, ""):
                 with suppress(MedplusError):
-                    spelled = [*spell(name, item, grid)]
-            for one in spelled:
-                if one not in axes[name]:
-                    near = nearest(str(item), [str(known) for known in axes[name]])
-                    text = f"there is no '{item}' among the grid's {name}{near}"
-                    raise fault(text, *place, name)
-                found[one] = None
+                    meant = [*spell(name, item, grid)]
+            if any(one not in axes[name] for one in meant):
+                near = nearest(str(item), map(str, axes[name]))
+                raise fault(f"there is no '{item}' among the grid's {name}{near}", *place, name)
+            found |= dict.fromkeys(meant)
         part[name] = tuple(found)
     return part
 
@@ -243,15 +239,7 @@ def read_grid(path: Path) -> Grid:
     UsageError
         If the file cannot be read, or a key, name or value in it is not allowed; names the line.
     """
-    values, lines = read_yaml_with_lines(path, "grid")
-    try:
-        return Grid.model_validate(values)
-    except ValidationError as error:
-        place, message = _explained(error)
-    while place and place not in lines:
-        place = place[:-1]
-    where = f", line {lines[place]}" if place else ""
-    raise UsageError(f"{path}{where}: {message}")
+    return read_model(path, "grid", Grid, _explained)
 
 
 def make_grid(values: Mapping[str, Any]) -> Grid:
@@ -271,14 +259,12 @@ def make_grid(values: Mapping[str, Any]) -> Grid:
     try:
         return Grid.model_validate(values)
     except ValidationError as error:
-        raise UsageError(_explained(error)[1]) from None
+        raise UsageError(_explained(first_fault(error))[1]) from None
 
 
-def _explained(error: ValidationError) -> tuple[Place, str]:
+def _explained(first: ErrorDetails) -> tuple[Place, str]:
     """Return where a fault lies, and a sentence of what it is."""
-    # A key that is misspelt is also missing; the slip is what helps.
-    first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    place: Place = first["loc"]
+    place = first["loc"]
     if first["type"] == "sentence":
         return (*place, *first["ctx"]["within"]), first["ctx"]["message"]
     name = str(place[-1])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache, cached_property
 from glob import escape, iglob
+from itertools import product
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar, cast
 
 from medplus.backbones.catalog import PAPER
 from medplus.datasets import sources as datasets
@@ -24,12 +26,12 @@ from medplus.run.folds import FOLDED
 from medplus.run.ledger import RECORD_FILE, read_record
 from medplus.run.record import RunRecord
 from medplus.spec import PIXELS, ExtractSpec
-from medplus.sweep.estimate import PastJob
 from medplus.sweep.grid import Grid
-from medplus.sweep.job import Job, Kind
+from medplus.sweep.job import Job, Kind, Place
 
 log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
 _Made = tuple[str, StoreInfo | RunRecord]
 """The path of something that was made, and what it tells of itself."""
 
@@ -45,7 +47,7 @@ class Inventory:
     Parameters
     ----------
     grid : Grid
-    data_root, store, runs : Path
+    place : Place
     digest_of : callable
         Identifies the data of a dataset at a size under a root, or returns None to go by their
         name; by default they are read, and cached, where that is needed.
@@ -54,16 +56,13 @@ class Inventory:
     def __init__(
         self,
         grid: Grid,
-        data_root: Path,
-        store: Path,
-        runs: Path,
+        place: Place,
         digest_of: Callable[[DatasetRef, int | None, Path], str | None] | None = None,
     ) -> None:
-        self._grid = grid
+        self._grid, self._place = grid, place
         self._digest_of = digest_of or _digest_of
-        self._data_root, self._store, self._runs = data_root, store, runs
         self._name, self._known = cache(datasets.name_of), cache(self._digests)
-        self._sought = cache(self._identify)
+        self._sought = cache(lambda spec: identify(replace(spec, dataset=self._name(spec.dataset))))
 
     def store_of(self, spec: ExtractSpec) -> tuple[Path, StoreInfo] | None:
         """Return the complete store of a spec; of several, the one made last."""
@@ -75,112 +74,117 @@ class Inventory:
         path, info = max(found, key=lambda item: item[1].created, default=("", None))
         return None if info is None else (Path(path), info)
 
-    def records_of(self, protocol: Kind, spec: ExtractSpec) -> list[RunRecord]:
-        """Return the records of a protocol on a spec; a caller looks at their recipe and seed."""
-        return [made for _, made in self._like(protocol, spec) if isinstance(made, RunRecord)]
+    def records_of(
+        self, protocol: Kind, spec: ExtractSpec, config: Mapping[str, Any] = MappingProxyType({})
+    ) -> list[RunRecord]:
+        """Return the records of a protocol on a spec that have this in their configuration."""
+        return [
+            made
+            for _, made in self._like(protocol, spec)
+            if isinstance(made, RunRecord) and config.items() <= made.config.items()
+        ]
 
     def _like(self, kind: Kind, spec: ExtractSpec) -> list[_Made]:
         """Return those stores or records that are of a spec."""
-        nearby = self._by_images.get((kind, self._name(spec.dataset), spec.size))
+        sought: Sought = self._sought(spec)
+        nearby = self._named[kind, sought.spec.dataset, spec.size, sought.spec.backbone]
         if not nearby:
             return []  # without reading the data for their digest
-        sought = self._sought(spec)
-        return [item for item in nearby.get(sought.spec.backbone, ()) if sought.matches(item[1])]
-
-    def _identify(self, spec: ExtractSpec) -> Sought:
-        sought = identify(replace(spec, dataset=self._name(spec.dataset)))  # reads no data
-        return replace(sought, data_digests=self._known(spec.dataset, spec.size))
+        sought = replace(sought, data_digests=self._known(spec.dataset, spec.size))
+        return [item for item in nearby if sought.matches(item[1])]
 
     def _digests(self, dataset: str, size: int | None) -> frozenset[str] | None:
-        digest = self._digest_of(datasets.resolve(dataset), size, self._data_root)
+        root = Path(self._place.data_root)
+        digest = self._digest_of(datasets.resolve(dataset), size, root)
         return None if digest is None else frozenset([digest])
 
     @cached_property
     def _made(self) -> list[tuple[Kind, str, StoreInfo | RunRecord]]:
         """All stores, and runs of the grid's protocols, on its datasets."""
-        stores, runs = escape(str(self._store)), escape(str(self._runs))
+        stores, runs = escape(self._place.store), escape(self._place.runs)
         folders: dict[str, Kind] = {}
         for dataset, size in dict.fromkeys((s.dataset, s.size) for s in self._grid.specs()):
             name = escape(safe_name(self._name(dataset)))
             folders |= dict.fromkeys(_folders(f"{stores}/{name}/*/*.zarr"), "extract")
             for protocol in self._grid.protocols.names:
-                below = f"{protocol}/{name}/{size or '*'}/*/*"
-                own, roots = self._grid.protocols.finetune, [runs]
-                if protocol == "finetune" and own is not None and own.folds != (None,):
-                    roots += [f"{runs}/{FOLDED}", f"{runs}/{FOLDED}/fold*"]
-                for root in roots:
-                    folders |= dict.fromkeys(_folders(f"{root}/{below}"), protocol)
-        every = ((kind, path, _made_in(path)) for path, kind in folders.items())
+                # Heads of folds are no jobs of a grid.
+                folded = ("", f"{FOLDED}/", f"{FOLDED}/fold*/")
+                for below in folded if protocol == "finetune" else folded[:1]:
+                    place = f"{runs}/{below}{protocol}/{name}/{size or '*'}/*/*"
+                    folders |= dict.fromkeys(_folders(place), protocol)
         # What is of corrupted test images is no job of a grid, nor what one costs.
         return [
             (kind, path, made)
-            for kind, path, made in every
-            if made is not None and made.spec.corruption is None
+            for path, kind in folders.items()
+            if (made := _made_in(path)) is not None and made.spec.corruption is None
         ]
 
     @cached_property
-    def _by_images(self) -> dict[tuple[Kind, str, int | None], dict[str, list[_Made]]]:
-        """What has been made by kind and images, and then by any name of the backbone."""
-        found: Any = defaultdict(lambda: defaultdict(list))
+    def _named(self) -> defaultdict[tuple[Kind, str, int | None, str], list[_Made]]:
+        """What has been made, by kind, images, and any name of the backbone."""
+        found = defaultdict(list)
         for kind, path, made in self._made:
-            for size in {made.size, None}:
-                for backbone in {made.backbone, made.tag, made.spec.backbone}:
-                    found[kind, made.dataset, size][backbone].append((path, made))
-        return found  # type: ignore[no-any-return]
+            names = {made.backbone, made.tag, made.spec.backbone}
+            for size, backbone in product({made.size, None}, names):
+                found[kind, made.dataset, size, backbone].append((path, made))
+        return found
 
-    def past_jobs(self) -> Iterator[PastJob]:
-        """Yield what extractions and runs on the grid's datasets have cost."""
+    def past_jobs(self) -> Iterator[tuple[Job, bool]]:
+        """Yield the extractions and runs on the grid's datasets, and whether on a GPU."""
         datasets_of = {self._name(dataset): dataset for dataset in self._grid.datasets}
         backbones = {PIXELS, *PAPER, *self._grid.backbones}
         for kind, _, made in self._made:
             if made.dataset not in datasets_of or made.backbone not in backbones:
                 continue  # its name differs in what no folder's name can hold
             spec = replace(made.spec, dataset=datasets_of[made.dataset], backbone=made.backbone)
-            options, epochs, cost = {}, 1, made.cost
+            options = {}
             if isinstance(made, RunRecord):
                 if made.folds is not None:
                     continue  # the costs of several
-                options = made.config.get("recipe", {})
-                epochs = (made.epochs_run or 1) * cost.get("shared_by", 1)
-                cost = {"seconds": made.seconds, **cost}
-            on_gpu = not str(cost.get("device", "")).endswith("threads)")
-            yield PastJob(Job(kind, spec, options, 1), epochs, cost.get("seconds", 0.0), on_gpu)
+                epochs = (made.epochs_run or 1) * made.cost.get("shared_by", 1)
+                options = {**made.config.get("recipe", {}), "epochs": epochs}
+            on_gpu = not str(made.cost.get("device", "")).endswith("threads)")
+            yield Job(kind, spec, options, 1, seconds=made.cost.get("seconds", 0.0)), on_gpu
 
 
 def _digest_of(ref: DatasetRef, size: int | None, data_root: Path) -> str | None:
     path = datasets.path(ref, size, data_root)
+    if not path.exists():
+        return None
     if not path.is_file():  # a folder of images does not tell of a change
-        return datasets.digest(ref, size, data_root)
-    return _digest_of_file(ref, size, data_root, _state(path.stat()))
+        return _digest(ref, size, data_root)
+    return _once(str(path), _digest, ref, size, data_root)
+
+
+def _digest(ref: DatasetRef, size: int | None, data_root: Path) -> str:
+    return datasets.load(ref, size, data_root, say=False).digest
+
+
+def _once(file: str, read: Callable[..., _T], *arguments: Any) -> _T:
+    """Read what lies in a file, or recall it: until it is written again it holds the same."""
+    stat = os.stat(file)  # noqa: PTH116 - text, since thousands of paths take long
+    return cast("_T", _recall(read, arguments, (stat.st_ino, stat.st_mtime_ns, stat.st_size)))
 
 
 @cache
-def _digest_of_file(
-    ref: DatasetRef, size: int | None, data_root: Path, state: tuple[int, ...]
-) -> str | None:
-    return datasets.digest(ref, size, data_root)
-
-
-def _state(file: os.stat_result) -> tuple[int, ...]:
-    """Return what a file changes in when it is written: what was read once, the next plan knows."""
-    return file.st_ino, file.st_mtime_ns, file.st_size
+def _recall(read: Callable[..., _T], arguments: tuple[Any, ...], state: tuple[int, ...]) -> _T:
+    return read(*arguments)
 
 
 def _folders(pattern: str) -> list[str]:
-    """Return what matches, but for hidden folders; text, since thousands of paths take long."""
+    """Return what matches, but for hidden folders."""
     return sorted(iglob(pattern))  # noqa: PTH207
 
 
 def _made_in(folder: str) -> StoreInfo | RunRecord | None:
     file = "zarr.json" if folder.endswith(".zarr") else RECORD_FILE
     try:
-        return _read(folder, _state(os.stat(f"{folder}/{file}")))  # noqa: PTH116
+        return _once(f"{folder}/{file}", _read, folder)
     except OSError:
         return None
 
 
-@cache
-def _read(folder: str, state: tuple[int, ...]) -> StoreInfo | RunRecord | None:
+def _read(folder: str) -> StoreInfo | RunRecord | None:
     """Return what a folder holds, unless it is damaged: then the job will say so, or repair it."""
     path = Path(folder)
     try:

@@ -11,6 +11,7 @@ from medplus.naming import safe_name
 from medplus.spec import NONE, PIXELS, PRELOGITS, PRETRAINED, ExtractSpec
 
 Kind = Literal["extract", "knn", "probe", "finetune"]
+State = Literal["finished", "failed", "left"]
 _DEFAULTS = (PRETRAINED, "pad", PRELOGITS, None)
 _LONGEST_NAME = 150  # file systems take 255 bytes, and a character may have several
 
@@ -27,19 +28,28 @@ class Job:
         All else that determines what the job makes, as JSON can hold it.
     n_runs : int
         How many runs it makes; an extraction makes one store.
+    runs_done : int
+        How many of these are finished.
+    state : {"finished", "failed", "left"}
+        How it stands.
+    seconds, nbytes : float, int
+        Estimated wall time and disk of what is left of it.
     """
 
     kind: Kind
     spec: ExtractSpec
     options: dict[str, Any]
     n_runs: int
+    runs_done: int = 0
+    state: State = "left"
+    seconds: float = 0.0
+    nbytes: int = 0
 
     @cached_property
     def id(self) -> str:
         """A readable name that ends in 8 hex digits of the hash of what determines the job."""
-        fields = {"kind": self.kind, **asdict(self.spec), **self.options}
-        readable = safe_name(self.name.replace(" ", "-"))[:_LONGEST_NAME]
-        return f"{readable}-{digest_of(fields)[:8]}"
+        digest = digest_of({"kind": self.kind, "spec": asdict(self.spec), "options": self.options})
+        return f"{safe_name(self.name.replace(' ', '-'))[:_LONGEST_NAME]}-{digest[:8]}"
 
     @property
     def name(self) -> str:
@@ -56,12 +66,6 @@ class Job:
             words += [f"{word}{dealt[word]}" for word in ("repeat", "fold") if word in dealt]
         return " ".join(str(word) for word in words if word is not None)
 
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """The fields of its recipe."""
-        fields: dict[str, Any] = self.options.get("fields", self.options)
-        return fields
-
 
 def _short(name: str) -> str:
     """Return the last part of a path."""
@@ -76,13 +80,15 @@ class Cell:
     ----------
     store : str or None
         The path of the store that the heads work on, if it exists already.
-    seconds : float
-        Estimated wall time.
     """
 
     jobs: tuple[Job, ...]
     store: str | None
-    seconds: float
+
+    @cached_property
+    def seconds(self) -> float:
+        """Estimated wall time."""
+        return sum(job.seconds for job in self.jobs)
 
     @property
     def images(self) -> tuple[str, int | None]:

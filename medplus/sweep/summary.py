@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from medplus.sweep.job import Kind
+from medplus.cost import PEAKS, SUMS
+from medplus.sweep.job import Kind, State
 from medplus.sweep.plan import Plan
 
 
@@ -20,17 +21,16 @@ def summarise(plan: Plan) -> list[dict[str, Any]]:
     """
     rows = []
     for kind in get_args(Kind):
-        jobs = [planned for planned in plan.jobs if planned.job.kind == kind]
-        states = [planned.state for planned in jobs]
-        left = [planned for planned in jobs if planned.state == "left"]
+        jobs = [job for job in plan.jobs if job.kind == kind]
+        states = [job.state for job in jobs]
         row = {
             "kind": kind,
-            "runs": sum(planned.job.n_runs for planned in jobs),
-            "runs_finished": sum(planned.runs_done for planned in jobs),
+            "runs": sum(job.n_runs for job in jobs),
+            "runs_finished": sum(job.runs_done for job in jobs),
             "jobs": len(jobs),
-            **{state: states.count(state) for state in ("finished", "failed", "left")},
-            "seconds_left": sum(planned.seconds for planned in left),
-            "bytes_left": sum(planned.nbytes for planned in left),
+            **{state: states.count(state) for state in get_args(State)},
+            "seconds_left": sum(job.seconds for job in jobs if job.state == "left"),
+            "bytes_left": sum(job.nbytes for job in jobs if job.state == "left"),
         }
         rows += [row] if jobs else []
     return rows
@@ -42,26 +42,21 @@ def total_cost(plan: Plan) -> dict[str, Any]:
     Returns
     -------
     dict
-        The numbers of ``stores`` and ``runs``, the names of the ``devices``, and, by the names that
-        `medplus.cost.describe_cost` has for them, times and energy as if all jobs had run one after
+        The numbers of ``stores`` and ``runs``, the names of the ``devices``, and, as
+        `medplus.cost.CostMeter.cost` names them, times and energy as if all jobs had run one after
         the other, and the highest peaks of memory. Runs that were computed together count for their
         share. The energy is None where nothing has measured any, and a part where only some have.
     """
-    costs = [{"seconds": 0.0, **info.cost} for info in plan.stores]
-    costs += [{**record.cost, "seconds": record.seconds} for record in plan.records]
-    costs = [{"device_seconds": cost["seconds"], **cost} for cost in costs]
-
-    def parts(name: str) -> list[float]:
-        return [cost[name] / cost.get("shared_by", 1) for cost in costs if name in cost]
-
+    costs = [*(info.cost for info in plan.stores), *(record.cost for record in plan.records)]
+    parts = {
+        name: [cost[name] / cost.get("shared_by", 1) for cost in costs if name in cost]
+        for name in SUMS
+    }
     return {
         "stores": len(plan.stores),
         "runs": len(plan.records),
-        **{name: sum(parts(name)) for name in ("seconds", "device_seconds")},
-        "energy_joules": sum(parts("energy_joules")) if parts("energy_joules") else None,
-        **{
-            name: max((cost.get(name) or 0 for cost in costs), default=0)
-            for name in ("peak_memory_bytes", "peak_device_memory_bytes")
-        },
+        **{name: sum(found) for name, found in parts.items()},
+        "energy_joules": sum(parts["energy_joules"]) if parts["energy_joules"] else None,
+        **{name: max((cost.get(name, 0) for cost in costs), default=0) for name in PEAKS},
         "devices": sorted({str(cost["device"]) for cost in costs if "device" in cost}),
     }

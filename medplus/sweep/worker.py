@@ -12,7 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from medplus.errors import SweepError, causes
+from medplus.errors import SweepError
+from medplus.interrupts import Interrupts
 from medplus.lock import LockHeldError
 from medplus.logfile import written_to
 from medplus.progress import Advance
@@ -20,7 +21,7 @@ from medplus.run.folds import Folds
 from medplus.sweep.claims import Claimant, Claims
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Cell, Job, Place
-from medplus.sweep.plan import Plan, plan_from_disk
+from medplus.sweep.plan import plan_from_disk
 from medplus.training.history import EpochRow
 from medplus.training.watch import Watch
 
@@ -40,8 +41,6 @@ class Worker:
     place : Place
     name : str
         What it is called.
-    parent : int, optional
-        The process with which it is to end.
     wait : bool
         Wait for what other workers do, since they may die, or make what others need.
     say : callable
@@ -54,12 +53,13 @@ class Worker:
     """
 
     def __init__(
-        self, grid: Grid, place: Place, name: str, parent: int | None = None, wait: bool = True,
+        self, grid: Grid, place: Place, name: str, wait: bool = True,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:  # fmt: skip
         self._grid, self._place, self._wait, self._say = grid, place, wait, say
         self._claims = Claims(Path(place.runs))
-        self._me = Claimant(self._claims, name, parent, place.until)
+        self._me = Claimant(self._claims, name, place.until)
+        self._interrupts = Interrupts(wait=False)
         self._ended: set[str] = set()
         self._images: tuple[str, int | None] | None = None
         self.job: Job | None = None
@@ -74,57 +74,36 @@ class Worker:
         """
         self._claims.prepare()
         try:
-            with self._me:
+            with self._interrupts, self._me:
                 self._work()
         except KeyboardInterrupt:
-            left = self._time_left()
-            if left is None or left > 0:
+            if self._time_left() > 0:
                 raise  # otherwise its time is over, and it has kept what it did
 
-    def _time_left(self) -> float | None:
+    def _time_left(self) -> float:
         return self._claims.time_left(self._place.until)
-
-    def _plan(self, grid: Grid) -> Plan:
-        return plan_from_disk(grid, self._place, self._claims.standing().failures)
 
     def _work(self) -> None:
         while True:
             start = time.monotonic()
-            plan = self._plan(self._grid)
+            plan = plan_from_disk(self._grid, self._place)
             pause = max(_PAUSE_S, (time.monotonic() - start) * _PLAN_COSTS)
-            if not plan.within(self._time_left()):
-                self._claims.tidy(plan.ids("finished"))
-                return
-            did = False
-            for cell in self._in_order(plan):
-                left = self._time_left()
-                did |= (left is None or cell.seconds <= left) and self._try(cell)
+            did, cells = False, plan.within(self._time_left())
+            if self._place.until is None:  # the largest first, of images that are at hand
+                cells = sorted(cells, key=lambda cell: cell.images != self._images)
+            for cell in cells:
+                did |= cell.seconds <= self._time_left() and self._try(cell)
                 if did and time.monotonic() > start + pause:
                     break
-            if not did and not self._wait:
+            if not did and not (cells and self._wait):
                 return
             time.sleep(0.0 if did else pause)
 
-    def _in_order(self, plan: Plan) -> Iterator[Cell]:
-        """Yield what tells most, or else the largest, if possible of images that are at hand."""
-        if self._place.until is not None:
-            yield from plan.within(self._time_left())
-            return
-        holders = self._claims.standing().holders
-        others = {cell.images for cell in plan.cells for job in cell.jobs if job.id in holders}
-        largest = {cell.images: cell.seconds for cell in reversed(plan.cells)}
-        keys = {
-            images: (images != self._images, images in others, -seconds, str(images))
-            for images, seconds in largest.items()
-        }
-        for cell in sorted(plan.cells, key=lambda cell: keys[cell.images]):
-            self._images = cell.images
-            yield cell
-
     def _try(self, cell: Cell) -> bool:
         """Do those jobs of a cell that are free and ready; return whether any was."""
-        did = False
+        did, self._images = False, cell.images
         for job in cell.jobs:
+            self._interrupts.grant()
             if self._me.claim(job):
                 try:
                     did |= self._do_what_is_left(job)
@@ -137,7 +116,7 @@ class Worker:
     def _do_what_is_left(self, job: Job) -> bool:
         """Do a job that has been claimed, unless another worker was here before the claim."""
         self.job = job
-        cells = self._plan(self._grid.only(job.spec)).cells
+        cells = plan_from_disk(self._grid.only(job.spec), self._place).cells
         now = next((cell for cell in cells for left in cell.jobs if left.id == job.id), None)
         if now is None or (now.store is None and job.kind in ("knn", "probe")):
             return False
@@ -147,63 +126,75 @@ class Worker:
                 f"{self._place.store} and {self._place.runs}; all workers must see the same "
                 "folders there"
             )
-        start = time.perf_counter()
-        try:
-            with _logged(self._claims.log(job.id), job):
-                _do(job, self._place, now.store, _Reporter(self._me.tell))
-        except LockHeldError as error:
-            log.info("%s", error)  # a single command is at it
+        with written_to(self._claims.log(job.id)):
+            end = self._do(job, now.store)
+        if end is None:
             return False
-        except Exception as error:  # whatever it is, the rest goes on
-            # An interrupt may have become an error, as in libraries that are being imported.
-            if self._me.interrupted or any(isinstance(e, KeyboardInterrupt) for e in causes(error)):
-                raise KeyboardInterrupt from error
-            self._say(f"failed {job.name}: {self._me.fail(error)}")
-        else:
-            self._claims.tidy({job.id})
-            self._say(f"finished {job.name} ({time.perf_counter() - start:.1f} s)")
         self._ended.add(job.id)
+        self._say(end)
         return True
 
+    def _do(self, job: Job, store: str | None) -> str | None:
+        """Do a job, and tell how it has ended, or None where a single command is at it."""
+        gpu, start = os.environ.get("CUDA_VISIBLE_DEVICES"), time.perf_counter()
+        where = socket.gethostname() + (f", GPU {gpu}" if gpu else "")
+        log.info("%s begins in process %d on %s", job.name, os.getpid(), where)
+        try:
+            _call(job, self._place, store, _Reporter(self._me.tell, self._interrupts))
+        except LockHeldError as error:
+            log.info("%s", error)
+            return None
+        except (Exception, KeyboardInterrupt) as error:  # whatever it is, the rest goes on
+            # An interrupt may have become this error, as in libraries that are being imported.
+            if self._interrupts.requested or isinstance(error, KeyboardInterrupt):
+                log.info("%s has been interrupted", job.name)
+                raise KeyboardInterrupt from error
+            log.exception("%s has not finished", job.name)
+            return f"failed {job.name}: {self._me.fail(error)}"
+        log.info("%s has finished", job.name)
+        self._claims.tidy({job.id})
+        return f"finished {job.name} ({time.perf_counter() - start:.1f} s)"
 
-def _do(job: Job, place: Place, store: str | None, reporter: _Reporter) -> None:
-    """Do a job as its command does; what it needs is imported here, for its weight."""
-    options: dict[str, Any] = {**job.options, "device": place.device, "runs": place.runs}
+
+def _call(job: Job, place: Place, store: str | None, reporter: _Reporter) -> None:
+    """Call what a job's command calls; it is imported here, for its weight."""
+    options: dict[str, Any] = {**job.options, "device": place.device}
     if job.kind == "extract":
         from medplus.embeddings.extract import extract_all
 
         extract_all(
-            [job.spec], batch_size=options["batch_size"], device=place.device,
-            data_root=place.data_root, store=place.store, progress=reporter.progress,
-            patience_s=0.0,  # there is other work meanwhile
+            [job.spec], **options, data_root=place.data_root, store=place.store,
+            progress=reporter.progress, patience_s=0.0,  # there is other work meanwhile
         )  # fmt: skip
     elif job.kind == "finetune":
         from medplus.training import finetune_all
 
-        seed, changes, _ = (options.pop(name) for name in ("seed", "changes", "fields"))
         if dealt := options.pop("fold", None):
-            folds = Folds(dealt["n"], dealt["repeat"] + 1, dealt["pool"])
-            own = [dealt["fold"]] if "fold" in dealt else range(folds.n)
-            options["folds"] = folds
-            options["fold"] = [dealt["repeat"] * folds.n + number for number in own]
+            options["folds"] = Folds(dealt["n"], dealt["repeat"] + 1, dealt["pool"])
+            # Whoever is asked for any fold of a repeat joins them once all are there.
+            options["fold"] = [dealt["repeat"] * dealt["n"] + dealt.get("fold", 0)]
         finetune_all(
-            [job.spec], [seed], **options, **changes, data_root=place.data_root, watch=reporter
-        )
+            [job.spec], [options.pop("seed")], **options, data_root=place.data_root,
+            runs=place.runs, watch=reporter,
+        )  # fmt: skip
     elif job.kind == "knn":
         from medplus.heads.knn import knn
 
-        knn(str(store), **options)
+        knn(str(store), **options, runs=place.runs)
     else:
         from medplus.heads.probe import probe
 
-        probe(str(store), **options, progress=reporter.progress)
+        probe(str(store), **options, runs=place.runs, progress=reporter.progress)
 
 
 class _Reporter(Watch):
-    """Turns what extraction and training report into short words, not too often."""
+    """Turns what extraction and training report into short words, not too often.
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
+    An interrupt that was lost is noticed here; a training hears of later ones by itself.
+    """
+
+    def __init__(self, tell: Callable[[str], None], interrupts: Interrupts) -> None:
+        self._tell, self._interrupts = tell, interrupts
         self._last = 0.0
         self._seen = self._epochs = self._per_epoch = 0
 
@@ -221,6 +212,7 @@ class _Reporter(Watch):
         def advance(n: int) -> None:
             nonlocal done
             done += n
+            self._interrupts.grant()
             self._say(f"{done}/{total} {unit}")
 
         yield advance
@@ -230,6 +222,7 @@ class _Reporter(Watch):
         images_done: int = 0,
     ) -> None:  # fmt: skip
         """Note how much there is to train."""
+        self._interrupts.grant()
         self._epochs, self._per_epoch = epochs, max(images_per_epoch, 1)
         self._seen = epochs_done * images_per_epoch + images_done
 
@@ -242,20 +235,3 @@ class _Reporter(Watch):
     def epoch(self, row: EpochRow) -> None:
         """Note a finished epoch in the job's log."""
         log.info("%s", ", ".join(f"{name} {value}" for name, value in asdict(row).items()))
-
-
-@contextmanager
-def _logged(path: Path, job: Job) -> Iterator[None]:
-    gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
-    where = socket.gethostname() + (f", GPU {gpu}" if gpu else "")
-    with written_to(path):
-        log.info("%s begins in process %d on %s", job.name, os.getpid(), where)
-        try:
-            yield
-        except KeyboardInterrupt:
-            log.info("%s has been interrupted", job.name)
-            raise
-        except BaseException:
-            log.exception("%s has not finished", job.name)
-            raise
-        log.info("%s has finished", job.name)

@@ -136,6 +136,6 @@ def _join(
     origin = np.repeat(dealt.splits, [len(way.images.splits[split]) for split in dealt.splits])
     with claim_missing([plan], overwrite) as [record]:
         return record or save_joined(
-            plan, pooled(way.images, dealt), origin, runs, dealt, folds[0].repeat, overwrite,
+            plan, pooled(way.images, dealt), origin, runs, dealt, folds[0].repeat,
             network=own[0].network, training=own[0].training,
         )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 import torch
 
 from medplus.backbones import sources as backbones
-from medplus.backbones.build import Backbone
+from medplus.backbones.build import Backbone, load
 from medplus.config import FinetuneRecipe
 from medplus.datasets.dataset import ImageDataset
 from medplus.embeddings.provenance import provenance_of
@@ -72,7 +72,7 @@ class FinetunePlan:
 def load_backbone(asked: ExtractSpec, images: ImageDataset) -> Backbone:
     """Load the backbone that a spec names, ready to learn."""
     ref = backbones.resolve(asked.backbone, asked.weights)
-    return backbones.load(ref, images.size, asked.fit, frozen=False)
+    return load(ref, images.size, asked.fit, frozen=False)
 
 
 def plan_finetune(

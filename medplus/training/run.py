@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from medplus import atomic
 from medplus.backbones.build import Backbone
-from medplus.cost import describe_cost
+from medplus.cost import CostMeter
 from medplus.datasets.dataset import ImageDataset
 from medplus.embeddings.pipeline import as_tensor
 from medplus.errors import RunError, explained
@@ -67,10 +67,10 @@ def make_run(plan: FinetunePlan, images: ImageDataset, backbone: Backbone) -> Ru
         metrics, predictions = score_splits(samples, found.scores, images.task)
         progress = found.progress
         metrics["val"]["loss"] = progress.best_loss
-        cost = describe_cost(
-            plan.device, plan.devices, progress.seconds, progress.energy_joules,
-            found.peaks, len(images.splits["train"]) * progress.epoch,
-        )  # fmt: skip
+        meter = CostMeter(
+            plan.device, plan.devices, progress.seconds, progress.energy_joules, found.peaks
+        )
+        cost = meter.cost(len(images.splits["train"]) * progress.epoch)
         record = plan.run.record(
             metrics,
             progress.seconds,

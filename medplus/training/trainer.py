@@ -13,13 +13,13 @@ from medplus.config import FinetuneRecipe
 from medplus.cost import Stopwatch
 from medplus.datasets.dataset import ImageDataset
 from medplus.errors import RunError
+from medplus.interrupts import Interrupts
 from medplus.metrics import accuracy, auc
 from medplus.preprocess import Preprocessor, PreprocessSpec
 from medplus.training.batches import Batches, fits_on_device
 from medplus.training.checkpoint import TrainingState
 from medplus.training.folder import RunFolder
 from medplus.training.history import EpochRow
-from medplus.training.interrupts import Interrupts
 from medplus.training.lora import merge
 from medplus.training.loss import mean_loss, probabilities
 from medplus.training.network import Network, keeps_channels_last, set_training_mode

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -74,6 +76,14 @@ def test_what_was_not_asked_is_not_shown(store, tmp_path):
     knn(store, 3, runs=tmp_path)
     names = {one.name for one in analyse(benchmark_of(read_runs(tmp_path), "here")).sections}
     assert not names & {"folds", "labels"}
+
+
+def test_folds_and_curves_of_what_is_not_asked_are_not_shown(store, document, folded):
+    runs = read_runs(folded[0])
+    others = [replace(one, dataset="other") for one in runs.curves]
+    runs = replace(runs, curves=(*others, *runs.curves))
+    kept = benchmark_of(runs, "here", only=[("dataset", store.info.dataset)])
+    assert len(kept.curves) == len(kept.folded) / len(runs.folded) == 1
 
 
 def test_runs_over_folds_alone_are_named_with_the_report_that_reads_them(store, tmp_path):

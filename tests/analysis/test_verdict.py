@@ -28,14 +28,15 @@ def verdicts(tmp_path):
             wrong = np.arange(100) >= right
             score = np.eye(2, dtype="f4")[np.where(wrong, 1 - true[:, 0], true[:, 0])]
             fields = {"weights": "pretrained", **fields}
-            test = {"acc": right / 100, **fields.pop("test", {})}
+            ends = list(proportion_interval(~wrong[:, None]))
+            test = {"acc": right / 100, "acc_ci95": ends, **fields.pop("test", {})}
             record = make_record(
                 runs, backbone=backbone, run_id=f"run-{number:08}",
                 metrics={"val": {"acc": val / 100}, "test": test}, **fields,
             )  # fmt: skip
             saved = {"val_true": true[:40], "val_score": score[:40], "test_true": true,
                      "test_score": score, "test_index": np.arange(100)}  # fmt: skip
-            save_run(record, saved, overwrite=True)
+            save_run(record, saved)
         return verdicts_on(select_alike(read_runs(runs).table, tuned="val").runs)
 
     return judge
@@ -66,9 +67,19 @@ def test_random_networks_are_no_answer_while_trained_ones_are_there(verdicts):
 
 def test_a_network_that_does_not_beat_the_majority_is_not_recommended(verdicts):
     made = {"test": {"baseline_acc": 0.7}}
-    [verdict] = verdicts(("a", 90, 72, made))
+    [verdict] = verdicts(("a", 90, 72, made), ("b", 80, 71, made))
     assert verdict.baseline_acc == 0.7
-    assert any("do not rely on it" in sentence for sentence in verdict.sentences)
+    assert verdict.sentences[0].startswith("None is recommended, not even a ")
+    assert "do not rely on it" in verdict.sentences[1]
+    assert not verdict.to_dict()["beats_majority"]
+
+
+def test_the_interval_of_several_seeds_is_that_of_the_tables(verdicts):
+    seeds = [("a", 90, right, {"protocol": "probe", "seed": right}) for right in (80, 90)]
+    [verdict] = verdicts(*seeds)
+    tests = [stats.binomtest(right, 100) for right in (80, 90)]
+    expected = np.mean([one.proportion_ci(method="wilson") for one in tests], axis=0)
+    assert verdict.best.test_acc_ci95 == pytest.approx(expected)
 
 
 def test_several_datasets_have_a_verdict_over_all(verdicts):

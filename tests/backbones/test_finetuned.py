@@ -24,6 +24,7 @@ from medplus.backbones.finetuned import (
     read_network,
     write_network,
 )
+from medplus.backbones.flops import cost_of
 from medplus.backbones.sources import PAPER, describe, resolve
 from medplus.backbones.sources import timm as timm_source
 from medplus.errors import BackboneError, UsageError
@@ -228,6 +229,7 @@ def test_a_run_is_described_like_any_backbone(write_run):
     assert info == replace(
         plain, name="test_resnet@seed1-00000001", tag=f"{plain.tag}@seed1-00000001", native_size=64
     )
+    assert cost_of(resolve(str(folder))) == cost_of(resolve("test_resnet"))
 
 
 # --- fit and canvas ---------------------------------------------------------------------------

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from medplus.backbones.catalog import PAPER
-from medplus.backbones.flops import PAPER_COSTS, count_flops, network_of
-from medplus.backbones.sources import describe
+from medplus.backbones.flops import PAPER_COSTS, cost_of, network_of
+from medplus.backbones.sources import resolve
 
 
 def vit_base(side: int) -> int:
@@ -37,20 +35,12 @@ def resnet18() -> int:
     ],
 )
 def test_count_by_hand(backbone, expected):
-    assert count_flops(describe(backbone)) == expected
+    assert cost_of(resolve(backbone)).flops == expected
 
 
-def test_network_of_another_input_size_is_scaled_by_the_area():
-    info = describe("vit_base_patch16_384")
-    assert info.fixed_size
-    assert info.native_size == 384
-    assert count_flops(info) == int(vit_base(384) * (224 / 384) ** 2)
-
-
-def test_finetuned_run_costs_what_the_network_did_that_it_began_as():
-    info = describe("resnet18")
-    run = replace(info, name="resnet18@run", tag=f"{info.tag}@seed1-abc")
-    assert count_flops(run) == resnet18()
+def test_network_of_another_input_size_is_counted_as_it_is_run():
+    """At 224 px, which images are padded to, and for which its positions are resampled."""
+    assert cost_of(resolve("vit_base_patch16_384")).flops == vit_base(224)
 
 
 def test_sam_is_counted_at_the_size_that_it_is_run_at():
@@ -60,12 +50,12 @@ def test_sam_is_counted_at_the_size_that_it_is_run_at():
     block = tokens * 12 * width**2 + 2 * tokens**2 * width + 2 * tokens * side * width
     neck = tokens * (width * 256 + 256 * 256 * 9)
     by_hand = 2 * (tokens * 3 * 16**2 * width + 12 * block + neck)
-    assert count_flops(describe("samvit_base_patch16")) == by_hand
+    assert cost_of(resolve("samvit_base_patch16")).flops == by_hand
 
 
 @pytest.mark.parametrize("name", ["test_vit2", "test_vit3", "test_vit4"])
 def test_networks_that_hand_parameters_on_as_inputs_are_counted(name):
-    assert count_flops(describe(name)) > 0
+    assert cost_of(resolve(name)).flops > 0
 
 
 # --- what is noted, and what is looked up ---------------------------------------------------------
@@ -73,8 +63,7 @@ def test_networks_that_hand_parameters_on_as_inputs_are_counted(name):
 
 @pytest.mark.parametrize("backbone", PAPER_COSTS)
 def test_noted_costs_of_the_paper_are_those_of_the_networks(backbone):
-    info = describe(backbone)
-    assert PAPER_COSTS[backbone] == (info.dim, info.n_parameters, count_flops(info))
+    assert PAPER_COSTS[backbone] == cost_of(resolve(backbone))
 
 
 def test_costs_are_noted_for_all_of_the_paper_and_pixels():

@@ -18,6 +18,7 @@ from medplus.backbones.weights_folder import is_weights_folder, read_manifest, w
 from medplus.errors import BackboneError, UsageError
 from medplus.sweep.grid import read_grid
 from medplus.sweep.inventory import Inventory
+from medplus.sweep.job import Place
 
 TAG = "test_resnet.r160_in1k"
 
@@ -150,7 +151,8 @@ def test_sweep_from_the_folder_finds_what_was_made_from_the_hub(
         dataset_digest=digest,
     )  # fmt: skip
     grid = read_grid(grid_file(folder, "test_resnet", data))
-    inventory = Inventory(grid, data.parent, store.path.parents[2], folder.parent / "runs")
+    place = Place(str(data.parent), str(store.path.parents[2]), str(folder.parent / "runs"))
+    inventory = Inventory(grid, place)
     [spec] = grid.specs()
     found = inventory.store_of(spec)
     assert found is not None

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save, save_file
 
 from medplus.backbones.build import load_backbone
-from medplus.backbones.flops import count_flops
+from medplus.backbones.flops import cost_of
 from medplus.backbones.registry import Encoder, encoders, overlap
-from medplus.backbones.sources import describe, resolve
+from medplus.backbones.sources import resolve
 from medplus.embeddings.derived import DerivedStore
 from medplus.embeddings.extract import extract
 from medplus.errors import BackboneError, UsageError
@@ -264,7 +264,7 @@ def test_flops_are_those_of_its_own_size(tiny: Encoder) -> None:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         load_backbone("tiny", "none").module(torch.zeros(1, 3, 32, 32))
     attention = 2 * 2 * 7 * 7 * 24  # of 7 tokens, which the counter does not see on a CPU
-    assert count_flops(describe("tiny")) == counter.get_total_flops() + attention
+    assert cost_of(resolve("tiny", "none")).flops == counter.get_total_flops() + attention
 
 
 def test_what_needs_a_file_or_code_says_so(tiny: Encoder) -> None:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from medplus.backbones.build import load_backbone
-from medplus.backbones.weights import weights_sha256
+from medplus.backbones.weights import state_sha256
 from medplus.errors import BackboneError
 
 NETWORKS = ["test_resnet", "test_vit", "test_efficientnet"]
@@ -147,8 +147,8 @@ def test_digest_is_equal_from_memory_and_from_every_kind_of_file(tmp_path):
 
 def test_digest_ignores_the_memory_format():
     network = random_network()
-    before = weights_sha256(network)
-    assert weights_sha256(network.to(memory_format=torch.channels_last)) == before
+    before = state_sha256(network.state_dict())
+    assert state_sha256(network.to(memory_format=torch.channels_last).state_dict()) == before
 
 
 def test_digest_tells_dtypes_shapes_and_names_apart():
@@ -164,7 +164,7 @@ def test_digest_tells_dtypes_shapes_and_names_apart():
     ):
         module = torch.nn.Module()
         module.register_buffer(name, value)
-        digests.add(weights_sha256(module))
+        digests.add(state_sha256(module.state_dict()))
     assert len(digests) == 7
 
 
@@ -175,7 +175,7 @@ def test_digest_is_the_documented_sha256():
     expected = hashlib.sha256()
     expected.update(b"a:torch.int64:():" + (3).to_bytes(8, "little"))
     expected.update(b"b:torch.float32:(2,):" + bytes.fromhex("0000803f00000040"))
-    assert weights_sha256(module) == expected.hexdigest()
+    assert state_sha256(module.state_dict()) == expected.hexdigest()
 
 
 # --- what is refused --------------------------------------------------------------------------

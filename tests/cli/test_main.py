@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -146,6 +147,7 @@ def failing(cli: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any
         (ValueError("odd"), 1, "Error: ValueError: odd (a bug, or a fault of this machine; "),
         (MemoryError(), 1, "Error: memory ran out; use a machine, container or limit"),
         (ImportError("_C.so: failed to map segment from shared object"), 1, "memory ran out; "),
+        (ImportError("libx.so: cannot map zero-fill pages"), 1, "memory ran out; "),
         (KeyboardInterrupt(), 130, "Interrupted: finished work is kept"),
         (click.Abort(), 130, "Interrupted: "),
         (click.ClickException("odd"), 1, "Error: odd\n"),
@@ -159,6 +161,20 @@ def test_code_and_message(error: Exception, code: int, says: str, failing: Calla
     assert says in ran.err
     assert "Traceback" not in ran.err
     assert ran.out == ""
+
+
+def test_sigterm_is_ctrl_c_and_only_while_a_command_runs(
+    cli: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(
+        "medplus.datasets.catalog.info", lambda flag: signal.raise_signal(signal.SIGTERM)
+    )
+    ran = cli("datasets")
+
+    assert (ran.code, ran.out) == (130, "")
+    assert ran.err.strip().startswith("Interrupted: finished work is kept")
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_failure_as_json_is_one_document(failing: Callable) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,17 +70,22 @@ def test_help_shows_that_commas_are_taken() -> None:
     assert Comma(click.IntRange(min=1)).name == "integer[,…]"
 
 
+def sizes(*arguments: str) -> object:
+    command = click.command()(options.pixel_sizes(lambda sizes: sizes))
+    return command.main(list(arguments), standalone_mode=False)
+
+
 def test_sizes() -> None:
-    assert options.expand_sizes(None) == [None]
-    assert options.expand_sizes(["all"]) == [28, 64, 128, 224]
-    assert options.expand_sizes(["64", "all"]) == [64, 28, 128, 224]
-    assert options.expand_sizes(["17"]) == [17]
+    assert sizes() == (28,)
+    assert sizes("--size", "all") == (28, 64, 128, 224)
+    assert sizes("--size", "64,all") == (64, 28, 128, 224)
+    assert sizes("--size", "17") == (17,)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "x", "28px", "²", "1.5"])
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(UsageError, match="is not a size"):
-        options.expand_sizes([text])
+        sizes(f"--size={text}")
 
 
 def test_result_is_shown_or_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,7 +95,9 @@ def test_result_is_shown_or_printed_as_json(capsys: pytest.CaptureFixture[str]) 
     Output(as_json=True, quiet=False).result({"a": "★"}, lambda: shown.append("again"))
 
     assert shown == ["table"]
-    assert capsys.readouterr().out == '{\n  "a": "★"\n}\n'
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == {"a": "★"}
+    assert printed.isascii()  # whatever a pipe's encoding, it is JSON's
 
 
 def test_notes_are_for_stderr_unless_quiet(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 
 from medplus.analysis.panel import sections_of
 from medplus.errors import UsageError
+from medplus.reporting import sections
 
 Cli = Callable[..., Any]
 
@@ -26,6 +28,17 @@ def run(cli: Cli, write_npz: Callable[..., Path], tmp_path: Path) -> Path:
     cli("knn", "--dataset", "toy.npz", "--backbone", "pixels", "-q")
     (record,) = Path("runs").glob("knn/*/*/*/*/record.json")
     return record.parent
+
+
+def test_a_full_disk_is_told_with_the_folder(
+    cli: Cli, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sections, "write_figures", fail)
+    ran = cli("panel", run, "--out", "shown")
+    assert (ran.code, "shown cannot be written: No space left" in ran.err) == (1, True)
 
 
 def test_it_tells_of_the_class_that_is_named(cli: Cli, run: Path) -> None:

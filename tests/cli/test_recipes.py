@@ -7,84 +7,25 @@ import os
 import re
 import subprocess
 import sys
-from typing import Any, Literal
+from typing import Any
 
 import click
 import pytest
-from pydantic import Field
 
 from medplus.cli.finetune import finetune
-from medplus.cli.recipes import recipe_options
-from medplus.config import FINETUNE_RECIPES, FinetuneRecipe, Recipe, finetune_recipe
+from medplus.config import FINETUNE_RECIPES, FinetuneRecipe, finetune_recipe
 
 FLAGS = {p.name: p for p in finetune.params if isinstance(p, click.Option)}
 
 
-class Toy(Recipe):
-    steps: int = Field(3, ge=1, description="How many.")
-    rate: float = Field(0.5, description="How fast.")
-    kind: Literal["a", "b"] = Field("a", description="Which.")
-    either: Literal["a", "b"] | Literal["auto"] = Field("auto", description="Which, or auto.")
-    deep_thought: bool = Field(False, description="Whether.")
-
-
-def parse(*arguments: str, leave_out: tuple[str, ...] = ()) -> Any:
-    """Return what a command with the toy's options is called with."""
-    other = Toy(steps=7, deep_thought=True)
-    add = recipe_options({"plain": Toy(), "other": other}, leave_out)
-    command = click.command(add(lambda **given: given))  # type: ignore[arg-type]
-    return command.main(list(arguments), standalone_mode=False)
-
-
-def test_nothing_given_is_none() -> None:
-    assert parse() == dict.fromkeys(Toy.model_fields)
-
-
 @pytest.mark.parametrize(
-    ("arguments", "field", "value"),
-    [
-        (["--steps", "5"], "steps", 5),
-        (["--rate", "1e-3"], "rate", 0.001),
-        (["--kind", "b"], "kind", "b"),
-        (["--either", "auto"], "either", "auto"),
-        (["--either", "b"], "either", "b"),
-        (["--deep-thought"], "deep_thought", True),
-        (["--no-deep-thought"], "deep_thought", False),
-    ],
+    "arguments", [["--epochs", "1.5"], ["--lr", "fast"], ["--flip", "c"], ["--fused", "x"]]
 )
-def test_value_has_the_type_of_its_field(arguments: list[str], field: str, value: object) -> None:
-    given = parse(*arguments)
-
-    assert given.pop(field) == value
-    assert set(given.values()) == {None}
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [["--steps", "1.5"], ["--rate", "fast"], ["--kind", "c"], ["--kind", "auto"], ["--deep", "x"]],
-)
-def test_value_of_another_type_is_refused(arguments: list[str]) -> None:
+def test_value_of_another_type_is_refused(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(click.UsageError):
-        parse(*arguments)
-
-
-def test_fields_may_be_left_out() -> None:
-    assert "steps" not in parse(leave_out=("steps",))
-    with pytest.raises(click.NoSuchOption):
-        parse("--steps", "3", leave_out=("steps",))
-
-
-def test_help_shows_what_each_recipe_has(capsys: pytest.CaptureFixture[str]) -> None:
-    parse("--help")
-    shown = " ".join(capsys.readouterr().out.split())
-
-    assert "--steps INTEGER How many. [plain: 3, other: 7]" in shown
-    assert "--rate FLOAT How fast. [default: 0.5]" in shown
-    assert "--deep-thought / --no-deep-thought Whether. [plain: no, other: yes]" in shown
-    assert "--either [a|b|auto]" in shown
-
-
-# --- of medplus finetune ------------------------------------------------------------------------
+        recipe_of(monkeypatch, *arguments)
 
 
 def test_every_field_has_a_flag_of_its_name() -> None:

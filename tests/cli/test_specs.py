@@ -21,7 +21,7 @@ def find(tmp_path: Path) -> Callable[..., list[Path]]:
 
     def select(dataset: str = "toy", size: str | None = None, **more: Any) -> list[Path]:
         arguments: dict[str, Any] = {"data_root": None, "device": "cpu", **NO_FILTER, **more}
-        sizes = None if size is None else tuple(size.split(","))
+        sizes = None if size is None else tuple(map(int, size.split(",")))
         backbones = tuple(arguments.pop("backbone", "toynet").split(","))
         found = select_stores(
             datasets=tuple(dataset.split(",")), sizes=sizes, backbones=backbones,

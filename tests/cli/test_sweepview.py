@@ -16,11 +16,9 @@ from medplus.spec import ExtractSpec
 from medplus.sweep.claims import Claim
 from medplus.sweep.conduct import Running
 from medplus.sweep.job import Cell, Job
-from medplus.sweep.plan import Plan, PlannedJob
+from medplus.sweep.plan import Plan
 
-BEFORE = PlannedJob(
-    Job("knn", ExtractSpec("breastmnist", 28, "resnet18", "none"), {}, 1), "finished", 1
-)
+BEFORE = Job("knn", ExtractSpec("breastmnist", 28, "resnet18", "none"), {}, 1, 1, "finished")
 
 
 def job(dataset: str = "breastmnist", seed: int = 1) -> Job:
@@ -29,11 +27,11 @@ def job(dataset: str = "breastmnist", seed: int = 1) -> Job:
 
 def plan(*jobs: Job, **states: str) -> Plan:
     """Return a plan in which each job is left, or has the state that is said of its place."""
-    planned = [PlannedJob(one, "left", 0, 10.0) for one in jobs]
+    planned = [replace(one, seconds=10.0) for one in jobs]
     for place, state in states.items():
         i = int(place[1:])
         planned[i] = replace(planned[i], state=state)  # type: ignore[arg-type]
-    cells = tuple(Cell((p.job,), None, p.seconds) for p in planned if p.state == "left")
+    cells = tuple(Cell((one,), None) for one in planned if one.state == "left")
     return Plan((*planned, BEFORE), cells, (), (), cast(Any, None))
 
 

@@ -38,14 +38,14 @@ def test_a_fit_is_scipys_with_the_same_weights():
 def test_the_interval_of_the_labels_covers_the_truth_as_often_as_it_says():
     truth = (0.8 / (0.15 - 0.05)) ** (1 / 0.5)
     hits = 0
-    for seed in range(60):
+    for seed in range(40):
         law = extrapolate(
             N, episodes(0.05, 0.8, 0.5, seed=seed), 0.85, 1000, inflation(N, STOCK, 20)
         )
         if law.labels_ci95 is not None:
             low, high = law.labels_ci95
             hits += low <= truth <= (np.inf if high is None else high)
-    assert hits >= 50
+    assert hits >= 33
 
 
 @pytest.mark.parametrize(

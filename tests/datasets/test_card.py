@@ -299,3 +299,29 @@ def test_the_card_is_said_below_warnings_and_above_info(fill, caplog):
         load(fill(SPLIT_FOLDERS))
     [level] = {r.levelno for r in caplog.records if "binary-class" in r.getMessage()}
     assert logging.INFO < level < logging.WARNING
+
+
+def test_a_table_of_another_name_beside_folders_is_not_passed_over_in_silence(fill):
+    root = fill({"scanner 1": 5, "scanner 2": 5})
+    assert warnings_of(root) == ""
+    write_table(root, [["path", "label"]], "Tabelle.csv")
+    (root / "suspects.csv").touch()
+    assert "not read: 1 table (Tabelle.csv)" in warnings_of(root)
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_tables_as_spreadsheets_write_them(fill, separator):
+    root = fill({"i": 6})
+    rows = [
+        ["path", '"a, b, c, d"', "label"],
+        *([f"i/{i}.png", "1,5", "xy"[i % 2]] for i in range(6)),
+    ]
+    (root / "labels.csv").write_text("\n".join(map(separator.join, rows)), encoding="utf-8-sig")
+    assert load(root).card.unused_columns == ["a, b, c, d"]
+
+
+def test_a_table_in_another_encoding_names_the_remedy(fill):
+    root = fill({"i": 6})
+    (root / "labels.csv").write_bytes("path,label\ni/0.png,bösartig".encode("cp1252"))
+    with pytest.raises(UsageError, match="save it as CSV in UTF-8"):
+        load(root)

@@ -24,7 +24,7 @@ from medplus.datasets.phantom.labels import (
     draw_labels,
     least_per_split,
 )
-from medplus.datasets.phantom.painter import render, render_sizes, scenes
+from medplus.datasets.phantom.painter import render, scenes
 from medplus.errors import UsageError
 from medplus.vocabulary import MULTI_LABEL, SIZES, SPLITS
 
@@ -97,7 +97,7 @@ def test_file_says_that_it_is_a_phantom(tmp_path):
 @pytest.mark.parametrize("flag", catalog.FLAGS)
 def test_same_seed_same_pixels_other_seed_other_pixels(flag):
     first, again, other = (
-        render(scenes(flag, "test", 3, seed=seed, difficulty=0.5), 28) for seed in (1, 1, 2)
+        render(scenes(flag, "test", 3, seed=seed, difficulty=0.5), [28])[28] for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(first, again)
     # Every image differs, not just one of them.
@@ -122,11 +122,11 @@ def test_another_process_renders_the_same_pixels():
     described = "scenes('octmnist', 'test', 2, seed=3, difficulty=0.5)"
     script = (
         "import sys; from medplus.datasets.phantom.painter import render, scenes;"
-        f"sys.stdout.buffer.write(render({described}, 28).tobytes())"
+        f"sys.stdout.buffer.write(render({described}, [28])[28].tobytes())"
     )
     env = {"PYTHONHASHSEED": "7", "PYTHONPATH": ":".join(sys.path)}
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, env=env)
-    here = render(scenes("octmnist", "test", 2, seed=3, difficulty=0.5), 28)
+    here = render(scenes("octmnist", "test", 2, seed=3, difficulty=0.5), [28])[28]
     assert done.stdout == here.tobytes()
 
 
@@ -144,7 +144,7 @@ def _to_28(images):
 @pytest.mark.parametrize("flag", catalog.FLAGS)
 def test_sizes_show_the_same_scenes(flag):
     described = scenes(flag, "train", 4, seed=0, difficulty=0.5)
-    by_size = render_sizes(described, [28, 64, 224])
+    by_size = render(described, [28, 64, 224])
     small = by_size[28].reshape(4, 28, 28, -1).astype(np.float64)
     for size, least in ((64, 0.99), (224, 0.96)):
         for index, averaged in enumerate(_to_28(by_size[size])):
@@ -158,9 +158,9 @@ def test_sizes_show_the_same_scenes(flag):
 
 def test_rendering_sizes_together_equals_rendering_each_alone():
     described = scenes("retinamnist", "val", 2, seed=0, difficulty=0.5)
-    together = render_sizes(described, SIZES)
+    together = render(described, SIZES)
     for size in SIZES:
-        np.testing.assert_array_equal(together[size], render(described, size))
+        np.testing.assert_array_equal(together[size], render(described, [size])[size])
 
 
 # --- labels -----------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def _knn_score(flag, difficulty):
     images, labels = [], []
     for split, count in (("train", 240), ("test", 120)):
         described = scenes(flag, split, count, seed=0, difficulty=difficulty)
-        images.append(render(described, 28).reshape(count, -1) / 255.0)
+        images.append(render(described, [28])[28].reshape(count, -1) / 255.0)
         labels.append(np.array([scene.labels for scene in described]))
     nearest = KNeighborsClassifier(11)
     if labels[0].shape[1] == 1:
@@ -282,7 +282,7 @@ def test_contact_sheet_has_a_row_per_class_and_shows_the_phantom():
         for scene in scenes("breastmnist", "train", 20, seed=0, difficulty=0.5)
         if scene.labels == (0,)
     )
-    expected = render([first], 28)[0]
+    expected = render([first], [28])[28][0]
     pixels = np.asarray(sheet)[..., 0]
     windows = np.lib.stride_tricks.sliding_window_view(pixels, (28, 28))
     assert (windows[:80, 150:250] == expected).all(axis=(2, 3)).sum() == 1

@@ -103,6 +103,18 @@ def test_tables_that_do_not_fit(fill, rows, message):
     assert message in refusal(root, UsageError)
 
 
+def test_commas_at_the_ends_of_lines_and_numbers_of_rows_shift_no_column(fill):
+    """Programs write both: a comma behind the last field; row names that have no heading (R)."""
+    root, found = fill({"i": 6}), []
+    ended = [HEAD, *[[*row, ""] for row in GOOD]]
+    numbered = [HEAD, *[[n, *row] for n, row in enumerate(GOOD)]]
+    for rows in ([HEAD, *GOOD], ended, numbered):
+        write_table(root, rows)
+        splits = load(root).splits
+        found.append({s: (list(part.names), part.labels.tolist()) for s, part in splits.items()})
+    assert found[0] == found[1] == found[2]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from medplus.backbones import sources
+from medplus.backbones import build
 from medplus.backbones.build import Backbone
 from medplus.backbones.sources import BackboneRef
 from medplus.preprocess import PreprocessSpec
@@ -22,8 +22,8 @@ def use_backbone(monkeypatch):
 
     def use(module, tag="own.tag"):
         spec = PreprocessSpec(mean=(), std=(), fit="native", canvas=None, rgb=False)
-        ref = BackboneRef("timm", "own", "own", tag, "none", "none")
+        ref = BackboneRef("timm", "own", "own", tag, "none")
         backbone = Backbone(ref, spec, "0" * 64, "prelogits", module=module.eval())
-        monkeypatch.setattr(sources, "load", lambda *rest, **more: backbone)
+        monkeypatch.setattr(build, "load", lambda *rest, **more: backbone)
 
     return use

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from medplus import remembered
-from medplus.backbones import sources
+from medplus.backbones import build, sources
 from medplus.backbones.lean import timm
 from medplus.embeddings.extract import extract_all
 from medplus.spec import ExtractSpec
@@ -56,13 +56,13 @@ def own_memory(tmp_path, monkeypatch):
 def loads(monkeypatch):
     """Return the list of names that were loaded since."""
     names = []
-    load = sources.load
+    load = build.load
 
     def watch(ref, *rest, **more):
         names.append(ref.name)
         return load(ref, *rest, **more)
 
-    monkeypatch.setattr(sources, "load", watch)
+    monkeypatch.setattr(build, "load", watch)
     return names
 
 

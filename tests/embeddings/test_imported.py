@@ -197,6 +197,57 @@ def test_a_parquet_of_columns_of_floats_and_one_of_lists(rows, words, tmp_path):
     assert len(where) == N // 3
 
 
+def test_an_export_that_has_lost_columns_since_is_read_or_refused(write_store, rows, tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet")
+    labels = [np.arange(10) % 2] * 3
+    names = [[f"{split}/{i}.png" for i in range(10)] for split in SPLITS]
+    table = write_store(np.split(rows, 3), labels, names=names).to_arrow()
+    for lost in ("index", "label"):
+        pq.write_table(table.drop([lost]), tmp_path / f"{lost}.parquet")
+    assert imported(tmp_path / "index.parquet", tmp_path).info.n_samples["train"] > 0
+    with pytest.raises(UsageError, match="has no labels"):
+        imported(tmp_path / "label.parquet", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"split": "train"}, "split has 1 rows, the embeddings 30"),
+        ({"labels": np.array(3)}, "labels has 1 rows"),
+        ({"classes": np.array("ab")}, "none of its 1 classes"),
+        ({"embeddings": np.full((N, 2), "1.5")}, "no real numbers"),
+        ({"embeddings": np.full((N, 2), 1 + 1j)}, "no real numbers"),
+        ({"embeddings": np.full((N, 2), np.datetime64("2020-01-01"))}, "no real numbers"),
+    ],
+)
+def test_what_is_no_column_and_no_number_is_refused(changed, told, rows, tmp_path):
+    arrays = {"embeddings": rows, "labels": np.arange(N) % 2, **changed}
+    np.savez(tmp_path / "f.npz", **arrays)
+    with pytest.raises(UsageError, match=told):
+        imported(tmp_path / "f.npz", tmp_path)
+
+
+def test_ragged_lists_and_lists_of_words_are_refused(rows, tmp_path):
+    torch.save({"x": torch.tensor(rows), "coords": [[1, 2], [3]]}, tmp_path / "f.pt")
+    with pytest.raises(UsageError, match="differ in length"):
+        imported(tmp_path / "f.pt", tmp_path)
+    frame = pd.DataFrame({"tags": [["a", "b"]] * N, "label": [str(i % 2) for i in range(N)]})
+    frame.to_parquet(tmp_path / "f.parquet")
+    with pytest.raises(UsageError, match="of type string, no real numbers"):
+        imported(tmp_path / "f.parquet", tmp_path)
+
+
+def test_a_pattern_of_groups_in_dataset_yaml_keeps_them_whole(rows, words, tmp_path):
+    names = [f"p{i // 3}/{i}.png" for i in range(N)]
+    np.savez(tmp_path / "f.npz", embeddings=rows, labels=np.array(words), names=np.array(names))
+    (tmp_path / "dataset.yaml").write_text(r"group_pattern: '^(p\d+)/'")
+    store = imported(tmp_path / "f.npz", tmp_path)
+    for split in SPLITS:
+        assert store.groups(split) == [name.partition("/")[0] for name in store.names(split)]
+    patients = [set(store.groups(split)) for split in SPLITS]
+    assert sum(map(len, patients)) == len(set.union(*patients)) == N // 3
+
+
 def test_a_tensor_takes_its_labels_from_a_table(rows, words, tmp_path):
     torch.save(torch.from_numpy(rows).bfloat16(), tmp_path / "x.pt")
     ids = [f"row/{i:02}" for i in range(N)]

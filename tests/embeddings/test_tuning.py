@@ -70,7 +70,7 @@ class Pretending(Embedder):
 
 def embedder(world: World) -> Pretending:
     spec = PreprocessSpec((0.0,) * 3, (1.0,) * 3, "native", None)
-    ref = BackboneRef("timm", "slow", "slow", "slow", "none", "none")
+    ref = BackboneRef("timm", "slow", "slow", "slow", "none")
     made = Pretending(
         Backbone(ref, spec, "0" * 64, "prelogits", module=Slow(world)),
         CPU,

@@ -364,8 +364,8 @@ def kill_at_change(count):
     sys.addaudithook(audit)
 
 
-every = pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.extensive)])
-"""At every eleventh change, or at each."""
+every = pytest.mark.parametrize("step", [17, pytest.param(1, marks=pytest.mark.extensive)])
+"""At every seventeenth change, or at each."""
 
 
 @every

@@ -15,7 +15,7 @@ import medplus
 from medplus.errors import RunError, StoreError, UsageError
 from medplus.run.ledger import HEAD_FILE, read_predictions, read_record
 from medplus.tensorfile import write_tensors
-from medplus.vocabulary import MULTI_LABEL
+from medplus.vocabulary import MULTI_LABEL, SPLITS
 
 pytestmark = pytest.mark.usefixtures("fast_disk")
 
@@ -139,6 +139,27 @@ def test_a_head_is_scored_on_other_data_through_the_same_backbone(store_of, prob
     assert (found.dataset, found.data_source) == ("other", "phantom")
     assert found.store_key == other.key
     assert read_record(Path(run.path)) == run.model_copy(update={"selected": None})
+
+
+def test_all_of_other_data_are_one_test_set(store_of, probed, roots, caplog):
+    run = probed(store_of())
+    other = store_of(
+        seed=1, dataset="other", dataset_digest="e" * 64, baseline_acc=dict.fromkeys(SPLITS, 0.4)
+    )
+    on_other = {"dataset": "other", "store": roots[0]["root"], **CPU}
+    medplus.evaluate(run.path, **on_other)
+    assert "--split all scores all of its images" in caplog.text
+    found = medplus.evaluate(run.path, splits="all", **on_other)
+    kept = read_predictions(Path(found.path))
+    scores = np.concatenate([plain_scores(run, other, split) for split in SPLITS])
+    true = np.concatenate([other.labels(split) for split in SPLITS])
+    np.testing.assert_allclose(kept["test_score"], scores, atol=1e-6)
+    np.testing.assert_array_equal(kept["test_split"], np.repeat(SPLITS, SIZES))
+    right = scores.argmax(1) == true.ravel()
+    assert (list(found.metrics), found.metrics["test"]["acc"]) == (["test"], right.mean())
+    assert found.baseline_acc == {"test": pytest.approx(0.4)}
+    with pytest.raises(UsageError, match="has learned from"):
+        medplus.evaluate(run.path, splits="all", **CPU)
 
 
 DIFFERENT = {

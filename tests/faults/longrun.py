@@ -53,8 +53,8 @@ WORK = {
 }  # fmt: skip
 """What makes stores and runs; extraction comes before the heads on it."""
 
-_NOT_OURS = (".ses", "torchinductor_")
-"""What onnxruntime and torch leave in the folder of temporary files."""
+_NOT_OURS = ("torchinductor_",)
+"""What torch leaves in the folder of temporary files."""
 
 LOSSES = ("odd end", "no end", "stayed behind", "failed in the end", "done again", "lost",
           "twice or stray", "unlike", "damaged", "left over")  # fmt: skip

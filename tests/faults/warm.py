@@ -254,6 +254,7 @@ def _shortcuts() -> None:
     """Make much happen in little time: the files are of the same kinds, only smaller."""
     from medplus import atomic
     from medplus.embeddings import layout
+    from medplus.sweep import worker
     from medplus.sweep.engines import local
     from medplus.training import folder
 
@@ -264,6 +265,7 @@ def _shortcuts() -> None:
     folder._SAVE_EVERY_S = 0.0
     folder.draw_learning_curve = draw
     local._SPAWN = _ForkContext  # type: ignore[assignment]
+    local.LOOK_S = worker._PAUSE_S = 0.1
     os.fsync = lambda descriptor: None  # only a power cut would show the difference
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -99,7 +100,9 @@ def test_labels_are_those_that_predict_says(
         ran = subprocess.run(
             [sys.executable, "-B", "medplus_model.py", *files], cwd=packed[name],
             capture_output=True, text=True, check=True,
+            env={**os.environ, "TMPDIR": str(spare := new_folder())},
         )  # fmt: skip
+        assert not list(spare.iterdir())  # nor has it prepared to tell anyone of it
         found = list(csv.DictReader(io.StringIO(ran.stdout)))
         assert [row["predicted"] for row in found] == [row["predicted"] for row in expected]
         for row, other in zip(found, expected, strict=True):

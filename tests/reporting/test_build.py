@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import pytest
 from medplus.analysis.document import Document, analyse
 from medplus.analysis.load import benchmark_of, published
 from medplus.analysis.results.runs import read_runs
+from medplus.atomic import temporary_folder
 from medplus.errors import RunError
+from medplus.lock import LockHeldError, hold
 from medplus.reporting import build
 from medplus.reporting.build import MANIFEST, PAGE, write_report
 from tests.analysis.ledgers import write_record
@@ -152,6 +155,20 @@ class TestFolder:
         assert (out / "notes.txt").read_text() == "mine"
         assert (out / PAGE).read_text() == analysis.benchmark.title
         assert names(tmp_path) == ["out"]
+
+    def test_what_a_killed_report_left_is_removed_and_two_at_once_are_refused(
+        self, analysis: Document, tmp_path: Path
+    ) -> None:
+        with temporary_folder(tmp_path / "out") as left:
+            (left / PAGE).write_text("half")
+            shutil.copytree(left, left.with_name(f"{left.name}0"))  # as if nothing had ended it
+        write_report(analysis, tmp_path / "out")
+        assert names(tmp_path) == ["out"]
+        with (
+            hold(tmp_path / ".out.lock", "it"),
+            pytest.raises(LockHeldError, match=r"the report .*out is in use by process"),
+        ):
+            write_report(analysis, tmp_path / "out")
 
     def test_another_report_that_comes_meanwhile_is_kept(
         self, analysis: Document, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

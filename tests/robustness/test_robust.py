@@ -19,7 +19,7 @@ from medplus.analysis.drawing.style import look
 from medplus.analysis.load import benchmark_of
 from medplus.analysis.results.runs import read_runs
 from medplus.analysis.robustness import robustness
-from medplus.backbones import sources
+from medplus.backbones import build
 from medplus.corruptions import Corruption
 from medplus.corruptions.apply import corrupt
 from medplus.embeddings.derived import DerivedStore
@@ -109,7 +109,7 @@ def test_network_is_scored_on_corrupted_images(made, tmp_path):
 def test_what_is_known_is_not_computed_again_and_the_backbone_is_loaded_once(made):
     _, store, runs = made
     [record] = medplus.probe(store, seeds=[1], lr=[0.01], epochs=2, runs=runs, device="cpu")
-    with patch.object(sources, "load", wraps=sources.load) as load:
+    with patch.object(build, "load", wraps=build.load) as load:
         [first] = medplus.robust(record.path, ["blur"], [1, 2], device="cpu")
         assert load.call_count == 1
         [second] = medplus.robust(record.path, ["blur"], [1, 2], device="cpu")

@@ -96,17 +96,16 @@ def test_a_run_that_has_not_been_done_is_none(folder):
     assert find_run(folder) is None
 
 
-def test_an_existing_run_is_kept(folder):
-    save_run(make_record(folder, acc=0.5), PREDICTIONS)
-    before = everything_in(folder)
-    save_run(make_record(folder, acc=0.9), PREDICTIONS, HEAD)
-    assert everything_in(folder) == before
+def test_a_folder_without_a_record_gives_way_to_its_run(folder):
+    folder.mkdir(parents=True)  # as a removal that was interrupted leaves it
+    save_run(make_record(folder), PREDICTIONS)
+    assert find_run(folder) == make_record(folder)
     assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_overwrite_replaces_a_run_and_all_its_files(folder):
+def test_a_run_replaces_an_existing_one_and_all_its_files(folder):
     save_run(make_record(folder, acc=0.5), PREDICTIONS, HEAD)
-    save_run(make_record(folder, acc=0.9), PREDICTIONS, overwrite=True)
+    save_run(make_record(folder, acc=0.9), PREDICTIONS)
     assert read_record(folder).metrics["val"]["acc"] == 0.9
     assert not (folder / "head.safetensors").exists()
     assert list(folder.parent.iterdir()) == [folder]
@@ -245,7 +244,7 @@ def test_a_run_that_cannot_be_replaced_is_kept(stage, folder, monkeypatch):
     before = everything_in(folder)
     with monkeypatch.context() as patch, pytest.raises(RunError):
         patch.setattr(*FAILURES[stage], full)
-        save_run(make_record(folder, acc=0.9), PREDICTIONS, HEAD, overwrite=True)
+        save_run(make_record(folder, acc=0.9), PREDICTIONS, HEAD)
     assert everything_in(folder) == before
     assert list(folder.parent.iterdir()) == [folder]
 

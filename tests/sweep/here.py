@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from medplus.sweep.engines import Death, Engine, work
+from medplus.sweep.engines import Death, Engine
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Place
 
@@ -16,7 +16,9 @@ class Here(Engine):
         super().__init__(1)
 
     def start(self, grid: Grid, place: Place, most: int) -> None:
-        work(grid, place, "here")
+        from medplus.sweep.worker import Worker
+
+        Worker(grid, place, "here").run()
 
     def look(self) -> Iterator[Death]:
         yield from ()

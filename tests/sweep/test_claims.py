@@ -282,8 +282,8 @@ def test_no_folder_means_no_failures_and_no_holders(tmp_path: Path):
 
 def test_a_full_disk_does_not_lose_a_failure(claims: Claims, monkeypatch: pytest.MonkeyPatch):
     """It has been given its place before."""
-    write = os.write
-    monkeypatch.setattr(os, "write", lambda file, text: write(file, text[:4096]))
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, text, at: write(file, text[:4096], at))
     fail(claims, JOB, RunError("ü" * 9000))
     [told] = claims.standing().failures.values()
     assert (told.error, set(told.cause)) == ("RunError", {"ü"})
@@ -292,7 +292,7 @@ def test_a_full_disk_does_not_lose_a_failure(claims: Claims, monkeypatch: pytest
 def test_claim_that_cannot_be_written_is_told_and_not_left(
     claims: Claims, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(os, "write", lambda file, text: 0)
+    monkeypatch.setattr(os, "pwrite", lambda file, text, at: 0)
     with Claimant(claims, "me") as me, pytest.raises(RunError, match=r"No space left.*make room"):
         me.claim(JOB)
     assert list(claims.folder.glob("claims/*")) == []

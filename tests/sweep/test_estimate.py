@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from medplus.spec import ExtractSpec
-from medplus.sweep.estimate import Estimator, PastJob, outline_of
+from medplus.sweep.estimate import Estimator, outline_of
 from medplus.sweep.job import Job
 
 RESNET18_FLOPS = 3627122688
@@ -32,14 +33,20 @@ def job(kind: Any, toy: Path, backbone: str = "resnet18", n_runs: int = 1, **opt
     )
 
 
-def seconds(job: Job, *past: PastJob, **more: Any) -> float:
+def took(job: Job, epochs: float, seconds: float, on_gpu: bool) -> tuple[Job, bool]:
+    """Return a job that has ended after so many epochs and seconds."""
+    options = {**job.options, "epochs": epochs}
+    return replace(job, options=options, n_runs=1, seconds=seconds), on_gpu
+
+
+def seconds(job: Job, *past: tuple[Job, bool], **more: Any) -> float:
     return Estimator(Path("data"), lambda: past, **more).cost(job)[0]
 
 
 def factor(job: Job, past: Job, epochs: float = 1.0) -> float:
     """Return how many seconds of a job one second of a past one tells, beyond what is fixed."""
-    return (seconds(job, PastJob(past, epochs, 200.0, False))
-            - seconds(job, PastJob(past, epochs, 100.0, False))) / 100.0  # fmt: skip
+    return (seconds(job, took(past, epochs, 200.0, False))
+            - seconds(job, took(past, epochs, 100.0, False))) / 100.0  # fmt: skip
 
 
 # What a job computes, by hand: a forward pass per image; a backward pass costs two more; a distance
@@ -48,7 +55,7 @@ WORK: dict[str, tuple[dict[str, Any], int, int]] = {
     "extract": ({}, 25 * RESNET18_FLOPS, 780 * RESNET18_FLOPS),
     "knn": ({"k": [1, 3]}, 2 * 12 * 13 * 512, 2 * 546 * (78 + 156) * 512),
     "probe": ({"epochs": 5}, 5 * (36 + 6) * 2048, 7 * (3 * 546 + 78) * 2048),
-    "finetune": ({"fields": RECIPE}, 5 * 42 * RESNET18_FLOPS, 7 * 1716 * RESNET18_FLOPS),
+    "finetune": (RECIPE, 5 * 42 * RESNET18_FLOPS, 7 * 1716 * RESNET18_FLOPS),
 }
 
 
@@ -61,8 +68,8 @@ def test_recorded_costs_are_scaled_by_the_work(kind, toy):
 
 @pytest.mark.parametrize(("field", "passes"), [({"trainable": "head"}, 1), ({"lora": 8}, 2)])
 def test_frozen_weights_are_spared_their_gradient(field, passes, toy):
-    frozen = job("finetune", toy, fields={"epochs": 5, **field})
-    whole = job("finetune", toy, fields=RECIPE)
+    frozen = job("finetune", toy, **{"epochs": 5, **field})
+    whole = job("finetune", toy, **RECIPE)
     assert factor(frozen, whole, epochs=5) == pytest.approx((passes * 12 + 6) / (3 * 12 + 6))
 
 
@@ -83,8 +90,8 @@ def test_native_images_cost_by_their_area():
 
 def test_the_median_of_the_backbones_own_rates_goes_before_that_of_its_kind(toy):
     asked, other = job("extract", toy), job("extract", toy, "vgg16")
-    others = [PastJob(other, 1, took, False) for took in (1e3, 1e9, 1e4, 1e4, 1e5)]
-    fast = PastJob(asked, 1, 10.0, False)
+    others = [took(other, 1, long, False) for long in (1e3, 1e9, 1e4, 1e4, 1e5)]
+    fast = took(asked, 1, 10.0, False)
     assert seconds(asked, *others) == seconds(asked, others[2])
     assert seconds(asked, *others, fast) == seconds(asked, fast)
 
@@ -93,15 +100,15 @@ def test_the_median_of_the_backbones_own_rates_goes_before_that_of_its_kind(toy)
 def test_cpu_and_gpu_and_kinds_are_not_mixed(on_gpu, toy):
     asked = job("extract", toy)
     without = seconds(asked, on_gpu=on_gpu)
-    beside = PastJob(asked, 1, 1e9, not on_gpu), PastJob(job("knn", toy), 1, 1e9, on_gpu)
+    beside = took(asked, 1, 1e9, not on_gpu), took(job("knn", toy), 1, 1e9, on_gpu)
     assert seconds(asked, *beside, on_gpu=on_gpu) == without
-    assert seconds(asked, *beside, PastJob(asked, 1, 1e9, on_gpu), on_gpu=on_gpu) > without
+    assert seconds(asked, *beside, took(asked, 1, 1e9, on_gpu), on_gpu=on_gpu) > without
 
 
-@pytest.mark.parametrize(("past", "took"), [("pixels", 100.0), ("resnet18", 0.0), ("vgg16", 0.01)])
-def test_record_without_work_or_hardly_any_time_tells_nothing(past, took, toy):
+@pytest.mark.parametrize(("past", "long"), [("pixels", 100.0), ("resnet18", 0.0), ("vgg16", 0.01)])
+def test_record_without_work_or_hardly_any_time_tells_nothing(past, long, toy):
     asked = job("extract", toy)
-    told = PastJob(job("extract", toy, past), 1, took, False)
+    told = took(job("extract", toy, past), 1, long, False)
     assert seconds(asked, told) == seconds(asked)
 
 
@@ -120,7 +127,7 @@ def test_past_is_asked_once_and_only_when_needed_and_the_basis_is_told(toy):
 
     def past():
         asked.append(True)
-        return [PastJob(job(kind, toy), 1, 10.0, False) for kind in ("knn", "extract")]
+        return [took(job(kind, toy), 1, 10.0, False) for kind in ("knn", "extract")]
 
     estimator = Estimator(Path("data"), past)
     assert asked == []
@@ -191,7 +198,7 @@ def test_disk_of_an_extraction_with_many_labels(tmp_path, write_npz, write_store
         [rng.integers(0, 2, (n, 14), dtype=np.uint8) for n in N.values()],
         task="multi-label, binary-class",
     )
-    asked = Job("extract", ExtractSpec("chestmnist", 28, "resnet18", dtype="float32"), {}, 0)
+    asked = Job("extract", ExtractSpec("chestmnist", 28, "resnet18", dtype="float32"), {}, 1)
     estimate = Estimator(tmp_path, list).cost(asked)[1]
     # Names and checksums take a little more.
     assert estimate == pytest.approx(size_on_disk(store.path, "*/*/c/**/*"), rel=0.01)
@@ -230,5 +237,5 @@ def test_disk_of_knn_is_about_that_of_its_runs(larger, tmp_path):
 
 
 def test_disk_of_a_finetuning_is_nearly_its_networks(toy):
-    estimate = Estimator(Path("data"), list).cost(job("finetune", toy, fields=RECIPE))[1]
+    estimate = Estimator(Path("data"), list).cost(job("finetune", toy, **RECIPE))[1]
     assert estimate == pytest.approx(4 * RESNET18_PARAMETERS, rel=0.01)

@@ -21,7 +21,8 @@ OPTIONS = st.fixed_dictionaries(
     {"seed": st.integers(0, 2**63 - 1)},
     optional={
         "k": st.lists(st.integers(1, 20), max_size=3),
-        "fields": st.dictionaries(st.sampled_from(["lr", "epochs"]), VALUES),
+        "lr": VALUES,
+        "precision": VALUES,
     },
 )
 JOBS = st.builds(

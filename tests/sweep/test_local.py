@@ -22,6 +22,7 @@ from medplus.sweep.engines import local
 from medplus.sweep.engines.local import LocalEngine
 from medplus.sweep.plan import Plan
 from medplus.training.folder import STATE_FILE
+from tests.sweep.here import Here
 
 LONG = {"finetune": {"recipe": "modern", "epochs": 30, "patience": 30, "batch_size": 16}}
 FOREVER = {"finetune": {"recipe": "modern", "epochs": 10**6, "patience": 10**6, "batch_size": 16}}
@@ -75,16 +76,16 @@ def test_a_grid_gives_what_its_commands_give(new_sweep: Callable[..., Sweep], tm
 def test_a_killed_worker_is_replaced_and_every_run_is_made_once(
     new_sweep: Callable[..., Sweep], tmp_path: Path
 ):
-    undisturbed = new_sweep(1, root=tmp_path / "undisturbed", protocols=LONG, seeds=[1, 2, 3])
-    undisturbed.run(LocalEngine(2))
-    sweep = new_sweep(1, protocols=LONG, seeds=[1, 2, 3])
+    undisturbed = new_sweep(1, root=tmp_path / "undisturbed", protocols=LONG)
+    undisturbed.run(Here())
+    sweep = new_sweep(1, protocols=LONG)
 
-    plan = sweep.run(LocalEngine(2), Disturbance(kill, times=2))
+    plan = sweep.run(LocalEngine(2), Disturbance(kill))
 
-    assert plan.count("finished") == 3 and sweep.claims.standing().failures == {}
+    assert plan.count("finished") == 2 and sweep.claims.standing().failures == {}
     assert metrics(sweep.place.runs) == metrics(undisturbed.place.runs)
     logs = "".join(path.read_text() for path in sweep.claims.folder.glob("logs/*"))
-    assert logs.count("begins in process") == 3 + 2 and logs.count("has finished") == 3
+    assert logs.count("begins in process") == 2 + 1 and logs.count("has finished") == 2
 
 
 @pytest.mark.extensive
@@ -114,26 +115,45 @@ def test_a_worker_that_cannot_go_on_ends_the_sweep(
     sweep.claims.folder.touch()
     engine = LocalEngine(1)
     engine.start(sweep.grid, sweep.place, 1)
-    with pytest.raises(SweepError, match="worker 1 could not go on, for the reason above"):
+    with pytest.raises(SweepError, match=r"worker 1 \(\d+\) could not go on, for the reason above"):
         while not list(engine.look()):
             pass
-    assert "worker 1 ends: " in capfd.readouterr().err
+    assert f"worker 1 ({os.getpid()}) ends: " in capfd.readouterr().err
 
 
-def test_an_interrupt_lets_the_workers_save_and_leaves_none_behind(
-    new_sweep: Callable[..., Sweep],
-):
-    def press_ctrl_c(pid: int) -> None:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(
+    ("devices", "names"),
+    [
+        (["0", "GPU-abc"], {"worker 1 on GPU 0", "worker 2 on GPU GPU-abc"}),
+        pytest.param(
+            ["3"], {"worker 1 on GPU 3", "worker 2 on GPU 3"}, marks=pytest.mark.extensive
+        ),
+    ],
+)
+def test_an_interrupt_lets_workers_save_of_which_each_sees_its_gpu(
+    new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch, devices: list[str],
+    names: set[str],
+):  # fmt: skip
+    monkeypatch.setattr(local, "gpus", lambda: devices)
+    sweep = new_sweep(2, protocols=FOREVER, seeds=1)
+    seen: set[str] = set()
 
-    sweep = new_sweep(2, protocols=FOREVER)
+    def press_ctrl_c(plan: Plan, running: Running) -> None:
+        trains = [claim.worker for _, claim in running if claim.doing.startswith("epoch")]
+        seen.update(worker.partition(" (")[0] for worker in trains)
+        if len(trains) == 2:
+            raise KeyboardInterrupt
+
     with pytest.raises(KeyboardInterrupt):
-        sweep.run(LocalEngine(2), Disturbance(press_ctrl_c))
+        sweep.run(LocalEngine(2), press_ctrl_c)
 
+    assert seen == names
     assert multiprocessing.active_children() == []
-    assert list(Path(sweep.place.runs).rglob(STATE_FILE))
+    assert len(list(Path(sweep.place.runs).rglob(STATE_FILE))) == 2
     assert list(sweep.claims.folder.glob("claims/*")) == []
     assert sweep.claims.standing().failures == {}
+    logs = "".join(path.read_text() for path in sweep.claims.folder.glob("logs/*"))
+    assert all(f", GPU {device}\n" in logs for device in devices)
 
 
 def test_workers_end_with_the_sweep_that_started_them(
@@ -154,33 +174,6 @@ def test_workers_end_with_the_sweep_that_started_them(
         conductor.wait()
     while list(sweep.claims.folder.glob("claims/*")):
         time.sleep(0.1)
-
-
-@pytest.mark.parametrize(
-    ("devices", "names"),
-    [
-        (["0", "GPU-abc"], {"GPU 0", "GPU GPU-abc"}),
-        pytest.param(["3"], {"GPU 3.1", "GPU 3.2"}, marks=pytest.mark.extensive),
-    ],
-)
-def test_workers_are_named_after_their_gpus_and_see_only_those(
-    new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch, devices: list[str],
-    names: set[str],
-):  # fmt: skip
-    monkeypatch.setattr(local, "gpus", lambda: devices)
-    sweep = new_sweep(2, protocols=FOREVER)
-    seen: set[str] = set()
-
-    def look(plan: Plan, running: Running) -> None:
-        seen.update(claim.worker.partition(" (")[0] for _, claim in running)
-        if len(seen) == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        sweep.run(LocalEngine(2), look)
-    assert seen == names
-    logs = "".join(path.read_text() for path in sweep.claims.folder.glob("logs/*"))
-    assert all(f", GPU {device}\n" in logs for device in devices)
 
 
 def test_one_worker_per_gpu_by_default(monkeypatch: pytest.MonkeyPatch):

@@ -15,7 +15,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from medplus.errors import SweepError  # noqa: E402
 from medplus.sweep.conduct import Running, Sweep  # noqa: E402
-from medplus.sweep.engines.ray import RayEngine, check_address, room  # noqa: E402
+from medplus.sweep.engines.ray import RayEngine, room  # noqa: E402
 from medplus.sweep.plan import Plan  # noqa: E402
 from tests.sweep.here import Here  # noqa: E402
 from tests.sweep.test_local import LONG, Disturbance, kill, metrics  # noqa: E402
@@ -78,8 +78,11 @@ def test_an_interrupt_lets_the_workers_save(cluster: Cluster, new_sweep: Make) -
 
 @pytest.mark.parametrize("options", [{"gpus": 1}, {"cpus": 3}, {"memory_gb": 1e6}])
 def test_more_than_any_node_has_is_refused(
-    cluster: Cluster, new_sweep: Make, options: dict[str, float]
+    options: dict[str, float], new_sweep: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    node = {"Alive": True, "Resources": {"CPU": 1.0, "memory": 4e9}}
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "nodes", lambda: [node, node])
     with pytest.raises(SweepError, match="no node of the Ray cluster has all that each worker"):
         new_sweep(1).run(RayEngine(**options))  # type: ignore[arg-type]
 
@@ -93,10 +96,14 @@ def test_a_request_must_fit_on_one_node() -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "head", "ray://head:10001"])
-def test_an_address_that_does_not_answer_is_told_at_once(address: str) -> None:
-    says = f"no Ray cluster answers at {address} .*; start the sweep on one of its nodes"
+def test_an_address_that_does_not_answer_is_told_at_once(
+    address: str, new_sweep: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    says = f"Ray at {address} cannot be used: .*; into a cluster, start the sweep on one of its"
     with pytest.raises(SweepError, match=says):
-        check_address(address)
+        new_sweep(1).run(RayEngine(address=address))
 
 
 def test_without_ray_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

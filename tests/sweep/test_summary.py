@@ -13,7 +13,7 @@ from medplus.run.record import RunRecord
 from medplus.spec import ExtractSpec
 from medplus.sweep.estimate import Estimator
 from medplus.sweep.job import Job
-from medplus.sweep.plan import Plan, PlannedJob
+from medplus.sweep.plan import Plan
 from medplus.sweep.summary import summarise, total_cost
 from tests.records import make_record
 
@@ -22,12 +22,12 @@ KINDS = ("extract", "knn", "probe", "finetune")
 
 def planned(
     kind: Any, state: Any, n_runs: int = 0, done: int = 0, seconds: float = 0.0, nbytes: int = 0
-) -> PlannedJob:
-    job = Job(kind, ExtractSpec("breastmnist", 28, "pixels", "none"), {"seed": 1}, n_runs)
-    return PlannedJob(job, state, done, seconds, nbytes)
+) -> Job:
+    spec = ExtractSpec("breastmnist", 28, "pixels", "none")
+    return Job(kind, spec, {"seed": 1}, n_runs, done, state, seconds, nbytes)
 
 
-def plan(*jobs: PlannedJob) -> Plan:
+def plan(*jobs: Job) -> Plan:
     return Plan(jobs, (), (), (), cast(Estimator, None))
 
 
@@ -61,7 +61,7 @@ def test_rows_count_jobs_runs_and_what_is_left():
 
 
 def record(seconds: float, **cost: Any) -> RunRecord:
-    return make_record(seconds=seconds, cost=cost)
+    return make_record(seconds=seconds, cost={"seconds": seconds, **cost})
 
 
 @pytest.fixture(scope="module")

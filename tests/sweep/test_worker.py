@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import medplus
 from medplus.errors import DatasetError, SweepError
+from medplus.heads.knn.search import search
 from medplus.lock import hold
 from medplus.run.ledger import list_runs, read_record
 from medplus.run.record import RunRecord
@@ -47,7 +51,7 @@ def work(sweep: Sweep) -> list[str]:
 
 
 def states(sweep: Sweep) -> list[tuple[str, str]]:
-    return [(planned.job.kind, planned.state) for planned in sweep.plan().jobs]
+    return [(job.kind, job.state) for job in sweep.plan().jobs]
 
 
 def test_heads_follow_their_extraction(new_sweep: Callable[..., Sweep]):
@@ -56,14 +60,21 @@ def test_heads_follow_their_extraction(new_sweep: Callable[..., Sweep]):
     ]
 
 
-def test_fine_tuning_is_part_of_it(new_sweep: Callable[..., Sweep]):
+def test_fine_tuning_is_part_of_it_and_makes_what_its_command_makes(
+    new_sweep: Callable[..., Sweep],
+):
     protocols = {"finetune": {"recipe": "modern", "epochs": 1, "batch_size": 16}}
     sweep = new_sweep(1, protocols=protocols, weights="none")
 
     assert len(work(sweep)) == 2
 
     found = [read_record(folder) for folder in list_runs(Path(sweep.place.runs))]
-    assert sorted(record.seed for record in found) == [1, 2]  # type: ignore[type-var]
+    [path] = sweep.grid.datasets
+    again = medplus.finetune(
+        path, None, "pixels", [1, 2], weights="none", recipe="modern", epochs=1, batch_size=16,
+        runs=sweep.place.runs,
+    )  # fmt: skip
+    assert {record.created for record in again} == {record.created for record in found}
     log = next((sweep.claims.folder / "logs").glob("finetune-*.log")).read_text()
     assert "begins in process" in log and "train_loss" in log and "has finished" in log
 
@@ -72,7 +83,7 @@ def test_each_fold_is_a_job_and_the_last_of_a_repeat_joins_them(new_sweep: Calla
     section = {"recipe": "modern", "epochs": 1, "batch_size": 16, "folds": 3}
     sweep = new_sweep(1, protocols={"finetune": section}, weights="none", seeds=1)
     [first, *_] = sweep.plan().jobs
-    assert first.job.name == "finetune toy0 pixels seed1 repeat0 fold0"
+    assert first.name == "finetune toy0 pixels seed1 repeat0 fold0"
 
     root = Path(sweep.place.runs) / "folds3" / "repeat0"
     joined: list[RunRecord] = []
@@ -161,15 +172,10 @@ def test_whatever_a_job_raises_the_rest_goes_on(
     assert (failure.error, failure.cause) == ("ZeroDivisionError", "by zero")
 
 
-@pytest.mark.parametrize("hidden", [False, True])
 def test_an_interrupt_leaves_the_job_free(
-    new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch, hidden: bool
+    new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
 ):
-    """Also where a library that is being imported makes an error of it."""
-
     def interrupted(*arguments: Any, **named: Any) -> None:
-        if hidden:
-            raise ImportError("returned a result with an exception set") from KeyboardInterrupt()
         raise KeyboardInterrupt
 
     sweep = new_sweep(1)
@@ -182,10 +188,35 @@ def test_an_interrupt_leaves_the_job_free(
     assert work(sweep) == ["finished knn toy0 pixels", "finished probe toy0 pixels"]
 
 
+@pytest.mark.parametrize("becomes_an_error", [False, True])
+def test_an_interrupt_that_a_library_ignores_or_replaces_ends_the_worker(
+    new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch, becomes_an_error: bool
+):
+    """As some do while they are being imported."""
+
+    def lose_one(*arguments: Any, **named: Any) -> Any:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        if becomes_an_error:
+            raise ImportError("returned a result with an exception set")
+        return search(*arguments, **named)
+
+    sweep = new_sweep(1)
+    with monkeypatch.context() as patch:
+        patch.setattr("medplus.heads.knn.search.search", lose_one)
+        with pytest.raises(KeyboardInterrupt):
+            work(sweep)
+
+    assert list(sweep.claims.folder.glob("claims/*")) == []
+    assert sweep.claims.standing().failures == {}
+    knn_is_left = ["finished knn toy0 pixels"] * becomes_an_error
+    assert work(sweep) == [*knn_is_left, "finished probe toy0 pixels"]
+
+
 def test_what_another_worker_does_is_left_to_it(new_sweep: Callable[..., Sweep]):
     sweep = new_sweep(2)
     sweep.prepare()
-    held = next(p.job for p in sweep.plan().jobs if p.job.spec.dataset == sweep.grid.datasets[0])
+    held = next(p for p in sweep.plan().jobs if p.spec.dataset == sweep.grid.datasets[0])
     with Claimant(sweep.claims, "elsewhere") as other:
         assert other.claim(held)
         Worker(sweep.grid, sweep.place, "here", wait=False).run()
@@ -209,7 +240,9 @@ def test_what_a_single_command_does_is_left_to_it(new_sweep: Callable[..., Sweep
 def test_missing_data_are_told_before_anything_starts(new_sweep: Callable[..., Sweep]):
     sweep = new_sweep(1, datasets=["breastmnist", "bloodmnist"], sizes=[28, 64])
 
-    with pytest.raises(DatasetError, match=r"breastmnist\.npz.*and 1 more; put them there"):
+    with pytest.raises(
+        DatasetError, match=r"^4 datasets .*breastmnist\.npz.* missing; put them there"
+    ):
         sweep.run(Here())
 
     assert not Path(sweep.place.runs).exists()
@@ -223,7 +256,10 @@ def test_results_that_are_not_there_are_not_made_for_ever(
         work(new_sweep(1))
 
 
-def test_workers_that_do_nothing_end_the_sweep(new_sweep: Callable[..., Sweep]):
+def test_workers_that_do_nothing_end_the_sweep(
+    new_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("medplus.sweep.conduct.LATE_S", 0.0)
     with pytest.raises(SweepError, match="the workers have ended, and left 1 cells"):
         new_sweep(1).run(Lazy(looks=1))
 
@@ -256,7 +292,7 @@ def test_where_all_workers_have_died_others_are_started(
         def look(self) -> Iterator[Death]:
             self.living = {}
             with Claimant(sweep.claims, "doomed") as worker:
-                worker.claim(sweep.plan().jobs[0].job)
+                worker.claim(sweep.plan().jobs[0])
             yield Death("doomed", "its node was lost")
 
     assert sweep.run(Doomed()).count("finished") == 3

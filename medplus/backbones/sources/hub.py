@@ -8,7 +8,6 @@ from medplus.backbones.servers import from_hub
 from medplus.backbones.sources import timm
 from medplus.backbones.sources.ref import BackboneRef
 from medplus.backbones.sources.timm import build, describe
-from medplus.backbones.weights import check_weights
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +26,7 @@ def claims(name: str) -> bool:
 def resolve(name: str, weights: str) -> BackboneRef:
     """Return what the name means, without asking the hub."""
     tag = f"{PREFIXES[0]}{name.partition(':')[2]}"
-    return BackboneRef("hub", tag, tag, tag, check_weights(weights, tag), weights)
+    return BackboneRef("hub", tag, tag, tag, weights)
 
 
 def whole(ref: BackboneRef) -> tuple[dict[str, torch.Tensor], bytes]:

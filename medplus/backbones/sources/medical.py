@@ -49,9 +49,7 @@ def resolve(name: str, weights: str) -> BackboneRef:
             f"the weights of {encoder.title} are on no hub: get them at {encoder.page}, and name "
             "the file with --weights FILE"
         )
-    return BackboneRef(
-        "medical", name, name, name, weights_io.check_weights(weights, name), weights
-    )
+    return BackboneRef("medical", name, name, name, weights)
 
 
 def describe(ref: BackboneRef) -> BackboneInfo:
@@ -80,12 +78,19 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
             "resize"
         )
     library = _of_library(ref, encoder)
-    module = _filled(ref, encoder) if library is None else _loaded(library, encoder)
+    if library is None:
+        with weights_io.same_chance():
+            module = _network(encoder)
+        if ref.weights_from != NONE:
+            _fill(_module(module), encoder, ref)
+    else:
+        network: Any = transformers.build(library, encoder.size, None, None).module
+        if encoder.feature != PRELOGITS:
+            network.leave_out_pooler()
+        module = _featured(network, encoder)
     if encoder.source == "timm":
         timm_source.check_patches(_module(module), encoder.title, side)
-    spec = PreprocessSpec(
-        encoder.mean, encoder.std, fit or "pad", None if fit == "native" else encoder.size
-    )
+    spec = PreprocessSpec.fitted(encoder.mean, encoder.std, fit, encoder.size)
     return Built(module.eval(), spec)
 
 
@@ -113,30 +118,29 @@ def _network(encoder: Encoder) -> Any:
 
 def _featured(network: Any, encoder: Encoder) -> Any:
     """Return what makes the embedding of a network that its authors take."""
-    from medplus.backbones.modules import PreLogits, Recommended
+    from medplus.backbones.features import Tokens
+    from medplus.backbones.modules import PreLogits
 
     if encoder.feature != PRELOGITS:
-        return Recommended(network, encoder.feature)
+        return Tokens(network, encoder.feature)
     return PreLogits(network) if encoder.source == "timm" else network
 
 
 def _timm(encoder: Encoder) -> Any:
+    from torch import nn
+
     from medplus.backbones.lean import timm
 
-    arguments = {name: _value(value) for name, value in encoder.arguments.items()}
+    # Of the classes that arguments may be, those that encoders need.
+    classes = {"SwiGLUPacked": timm.layers.SwiGLUPacked, "SiLU": nn.SiLU}
+    arguments = {
+        name: classes.get(value, value) if isinstance(value, str) else value
+        for name, value in encoder.arguments.items()
+    }
     if str(encoder.architecture).startswith("vit_"):
         # Positions of tokens are those of the size that it was trained at, and interpolated.
         arguments = {"img_size": encoder.size, "dynamic_img_size": True, **arguments}
     return timm.create_model(encoder.architecture, pretrained=False, num_classes=0, **arguments)
-
-
-def _value(value: Any) -> Any:
-    """Return an argument; of the classes that arguments may be, those that encoders need."""
-    from timm.layers import SwiGLUPacked
-    from torch import nn
-
-    classes = {"SwiGLUPacked": SwiGLUPacked, "SiLU": nn.SiLU}
-    return classes.get(value, value) if isinstance(value, str) else value
 
 
 def _open_clip(encoder: Encoder) -> Any:
@@ -178,39 +182,17 @@ def _of_library(ref: BackboneRef, encoder: Encoder) -> BackboneRef | None:
     return transformers.resolve(name, PRETRAINED) if ref.weights_from == PRETRAINED else None
 
 
-def _loaded(library: BackboneRef, encoder: Encoder) -> Any:
-    """Let transformers load an encoder."""
-    network: Any = transformers.build(library, encoder.size, None, None).module
-    if encoder.feature != PRELOGITS:
-        network.leave_out_pooler()
-    return _featured(network, encoder)
-
-
-def _filled(ref: BackboneRef, encoder: Encoder) -> Any:
-    """Make an encoder, with the tensors of a file, of a folder that was carried, or of the hub."""
-    with weights_io.same_chance():
-        module = _network(encoder)
-    if ref.weights_from != NONE:
-        _fill(_module(module), encoder, ref)
-    return module
-
-
-def _state(ref: BackboneRef, encoder: Encoder, expected: list[str]) -> dict[str, torch.Tensor]:
-    state = weights_io.read_weights(ref.weights_from, ref.tag, lambda: expected)
-    if state is not None:
-        return state
-    place = encoder.weights
-    assert place.repository is not None and place.file is not None  # as resolve has seen
-    file = from_hub(ref.tag, place.repository, (place.file,), place.revision)
-    found = weights_io.read_weights_file(file)
-    return weights_io.fitted_to(found, expected, encoder.title, Path(place.file))
-
-
 def _fill(network: Any, encoder: Encoder, ref: BackboneRef) -> None:
+    """Give an encoder the tensors of a file, of a folder that was carried, or of the hub."""
     own, rules = network.state_dict(), encoder.weights
-    state = _state(ref, encoder, list(own))
+
+    def of_hub() -> Path:
+        assert rules.repository is not None and rules.file is not None  # as resolve has seen
+        return from_hub(ref.tag, rules.repository, (rules.file,), rules.revision)
+
+    state = weights_io.read_weights(ref.weights_from, ref.tag, lambda: own, of_hub)
     used = {
-        name: tensor for name, tensor in state.items()
+        name: tensor for name, tensor in (state or {}).items()
         if name in own or not name.startswith(rules.ignore or ("\0",))
     }  # fmt: skip
     used |= {n: own[n] for n in own if n not in used and rules.fresh and n.startswith(rules.fresh)}

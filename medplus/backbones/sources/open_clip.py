@@ -16,10 +16,10 @@ from medplus.backbones import servers
 from medplus.backbones import weights as weights_io
 from medplus.backbones.catalog import BackboneInfo
 from medplus.backbones.sources.ref import BackboneRef, Built
-from medplus.backbones.weights_folder import find_config, is_weights_folder
+from medplus.backbones.weights_folder import find_config
 from medplus.errors import BackboneError, UsageError, first_line, nearest, optional
 from medplus.preprocess import PreprocessSpec
-from medplus.spec import NONE, PRETRAINED
+from medplus.spec import PRETRAINED
 from medplus.vocabulary import Fit
 
 if TYPE_CHECKING:
@@ -47,16 +47,11 @@ class Card:
         return int(size if isinstance(size, int) else size[0])
 
     @property
-    def mean(self) -> tuple[float, ...]:
-        """Per channel, on the scale 0 to 1."""
-        open_clip = _library()
-        return tuple(self.preprocess_cfg.get("mean") or open_clip.OPENAI_DATASET_MEAN)
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Per channel, on the scale 0 to 1."""
-        open_clip = _library()
-        return tuple(self.preprocess_cfg.get("std") or open_clip.OPENAI_DATASET_STD)
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and std per channel, on the scale 0 to 1."""
+        library, said = _library(), self.preprocess_cfg
+        mean = said.get("mean") or library.OPENAI_DATASET_MEAN
+        return tuple(mean), tuple(said.get("std") or library.OPENAI_DATASET_STD)
 
 
 def claims(name: str) -> bool:
@@ -82,9 +77,7 @@ def resolve(name: str, weights: str) -> BackboneRef:
         short, tag = f"{PREFIX}{folder.name}", f"{PREFIX}{folder}"
     else:
         short = tag = f"{PREFIX}{_known(model, weights)}"
-    return BackboneRef(
-        "open_clip", tag, short, tag, weights_io.check_weights(weights, tag), weights
-    )
+    return BackboneRef("open_clip", tag, short, tag, weights)
 
 
 def _known(model: str, weights: str) -> str:
@@ -115,7 +108,7 @@ def describe(ref: BackboneRef) -> BackboneInfo:
     with torch.device("meta"):
         network = tower(card, ref.tag)
         dim = int(network(torch.zeros(1, 3, card.size, card.size)).shape[1])
-    return BackboneInfo.of(ref, network, dim, card.size, card.mean, card.std, fixed_size=True)
+    return BackboneInfo.of(ref, network, dim, card.size, *card.normalisation, fixed_size=True)
 
 
 def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Built:
@@ -127,11 +120,13 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
         )
     with weights_io.same_chance():
         network = tower(card, ref.tag)
-    state = _state(ref, lambda: list(network.state_dict()))
+    state = weights_io.read_weights(
+        ref.weights_from, ref.tag, network.state_dict, lambda: _weights_file(ref.tag)
+    )
     if state is not None:
-        weights_io.fill(network, state, ref.tag, ref.weights_from)
-    canvas = None if fit == "native" else card.size
-    spec = PreprocessSpec(card.mean, card.std, fit or "pad", canvas)
+        own = {name: tensor for name, tensor in state.items() if name.startswith(_TOWER)}
+        weights_io.fill(network, own, ref.tag, ref.weights_from)
+    spec = PreprocessSpec.fitted(*card.normalisation, fit, card.size)
     return Built(network, spec, card=asdict(card))
 
 
@@ -154,12 +149,7 @@ def _card(ref: BackboneRef) -> Card:
     if ref.card is not None:
         return Card(**ref.card)
     model = ref.tag.removeprefix(PREFIX)
-    carried = (
-        find_config(Path(ref.weights_from), ref.tag)
-        if is_weights_folder(ref.weights_from)
-        else None
-    )
-    if carried is not None:
+    if (carried := find_config(ref.weights_from, ref.tag)) is not None:
         return _parse((carried / "config.json").read_bytes(), ref.tag)
     if model.startswith(HUB):
         return _parse(_of_hub(ref.tag, (_CONFIG,)).read_bytes(), ref.tag)
@@ -198,17 +188,6 @@ def tower(card: Card, tag: str) -> Any:
     except Exception as error:
         raise BackboneError(f"open_clip cannot build {tag}: {first_line(error)}") from error
     return OpenClipTower(model.visual).eval()
-
-
-def _state(ref: BackboneRef, names: Any) -> dict[str, torch.Tensor] | None:
-    """Return the tower's tensors, or None where it is to be random."""
-    if ref.weights_from == NONE:
-        return None
-    state = weights_io.read_weights(ref.weights_from, ref.tag, names)
-    if state is None:
-        file = _weights_file(ref.tag)
-        state = weights_io.fitted_to(weights_io.read_weights_file(file), names(), ref.tag, file)
-    return {name: tensor for name, tensor in state.items() if name.startswith(_TOWER)}
 
 
 def _weights_file(tag: str) -> Path:

@@ -20,7 +20,7 @@ def claims(name: str) -> bool:
 
 def resolve(name: str, weights: str) -> BackboneRef:
     """Return what the name means; weights mean nothing for it."""
-    return BackboneRef("pixels", name, name, name, NONE, NONE)
+    return BackboneRef("pixels", name, name, name, NONE)
 
 
 def pretrained_files(ref: BackboneRef) -> list[Path]:

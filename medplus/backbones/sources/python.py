@@ -97,8 +97,7 @@ def resolve(name: str, weights: str) -> BackboneRef:
         )
     function = "" if file.is_default else f":{file.function}"
     spelling = f"{file.path.resolve()}{function}"
-    label = weights_io.weights_label(weights)
-    return BackboneRef("python", spelling, file.name, file.tag, label, weights)
+    return BackboneRef("python", spelling, file.name, file.tag, weights)
 
 
 def describe(ref: BackboneRef) -> BackboneInfo:
@@ -120,7 +119,7 @@ def describe(ref: BackboneRef) -> BackboneInfo:
 
 def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Built:
     """Run the file that the user named, and give its network the weights that are asked for."""
-    made = define(find(ref.spelling))
+    made = run(find(ref.spelling))
     if ref.weights_from != PRETRAINED:
         state = weights_io.read_weights_file(Path(ref.weights_from))
         state = backbone_state(state) or state  # of a fine-tuned run, without its head
@@ -130,12 +129,6 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
     spec = made.preprocess
     canvas = None if fit == "native" else spec.canvas
     return replace(made, preprocess=replace(spec, fit=fit or "pad", canvas=canvas))
-
-
-def define(file: PythonFile) -> Built:
-    """Run a file; what it draws at random is always the same."""
-    with weights_io.same_chance():
-        return run(file)
 
 
 def find(name: str) -> PythonFile:
@@ -176,7 +169,7 @@ def find(name: str) -> PythonFile:
 
 
 def run(file: PythonFile) -> Built:
-    """Run a file and its function; what it prints goes to stderr.
+    """Run a file and its function: what it draws is always the same, what it prints goes to stderr.
 
     Raises
     ------
@@ -187,7 +180,7 @@ def run(file: PythonFile) -> Built:
     module.__file__ = str(file.path)
     sys.modules[file.tag] = module  # dataclasses and pickle look up the module of a class
     code = compile(file.source, str(file.path), "exec")
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(sys.stderr), weights_io.same_chance():
         # The user named this file to have it run; what was read is what the digest is of.
         _guarded(file, lambda: exec(code, vars(module)))  # noqa: S102 - asked for
         returned = _guarded(file, getattr(module, file.function))

@@ -29,11 +29,11 @@ class BackboneRef:
         The canonical short name, in paths, tables and selections.
     tag : str
         The full name, with all that tells it from others of the short one.
-    weights : str
-        As specs have it: ``pretrained``, ``none``, or the absolute path of a file. A folder of
-        pretrained weights is a way to have them, and goes by ``pretrained``.
     weights_from : str
-        What is loaded: as `weights`, or that folder.
+        What is loaded: ``pretrained``, ``none``, a file, or a folder of pretrained weights.
+    weights : str
+        As specs have it: ``pretrained``, ``none``, or the absolute path of a file. A folder is a
+        way to have them, and goes by ``pretrained``. `medplus.backbones.sources.resolve` tells it.
     weights_sha256 : str or None
         Digest of the weights, where it is known before they are read: of a fine-tuned run.
     run_id : str or None
@@ -46,8 +46,8 @@ class BackboneRef:
     spelling: str
     name: str
     tag: str
-    weights: str
     weights_from: str
+    weights: str = ""
     weights_sha256: str | None = None
     run_id: str | None = None
     card: dict[str, Any] | None = field(default=None, compare=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from medplus.backbones import finetuned
 from medplus.backbones import weights as weights_io
 from medplus.backbones.catalog import PIXELS, BackboneInfo
-from medplus.backbones.finetuned import NetworkDescription, is_path
+from medplus.backbones.finetuned import NetworkDescription, is_path, read_description
 from medplus.backbones.sources import (
     demo,
     medical,
@@ -29,7 +29,9 @@ from medplus.vocabulary import Fit
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["build", "claims", "describe", "is_path", "resolve"]
+__all__ = [
+    "build", "claims", "describe", "is_path", "origin", "read_description", "resolve",
+]  # fmt: skip
 
 
 def claims(name: str) -> bool:
@@ -53,13 +55,12 @@ def resolve(name: str, weights: str) -> BackboneRef:
             "weights; leave --weights out"
         )
     path = Path(name)
-    run = finetuned.read_description(path)
+    run = read_description(path)
     return BackboneRef(
         source="run",
         spelling=str(finetuned.network_file(path).resolve()),
         name=run.name,
         tag=run.full_tag,
-        weights=PRETRAINED,
         weights_from=PRETRAINED,
         weights_sha256=run.trained_sha256,
         run_id=run.run_id,
@@ -68,16 +69,10 @@ def resolve(name: str, weights: str) -> BackboneRef:
 
 def describe(ref: BackboneRef) -> BackboneInfo:
     """Return the facts of the network that it began as, with what its training fixed."""
-    path = Path(ref.spelling)
-    run = finetuned.read_description(path)
-    if python.claims(run.backbone):
-        raise BackboneError(
-            f"the network in {path} is code of {run.backbone}; medplus backbones {run.backbone} "
-            "runs it and tells of it"
-        )
-    info = _maker(run).describe(_began_as(run))
+    run = read_description(Path(ref.spelling))
+    source, began_as = origin(run)
     return replace(
-        info,
+        source.describe(began_as),
         name=run.name,
         tag=run.full_tag,
         dim=run.dim,
@@ -87,17 +82,25 @@ def describe(ref: BackboneRef) -> BackboneInfo:
     )
 
 
-def _began_as(run: NetworkDescription) -> BackboneRef:
-    """Return the backbone that was trained, whatever the tag says: no file is run for it."""
-    return BackboneRef("", run.backbone, run.backbone, run.tag, NONE, NONE, card=run.card)
+def origin(run: NetworkDescription) -> tuple[Source, BackboneRef]:
+    """Return the backbone that was trained, without its weights, and what makes it.
 
-
-def _maker(run: NetworkDescription) -> Source:
+    Raises
+    ------
+    BackboneError
+        If it is code of a Python file, which no run has run.
+    """
+    if python.claims(run.backbone):
+        raise BackboneError(
+            f"the network of {run.name} is code of {run.backbone}; medplus backbones "
+            f"{run.backbone} runs it and tells of it"
+        )
     kinds: tuple[Source, ...] = (
         pixels, torchvision, demo, medical, open_clip, transformers, timm,
     )  # fmt: skip
     # By the tag: the name also tells a file of weights that it began with.
-    return next(kind for kind in kinds if kind.claims(run.tag))
+    source = next(kind for kind in kinds if kind.claims(run.tag))
+    return source, BackboneRef("", run.backbone, run.backbone, run.tag, NONE, card=run.card)
 
 
 def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Built:
@@ -116,11 +119,13 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
     canvas = spec.canvas or size
     made = _code_of(file, run, code) if python.claims(run.backbone) else None
     try:
-        module = made or _maker(run).build(_began_as(run), canvas, "native", None).module
-        module.load_state_dict(finetuned.backbone_state(state), strict=True)
+        if made is None:
+            source, began_as = origin(run)
+            made = source.build(began_as, canvas, "native", None).module
+        made.load_state_dict(finetuned.backbone_state(state), strict=True)
     except (BackboneError, RuntimeError) as error:
         raise _unsuitable(file, run, spec, canvas, error) from error
-    return Built(module, spec, run.feature)
+    return Built(made, spec, run.feature)
 
 
 def _code_of(file: Path, run: NetworkDescription, code: str | None) -> nn.Module:
@@ -137,7 +142,7 @@ def _code_of(file: Path, run: NetworkDescription, code: str | None) -> nn.Module
             f"the network in {file} was trained with {run.tag}, but {code} now is {named.tag}; "
             "name the file as it was"
         )
-    return python.define(named).module
+    return python.run(named).module
 
 
 def _unsuitable(

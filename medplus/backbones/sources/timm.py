@@ -13,7 +13,7 @@ from medplus.backbones import weights as weights_io
 from medplus.backbones.catalog import DEMO, PAPER, PIXELS, BackboneInfo
 from medplus.backbones.finetuned import is_path, no_network
 from medplus.backbones.sources.ref import BackboneRef, Built
-from medplus.backbones.weights_folder import find_config, is_weights_folder
+from medplus.backbones.weights_folder import find_config
 from medplus.errors import BackboneError, UsageError, first_line, nearest
 from medplus.preprocess import PAPER_CANVAS, PreprocessSpec
 from medplus.spec import NONE, PRETRAINED
@@ -40,13 +40,8 @@ def resolve(name: str, weights: str) -> BackboneRef:
     UsageError
         If timm has no such network, or no such weights of it.
     """
-    short, tag = _paper_name(name) or _names(name)
-    label = weights_io.check_weights(weights, tag)
-    return BackboneRef("timm", short, short, tag, label, weights)
-
-
-def _paper_name(name: str) -> tuple[str, str] | None:
-    return next((pair for pair in PAPER.items() if name in pair), None)
+    short, tag = next((pair for pair in PAPER.items() if name in pair), None) or _names(name)
+    return BackboneRef("timm", short, short, tag, weights)
 
 
 def _names(name: str) -> tuple[str, str]:
@@ -155,7 +150,7 @@ def make(tag: str, weights: str, canvas: int) -> Any:
     """
     from medplus.backbones.lean import timm
 
-    carried = find_config(Path(weights), tag) if is_weights_folder(weights) else None
+    carried = find_config(weights, tag)
     source = tag if carried is None else f"{servers.LOCAL_PREFIX}{carried}"
     if weights == PRETRAINED or (carried is None and ":" in tag):
         servers.go_offline_if_unreachable()

@@ -29,10 +29,7 @@ def claims(name: str) -> bool:
 
 def resolve(name: str, weights: str) -> BackboneRef:
     """Return what the name means."""
-    tag = PAPER[ALEXNET]
-    return BackboneRef(
-        "torchvision", ALEXNET, ALEXNET, tag, weights_io.check_weights(weights, tag), weights
-    )
+    return BackboneRef("torchvision", ALEXNET, ALEXNET, PAPER[ALEXNET], weights)
 
 
 def describe(ref: BackboneRef) -> BackboneInfo:

@@ -15,7 +15,7 @@ from medplus.backbones import servers
 from medplus.backbones import weights as weights_io
 from medplus.backbones.catalog import BackboneInfo
 from medplus.backbones.sources.ref import BackboneRef, Built
-from medplus.backbones.weights_folder import CONFIG, find_config, is_weights_folder
+from medplus.backbones.weights_folder import CONFIG, find_config
 from medplus.errors import BackboneError, UsageError, first_line, optional
 from medplus.preprocess import PreprocessSpec
 from medplus.progress import SAID
@@ -93,9 +93,7 @@ def resolve(name: str, weights: str) -> BackboneRef:
         raise UsageError(
             f"'{name}' is no model: name a repository as hf:facebook/dinov2-base, or a folder"
         )
-    return BackboneRef(
-        "transformers", tag, short, tag, weights_io.check_weights(weights, tag), weights
-    )
+    return BackboneRef("transformers", tag, short, tag, weights)
 
 
 def describe(ref: BackboneRef) -> BackboneInfo:
@@ -118,8 +116,7 @@ def build(ref: BackboneRef, size: int, fit: Fit | None, code: str | None) -> Bui
         log.log(SAID, "%s does not say how images are normalised: as ImageNet's are, is assumed",
                 ref.tag)  # fmt: skip
     encoder = _loaded(ref, card)
-    canvas = None if fit == "native" else card.size
-    spec = PreprocessSpec(*card.normalisation, fit or "pad", canvas)
+    spec = PreprocessSpec.fitted(*card.normalisation, fit, card.size)
     card = replace(card, has_pooler=encoder.has_pooler)
     return Built(encoder.eval(), spec, card=asdict(card))
 
@@ -149,10 +146,8 @@ def _card(ref: BackboneRef) -> Card:
     """Read the configuration: the repository's, the folder's, or one that was carried or kept."""
     if ref.card is not None:
         return Card(**ref.card)
-    if is_weights_folder(ref.weights_from):
-        carried = find_config(Path(ref.weights_from), ref.tag)
-        if carried is not None:
-            return Card(**json.loads((carried / CONFIG).read_bytes()))
+    if (carried := find_config(ref.weights_from, ref.tag)) is not None:
+        return Card(**json.loads((carried / CONFIG).read_bytes()))
     transformers = _library()
     place, options = _place(ref.tag)
     if not options.get("local_files_only"):
@@ -223,9 +218,7 @@ def _loaded(ref: BackboneRef, card: Card) -> TransformersEncoder:
         with weights_io.same_chance():
             encoder = random_encoder(card, ref.tag)
         if ref.weights_from != NONE:
-            state = weights_io.read_weights(
-                ref.weights_from, ref.tag, lambda: list(encoder.state_dict())
-            )
+            state = weights_io.read_weights(ref.weights_from, ref.tag, encoder.state_dict)
             weights_io.fill(encoder, state or {}, ref.tag, ref.weights_from)
         return encoder
     transformers = _library()

@@ -146,25 +146,21 @@ def scenes(flag: str, split: Split, count: int, *, seed: int, difficulty: float)
     ]
 
 
-def render(scenes: Sequence[Scene], size: int) -> NDArray[np.uint8]:
-    """Render scenes of one dataset at one size.
+def render(scenes: Sequence[Scene], sizes: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
+    """Render scenes of one dataset, painting each only once per master that the sizes share.
 
     Parameters
     ----------
     scenes : sequence of Scene
         At least one; all of one dataset.
-    size : int
+    sizes : sequence of int
         Pixels per side, at most 256.
 
     Returns
     -------
-    ndarray of shape (n_scenes, size, size) or (n_scenes, size, size, 3), uint8
+    dict of int to ndarray of shape (n_scenes, size, size) or (n_scenes, size, size, 3), uint8
+        By size.
     """
-    return render_sizes(scenes, [size])[size]
-
-
-def render_sizes(scenes: Sequence[Scene], sizes: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
-    """Render scenes at several sizes, painting each only once per master that the sizes share."""
     colour = (3,) if catalog.info(scenes[0].flag).channels == 3 else ()
     images = {size: np.empty((len(scenes), size, size, *colour), np.uint8) for size in sizes}
     # The matrices are small: a second thread costs more than it saves, and may round differently.

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from medplus.datasets import catalog
-from medplus.datasets.phantom.labels import least_per_split
 from medplus.datasets.phantom.painter import Scene, render, scenes
 from medplus.vocabulary import MULTI_LABEL
 
@@ -16,6 +15,8 @@ _LABEL_WIDTH = 190
 _HEADING = 26
 _GAP = 2
 _LETTERS = 27
+_REACH = 4000
+"""Scenes among which examples are looked for: 40 of the rarest class."""
 _INK, _QUIET, _PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 
 
@@ -63,7 +64,7 @@ def contact_sheet(
         text = textwrap.shorten(catalog.info(flag).classes[label], _LETTERS, placeholder="…")
         font = ImageFont.load_default(size=12)
         draw.text((4, top + tile // 2 - 8), text, fill=_QUIET, font=font)
-        images = render(_examples(flag, label, per_class, seed, difficulty), size)
+        images = render(_examples(flag, label, per_class, seed, difficulty), [size])[size]
         for column, image in enumerate(images):
             shown = Image.fromarray(image).convert("RGB").resize((tile, tile), resample)
             sheet.paste(shown, (_LABEL_WIDTH + column * pitch, top))
@@ -81,10 +82,5 @@ def _examples(flag: str, label: int, count: int, seed: int, difficulty: float) -
         alone = tuple(int(column == label) for column in range(len(info.classes)))
         places = range(first, first + count)
         return [Scene(flag, "train", place, alone, seed, difficulty) for place in places]
-    found: list[Scene] = []
-    reach = least_per_split(flag)
-    while len(found) < count:
-        reach *= 2
-        described = scenes(flag, "train", reach, seed=seed, difficulty=difficulty)
-        found = [scene for scene in described if scene.labels[0] == label]
-    return found[:count]
+    described = scenes(flag, "train", _REACH, seed=seed, difficulty=difficulty)
+    return [scene for scene in described if scene.labels[0] == label][:count]

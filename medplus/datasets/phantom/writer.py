@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from medplus import atomic
 from medplus.datasets import catalog, npzfile
 from medplus.datasets.phantom.labels import draw_labels, split_counts
-from medplus.datasets.phantom.painter import render_sizes, scenes
+from medplus.datasets.phantom.painter import render, scenes
 from medplus.errors import DatasetError, UsageError
 from medplus.vocabulary import SPLITS
 
@@ -100,7 +100,7 @@ def write_phantoms(
     files: list[dict[str, NDArray[Any]]] = [{} for _ in sizes]
     for split in SPLITS:
         described = scenes(flag, split, counts[split], seed=seed, difficulty=difficulty)
-        images = render_sizes(described, sizes)
+        images = render(described, sizes)
         labels = draw_labels(flag, split, counts[split], seed)
         for size, arrays in zip(sizes, files, strict=True):
             arrays[f"{split}_images"] = images[size]

@@ -13,7 +13,7 @@ from medplus.datasets import catalog
 from medplus.datasets.dataset import DatasetRef, ImageDataset, Outline
 from medplus.datasets.exclusion import leave_out, read_exclusion
 from medplus.datasets.sources import folder, medmnist, npz
-from medplus.errors import UsageError
+from medplus.errors import MedplusError, UsageError
 from medplus.progress import Progress, silent
 from medplus.spec import ExtractSpec
 
@@ -70,7 +70,7 @@ def load(
 ) -> ImageDataset:
     """Load a dataset at a size, memory-mapped, and `say` its card; as `load_dataset`."""
     images: ImageDataset = _KINDS[ref.source].load(
-        ref, size, Path(data_root), group_column=group_column, progress=progress
+        ref, size, Path(data_root), read=True, group_column=group_column, progress=progress
     )
     if say:
         images.card.say(f"{images.name} at {images.size} px", images.path)
@@ -166,27 +166,15 @@ def describe(ref: DatasetRef, size: int | None = None, data_root: str | Path = "
     return outline
 
 
-def digest(ref: DatasetRef, size: int | None = None, data_root: str | Path = "data") -> str | None:
-    """Return the digest of a dataset, or None where the data are not at hand.
-
-    Data that have not been read yet are read, and cached.
-
-    Raises
-    ------
-    DatasetError
-        If the data are damaged.
-    """
-    if not path(ref, size, data_root).exists():
-        return None
-    return load(ref, size, data_root, say=False).digest
-
-
 def known_digest(
     ref: DatasetRef, size: int | None = None, data_root: str | Path = "data"
 ) -> str | None:
     """Return the digest of a dataset if its cache knows it; nothing is read or written."""
-    known: str | None = _KINDS[ref.source].known_digest(ref, size, Path(data_root))
-    return known
+    try:
+        known = _KINDS[ref.source].load(ref, size, Path(data_root), read=False, progress=silent)
+    except MedplusError:
+        return None
+    return None if known is None else known.digest
 
 
 def digests(

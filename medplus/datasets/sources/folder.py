@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from medplus.datasets.build import fill_arrays
-from medplus.datasets.cache import FOLDER, META, Cache, Cached, Facts, read_file
+from medplus.datasets.cache import FOLDER, META, Cache, Cached, Facts, elsewhere, read_file
 from medplus.datasets.card import Card
 from medplus.datasets.dataset import (
     DatasetRef,
@@ -21,9 +21,9 @@ from medplus.datasets.dataset import (
 )
 from medplus.datasets.description import DEFAULT_SIZE, LARGEST_SIZE
 from medplus.datasets.imagefolder import ImageFolder, folder_name, read_content, read_folder
-from medplus.datasets.sources import npz
-from medplus.errors import MedplusError, UsageError
+from medplus.errors import UsageError
 from medplus.jsonfile import digest_of
+from medplus.naming import leads_to
 from medplus.progress import Progress
 from medplus.reading import Reading
 from medplus.vocabulary import SPLITS
@@ -33,10 +33,7 @@ log = logging.getLogger(__name__)
 
 def claims(name: str) -> bool:
     """Tell the path of a folder."""
-    try:
-        return npz.claims(name) and Path(name).is_dir()
-    except (OSError, ValueError):
-        return False
+    return leads_to(name, Path.is_dir)
 
 
 def resolve(name: str) -> DatasetRef:
@@ -57,10 +54,11 @@ def load(
     size: int | None,
     data_root: Path,
     *,
+    read: bool,
     group_column: str | None = None,
     progress: Progress,
-) -> ImageDataset:
-    """Load the images at a size, memory-mapped; decode them first where that is needed.
+) -> ImageDataset | None:
+    """Load the images at a size, memory-mapped; None if they are to be `read` first, and are not.
 
     Raises
     ------
@@ -74,25 +72,12 @@ def load(
         raise UsageError(f"--size {size}: folders are read at sizes from 1 to {LARGEST_SIZE} px")
     cache = Cache(found.root, found.root, str(size))
     cached = cache.find(lambda facts: _is_of(found, size, facts))
-    if cached is None:
+    if cached is None and read:
         cached = cache.fill(
             lambda facts: _is_of(read_folder(found.root, group_column), size, facts),
             lambda folder: _decode(read_folder(found.root, group_column), size, folder, progress),
         )
-    return _dataset(found, size, cached)
-
-
-def known_digest(ref: DatasetRef, size: int | None, data_root: Path) -> str | None:
-    """Return the dataset's digest if its cache knows it; no image is read."""
-    try:
-        found = read_folder(Path(ref.spelling))
-        size = size or found.description.size or DEFAULT_SIZE
-        cached = Cache(found.root, found.root, str(size)).find(
-            lambda facts: _is_of(found, size, facts)
-        )
-    except MedplusError:
-        return None
-    return None if cached is None else _dataset(found, size, cached).digest
+    return None if cached is None else _dataset(found, size, cached)
 
 
 def describe(ref: DatasetRef, size: int | None, data_root: Path) -> Outline:
@@ -119,7 +104,7 @@ def cached_sizes(ref: DatasetRef) -> list[int]:
     found = read_folder(Path(ref.spelling))
     names = {
         meta.parent.name
-        for root in (found.root / FOLDER, found.elsewhere)
+        for root in (found.root / FOLDER, elsewhere(found.root))
         for meta in root.glob(f"[1-9]*/{META}")
     }
     return sorted(int(name) for name in names if name.isdecimal())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medplus.datasets import catalog
-from medplus.datasets.dataset import DatasetRef, ImageDataset, Outline, Provenance, data_digest
+from medplus.datasets.dataset import DatasetRef, ImageDataset, Outline, Provenance
 from medplus.datasets.sources import npz
 from medplus.errors import DatasetError, explained
 from medplus.vocabulary import SIZES
@@ -31,8 +31,10 @@ def path(ref: DatasetRef, size: int | None, data_root: Path) -> Path:
     return data_root / catalog.info(ref.spelling).filename(size or _DEFAULT_SIZE)
 
 
-def load(ref: DatasetRef, size: int | None, data_root: Path, **options: Any) -> ImageDataset:
-    """Load a collection at a size, memory-mapped.
+def load(
+    ref: DatasetRef, size: int | None, data_root: Path, *, read: bool, **options: Any
+) -> ImageDataset | None:
+    """Load a collection at a size, memory-mapped; None if it is to be `read` first, and is not.
 
     Raises
     ------
@@ -44,7 +46,9 @@ def load(ref: DatasetRef, size: int | None, data_root: Path, **options: Any) -> 
     info = catalog.info(ref.spelling)
     size = _DEFAULT_SIZE if size is None else size
     file = find_file(info, size, data_root)
-    cached = npz.open_cached(file)
+    cached = npz.open_cached(file) if read else npz.find_cached(file)
+    if cached is None:
+        return None
     found = cached.arrays["train_images"].shape[1]
     if found != size:
         raise DatasetError(f"{file} holds images of {found} px, not {size}; is it misnamed?")
@@ -66,15 +70,6 @@ def load(ref: DatasetRef, size: int | None, data_root: Path, **options: Any) -> 
             "it is used, and every result records it as unofficial"
         )
     return replace(images, source=source, licence=info.licence, citation=catalog.CITATION)
-
-
-def known_digest(ref: DatasetRef, size: int | None, data_root: Path) -> str | None:
-    """Return the dataset's digest if the cache of its file knows it; the file is not read."""
-    info = catalog.info(ref.spelling)
-    cached = npz.find_cached(path(ref, size, data_root))
-    if cached is None:
-        return None
-    return data_digest(cached.facts["digest"], info.task, info.classes)
 
 
 def describe(ref: DatasetRef, size: int | None, data_root: Path) -> Outline:

@@ -24,7 +24,7 @@ from medplus.datasets.dataset import (
     data_digest,
 )
 from medplus.errors import DatasetError, UsageError, first_line
-from medplus.naming import counted, some
+from medplus.naming import counted, leads_to, some
 from medplus.reading import Reading
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split, Task
 
@@ -36,12 +36,7 @@ def claims(name: str) -> bool:
 
     What is there may also be a folder, which another source claims first.
     """
-    if "/" in name or "\\" in name or name.endswith(".npz"):
-        return True
-    try:
-        return name != "" and Path(name).exists()
-    except (OSError, ValueError):  # longer than any file's name
-        return False
+    return "/" in name or "\\" in name or name.endswith(".npz") or leads_to(name)
 
 
 def resolve(name: str) -> DatasetRef:
@@ -54,8 +49,10 @@ def path(ref: DatasetRef, size: int | None, data_root: Path) -> Path:
     return Path(ref.spelling)
 
 
-def load(ref: DatasetRef, size: int | None, data_root: Path, **options: Any) -> ImageDataset:
-    """Load the file, memory-mapped.
+def load(
+    ref: DatasetRef, size: int | None, data_root: Path, *, read: bool, **options: Any
+) -> ImageDataset | None:
+    """Load the file, memory-mapped; None if it is to be `read` first, and is not.
 
     Raises
     ------
@@ -65,7 +62,9 @@ def load(ref: DatasetRef, size: int | None, data_root: Path, **options: Any) -> 
         If the file is missing, damaged, or in another layout.
     """
     file = Path(ref.spelling)
-    cached = open_cached(file)
+    cached = open_cached(file) if read else find_cached(file)
+    if cached is None:
+        return None
     found = int(cached.arrays["train_images"].shape[1])
     if size is not None and size != found:
         raise UsageError(f"{file} holds images of {found} px; leave --size out, or say {found}")
@@ -94,10 +93,16 @@ def dataset_of(
     DatasetError
         If the labels are not those of such a task.
     """
-    splits = splits_of(cached, file, task, len(classes), labels)
+    splits = {}
+    for split in SPLITS:
+        images = cached.arrays[f"{split}_images"]
+        names = Names(len(images), partial(_number, split, len(images)))
+        images = images[..., 0] if images.ndim == 4 and images.shape[3] == 1 else images
+        checked = _checked(labels[f"{split}_labels"], split, file, task, len(classes))
+        splits[split] = ImageSplit(images, checked, names)
     size, grey = splits["train"].images.shape[1], splits["train"].images.ndim == 3
-    images = f"{size} × {size} px, {'grey' if grey else 'colour'}"
-    card = Card(task, why, split_from="given by the file", images=images)
+    told = f"{size} × {size} px, {'grey' if grey else 'colour'}"
+    card = Card(task, why, split_from="given by the file", images=told)
     card.warnings += cached.facts["copies"]
     card.describe(classes, {split: part.labels for split, part in splits.items()})
     return ImageDataset(
@@ -114,15 +119,6 @@ def dataset_of(
         reading=Reading(size=size, channels="grey" if grey else "rgb"),
         card=card,
     )
-
-
-def known_digest(ref: DatasetRef, size: int | None, data_root: Path) -> str | None:
-    """Return the dataset's digest if its cache knows it; the file is not read."""
-    cached = find_cached(Path(ref.spelling))
-    if cached is None:
-        return None
-    task, classes, *_ = _meaning(cached, Path(ref.spelling))
-    return data_digest(cached.facts["digest"], task, classes)
 
 
 def describe(ref: DatasetRef, size: int | None, data_root: Path) -> Outline:
@@ -166,26 +162,6 @@ def find_cached(file: Path) -> Cached | None:
     except DatasetError:
         return None
     return Cache(file, file.parent, file.stem).find(partial(_is_of, file))
-
-
-def splits_of(
-    cached: Cached, file: Path, task: Task, n_classes: int, labels: Mapping[str, np.ndarray]
-) -> dict[Split, ImageSplit]:
-    """Return the three splits of a file, with labels of one shape and dtype.
-
-    Raises
-    ------
-    DatasetError
-        If the labels are not those of such a task.
-    """
-    splits = {}
-    for split in SPLITS:
-        images = cached.arrays[f"{split}_images"]
-        names = Names(len(images), partial(_number, split, len(images)))
-        images = images[..., 0] if images.ndim == 4 and images.shape[3] == 1 else images
-        checked = _checked(labels[f"{split}_labels"], split, file, task, n_classes)
-        splits[split] = ImageSplit(images, checked, names)
-    return splits
 
 
 def file_md5(file: Path) -> str:

@@ -23,7 +23,7 @@ from medplus.embeddings.info import StoreInfo
 from medplus.errors import UsageError, first_line, optional
 from medplus.jsonfile import parse_json
 from medplus.naming import counted, some
-from medplus.vocabulary import MULTI_LABEL, SPLITS, Split
+from medplus.vocabulary import SPLITS, Split
 
 HDF5 = (".h5", ".hdf5")
 _ATTRIBUTES = "medplus"
@@ -85,7 +85,10 @@ def _plain(path: Path, value: Any) -> Any:
     if isinstance(value, list | tuple):
         if any(hasattr(one, "shape") for one in value):
             raise UsageError(f"{path} holds a list of tensors; save a tensor, or a dict of them")
-        return np.array(value)
+        try:
+            return np.array(value)
+        except ValueError:
+            raise UsageError(f"{path} holds a list of rows that differ in length") from None
     is_text = hasattr(value, "id") and value.dtype.kind not in "fiub"
     return np.array(value[...].tolist()) if is_text else value
 
@@ -177,13 +180,12 @@ def _joined(
     columns: dict[str, list[str]] = {}
     said: dict[str, Any] = {}
     if all("label" in part for part in parts.values()):
-        classes = exported.classes if exported else _classes(arrays, shared)
-        multi_label = exported is not None and exported.task == MULTI_LABEL
-        columns, said = source.label_columns(
-            path, _stacked(path, "labels", [read[s]["label"] for s in parts]), classes, multi_label
-        )
-    if exported is not None:
-        said["task"] = exported.task
+        classes = exported.classes if exported else []
+        if "classes" in shared and not exported:
+            classes = source.as_words(_values(arrays[shared["classes"]]))
+        labels = _stacked(path, [read[s]["label"] for s in parts])
+        task = exported.task if exported else None
+        columns, said = source.label_columns(path, labels, classes, task)
     for kind in ("split", "group"):
         if all(kind in part for part in parts.values()):
             columns[kind] = [text for s in parts for text in source.as_words(read[s][kind])]
@@ -200,7 +202,7 @@ def _joined(
 
     n_rows = sum(n for n, _ in shapes.values())
     dim = next(iter(shapes.values()))[1]
-    dtypes = {source.stored_dtype(array.dtype) for array, _ in embeddings}
+    dtypes = {source.stored_dtype(path, array.dtype) for array, _ in embeddings}
     return Source(
         path=path,
         names=[name for s in parts for name in _names(s, read[s].get("name"), shapes[s][0])],
@@ -219,18 +221,14 @@ def _joined(
 
 
 def _values(array: Any) -> np.ndarray:
-    return source.as_rows(array[...] if hasattr(array, "id") else array)
+    return np.atleast_1d(source.as_rows(array[...] if hasattr(array, "id") else array))
 
 
-def _classes(arrays: Mapping[str, Any], shared: Part) -> list[str]:
-    return source.as_words(_values(arrays[shared["classes"]])) if "classes" in shared else []
-
-
-def _stacked(path: Path, what: str, values: list[np.ndarray]) -> np.ndarray:
+def _stacked(path: Path, values: list[np.ndarray]) -> np.ndarray:
     columns = [value[:, None] if value.ndim == 1 else value for value in values]
     if len({column.shape[1:] for column in columns}) > 1:
         told = ", ".join(str(value.shape) for value in values)
-        raise UsageError(f"{path}: the splits' {what} differ in width ({told})")
+        raise UsageError(f"{path}: the splits' labels differ in width ({told})")
     return np.concatenate(columns)
 
 

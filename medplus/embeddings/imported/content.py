@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medplus.datasets.card import Card
-from medplus.datasets.columns import PATH, Table, read_columns
+from medplus.datasets.columns import PATH, Table, read_columns, refuse_twins
 from medplus.datasets.description import Description, read_description
 from medplus.datasets.files import File
 from medplus.datasets.groups import with_group_column
@@ -72,7 +71,7 @@ def read_content(
         unused_columns=list(found.unused),
     )
     ids = [relative(root, name) for name in found.names]
-    _refuse_twins(found, ids)
+    refuse_twins(found.path, ids, "name")
     if own:
         rows = Table(found.path, {PATH: ids, **found.columns})
     else:
@@ -89,7 +88,7 @@ def read_content(
     card.unused_columns = [*unused, *card.unused_columns]
     labels = encode(root, samples, names, description)
     card.task = labels.task
-    settled, _ = Splitting(root, root, samples, labels, description, groups, card).settle()
+    settled, _ = Splitting(root, samples, labels, description, groups, card).settle()
     item = {path: number for number, path in enumerate(ids)}
     members: dict[Split, list[tuple[int, int]]] = {split: [] for split in SPLITS}
     for row, sample in enumerate(settled):
@@ -115,19 +114,11 @@ def _description(
     told: dict[str, Any] = dict(found.said) if own else {}
     if own and "label_columns" not in told:
         told["label_columns"] = ()
-    if group_column is not None or said.group_column or said.group_pattern:
+    if group_column is not None or said.group_column:
         told.pop("group_column", None)
     if task is not None:
         told["task"] = task
     return with_group_column(said.model_copy(update=told), found.root, group_column)
-
-
-def _refuse_twins(found: Source, ids: list[str]) -> None:
-    twice = [name for name, n in Counter(ids).items() if n > 1]
-    if twice:
-        raise UsageError(
-            f"{found.path}: {several(twice, 'name')} on several rows; keep one of each"
-        )
 
 
 def _matched(found: Source, table: Table, ids: list[str], card: Card) -> Table:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
@@ -16,7 +15,6 @@ from typing import Any, get_args
 import numpy as np
 
 from medplus import atomic, lock
-from medplus._version import __version__
 from medplus.datasets.dataset import data_digest
 from medplus.embeddings import layout
 from medplus.embeddings.imported.arrays import HDF5, open_arrays
@@ -25,14 +23,14 @@ from medplus.embeddings.imported.parquet import open_parquet
 from medplus.embeddings.imported.slides import open_slides
 from medplus.embeddings.imported.source import Rows, Source
 from medplus.embeddings.imported.tensors import TORCH
-from medplus.embeddings.info import StoreInfo
+from medplus.embeddings.info import StoreInfo, versions_of
 from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.writer import WriteStatus, open_writer
 from medplus.errors import StoreError, UsageError
 from medplus.memory import release_pages
 from medplus.naming import safe_name
 from medplus.progress import Progress, silent
-from medplus.spec import IMPORTED, SCHEMA, ExtractSpec
+from medplus.spec import IMPORTED, ExtractSpec
 from medplus.vocabulary import MULTI_LABEL, SPLITS, StoreDtype, Task
 
 log = logging.getLogger(__name__)
@@ -225,11 +223,6 @@ def _spool(found: Source, scratch: Path, progress: Progress) -> np.memmap:
     return np.memmap(place, found.dtype, "r", shape=(done, found.dim))
 
 
-def _chunks(values: np.memmap, rows: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(rows), layout.CHUNK_ROWS):
-        yield _take(values, rows[start : start + layout.CHUNK_ROWS])
-
-
 def _take(values: np.memmap, rows: np.ndarray) -> np.ndarray:
     taken = np.asarray(values[rows])
     release_pages(values)
@@ -246,8 +239,8 @@ def _digests(content: Content, values: np.memmap) -> tuple[str, str]:
         for text in chain(part.names, part.groups):
             data.update(text.encode("utf-8", "surrogateescape") + b"\0")
         embeddings.update(f"{split} {len(part.rows)} {values.shape[1]} {values.dtype}".encode())
-        for rows in _chunks(values, part.rows):
-            embeddings.update(rows.data)
+        for start in range(0, len(part.rows), layout.CHUNK_ROWS):
+            embeddings.update(_take(values, part.rows[start : start + layout.CHUNK_ROWS]).data)
     return data_digest(data.hexdigest(), content.task, content.classes), embeddings.hexdigest()
 
 
@@ -281,15 +274,13 @@ def _new_info(
         card_digest=card.digest,
         warnings=card.warnings,
         baseline_acc=card.baseline_acc,
-        schema_version=SCHEMA,
         key=spec.key(data, embeddings),
         size=size,
         dataset_path=str(found.path.resolve()),
         preprocess={},
         dim=found.dim,
         n_samples={split: len(part.rows) for split, part in content.parts.items()},
-        versions={"medplus": __version__, **{n: version(n) for n in ("zarr", "numpy")}},
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        versions=versions_of("zarr", "numpy"),
         made_by=command,
     )
 

@@ -14,7 +14,6 @@ from medplus.embeddings.imported.source import Source
 from medplus.embeddings.info import StoreInfo
 from medplus.errors import UsageError, first_line, optional
 from medplus.naming import counted, some
-from medplus.vocabulary import MULTI_LABEL
 
 
 def open_parquet(path: Path) -> Source:
@@ -44,7 +43,8 @@ def open_parquet(path: Path) -> Source:
     columns = {name: source.as_words(table[name].to_pylist()) for name in others}
     name = source.only(path, columns, "name")
     names = columns.pop(name) if name else [f"row/{i:0{len(str(n - 1))}}" for i in range(n)]
-    index = np.array(columns.pop("index"), np.int64) if exported else None
+    place = columns.pop("index", None) if exported else None
+    index = None if place is None else np.array(place, np.int64)
     columns, said = _labels(path, columns, exported)
     if "group" in columns:
         said["group_column"] = "group"
@@ -54,7 +54,9 @@ def open_parquet(path: Path) -> Source:
         names=names,
         columns=columns,
         dim=dim,
-        dtype=source.stored_dtype(lists.value_type if lists else schema.field(chosen[0]).type),
+        dtype=source.stored_dtype(
+            path, lists.value_type if lists else schema.field(chosen[0]).type
+        ),
         blocks=lambda: _blocks(path, file, chosen, dim),
         images=f"{counted(n, 'embedding')} of {dim} dimensions in {told}",
         index=index,
@@ -68,12 +70,11 @@ def _labels(
     path: Path, columns: dict[str, list[str]], exported: StoreInfo | None
 ) -> tuple[dict[str, list[str]], dict[str, Any]]:
     """Return columns with labels as a folder's table has them, and what is known of those."""
-    if exported is not None:
-        multi_label = exported.task == MULTI_LABEL
-        own = [name for name in columns if name.startswith(source.LABEL)]
+    own = [name for name in columns if name.startswith(source.LABEL)]
+    if exported is not None and own:
         labels = np.array([columns.pop(name) for name in own]).T.astype(np.int64)
-        found, said = source.label_columns(path, labels, exported.classes, multi_label)
-        return {**columns, **found}, {**said, "task": exported.task}
+        found, said = source.label_columns(path, labels, exported.classes, exported.task)
+        return {**columns, **found}, said
     label = source.only(path, columns, "label")
     if label is not None:
         columns[source.LABEL] = columns.pop(label)

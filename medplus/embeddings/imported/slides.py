@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medplus.datasets.columns import PATH, read_columns
+from medplus.datasets.columns import PATH, read_columns, refuse_twins
 from medplus.embeddings.imported import source
 from medplus.embeddings.imported.arrays import HDF5, open_named
 from medplus.embeddings.imported.source import Rows, Source
@@ -71,7 +71,7 @@ def open_slides(folder: Path, rows: Rows) -> Source:
         columns=columns,
         dim=dim,
         dtype=max(dtypes, key=lambda dtype: dtype.itemsize),
-        blocks=partial(_means if meant else _patches, slides),
+        blocks=lambda: _means(slides) if meant else chain.from_iterable(map(_of_slide, slides)),
         images=told,
         counts=counts if apart else None,
         row_names=(lambda item: _patch_names(slides[item])) if apart else None,
@@ -118,9 +118,7 @@ def _from_manifest(
     if out:
         raise UsageError(f"{manifest} names {several(out, 'file')} outside {folder}")
     names = origin if len(set(origin)) == len(origin) else files
-    twice = [name for name, n in Counter(names).items() if n > 1]
-    if twice:
-        raise UsageError(f"{manifest}: {several(twice, 'file')} on several rows; keep one of each")
+    refuse_twins(manifest, names, "file")
     columns = {name: words for name, words in table.columns.items() if name not in (*_EVA, PATH)}
     if any(table.columns.get("target", ())):
         columns[source.LABEL] = table.columns["target"]
@@ -135,7 +133,7 @@ def _look(path: Path, name: str) -> _Slide:
         width = {part.shape[-1] for part in parts}
         if len(width) > 1:
             raise UsageError(f"{path}: its tensors differ in width {some(map(str, width))}")
-        n_rows, dtype = sum(map(_n_rows, parts)), source.stored_dtype(parts[0].dtype)
+        n_rows, dtype = sum(map(_n_rows, parts)), source.stored_dtype(path, parts[0].dtype)
         if n_rows == 0:
             raise UsageError(
                 f"{path} holds no patch; leave the slide out, and its row in the table"
@@ -172,11 +170,6 @@ def _of_slide(slide: _Slide) -> Iterator[np.ndarray]:
                 yield source.as_rows(part[...])[None]
             else:
                 yield from source.slices(part, _n_rows(part))
-
-
-def _patches(slides: list[_Slide]) -> Iterator[np.ndarray]:
-    for slide in slides:
-        yield from _of_slide(slide)
 
 
 def _means(slides: list[_Slide]) -> Iterator[np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from medplus.datasets.columns import word
 from medplus.errors import UsageError
 from medplus.memory import release_pages
 from medplus.naming import counted, some
+from medplus.vocabulary import MULTI_LABEL, Task
 
 Rows = Literal["slides", "patches"]
 Kind = Literal["embedding", "label", "name", "split", "group", "index", "classes"]
@@ -33,6 +35,7 @@ _WORDS: dict[Kind, tuple[str, ...]] = {
     "index": ("index",),
     "classes": ("classes", "class_names"),
 }  # fmt: skip
+_REAL = re.compile(r"[<>]?(b?float|half|double|u?int|bool|[fiu]\d)")
 _KINDS = {name: kind for kind, names in _WORDS.items() for name in names}
 
 
@@ -141,7 +144,7 @@ def as_words(values: Iterable[Any]) -> list[str]:
 
 
 def label_columns(
-    path: Path, labels: np.ndarray, classes: Sequence[str], multi_label: bool
+    path: Path, labels: np.ndarray, classes: Sequence[str], task: Task | None = None
 ) -> tuple[dict[str, list[str]], dict[str, Any]]:
     """Return labels as columns of a table, and what is known of them.
 
@@ -151,6 +154,8 @@ def label_columns(
         Classes by name or number, or 0 and 1 for every label.
     classes : sequence of str
         Names in order, where the file tells them; integers are then places among them.
+    task : Task, optional
+        Where the file tells it.
 
     Raises
     ------
@@ -161,8 +166,10 @@ def label_columns(
     if labels.ndim != 2 or labels.shape[1] == 0:
         raise UsageError(f"{path}: labels of shape {labels.shape} must be (n,), (n, 1) or (n, L)")
     n_labels = labels.shape[1]
-    said: dict[str, Any] = {"classes": tuple(classes)} if len(classes) else {}
-    if n_labels > 1 or multi_label:
+    said: dict[str, Any] = {"task": task} if task else {}
+    if len(classes):
+        said["classes"] = tuple(classes)
+    if n_labels > 1 or task == MULTI_LABEL:
         if len(classes) not in (0, n_labels):
             raise UsageError(
                 f"{path} names {counted(len(classes), 'class')} {some(classes)}, but its labels "
@@ -182,9 +189,17 @@ def label_columns(
     return {LABEL: words}, {**said, "label_columns": (LABEL,)}
 
 
-def stored_dtype(dtype: Any) -> np.dtype:
-    """Return the type in which embeddings are stored: float16 as it is, all else as float32."""
+def stored_dtype(path: Path, dtype: Any) -> np.dtype:
+    """Return the type in which embeddings are stored: float16 as it is, all else as float32.
+
+    Raises
+    ------
+    UsageError
+        If they are no real numbers.
+    """
     name = str(dtype).rpartition(".")[2]  # of numpy, h5py, torch or pyarrow
+    if not _REAL.match(name):
+        raise UsageError(f"{path}: what it holds as embeddings is of type {name}, no real numbers")
     return np.dtype("<f2" if name in ("float16", ">f2", "halffloat") else "<f4")
 
 

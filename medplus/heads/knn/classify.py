@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,11 @@ from medplus.device import check_device_name, resolve_device
 from medplus.embeddings.store import EmbeddingStore
 from medplus.errors import RunError
 from medplus.heads.features import JoinedRows
+from medplus.heads.folded import Made
 from medplus.heads.knn.backends import check_backend
 from medplus.heads.knn.vote import vote_shares
 from medplus.heads.stored import Stores, plan_head, read_splits, run_heads
 from medplus.run.folds import Folds
-from medplus.run.ledger import save_run
 from medplus.run.plan import RunPlan
 from medplus.run.record import RunRecord
 from medplus.run.scoring import EVALUATED, score_splits
@@ -92,20 +92,15 @@ def knn(
             for fields in [{"k": number, "metric": metric, "vote": vote}]
         ]
 
-    def run(store: EmbeddingStore, plans: list[RunPlan]) -> list[RunRecord]:
-        return _run(store, recipe, plans, backend, device, overwrite)
+    def run(store: EmbeddingStore, plans: list[RunPlan]) -> Iterator[Made]:
+        return _run(store, recipe, plans, backend, device)
 
     return run_heads(stores, plan, run, overwrite, exclude, folds=folds)
 
 
 def _run(
-    store: EmbeddingStore,
-    recipe: KnnRecipe,
-    plans: list[RunPlan],
-    backend: str,
-    device: str,
-    overwrite: bool,
-) -> list[RunRecord]:
+    store: EmbeddingStore, recipe: KnnRecipe, plans: list[RunPlan], backend: str, device: str
+) -> Iterator[Made]:
     from medplus.heads.knn.search import search
 
     info = store.info
@@ -147,11 +142,7 @@ def _run(
         "queries": queries,
     }
     boundary = len(splits["val"].labels)
-    records = []
     for plan, share in zip(plans, shares, strict=True):
         scores: dict[Split, np.ndarray] = {"val": share[:boundary], "test": share[boundary:]}
         metrics, predictions = score_splits(splits, scores, info.task)
-        record = plan.record(metrics, meter.seconds, cost)
-        save_run(record, predictions, overwrite=overwrite)
-        records.append(record)
-    return records
+        yield plan.record(metrics, meter.seconds, cost), predictions, {}

@@ -6,17 +6,76 @@ Neither seeds nor learning rates matter here. What is chosen on val is the stren
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from medplus.config import ConvexRecipe
+from medplus.metrics.temperature import fit_temperature
 from medplus.progress import Advance
+from medplus.vocabulary import MULTI_LABEL, Task
 
 _DOUBLE_BYTES = 1 << 30
 """Features that take more than this in float64 stay float32."""
 _MOST_STEPS = 1000
 _HISTORY = 10
+
+
+Heads = Mapping[str, np.ndarray]
+"""``weight`` (n_heads, n_classes, dim) and ``bias`` (n_heads, n_classes), as in `nn.Linear`."""
+
+
+def solve(
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    recipe: ConvexRecipe,
+    n_classes: int,
+    *,
+    multi_label: bool,
+    device: torch.device,
+    advance: Advance = lambda n: None,
+) -> Heads:
+    """Find the heads of all strengths; those of ``ridge`` are yet to be calibrated.
+
+    Parameters
+    ----------
+    embeddings : ndarray of float32, shape (n_samples, dim)
+    labels : ndarray of int, shape (n_samples, n_labels)
+    recipe : ConvexRecipe
+    n_classes : int
+        Classes, or labels if `multi_label`.
+    """
+    y = torch.from_numpy(labels).to(device)
+    targets = y.float() if multi_label else F.one_hot(y[:, 0].long(), n_classes).float()
+    x = torch.from_numpy(embeddings).to(device)
+    if recipe.solver == "ridge":
+        weight, bias = ridge_heads(x, targets, recipe.strength)
+        advance(len(recipe.strength))
+    else:
+        weight, bias = logistic_heads(
+            x, targets, recipe.strength, multi_label=multi_label, advance=advance
+        )
+    return {"weight": weight.cpu().numpy(), "bias": bias.cpu().numpy()}
+
+
+def calibrated(heads: Heads, embeddings: np.ndarray, labels: np.ndarray, task: Task) -> Heads:
+    """Scale regressions onto 0 and 1 so that their softmax, or sigmoid, is calibrated on val."""
+    weight = heads["weight"].copy()
+    bias = heads["bias"] - (0.5 if task == MULTI_LABEL else 0.0)
+    raw = {"weight": weight, "bias": bias}
+    for at, scores in enumerate(scores_of(raw, embeddings, task)):
+        temperature = fit_temperature(labels, scores, task)
+        weight[at], bias[at] = weight[at] / temperature, bias[at] / temperature
+    return raw
+
+
+def scores_of(heads: Heads, embeddings: np.ndarray, task: Task) -> np.ndarray:
+    """Return probabilities, float32, shape (n_heads, n_samples, n_classes)."""
+    weight, bias = (torch.from_numpy(heads[name]) for name in ("weight", "bias"))
+    x = torch.from_numpy(embeddings)
+    return head_scores(x, weight, bias, multi_label=task == MULTI_LABEL).numpy()
 
 
 def logistic_heads(

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 
-from medplus.config import ConvexRecipe, ProbeRecipe, head_recipe
+import numpy as np
+
+from medplus.config import ConvexRecipe, ProbeRecipe, Solver, head_recipe
 from medplus.cost import measure_cost
 from medplus.device import check_device_name, resolve_device
 from medplus.embeddings.store import EmbeddingStore
 from medplus.errors import RunError
-from medplus.heads.probe.fit_convex import probe_convex
+from medplus.heads.folded import Made, Plan, Run
 from medplus.heads.stored import Stores, input_tensors, plan_head, read_splits, run_heads
 from medplus.naming import counted
 from medplus.progress import Progress, silent
 from medplus.run.folds import Folds
-from medplus.run.ledger import save_run
 from medplus.run.plan import RunPlan
 from medplus.run.record import RunRecord
 from medplus.run.scoring import EVALUATED, score_splits
@@ -91,15 +93,15 @@ def probe(
         recipe, seeds=seeds, lr=lr, weight_decay=weight_decay, epochs=epochs,
         batch_size=batch_size, patience=patience, strength=strength,
     )  # fmt: skip
+    plan: Plan
+    run: Run
     if isinstance(full, ConvexRecipe):
-        return probe_convex(stores, full, device, runs, overwrite, progress, exclude, folds)
-
-    def run(store: EmbeddingStore, plans: list[RunPlan]) -> list[RunRecord]:
-        return _run(store, full, plans, device, overwrite, progress)
-
-    return run_heads(
-        stores, lambda store: _plan(store, full, runs), run, overwrite, exclude, folds=folds
-    )
+        plan = partial(_plan_convex, recipe=full, runs=runs)
+        run = partial(_run_convex, solver=full.solver, device=device, progress=progress)
+    else:
+        plan = partial(_plan, recipe=full, runs=runs)
+        run = partial(_run, recipe=full, device=device, progress=progress)
+    return run_heads(stores, plan, run, overwrite, exclude, folds=folds)
 
 
 def _plan(store: EmbeddingStore, recipe: ProbeRecipe, runs: str | Path) -> list[RunPlan]:
@@ -114,12 +116,11 @@ def _plan(store: EmbeddingStore, recipe: ProbeRecipe, runs: str | Path) -> list[
 
 def _run(
     store: EmbeddingStore,
-    recipe: ProbeRecipe,
     plans: list[RunPlan],
+    recipe: ProbeRecipe,
     device: str,
-    overwrite: bool,
     progress: Progress,
-) -> list[RunRecord]:
+) -> Iterator[Made]:
     import torch
 
     from medplus.heads.probe.feed import make_feeds
@@ -156,21 +157,59 @@ def _run(
             )
         scores = {s: heads.scores(feeds[s], multi_label).cpu().numpy() for s in EVALUATED}
     cost = {**meter.cost(), "shared_by": len(todo)}
-    records = []
     for plan, (seed, lr, wd) in zip(plans, todo, strict=True):
         at = (seeds.index(seed), settings.index((lr, wd)))
         own = {split: scores[split][at] for split in EVALUATED}
         metrics, predictions = score_splits(splits, own, info.task)
         metrics["val"]["loss"] = float(heads.val_loss[at])
-        record = plan.record(
-            metrics,
-            meter.seconds,
-            cost,
-            epochs_run=int(heads.epochs_run[at]),
-            best_epoch=int(heads.best_epoch[at]),
-        )
+        of_epochs = {name: int(getattr(heads, name)[at]) for name in ("epochs_run", "best_epoch")}
+        record = plan.record(metrics, meter.seconds, cost, **of_epochs)
         head = {"weight": heads.weight[at], "bias": heads.bias[at]}  # as `nn.Linear` names them
         tensors = {name: tensor.cpu().contiguous().numpy() for name, tensor in head.items()}
-        save_run(record, predictions, tensors | input_tensors(store), overwrite=overwrite)
-        records.append(record)
-    return records
+        yield record, predictions, tensors | input_tensors(store)
+
+
+def _plan_convex(store: EmbeddingStore, recipe: ConvexRecipe, runs: str | Path) -> list[RunPlan]:
+    """Return the plan of every strength; see `medplus.probe`."""
+    return [
+        plan_head(store, "probe", f"{recipe.solver}-{strength:g}", fields, fields, runs)
+        for strength in dict.fromkeys(recipe.strength)
+        for fields in [{"solver": recipe.solver, "strength": strength}]
+    ]
+
+
+def _run_convex(
+    store: EmbeddingStore, plans: list[RunPlan], solver: Solver, device: str, progress: Progress
+) -> Iterator[Made]:
+    """Find the heads of some plans."""
+    from medplus.heads.probe.convex import calibrated, scores_of, solve
+
+    target = resolve_device(device)
+    splits = read_splits(store)
+    info = store.info
+    recipe = ConvexRecipe(solver=solver, strength=tuple(plan.fields["strength"] for plan in plans))
+    what = f"{info.dataset} {info.size} px · {info.backbone} · {solver}"
+    x = {split: data.embeddings.whole() for split, data in splits.items()}
+    with (
+        measure_cost(target) as meter,
+        progress(what, len(plans), "strength") as advance,
+    ):
+        heads = solve(
+            x["train"],
+            splits["train"].labels,
+            recipe,
+            len(info.classes),
+            multi_label=info.task == MULTI_LABEL,
+            device=target,
+            advance=advance,
+        )
+        if solver == "ridge":
+            heads = calibrated(heads, x["val"], splits["val"].labels, info.task)
+        scores = {split: scores_of(heads, x[split], info.task) for split in EVALUATED}
+    cost = {**meter.cost(), "shared_by": len(plans)}
+    for at, plan in enumerate(plans):
+        own = {split: scores[split][at] for split in EVALUATED}
+        metrics, predictions = score_splits(splits, own, info.task)
+        tensors = {name: np.ascontiguousarray(tensor[at]) for name, tensor in heads.items()}
+        record = plan.record(metrics, meter.seconds, cost)
+        yield record, predictions, tensors | input_tensors(store)

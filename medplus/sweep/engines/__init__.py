@@ -6,10 +6,13 @@ import os
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Place
+
+if TYPE_CHECKING:
+    from medplus.sweep.worker import Worker
 
 LOOK_S = 1.0
 """How often engines look after their workers."""
@@ -68,14 +71,10 @@ class Engine(ABC):
         """Interrupt the workers that are left, wait until they have saved, and kill the rest."""
 
 
-def prepare(threads: int) -> None:
+def worker_here(grid: Grid, place: Place, name: str, threads: int, wait: bool = True) -> Worker:
     """Make this process a worker's: it has so many threads, and SIGTERM interrupts it."""
     os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from medplus.sweep.worker import Worker  # only here, for its weight
 
-
-def work(grid: Grid, place: Place, name: str, parent: int | None = None) -> None:
-    """Be a worker; see `medplus.sweep.worker`, which is imported where it runs, for its weight."""
-    from medplus.sweep.worker import Worker
-
-    Worker(grid, place, name, parent).run()
+    return Worker(grid, place, name, wait)

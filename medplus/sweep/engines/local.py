@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 from medplus.device import cores, gpus
 from medplus.errors import MedplusError, SweepError
 from medplus.memory import times_out_of_memory
-from medplus.sweep.engines import LOOK_S, PATIENCE_S, Death, Engine, prepare, work
+from medplus.sweep.engines import LOOK_S, PATIENCE_S, Death, Engine, worker_here
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Place
 
@@ -41,31 +41,30 @@ class LocalEngine(Engine):
     def start(self, grid: Grid, place: Place, most: int) -> None:
         """Start those workers that are missing, so that `most` work at most."""
         size = min(self.workers, most)
-        for seat in range(size):
-            if seat not in self.living:
-                name, gpu = self._seat(seat, size)
-                arguments = name, gpu, max(cores() // size, 1), grid, place, os.getpid()
+        # Ctrl-C reaches the whole group of processes; this one alone is to hear it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            for seat in set(range(size)) - self.living.keys():
+                gpu = self._gpus[seat % len(self._gpus)] if self._gpus else None
+                # Claims have its name, where those of other sweeps may be, too.
+                name = f"worker {seat + 1}{f' on GPU {gpu}' if gpu else ''} ({os.getpid()})"
+                arguments = name, gpu, max(cores() // size, 1), grid, place
                 process = _SPAWN.Process(target=_work, args=arguments, name=name)
-                # Ctrl-C reaches the whole group of processes; this one alone is to hear it.
-                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-                try:
-                    process.start()
-                    self.living[seat] = process
-                finally:
-                    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+                process.start()
+                self.living[seat] = process
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     def look(self) -> Iterator[Death]:
         """Wait about `LOOK_S`, and yield who has died."""
         wait([process.sentinel for process in self.living.values()], LOOK_S)
         for seat, process in list(self.living.items()):
-            if not process.is_alive():
-                process.join()
+            if process.exitcode is not None:
                 del self.living[seat]
                 if process.exitcode == _REFUSED:
                     raise SweepError(f"{process.name} could not go on, for the reason above")
                 if process.exitcode not in (0, _INTERRUPTED):
-                    name = _named(process.name, process.pid)
-                    yield Death(name, self._cause_of_death(process.exitcode or 0))
+                    yield Death(process.name, self._cause_of_death(process.exitcode))
 
     def stop(self) -> None:
         """Interrupt workers, and wait until they have saved what they can; or kill them."""
@@ -81,40 +80,26 @@ class LocalEngine(Engine):
             process.kill()
             process.join()
 
-    def _seat(self, number: int, size: int) -> tuple[str, str | None]:
-        """Return a worker's name and GPU; it is called by that, and by a number if it shares it."""
-        if not self._gpus:
-            return f"worker {number + 1}", None
-        share, place = divmod(number, len(self._gpus))
-        device = self._gpus[place]
-        return f"GPU {device}{f'.{share + 1}' if size > len(self._gpus) else ''}", device
-
     def _cause_of_death(self, code: int) -> str:
         before, self._out_of_memory = self._out_of_memory, times_out_of_memory()
         if code >= 0:
             return f"its process ended by itself with exit code {code}; its log may tell why"
         killed = f"its process was killed by {signal.Signals(-code).name}"
-        remedy = "use fewer --workers, or a smaller batch_size in the grid"
         if code != -signal.SIGKILL:
             return f"{killed}; its log may tell why"
-        if self._out_of_memory > before:
-            return f"{killed}, since the system ran out of memory; {remedy}"
-        return f"{killed}, which the system does when memory runs out; if so, {remedy}"
+        since = "since" if self._out_of_memory > before else "perhaps since"
+        return (
+            f"{killed}, {since} the system ran out of memory; use fewer --workers, or a smaller "
+            "batch_size in the grid"
+        )
 
 
-def _named(name: str, pid: int | None) -> str:
-    """Return what a worker is called in its claims, where those of other sweeps may be, too."""
-    return f"{name} ({pid})"
-
-
-def _work(
-    name: str, gpu: str | None, threads: int, grid: Grid, place: Place, parent: int
-) -> None:  # what a worker process runs
+def _work(name: str, gpu: str | None, threads: int, grid: Grid, place: Place) -> None:
+    """Be a worker process."""
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before torch is imported
     try:
-        prepare(threads)
-        work(grid, place, _named(name, os.getpid()), parent)
+        worker_here(grid, place, name, threads).run()
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
     except (MedplusError, OSError) as error:

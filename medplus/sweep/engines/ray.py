@@ -9,11 +9,10 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from medplus.errors import SweepError, pip_install
-from medplus.sweep.engines import LOOK_S, PATIENCE_S, Death, Engine, prepare, work
+from medplus.errors import SweepError, optional
+from medplus.sweep.engines import LOOK_S, PATIENCE_S, Death, Engine, worker_here
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Place
 
@@ -54,7 +53,7 @@ class RayEngine(Engine):
         gpus: float | None = None, memory_gb: float | None = None,
     ) -> None:  # fmt: skip
         super().__init__(workers or 1)
-        self._ray = _import_ray()
+        self._ray = optional("ray", "the engine ray", kind=SweepError)
         self._limit, self._address = workers, address
         self._cpus, self._gpus, self._memory = cpus, gpus, (memory_gb or 0) * 1e9
         self.living: dict[Any, str] = {}  # tasks and their workers' names
@@ -62,7 +61,7 @@ class RayEngine(Engine):
 
     def start(self, grid: Grid, place: Place, most: int) -> None:
         """Start those workers that are missing, so that `most` work at most."""
-        connect(self._address, self._cluster)
+        self._connect()
         have = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         request = self._request(place.device, have)
         if not room(request, have):
@@ -78,11 +77,11 @@ class RayEngine(Engine):
         remote = self._ray.remote(
             num_cpus=request["CPU"], num_gpus=request["GPU"], memory=request["memory"] or None,
             max_calls=1, max_retries=0,
-        )(_work)  # fmt: skip
+        )(lambda *seat: worker_here(*seat).run())  # fmt: skip
         for _ in range(min(self.workers, most) - len(self.living)):
             name = f"ray {secrets.token_hex(4)}"
-            arguments = grid, place, name, int(request["CPU"]), str(Path.cwd())
-            self.living[remote.options(name=f"medplus {name}").remote(*arguments)] = name
+            task = remote.options(name=f"medplus {name}")
+            self.living[task.remote(grid, place, name, int(request["CPU"]))] = name
 
     def look(self) -> Iterator[Death]:
         """Wait about `LOOK_S`, and yield who has died."""
@@ -107,6 +106,34 @@ class RayEngine(Engine):
                 for task in tasks:
                     self._ray.cancel(task, force=True)
 
+    def _connect(self) -> None:
+        """Connect to the cluster, or to one of this machine's own, until the engine is stopped."""
+        ray, address = self._ray, self._address
+        if ray.is_initialized():
+            return
+        # Even where RAY_ADDRESS means another one; only the grid passes through the object store.
+        own = {"address": "local", "include_dashboard": False, "object_store_memory": 2**27}
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        handler = signal.getsignal(signal.SIGTERM)  # which Ray replaces by its own
+        self._cluster.callback(ray.shutdown)  # it may be connected in part
+        where = {"address": address} if address else own
+        try:
+            if address not in (None, "auto"):  # where nobody answers, Ray would try for minutes
+                host, _, port = str(address).rpartition(":")
+                socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            ray.init(log_to_driver=False, logging_level="ERROR", **where)
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise SweepError(
+                f"Ray at {address or 'this machine'} cannot be used: {_one_line(error)}; into a "
+                "cluster, start the sweep on one of its nodes, with the HOST:PORT that `ray start "
+                "--head` printed, or auto"
+            ) from None
+        finally:
+            with suppress(ValueError):  # outside the main thread, which alone has handlers
+                signal.signal(signal.SIGTERM, handler)
+        # Ray tells of every dead worker on stdout, whatever log_to_driver says; so do we.
+        ray._private.worker._worker_logs_enabled = False
+
     def _request(self, device: str, have: Sequence[Resources]) -> Resources:
         found = device == "auto" and any(node.get("GPU") for node in have)
         default = 1.0 if found or device.startswith("cuda") else 0.0
@@ -118,25 +145,16 @@ class RayEngine(Engine):
         try:
             self._ray.get(task)
         except errors.TaskCancelledError:
-            pass
+            return ""
         except errors.RayTaskError as error:
             cause = _one_line(error.cause if isinstance(error.cause, Exception) else error)
             raise SweepError(
                 f"Ray's workers cannot work: {cause}; every node needs the same medplus in the "
                 "Python that `ray start` runs in"
             ) from None
-        except errors.RayError as error:
-            if type(error).__name__ not in _CAUSES:
-                raise
+        except tuple(getattr(errors, name) for name in _CAUSES) as error:
             return _CAUSES[type(error).__name__]
         return ""
-
-
-def _work(grid: Grid, place: Place, name: str, threads: int, folder: str) -> None:
-    with suppress(OSError):  # without the folder only relative paths fail, and they say so
-        os.chdir(folder)
-    prepare(threads)  # this process serves no other task
-    work(grid, place, name)
 
 
 def room(request: Resources, have: Sequence[Resources]) -> int:
@@ -145,65 +163,6 @@ def room(request: Resources, have: Sequence[Resources]) -> int:
     return sum(
         min(int(node.get(name, 0) // amount) for name, amount in wanted.items()) for node in have
     )
-
-
-def connect(address: str | None, cluster: ExitStack) -> None:
-    """Connect to the cluster at an address, or to one of this machine's own, until it is closed.
-
-    Raises
-    ------
-    SweepError
-        If there is no cluster, or it cannot be used.
-    """
-    ray = _import_ray()
-    if ray.is_initialized():
-        return
-    # Even where RAY_ADDRESS or a running cluster suggests another one; only the grid passes
-    # through the store of objects.
-    own = {"address": "local", "include_dashboard": False, "object_store_memory": 2**27}
-    if address not in (None, "auto"):
-        check_address(str(address))
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    handler = signal.getsignal(signal.SIGTERM)  # which Ray replaces by its own
-    cluster.callback(ray.shutdown)  # it may be connected in part
-    try:
-        ray.init(
-            log_to_driver=False, logging_level="ERROR",
-            **({"address": address} if address else own),
-        )  # fmt: skip
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        where = f"Ray at {address}" if address else "Ray on this machine"
-        raise SweepError(f"{where} cannot be used: {_one_line(error)}") from None
-    finally:
-        with suppress(ValueError):  # outside the main thread, which alone has handlers
-            signal.signal(signal.SIGTERM, handler)
-    # Ray tells of every dead worker on stdout, whatever log_to_driver says; so do we.
-    ray._private.worker._worker_logs_enabled = False
-
-
-def check_address(address: str) -> None:
-    """Refuse an address at which nobody answers; Ray itself would try for minutes.
-
-    Raises
-    ------
-    SweepError
-    """
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-    except (OSError, ValueError) as error:
-        raise SweepError(
-            f"no Ray cluster answers at {address} ({_one_line(error)}); start the sweep on one of "
-            "its nodes, with the HOST:PORT that `ray start --head` printed, or auto"
-        ) from None
-
-
-def _import_ray() -> Any:
-    try:
-        import ray
-    except ModuleNotFoundError:
-        raise SweepError(f"the engine ray needs Ray; run: {pip_install('ray')}") from None
-    return ray
 
 
 def _one_line(error: BaseException) -> str:

@@ -13,31 +13,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medplus.device import cores
-from medplus.errors import SweepError, UsageError, pip_install
+from medplus.errors import SweepError, UsageError, explained, optional
 from medplus.sweep.claims import Claimant, Claims
-from medplus.sweep.engines import LOOK_S, PATIENCE_S, Death, Engine, prepare
+from medplus.sweep.engines import LOOK_S, PATIENCE_S, Death, Engine, worker_here
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Place
-
-if TYPE_CHECKING:
-    import submitit
-
-    Submitted = Sequence[submitit.Job[None]]
 
 log = logging.getLogger(__name__)
 
 FOLDER = "slurm"
 _MOST = 1000
 """MaxArraySize of a cluster is 1001 by default."""
-_DEFAULTS: dict[str, Any] = {
-    "name": "medplus",
-    "timeout_min": 240,
-    "slurm_signal_delay_s": 90,
-}
+_NOTICE = "slurm_signal_delay_s"
+_DEFAULTS: dict[str, Any] = {"name": "medplus", "timeout_min": 240, _NOTICE: 90}
 """submitit's: the minutes that an element has, and the seconds before their end when it saves."""
 _ASK_S = 5.0
 """Between two questions to SLURM: a controller has other users, too."""
@@ -68,7 +59,7 @@ class SlurmEngine(Engine):
     requeues : int
         How often an element whose time is over goes back into the queue; 0 forbids SLURM to
         requeue it at all. An element that SLURM takes off its node goes back any number of times.
-    extras : mapping of str to str
+    extras : mapping of str to str, optional
         Any other options of sbatch by their long names, for example ``{"qos": "long"}``.
     **parameters
         As submitit has them: ``timeout_min``, ``cpus_per_task``, ``mem_gb``, ``slurm_partition`` ….
@@ -81,28 +72,23 @@ class SlurmEngine(Engine):
 
     def __init__(
         self, workers: int | None = None, detach: bool = False, *, requeues: int = 10,
-        extras: Mapping[str, str] = MappingProxyType({}), executor: str = "slurm",
+        extras: Mapping[str, str] | None = None, executor: str = "slurm",
         **parameters: Any,
     ) -> None:  # fmt: skip
         super().__init__(workers or _MOST)
         self.detached, self.array = detach, ""
         self._executor, self._requeues = executor, requeues
-        more = {"requeue" if requeues else "no-requeue": True, **extras}
+        more = {"requeue" if requeues else "no-requeue": True, **(extras or {})}
         self._parameters = _DEFAULTS | parameters | {"slurm_additional_parameters": more}
-        minutes = self._parameters["timeout_min"]
-        notice_s = self._parameters["slurm_signal_delay_s"]
+        minutes, notice_s = (self._parameters[name] for name in ("timeout_min", _NOTICE))
         if minutes * 60 <= notice_s:
-            raise UsageError(
-                f"--time {minutes}: the time limit must be longer than the notice before its end, "
-                f"{notice_s} s"
-            )
+            raise UsageError(f"--time {minutes} must be longer than its notice, {notice_s} s")
         if cores := parameters.get("cpus_per_task"):
             # Since SLURM 22.05, srun does not take them over from sbatch.
             self._parameters["slurm_srun_args"] = [f"--cpus-per-task={cores}"]
         self.living: dict[str, Path] = {}  # the files of their errors
-        self._ended: set[str] = set()  # by one answer: the second is believed
+        self._ended: dict[str, str] = {}  # by one answer: the second is believed
         self._cancelled = ""
-        self._asked = 0.0
 
     def start(self, grid: Grid, place: Place, most: int) -> None:
         """Submit an array of those workers that are missing, so that `most` work at most."""
@@ -117,15 +103,9 @@ class SlurmEngine(Engine):
         log.info("SLURM array job %s: %d workers; %s", self.array, missing, folder)
         self.living |= {each.job_id: each.paths.stderr for each in elements}
 
-    def submit(self, elements: Sequence[Element], folder: Path) -> Submitted:
-        """Submit an array whose files lie in a folder."""
-        try:
-            import submitit
-            from submitit.core.utils import FailedJobError
-        except ImportError:
-            raise SweepError(
-                f"submitit is not installed; install it with: {pip_install('submitit')}"
-            ) from None
+    def submit(self, elements: Sequence[Element], folder: Path) -> Any:
+        """Submit an array whose files lie in a folder, and return submitit's jobs."""
+        submitit = optional("submitit", "the engine slurm", kind=SweepError)
         if self._executor == "slurm" and not (shutil.which("sbatch") and shutil.which("srun")):
             raise SweepError(
                 "there is no sbatch on this machine; start the sweep on a login node of the "
@@ -134,28 +114,25 @@ class SlurmEngine(Engine):
         # submitit prints what it logs; that sacct does not answer is no news on many clusters.
         logging.getLogger("submitit").setLevel(logging.CRITICAL)
         try:
-            folder.mkdir(parents=True)
-            executor = submitit.AutoExecutor(
-                folder, self._executor, slurm_max_num_timeout=self._requeues
-            )
-            executor.update_parameters(**self._parameters, slurm_array_parallelism=len(elements))
-            return executor.submit_array(elements)
-        except FailedJobError as error:
+            with explained(SweepError, f"{folder} cannot be written"):
+                folder.mkdir(parents=True)
+                executor = submitit.AutoExecutor(
+                    folder, self._executor, slurm_max_num_timeout=self._requeues
+                )
+                executor.update_parameters(**self._parameters, slurm_array_parallelism=_MOST)
+                return executor.submit_array(elements)
+        except submitit.core.utils.FailedJobError as error:
             lines = [line.strip().removeprefix("sbatch: ") for line in str(error).splitlines()]
             said = "; ".join(line.removeprefix("error: ") for line in lines if line)
             raise SweepError(f"SLURM refused the array: {said}") from None
-        except OSError as error:
-            raise SweepError(f"{folder} cannot be written: {error.strerror}") from None
 
     def look(self) -> Iterator[Death]:
-        """Wait about `LOOK_S`, and yield who has died."""
-        time.sleep(LOOK_S)
-        if time.monotonic() - self._asked < _ASK_S:
-            return
-        self._asked, states = time.monotonic(), self.states()
-        seen, self._ended = self._ended, {n for n, state in states.items() if state in _ENDED}
-        for name in self._ended & seen:
-            errors, state = self.living.pop(name), states[name]
+        """Wait some seconds, and yield who has died."""
+        time.sleep(_ASK_S)
+        states = self.states()
+        seen, self._ended = self._ended, {n: s for n, s in states.items() if s in _ENDED}
+        for name in self._ended.keys() & seen:
+            errors, state = self.living.pop(name), seen[name]  # SLURM forgets what has ended
             if state == "COMPLETED":  # it found nothing to do; those that wait would not either
                 self.interrupt("--state=PENDING")
                 self.living = {n: e for n, e in self.living.items() if states[n] != "PENDING"}
@@ -174,8 +151,8 @@ class SlurmEngine(Engine):
         if answer.returncode and "Invalid job id" not in answer.stderr:
             log.debug("squeue: %s", answer.stderr.strip())  # the controller is busy, or restarts
             return {}
-        pairs = (line.strip().split("|") for line in answer.stdout.splitlines() if "|" in line)
-        known = {name: state.partition(" ")[0].rstrip("+") for name, state in pairs}
+        pairs = (line.strip().partition("|") for line in answer.stdout.splitlines())
+        known = {name: state for name, _, state in pairs}
         return {name: known.get(name, _GONE) for name in self.living}
 
     def interrupt(self, how: str) -> None:
@@ -233,8 +210,6 @@ class Element:
         from submitit import JobEnvironment
         from submitit.core.utils import UncompletedJobError
 
-        from medplus.sweep.worker import Worker
-
         environment, here = JobEnvironment(), os.getpid()
         number = getattr(signal, f"SIG{environment.USR_SIG}")
         requeue: Any = signal.getsignal(number)
@@ -245,34 +220,25 @@ class Element:
                 noticed.append(number)
                 signal.raise_signal(signal.SIGTERM)  # which fine-tuning grants between two steps
 
-        prepare(int(os.environ.get("SLURM_CPUS_ON_NODE", cores())))
+        threads = int(os.environ.get("SLURM_CPUS_ON_NODE", cores()))
+        worker = worker_here(self.grid, self.place, environment.job_id, threads, wait=False)
         signal.signal(number, notice)
-        worker = Worker(self.grid, self.place, environment.job_id, wait=False)
-        try:
+        with suppress(KeyboardInterrupt):
             worker.run()
-        except KeyboardInterrupt:
-            _ignore(number)
-            try:
-                if noticed:
-                    requeue(number, None)
-            except UncompletedJobError:
-                limit = SweepError(
-                    "its time limit was over once more, and may not be extended again; give it "
-                    "more --time"
-                )
-                with Claimant(Claims(Path(self.place.runs)), environment.job_id) as me:
-                    if worker.job is not None and me.claim(worker.job):
-                        me.fail(limit)
-        _ignore(number)
+        # Deaf from now on: the work has ended, and a requeued job is sent SIGTERM at once.
+        for each in (signal.SIGTERM, signal.SIGINT, number):
+            signal.signal(each, signal.SIG_IGN)
+        try:
+            if noticed:
+                requeue(number, None)
+        except UncompletedJobError:
+            limit = SweepError("its time limit was over once too often; give it more --time")
+            with Claimant(Claims(Path(self.place.runs)), environment.job_id) as me:
+                if worker.job is not None and me.claim(worker.job):
+                    me.fail(limit)
 
     def checkpoint(self) -> Any:
         """Return what is to run when the element's turn comes again; submitit asks for it."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
-
-
-def _ignore(notice: int) -> None:
-    """Be deaf from now on: the work has ended, and a requeued job is sent SIGTERM at once."""
-    for number in (signal.SIGTERM, signal.SIGINT, notice):
-        signal.signal(number, signal.SIG_IGN)

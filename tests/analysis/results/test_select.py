@@ -102,7 +102,7 @@ _ROWS = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(rows=_ROWS, tuned=st.sampled_from(["fixed", "val"]), order=st.randoms())
 def test_nothing_unlike_is_mixed_nothing_is_lost_and_order_does_not_matter(
     rows: list[dict[str, Any]], tuned: Any, order: Any

@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from medplus.training.interrupts import Interrupts
+from medplus.interrupts import Interrupts
 
 
 @pytest.fixture(autouse=True, params=[signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
@@ -34,6 +34,17 @@ def test_first_signal_only_asks_and_handlers_come_back(number, error):
     except (KeyboardInterrupt, RuntimeError) as raised:
         assert type(raised) is error
     assert signal.getsignal(number) is before
+
+
+def test_one_that_does_not_wait_interrupts_at_once_and_is_remembered(number):
+    interrupts = Interrupts(wait=False)
+    with interrupts:
+        interrupts.grant()
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
+            with pytest.raises(KeyboardInterrupt):
+                interrupts.grant()
 
 
 def test_a_signal_that_is_ignored_stays_ignored(number):

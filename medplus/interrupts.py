@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, granted between two steps, so that what is saved is whole."""
+"""Ctrl-C and SIGTERM: granted between two steps, or at once but never forgotten."""
 
 from __future__ import annotations
 
@@ -11,13 +11,21 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """While entered, the first signal only sets `requested`; the second one interrupts at once.
+    """While entered, a signal sets `requested`; and interrupts at once, unless it is to wait.
 
     SIGTERM counts as Ctrl-C: clusters send it before they take a node away.
+
+    Parameters
+    ----------
+    wait : bool
+        Let the first signal only set `requested`, so that what is saved is whole; the second one
+        interrupts. Otherwise each interrupts, and `requested` tells of one that was lost in what
+        ignores or replaces exceptions, as libraries do that are being imported.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wait: bool = True) -> None:
         self.requested = False
+        self._wait = wait
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -27,10 +35,15 @@ class Interrupts:
                     self._before[number] = signal.signal(number, self._request)
         return self
 
-    def _request(self, number: int, frame: FrameType | None) -> None:
+    def grant(self) -> None:
+        """Raise KeyboardInterrupt if it is requested."""
         if self.requested:
             raise KeyboardInterrupt
-        self.requested = True
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        before, self.requested = self.requested, True
+        if before or not self._wait:
+            raise KeyboardInterrupt
 
     def __exit__(
         self,
