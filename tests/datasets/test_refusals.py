@@ -115,13 +115,6 @@ def test_commas_at_the_ends_of_lines_and_numbers_of_rows_shift_no_column(fill):
     assert found[0] == found[1] == found[2]
 
 
-@pytest.mark.parametrize(("sign", "word"), [(";", "semicolons"), ("\t", "tabs")])
-def test_other_separators_are_named(fill, sign, word):
-    root = fill({"i": 6})
-    (root / "labels.csv").write_text("\n".join(sign.join(map(str, row)) for row in [HEAD, *GOOD]))
-    assert f"separated by {word}" in refusal(root, UsageError)
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
