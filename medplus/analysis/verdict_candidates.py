@@ -41,7 +41,7 @@ class Candidate:
         Of one seed, search and extraction included; NaN where nothing was measured.
     n_seeds, n_val : int
         Seeds, and val images (over datasets, of all).
-    val_auc : float
+    val_auc, test_auc : float
         As `val_acc`; NaN where it is not defined.
     fixed_acc : float
         Test ACC by the paper's own k, or learning rate and weight decay; NaN where it was not
@@ -69,6 +69,7 @@ class Candidate:
     n_seeds: int
     n_val: int
     val_auc: float
+    test_auc: float
     fixed_acc: float
     runs: tuple[str, ...]
     hits: npt.NDArray[np.float64] = field(repr=False)
@@ -150,6 +151,7 @@ def _candidate(
         n_seeds=len(seeds),
         n_val=n_val,
         val_auc=float(seeds["val_auc"].mean()) / 100,
+        test_auc=float(seeds["auc"].mean()) / 100,
         fixed_acc=float(seeds["fixed_acc"].mean(skipna=False)) / 100,
         runs=tuple(map(str, seeds["run"])),
         hits=hits,
@@ -176,6 +178,7 @@ def over_datasets(found: Mapping[str, Sequence[Candidate]]) -> list[Candidate]:
                 n_seeds=min(one.n_seeds for one in each),
                 n_val=sum(one.n_val for one in each),
                 val_auc=float(np.mean([one.val_auc for one in each])),
+                test_auc=float(np.mean([one.test_auc for one in each])),
                 fixed_acc=float(np.mean([one.fixed_acc for one in each])),
                 runs=(),
                 hits=accs,

@@ -60,13 +60,16 @@ def _on_the_best(verdict: Verdict) -> list[str]:
         )
     told = [f"Only {best.name} was tried. {scored}"]
     if verdict.n_candidates > 1:
-        take = "Take" if verdict.beats_majority else "None is recommended, not even"
+        take = "Take" if verdict.beats_majority else "By ACC none is recommended, not even"
         told = [
             f"{take} {best.name}: of {verdict.n_candidates} candidates it is the best on val (by "
             f"AUC among those within a standard error of the best ACC). {scored}"
         ]
     if verdict.baseline_acc is not None:
         gain = best.test_acc - verdict.baseline_acc
+        ranked = ""
+        if not math.isnan(best.test_auc):
+            ranked = f" How well it ranks images is its test AUC, {in_percent(best.test_auc)}."
         if verdict.beats_majority:
             told.append(
                 f"That is {100 * gain:.1f} points above always saying the most frequent class "
@@ -75,14 +78,14 @@ def _on_the_best(verdict: Verdict) -> list[str]:
         else:
             told.append(
                 f"It cannot be told from always saying the most frequent class "
-                f"({in_percent(verdict.baseline_acc)}): do not rely on it."
+                f"({in_percent(verdict.baseline_acc)}): do not rely on it.{ranked}"
             )
     if verdict.pixels_acc is not None and best.backbone != PIXELS:
         gain = best.test_acc - verdict.pixels_acc
         where = "above" if gain >= 0 else "below"
         told.append(
-            f"The best on raw pixels has {in_percent(verdict.pixels_acc)}, so the network is "
-            f"{abs(100 * gain):.1f} points {where} it."
+            f"The best on raw pixels, chosen on val too, has {in_percent(verdict.pixels_acc)}, so "
+            f"the network is {abs(100 * gain):.1f} points {where} it."
         )
     return told
 

@@ -35,14 +35,17 @@ class Groups:
     column : str or None
         What says it: a column of the table, ``path~`` and a regular expression, or ``PatientID``
         of DICOM headers; None where nothing does.
-    values : list of str or None
+    values : sequence of str or None
     guessed : bool
         Whether nobody asked for it.
+    without : sequence of str
+        Paths of the images without a value, each of which is a group of its own.
     """
 
     column: str | None
-    values: list[str | None]
+    values: Sequence[str | None]
     guessed: bool = False
+    without: Sequence[str] = ()
 
 
 def with_group_column(description: Description, root: Path, asked: str | None) -> Description:
@@ -72,7 +75,7 @@ def find_groups(
     Raises
     ------
     UsageError
-        If what is asked for is not there, or leaves an image without a group.
+        If what is asked for is not there, or a pattern leaves an image without a group.
     """
     asked = description.group_column
     nothing = Groups(None, [None] * len(paths))
@@ -82,7 +85,8 @@ def find_groups(
     if asked is not None and asked.startswith(PATTERN):
         return Groups(asked, list(_matches(root, paths, asked.removeprefix(PATTERN))))
     if table is not None and asked is not None and (asked in columns or asked != PATIENT_ID):
-        return Groups(asked, list(table.full(asked)))
+        values = table.columns[asked] if asked in columns else table.full(asked)
+        return _filled(asked, values, paths, guessed=False)
     if asked not in (None, PATIENT_ID):
         raise UsageError(
             f"{root} has no table whose group_column could be meant; put a labels.csv there, "
@@ -93,15 +97,23 @@ def find_groups(
     repeating = [name for name, n in found.items() if 1 < n < sum(map(bool, columns[name]))]
     if repeating:
         name = min(repeating, key=found.__getitem__)  # the fewest: patients before their lesions
-        return Groups(name, [v or p for v, p in zip(columns[name], paths, strict=True)], True)
+        return _filled(name, columns[name], paths, guessed=True)
     # Names of embeddings that were made elsewhere are no files.
     if all(map(is_dicom, paths)) and (root / paths[0]).is_file():
         from medplus.datasets import dicom
 
-        patients = [dicom.patient(root / path) or path for path in paths]
-        if asked == PATIENT_ID or 1 < len(set(patients)) < len(paths):
-            return Groups(PATIENT_ID, list(patients), asked is None)
+        patients = [dicom.patient(root / path) or "" for path in paths]
+        n_groups = len(set(filter(None, patients))) + patients.count("")
+        if asked == PATIENT_ID or 1 < n_groups < len(paths):
+            return _filled(PATIENT_ID, patients, paths, guessed=asked is None)
     return nothing
+
+
+def _filled(name: str, values: Sequence[str], paths: Sequence[str], guessed: bool) -> Groups:
+    """Return groups by some values; an image that has none is a group of its own."""
+    filled = [value or path for value, path in zip(values, paths, strict=True)]
+    without = [path for value, path in zip(values, paths, strict=True) if not value]
+    return Groups(name, filled, guessed, without)
 
 
 def _matches(root: Path, paths: Sequence[str], pattern: str) -> list[str]:
@@ -136,6 +148,11 @@ def check_groups(
     card.groups = f"{counted(len(where), 'group')} by '{groups.column}'"
     if groups.guessed:
         card.groups += " (it looks like patients; --group-column none takes images one by one)"
+    if groups.without:
+        card.warn(
+            f"{several(groups.without, 'image')} without a '{groups.column}' are groups of their "
+            "own; if they belong to others, scores will be too good"
+        )
     torn = sorted(str(group) for group, splits in where.items() if len(splits) > 1)
     if not torn:
         return

@@ -65,7 +65,7 @@ def encode(
     if len(set(words)) < 2:
         raise UsageError(
             f"{root}: all {counted(len(words), 'image')} are of the class '{words[0]}'; a "
-            "classifier needs two or more: folders of classes, or a table labels.csv (path, label)"
+            "classifier needs at least two classes: as folders, or in labels.csv (path, label)"
         )
     task: Task = description.task or task_of(classes)
     if task == "ordinal-regression" and not (description.classes or _all_numbers(words)):

@@ -66,11 +66,12 @@ def test_random_networks_are_no_answer_while_trained_ones_are_there(verdicts):
 
 
 def test_a_network_that_does_not_beat_the_majority_is_not_recommended(verdicts):
-    made = {"test": {"baseline_acc": 0.7}}
+    made = {"test": {"baseline_acc": 0.7, "auc": 0.81}}
     [verdict] = verdicts(("a", 90, 72, made), ("b", 80, 71, made))
     assert verdict.baseline_acc == 0.7
-    assert verdict.sentences[0].startswith("None is recommended, not even a ")
+    assert verdict.sentences[0].startswith("By ACC none is recommended, not even a ")
     assert "do not rely on it" in verdict.sentences[1]
+    assert "test AUC, 81.0 %" in verdict.sentences[1]
     assert not verdict.to_dict()["beats_majority"]
 
 

@@ -47,6 +47,15 @@ def test_groups_that_a_command_names_stay_whole_and_later_commands_need_not_name
     assert splits_of(patients) == split
 
 
+def test_images_without_a_patient_are_told_at_every_size(patients):
+    table = patients / "labels.csv"
+    table.write_text(table.read_text().replace("p3,", ","))
+    for size in (6, 8):  # the second follows the split that the first has written
+        [warning] = load_dataset(str(patients), size).card.warnings
+        assert warning.startswith("4 images (first: images/12.png, ")
+        assert "without a 'patient'" in warning
+
+
 @pytest.mark.parametrize("first", [None, "patient"])
 def test_another_column_than_the_written_splits_is_refused(patients, first):
     load_dataset(str(patients), 6, group_column=first)

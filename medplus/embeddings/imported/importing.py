@@ -168,7 +168,8 @@ def _opened(path: Path, rows: Rows, scratch: Path) -> Iterator[Source]:
     elif path.suffix not in _ENDINGS:
         raise UsageError(
             f"{path} cannot be imported: medplus reads {', '.join(_ENDINGS)}, and folders of "
-            f"{' or '.join((*HDF5, *TORCH))}"
+            f"{' or '.join((*HDF5, *TORCH))}; of arrays in memory, "
+            "numpy.savez('x.npz', embeddings=…, labels=…, names=…) makes one"
         )
     elif path.suffix == ".parquet":
         yield open_parquet(path)
