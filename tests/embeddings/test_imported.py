@@ -411,7 +411,7 @@ def saved(tmp_path, **arrays):
         ({"X": np.full((N, 2), np.nan)}, "row 0 is not finite"),
         ({"X": np.full((N, 2), 1e200)}, "row 0 is not finite as float32"),
         ({"y": np.arange(3)}, "y has 3 rows, the embeddings 30"),
-        ({"y": np.zeros(N, int)}, "a classifier needs two or more"),
+        ({"y": np.zeros(N, int)}, "at least two classes"),
         ({"names": np.array(["a"] * N)}, "1 name (a) on several rows"),
         ({"split": np.array(["foo"] * N)}, "unknown split 'foo'"),
         ({"classes": np.array(["a"])}, "the label 1 is none of its 1 classes (a)"),
