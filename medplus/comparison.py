@@ -84,7 +84,7 @@ class _Job:
 
 
 def compare(
-    datasets: str | Iterable[str],
+    datasets: str | Path | Iterable[str | Path],
     backbones: Sequence[str] | None = None,
     sizes: Sequence[int] | None = None,
     *,
@@ -147,7 +147,9 @@ def compare(
     start = time.perf_counter()
     root = Path(out)
     _check_protocols(protocols)
-    names = list(sources.expand([datasets] if isinstance(datasets, str) else datasets))
+    names = list(
+        sources.expand(map(str, [datasets] if isinstance(datasets, str | Path) else datasets))
+    )
     for name in names:
         place = sources.path(sources.resolve(name, group_column)).resolve()
         if place.is_dir() and root.resolve().is_relative_to(place):
