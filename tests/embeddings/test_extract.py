@@ -63,11 +63,12 @@ def test_the_same_weights_by_another_path_are_told_by_the_name_that_finds_them(
         "    return nn.Sequential(*layers), (0.5,) * 3, (0.5,) * 3, 28\n"
     )
     state = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Identity(), torch.nn.Linear(12, 4))
-    for name in ("first.pth", "second.pth"):
-        torch.save(state.state_dict(), tmp_path / name)
-        found = extract(npz, None, code, weights=tmp_path / name, store=tmp_path, device="cpu")
-    assert found.info.spec.weights == str(tmp_path / "first.pth")
-    assert f"--weights {tmp_path / 'first.pth'}; later commands find it" in caplog.text
+    first, second = tmp_path / "w.pth", tmp_path / "w.pt"
+    for path in (first, second):
+        torch.save(state.state_dict(), path)
+        found = extract(npz, None, code, weights=path, store=tmp_path, device="cpu")
+    assert found.info.spec.weights == str(first)
+    assert f"--weights {first}; later commands find it" in caplog.text
 
 
 def test_labels_are_stored_in_source_order(npz, tmp_path):
