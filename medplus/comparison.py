@@ -13,8 +13,9 @@ from medplus.analysis.verdict import Verdict
 from medplus.backbones.build import load_backbone
 from medplus.backbones.catalog import PAPER
 from medplus.backbones.inference import Embedder
-from medplus.backbones.sources import demo, expand, resolve
+from medplus.backbones.sources import demo, expand, resolve, weights_files
 from medplus.backbones.weights_folder import is_weights_folder, read_manifest
+from medplus.config import as_tuple
 from medplus.datasets import catalog, decode, sources
 from medplus.datasets.dataset import DatasetRef
 from medplus.datasets.files import find_files
@@ -40,6 +41,7 @@ NEIGHBOURS = (1, 3, 5, 7, 11, 15, 21, 31, 51)
 _FOLDER_SIZES = (64, 224)
 _HEADERS = 200
 _TIMED = 8
+_OF_WEIGHTS = (".safetensors", ".bin", ".pth")
 _TUNING = 3.0
 """Forwards that an epoch of fine-tuning takes the time of: one, and twice that for backward."""
 
@@ -85,13 +87,13 @@ class _Job:
 
 def compare(
     datasets: str | Path | Iterable[str | Path],
-    backbones: Sequence[str] | None = None,
-    sizes: Sequence[int] | None = None,
+    backbones: str | Sequence[str] | None = None,
+    sizes: int | Sequence[int] | None = None,
     *,
     weights: str | Sequence[str] | None = None,
-    fits: Sequence[Fit] | None = None,
+    fits: Fit | Sequence[Fit] | None = None,
     precision: Precision | Literal["auto"] | None = None,
-    protocols: Sequence[str] = ("knn", "probe"),
+    protocols: str | Sequence[str] = ("knn", "probe"),
     budget_s: float | None = None,
     group_column: str | None = None,
     device: str = "auto",
@@ -107,21 +109,21 @@ def compare(
     ----------
     datasets : str or iterable of str
         As for `medplus.load_dataset`.
-    backbones : sequence of str, optional
+    backbones : str or sequence of str, optional
         By default raw pixels, the demo networks that are installed, and those of the paper's ten
         whose weights are at hand.
-    sizes : sequence of int, optional
+    sizes : int or sequence of int, optional
         In pixels; by default those on disk of a MedMNIST flag, a file's own, and 64 and 224 of a
         folder, as far as its images are that large.
     weights : str or sequence of str, optional
         As for `medplus.extract`; several are compared.
     group_column : str, optional
         As for `medplus.extract`.
-    fits : sequence of {"pad", "resize", "native"}, optional
+    fits : {"pad", "resize", "native"} or several, optional
         By default what `medplus.extract` takes.
     precision : {"auto", "fp32", "bf16", "fp16"}, optional
         Of the extractions; fine-tuning has its recipe's.
-    protocols : sequence of {"knn", "probe", "finetune"}
+    protocols : {"knn", "probe", "finetune"} or several
         kNN with nine k; probes with 13 learning rates and three seeds; the modern recipe.
     budget_s : float, optional
         Seconds; what does not fit any more is left out, the dearest first, and named.
@@ -146,10 +148,9 @@ def compare(
     """
     start = time.perf_counter()
     root = Path(out)
+    protocols = as_tuple(protocols) or ()
     _check_protocols(protocols)
-    names = list(
-        sources.expand(map(str, [datasets] if isinstance(datasets, str | Path) else datasets))
-    )
+    names = sources.expand(map(str, as_tuple(datasets) or ()))
     for name in names:
         place = sources.path(sources.resolve(name, group_column)).resolve()
         if place.is_dir() and root.resolve().is_relative_to(place):
@@ -157,20 +158,21 @@ def compare(
                 f"--out {root} lies in the dataset's folder {place}, where its pictures would be "
                 "taken for images; name another"
             )
-    several = [weights] if isinstance(weights, str) else weights
-    trained: list[str | None] = [*several] if several else [None]
+    trained = as_tuple(weights) or (None,)
     only = trained[0] if len(trained) == 1 else None
-    networks = list(expand(backbones)) if backbones else default_backbones(only)
+    asked = as_tuple(backbones)
+    networks = list(expand(asked)) if asked else default_backbones(only)
     specs = [
         make_spec(
             name, size, network, weights=own, fit=fit, precision=precision,
             group_column=group_column,
         )
         for name in names
-        for size in sizes or default_sizes(sources.resolve(name, group_column), Path(data_root))
+        for size in as_tuple(sizes)
+        or default_sizes(sources.resolve(name, group_column), Path(data_root))
         for network in networks
         for own in (trained if network != PIXELS else (None,))
-        for fit in (fits if fits and network != PIXELS else (None,))
+        for fit in ((as_tuple(fits) if network != PIXELS else None) or (None,))
     ]  # fmt: skip
     made = [info for _, info in readable(root / "embeddings") if info.complete]
     jobs = _plan(specs, tuple(protocols), device, Path(data_root), made)
@@ -230,20 +232,13 @@ def default_backbones(weights: str | None = None) -> list[str]:
         return [PIXELS, *(name for name, tag in PAPER.items() if tag in carried)]
     if weights not in (None, PRETRAINED):
         raise UsageError(f"--weights {weights}: say with --backbone which networks are to have it")
-    return [PIXELS, *demo.available(), *(name for name, tag in PAPER.items() if _is_at_hand(tag))]
+    return [PIXELS, *demo.available(), *filter(_is_at_hand, PAPER)]
 
 
-def _is_at_hand(tag: str) -> bool:
-    """Tell whether the hub's cache has a tag's weights."""
-    from huggingface_hub import try_to_load_from_cache
-
-    from medplus.backbones.lean import timm
-
-    config = timm.models.get_pretrained_cfg(tag)
-    if config is None or not config.hf_hub_id:
-        return False
-    files = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors")
-    return any(isinstance(try_to_load_from_cache(config.hf_hub_id, file), str) for file in files)
+def _is_at_hand(name: str) -> bool:
+    """Tell whether the caches have a network's pretrained weights."""
+    files = weights_files(resolve(name)) or ()
+    return any(path.suffix in _OF_WEIGHTS and path.is_file() for path in files)
 
 
 def default_sizes(ref: DatasetRef, data_root: Path) -> list[int | None]:

@@ -312,9 +312,9 @@ def head_recipe(name: str, *, strength: Any = None, **gradual: Any) -> ProbeReci
     """
     if name in SOLVERS:
         _refuse(f"--recipe {name} has one optimum, which none of them changes", gradual)
-        return make_recipe(ConvexRecipe, {"solver": name, "strength": _several(strength)})
+        return make_recipe(ConvexRecipe, {"solver": name, "strength": as_tuple(strength)})
     _refuse("it is for --recipe lbfgs or ridge", {"strength": strength})
-    lists = {field: _several(gradual.pop(field, None)) for field in ("seeds", "lr", "weight_decay")}
+    lists = {field: as_tuple(gradual.pop(field, None)) for field in ("seeds", "lr", "weight_decay")}
     return probe_recipe(name, **lists, **gradual)
 
 
@@ -325,11 +325,16 @@ def _refuse(reason: str, options: dict[str, Any]) -> None:
             raise UsageError(f"leave out --{flag}: {reason}")
 
 
-def _several(value: Any) -> tuple[Any, ...] | None:
-    """Return a number, or several, as a tuple."""
+def as_tuple(value: Any) -> tuple[Any, ...] | None:
+    """Return a number or a word, or several, as a tuple; None stays None.
+
+    >>> as_tuple(3), as_tuple(range(2)), as_tuple("knn")
+    ((3,), (0, 1), ('knn',))
+    """
     if value is None:
         return None
-    return tuple(value) if isinstance(value, Iterable) else (value,)  # numpy's numbers, too
+    several = isinstance(value, Iterable) and not isinstance(value, str)
+    return tuple(value) if several else (value,)  # numpy's numbers, too
 
 
 def _named(recipes: dict[str, dict[str, Any]], name: str, others: str = "") -> dict[str, Any]:

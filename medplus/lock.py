@@ -30,7 +30,7 @@ SILENT_S = 45.0
 BEAT_S = 10.0
 """How often owners show that they are alive."""
 _POLL_S = 0.2
-_SILENT_S = 2.0
+_PATIENT_S = 2.0
 """Who waits for longer says so."""
 _GLANCE_S = 0.05
 """`owner` holds a lock for less than this to find out whether it is held."""
@@ -48,7 +48,8 @@ class Owner:
     pid: int
 
     def __str__(self) -> str:
-        return f"process {self.pid or '?'} on {self.host or '?'}"
+        known = self.pid or self.host
+        return f"process {self.pid or '?'} on {self.host or '?'}" if known else "another process"
 
 
 @contextmanager
@@ -82,13 +83,13 @@ def hold(
             continue  # its owner let go between our look and our grasp
         if time.monotonic() >= deadline:
             raise LockHeldError(
-                f"{what} is in use by {_describe_owner(path)}; wait for it to end, or, if that "
+                f"{what} is in use by {_read_owner(path)}; wait for it to end, or, if that "
                 f"process is certainly dead, delete {path}"
             )
-        if not told and time.monotonic() >= started + _SILENT_S:
+        if not told and time.monotonic() >= started + _PATIENT_S:
             log.warning(
                 "%s is in use by %s; waiting for it to end (if that process is certainly dead, "
-                "delete %s)", what, _describe_owner(path), path,
+                "delete %s)", what, _read_owner(path), path,
             )  # fmt: skip
             told = True
         time.sleep(min(_POLL_S, max(deadline - time.monotonic(), 0)))
@@ -214,8 +215,3 @@ def clock_of(folder: Path) -> float:
             return os.fstat(file.fileno()).st_mtime
     except OSError:
         return time.time()
-
-
-def _describe_owner(path: Path) -> str:
-    owner = _read_owner(path)
-    return str(owner) if owner.pid or owner.host else "another process"

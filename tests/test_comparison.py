@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medplus.comparison import compare, default_sizes
+from medplus.comparison import compare, default_backbones, default_sizes
 from medplus.datasets.sources import resolve
 from medplus.errors import UsageError
 from medplus.reporting import build
@@ -61,7 +61,7 @@ def test_what_the_budget_does_not_reach_is_named(folder, tmp_path, no_figures):
 
 def test_embeddings_are_computed_at_the_precision_asked_for(folder, tmp_path, no_figures):
     done = compare(
-        str(folder), ["test_resnet"], [8], weights="none", precision="bf16", protocols=["knn"],
+        str(folder), "test_resnet", 8, weights="none", precision="bf16", protocols="knn",
         out=tmp_path / "out", device="cpu",
     )  # fmt: skip
     assert [one.store.info.spec.precision for one in done.extractions] == ["bf16"]
@@ -95,6 +95,14 @@ def test_results_do_not_go_among_the_images(folder):
     with pytest.raises(UsageError, match="lies in the dataset's folder"):
         compare(str(folder), ["pixels"], [8], out=folder / "out")
     assert not (folder / "out").exists()
+
+
+def test_networks_are_taken_whose_weights_are_at_hand_wherever_they_lie(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    weights = tmp_path / "hub/checkpoints/alexnet-owt-7be5be79.pth"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    assert "alexnet" in default_backbones()
 
 
 @pytest.mark.parametrize(("side", "sizes"), [(20, [28]), (40, [28]), (100, [64]), (300, [64, 224])])

@@ -235,7 +235,7 @@ class TestOwner:
             path.write_text(content)
             found = lock.owner(path)
         assert found is not None
-        assert str(found) == "process ? on ?"
+        assert str(found) == "another process"
 
 
 def test_stale_file_is_removed_and_a_held_one_stays(path, owner):

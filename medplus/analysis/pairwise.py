@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import permutation_test, rankdata, wilcoxon
 
 from medplus.analysis.benchmark import Benchmark
-from medplus.analysis.drawing.heatmap import frame_rows, ink_on, write
+from medplus.analysis.drawing.heatmap import frame_rows, ink_on, name_columns, write
 from medplus.analysis.drawing.sheet import LINE, MARGIN, WIDE, Sheet, legend_height, text_width
 from medplus.analysis.drawing.style import INK, MISSING, NORMAL, PAPER, short_names
 from medplus.analysis.format import p_equals, p_value, significant
@@ -245,10 +245,11 @@ def _draw(table: pd.DataFrame, n_datasets: int) -> Drawing:
         _draw_pair(axes, *place, row, legible=cell >= _LEGIBLE)
     axes.set_xlim(0, len(across))
     frame_rows(axes, [names[name] for name in down])
-    axes.set_xticks([place + 0.6 for place in range(len(across))])
-    axes.set_xticklabels(
-        [names[name] for name in across], rotation=45, ha="right", rotation_mode="anchor"
-    )
+    places = [place + 0.6 for place in range(len(across))]
+    name_columns(
+        axes, places, [names[name] for name in across], rotation=45, ha="right",
+        rotation_mode="anchor",
+    )  # fmt: skip
     sheet.legend(MARGIN, below, WIDE - 2 * MARGIN, _signs())
     sheet.note(MARGIN, below + legend + 1.5, _caption(table, n_datasets))
     return sheet.figure

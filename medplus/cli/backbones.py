@@ -22,7 +22,7 @@ MOST_DESCRIBED = 32
 
 
 @click.command()
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, type=options.Comma(click.STRING), callback=options.flatten)
 @click.option("--medical", is_flag=True, help="List the encoders that medicine uses.")
 @click.option("--fetch", is_flag=True, help="Fetch the pretrained weights of those NAMED, or all.")
 @click.option(
@@ -33,7 +33,7 @@ MOST_DESCRIBED = 32
 )
 @options.common
 def backbones(
-    output: Output, names: tuple[str, ...], medical: bool, fetch: bool, to: Path | None
+    output: Output, names: tuple[str, ...] | None, medical: bool, fetch: bool, to: Path | None
 ) -> None:
     """List backbones: the paper's ten and `pixels`, or those NAMED.
 
@@ -41,9 +41,7 @@ def backbones(
     than 32 that match, only the names are told. Of one encoder of --medical everything is told: how
     to get it, what it has seen, what it costs.
     """
-    given = [
-        part for name in names for part in options.Comma(click.STRING).convert(name, None, None)
-    ]
+    given = names or ()
     if to is not None and not fetch:
         raise UsageError("--to goes with --fetch: medplus backbones --fetch NAME --to DIR")
     if fetch:

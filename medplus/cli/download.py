@@ -94,7 +94,7 @@ def _download(
 ) -> int:
     from medplus.datasets.download import ask_sizes, check_room, missing_files
     from medplus.datasets.download import download as fetch_all
-    from medplus.transfer import Patience
+    from medplus.remotefile import Patience
 
     patience = Patience(stall_s=stall, attempts=attempts)
     missing = {file.path: file for file in ask_sizes(missing_files(files), patience)}

@@ -76,22 +76,11 @@ _shown = options.together(
 @click.option("--size", type=options.AT_LEAST_1, help="Of a DATASET, in pixels.  [default: any]")
 @choices(*SELECT, default="any")
 @options.store_root
-@click.option(
-    "--transform",
-    metavar="pca:N|whiten|l2",
-    help="What is done to embeddings as they are read.  [default: nothing]",
-)
+@options.transform
 @_shown
 @options.common
 def explore(
-    output: Output,
-    what: str,
-    backbone: str | None,
-    size: int | None,
-    store_root: Path,
-    transform: str | None,
-    runs: tuple[Path, ...],
-    **settings: Any,
+    output: Output, what: str, store_root: Path, runs: tuple[Path, ...], **settings: Any
 ) -> None:
     """Put a map of all images on one page, to be looked at offline.
 
@@ -105,8 +94,8 @@ def explore(
     """  # noqa: D301 - click wants the control character
     from medplus.exploration.explore import explore as put_on_page
 
-    chosen = {name: settings.pop(name) for name in SELECT}
-    store = _find(output, what, backbone, size, store_root, transform, chosen)
+    chosen = {name: settings.pop(name) for name in ("backbone", "size", "transform", *SELECT)}
+    store = _find(output, what, store_root, **chosen)
     found = put_on_page(store, runs=runs or None, progress=output.progress, **settings)
     output.result(found.to_dict(), lambda: _show(found))
 
@@ -114,11 +103,11 @@ def explore(
 def _find(
     output: Output,
     what: str,
+    root: Path,
     backbone: str | None,
     size: int | None,
-    root: Path,
     transform: str | None,
-    chosen: dict[str, Any],
+    **chosen: Any,
 ) -> EmbeddingStore:
     from medplus.cli.specs import select_stores
     from medplus.embeddings.derived import DerivedStore
@@ -136,17 +125,8 @@ def _find(
         )
     if backbone is not None:
         sizes = None if size is None else [size]
-        return select_stores(
-            store_root=root,
-            data_root=None,
-            key=None,
-            device="auto",
-            transform=transform,
-            datasets=[what],
-            sizes=sizes,
-            backbones=[backbone],
-            **chosen,
-        )[0]
+        named: dict[str, Any] = {"datasets": [what], "sizes": sizes, "backbones": [backbone]}
+        return select_stores(store_root=root, transform=transform, **named, **chosen)[0]
     done = None if transform is None else Transform.parse(transform)
     if is_one:
         store = open_store(what)

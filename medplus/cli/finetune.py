@@ -59,7 +59,7 @@ def batch_size(value: object) -> int | str:
     default=True,
     help="Go on from the saved state of an interrupted run, or begin again.",
 )
-@click.option("--overwrite", is_flag=True, help="Train finished runs again.")
+@options.overwrite
 @click.option(
     "--keep",
     type=click.Choice(["best", "all"]),

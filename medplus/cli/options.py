@@ -63,9 +63,10 @@ def seconds(text: object) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def _flatten(
+def flatten(
     ctx: click.Context, param: click.Parameter, value: Sequence[tuple[Any, ...]]
 ) -> tuple[Any, ...] | None:
+    """Return the parts of what repeats or takes commas, each once; None if there are none."""
     flat = dict.fromkeys(item for part in value for item in part)
     return tuple(flat) or None
 
@@ -74,7 +75,7 @@ def named_code(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
     """Take backbones, and a Python file among them only where the command line itself names it."""
     from medplus.backbones.sources import is_code
 
-    value = _flatten(ctx, param, value) if isinstance(value, tuple) else value
+    value = flatten(ctx, param, value) if isinstance(value, tuple) else value
     named = () if value is None else value if isinstance(value, tuple) else (value,)
     code = next((name for name in named if is_code(name)), None)
     source = ctx.get_parameter_source(str(param.name))
@@ -90,7 +91,7 @@ def several(
     *names: str, of: click.ParamType[Any] = click.STRING, **settings: Any
 ) -> Callable[[Command], Command]:
     """Return an option that repeats or takes commas; its value is a tuple, or None if not given."""
-    settings.setdefault("callback", _flatten)
+    settings.setdefault("callback", flatten)
     return click.option(*names, type=Comma(of), multiple=True, **settings)
 
 
@@ -152,6 +153,11 @@ exclude = click.option(
     help="A suspects.csv of medplus audit: leave out the images whose verdict says exclude.",
 )
 overwrite = click.option("--overwrite", is_flag=True, help="Compute runs again that exist.")
+transform = click.option(
+    "--transform",
+    metavar="pca:N|whiten|l2",
+    help="What is done to embeddings as they are read, fitted on train alone.  [default: nothing]",
+)
 batch_size = click.option(
     "--batch-size", type=AT_LEAST_1, help="Images per forward.  [default: automatic]"
 )
@@ -275,7 +281,7 @@ def _expand_sizes(
 ) -> tuple[int, ...] | None:
     """Turn sizes into numbers; ``all`` is MedMNIST+'s four."""
     sizes: dict[int, None] = {}
-    for text in _flatten(ctx, param, value) or ():
+    for text in flatten(ctx, param, value) or ():
         if text == "all":
             sizes |= dict.fromkeys(SIZES)
         elif text.isdecimal() and int(text) > 0:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _IN_PERCENT = ("acc", "paper_acc", "paper_std", "difference", "tolerance")
 """Columns that tables for readers have in percent, and JSON, as everywhere, as fractions."""
 
+_ABOUT_RUNS = ("against", "only", "title", "tuned", "positive", "prevalence", "by", "table")
 _FEW = 3
 """Of more verdicts the tables stand in files only."""
 
@@ -115,40 +116,23 @@ def report(
 
 
 def _report(
-    output: Output,
-    runs: Path | None,
-    out: Path,
-    baseline: str | None,
-    against: Any,
-    tolerance: float | None,
-    strict: bool,
-    only: tuple[tuple[str, str], ...],
-    tuned: Any,
-    title: str | None,
-    **panel: Any,
+    output: Output, runs: Path | None, out: Path, baseline: str | None, strict: bool, **asked: Any
 ) -> int:
     if runs is None:
         remedy = "is about runs; name their folder: medplus report RUNS"
-        asked = {name: panel[name] for name in ("positive", "prevalence", "by", "table")}
-        _refuse(remedy, against=against, only=only, title=title, tuned=tuned, **asked)
-    against = against or (baseline if runs is not None else None)
-    if against is None:
+        _refuse(remedy, **{name: asked[name] for name in _ABOUT_RUNS})
+    else:
+        asked["against"] = asked["against"] or baseline
+    if asked["against"] is None:
         remedy = "judges runs by others' numbers; add --against paper, or a CSV file"
-        _refuse(remedy, strict=strict, tolerance=tolerance is not None)
+        _refuse(remedy, strict=strict, tolerance=asked["tolerance"] is not None)
     from medplus.analysis.against import TOLERANCE
     from medplus.reporting.report import report as write
 
     gc.freeze()  # what was imported stays: looking through it took a tenth of a report's time
-    written = write(
-        runs,
-        out,
-        against=against,
-        tolerance=TOLERANCE if tolerance is None else tolerance,
-        only=only,
-        tuned=tuned,
-        title=title,
-        **panel | {"by": panel["by"] or ()},
-    )
+    by, tolerance = asked.pop("by") or (), asked.pop("tolerance")
+    tolerance = TOLERANCE if tolerance is None else tolerance
+    written = write(runs, out, by=by, tolerance=tolerance, **asked)
     failure = _failure(written) if strict else None
     document = _document(written)
     if strict:

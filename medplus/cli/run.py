@@ -61,7 +61,7 @@ def _with_keys(command: Command) -> Command:
     "backbones --fetch … --to wrote.",
 )
 @options.store_root
-@click.option("--overwrite", is_flag=True, help="Do the run again if it exists.")
+@options.overwrite
 @reporting
 def run(output: Output, store_root: Path, **given: Any) -> None:
     """Train and evaluate one run, as the paper's reference code is told to.

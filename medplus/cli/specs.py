@@ -156,12 +156,7 @@ def selecting(command: Command) -> Command:
         help="Only stores of the datasets in this folder.  [default: any]",
     )
     @options.store_or_root
-    @click.option(
-        "--transform",
-        metavar="pca:N|whiten|l2",
-        help="What is done to embeddings as they are read, fitted on train alone.  [default: "
-        "nothing]",
-    )
+    @options.transform
     @options.device
     @wraps(command)
     def wrapped(device: str, transform: str | None, **given: Any) -> Any:
@@ -199,9 +194,9 @@ def to_specs(
 def select_stores(
     *,
     store_root: Place,
-    data_root: Path | None,
-    key: str | None,
-    device: str,
+    data_root: Path | None = None,
+    key: str | None = None,
+    device: str = "auto",
     transform: str | None = None,
     **selection: Any,
 ) -> list[EmbeddingStore]:

@@ -88,7 +88,7 @@ def draw(
             f"{info.dataset} has several labels per image, so that there are no images per class; "
             "use --fractions instead of --shots"
         )
-    blank = Draw({}, info.n_samples["train"], info.n_samples["test"])
+    blank = Draw({}, info.layout("train").shape[0], info.n_samples["test"])
     empty = [blank] if folds is None else list(_folds(store, folds))
     strata = [_strata(one.of(store), many) for one in empty]
     if not shots and not fractions:

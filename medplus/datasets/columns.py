@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,30 @@ def refuse_twins(path: Path, names: Iterable[str], noun: str) -> None:
     twice = sorted(name for name, n in Counter(names).items() if n > 1)
     if twice:
         raise UsageError(f"{path}: {several(twice, noun)} on several rows; keep one of each")
+
+
+def csv_rows(
+    path: Path, content: bytes, needed: Sequence[str], remedy: str
+) -> list[dict[str, str]]:
+    """Return the rows of a table that medplus has written, and a person may have edited.
+
+    Raises
+    ------
+    UsageError
+        If it is no table, or lacks a column that is needed.
+    """
+    text = content.decode("utf-8-sig", "surrogateescape")
+    # As a stream, since names of files may have ends of lines in them.
+    stream, separator = io.StringIO(text, newline=""), _separator(text.partition("\n")[0])
+    try:
+        reader = csv.DictReader(stream, delimiter=separator, restval="")
+        rows = list(reader)
+    except csv.Error as error:
+        raise UsageError(f"{path} is no table: {error}; {remedy}") from None
+    missing = [name for name in needed if name not in (reader.fieldnames or ())]
+    if missing:
+        raise UsageError(f"{path} has no column {missing[0]}; {remedy}")
+    return [{str(name): str(value or "") for name, value in row.items()} for row in rows]
 
 
 def _separator(header: str) -> str:

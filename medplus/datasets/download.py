@@ -19,7 +19,7 @@ from medplus.datasets import catalog
 from medplus.errors import DownloadError, MedplusError, UsageError, explained
 from medplus.naming import counted
 from medplus.progress import Progress, silent
-from medplus.transfer import PATIENT, Outcome, Patience, RemoteFile, fetch, remote_size
+from medplus.remotefile import PATIENT, Outcome, Patience, RemoteFile, fetch, remote_size
 
 State = Literal["official", "missing", "other"]
 _HEADROOM = 64 * 2**20

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from medplus.datasets.columns import csv_rows
 from medplus.datasets.dataset import ImageDataset
 from medplus.errors import UsageError, explained
 from medplus.jsonfile import digest_of
@@ -142,18 +142,5 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         If it is missing, is no table, or lacks a column.
     """
     with explained(UsageError, f"{path} cannot be read"):
-        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-    try:
-        # Spreadsheets of some countries write semicolons.
-        first = text.partition("\n")[0]
-        delimiter = ";" if first.count(";") > first.count(",") else ","
-        reader = csv.DictReader(text.splitlines(), delimiter=delimiter, restval="")
-        rows = list(reader)
-    except csv.Error as error:
-        raise UsageError(f"{path} is no table: {error}") from None
-    missing = [name for name in _NEEDED if name not in (reader.fieldnames or ())]
-    if missing:
-        raise UsageError(
-            f"{path} has no column {missing[0]}; medplus audit writes such a table as suspects.csv"
-        )
-    return [{str(name): str(value or "") for name, value in row.items()} for row in rows]
+        text = path.read_bytes()
+    return csv_rows(path, text, _NEEDED, "medplus audit writes such a table as suspects.csv")

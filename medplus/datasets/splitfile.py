@@ -14,6 +14,7 @@ from pathlib import Path
 from medplus import atomic
 from medplus.datasets.cache import elsewhere
 from medplus.datasets.card import Card
+from medplus.datasets.columns import csv_rows
 from medplus.datasets.description import Description
 from medplus.datasets.files import Sample
 from medplus.datasets.groups import Groups, check_groups
@@ -208,12 +209,5 @@ def _text(samples: list[Sample], made_by: str) -> bytes:
 
 
 def _rows(file: SplitFile) -> list[dict[str, str]]:
-    try:
-        rows = list(csv.DictReader(io.StringIO(file.text.decode("utf-8-sig"), newline="")))
-        if all("path" in row and "split" in row for row in rows):
-            return rows
-    except (ValueError, csv.Error):
-        pass
-    raise UsageError(
-        f"{file.path} has no columns path and split; mend it, or delete it to split anew"
-    )
+    remedy = "mend it, or delete it to split anew"
+    return csv_rows(file.path, file.text, _COLUMNS[:2], remedy)

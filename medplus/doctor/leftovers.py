@@ -20,7 +20,7 @@ from medplus import lock
 from medplus.datasets.catalog import official_names
 from medplus.doctor.finding import Finding, Places, ok, problem, warning
 from medplus.remembered import user_cache
-from medplus.transfer import PART
+from medplus.remotefile import PART
 
 _QUIET_S = 3600.0
 """A temporary file is left over if nobody has written to it for so long, and no lock near it is

@@ -100,7 +100,8 @@ class DerivedStore(EmbeddingStore):
         return [damage for part in self.parts for damage in part.verify()]
 
     def _check_components(self) -> None:
-        most = min(sum(part.info.dim for part in self.parts), self.parts[0].info.n_samples["train"])
+        n_train = self.parts[0].info.layout("train").shape[0]
+        most = min(sum(part.info.dim for part in self.parts), n_train)
         if self.transform is not None and (self.transform.n or 0) > most:
             raise UsageError(
                 f"--transform {self.transform} asks for more components than {self.path} has "

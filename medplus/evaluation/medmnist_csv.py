@@ -57,10 +57,14 @@ def write_csv(
     RunError
         If a file cannot be written.
     """
+    import pandas as pd
+
     paths: dict[Split, Path] = {}
     for split in record.metrics:
         path = folder / file_name(record, split)
-        text = _lines(predictions[f"{split}_index"], predictions[f"{split}_score"])
+        table = pd.DataFrame(predictions[f"{split}_score"], predictions[f"{split}_index"])
+        # Nine significant digits tell any two float32 apart.
+        text = table.to_csv(header=False, float_format="%.9g")
         with writing(path, "free space or name another folder with --csv"):
             folder.mkdir(parents=True, exist_ok=True)
             atomic.write_bytes(path, text.encode())
@@ -76,11 +80,3 @@ def file_name(record: RunRecord, split: Split) -> str:
     # The evaluator takes what stands between '@' and the next '.' for the name of the run.
     run = "".join(c if c.isalnum() or c in "_-" else "_" for c in record.run_id)
     return f"{stem}_{split}_[AUC]{area:.3f}_[ACC]{scores['acc']:.3f}@{run}.csv"
-
-
-def _lines(index: np.ndarray, scores: np.ndarray) -> str:
-    # Nine significant digits tell any two float32 apart.
-    return "".join(
-        ",".join((str(position), *(f"{value:.9g}" for value in row))) + "\n"
-        for position, row in zip(index.tolist(), scores.tolist(), strict=True)
-    )

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Sequence
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +207,9 @@ def _write_model(model: Model, folder: Path) -> None:
             warnings.simplefilter("ignore")
             batch = {"images": {0: torch.export.Dim("n", min=1, max=1 << 20)}}
             exported = torch.export.export(module, (example,), dynamic_shapes=batch, strict=False)
-            torch.export.save(exported, folder / "model.pt2")
+            saved = BytesIO()  # a file on a full disk would abort the whole process
+            torch.export.save(exported, saved)
+            (folder / "model.pt2").write_bytes(saved.getbuffer())
             program = torch.onnx.export(
                 exported, input_names=["images"], output_names=names, dynamo=True,
                 opset_version=_OPSET, verbose=False,

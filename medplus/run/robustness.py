@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from medplus import atomic
 from medplus.errors import RunError, writing
@@ -97,18 +96,16 @@ def read_robustness(run: Path) -> Robustness | None:
     """
     path = run / ROBUSTNESS_FILE
     try:
-        document: dict[str, Any] = parse_json(path.read_bytes())
-        content, intact = unseal(document)
-        found = Robustness.model_validate(content)
+        content, intact = unseal(parse_json(path.read_bytes()))
+        if intact:
+            return Robustness.model_validate(content)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
-        intact = False
-    if not intact:
-        raise RunError(f"{path} is damaged; delete it, and run medplus robust {run} again")
-    return found
+    except (ValueError, AttributeError):  # pydantic's error is a ValueError
+        pass
+    raise RunError(f"{path} is damaged; delete it, and run medplus robust {run} again")
 
 
 def write_robustness(run: Path, found: Robustness) -> None:

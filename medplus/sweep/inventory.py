@@ -64,15 +64,14 @@ class Inventory:
         self._name, self._known = cache(datasets.name_of), cache(self._digests)
         self._sought = cache(lambda spec: identify(replace(spec, dataset=self._name(spec.dataset))))
 
-    def store_of(self, spec: ExtractSpec) -> tuple[Path, StoreInfo] | None:
-        """Return the complete store of a spec; of several, the one made last."""
+    def store_of(self, spec: ExtractSpec) -> tuple[str, StoreInfo] | None:
+        """Return the path of a spec's complete store, and its info; of several, the last made."""
         found = [
             (path, made)
             for path, made in self._like("extract", spec)
             if isinstance(made, StoreInfo) and made.complete
         ]
-        path, info = max(found, key=lambda item: item[1].created, default=("", None))
-        return None if info is None else (Path(path), info)
+        return max(found, key=lambda item: item[1].created, default=None)
 
     def records_of(
         self, protocol: Kind, spec: ExtractSpec, config: Mapping[str, Any] = MappingProxyType({})

@@ -169,7 +169,7 @@ class _Planner:
                 finished = found is not None or all(head.state == "finished" for head in heads)
                 options = {"batch_size": self.grid.extract.batch_size}
                 extraction = self._stands(Job("extract", spec, options, 1, int(finished)))
-                yield Cell((extraction, *heads), str(found[0]) if found else None)
+                yield Cell((extraction, *heads), found[0] if found else None)
         if (finetune := self.grid.protocols.finetune) is not None:
             for spec in self.grid.trained_specs():
                 for job in self._finetunings(finetune, spec):

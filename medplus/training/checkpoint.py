@@ -21,10 +21,6 @@ _OPTIMIZER = "optimizer."
 Tensors = dict[str, torch.Tensor]
 
 
-class _UnfitError(Exception):
-    """A state is not one of these objects; the message says why."""
-
-
 @dataclass(frozen=True)
 class TrainingState:
     """All objects of a training that change from step to step.
@@ -93,14 +89,12 @@ class TrainingState:
         remedy = "delete it to start again from the beginning, or use --no-resume"
         try:
             saved, document = read_tensors(path)
-            _check_identity(document, identity)
-            moments = {name: saved.pop(name) for name in list(saved) if name.startswith(_OPTIMIZER)}
-            order = saved.pop(_ORDER)
-            self._check_objects(saved, document["optimizer"])
         except DamagedFileError as error:
             raise RunError(f"the training state {error}; {remedy}") from None
-        except _UnfitError as error:
-            raise RunError(f"the training state {path} {error}; {remedy}") from None
+        moments = {name: saved.pop(name) for name in list(saved) if name.startswith(_OPTIMIZER)}
+        order = saved.pop(_ORDER, torch.empty(0, dtype=torch.uint8))
+        if misfit := self._misfit(saved, document, identity):
+            raise RunError(f"the training state {path} {misfit}; {remedy}")
         with torch.no_grad():
             for name, target in self._tensors().items():
                 target.copy_(saved[name])
@@ -128,13 +122,19 @@ class TrainingState:
         groups = self.optimizer.param_groups
         return [[names[id(parameter)] for parameter in group["params"]] for group in groups]
 
-    def _check_objects(self, saved: Tensors, optimized: list[list[str]]) -> None:
+    def _misfit(self, saved: Tensors, document: Mapping[str, Any], identity: str) -> str | None:
+        """Say why a state is not one of these objects, if it is not."""
+        if document.get("kind") != _KIND:
+            return "is not a training state that this medplus can read"
+        if document["identity"] != identity:
+            return "belongs to a run with other settings"
         there, here = _kinds(saved), _kinds(self._tensors())
         for name in sorted(name for name, _ in there.items() ^ here.items()):
             found = f"{there.get(name, 'missing')} there, {here.get(name, 'missing')} here"
-            raise _UnfitError(f"is of another network: '{name}' is {found}")
-        if optimized != self._parameter_names():
-            raise _UnfitError("is of another optimiser: its parameters are grouped differently")
+            return f"is of another network: '{name}' is {found}"
+        if document["optimizer"] != self._parameter_names():
+            return "is of another optimiser: its parameters are grouped differently"
+        return None
 
     def _load_optimizer(self, moments: Tensors, rates: list[float]) -> None:
         numbered = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -149,13 +149,6 @@ class TrainingState:
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate
         self.optimizer.load_state_dict({"state": dict(state), "param_groups": groups})
-
-
-def _check_identity(document: Mapping[str, Any], identity: str) -> None:
-    if document.get("kind") != _KIND:
-        raise _UnfitError("is not a training state that this medplus can read")
-    if document["identity"] != identity:
-        raise _UnfitError("belongs to a run with other settings")
 
 
 def _kinds(tensors: Tensors) -> dict[str, str]:

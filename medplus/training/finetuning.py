@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
 from medplus.backbones import sources as backbones
-from medplus.config import FinetuneRecipe, finetune_recipe
+from medplus.config import FinetuneRecipe, as_tuple, finetune_recipe, probe_recipe
 from medplus.datasets import sources as datasets
 from medplus.datasets.dataset import ImageDataset
 from medplus.device import check_devices, resolve_device, resolve_training_precision
 from medplus.embeddings.pipeline import as_tensor
+from medplus.errors import UsageError
 from medplus.progress import Progress, silent
 from medplus.run.folds import Folds
 from medplus.run.record import RunRecord
 from medplus.run.scoring import check_trainable
 from medplus.spec import AUTO, ExtractSpec, make_spec
-from medplus.training.crossvalidation import Way, cross_validate
+from medplus.training.crossvalidation import carry_out, cross_validate
 from medplus.training.network import build_network, embedding_dim
 from medplus.training.plan import FinetunePlan, Keep, load_backbone
 from medplus.training.watch import Watch
@@ -82,14 +82,13 @@ def finetune(
     >>> run.protocol, run.seed
     ('finetune', 1)
     """
-    many = seeds if isinstance(seeds, Sequence) else [seeds]
     chosen = {name: options.pop(name) for name in _CHOICES if name in options}
-    return finetune_all([make_spec(dataset, size, backbone, **chosen)], many, **options)
+    return finetune_all([make_spec(dataset, size, backbone, **chosen)], seeds, **options)
 
 
 def finetune_all(
     specs: Sequence[ExtractSpec],
-    seeds: Sequence[int] = PAPER_SEEDS[:1],
+    seeds: int | Sequence[int] = PAPER_SEEDS[0],
     *,
     recipe: str = "paper",
     batch_size: int | Literal["auto"] | None = None,
@@ -114,7 +113,7 @@ def finetune_all(
     ----------
     specs : sequence of ExtractSpec
         Data, and the backbones to begin with: their weights, fit and group column are heeded.
-    seeds : sequence of int
+    seeds : int or sequence of int
         One network per spec and seed.
     recipe : str
         ``paper``, ``modern``, or the path of a YAML file.
@@ -172,6 +171,9 @@ def finetune_all(
     """
     fields = {**changes, "batch_size": None if batch_size == AUTO else batch_size}
     full = finetune_recipe(recipe, **fields)
+    numbers = probe_recipe(seeds=as_tuple(seeds)).seeds  # what is a seed of one is of the other
+    if keep not in get_args(Keep):
+        raise UsageError(f"keep '{keep}' is none of {', '.join(get_args(Keep))}")
     target = resolve_device(device)
     check_devices(target, devices)
     precision = resolve_training_precision(full.precision, target)
@@ -179,22 +181,20 @@ def finetune_all(
     for spec in specs:
         datasets.resolve(spec.dataset, spec.group_column)
         backbones.resolve(spec.backbone, spec.weights)
-    new_plan = partial(
-        FinetunePlan, data_root=str(data_root), device=target, devices=devices, compiled=compiled,
-        resume=resume, overwrite=overwrite, keep=keep, track=track,
-        watch=watch or Watch(),
-    )  # fmt: skip
     records = []
     for spec in specs:
         images = datasets.load_spec(spec, data_root, progress=progress)
         check_trainable(images.path, images.splits["train"].labels, images.task)
         whole = _with_fitting_batch(spec, images, full, target) if batch_size == AUTO else full
-        for seed in seeds:
-            way = Way(spec, images, whole, seed, devices, Path(recipe).stem, Path(runs), new_plan)
+        for seed in numbers:
+            plan = FinetunePlan(
+                spec, whole, Path(recipe).stem, seed, Path(runs), str(data_root), target, devices,
+                compiled, resume, overwrite, keep, track, watch or Watch(),
+            )  # fmt: skip
             if folds is None:
-                records.append(way.run(way.plan(), overwrite))
+                records.append(carry_out(plan, plan.run(images), images))
             else:
-                records += cross_validate(way, folds, fold, overwrite)
+                records += cross_validate(plan, images, folds, fold)
     return records
 
 

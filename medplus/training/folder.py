@@ -17,7 +17,7 @@ from medplus.backbones.finetuned import (
     read_network,
     write_network,
 )
-from medplus.errors import MedplusError, RunError, explained
+from medplus.errors import MedplusError, RunError, writing
 from medplus.run.ledger import PARTIAL
 from medplus.training.checkpoint import TrainingState
 from medplus.training.history import draw_learning_curve, write_history
@@ -137,9 +137,8 @@ class RunFolder:
             ) from None
 
     def _explained(self) -> AbstractContextManager[None]:
-        return explained(
-            RunError,
-            f"the run {self.path} cannot be written",
+        return writing(
+            f"the run {self.path}",
             "free space there, then run the same command again: it goes on from the last state "
             "saved",
         )

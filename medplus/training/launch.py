@@ -21,6 +21,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from medplus.device import compute_precision
 from medplus.errors import MedplusError, RunError, first_line
+from medplus.interrupts import Interrupts
 from medplus.vocabulary import Precision
 
 _FABRIC_PRECISION: dict[Precision, Any] = {
@@ -66,9 +67,9 @@ def launch(fabric: Fabric, train: Callable[..., Result], *arguments: Any) -> Res
         fabric.launch()
         return train(fabric, *arguments)
     failures = multiprocessing.get_context("spawn").SimpleQueue()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        outcome = fabric.launch(_Call(train, arguments, failures))
+        with Interrupts(wait=False):
+            outcome = fabric.launch(_Call(train, arguments, failures))
     except KeyboardInterrupt:
         for process in multiprocessing.active_children():
             process.terminate()
@@ -85,8 +86,6 @@ def launch(fabric: Fabric, train: Callable[..., Result], *arguments: Any) -> Res
             f"a training process died ({first_line(error)}); perhaps memory ran out: use a smaller "
             "--batch-size or fewer --devices; the same command goes on from the last state"
         ) from error
-    finally:
-        signal.signal(signal.SIGTERM, before)
     if isinstance(outcome.value, KeyboardInterrupt):
         raise outcome.value
     return outcome.value  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ from medplus.datasets.dataset import ImageDataset
 from medplus.errors import RunError
 from medplus.preprocess import PreprocessSpec
 from medplus.training.launch import make_fabric, reproducible
-from medplus.training.network import Network, keeps_channels_last, set_training_mode
+from medplus.training.network import Network, set_training_mode
 from medplus.training.step import Stepper
 from medplus.vocabulary import Precision
 
@@ -70,10 +70,8 @@ def _try_step(
     device: torch.device,
     batch: int,
 ) -> None:
-    trial = copy.deepcopy(network).to(device)
+    trial = copy.deepcopy(network)
     precision = cast("Precision", recipe.precision)
-    if keeps_channels_last(trial, recipe.channels_last, precision, device):
-        trial = trial.to(memory_format=torch.channels_last)
     set_training_mode(trial, recipe)
     fabric = make_fabric(device, 1, precision)
     fabric.launch()
@@ -83,5 +81,5 @@ def _try_step(
     labels = torch.from_numpy(train.labels[some].astype(np.int64)).to(device)
     alone = recipe.model_copy(update={"batch_size": batch, "accumulate": 1})
     with reproducible(False, trial, precision, device):
-        step = Stepper(fabric, trial, images, spec, alone, 0, compiled=False)
+        step = Stepper(fabric, trial, images, spec, alone, 0)
         step(iter([(pixels, labels)]), batch, 0, 0)

@@ -13,13 +13,15 @@ from medplus.backbones import sources as backbones
 from medplus.backbones.build import Backbone, load
 from medplus.config import FinetuneRecipe
 from medplus.datasets.dataset import ImageDataset
-from medplus.embeddings.provenance import provenance_of
+from medplus.embeddings.provenance import provenance_of, settle
+from medplus.jsonfile import digest_of
 from medplus.naming import safe_name
 from medplus.run.folds import Fold
 from medplus.run.plan import RunPlan, plan_run
 from medplus.spec import ExtractSpec
+from medplus.training.folds import described, rows_of
 from medplus.training.watch import Watch
-from medplus.vocabulary import Precision
+from medplus.vocabulary import SPLITS, Precision
 
 Keep = Literal["best", "all"]
 
@@ -30,23 +32,27 @@ class FinetunePlan:
 
     Attributes
     ----------
-    run : RunPlan
-        Its identity and its place.
-    recipe : FinetuneRecipe
-        With its precision and batch size settled.
     asked : ExtractSpec
         Data and backbone as the user named them, which is how they are loaded.
-    data_root : str
-        Where datasets lie.
+    recipe : FinetuneRecipe
+        With its precision and batch size settled.
+    recipe_name : str
+        The readable part of the run's id.
+    seed : int
+        Fixes the head's initial values, the order of the images, dropout and augmentation.
+    runs, data_root : Path, str
+        Root of the runs, and where datasets lie.
     devices : int
         As `finetune_all` has it, like all that follows.
     fold : Fold or None
         The fold whose images are learned from.
     """
 
-    run: RunPlan
-    recipe: FinetuneRecipe
     asked: ExtractSpec
+    recipe: FinetuneRecipe
+    recipe_name: str
+    seed: int
+    runs: Path
     data_root: str
     device: torch.device
     devices: int
@@ -59,14 +65,35 @@ class FinetunePlan:
     fold: Fold | None = None
 
     @property
-    def seed(self) -> int:
-        """Fixes the head's initial values, the order of the images, dropout and augmentation."""
-        return int(self.run.fields["seed"])
-
-    @property
     def precision(self) -> Precision:
         """Of the training."""
         return cast("Precision", self.recipe.precision)
+
+    def run(self, images: ImageDataset, joined: Fold | None = None) -> RunPlan:
+        """Return the plan of the run on these images, or of all folds of a repeat joined.
+
+        Parameters
+        ----------
+        images : ImageDataset
+            All of them, whatever the fold.
+        joined : Fold, optional
+            Any fold of the repeat.
+        """
+        runs, facts = self.runs, None
+        if self.fold is not None:
+            rows = rows_of(images, self.fold)
+            images, runs = described(images, rows), self.fold.root(runs)
+            digest = digest_of({split: rows[split].tolist() for split in SPLITS})
+            facts = {**self.fold.facts, "rows": digest}
+        elif joined is not None:
+            runs = joined.folds.root(runs, joined.repeat)
+            facts = joined.folds.facts(joined.repeat)
+        backbone = load_backbone(self.asked, images)
+        spec = settle(self.asked, images, backbone, self.precision, dtype=None)
+        return plan_finetune(
+            spec, images, backbone, self.recipe, self.seed, self.devices, self.recipe_name, runs,
+            facts,
+        )  # fmt: skip
 
 
 def load_backbone(asked: ExtractSpec, images: ImageDataset) -> Backbone:

@@ -20,6 +20,7 @@ from medplus.datasets.sources import load_spec
 from medplus.embeddings.pipeline import as_tensor
 from medplus.errors import RunError, first_line
 from medplus.preprocess import preprocess
+from medplus.run.plan import RunPlan
 from medplus.run.record import TrainingFacts
 from medplus.run.scoring import EVALUATED
 from medplus.training.folder import RunFolder, partial_folder
@@ -28,6 +29,7 @@ from medplus.training.launch import reproducible
 from medplus.training.network import Network, build_network
 from medplus.training.plan import FinetunePlan, load_backbone
 from medplus.training.progress import TrainingProgress
+from medplus.training.step import Stepper
 from medplus.training.tracking import Tracker, open_tracker
 from medplus.training.trainer import Trainer
 from medplus.training.unseen import clear_unseen
@@ -60,6 +62,7 @@ class Trained:
 def train(
     fabric: Fabric,
     plan: FinetunePlan,
+    run: RunPlan,
     dim: int,
     images: ImageDataset | None = None,
     backbone: Backbone | None = None,
@@ -92,18 +95,19 @@ def train(
         clear_unseen(network.backbone, preprocess(image, backbone.preprocess))
     if not alone and device.type == "cuda" and recipe.norm_stats == "update":
         network = share_batch_norms(network)
-    description = _describe(plan, dim, images, backbone)
-    folder = RunFolder(partial_folder(plan.run.folder), description, plan.run.identity)
+    description = _describe(plan, run.run_id, dim, images, backbone)
+    folder = RunFolder(partial_folder(run.folder), description, run.identity)
     memory = PeakMemory(device)
     with (
-        _tracked(fabric, plan, images) as tracker,
+        _tracked(fabric, plan, run, images) as tracker,
         _explained(plan, backbone, device),
         reproducible(recipe.deterministic, network, plan.precision, device) as promise,
     ):
-        trainer = Trainer(
-            fabric, network, images, backbone.preprocess, recipe, plan.seed, order, folder,
-            plan.watch if fabric.is_global_zero else Watch(), tracker, plan.compiled,
-        )  # fmt: skip
+        step = Stepper(
+            fabric, network, images, backbone.preprocess, recipe, plan.seed, plan.compiled
+        )
+        watch = plan.watch if fabric.is_global_zero else Watch()
+        trainer = Trainer(step, images, order, folder, watch, tracker)
         progress = trainer.fit(plan.resume)
         scores = trainer.predict_best(EVALUATED)
     facts = TrainingFacts(
@@ -118,11 +122,11 @@ def train(
 
 
 def _tracked(
-    fabric: Fabric, plan: FinetunePlan, images: ImageDataset
+    fabric: Fabric, plan: FinetunePlan, run: RunPlan, images: ImageDataset
 ) -> AbstractContextManager[Tracker | None]:
     if plan.track is None or not fabric.is_global_zero:
         return nullcontext()
-    run, group = plan.run, f"{images.name}-{images.size}"
+    group = f"{images.name}-{images.size}"
     return open_tracker(plan.track, partial_folder(run.folder), run.run_id, group, run.config)
 
 
@@ -167,11 +171,11 @@ def share_batch_norms(network: Network) -> Network:
 
 
 def _describe(
-    plan: FinetunePlan, dim: int, images: ImageDataset, backbone: Backbone
+    plan: FinetunePlan, run_id: str, dim: int, images: ImageDataset, backbone: Backbone
 ) -> NetworkDescription:
     name, tag = backbone.architecture
     return NetworkDescription(
-        run_id=plan.run.run_id,
+        run_id=run_id,
         backbone=name,
         tag=tag,
         weights_sha256=backbone.weights_sha256,

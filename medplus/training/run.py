@@ -9,8 +9,9 @@ from medplus.backbones.build import Backbone
 from medplus.cost import CostMeter
 from medplus.datasets.dataset import ImageDataset
 from medplus.embeddings.pipeline import as_tensor
-from medplus.errors import RunError, explained
+from medplus.errors import writing
 from medplus.run.ledger import adopt_run, find_run, finish_run, hold_run
+from medplus.run.plan import RunPlan
 from medplus.run.record import NetworkFacts, RunRecord
 from medplus.run.scoring import EVALUATED, Samples, score_splits
 from medplus.training.folder import STATE_FILE, partial_folder
@@ -20,7 +21,9 @@ from medplus.training.plan import FinetunePlan
 from medplus.training.process import train
 
 
-def make_run(plan: FinetunePlan, images: ImageDataset, backbone: Backbone) -> RunRecord:
+def make_run(
+    plan: FinetunePlan, run: RunPlan, images: ImageDataset, backbone: Backbone
+) -> RunRecord:
     """Train what is planned, or go on with it, and return its record.
 
     Parameters
@@ -35,14 +38,14 @@ def make_run(plan: FinetunePlan, images: ImageDataset, backbone: Backbone) -> Ru
     KeyboardInterrupt
         If it was interrupted; the state is saved.
     """
-    folder = plan.run.folder
+    folder = run.folder
     partial = partial_folder(folder)
     facts = NetworkFacts(
         dim=embedding_dim(backbone, as_tensor(images, "train", slice(0, 1))[0]),
         n_parameters=sum(p.numel() for p in backbone.module.parameters()),
         n_trainable=n_trainable(backbone, plan.recipe),
     )
-    with explained(RunError, f"the run {folder} cannot be written", "choose another --runs"):
+    with writing(f"the run {folder}", "choose another --runs"):
         folder.parent.mkdir(parents=True, exist_ok=True)
     drop = STATE_FILE if plan.keep == "best" else None
     with hold_run(folder):
@@ -58,7 +61,7 @@ def make_run(plan: FinetunePlan, images: ImageDataset, backbone: Backbone) -> Ru
             fabric = make_fabric(plan.device, plan.devices, plan.precision)
             # Several processes load images and networks of their own.
             loaded = (images, backbone) if plan.devices == 1 else ()
-            found = launch(fabric, train, plan, facts.dim, *loaded)
+            found = launch(fabric, train, plan, run, facts.dim, *loaded)
         except BaseException:
             with suppress(OSError):
                 partial.rmdir()  # if nothing has been saved
@@ -71,7 +74,7 @@ def make_run(plan: FinetunePlan, images: ImageDataset, backbone: Backbone) -> Ru
             plan.device, plan.devices, progress.seconds, progress.energy_joules, found.peaks
         )
         cost = meter.cost(len(images.splits["train"]) * progress.epoch)
-        record = plan.run.record(
+        record = run.record(
             metrics,
             progress.seconds,
             cost,

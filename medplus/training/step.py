@@ -21,10 +21,26 @@ from medplus.vocabulary import MULTI_LABEL
 
 
 class Stepper:
-    """Makes the steps of a recipe, on a network that it changes.
+    """Makes the steps of a recipe, on a network that it moves to its device and changes.
+
+    Parameters
+    ----------
+    fabric : Fabric
+        Device, precision and number of processes; launched.
+    network : Network
+    images : ImageDataset
+    spec : PreprocessSpec
+        How images become the network's input.
+    recipe : FinetuneRecipe
+    seed : int
+        Of all chance in a step.
+    compiled : bool
+        Train through `torch.compile`.
 
     Attributes
     ----------
+    prepare : Preprocessor
+        From uint8 images to the network's input.
     optimizer : Optimizer
     average : ModelEmaV3 or None
         The moving average of the weights.
@@ -38,21 +54,23 @@ class Stepper:
         spec: PreprocessSpec,
         recipe: FinetuneRecipe,
         seed: int,
-        compiled: bool,
+        compiled: bool = False,
     ) -> None:
-        self._fabric, self._network, self._recipe, self._seed = fabric, network, recipe, seed
+        self.fabric, self.recipe, self.seed = fabric, recipe, seed
         self._n_classes = images.n_classes
         self._multi_label = images.task == MULTI_LABEL
-        channels_last = keeps_channels_last(
-            network, recipe.channels_last, recipe.precision, fabric.device
-        )
-        self._prepare = Preprocessor(spec, torch.float32, channels_last)
+        asked, precision = recipe.channels_last, recipe.precision
+        channels_last = keeps_channels_last(network, asked, precision, fabric.device)
+        self.prepare = Preprocessor(spec, torch.float32, channels_last)
+        if channels_last:
+            network = network.to(memory_format=torch.channels_last)
+        self.network = network.to(fabric.device)
         self._augment = Augment(recipe, images.name)
         self._mixup = make_mixup(recipe, images.n_classes, self._multi_label)
         self._noise = torch.Generator()
-        self.optimizer = make_optimizer(network, recipe)
-        self.average = make_average(network, recipe)
-        learner: Any = compile_network(network) if compiled else network
+        self.optimizer = make_optimizer(self.network, recipe)
+        self.average = make_average(self.network, recipe)
+        learner: Any = compile_network(self.network) if compiled else self.network
         self._module, self._optimizer = fabric.setup(learner, self.optimizer)
         n_steps = -(-len(images.splits["train"]) // recipe.batch_size)
         self._schedule = Schedule(self.optimizer, recipe, n_steps)
@@ -60,7 +78,7 @@ class Stepper:
     @property
     def scaler(self) -> Any:
         """What scales fp16 losses, or None."""
-        return getattr(self._fabric.strategy.precision, "scaler", None)
+        return getattr(self.fabric.strategy.precision, "scaler", None)
 
     @property
     def lr(self) -> float:
@@ -72,11 +90,11 @@ class Stepper:
 
         All processes have equally many parts; one that has no rows left has empty ones.
         """
-        own = rows[self._fabric.global_rank :: self._fabric.world_size]
+        own = rows[self.fabric.global_rank :: self.fabric.world_size]
         return list(own.tensor_split(self._n_parts(len(rows))))
 
     def _n_parts(self, n: int) -> int:
-        return min(self._recipe.accumulate, -(-n // self._fabric.world_size))
+        return min(self.recipe.accumulate, -(-n // self.fabric.world_size))
 
     def __call__(
         self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]], n: int, epoch: int, step: int
@@ -97,27 +115,27 @@ class Stepper:
         """
         self._schedule.before_step(epoch, step)
         self._seed_step(step)
-        loss_sum = torch.zeros((), dtype=torch.float64, device=self._fabric.device)
-        world, n_parts = self._fabric.world_size, self._n_parts(n)
+        loss_sum = torch.zeros((), dtype=torch.float64, device=self.fabric.device)
+        world, n_parts = self.fabric.world_size, self._n_parts(n)
         for part in range(n_parts):
             images, labels = next(batches)
             waits = world > 1 and part < n_parts - 1
-            with self._fabric.no_backward_sync(self._module, enabled=waits):
+            with self.fabric.no_backward_sync(self._module, enabled=waits):
                 loss = self._loss(images, labels)
                 loss_sum += loss.detach()
                 # Processes average their gradients, so this makes it the mean over all n images.
-                self._fabric.backward(loss * (world / n))
-        if self._recipe.clip_grad:
-            self._fabric.clip_gradients(
+                self.fabric.backward(loss * (world / n))
+        if self.recipe.clip_grad:
+            self.fabric.clip_gradients(
                 self._module,
                 self._optimizer,
-                max_norm=self._recipe.clip_grad,
+                max_norm=self.recipe.clip_grad,
                 error_if_nonfinite=False,  # the trainer tells of it
             )
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
-            self.average.update(self._network, step + 1)
+            self.average.update(self.network, step + 1)
         return loss_sum
 
     def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -126,7 +144,7 @@ class Stepper:
         if not n:  # this process's share is empty, but the others wait for its gradient
             images = torch.zeros((1, *images.shape[1:]), dtype=torch.uint8, device=images.device)
         targets = make_targets(
-            labels, self._n_classes, self._multi_label, self._recipe.label_smoothing
+            labels, self._n_classes, self._multi_label, self.recipe.label_smoothing
         )
 
         classes = labels if self._multi_label else labels[:, 0]
@@ -140,7 +158,7 @@ class Stepper:
             return pixels
 
         changes = self._augment or self._mixup is not None
-        pixels = self._prepare(images, change if changes else None)
+        pixels = self.prepare(images, change if changes else None)
         if not n:
             nothing: torch.Tensor = self._module(pixels).float().sum() * 0.0
             return nothing
@@ -148,7 +166,7 @@ class Stepper:
 
     def _seed_step(self, step: int) -> None:
         """Let chance in a step depend on seed, step and process alone, so that none is saved."""
-        words = np.random.SeedSequence((self._seed, step, self._fabric.global_rank))
+        words = np.random.SeedSequence((self.seed, step, self.fabric.global_rank))
         layers, mixing, noise = (int(word) for word in words.generate_state(3))
         torch.manual_seed(layers)  # dropout and the like
         np.random.seed(mixing)  # noqa: NPY002 - timm's Mixup draws from the global generator

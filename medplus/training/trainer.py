@@ -7,22 +7,19 @@ from contextlib import closing
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 
-from medplus.config import FinetuneRecipe
 from medplus.cost import Stopwatch
 from medplus.datasets.dataset import ImageDataset
 from medplus.errors import RunError
 from medplus.interrupts import Interrupts
 from medplus.metrics import accuracy, auc
-from medplus.preprocess import Preprocessor, PreprocessSpec
 from medplus.training.batches import Batches, fits_on_device
 from medplus.training.checkpoint import TrainingState
 from medplus.training.folder import RunFolder
 from medplus.training.history import EpochRow
 from medplus.training.lora import merge
 from medplus.training.loss import mean_loss, probabilities
-from medplus.training.network import Network, keeps_channels_last, set_training_mode
+from medplus.training.network import set_training_mode
 from medplus.training.predict import predict
 from medplus.training.progress import TrainingProgress
 from medplus.training.step import Stepper
@@ -39,14 +36,9 @@ class Trainer:
 
     Parameters
     ----------
-    fabric : Fabric
-        Device, precision and number of processes; launched.
-    network : Network
+    step : Stepper
+        Of the network, the recipe and the seed.
     images : ImageDataset
-    spec : PreprocessSpec
-        How images become the network's input.
-    recipe : FinetuneRecipe
-    seed : int
     order : Generator
         Draws the order of the images; it has drawn the head already.
     folder : RunFolder
@@ -55,8 +47,6 @@ class Trainer:
         Told of every step and epoch.
     tracker : Tracker, optional
         Told of every epoch's metrics.
-    compiled : bool
-        Train through `torch.compile`.
 
     Attributes
     ----------
@@ -67,21 +57,16 @@ class Trainer:
 
     def __init__(
         self,
-        fabric: Fabric,
-        network: Network,
+        step: Stepper,
         images: ImageDataset,
-        spec: PreprocessSpec,
-        recipe: FinetuneRecipe,
-        seed: int,
         order: torch.Generator,
         folder: RunFolder,
         watch: Watch,
         tracker: Tracker | None = None,
-        compiled: bool = False,
     ) -> None:
-        self._fabric, self._images, self._recipe = fabric, images, recipe
+        self._step, self._images, self._recipe = step, images, step.recipe
+        self._fabric, self._network = fabric, network = step.fabric, step.network
         self._folder, self._watch, self._tracker = folder, watch, tracker
-        self._title = f"{folder.subject} · seed {seed}"
         self._multi_label = images.task == MULTI_LABEL
         self.resident = fits_on_device(images, fabric.device)
         self._data: dict[Split, Batches] = {
@@ -89,16 +74,8 @@ class Trainer:
             for split in images.splits
         }
         self._n_train = len(images.splits["train"])
-        asked, precision = recipe.channels_last, recipe.precision
-        channels_last = keeps_channels_last(network, asked, precision, fabric.device)
-        self._prepare = Preprocessor(spec, torch.float32, channels_last)
-        if channels_last:
-            network = network.to(memory_format=torch.channels_last)
-        self._network = network.to(fabric.device)
-        self._step = Stepper(fabric, self._network, images, spec, recipe, seed, compiled)
-        step = self._step
         average = step.average.module if step.average is not None else None
-        self._state = TrainingState(self._network, step.optimizer, order, average, step.scaler)
+        self._state = TrainingState(network, step.optimizer, order, average, step.scaler)
         self._drawing = torch.Generator()
         self._interrupts = Interrupts()
         self._stopwatch = Stopwatch(fabric.device, fabric.world_size)
@@ -118,7 +95,8 @@ class Trainer:
             self._restore()
         done, recipe = self.progress, self._recipe
         seen = min(done.step * recipe.batch_size, self._n_train)
-        self._watch.begin(self._title, recipe.epochs, self._n_train, done.epoch, seen)
+        title = f"{self._folder.subject} · seed {self._step.seed}"
+        self._watch.begin(title, recipe.epochs, self._n_train, done.epoch, seen)
         try:
             with self._interrupts:
                 self._stopwatch.lap()  # what was done before is no training
@@ -247,7 +225,7 @@ class Trainer:
                 torch.distributed.broadcast(buffer, 0)
         # What fits with gradients fits without them.
         batch = -(-self._recipe.batch_size // self._recipe.accumulate)
-        return predict(self._fabric, network, self._data[split], self._prepare, batch)
+        return predict(self._fabric, network, self._data[split], self._step.prepare, batch)
 
     def _account(self) -> None:
         done = self.progress

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from medplus.naming import printable
+from medplus.naming import duration, printable
 from medplus.progress import Advance, on_console, silent, stderr_console
 from medplus.training.history import EpochRow
 
@@ -126,7 +125,7 @@ _COLUMNS: dict[str, tuple[int, Callable[[EpochRow, int, float], Any]]] = {
     "ACC %": (6, lambda row, epochs, left: _percent(row.val_acc)),
     "AUC %": (6, lambda row, epochs, left: _percent(row.val_auc)),
     "images/s": (8, lambda row, epochs, left: f"{row.images_per_second:.0f}"),
-    "left, at most": (13, lambda row, epochs, left: clock(left)),
+    "left, at most": (13, lambda row, epochs, left: duration(left)),
     "best": (4, lambda row, epochs, left: "*" if row.best else ""),
 }
 """Title, width and content of the table's columns; plain ASCII, as terminals and logs may be."""
@@ -140,18 +139,3 @@ def _loss(value: float) -> str:
 
 def _percent(fraction: float | None) -> str:
     return "-" if fraction is None else f"{100 * fraction:.2f}"
-
-
-def clock(seconds: float) -> str:
-    """Return a duration in at most 9 characters.
-
-    >>> clock(7.6), clock(187), clock(3661), clock(200_000), clock(math.nan)
-    ('0:08', '3:07', '1:01:01', '2 d 7 h', '?')
-    """
-    if not math.isfinite(seconds):
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours >= 24:
-        return f"{hours // 24} d {hours % 24} h"
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

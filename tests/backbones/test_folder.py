@@ -156,7 +156,7 @@ def test_sweep_from_the_folder_finds_what_was_made_from_the_hub(
     [spec] = grid.specs()
     found = inventory.store_of(spec)
     assert found is not None
-    assert found[0] == store.path
+    assert found[0] == str(store.path)
 
 
 def test_sweep_that_the_folder_cannot_serve_is_refused(folder, write_npz: Callable):

@@ -21,7 +21,7 @@ import pytest
 from medplus.datasets import download as module
 from medplus.datasets.download import check_room, download, missing_files, official_files
 from medplus.errors import DownloadError, UsageError
-from medplus.transfer import PART, Patience, RemoteFile, Stopped, fetch
+from medplus.remotefile import PART, Patience, RemoteFile, Stopped, fetch
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 3_000_000, dtype=np.uint8).tobytes()
 MD5 = hashlib.md5(CONTENT).hexdigest()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,16 @@ def test_rows_whose_verdict_says_so_are_left_out(suspects, end, delimiter):
         found.sentence
         == "2 images (1 of train, 1 of test) left out by the verdicts of suspects.csv"
     )
+
+
+def test_names_with_ends_of_lines_in_them_stay_as_they_are(tmp_path):
+    names = ["a\nb.png", "a\r\nb.png", "a\u2028b.png", "a\x85b.png", "a\x1cb.png"]
+    path = tmp_path / "suspects.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(HEADER.split(","))
+        writer.writerows([n, "train", i, "twin", *[""] * 5, "drop"] for i, n in enumerate(names))
+    assert list(read_exclusion(path).rows["train"].values()) == names
 
 
 @pytest.mark.parametrize(

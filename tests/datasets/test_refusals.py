@@ -139,6 +139,17 @@ def test_descriptions_that_do_not_fit(fill, text, message):
     assert message in refusal(root, UsageError)
 
 
+def test_written_splits_that_a_spreadsheet_saved_are_read(fill):
+    root = fill({"a": 5, "b": 5})
+    before = load(root).splits
+    file = root / "splits.csv"
+    rows = list(csv.reader(file.open(newline="")))
+    with file.open("w", newline="", encoding="utf-8-sig") as stream:
+        csv.writer(stream, delimiter=";").writerows(rows)
+    for split, part in load(root).splits.items():
+        assert list(part.names) == list(before[split].names)
+
+
 def test_written_splits_that_no_longer_fit(fill, save, caplog):
     root = fill({"a": 5, "b": 5})
     load(root)

@@ -227,6 +227,14 @@ def test_what_is_no_column_and_no_number_is_refused(changed, told, rows, tmp_pat
         imported(tmp_path / "f.npz", tmp_path)
 
 
+def test_datasets_of_hdf5_without_data_are_no_embeddings(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["features"] = h5py.Empty("f4")
+    with pytest.raises(UsageError, match="holds no embeddings"):
+        imported(tmp_path / "f.h5", tmp_path)
+
+
 def test_ragged_lists_and_lists_of_words_are_refused(rows, tmp_path):
     torch.save({"x": torch.tensor(rows), "coords": [[1, 2], [3]]}, tmp_path / "f.pt")
     with pytest.raises(UsageError, match="differ in length"):
@@ -403,7 +411,7 @@ def saved(tmp_path, **arrays):
         ({"X": np.full((N, 2), np.nan)}, "row 0 is not finite"),
         ({"X": np.full((N, 2), 1e200)}, "row 0 is not finite as float32"),
         ({"y": np.arange(3)}, "y has 3 rows, the embeddings 30"),
-        ({"y": np.zeros(N, int)}, "at least two classes"),
+        ({"y": np.zeros(N, int)}, "a classifier needs two or more"),
         ({"names": np.array(["a"] * N)}, "1 name (a) on several rows"),
         ({"split": np.array(["foo"] * N)}, "unknown split 'foo'"),
         ({"classes": np.array(["a"])}, "the label 1 is none of its 1 classes (a)"),

@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 import pytest
 
-from medplus.transfer import Patience, RemoteFile, fetch
+from medplus.remotefile import Patience, RemoteFile, fetch
 from tests.faults.warm import Command, Ended, Warm
 from tests.faults.world import COMMANDS, NETWORK, leftovers, make_world, results, same
 
@@ -119,7 +119,7 @@ def test_eight_downloads_fetch_a_file_once(tmp_path: Path, tell: Callable[[objec
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["medplus.transfer"])
+    context.set_forkserver_preload(["medplus.remotefile"])
     outcomes = context.SimpleQueue()
     url = f"http://127.0.0.1:{server.server_port}/a.npz"
     arguments = (url, tmp_path / "a.npz", hashlib.md5(content).hexdigest(), outcomes)

@@ -136,8 +136,13 @@ def test_corrupted_stores_are_taken_for_no_others(made, cli):
     assert dict(worse.info.n_samples) == {"test": 40}
     assert worse.verify() == []
     assert worse.names("test") == store.names("test")
-    with pytest.raises(StoreError, match="no train; name a store of the clean images"):
-        medplus.knn(worse, 5, runs=runs, device="cpu")
+    for ask in (
+        lambda: medplus.knn(worse, 5, runs=runs, device="cpu"),
+        lambda: medplus.curve(worse, [1], runs=runs, device="cpu"),
+        lambda: DerivedStore([worse], Transform("l2")),
+    ):
+        with pytest.raises(StoreError, match="no train; name a store of the clean images"):
+            ask()
     listed = {
         row["path"]: row for row in cli("store", "ls", "--store", root, "--json").document["stores"]
     }

@@ -22,6 +22,7 @@ from medplus.training import folder as folder_module
 from medplus.training.folder import RunFolder
 from medplus.training.launch import make_fabric
 from medplus.training.network import build_network
+from medplus.training.step import Stepper
 from medplus.training.trainer import Trainer
 from medplus.training.watch import Watch
 from medplus.vocabulary import MULTI_LABEL, SPLITS
@@ -189,10 +190,8 @@ def new_trainer(
         order = torch.Generator().manual_seed(seed)
         network = build_network(backbone, _DIM, images.n_classes, recipe, order)
         folder = new_folder_of(path, images, backbone)
-        return Trainer(
-            fabric, network, images, backbone.preprocess, recipe, seed, order, folder,
-            watch or Watch(), tracker,
-        )  # fmt: skip
+        step = Stepper(fabric, network, images, backbone.preprocess, recipe, seed)
+        return Trainer(step, images, order, folder, watch or Watch(), tracker)
 
     return make
 

@@ -250,6 +250,15 @@ def test_a_finished_run_is_left_alone(train, tmp_path, monkeypatch):
     assert modified(tmp_path) == before
 
 
+def test_a_seed_may_be_numpys_and_one_that_no_record_takes_is_refused_at_once(train):
+    assert [record.seed for record in train(seeds=np.arange(7, 8))] == [7]
+    for wrong in (-1, 1.5, []):
+        with pytest.raises(UsageError, match="seeds = "):
+            train(seeds=wrong)
+    with pytest.raises(UsageError, match="keep 'none' is none of best, all"):
+        train(keep="none")
+
+
 def test_images_left_out_by_verdicts_take_no_part(train, tmp_path):
     table = tmp_path / "suspects.csv"
     table.write_text("name,split,index,kind,verdict\ntest/1,test,1,twin,exclude\n")
@@ -281,7 +290,7 @@ def test_a_run_that_another_process_has_just_finished_is_left_alone(train, tmp_p
 def test_every_choice_is_another_run(change, image_file, tmp_path, monkeypatch):
     plans = []
     monkeypatch.setattr(
-        run_module, "make_run", lambda plan, *more: plans.append(plan.run) or plan.run.run_id
+        run_module, "make_run", lambda plan, run, *more: plans.append(run) or run.run_id
     )
     base = {"backbone": "test_vit", "weights": "none", "fit": "native", "runs": tmp_path}
     for options in (base, base | change):

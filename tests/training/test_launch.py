@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
@@ -58,6 +59,17 @@ def test_one_process_is_this_one():
     fabric = make_fabric(CPU, 1, "fp32")
     found = launch(fabric, lambda fabric, *more: (os.getpid(), fabric.world_size, more), 3, "x")
     assert found == (os.getpid(), 1, (3, "x"))
+
+
+def test_several_processes_may_be_started_from_any_thread():
+    class Several:
+        strategy = SimpleNamespace(launcher=object())
+
+        def launch(self, call):
+            return SimpleNamespace(value=3)
+
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(launch, Several(), print).result() == 3
 
 
 @contextmanager

@@ -182,11 +182,11 @@ def test_provenance_tells_data_and_backbone(plan, learnable, tiny_backbone):
 
 def test_a_plan_can_be_sent_to_another_process(plan):
     made = FinetunePlan(
-        plan(), FinetuneRecipe(precision="fp32"), SPEC, "data", torch.device("cpu"), 2, False,
-        True, False, "best", None, Watch(),
+        SPEC, FinetuneRecipe(precision="fp32"), "paper", 3, Path("runs"), "data",
+        torch.device("cpu"), 2, False, True, False, "best", None, Watch(),
     )  # fmt: skip
-    there = pickle.loads(pickle.dumps(made))  # noqa: S301 - our own
-    assert (there.run, there.recipe, there.asked) == (made.run, made.recipe, made.asked)
+    there, run = pickle.loads(pickle.dumps((made, plan())))  # noqa: S301 - our own
+    assert (run, there.recipe, there.asked) == (plan(), made.recipe, made.asked)
     assert (there.seed, there.precision) == (3, "fp32")
 
 

@@ -261,8 +261,8 @@ class Sharing(Stepper):
     """Only what shares rows out."""
 
     def __init__(self, rank, world, accumulate):
-        self._fabric = OneOfSeveral(rank, world)
-        self._recipe = FinetuneRecipe(accumulate=accumulate)
+        self.fabric = OneOfSeveral(rank, world)
+        self.recipe = FinetuneRecipe(accumulate=accumulate)
 
 
 @given(n=st.integers(1, 70), world=st.integers(1, 9), accumulate=st.integers(1, 9))

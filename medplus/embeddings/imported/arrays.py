@@ -61,7 +61,8 @@ def open_named(path: Path) -> Iterator[dict[str, Any]]:
     """
     if path.suffix in HDF5:
         with _open_hdf5(path) as file:
-            yield {name: file[name] for name in file if hasattr(file[name], "shape")}
+            # Of groups there is no shape, and of datasets without any data None.
+            yield {n: file[n] for n in file if getattr(file[n], "shape", None) is not None}
         return
     found = load_torch(path)
     named = found if isinstance(found, dict) else {"embeddings": found}

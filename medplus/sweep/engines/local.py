@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 
@@ -41,7 +42,9 @@ class LocalEngine(Engine):
     def start(self, grid: Grid, place: Place, most: int) -> None:
         """Start those workers that are missing, so that `most` work at most."""
         size = min(self.workers, most)
-        # Ctrl-C reaches the whole group of processes; this one alone is to hear it.
+        # Ctrl-C reaches the whole group of processes; this one alone is to hear it. The tracker
+        # that multiprocessing starts beside the first of them would undo that.
+        resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for seat in set(range(size)) - self.living.keys():
@@ -88,10 +91,7 @@ class LocalEngine(Engine):
         if code != -signal.SIGKILL:
             return f"{killed}; its log may tell why"
         since = "since" if self._out_of_memory > before else "perhaps since"
-        return (
-            f"{killed}, {since} the system ran out of memory; use fewer --workers, or a smaller "
-            "batch_size in the grid"
-        )
+        return f"{killed}, {since} memory ran out; use fewer --workers, or a smaller batch_size"
 
 
 def _work(name: str, gpu: str | None, threads: int, grid: Grid, place: Place) -> None:

@@ -227,6 +227,12 @@ def test_several_stores_are_scored_in_order(task_store, tmp_path):
     assert sum(r.selected for r in records) == 2  # one k per store
 
 
+def test_k_may_be_numpys(task_store, tmp_path):
+    store = task_store("multi-class")
+    [one] = knn(store, np.int64(3), runs=tmp_path)
+    assert one.k == 3
+
+
 def test_the_same_k_twice_is_one_run(task_store, tmp_path):
     assert [r.k for r in knn(task_store(), [3, 3], runs=tmp_path)] == [3]
 
