@@ -86,7 +86,7 @@ class _Job:
 
 
 def compare(
-    datasets: str | Iterable[str],
+    datasets: str | Path | Iterable[str | Path],
     backbones: str | Sequence[str] | None = None,
     sizes: int | Sequence[int] | None = None,
     *,
@@ -150,7 +150,7 @@ def compare(
     root = Path(out)
     protocols = as_tuple(protocols) or ()
     _check_protocols(protocols)
-    names = list(sources.expand(as_tuple(datasets) or ()))
+    names = sources.expand(map(str, as_tuple(datasets) or ()))
     for name in names:
         place = sources.path(sources.resolve(name, group_column)).resolve()
         if place.is_dir() and root.resolve().is_relative_to(place):

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypedDict, Unpack, get_args
 
 from medplus.corruptions.named import Corruption
@@ -125,6 +126,12 @@ class ExtractSpec:
     group_column: str | None = None
     exclude: str | None = None
     corruption: str | None = None
+
+    def __post_init__(self) -> None:
+        """Take paths for the names that they are."""
+        for name in ("dataset", "backbone", "weights", "exclude"):
+            if isinstance(value := getattr(self, name), Path):
+                object.__setattr__(self, name, str(value))
 
     def key(self, data_digest: str, weights_digest: str) -> str:
         """Return the identity of a settled spec's embeddings: equal keys, equal embeddings.
@@ -246,7 +253,10 @@ _WORDS: dict[str, tuple[str, ...]] = {
 
 
 def make_spec(
-    dataset: str, size: int | None = None, backbone: str = "resnet18", **choices: Unpack[Choices]
+    dataset: str | Path,
+    size: int | None = None,
+    backbone: str | Path = "resnet18",
+    **choices: Unpack[Choices],
 ) -> ExtractSpec:
     """Return a spec, and refuse a word that none of its choices knows.
 
@@ -263,7 +273,7 @@ def make_spec(
             raise UsageError(f"{name} '{value}' is none of {', '.join(words)}")
     if (corruption := choices.get("corruption")) is not None:
         Corruption.parse(corruption)
-    return ExtractSpec(dataset, size, backbone, **choices)
+    return ExtractSpec(str(dataset), size, str(backbone), **choices)
 
 
 def specs(

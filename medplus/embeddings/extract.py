@@ -71,9 +71,9 @@ class Extraction:
 
 
 def extract(
-    dataset: str,
+    dataset: str | Path,
     size: int | None = None,
-    backbone: str = "resnet18",
+    backbone: str | Path = "resnet18",
     *,
     batch_size: int | None = None,
     window: bool = True,
@@ -266,11 +266,15 @@ def _finished(
     except StoreError:  # there is none, or it is to be repaired
         return None
     with _open_writer(root, info, images, patience_s) as writer:
-        return _skipped(writer) if writer.status == "skipped" else None
+        return _skipped(writer, info) if writer.status == "skipped" else None
 
 
-def _skipped(writer: StoreWriter) -> Extraction:
-    return Extraction(open_store(writer.path), "skipped", 0, writer.n_chunks, 0.0, None)
+def _skipped(writer: StoreWriter, asked: StoreInfo) -> Extraction:
+    store = open_store(writer.path)
+    if (known := store.info.spec.weights) != asked.spec.weights:
+        log.warning("%s is there, of the same weights as --weights %s; later commands find it by "
+                    "that name", store.path, known)  # fmt: skip
+    return Extraction(store, "skipped", 0, writer.n_chunks, 0.0, None)
 
 
 def _open_writer(
@@ -300,7 +304,7 @@ def _extract_one(
         reused = writer.n_chunks - missing
         status = writer.status
         if status == "skipped":
-            return _skipped(writer)
+            return _skipped(writer, info)
         try:
             with measure_cost(embedder.device) as meter:
                 filled = fill_store(writer, images, embedder, progress, *how)

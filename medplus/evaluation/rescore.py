@@ -57,7 +57,7 @@ _KEPT = (
 
 def evaluate(
     run: str | Path,
-    dataset: str | None = None,
+    dataset: str | Path | None = None,
     size: int | None = None,
     *,
     splits: Sequence[str] = EVALUATED,
@@ -129,7 +129,7 @@ def evaluate(
     if pooled and csv is not None:
         raise UsageError(f"--csv is for the official splits; leave it or --split {ALL} out")
     options = EvaluationOptions(
-        dataset=dataset,
+        dataset=None if dataset is None else str(dataset),
         size=size,
         splits=SPLITS if pooled else _check_splits(splits),
         data_root=Path(data_root),

@@ -34,9 +34,9 @@ _CHOICES = ("weights", "fit", "group_column", "exclude")
 
 
 def finetune(
-    dataset: str,
+    dataset: str | Path,
     size: int | None = None,
-    backbone: str = "resnet18",
+    backbone: str | Path = "resnet18",
     seeds: int | Sequence[int] = PAPER_SEEDS[0],
     **options: Any,
 ) -> list[RunRecord]:

@@ -52,6 +52,25 @@ def test_pixel_embeddings_are_the_averaged_images_in_source_order(
         np.testing.assert_array_equal(found.store.index(split), np.arange(len(images)))
 
 
+def test_the_same_weights_by_another_path_are_told_by_the_name_that_finds_them(
+    npz, tmp_path, caplog
+):
+    code = tmp_path / "net.py"
+    code.write_text(
+        "from torch import nn\n"
+        "def backbone():\n"
+        "    layers = nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 4)\n"
+        "    return nn.Sequential(*layers), (0.5,) * 3, (0.5,) * 3, 28\n"
+    )
+    state = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Identity(), torch.nn.Linear(12, 4))
+    first, second = tmp_path / "w.pth", tmp_path / "w.pt"
+    for path in (first, second):
+        torch.save(state.state_dict(), path)
+        found = extract(npz, None, code, weights=path, store=tmp_path, device="cpu")
+    assert found.info.spec.weights == str(first)
+    assert f"--weights {first}; later commands find it" in caplog.text
+
+
 def test_labels_are_stored_in_source_order(npz, tmp_path):
     [found] = run(npz, tmp_path)
     with np.load(npz) as file:

@@ -21,7 +21,7 @@ ALL = "all"
 _KINDS: dict[str, ModuleType] = {"medmnist": medmnist, "folder": folder, "npz": npz}
 
 
-def resolve(name: str, group_column: str | None = None) -> DatasetRef:
+def resolve(name: str | Path, group_column: str | None = None) -> DatasetRef:
     """Return what a dataset's name means; nothing of its images is read.
 
     Parameters
@@ -39,7 +39,7 @@ def resolve(name: str, group_column: str | None = None) -> DatasetRef:
     """
     ref = find(name)
     if ref is None:
-        raise catalog.unknown(name)
+        raise catalog.unknown(str(name))
     if group_column is not None and ref.source != "folder":
         raise UsageError(
             f"--group-column {group_column} is for folders of images, whose splits are still to be "
@@ -48,8 +48,9 @@ def resolve(name: str, group_column: str | None = None) -> DatasetRef:
     return ref
 
 
-def find(name: str) -> DatasetRef | None:
+def find(name: str | Path) -> DatasetRef | None:
     """Return what a dataset's name means, or None for one that is neither a flag nor a path."""
+    name = str(name)
     if name.startswith("~/"):
         name = str(Path(name).expanduser())
     for kind in _KINDS.values():
@@ -78,7 +79,7 @@ def load(
 
 
 def load_dataset(
-    name: str,
+    name: str | Path,
     size: int | None = None,
     data_root: str | Path = "data",
     *,
@@ -90,7 +91,7 @@ def load_dataset(
 
     Parameters
     ----------
-    name : str
+    name : str or Path
         A MedMNIST flag such as ``breastmnist``, the path of an npz file in the same layout, or a
         folder of images (see ``docs/data.md``).
     size : int, optional
