@@ -76,7 +76,7 @@ def tiny_backbone() -> Callable[..., Backbone]:
             module = PreLogits(TinyNet(norm, dropout)).eval()
         spec = PreprocessSpec(_MEAN, _STD, "pad" if canvas else "native", canvas)
         return Backbone(
-            BackboneRef("timm", "tiny", "tiny", "tiny.tag", "none"),
+            BackboneRef("timm", "tiny", "tiny", "tiny.tag", "none", "none"),
             spec,
             "0" * 64,
             "prelogits",
