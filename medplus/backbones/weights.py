@@ -97,8 +97,8 @@ def read_weights_file(path: Path) -> dict[str, torch.Tensor]:
         fault = "is a folder without manifest.json" if path.is_dir() else "does not exist"
         raise BackboneError(
             f"the weights file {path} {fault}; put it there, or name another where there is "
-            "--weights: a .safetensors or .pth file, a folder that medplus backbones --fetch … --to "
-            "wrote, 'pretrained' or 'none'"
+            "--weights: a .safetensors or .pth file, a folder that medplus backbones --fetch … "
+            "--to wrote, 'pretrained' or 'none'"
         )
     try:
         if path.suffix == ".safetensors":
