@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -17,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from medplus.errors import UsageError, nearest, short
+from medplus.errors import UsageError, nearest, value_fault
 from medplus.vocabulary import (
     PAPER_K,
     PAPER_SEEDS,
@@ -35,8 +36,25 @@ from medplus.yamlfile import read_yaml
 RecipeT = TypeVar("RecipeT", bound="Recipe")
 
 
+def as_tuple(value: Any) -> tuple[Any, ...] | None:
+    """Return a number or a word, or several, as a tuple; None stays None.
+
+    >>> as_tuple(3), as_tuple(range(2)), as_tuple("knn")
+    ((3,), (0, 1), ('knn',))
+    """
+    if value is None:
+        return None
+    several = isinstance(value, Iterable) and not isinstance(value, str | Mapping)
+    return tuple(value) if several else (value,)  # numpy's numbers, too
+
+
+_T = TypeVar("_T")
+Several = Annotated[tuple[_T, ...], BeforeValidator(as_tuple), Field(min_length=1)]
+"""At least one value; one stands for a list of one."""
+
+
 class Recipe(BaseModel):
-    """Base of all recipes: immutable, and unknown fields are refused."""
+    """Base of all recipes: immutable; unknown fields are refused, one value stands for several."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -52,7 +70,7 @@ class KnnRecipe(Recipe):
     vote : {"majority", "distance"}
     """
 
-    k: tuple[Annotated[int, Field(ge=1)], ...] = Field((PAPER_K,), min_length=1)
+    k: Several[Annotated[int, Field(ge=1)]] = (PAPER_K,)
     metric: Metric = "l2"
     vote: Vote = "majority"
 
@@ -73,9 +91,9 @@ class ProbeRecipe(Recipe):
         Stop a head after so many epochs in a row without a better val loss.
     """
 
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(PAPER_SEEDS, min_length=1)
-    lr: tuple[Annotated[float, Field(gt=0)], ...] = Field((1e-4,), min_length=1)
-    weight_decay: tuple[Annotated[float, Field(ge=0)], ...] = Field((0.01,), min_length=1)
+    seeds: Several[Annotated[int, Field(ge=0, lt=2**63)]] = PAPER_SEEDS
+    lr: Several[Annotated[float, Field(gt=0)]] = (1e-4,)
+    weight_decay: Several[Annotated[float, Field(ge=0)]] = (0.01,)
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(64, ge=1)
     patience: int = Field(5, ge=1)
@@ -103,8 +121,8 @@ class ConvexRecipe(Recipe):
     """
 
     solver: Solver
-    strength: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        tuple(float(f"{10 ** (-6 + i):.3g}") for i in range(13)), min_length=1
+    strength: Several[Annotated[float, Field(gt=0)]] = tuple(
+        float(f"{10 ** (-6 + i):.3g}") for i in range(13)
     )
 
 
@@ -242,13 +260,7 @@ def make_recipe(kind: type[RecipeT], values: dict[str, Any]) -> RecipeT:
     try:
         return kind.model_validate(_given(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        field = str(first["loc"][0])
-        if first["type"] == "extra_forbidden":
-            raise UsageError(
-                f"unknown field '{field}'{nearest(field, kind.model_fields)}"
-            ) from None
-        raise UsageError(f"{field} = {short(first['input'])}: {first['msg'].lower()}") from None
+        raise UsageError(value_fault(error.errors()[0], kind.model_fields)) from None
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
@@ -303,7 +315,7 @@ def head_recipe(name: str, *, strength: Any = None, **gradual: Any) -> ProbeReci
     strength : number or sequence of numbers, optional
         Of ``lbfgs`` and ``ridge``.
     **gradual
-        Fields of `ProbeRecipe`, numbers or sequences of them; None for the recipe's own.
+        Fields of `ProbeRecipe`; None for the recipe's own.
 
     Raises
     ------
@@ -312,10 +324,9 @@ def head_recipe(name: str, *, strength: Any = None, **gradual: Any) -> ProbeReci
     """
     if name in SOLVERS:
         _refuse(f"--recipe {name} has one optimum, which none of them changes", gradual)
-        return make_recipe(ConvexRecipe, {"solver": name, "strength": as_tuple(strength)})
+        return make_recipe(ConvexRecipe, {"solver": name, "strength": strength})
     _refuse("it is for --recipe lbfgs or ridge", {"strength": strength})
-    lists = {field: as_tuple(gradual.pop(field, None)) for field in ("seeds", "lr", "weight_decay")}
-    return probe_recipe(name, **lists, **gradual)
+    return probe_recipe(name, **gradual)
 
 
 def _refuse(reason: str, options: dict[str, Any]) -> None:
@@ -323,18 +334,6 @@ def _refuse(reason: str, options: dict[str, Any]) -> None:
         if value is not None:
             flag = name.replace("seeds", "seed").replace("_", "-")
             raise UsageError(f"leave out --{flag}: {reason}")
-
-
-def as_tuple(value: Any) -> tuple[Any, ...] | None:
-    """Return a number or a word, or several, as a tuple; None stays None.
-
-    >>> as_tuple(3), as_tuple(range(2)), as_tuple("knn")
-    ((3,), (0, 1), ('knn',))
-    """
-    if value is None:
-        return None
-    several = isinstance(value, Iterable) and not isinstance(value, str)
-    return tuple(value) if several else (value,)  # numpy's numbers, too
 
 
 def _named(recipes: dict[str, dict[str, Any]], name: str, others: str = "") -> dict[str, Any]:

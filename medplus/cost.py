@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,6 +128,31 @@ def add_costs(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, A
         if name in total:
             total[name] = max(earlier.get(name, 0), now.get(name, 0))
     return total
+
+
+def share_of(cost: Mapping[str, Any]) -> dict[str, float]:
+    """Return times and energy of a cost, of which runs computed together have equal shares."""
+    return {name: cost[name] / int(cost.get("shared_by", 1)) for name in SUMS if name in cost}
+
+
+def total_of(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Add up the costs of stores and runs, of which some may have been computed together.
+
+    Returns
+    -------
+    dict
+        As `CostMeter.cost` names them, times and energy as if all had run one after the other, and
+        the highest peaks of memory; and the names of the ``devices``. The energy is None where
+        nothing has measured any, and a part where only some have.
+    """
+    shares = [share_of(cost) for cost in costs]
+    has_energy = any("energy_joules" in share for share in shares)
+    return {
+        **{name: sum(share.get(name, 0.0) for share in shares) for name in SUMS},
+        **({} if has_energy else {"energy_joules": None}),
+        **{name: max((cost.get(name, 0) for cost in costs), default=0) for name in PEAKS},
+        "devices": sorted({str(cost["device"]) for cost in costs if "device" in cost}),
+    }
 
 
 # --- time and energy ----------------------------------------------------------------------------

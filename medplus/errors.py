@@ -11,7 +11,10 @@ import reprlib
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class MedplusError(Exception):
@@ -107,6 +110,16 @@ def short(value: object) -> str:
     writer.maxstring = writer.maxother = 100
     writer.maxlevel = 2
     return writer.repr(value)
+
+
+def value_fault(fault: ErrorDetails, known: Iterable[str]) -> str:
+    """Return a sentence of what pydantic has found, such as a key that is not among those known."""
+    # Between the keys there are also positions, and which kind of several it was tried as.
+    key = ".".join(part for part in map(str, fault["loc"]) if part.isidentifier())
+    if fault["type"] == "extra_forbidden":
+        name = str(fault["loc"][-1])
+        return f"unknown key '{name}'{nearest(name, known)}"
+    return f"{key} = {short(fault['input'])}: {fault['msg'].lower()}"
 
 
 def first_line(error: BaseException) -> str:

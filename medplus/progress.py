@@ -55,7 +55,7 @@ def on_console(console: Console) -> Progress:
 
     Bytes, the unit ``B``, are told in megabytes.
     """
-    return partial(_bar if console.is_terminal else _lines, console)
+    return partial(_bar, console) if console.is_terminal else _lines(console)
 
 
 @contextmanager
@@ -80,24 +80,35 @@ def _bar(console: Console, description: str, total: int, unit: str) -> Iterator[
         yield lambda n: bar.update(handle, advance=n)
 
 
-@contextmanager
-def _lines(console: Console, description: str, total: int, unit: str) -> Iterator[Advance]:
-    start = last = time.monotonic()
-    done = 0
-
-    def advance(n: int) -> None:
-        nonlocal done, last
-        done += n
-        now = time.monotonic()
-        if now - last < _LINE_EVERY_S and done < total:
-            return
-        last = now
-        rate = max(done, 1) / max(now - start, 1e-9)
-        how_far = f"{done}/{total}, {rate:.0f} {unit}/s"
-        if unit == "B":
-            how_far = f"{done / 1e6:.1f} of {total / 1e6:.1f} MB, {rate / 1e6:.1f} MB/s"
-        left = max(total - done, 0) / rate
-        text = f"{description}: {how_far}, {left:.0f} s left"
+def _lines(console: Console) -> Progress:
+    def say(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True, highlight=False)
 
-    yield advance
+    return in_words(say, _LINE_EVERY_S, at_end=True)
+
+
+def in_words(say: Callable[[str], None], every_s: float, at_end: bool = False) -> Progress:
+    """Return a reporter that says every some seconds how far a task is, and at its end if asked."""
+
+    @contextmanager
+    def task(description: str, total: int, unit: str) -> Iterator[Advance]:
+        start = last = time.monotonic()
+        done = 0
+
+        def advance(n: int) -> None:
+            nonlocal done, last
+            done += n
+            now = time.monotonic()
+            if now - last < every_s and not (at_end and done >= total):
+                return
+            last = now
+            rate = max(done, 1) / max(now - start, 1e-9)
+            how_far = f"{done}/{total}, {rate:.0f} {unit}/s"
+            if unit == "B":
+                how_far = f"{done / 1e6:.1f} of {total / 1e6:.1f} MB, {rate / 1e6:.1f} MB/s"
+            left = max(total - done, 0) / rate
+            say(f"{description}: {how_far}, {left:.0f} s left")
+
+        yield advance
+
+    return task

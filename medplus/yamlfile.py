@@ -35,7 +35,7 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     UsageError
         If the file cannot be read, is not valid YAML, is no mapping, or gives a key twice.
     """
-    return _read_with_lines(path, what)[0]
+    return read_yaml_with_lines(path, what)[0]
 
 
 def read_model(
@@ -58,7 +58,7 @@ def read_model(
     """
     from pydantic import ValidationError
 
-    values, lines = _read_with_lines(path, what)
+    values, lines = read_yaml_with_lines(path, what)
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -73,7 +73,7 @@ def first_fault(error: ValidationError) -> ErrorDetails:
     return min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
 
 
-def _read_with_lines(path: Path, what: str) -> tuple[dict[str, Any], dict[Place, int]]:
+def read_yaml_with_lines(path: Path, what: str) -> tuple[dict[str, Any], dict[Place, int]]:
     """Return the mapping in a YAML file, and the line of every value in it, counted from 1."""
     import yaml
 

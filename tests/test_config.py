@@ -66,7 +66,7 @@ def test_none_stands_for_the_default():
     [("seed", "seeds"), ("weight_decy", "weight_decay"), ("batchsize", "batch_size")],
 )
 def test_an_unknown_field_is_named_with_the_nearest_known_one(field, nearest):
-    with pytest.raises(UsageError, match=f"unknown field '{field}'; did you mean '{nearest}'"):
+    with pytest.raises(UsageError, match=f"unknown key '{field}'; did you mean '{nearest}'"):
         make_recipe(ProbeRecipe, {field: 1})
 
 
@@ -218,11 +218,11 @@ def test_changes_win_over_the_file(recipe_file):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("epohs: 3", "unknown field 'epohs'; did you mean 'epochs'?"),
+        ("epohs: 3", "unknown key 'epohs'; did you mean 'epochs'?"),
         ("epochs: many", "epochs = 'many': "),
         ("lr: -1", "lr = -1: "),
         ("flip: no", "flip = False: "),  # YAML's word for it
-        ("seed: 1", "unknown field 'seed'"),
+        ("seed: 1", "unknown key 'seed'"),
     ],
 )
 def test_what_is_wrong_in_a_recipe_file_is_told_as_the_files(text, says, recipe_file):

@@ -12,9 +12,11 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from medplus import cost as costs
-from medplus.cost import CostMeter, PeakMemory, Stopwatch, add_costs, measure_cost
+from medplus.cost import CostMeter, PeakMemory, Stopwatch, add_costs, measure_cost, total_of
 from medplus.device import describe_device
 
 CPU = torch.device("cpu")
@@ -295,3 +297,48 @@ def test_a_sum_that_lacks_a_part_is_left_out(earlier, now):
 
 def test_the_rate_is_the_latest_there_is():
     assert add_costs(FIRST, without(SECOND, "images_per_second"))["images_per_second"] == 1.0
+
+
+# --- of several ---------------------------------------------------------------------------------
+
+
+def test_costs_are_added_and_the_highest_peaks_count():
+    totals = total_of(
+        [
+            {"seconds": 2.0, "device": "CPU", "device_seconds": 3.0, "energy_joules": 5.0,
+             "peak_memory_bytes": 70},
+            {"seconds": 4.0, "device": "GPU", "device_seconds": 8.0, "peak_memory_bytes": 60,
+             "peak_device_memory_bytes": 90},
+            {"seconds": 1.0, "device": "GPU", "device_seconds": 1.5, "energy_joules": 2.0,
+             "peak_memory_bytes": 50},
+        ]
+    )  # fmt: skip
+    assert totals == {
+        "seconds": 7.0, "device_seconds": 12.5, "energy_joules": 7.0, "peak_memory_bytes": 70,
+        "peak_device_memory_bytes": 90, "devices": ["CPU", "GPU"],
+    }  # fmt: skip
+
+
+def test_energy_that_nobody_measured_is_not_zero():
+    assert total_of([{"seconds": 1.0}])["energy_joules"] is None
+    assert total_of([{"seconds": 1.0, "energy_joules": 0.0}])["energy_joules"] == 0.0
+
+
+GROUPS = st.lists(
+    st.tuples(st.integers(1, 5), st.floats(0, 1e5), st.floats(0, 1e5), st.floats(0, 1e5)),
+    max_size=6,
+)
+
+
+@given(groups=GROUPS)
+def test_runs_that_were_computed_together_cost_together_what_one_computation_did(groups):
+    """Oracle: the sum over computations, not over runs."""
+    shared = [
+        {"seconds": s, "device_seconds": d, "energy_joules": e, "shared_by": n}
+        for n, s, d, e in groups
+        for _ in range(n)
+    ]
+    totals = total_of(shared)
+    assert totals["seconds"] == pytest.approx(sum(s for _, s, _, _ in groups))
+    assert totals["device_seconds"] == pytest.approx(sum(d for _, _, d, _ in groups))
+    assert (totals["energy_joules"] or 0) == pytest.approx(sum(e for _, _, _, e in groups))

@@ -81,6 +81,15 @@ def read_weights(
     return fitted_to(read_weights_file(path), expected(), tag, path)
 
 
+def missing_weights(path: Path) -> BackboneError:
+    """Return the error that a path leads to no weights."""
+    fault = "is a folder without manifest.json" if path.is_dir() else "does not exist"
+    return BackboneError(
+        f"the weights file {path} {fault}; put it there, or name other weights: a .safetensors or "
+        ".pth file, a folder that medplus backbones --fetch … --to wrote, 'pretrained' or 'none'"
+    )
+
+
 def read_weights_file(path: Path) -> dict[str, torch.Tensor]:
     """Read a state dict from a ``.safetensors`` or torch file; pickled code is never run.
 
@@ -94,12 +103,7 @@ def read_weights_file(path: Path) -> dict[str, torch.Tensor]:
     from medplus.tensorfile import is_compressed
 
     if not path.is_file():
-        fault = "is a folder without manifest.json" if path.is_dir() else "does not exist"
-        raise BackboneError(
-            f"the weights file {path} {fault}; put it there, or name another where there is "
-            "--weights: a .safetensors or .pth file, a folder that medplus backbones --fetch … "
-            "--to wrote, 'pretrained' or 'none'"
-        )
+        raise missing_weights(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

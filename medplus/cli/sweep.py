@@ -7,8 +7,6 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +17,7 @@ from medplus.cli.engines import engine_options, make_engine
 from medplus.cli.output import Output, reporting
 from medplus.errors import UsageError
 from medplus.lock import Owner
+from medplus.memory import uncollected
 
 if TYPE_CHECKING:
     from medplus.sweep.claims import Claim
@@ -94,12 +93,13 @@ def sweep(
     place = Place(data, stores, records, device)
     conductor = Sweep(wanted, place, chosen.workers if engine == "local" else 1, budget_s)
     if dry_run or status:
-        with _uncollected():
+        with uncollected():
             plan = conductor.plan()
             document = _document(conductor, plan)
             if budget_s is not None:
                 reached = plan.reached(budget_s * chosen.workers)
                 document["reached"] = dict(Counter(job.kind for job in reached))
+            gc.freeze()  # all of it stays to the end
             output.result(document, lambda: show_plan(plan, document, chosen.workers))
         return 0
     start = time.monotonic()
@@ -137,17 +137,6 @@ def _grid(file: Path | None, given: dict[str, Any]) -> Grid:
     return make_grid({**axes, "extract": extract, "protocols": protocols})
 
 
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Spare the search for garbage among thousands of records, all of which stay to the end."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
-
-
 def _work(conductor: Sweep, output: Output, retry_failed: bool) -> Plan:
     """Be a worker in this process, and return the plan as it stands at the end."""
     from medplus.sweep.worker import Worker
@@ -164,11 +153,12 @@ def _work(conductor: Sweep, output: Output, retry_failed: bool) -> Plan:
 
 def _document(conductor: Sweep, plan: Plan) -> dict[str, Any]:
     """Return what ``--json`` prints."""
-    from medplus.sweep.summary import summarise, total_cost
+    from medplus.cost import total_of
 
     failures, failed = conductor.claims.standing().failures, plan.ids("failed")
+    costs = [*(info.cost for info in plan.stores), *(record.cost for record in plan.records)]
     return {
-        "work": summarise(plan),
+        "work": plan.work(),
         "running": [
             {
                 "job": job.id,
@@ -183,7 +173,7 @@ def _document(conductor: Sweep, plan: Plan) -> dict[str, Any]:
             for job, claim in failures.items()
             if job in failed
         ],
-        "totals": total_cost(plan),
+        "totals": {"stores": len(plan.stores), "runs": len(plan.records), **total_of(costs)},
     }
 
 

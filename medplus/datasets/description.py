@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from medplus.errors import nearest
+from medplus.errors import value_fault
 from medplus.reading import Channels, Policy
 from medplus.spec import PATTERN
 from medplus.vocabulary import MULTI_LABEL, Task
@@ -168,8 +168,7 @@ def _explained(fault: ErrorDetails) -> tuple[Place, str]:
     place = fault["loc"]
     if fault["type"] == "extra_forbidden":
         model: type[BaseModel] = Description if len(place) == 1 else Fractions
-        name = str(place[-1])
-        return place, f"unknown key '{name}'{nearest(name, model.model_fields)}"
+        return place, value_fault(fault, model.model_fields)
     reason = fault["msg"].removeprefix("Value error, ")
     key = ".".join(str(part) for part in place)
     return place, f"{key}: {reason}" if key else reason

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import signal
 import sys
@@ -19,6 +18,7 @@ from matplotlib.text import Text
 from medplus import atomic
 from medplus.analysis.drawing.style import look
 from medplus.analysis.section import Figure
+from medplus.memory import uncollected
 
 DPI = 200
 
@@ -68,23 +68,11 @@ def _leave_signals() -> None:
 
 def _write(figure: Figure, folder: Path) -> list[Path]:
     paths = [folder / f"{figure.name}.{ending}" for ending in FORMATS]
-    with _no_collection():
+    with uncollected():
         drawn = draw(figure)
         for path in paths:
             atomic.write_bytes(path, render(drawn, path.suffix[1:]))
     return paths
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Look for no garbage: a figure has little, and the search takes a tenth of its time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def render(figure: Drawing, ending: str) -> bytes:

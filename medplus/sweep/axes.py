@@ -9,11 +9,13 @@ from typing import Any
 from pydantic import BeforeValidator, ValidationInfo
 
 from medplus.backbones import sources as backbone_sources
+from medplus.backbones.weights import missing_weights
 from medplus.backbones.weights_folder import is_weights_folder
+from medplus.config import as_tuple
 from medplus.datasets import sources as dataset_sources
 from medplus.errors import MedplusError, UsageError
 from medplus.spec import NONE, PIXELS, PRELOGITS, PRETRAINED, check_feature
-from medplus.sweep.protocols import fault, several
+from medplus.sweep.protocols import fault
 from medplus.vocabulary import PAPER_SEEDS, SIZES
 
 ALL = "all"
@@ -39,7 +41,11 @@ def spell(axis: str, value: Any, grid: Mapping[str, Any]) -> Iterable[Any]:
     if axis == "backbones":
         return _backbones(value)
     if axis == "weights" and value not in (PRETRAINED, NONE):
-        _check_weights(value, grid.get("backbones", ()))
+        if not (Path(value).is_file() or is_weights_folder(value)):
+            raise missing_weights(Path(value))
+        for name in grid.get("backbones", ()) if is_weights_folder(value) else ():
+            if name != PIXELS and not backbone_sources.is_trained(name):
+                backbone_sources.resolve(name, value)  # or it is told that there are none for it
         return [str(Path(value).absolute())]  # workers have other working folders
     if axis == "feature" and value != PRELOGITS:
         check_feature(value)
@@ -64,27 +70,14 @@ def _backbones(name: str) -> Iterator[str]:
         yield backbone_sources.portable(each)
 
 
-def _check_weights(name: str, backbones: Iterable[str]) -> None:
-    if Path(name).is_file():
-        return
-    if not is_weights_folder(name):
-        raise UsageError(
-            f"weights = '{name}': there is no such file; say pretrained, none, or name a file or a "
-            "folder that medplus backbones --fetch … --to wrote"
-        )
-    for backbone in backbones:
-        if backbone != PIXELS and not backbone_sources.is_trained(backbone):
-            backbone_sources.resolve(backbone, name)
-
-
 def axis(name: str) -> BeforeValidator:
     """Let one value stand for a list, spell out each, drop repetitions."""
 
     def read(value: Any, info: ValidationInfo) -> Any:
         found: dict[Any, None] = {}
-        for position, item in enumerate(several(value)):
+        for position, item in enumerate(as_tuple(value) or ()):
             if not isinstance(item, str | int) or item == "":
-                return several(value)  # which is refused
+                return as_tuple(value)  # which is refused
             try:
                 spelled = isinstance(item, str) or name == "sizes"
                 found |= dict.fromkeys(spell(name, item, info.data) if spelled else (item,))

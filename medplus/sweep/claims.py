@@ -176,6 +176,7 @@ class Claimant:
         self._claims, self._until = claims, until
         self._claim = Claim("", name, socket.gethostname(), os.getpid())
         self._held: tuple[int, Path, Path] | None = None  # file, its path, the next attempt's
+        self._told = -math.inf
         self._over = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
@@ -197,6 +198,7 @@ class Claimant:
             If the claim cannot be written.
         """
         self._claim = replace(self._claim, job=job.name, doing="", since=time.time())
+        self._told = -math.inf
         for attempt in range(1, ATTEMPTS + 1):
             path = self._claims.path(job.id, attempt)
             found = read_claim(path)
@@ -217,8 +219,10 @@ class Claimant:
             self._close()
 
     def tell(self, doing: str) -> None:
-        """Tell how far the job is."""
-        self._note(doing=doing[:100])
+        """Tell how far the job is; at most once a second, the rest is dropped."""
+        if time.monotonic() >= self._told + 1:
+            self._told = time.monotonic()
+            self._note(doing=doing[:100])
 
     def fail(self, error: BaseException) -> str:
         """Let the job go as one that an error has ended, and return the error's sentence."""

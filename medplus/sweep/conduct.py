@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medplus.errors import SweepError
@@ -28,6 +28,7 @@ Show = Callable[[Plan, Running], None]
 """Shown how the sweep stands, again and again."""
 
 
+@dataclass
 class Sweep:
     """A grid and where its files are.
 
@@ -40,23 +41,21 @@ class Sweep:
     budget_s : float, optional
         Do what tells most in so many seconds.
 
-    Attributes
-    ----------
-    claims : Claims
     """
 
-    def __init__(
-        self, grid: Grid, place: Place, workers: int = 1, budget_s: float | None = None
-    ) -> None:
-        self.grid = grid
-        self.place = place
-        self.claims = Claims(Path(place.runs))
-        self._workers = workers
-        self._budget_s = budget_s
+    grid: Grid
+    place: Place
+    workers: int = 1
+    budget_s: float | None = None
+
+    @property
+    def claims(self) -> Claims:
+        """Who does what of it."""
+        return Claims(Path(self.place.runs))
 
     def plan(self) -> Plan:
         """Return what is finished and what is left, as the disk tells it now."""
-        return plan_from_disk(self.grid, self.place, self._workers)
+        return plan_from_disk(self.grid, self.place, self.workers)
 
     def running(self, plan: Plan) -> Running:
         """Return the jobs that are under way, here or elsewhere, and the claims on them."""
@@ -86,8 +85,8 @@ class Sweep:
         if plan.cells:
             plan.check_data(Path(self.place.data_root))
             self.claims.prepare()
-            if self._budget_s is not None:
-                until = clock_of(self.claims.folder) + self._budget_s
+            if self.budget_s is not None:
+                until = clock_of(self.claims.folder) + self.budget_s
                 self.place = replace(self.place, until=until)
         return plan
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from statistics import median
@@ -45,6 +46,7 @@ _TELLING_S = 1.0
 """Jobs shorter than this tell of overheads, not of rates."""
 
 
+@dataclass
 class Estimator:
     """Estimates jobs from what finished ones have cost.
 
@@ -60,21 +62,17 @@ class Estimator:
         Whether a worker has a GPU.
     """
 
-    def __init__(
-        self,
-        data_root: Path,
-        past: Callable[[], Iterable[tuple[Job, bool]]],
-        cores: int = 1,
-        on_gpu: bool = False,
-    ) -> None:
-        self._data_root, self._past, self._cores, self._on_gpu = data_root, past, cores, on_gpu
+    data_root: Path
+    past: Callable[[], Iterable[tuple[Job, bool]]]
+    cores: int = 1
+    on_gpu: bool = False
 
     @cached_property
     def _rates(self) -> dict[tuple[Kind, str | None], float]:
         """Operations per second by kind and backbone, and by kind alone."""
         rates: dict[tuple[Kind, str | None], list[float]] = defaultdict(list)
-        for job, on_gpu in self._past():
-            if on_gpu == self._on_gpu and job.seconds > _TELLING_S:
+        for job, on_gpu in self.past():
+            if on_gpu == self.on_gpu and job.seconds > _TELLING_S:
                 work = _work(job, *self._sizes(job))
                 for key in ((job.kind, job.spec.backbone), (job.kind, None)):
                     rates[key] += [work / job.seconds] if work else []
@@ -86,14 +84,14 @@ class Estimator:
         kinds = sorted({kind for kind, backbone in self._rates if backbone is None})
         if kinds:
             return f"recorded costs of {', '.join(kinds)}; FLOPs and parameters for the rest"
-        what = "a GPU" if self._on_gpu else f"{self._cores} CPU cores"
+        what = "a GPU" if self.on_gpu else f"{self.cores} CPU cores"
         return f"FLOPs and parameters on {what}, since nothing like it has been recorded"
 
     def cost(self, job: Job) -> tuple[float, int]:
         """Return the wall time in seconds and the disk space in bytes of what is left of a job."""
         sizes = self._sizes(job)
         speed, share = _SPEEDS[job.kind], 1 - job.runs_done / job.n_runs
-        default = speed.per_gpu if self._on_gpu else speed.per_core * self._cores
+        default = speed.per_gpu if self.on_gpu else speed.per_core * self.cores
         general = self._rates.get((job.kind, None), default)
         rate = self._rates.get((job.kind, job.spec.backbone), general)
         seconds = speed.overhead_s + _work(job, *sizes) / rate
@@ -103,7 +101,7 @@ class Estimator:
         """Return the job's images and network; two features in one are twice as wide."""
         network = network_of(job.spec.backbone)
         width = 1 + (job.spec.feature or "").count("+")
-        images = outline_of(job.spec.dataset, job.spec.size, self._data_root)
+        images = outline_of(job.spec.dataset, job.spec.size, self.data_root)
         return images, network._replace(dim=width * network.dim)
 
 

@@ -21,13 +21,13 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from medplus.backbones import sources as backbone_sources
-from medplus.config import Recipe
+from medplus.config import Recipe, as_tuple
 from medplus.datasets import sources as dataset_sources
-from medplus.errors import MedplusError, UsageError, nearest, short
+from medplus.errors import MedplusError, UsageError, nearest, value_fault
 from medplus.run.record import Protocol
 from medplus.spec import AUTO, PIXELS, PRELOGITS, PRETRAINED, ExtractSpec
 from medplus.sweep.axes import ALL, AXES, axis, spell
-from medplus.sweep.protocols import NO_FEATURE_TO_TRAIN, PROTOCOLS, Protocols, fault, several
+from medplus.sweep.protocols import NO_FEATURE_TO_TRAIN, PROTOCOLS, Protocols, fault
 from medplus.vocabulary import PAPER_SEEDS, Fit, Precision, StoreDtype
 from medplus.yamlfile import Place, first_fault, read_model
 
@@ -215,7 +215,7 @@ def _part_of(grid: Mapping[str, Any], given: Mapping[str, Any], *place: int) -> 
         if name not in axes:
             raise fault(f"unknown key '{name}'{nearest(str(name), axes)}", *place, name)
         found: dict[Any, None] = {}
-        for item in several(value):
+        for item in as_tuple(value) or ():
             meant: Iterable[Any] = axes[name] if item == ALL else (item,)
             if isinstance(item, str) and item not in (ALL, ""):
                 with suppress(MedplusError):
@@ -273,9 +273,7 @@ def _explained(first: ErrorDetails) -> tuple[Place, str]:
             return place, f"'{name}' stands under 'extract'"
         if place[0] == "protocols":
             return place, f"unknown protocol '{name}'{nearest(name, PROTOCOLS)}"
-        known = ExtractOptions if place[0] == "extract" else Grid
-        return place, f"unknown key '{name}'{nearest(name, known.model_fields)}"
     if first["type"] == "missing":
         return (), f"'{name}' is missing; a grid names its {name}"
-    where = ".".join(part for part in place if isinstance(part, str))
-    return place, f"{where} = {short(first['input'])}: {first['msg'].lower()}"
+    model = ExtractOptions if place[0] == "extract" else Grid
+    return place, value_fault(first, model.model_fields)

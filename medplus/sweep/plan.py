@@ -5,7 +5,6 @@ The plan is a pure function of the two: nothing else is remembered, so nothing c
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -13,12 +12,13 @@ from math import inf
 from operator import attrgetter
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, get_args
 
 from medplus.datasets import sources as datasets
 from medplus.device import cores, gpus
 from medplus.embeddings.info import StoreInfo
 from medplus.errors import DatasetError
+from medplus.memory import uncollected
 from medplus.naming import several
 from medplus.run.folds import is_of
 from medplus.run.record import RunRecord
@@ -59,6 +59,32 @@ class Plan:
     def count(self, state: State) -> int:
         """Return the number of jobs in a state."""
         return sum(job.state == state for job in self.jobs)
+
+    def work(self) -> list[dict[str, Any]]:
+        """Return a row for every kind of job, in the order of the work.
+
+        Returns
+        -------
+        list of dict
+            ``kind``; the ``runs`` that its jobs make (of extractions, stores) and
+            ``runs_finished``; how many ``jobs`` there are, and of them ``finished``, ``failed`` and
+            ``left``; and estimates of what is left: ``seconds_left`` and ``bytes_left``.
+        """
+        rows = []
+        for kind in get_args(Kind):
+            jobs = [job for job in self.jobs if job.kind == kind]
+            states, left = [job.state for job in jobs], [job for job in jobs if job.state == "left"]
+            row = {
+                "kind": kind,
+                "runs": sum(job.n_runs for job in jobs),
+                "runs_finished": sum(job.runs_done for job in jobs),
+                "jobs": len(jobs),
+                **{state: states.count(state) for state in get_args(State)},
+                "seconds_left": sum(job.seconds for job in left),
+                "bytes_left": sum(job.nbytes for job in left),
+            }
+            rows += [row] if jobs else []
+        return rows
 
     def ids(self, state: State) -> set[str]:
         """Return the ids of the jobs in a state."""
@@ -112,6 +138,7 @@ class Plan:
             )
 
 
+@uncollected()  # all that is read stays
 def plan_from_disk(grid: Grid, place: Place, workers: int = 1) -> Plan:
     """Return the plan of a grid as the disk tells it now; `workers` share this machine."""
     failed = Claims(Path(place.runs)).standing().failures
@@ -119,13 +146,7 @@ def plan_from_disk(grid: Grid, place: Place, workers: int = 1) -> Plan:
     on_gpu = place.device != "cpu" and bool(gpus())
     share = max(cores() // workers, 1)
     estimator = Estimator(Path(place.data_root), inventory.past_jobs, share, on_gpu)
-    collects = gc.isenabled()
-    gc.disable()  # it would go in vain through what has been read, since all of it stays
-    try:
-        return make_plan(grid, inventory, estimator, failed)
-    finally:
-        if collects:
-            gc.enable()
+    return make_plan(grid, inventory, estimator, failed)
 
 
 def make_plan(

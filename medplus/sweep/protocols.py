@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -13,6 +14,7 @@ from medplus.config import (
     FINETUNE_RECIPES,
     KnnRecipe,
     ProbeRecipe,
+    as_tuple,
     finetune_recipe,
     make_recipe,
     probe_recipe,
@@ -33,11 +35,6 @@ _EXTRACTED = "the feature stands under 'extract', for knn and probe alike"
 def fault(message: str, *within: str | int) -> PydanticCustomError:
     """Return an error of validation that is a sentence, and where its fault lies within a value."""
     return PydanticCustomError("sentence", "{message}", {"message": message, "within": within})
-
-
-def several(value: Any) -> Any:
-    """Let one value stand for a list of one."""
-    return value if isinstance(value, list | tuple) else [value]
 
 
 class Knn(KnnRecipe):
@@ -64,10 +61,6 @@ class Finetune(BaseModel):
     folds: tuple[Fold | None, ...] = (None,)
 
 
-def _knn(options: dict[str, Any]) -> Knn:
-    return make_recipe(Knn, options)
-
-
 def _probe(options: dict[str, Any]) -> ProbeRecipe:
     return probe_recipe(str(options.pop("recipe", "paper")), **options)
 
@@ -88,19 +81,13 @@ def _finetune(options: dict[str, Any]) -> Finetune:
     return Finetune(options=settled, folds=tuple(Fold.at(folds, i) for i in range(len(folds))))
 
 
-def _made_by(
-    make: Callable[[dict[str, Any]], Any], no_feature: str, *lists: str
-) -> BeforeValidator:
-    """Make a protocol of the options that its section has, of which some are lists."""
+def _made_by(make: Callable[[dict[str, Any]], Any], no_feature: str) -> BeforeValidator:
+    """Make a protocol of the options that its section has."""
 
     def read(value: Any) -> Any:
         if value is not None and not isinstance(value, dict):
             return value  # which is refused
-        options = {
-            name: several(given) if name in lists else given
-            for name, given in (value or {}).items()
-            if given is not None
-        }
+        options = {name: given for name, given in (value or {}).items() if given is not None}
         for name in {"seed", "seeds"} & options.keys():
             raise fault("seeds stand at the top of a grid, for all protocols", name)
         if "feature" in options:
@@ -121,8 +108,8 @@ class Protocols(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    knn: Annotated[Knn | None, _made_by(_knn, _EXTRACTED, "k")] = None
-    probe: Annotated[ProbeRecipe | None, _made_by(_probe, _EXTRACTED, "lr", "weight_decay")] = None
+    knn: Annotated[Knn | None, _made_by(partial(make_recipe, Knn), _EXTRACTED)] = None
+    probe: Annotated[ProbeRecipe | None, _made_by(_probe, _EXTRACTED)] = None
     finetune: Annotated[Finetune | None, _made_by(_finetune, NO_FEATURE_TO_TRAIN)] = None
 
     @property
@@ -134,7 +121,7 @@ class Protocols(BaseModel):
     @classmethod
     def _with_options(cls, value: Any) -> Any:
         """Let a list of protocols, or one, stand for each of them with its defaults."""
-        names = several(value)
+        names = as_tuple(value) or ()
         return dict.fromkeys(names) if all(isinstance(name, str) for name in names) else value
 
     @model_validator(mode="after")

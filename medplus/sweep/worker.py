@@ -8,21 +8,20 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import medplus
 from medplus.errors import SweepError
 from medplus.interrupts import Interrupts
 from medplus.lock import LockHeldError
 from medplus.logfile import written_to
-from medplus.progress import Advance
+from medplus.progress import Advance, Progress, in_words
 from medplus.run.folds import Folds
 from medplus.sweep.claims import Claimant, Claims
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Cell, Job, Place
 from medplus.sweep.plan import plan_from_disk
-from medplus.training.history import EpochRow
 from medplus.training.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -140,7 +139,7 @@ class Worker:
         where = socket.gethostname() + (f", GPU {gpu}" if gpu else "")
         log.info("%s begins in process %d on %s", job.name, os.getpid(), where)
         try:
-            _call(job, self._place, store, _Reporter(self._me.tell, self._interrupts))
+            _call(job, self._place, store, self._progress)
         except LockHeldError as error:
             log.info("%s", error)
             return None
@@ -155,83 +154,37 @@ class Worker:
         self._claims.tidy({job.id})
         return f"finished {job.name} ({time.perf_counter() - start:.1f} s)"
 
+    @contextmanager
+    def _progress(self, description: str, total: int, unit: str) -> Iterator[Advance]:
+        """Tell how far the job is, in short words, and notice an interrupt that was lost."""
+        self._interrupts.grant()
+        with in_words(self._me.tell, 0.0)(description.rpartition(" · ")[2], total, unit) as tell:
 
-def _call(job: Job, place: Place, store: str | None, reporter: _Reporter) -> None:
-    """Call what a job's command calls; it is imported here, for its weight."""
+            def advance(n: int) -> None:
+                self._interrupts.grant()
+                tell(n)
+
+            yield advance
+
+
+def _call(job: Job, place: Place, store: str | None, progress: Progress) -> None:
+    """Call what a job's command calls."""
     options: dict[str, Any] = {**job.options, "device": place.device}
     if job.kind == "extract":
-        from medplus.embeddings.extract import extract_all
-
-        extract_all(
+        medplus.extract_all(
             [job.spec], **options, data_root=place.data_root, store=place.store,
-            progress=reporter.progress, patience_s=0.0,  # there is other work meanwhile
+            progress=progress, patience_s=0.0,  # there is other work meanwhile
         )  # fmt: skip
-    elif job.kind == "finetune":
-        from medplus.training import finetune_all
-
+    elif job.kind == "knn":
+        medplus.knn(str(store), **options, runs=place.runs)
+    elif job.kind == "probe":
+        medplus.probe(str(store), **options, runs=place.runs, progress=progress)
+    else:
         if dealt := options.pop("fold", None):
             options["folds"] = Folds(dealt["n"], dealt["repeat"] + 1, dealt["pool"])
             # Whoever is asked for any fold of a repeat joins them once all are there.
             options["fold"] = [dealt["repeat"] * dealt["n"] + dealt.get("fold", 0)]
-        finetune_all(
+        medplus.finetune_all(
             [job.spec], [options.pop("seed")], **options, data_root=place.data_root,
-            runs=place.runs, watch=reporter,
+            runs=place.runs, watch=Watch(progress),
         )  # fmt: skip
-    elif job.kind == "knn":
-        from medplus.heads.knn import knn
-
-        knn(str(store), **options, runs=place.runs)
-    else:
-        from medplus.heads.probe import probe
-
-        probe(str(store), **options, runs=place.runs, progress=reporter.progress)
-
-
-class _Reporter(Watch):
-    """Turns what extraction and training report into short words, not too often.
-
-    An interrupt that was lost is noticed here; a training hears of later ones by itself.
-    """
-
-    def __init__(self, tell: Callable[[str], None], interrupts: Interrupts) -> None:
-        self._tell, self._interrupts = tell, interrupts
-        self._last = 0.0
-        self._seen = self._epochs = self._per_epoch = 0
-
-    def _say(self, text: str) -> None:
-        now = time.monotonic()
-        if now - self._last >= _PAUSE_S:
-            self._last = now
-            self._tell(text)
-
-    @contextmanager
-    def progress(self, description: str, total: int, unit: str) -> Iterator[Advance]:
-        """Report an extraction, or probes."""
-        done = 0
-
-        def advance(n: int) -> None:
-            nonlocal done
-            done += n
-            self._interrupts.grant()
-            self._say(f"{done}/{total} {unit}")
-
-        yield advance
-
-    def begin(
-        self, description: str, epochs: int, images_per_epoch: int, epochs_done: int = 0,
-        images_done: int = 0,
-    ) -> None:  # fmt: skip
-        """Note how much there is to train."""
-        self._interrupts.grant()
-        self._epochs, self._per_epoch = epochs, max(images_per_epoch, 1)
-        self._seen = epochs_done * images_per_epoch + images_done
-
-    def images(self, n: int) -> None:
-        """Tell of the epoch under way."""
-        self._seen += n
-        epoch = -(-self._seen // self._per_epoch)
-        self._say(f"epoch {epoch}/{self._epochs}, {self._seen / self._per_epoch - epoch + 1:.0%}")
-
-    def epoch(self, row: EpochRow) -> None:
-        """Note a finished epoch in the job's log."""
-        log.info("%s", ", ".join(f"{name} {value}" for name, value in asdict(row).items()))

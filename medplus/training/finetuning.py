@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from medplus.backbones import sources as backbones
-from medplus.config import FinetuneRecipe, as_tuple, finetune_recipe, probe_recipe
+from medplus.config import FinetuneRecipe, finetune_recipe, probe_recipe
 from medplus.datasets import sources as datasets
 from medplus.datasets.dataset import ImageDataset
 from medplus.device import check_devices, resolve_device, resolve_training_precision
@@ -171,7 +171,7 @@ def finetune_all(
     """
     fields = {**changes, "batch_size": None if batch_size == AUTO else batch_size}
     full = finetune_recipe(recipe, **fields)
-    numbers = probe_recipe(seeds=as_tuple(seeds)).seeds  # what is a seed of one is of the other
+    numbers = probe_recipe(seeds=seeds).seeds  # what is a seed of one is of the other
     if keep not in get_args(Keep):
         raise UsageError(f"keep '{keep}' is none of {', '.join(get_args(Keep))}")
     target = resolve_device(device)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from contextlib import closing
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -26,6 +28,8 @@ from medplus.training.step import Stepper
 from medplus.training.tracking import Tracker
 from medplus.training.watch import Watch
 from medplus.vocabulary import MULTI_LABEL, Split
+
+log = logging.getLogger(__name__)
 
 _LOOK_EVERY = 50
 _AGREE_EVERY = 10
@@ -213,6 +217,7 @@ class Trainer:
         done.history.append(row)
         done.epoch, done.step, done.loss_sum, done.epoch_seconds = row.epoch, 0, 0.0, 0.0
         self._state.order.set_state(self._drawing.get_state())
+        log.info("%s", ", ".join(f"{name} {value}" for name, value in asdict(row).items()))
         self._watch.epoch(row)
         if self._tracker is not None:
             self._tracker.log(_logged(row), row.epoch)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from medplus.naming import duration, printable
-from medplus.progress import Advance, on_console, silent, stderr_console
+from medplus.progress import Advance, Progress, in_words, on_console, silent, stderr_console
 from medplus.training.history import EpochRow
 
 if TYPE_CHECKING:
@@ -19,7 +18,18 @@ _LINE_EVERY_S = 30.0
 
 
 class Watch:
-    """What a training tells of itself; this one tells nobody, the default of the Python API."""
+    """What a training tells of itself: every epoch is a task of a progress, by default of none.
+
+    Parameters
+    ----------
+    progress : Progress
+    """
+
+    _task: ExitStack | None = None
+    _advance: Advance
+
+    def __init__(self, progress: Progress = silent) -> None:
+        self._progress = progress
 
     def begin(
         self,
@@ -30,15 +40,31 @@ class Watch:
         images_done: int = 0,
     ) -> None:
         """Open: at most `epochs`, of which some, and some images of the next, may be done."""
+        self._epochs, self._images_per_epoch = epochs, images_per_epoch
+        self._begin_epoch(epochs_done + 1, images_done)
 
     def images(self, n: int) -> None:
         """Report that `n` more images of this epoch have been trained on."""
+        self._advance(n)
 
     def epoch(self, row: EpochRow) -> None:
         """Report a finished epoch."""
+        self._begin_epoch(row.epoch + 1)
 
     def end(self) -> None:
         """Close, whether or not the training is complete. May be called more than once."""
+        if self._task is not None:
+            self._task.close()
+            self._task = None
+
+    def _begin_epoch(self, number: int, done: int = 0) -> None:
+        self.end()
+        if number <= self._epochs:
+            self._task = ExitStack()
+            task = self._progress(
+                f"epoch {number}/{self._epochs}", self._images_per_epoch - done, "img"
+            )
+            self._advance = self._task.enter_context(task)
 
 
 class OnConsole(Watch):
@@ -53,12 +79,8 @@ class OnConsole(Watch):
         Called by `begin`: until then the object can be sent to another process.
     """
 
-    _advance: Advance
-    _last: float
-
     def __init__(self, make_console: Callable[[], Console] = stderr_console) -> None:
         self._make_console = make_console
-        self._bar: ExitStack | None = None
 
     def begin(
         self,
@@ -70,23 +92,16 @@ class OnConsole(Watch):
     ) -> None:
         """Print the description and the head of the table; show the bar on a terminal."""
         self._console = self._make_console()
-        self._epochs, self._images_per_epoch = epochs, images_per_epoch
+        is_terminal = self._console.is_terminal
+        words = in_words(self._print, _LINE_EVERY_S)
+        self._progress = on_console(self._console) if is_terminal else words
         self._seconds: list[float] = []
         self._print(description)
         if epochs_done or images_done:
             after = f", after {images_done} of its {images_per_epoch} images" if images_done else ""
             self._print(f"going on in epoch {epochs_done + 1}{after}")
         self._print(_HEAD)
-        self._begin_epoch(epochs_done + 1, images_done)
-
-    def images(self, n: int) -> None:
-        """Move the bar, or now and then print how far the epoch is."""
-        self._done += n
-        self._advance(n)
-        now = time.monotonic()
-        if not self._console.is_terminal and now - self._last >= _LINE_EVERY_S:
-            self._last = now
-            self._print(f"{self._epoch}: {self._done}/{self._images_per_epoch} images")
+        super().begin(description, epochs, images_per_epoch, epochs_done, images_done)
 
     def epoch(self, row: EpochRow) -> None:
         """Print the epoch's line of the table."""
@@ -95,22 +110,7 @@ class OnConsole(Watch):
         left = (self._epochs - row.epoch) * fmean(self._seconds)
         cells = (f"{cell(row, self._epochs, left):>{width}}" for width, cell in _COLUMNS.values())
         self._print("  ".join(cells).rstrip(), "bold" if row.best else "")
-        self._begin_epoch(row.epoch + 1, 0)
-
-    def end(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-    def _begin_epoch(self, number: int, done: int) -> None:
-        self.end()
-        self._epoch = f"epoch {number}/{self._epochs}"
-        self._done, self._last, self._bar = done, time.monotonic(), ExitStack()
-        is_shown = self._console.is_terminal and number <= self._epochs
-        tell = on_console(self._console) if is_shown else silent
-        left = self._images_per_epoch - done
-        self._advance = self._bar.enter_context(tell(self._epoch, left, "img"))
+        super().epoch(row)
 
     def _print(self, line: str, style: str = "") -> None:
         from rich.text import Text

@@ -161,7 +161,7 @@ def test_embeddings_beyond_float16_are_refused_naming_the_remedy(npz, tmp_path, 
 
 
 def test_who_has_waited_finds_the_work_done(npz, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(lock, "_SILENT_S", 0.1)
+    monkeypatch.setattr(lock, "SILENT_S", 0.1)
     [found] = run(npz, tmp_path)
     labels = {split: found.store.labels(split) for split in SPLITS}
     waited = []

@@ -76,8 +76,8 @@ def test_commands_that_are_no_downloads_reach_nothing(cli, reached, tmp_path, mo
 MAY_REACH = {
     "backbones/servers.py": "medplus backbones --fetch; --weights pretrained: is the hub there?",
     "datasets/download.py": "medplus download",
+    "remotefile.py": "medplus download",
     "sweep/engines/ray.py": "medplus sweep --engine ray: is the cluster there?",
-    "transfer.py": "medplus download",
 }
 """The modules that open connections themselves, and for whom; timm fetches weights by itself."""
 

@@ -60,7 +60,7 @@ def test_wrong_usage(what: str, fails: Callable) -> None:
 def test_wrong_recipe_file(fails: Callable) -> None:
     Path("mine.yaml").write_text("epohs: 3")
 
-    says = "mine.yaml: unknown field 'epohs'; did you mean 'epochs'?"
+    says = "mine.yaml: unknown key 'epohs'; did you mean 'epochs'?"
     message = fails(*TOY, "--recipe", "mine.yaml", code=2, says=(says,))
 
     assert message.count("mine.yaml") == 1

@@ -187,7 +187,7 @@ def test_ctrl_c_ends_with_130_and_keeps_what_is_finished(
 
 def test_a_bad_grid_is_refused_by_line(fails: Callable, grid: Path):
     grid.write_text(GRID.replace("epochs: 2}", "epoch: 2}"))
-    says = "line 7: unknown field 'epoch'; did you mean 'ep"
+    says = "line 7: unknown key 'epoch'; did you mean 'ep"
     fails("sweep", "grid.yaml", code=2, says=("grid.yaml", says))
 
 

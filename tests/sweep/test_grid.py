@@ -222,15 +222,15 @@ FAULTS = {
         5,
         "unknown protocol 'finetun'; did you mean 'finetune'?",
     ),
-    "unknown field of knn": (
+    "unknown key of knn": (
         BASE.replace("{knn: }", "\n  knn:\n    k: 3\n    metrik: l2\n"),
         6,
-        "unknown field 'metrik'; did you mean 'metric'?",
+        "unknown key 'metrik'; did you mean 'metric'?",
     ),
-    "unknown field of finetune": (
+    "unknown key of finetune": (
         BASE.replace("{knn: }", "\n  probe:\n    lr: 1\n  finetune:\n    lr: 1\n    epoch: 3\n"),
         8,
-        "unknown field 'epoch'; did you mean 'epochs'?",
+        "unknown key 'epoch'; did you mean 'epochs'?",
     ),
     "k of zero": (
         BASE.replace("{knn: }", "\n  knn:\n    vote: majority\n    k: [3, 0]\n"),
@@ -265,8 +265,8 @@ FAULTS = {
     "number as protocol's recipe": (BASE.replace("{knn: }", "\n  knn: 5\n"), 4, "5"),
     "unknown fit": (BASE + "fit: stretch\n", 4, "fit = 'stretch'"),
     "unknown precision": (BASE + "extract:\n  precision: fp8\n", 5, "'fp8'"),
-    "weights file is missing": (BASE + "weights: none.pt\n", 4, "'none.pt': there is no such file"),
-    "weights are a folder": (BASE + "weights: .\n", 4, "there is no such file"),
+    "weights file is missing": (BASE + "weights: none.pt\n", 4, "none.pt does not exist"),
+    "weights are a folder": (BASE + "weights: .\n", 4, "is a folder without manifest.json"),
     "exclusions are no list": (BASE + "exclude: {backbones: pixels}\n", 4, "exclude"),
     "exclusion of an absent dataset": (
         BASE + "exclude:\n- backbones: pixels\n- sizes: 28\n  datasets: [breastmnst]\n",
@@ -327,7 +327,7 @@ def test_line_of_an_unknown_recipe(protocol, refusal):
 @pytest.mark.parametrize("protocol", ["probe", "finetune"])
 def test_field_called_name_is_unknown_too(protocol, refusal):
     line, said = refusal(BASE.replace("{knn: }", f"\n  {protocol}:\n    name: paper"))
-    assert "unknown field 'name'" in said
+    assert "unknown key 'name'" in said
     assert line == 5
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Collection
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -19,12 +19,13 @@ from medplus.datasets.sources import load_dataset
 from medplus.embeddings.info import StoreInfo, read_info, write_info
 from medplus.jsonfile import digest_of
 from medplus.run.ledger import save_run
+from medplus.spec import ExtractSpec
 from medplus.sweep.claims import Claimant
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.estimate import Estimator
 from medplus.sweep.grid import Grid, read_grid
 from medplus.sweep.inventory import Inventory
-from medplus.sweep.job import Place
+from medplus.sweep.job import Job, Place
 from medplus.sweep.plan import Plan, make_plan
 from tests.records import make_record
 
@@ -601,6 +602,34 @@ def _undone(sweep: dict[str, Any]) -> list[Any]:
     return [run for run in sweep["runs"] if run not in sweep["done"]]
 
 
+def test_rows_count_jobs_runs_and_what_is_left():
+    def job(kind: Any, state: Any, n: int, done: int, seconds: float = 0.0, nbytes: int = 0) -> Job:
+        spec = ExtractSpec("breastmnist", 28, "pixels", "none")
+        return Job(kind, spec, {"seed": 1}, n, done, state, seconds, nbytes)
+
+    jobs = (
+        job("finetune", "left", 1, 0, 100.0, 1000),
+        job("extract", "finished", 1, 1),
+        job("extract", "left", 1, 0, 10.0, 50),
+        job("extract", "failed", 1, 0, 20.0, 70),
+        job("knn", "finished", 4, 4),
+        job("knn", "left", 4, 1, 3.0, 5),
+        job("knn", "failed", 4, 2, 7.0, 9),
+    )
+    names = (
+        "kind", "runs", "runs_finished", "jobs", "finished", "failed", "left", "seconds_left",
+        "bytes_left",
+    )  # fmt: skip
+    assert Plan(jobs, (), (), (), cast(Estimator, None)).work() == [
+        dict(zip(names, row, strict=True))
+        for row in (
+            ("extract", 3, 1, 3, 1, 1, 1, 10.0, 50),
+            ("knn", 12, 7, 3, 1, 1, 1, 3.0, 5),
+            ("finetune", 1, 0, 1, 0, 0, 1, 100.0, 1000),
+        )
+    ]
+
+
 _PLANNING = """
 import sys
 from pathlib import Path
@@ -608,11 +637,11 @@ from medplus.sweep.claims import Claimant
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.grid import read_grid
 from medplus.sweep.job import Place
-from medplus.sweep.summary import summarise, total_cost
+from medplus.cost import total_of
 folder = Path(sys.argv[1])
 place = Place(sys.argv[2], str(folder / "store"), str(folder / "runs"), "cpu")
 plan = Sweep(read_grid(Path(sys.argv[3])), place).plan()
-summarise(plan), total_cost(plan)
+plan.work(), total_of([made.cost for made in (*plan.stores, *plan.records)])
 print(len(plan.jobs), *(name for name in ("torch", "timm", "faiss") if name in sys.modules))
 """
 

@@ -372,7 +372,7 @@ def test_running_out_of_memory_says_what_to_do_and_that_works(train, room_for, t
     [
         ({"epochs": 0}, "epochs = 0"),
         ({"lr": float("nan")}, "lr = nan"),
-        ({"epoch": 3}, "unknown field 'epoch'; did you mean 'epochs'"),
+        ({"epoch": 3}, "unknown key 'epoch'; did you mean 'epochs'"),
         ({"recipe": "papr"}, "unknown recipe 'papr'; did you mean 'paper'"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
         ({"devices": 999}, "--devices 999"),

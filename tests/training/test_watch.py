@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from medplus.training import watch
+from medplus import progress
 from medplus.training.history import EpochRow
 from medplus.training.watch import OnConsole, Watch
 
@@ -29,7 +29,7 @@ class Clock:
 @pytest.fixture
 def time(monkeypatch):
     time = Clock()
-    monkeypatch.setattr(watch, "time", time)
+    monkeypatch.setattr(progress, "time", time)
     return time
 
 
@@ -126,7 +126,7 @@ def test_a_line_tells_the_epoch_in_columns_under_their_titles(time):
 )
 def test_the_table_fits_80_columns(epochs, loss, rate, seconds):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(watch, "time", Clock())
+        patch.setattr(progress, "time", Clock())
         watcher, stream = observed()
         watcher.begin("toy", epochs, 10)
         watcher.images(10)
@@ -157,9 +157,9 @@ def test_a_long_epoch_is_told_of_every_half_minute(time):
         time.now += 10
         watcher.images(10)
     assert lines(stream)[2:] == [
-        "epoch 1/3: 30/100 images",
-        "epoch 1/3: 60/100 images",
-        "epoch 1/3: 90/100 images",
+        "epoch 1/3: 30/100, 1 img/s, 70 s left",
+        "epoch 1/3: 60/100, 1 img/s, 40 s left",
+        "epoch 1/3: 90/100, 1 img/s, 10 s left",
     ]
 
 

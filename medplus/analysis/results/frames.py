@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from medplus.cost import share_of
 from medplus.errors import RunError
 from medplus.metrics import check
 from medplus.run.ledger import read_predictions, read_record, read_runs
@@ -23,8 +24,6 @@ _OF_RUNS = (
     "best_epoch", "task",
 )  # fmt: skip
 _OF_SPECS = ("fit", "feature", "precision")
-_SHARED = ("seconds", "device_seconds", "energy_joules")
-"""Costs of which runs that were computed together have a share each."""
 
 
 def runs(root: str | Path = "runs") -> pd.DataFrame:
@@ -117,8 +116,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
                 row |= {f"{split}_{name.removesuffix('_ci95')}_{end}": v for end, v in ends}
             elif isinstance(value, int | float):
                 row[f"{split}_{name}"] = value
-    shared = int(record.cost.get("shared_by", 1))
-    row |= {name: record.cost[name] / shared for name in _SHARED if name in record.cost}
+    row |= share_of(record.cost)
     row["device"] = record.cost.get("device")
     return row | {"created": record.created, "run_id": record.run_id, "path": record.path}
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from medplus.analysis.format import percentage
 from medplus.analysis.results.cells import AVERAGE, KEYS
+from medplus.cost import share_of
 from medplus.curves.kept import Curve, list_curves, read_curve
 from medplus.embeddings.info import read_info
 from medplus.errors import MedplusError, RunError
@@ -207,10 +208,7 @@ def as_text(value: Any) -> str:
 
 def _own_seconds(record: RunRecord) -> float:
     """Return what a run has cost without its extraction: its share of a common computation."""
-    own = record.cost.get("device_seconds")
-    if own is None:
-        return float("nan")
-    return float(own) / int(record.cost.get("shared_by", 1))
+    return share_of(record.cost).get("device_seconds", float("nan"))
 
 
 @lru_cache(maxsize=4096)

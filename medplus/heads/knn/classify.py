@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medplus.config import KnnRecipe, as_tuple, make_recipe
+from medplus.config import KnnRecipe, make_recipe
 from medplus.cost import measure_cost
 from medplus.device import check_device_name, resolve_device
 from medplus.embeddings.store import EmbeddingStore
@@ -80,7 +80,7 @@ def knn(
     >>> [run.k for run in medplus.knn(store, k=[1, 5])]
     [1, 5]
     """
-    recipe = make_recipe(KnnRecipe, {"k": as_tuple(k), "metric": metric, "vote": vote})
+    recipe = make_recipe(KnnRecipe, {"k": k, "metric": metric, "vote": vote})
     check_backend(backend)
     check_device_name(device)
 
