@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import medplus
 from medplus.errors import SweepError
 from medplus.interrupts import Interrupts
 from medplus.lock import LockHeldError
@@ -168,23 +167,31 @@ class Worker:
 
 
 def _call(job: Job, place: Place, store: str | None, progress: Progress) -> None:
-    """Call what a job's command calls."""
+    """Call what a job's command calls; it is imported here, for its weight."""
     options: dict[str, Any] = {**job.options, "device": place.device}
     if job.kind == "extract":
-        medplus.extract_all(
+        from medplus.embeddings.extract import extract_all
+
+        extract_all(
             [job.spec], **options, data_root=place.data_root, store=place.store,
             progress=progress, patience_s=0.0,  # there is other work meanwhile
         )  # fmt: skip
     elif job.kind == "knn":
-        medplus.knn(str(store), **options, runs=place.runs)
+        from medplus.heads.knn import knn
+
+        knn(str(store), **options, runs=place.runs)
     elif job.kind == "probe":
-        medplus.probe(str(store), **options, runs=place.runs, progress=progress)
+        from medplus.heads.probe import probe
+
+        probe(str(store), **options, runs=place.runs, progress=progress)
     else:
+        from medplus.training import finetune_all
+
         if dealt := options.pop("fold", None):
             options["folds"] = Folds(dealt["n"], dealt["repeat"] + 1, dealt["pool"])
             # Whoever is asked for any fold of a repeat joins them once all are there.
             options["fold"] = [dealt["repeat"] * dealt["n"] + dealt.get("fold", 0)]
-        medplus.finetune_all(
+        finetune_all(
             [job.spec], [options.pop("seed")], **options, data_root=place.data_root,
             runs=place.runs, watch=Watch(progress),
         )  # fmt: skip

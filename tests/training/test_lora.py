@@ -253,6 +253,7 @@ class Interrupt(Watch):
     """Sends Ctrl-C after a step."""
 
     def __init__(self, after):
+        super().__init__()
         self.left = after
 
     def images(self, n):
