@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import Result, growth
-from benchmarks.stores import describe_store
+from benchmarks.stores import describe_store, samples_of
 from medplus.auditing.audit import Audit, audit
 from medplus.embeddings.extract import extract
 from medplus.vocabulary import SPLITS
@@ -168,7 +168,7 @@ def _write(root: Path, n: int) -> Any:
     )
     info = info.model_copy(update={"key": info.spec.key(info.dataset_digest, info.backbone_digest)})
     centres = rng.normal(size=(CLASSES, DIM)).astype(np.float32)
-    with open_writer(root / "noise-00000000.zarr", info, labels) as writer:
+    with open_writer(root / "noise-00000000.zarr", info, samples_of(labels)) as writer:
         for split, numbers in writer.missing.items():
             layout = info.layout(split)
             for chunk in numbers:

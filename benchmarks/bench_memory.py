@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import Result, compare, growth
-from benchmarks.stores import describe_store
+from benchmarks.stores import describe_store, samples_of
 
 SIZES = (50_000, 200_000, 1_000_000)
 DIM, N_CLASSES, QUERIES = 768, 10, 500
@@ -99,7 +99,7 @@ def write_store(root: Path, n: int) -> Path:
     rng = np.random.default_rng(0)
     centres = rng.normal(0.5, 0.1, (N_CLASSES, DIM)).astype("f4")
     labels = {s: rng.integers(0, N_CLASSES, (m, 1)).astype("u1") for s, m in sizes.items()}
-    with open_writer(path, info, labels) as writer:
+    with open_writer(path, info, samples_of(labels)) as writer:
         for split in SPLITS:
             layout = info.layout(split)
             for chunk in writer.missing[split]:

@@ -139,7 +139,7 @@ def _finished_paper_grid(folder: Path) -> list[Result]:
         subprocess.run(arguments, check=True, capture_output=True)
 
     def plan_anew() -> None:
-        inventory._read.cache_clear()
+        inventory.recalled.cache_clear()
         Sweep(read_grid(grid), place).plan()
 
     place = Place(str(root), str(root / "stores"), str(root / "runs"))

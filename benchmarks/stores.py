@@ -10,6 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from medplus.embeddings.info import StoreInfo
+    from medplus.run.scoring import Samples
 
 
 def describe_store(name: str, sizes: Mapping[Any, int], dim: int, n_classes: int) -> StoreInfo:
@@ -27,14 +28,21 @@ def describe_store(name: str, sizes: Mapping[Any, int], dim: int, n_classes: int
     )  # fmt: skip
 
 
+def samples_of(labels: Mapping[Any, np.ndarray]) -> dict[Any, Samples]:
+    """Return what is known of rows that have labels, by split, and nothing else."""
+    from medplus.run.scoring import Samples
+
+    return {split: Samples(own, np.arange(len(own))) for split, own in labels.items()}
+
+
 def write_rows(path: Path, rows: np.ndarray) -> None:
     """Write a store whose train split has these rows, float32, shape (N, D)."""
     from medplus.embeddings.writer import open_writer
 
     sizes = {"train": len(rows), "val": 1, "test": 1}
     info = describe_store("rows", sizes, rows.shape[1], 2)
-    labels: Any = {split: np.zeros((n, 1), np.uint8) for split, n in sizes.items()}
-    with open_writer(path, info, labels) as writer:
+    samples = samples_of({split: np.zeros((n, 1), np.uint8) for split, n in sizes.items()})
+    with open_writer(path, info, samples) as writer:
         for split, numbers in writer.missing.items():
             layout = info.layout(split)
             for chunk in numbers:

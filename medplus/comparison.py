@@ -23,6 +23,7 @@ from medplus.device import resolve_device, resolve_precision
 from medplus.embeddings.extract import Extraction, extract_all
 from medplus.embeddings.info import StoreInfo
 from medplus.embeddings.select import identify, readable
+from medplus.embeddings.store import EmbeddingStore
 from medplus.errors import MedplusError, UsageError
 from medplus.heads.knn import knn
 from medplus.heads.probe import probe
@@ -159,8 +160,8 @@ def compare(
                 "taken for images; name another"
             )
     trained = as_tuple(weights) or (None,)
-    only = trained[0] if len(trained) == 1 else None
     asked = as_tuple(backbones)
+    only = trained[0] if len(trained) == 1 else None
     networks = list(expand(asked)) if asked else default_backbones(only)
     specs = [
         make_spec(
@@ -189,30 +190,18 @@ def compare(
         elapsed = time.perf_counter() - start
         if records and budget_s is not None and elapsed + job.seconds > budget_s:
             left.append(job.name)
-            continue
-        if job.protocols == ("finetune",):
+        elif job.protocols == ("finetune",):
             records += finetune_all(
                 [job.spec], recipe="modern", device=device, data_root=data_root,
                 runs=root / "runs", watch=watch,
             )  # fmt: skip
-            continue
-        [extraction] = extract_all(
-            [job.spec],
-            device=device,
-            data_root=data_root,
-            store=root / "embeddings",
-            progress=progress,
-        )
-        extractions.append(extraction)
-        if "knn" in job.protocols:
-            n_train = extraction.store.info.n_samples["train"]
-            k = [k for k in NEIGHBOURS if k <= n_train]
-            records += knn(extraction.store, k, device=device, runs=root / "runs")
-        if "probe" in job.protocols:
-            records += probe(
-                extraction.store, SEEDS, recipe="grid", device=device, runs=root / "runs",
+        else:
+            extractions += extract_all(
+                [job.spec], device=device, data_root=data_root, store=root / "embeddings",
                 progress=progress,
             )  # fmt: skip
+            store = extractions[-1].store
+            records += _heads(store, job.protocols, device, root / "runs", progress)
     for name in left:
         tell(f"left out, since the budget does not reach: {name}")
     written = report(
@@ -260,6 +249,18 @@ def default_sizes(ref: DatasetRef, data_root: Path) -> list[int | None]:
     return [s for s in _FOLDER_SIZES if s <= side] or [
         max((s for s in SIZES if s <= side), default=SIZES[0])
     ]
+
+
+def _heads(
+    store: EmbeddingStore, protocols: Sequence[str], device: str, runs: Path, progress: Progress
+) -> list[RunRecord]:
+    records: list[RunRecord] = []
+    if "knn" in protocols:
+        k = [k for k in NEIGHBOURS if k <= store.info.n_samples["train"]]
+        records += knn(store, k, device=device, runs=runs)
+    if "probe" in protocols:
+        records += probe(store, SEEDS, recipe="grid", device=device, runs=runs, progress=progress)
+    return records
 
 
 def _check_protocols(protocols: Sequence[str]) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import sys
 
+import numpy as np
 import pytest
 
 from benchmarks import document, gpu, record
+from benchmarks.bench_memory import write_store
 from benchmarks.check import regressions
 from benchmarks.measure import Result, compare, growth
+from benchmarks.stores import write_rows
 from medplus.datasets import catalog
+from medplus.embeddings.store import open_store
 
 
 def result(ratios, goal="≤ 2", name="a ÷ b"):
@@ -136,3 +140,10 @@ def test_the_hours_of_the_paper_are_all_its_images_at_the_fastest_rates():
     images = sum(sum(catalog.info(flag).n_samples.values()) for flag in catalog.FLAGS)
     expected = images / 4e3 + 3 * images / 2e3  # 64 and 128 px as slow as 224
     assert gpu.hours_of_the_paper(rates) == {"resnet18": pytest.approx(expected / 3600)}
+
+
+def test_stores_that_benchmarks_write_are_stores(tmp_path):
+    rows = np.arange(12, dtype=np.float32).reshape(4, 3)
+    write_rows(tmp_path / "rows.zarr", rows)
+    assert np.array_equal(open_store(tmp_path / "rows.zarr").embeddings("train"), rows)
+    assert open_store(write_store(tmp_path, 20)).info.n_samples["train"] == 20

@@ -161,11 +161,12 @@ def _digest(ref: DatasetRef, size: int | None, data_root: Path) -> str:
 def _once(file: str, read: Callable[..., _T], *arguments: Any) -> _T:
     """Read what lies in a file, or recall it: until it is written again it holds the same."""
     stat = os.stat(file)  # noqa: PTH116 - text, since thousands of paths take long
-    return cast("_T", _recall(read, arguments, (stat.st_ino, stat.st_mtime_ns, stat.st_size)))
+    return cast("_T", recalled(read, arguments, (stat.st_ino, stat.st_mtime_ns, stat.st_size)))
 
 
 @cache
-def _recall(read: Callable[..., _T], arguments: tuple[Any, ...], state: tuple[int, ...]) -> _T:
+def recalled(read: Callable[..., _T], arguments: tuple[Any, ...], state: tuple[int, ...]) -> _T:
+    """Read something, or recall what was read in this state of its file."""
     return read(*arguments)
 
 
