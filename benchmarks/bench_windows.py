@@ -11,10 +11,10 @@ from medplus.device import resolve_device, resolve_precision
 
 ROUNDS = 4
 GOALS = {
-    ("resnet18", 28): "≥ 2", ("resnet18", 64): "≥ 1.5", ("vgg16", 28): "≥ 4",
-    ("vgg16", 64): "≥ 2.5", ("alexnet", 28): "≥ 1.5", ("densenet121", 28): "≥ 1.5",
-    ("efficientnet_b4", 28): "≥ 0.98",
+    ("resnet18", 28): "≥ 3", ("resnet18", 64): "≥ 2", ("vgg16", 28): "≥ 6", ("vgg16", 64): "",
+    ("alexnet", 28): "≥ 2", ("densenet121", 28): "≥ 1.6", ("efficientnet_b4", 28): "",
 }  # fmt: skip
+"""Of the bare forward: the network as it is built, as one would run it."""
 
 
 def run() -> list[Result]:
@@ -22,19 +22,24 @@ def run() -> list[Result]:
     batch = 256 if device.type == "cuda" else 16
     precisions = dict.fromkeys(("fp32", resolve_precision("auto", device)))
     return [
-        _against_the_whole(name, size, precision, batch, device, goal)
+        result
         for (name, size), goal in GOALS.items()
         for precision in precisions
+        for result in _against_the_whole(name, size, precision, batch, device, goal)
     ]
 
 
-def _against_the_whole(name, size, precision, batch, device, goal) -> Result:
+def _against_the_whole(name, size, precision, batch, device, goal) -> list[Result]:
     backbone = load_backbone(name, "none", size)
     images = torch.randint(0, 256, (batch, size, size), dtype=torch.uint8, device=device)
     ways = {
-        way: Embedder(backbone, device, precision, batch, window=way == "windows")
-        for way in ("whole", "windows")
+        "bare": Embedder(backbone, device, precision, batch, lambda module, _: module),
+        "whole": Embedder(backbone, device, precision, batch, window=False),
+        "windows": Embedder(backbone, device, precision, batch),
     }
     times = interleave({way: lambda e=embed: e(images) for way, embed in ways.items()}, ROUNDS)  # type: ignore[misc]
-    what = f"whole canvas ÷ windows, {name}, {size} px, {precision}"
-    return compare(what, times["whole"], times["windows"], goal)
+    what = f"{name}, {size} px, {precision}"
+    return [
+        compare(f"bare forward ÷ windows, {what}", times["bare"], times["windows"], goal),
+        compare(f"whole canvas ÷ windows, {what}", times["whole"], times["windows"], "≥ 0.98"),
+    ]
