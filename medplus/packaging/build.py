@@ -7,7 +7,6 @@ import importlib.util
 import json
 import shutil
 import tempfile
-import time
 import warnings
 import zipfile
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from medplus.analysis.panel import panel as panel_of_run
 from medplus.datasets.dataset import ImageDataset
 from medplus.embeddings.provenance import images_of
 from medplus.errors import MedplusError, RunError, UsageError, first_line, pip_install, writing
+from medplus.naming import utc_now
 from medplus.packaging.card import croissant, model_card
 from medplus.packaging.module import PackagedModel
 from medplus.prediction.model import Model, load_model
@@ -250,7 +250,7 @@ def _write_about(model: Model, folder: Path, patterns: np.ndarray) -> Any:
         "temperature": model.temperature,
         "thresholds": _thresholds(model),
         "votes": how,
-        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "made": utc_now(),
         "medplus": __version__,
         "torch": torch.__version__,
         "sha256": {},
