@@ -175,8 +175,8 @@ def _score_run(
     with hold_run(folder, _PATIENCE_S):
         clean = _Clean.of(record, images)
         known = None if overwrite else read_robustness(folder)
-        if known is None or (known.run_id, known.dataset_digest) != clean.identity:
-            run_id, digest = clean.identity
+        run_id, digest = record.run_id, record.dataset_digest
+        if known is None or (known.run_id, known.dataset_digest) != (run_id, digest):
             known = Robustness(run_id=run_id, dataset_digest=digest, clean=clean.scores, points=[])
         have = {point.key for point in known.points}
         todo = [one for key, one in wanted.items() if key not in have]
@@ -207,7 +207,6 @@ class _Clean:
     """A run's predictions of the clean test images, and where these stand among the images."""
 
     record: RunRecord
-    identity: tuple[str, str]
     predictions: dict[str, np.ndarray]
     rows: np.ndarray
 
@@ -230,7 +229,7 @@ class _Clean:
                 f"{images.path} has other labels of test images than {record.path} was scored on; "
                 "name the folder of its data with --data-root"
             )
-        return cls(record, (record.run_id, record.dataset_digest), saved, rows)
+        return cls(record, saved, rows)
 
     @property
     def groups(self) -> np.ndarray | None:
