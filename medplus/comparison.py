@@ -152,6 +152,8 @@ def compare(
     named = as_tuple(protocols) or ()
     _check_protocols(named)
     names = sources.expand(map(str, as_tuple(datasets) or ()))
+    if not names:
+        raise UsageError("name at least one dataset to compare on")
     for name in names:
         place = sources.path(sources.resolve(name, group_column)).resolve()
         if place.is_dir() and root.resolve().is_relative_to(place):

@@ -95,6 +95,8 @@ def test_results_do_not_go_among_the_images(folder):
     with pytest.raises(UsageError, match="lies in the dataset's folder"):
         compare(str(folder), ["pixels"], [8], out=folder / "out")
     assert not (folder / "out").exists()
+    with pytest.raises(UsageError, match="at least one dataset"):
+        compare([], ["pixels"], [8], out=folder.parent / "out")
 
 
 def test_networks_are_taken_whose_weights_are_at_hand_wherever_they_lie(tmp_path, monkeypatch):

@@ -38,6 +38,8 @@ def assign_folds(pool: Pool, together: np.ndarray, folds: int | None) -> np.ndar
     small, n_small = int(classes[counts.argmin()]), int(counts.min())
     if folds is None:
         folds = int(np.clip(n_small, 2, FOLDS))
+    if folds < 2:
+        raise UsageError(f"--folds {folds}: at least 2 are needed")
     if not pool.multi_label and n_small < folds:
         raise UsageError(
             f"--folds {folds}: {pool.dataset} has {n_small} images of {pool.classes[small]} that "

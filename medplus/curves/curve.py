@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -109,22 +110,22 @@ def curve(
     recipe = probe_recipe(
         "grid", seeds=seeds, lr=lr, epochs=epochs, batch_size=batch_size, patience=patience
     )
+    heads: dict[str, Callable[..., list[Point]]] = {
+        "probe": partial(probe_points, recipe=recipe),
+        "knn": knn_points,
+    }
     draws = draw(first, shots, fractions, episodes, tune, folds)
     points: list[Point] = []
     for store in opened:
         name = store.info.backbone
-        heads = sum(len(recipe.seeds) if p == "probe" else 1 for p in protocols)
-        total = heads * sum(len(one.subsets) for one in draws)
+        each = sum(len(recipe.seeds) if p == "probe" else 1 for p in protocols)
+        total = each * sum(len(one.subsets) for one in draws)
         with progress(f"{store.info.dataset} · {name}", total, "head") as advance:
             for one in draws:
                 data = _data(one.of(store), device)
                 for protocol in protocols:
-                    found = (
-                        probe_points(data, name, one.subsets, recipe, tune, advance)
-                        if protocol == "probe"
-                        else knn_points(data, name, one.subsets, tune, advance)
-                    )
-                    points += [one.placed(point) for point in found]
+                    found = heads[protocol](data, name, one.subsets, tune=tune, advance=advance)
+                    points += map(one.placed, found)
     info = first.info
     made = Curve(
         info.dataset, info.size, info.dataset_digest, tune, target,
@@ -154,6 +155,8 @@ def _check(
 
     if episodes < 1:
         raise UsageError(f"--episodes {episodes} must be at least 1")
+    if not protocols:
+        raise UsageError(f"there is no protocol; name some of {', '.join(PROTOCOLS)}")
     for name in protocols:
         if name not in PROTOCOLS:
             raise UsageError(f"unknown protocol '{name}' ({', '.join(PROTOCOLS)})")

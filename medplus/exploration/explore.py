@@ -8,13 +8,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from medplus import atomic
 from medplus.config import as_tuple
 from medplus.embeddings.container import Place
 from medplus.embeddings.store import EmbeddingStore, open_store
-from medplus.errors import writing
+from medplus.errors import UsageError, writing
 from medplus.exploration.atlas import command, to_parquet
 from medplus.exploration.collection import Collection, collect
 from medplus.exploration.maps import MapKind, tsne_map
@@ -119,6 +119,10 @@ def explore(
     >>> medplus.explore(store, kind="pca").path
     PosixPath('explore/breastmnist/28/pixels.html')
     """
+    if kind not in get_args(MapKind):
+        raise UsageError(f"kind '{kind}' is none of {', '.join(get_args(MapKind))}")
+    if clusters not in (None, "hdbscan") and (isinstance(clusters, str) or clusters < 1):
+        raise UsageError(f"--clusters {clusters} is neither a number from 1 on nor hdbscan")
     begin = time.monotonic()
     opened = store if isinstance(store, EmbeddingStore) else open_store(store)
     asked = as_tuple(runs)

@@ -166,6 +166,7 @@ def test_several_labels_per_image(write_store, tmp_path):
     ("options", "error", "words"),
     [
         ({"folds": 200}, UsageError, "--folds 200"),
+        ({"folds": 1}, UsageError, "--folds 1: at least 2"),
         ({"threshold": 2.0}, UsageError, "--threshold 2"),
         ({"groups": "nowhere.csv"}, UsageError, "nowhere.csv is no table that can be read"),
     ],

@@ -170,6 +170,7 @@ def test_images_of_several_labels_have_fractions_and_no_shots(write_store):
         ({"shots": (1,), "tune": "shots"}, "two images of each class"),
         ({"fractions": (1.5,)}, "above 0 and at most 1"),
         ({"shots": (2,), "target": 90.0}, "between 0 and 1"),
+        ({"shots": (2,), "protocols": ()}, "no protocol; name some of probe, knn"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(store, options, message):

@@ -113,6 +113,12 @@ def test_without_images_it_says_so_and_has_no_thumbnails(write_store, tmp_path):
     assert (column(data, "label_1") == "yes").tolist() == truth[:, 1].tolist()
 
 
+@pytest.mark.parametrize("choice", [{"kind": "umap"}, {"clusters": 0}, {"clusters": "many"}])
+def test_what_no_map_is_drawn_by_is_refused(made, tmp_path, choice):
+    with pytest.raises(UsageError, match=r"is n(one of|either) "):
+        explore(made[1], out=tmp_path, **choice)
+
+
 def test_derived_stores_have_a_page_too(made, tmp_path):
     derived = DerivedStore([made[1]], Transform.parse("pca:5"))
     assert explore(derived, out=tmp_path, runs=[], kind="pca").collection.dim == 5
