@@ -15,7 +15,7 @@ from medplus.embeddings.transform import Fit, Transform
 from medplus.errors import StoreError, UsageError
 from medplus.evaluation.head import own_store
 from medplus.heads.features import HeldFeatures, JoinedRows, fit_memory
-from medplus.heads.folded import pooled
+from medplus.heads.folded import sample_names
 from medplus.heads.saved import derived, read_heads
 from medplus.heads.stored import identity_of, leaves_out, read_split
 from medplus.prediction.networks import Extractor
@@ -83,7 +83,7 @@ class SavedRun:
         folds = Folds(self.record.folds.n, pool=self.record.folds.pool)
         parts = tuple(read_split(store, split).embeddings for split in folds.splits)
         whole = HeldFeatures(JoinedRows(parts).whole())
-        names = [str(name) for name in pooled(store, folds).names]
+        names = sample_names(store, folds.splits)
         fit, transform = _made_by(store)
         return Reference(whole, names, None, fit, transform, "l2", self.device)
 
@@ -132,7 +132,7 @@ class SavedRun:
 def _reference(store: EmbeddingStore, cosine: bool, device: str) -> Reference:
     hold = fit_memory(store)
     train, val = (read_split(store, split, hold=hold) for split in ("train", "val"))
-    names = [name or f"train/{row}" for name, row in zip(train.names, train.index, strict=True)]
+    names = sample_names(store, ("train",))
     metric: Metric = "cosine" if cosine else "l2"
     fit, transform = _made_by(store)
     return Reference(train.embeddings, names, val.embeddings, fit, transform, metric, device)
