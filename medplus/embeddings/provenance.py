@@ -80,8 +80,10 @@ def describe_data(images: ImageDataset) -> dict[str, Any]:
     }
 
 
-def images_of(made: Provenance, what: object, data_root: str | Path | None = None) -> ImageDataset:
-    """Load the images that a store or a run was made of.
+def images_of(
+    made: Provenance, what: object, data_root: str | Path | None = None, say: bool = True
+) -> ImageDataset:
+    """Load the images that a store or a run was made of, and `say` their card.
 
     Parameters
     ----------
@@ -100,7 +102,7 @@ def images_of(made: Provenance, what: object, data_root: str | Path | None = Non
     lay = getattr(made, "dataset_path", None)
     if data_root is None and lay is not None and made.spec.dataset in catalog.FLAGS:
         data_root = Path(lay).parent
-    images = datasets.load_spec(made.spec, data_root or "data", made.size)
+    images = datasets.load_spec(made.spec, data_root or "data", made.size, say=say)
     if images.digest != made.dataset_digest:
         raise UsageError(
             f"{images.path} holds other data than {what} was made on; name the folder of its data "

@@ -18,9 +18,8 @@ from medplus.backbones.finetuned import (
 )
 from medplus.backbones.inference import Embedder
 from medplus.backbones.sources import is_code
-from medplus.datasets import catalog, sources
+from medplus.datasets import sources
 from medplus.datasets.dataset import ImageDataset
-from medplus.datasets.sources import load_dataset
 from medplus.device import resolve_precision
 from medplus.embeddings.pipeline import as_tensor
 from medplus.embeddings.provenance import describe_data
@@ -60,7 +59,7 @@ def prepare_network(run: Path, options: EvaluationOptions) -> Prepared:
             f"{record.run_id}; restore the files that belong together, or make the run again"
         )
     precision = resolve_precision(options.precision or description.precision, options.device)
-    images = _load_images(run, description, options)
+    images = _load_images(run, record, options)
     _warn_of_other_data(run, record, images, options)
     _check_canvas(run, description, images)
 
@@ -90,19 +89,18 @@ def _check_canvas(run: Path, description: NetworkDescription, images: ImageDatas
         )
 
 
-def _load_images(
-    run: Path, description: NetworkDescription, options: EvaluationOptions
-) -> ImageDataset:
+def _load_images(run: Path, record: RunRecord, options: EvaluationOptions) -> ImageDataset:
     if options.dataset is not None:
         ref = sources.resolve(options.dataset)
-        size = options.size or (description.size if ref.any_size else None)
+        size = options.size or (record.size if ref.any_size else None)
         return sources.load(ref, size, options.data_root, progress=options.progress)
-    if description.dataset not in catalog.FLAGS:
+    if sources.find(record.spec.dataset) is None:
         raise UsageError(
-            f"{run} was trained on a file of the name '{description.dataset}', and does not know "
+            f"{run} was trained on a file of the name '{record.dataset}', and does not know "
             "where it lies; name it with --dataset"
         )
-    return load_dataset(description.dataset, options.size or description.size, options.data_root)
+    size = options.size or record.size
+    return sources.load_spec(record.spec, options.data_root, size, options.progress)
 
 
 def _warn_of_other_data(

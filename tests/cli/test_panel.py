@@ -82,7 +82,7 @@ def test_images_that_are_gone_are_said_to_be_gone(cli: Cli, run: Path) -> None:
     Path("toy.npz").unlink()
     section = sections_of([run])[-1]
     assert section.galleries == ()
-    assert "the images of toy are not at hand" in section.notes[-1]
+    assert "toy.npz does not exist" in section.notes[-1]
     assert section.tables[0].blocks
 
 
@@ -92,7 +92,19 @@ def test_other_images_of_the_same_name_are_not_shown(
     write_npz("toy", n=(40, 30, 60), size=8, seed=1, folder=tmp_path)
     section = sections_of([run])[-1]
     assert section.galleries == ()
-    assert "holds other images than those of the run" in section.notes[-1]
+    assert f"holds other data than {run} was made on" in section.notes[-1]
+
+
+def test_mistakes_of_embeddings_that_leave_images_out_are_shown(cli: Cli, run: Path) -> None:
+    Path("suspects.csv").write_text("name,split,index,kind,verdict\n,test,0,label,exclude\n")
+    words = ("--dataset", "toy.npz", "--backbone", "pixels", "--exclude", "suspects.csv")
+    [made] = cli("extract", *words, "--json").document["stores"]
+    [record] = cli("knn", "--store", made["path"], "--json").document["runs"]
+    assert cli("panel", record["path"], "--out", "out").code == 0
+    row = int(pd.read_csv("out/tables/errors_toy.csv")["image"][0].partition("/")[2])
+    thumbnail = Image.open(f"out/pictures/errors_toy/test-{row}.png")
+    with np.load("toy.npz") as data:
+        np.testing.assert_array_equal(np.asarray(thumbnail)[::12, ::12], data["test_images"][row])
 
 
 def test_pictures_are_pngs_with_the_name_the_classes_and_the_neighbours(run: Path) -> None:

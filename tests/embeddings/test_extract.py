@@ -227,13 +227,13 @@ def test_energy_of_some_sessions_is_not_told_as_that_of_all(npz, tmp_path):
 
 def test_each_dataset_is_loaded_once_for_all_backbones(write_npz, tmp_path, monkeypatch):
     loaded = []
-    load = extraction.datasets.load_dataset
+    load = extraction.datasets.load_spec
 
-    def watch(name, *arguments, **options):
-        loaded.append(name)
-        return load(name, *arguments, **options)
+    def watch(spec, *arguments, **options):
+        loaded.append(spec.dataset)
+        return load(spec, *arguments, **options)
 
-    monkeypatch.setattr(extraction.datasets, "load_dataset", watch)
+    monkeypatch.setattr(extraction.datasets, "load_spec", watch)
     files = [str(write_npz(name, n=(3, 2, 2), size=32)) for name in ("a", "b")]
     asked = specs(files, backbones=["pixels", NETWORK], weights="none", fit="native")
     found = extract_all(asked, store=tmp_path)

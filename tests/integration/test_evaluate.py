@@ -54,6 +54,19 @@ def evaluate(cli: Callable, *arguments: object) -> list[dict[str, Any]]:
     return list(ran.document["runs"])
 
 
+def test_a_network_finds_the_file_that_it_was_trained_on_and_leaves_out_the_same_images(
+    cli: Callable, write_npz: Callable
+) -> None:
+    write_npz("mine", folder=Path.cwd())
+    Path("suspects.csv").write_text("name,split,index,kind,verdict\n,test,0,label,exclude\n")
+    words = ("--dataset", "mine.npz", "--backbone", "pixels", "--exclude", "suspects.csv")
+    [run] = cli("finetune", *words, "--epochs", 1, "--device", "cpu", "--json").document["runs"]
+
+    [found] = evaluate(cli, run["path"], "--device", "cpu")
+
+    assert found["metrics"] == run["metrics"]
+
+
 @pytest.mark.parametrize("recipe", ["paper", "modern"])
 @pytest.mark.parametrize("backbone", ["pixels", "mobilenetv3_small_050"])
 def test_a_network_scores_on_its_own_data_what_training_recorded(

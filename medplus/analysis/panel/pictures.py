@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ from numpy.typing import NDArray
 
 from medplus.analysis.panel.all_classes import Panel
 from medplus.analysis.panel.errors import Case
-from medplus.datasets import sources as datasets
+from medplus.datasets.dataset import ImageDataset
+from medplus.embeddings import provenance
 from medplus.embeddings.derived import view_of
 from medplus.embeddings.info import read_info
 from medplus.embeddings.store import EmbeddingStore, open_store
-from medplus.errors import DatasetError, MedplusError, StoreError
+from medplus.errors import MedplusError, StoreError
 from medplus.heads.folded import deal_store, sample_names
 from medplus.heads.saved import derived
 from medplus.heads.stored import leaves_out
@@ -61,34 +63,30 @@ def images_of(
 
     Raises
     ------
-    DatasetError
+    MedplusError
         If the data are not there any more, or are not those of the run.
     """
-    record = panel.record
-    if record.spec.is_imported:
-        raise DatasetError(f"{record.backbone} was imported without its images")
-    ref = datasets.find(record.spec.dataset)
-    roots = [Path(data_root), *_root_of_store(record)]
-    there = [root for root in roots if ref and datasets.path(ref, record.size, root).exists()]
-    if ref is None or not there:
-        raise DatasetError(f"the images of {record.dataset} are not at hand")
-    loaded = datasets.load(ref, record.size, there[0], say=False)  # it was said of the run
-    if loaded.digest != record.dataset_digest:
-        raise DatasetError(f"{loaded.path} holds other images than those of the run")
+    loaded = _load(panel.record, data_root)
     index = panel.predictions["test_index"]
     origin = panel.predictions.get("test_split", ["test"] * len(index))  # out of fold, any split
-    images = {str(split): own.images for split, own in loaded.splits.items()}
-    return [np.asarray(images[str(origin[case.row])][int(index[case.row])]) for case in cases]
+    splits = {str(split): own for split, own in loaded.splits.items()}
+    found = []
+    for case in cases:
+        own = splits[str(origin[case.row])]
+        found.append(np.asarray(own.images[np.searchsorted(own.positions, index[case.row])]))
+    return found
 
 
-def _root_of_store(record: RunRecord) -> list[Path]:
-    """Return where the images lay when they were extracted."""
-    if record.store is None:
-        return []
+def _load(record: RunRecord, data_root: str | Path) -> ImageDataset:
+    """Return a run's images from a folder of data, or from where they were extracted."""
     try:
-        return [Path(read_info(record.store.path).dataset_path).parent]
+        return provenance.images_of(record, record.path, data_root, say=False)
     except MedplusError:
-        return []
+        with suppress(MedplusError):
+            if record.parts:
+                made = read_info(record.parts[0].path)
+                return provenance.images_of(made, record.path, say=False)
+        raise
 
 
 def neighbours_of(panel: Panel, cases: Sequence[Case], k: int = N_NEIGHBOURS) -> list[list[str]]:

@@ -126,10 +126,9 @@ def load_dataset(
     >>> data.splits["test"].images.dtype, data.splits["test"].images.shape[1:]
     (dtype('uint8'), (28, 28))
     """
-    exclusion = None if exclude is None else read_exclusion(exclude)
-    ref = resolve(name, group_column)
-    images = load(ref, size, data_root, group_column=group_column, progress=progress)
-    return images if exclusion is None else leave_out(images, exclusion)
+    left_out = None if exclude is None else str(exclude)
+    spec = ExtractSpec(str(name), size, group_column=group_column, exclude=left_out)
+    return load_spec(spec, data_root, progress=progress)
 
 
 def load_spec(
@@ -137,16 +136,13 @@ def load_spec(
     data_root: str | Path = "data",
     size: int | None = None,
     progress: Progress = silent,
+    say: bool = True,
 ) -> ImageDataset:
-    """Load the dataset that a spec names, as `load_dataset`; by default at its size."""
-    return load_dataset(
-        spec.dataset,
-        size or spec.size,
-        data_root,
-        group_column=spec.group_column,
-        exclude=spec.exclude,
-        progress=progress,
-    )
+    """Load the dataset that a spec names, by default at its size, and `say` its card."""
+    exclusion = None if spec.exclude is None else read_exclusion(spec.exclude)
+    ref, group = resolve(spec.dataset, spec.group_column), spec.group_column
+    images = load(ref, size or spec.size, data_root, group_column=group, progress=progress, say=say)
+    return images if exclusion is None else leave_out(images, exclusion)
 
 
 def path(ref: DatasetRef, size: int | None = None, data_root: str | Path = "data") -> Path:
