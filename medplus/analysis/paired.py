@@ -281,8 +281,8 @@ def p_values(
 def _n_apart(gaps: NDArray[Any], groups: NDArray[Any] | None) -> NDArray[np.intp]:
     """Return how many images, or groups, differ at all, shape (n_rows,)."""
     if groups is not None:
-        unit = np.unique(groups, return_inverse=True)[1]
-        gaps = np.array([np.bincount(unit, row) for row in gaps]).reshape(len(gaps), -1)
+        names, unit = np.unique(groups, return_inverse=True)
+        gaps = np.reshape([np.bincount(unit, row) for row in gaps], (len(gaps), len(names)))
     apart: NDArray[np.intp] = np.count_nonzero(settle(gaps.astype(np.float64)), axis=1)
     return apart
 

@@ -52,7 +52,7 @@ class Verdict:
         Test ACC of always saying the class that train has most of; of the best head on pixels.
     smallest_detectable_difference : float or None
         The difference in ACC from a typical other candidate that these test images would have shown
-        with 80 % power.
+        with 80 % power; None where so few show none, however large.
     sentences : tuple of str
     """
 
@@ -68,6 +68,13 @@ class Verdict:
     pixels_acc: float | None
     smallest_detectable_difference: float | None
     sentences: tuple[str, ...]
+
+    @property
+    def shows_nothing(self) -> bool:
+        """Whether test images, their groups, or datasets are so few that no p is below 0.05."""
+        if self.n_candidates > 1 and self.dataset == ALL:
+            return self.n_test < _FEWEST_DATASETS
+        return (self.n_candidates - 1) * 2.0 ** (1 - self.best.n_units) > _LEVEL
 
     @property
     def beats_majority(self) -> bool:
@@ -252,6 +259,8 @@ def _verdict(
         dataset, best, tuple(alike), tuple(better), tuple(worse), cheapest, 1 + len(others), n,
         baseline, pixels_acc, smallest, (),
     )  # fmt: skip
+    if settled.shows_nothing:
+        settled = replace(settled, smallest_detectable_difference=None)
     broken = verdict_sentence(best.runs)
     more = () if broken is None else (broken,)
-    return replace(settled, sentences=(*sentences_of(settled, others, spread), *more))
+    return replace(settled, sentences=(*sentences_of(settled, others), *more))

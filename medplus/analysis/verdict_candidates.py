@@ -93,6 +93,11 @@ class Candidate:
         """What it is, in words."""
         return f"{self.label} at {self.size} px ({PROTOCOL_LABELS[self.protocol]})"
 
+    @property
+    def n_units(self) -> int:
+        """Number of test images, or of their groups: of what is drawn independently."""
+        return len(self.hits) if self.groups is None else len(np.unique(self.groups))
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
         names = ("backbone", "size", "protocol", "weights", "fit", "feature", "lora", "test_acc")

@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from medplus.analysis.verdict_candidates import Candidate
 from medplus.naming import duration, in_percent
 from medplus.spec import PIXELS
@@ -25,7 +23,7 @@ POWER = 1.959964 + 0.841621
 _NAMED = 4
 
 
-def sentences_of(verdict: Verdict, others: Sequence[Candidate], spread: float) -> tuple[str, ...]:
+def sentences_of(verdict: Verdict, others: Sequence[Candidate]) -> tuple[str, ...]:
     """Return the sentences of a verdict.
 
     Parameters
@@ -33,12 +31,10 @@ def sentences_of(verdict: Verdict, others: Sequence[Candidate], spread: float) -
     verdict : Verdict
     others : sequence of Candidate
         All but the best.
-    spread : float
-        Standard deviation over images (or datasets) of the difference to the one that is nearest.
     """
     return (
         *_on_the_best(verdict), *_on_the_choice(verdict.best, others),
-        *_on_the_others(verdict, others), *_on_the_cost(verdict), *_on_the_power(verdict, spread),
+        *_on_the_others(verdict, others), *_on_the_cost(verdict), *_on_the_power(verdict),
     )  # fmt: skip
 
 
@@ -46,12 +42,9 @@ def _on_the_best(verdict: Verdict) -> list[str]:
     best = verdict.best
     low, high = (in_percent(end) for end in best.test_acc_ci95)
     seeds = f", mean of {best.n_seeds} seeds" if best.n_seeds > 1 else ""
-    groups = ""
-    if best.groups is not None:
-        groups = f" in {len(np.unique(best.groups)):,} groups such as patients"
     scored = (
-        f"Test ACC {in_percent(best.test_acc)}, 95 % interval {low} to {high} ({verdict.n_test:,} "
-        f"test images{groups}{seeds})."
+        f"Test ACC {in_percent(best.test_acc)}, 95 % interval {low} to {high} "
+        f"({_images(best)}{seeds})."
     )
     if verdict.dataset == ALL:
         scored = (
@@ -157,18 +150,24 @@ def _on_the_cost(verdict: Verdict) -> list[str]:
     ]
 
 
-def _on_the_power(verdict: Verdict, spread: float) -> list[str]:
-    smallest = verdict.smallest_detectable_difference
+def _on_the_power(verdict: Verdict) -> list[str]:
+    best, smallest = verdict.best, verdict.smallest_detectable_difference
+    of = f"{verdict.n_test} datasets" if verdict.dataset == ALL else _images(best)
+    if verdict.shows_nothing:
+        return [f"{of} are too few to tell candidates apart, however they differ."]
     if smallest is None or not verdict.not_distinguishable:
         return []
+    unseen = (
+        f"a difference of less than {100 * smallest:.1f} points typically goes unnoticed in one of "
+        "five cases or more"
+    )
     if verdict.dataset == ALL:
-        return [
-            f"Over {verdict.n_test} datasets a difference of less than {100 * smallest:.1f} points "
-            "typically goes unnoticed in one of five cases or more; more datasets would settle it."
-        ]
-    needed = math.ceil((POWER * spread / (smallest / 2)) ** 2)
-    return [
-        f"With {verdict.n_test:,} test images a difference of less than {100 * smallest:.1f} "
-        "points typically goes unnoticed in one of five cases or more; to see half of it takes "
-        f"{needed:,} images."
-    ]
+        return [f"Over {of} {unseen}; more datasets would settle it."]
+    return [f"With {of} {unseen}; to see half of it takes {_images(best, 4, '')}."]
+
+
+def _images(best: Candidate, times: int = 1, kind: str = "test ") -> str:
+    images = f"{times * len(best.hits):,} {kind}images"
+    if best.groups is None:
+        return images
+    return f"{images} in {times * best.n_units:,} groups such as patients"

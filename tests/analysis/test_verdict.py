@@ -82,6 +82,34 @@ def test_what_is_better_on_test_is_not_called_worse(verdicts):
     assert any(s.startswith("The only other is better on these") for s in verdict.sentences)
 
 
+@pytest.mark.parametrize("groups", [None, np.array(["ann", "bob"]).repeat(50)])
+def test_so_few_images_or_patients_tell_nothing_apart_and_the_verdict_says_so(verdicts, groups):
+    n = 5 if groups is None else 100
+    true = (np.arange(n) % 2)[:, None].astype("u1")
+    score = np.eye(2, dtype="f4")[true[:, 0]]
+    saved = {"val_true": true, "val_score": score, "test_true": true}
+    if groups is not None:
+        saved["test_group"] = groups
+    made = [(("a", 90, 100, {}), score), (("b", 80, 0, {}), 1 - score)]
+    for one, scored in made:
+        [verdict] = verdicts(one, saved={**saved, "test_score": scored})
+    assert [one.backbone for one in verdict.not_distinguishable] == ["b"]
+    assert verdict.smallest_detectable_difference is None
+    told = "5 test images" if groups is None else "100 test images in 2 groups such as patients"
+    assert f"{told} are too few to tell candidates apart, however they differ." in verdict.sentences
+
+
+def test_two_datasets_tell_nothing_apart(verdicts):
+    pairs = [
+        (name, val, val, {"dataset": on}) for on in "xy" for name, val in (("a", 90), ("b", 40))
+    ]
+    *_, over_all = verdicts(*pairs)
+    assert not over_all.worse
+    assert "2 datasets are too few to tell candidates apart, however they differ." in (
+        over_all.sentences
+    )
+
+
 def test_what_lies_below_the_majority_can_be_told_from_it(verdicts):
     [verdict] = verdicts(("a", 90, 50, {"test": {"baseline_acc": 0.99}}))
     assert verdict.sentences[1].startswith("That is 49.0 points below always saying the most")
