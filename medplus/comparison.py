@@ -15,7 +15,7 @@ from medplus.backbones.catalog import PAPER
 from medplus.backbones.inference import Embedder
 from medplus.backbones.sources import demo, expand, resolve, weights_files
 from medplus.backbones.weights_folder import is_weights_folder, read_manifest
-from medplus.config import as_tuple
+from medplus.config import as_tuple, finetune_recipe
 from medplus.datasets import catalog, decode, sources
 from medplus.datasets.dataset import DatasetRef
 from medplus.datasets.files import find_files
@@ -149,8 +149,8 @@ def compare(
     """
     start = time.perf_counter()
     root = Path(out)
-    protocols = as_tuple(protocols) or ()
-    _check_protocols(protocols)
+    named = as_tuple(protocols) or ()
+    _check_protocols(named)
     names = sources.expand(map(str, as_tuple(datasets) or ()))
     for name in names:
         place = sources.path(sources.resolve(name, group_column)).resolve()
@@ -176,7 +176,7 @@ def compare(
         for fit in ((as_tuple(fits) if network != PIXELS else None) or (None,))
     ]  # fmt: skip
     made = [info for _, info in readable(root / "embeddings") if info.complete]
-    jobs = _plan(specs, tuple(protocols), device, Path(data_root), made)
+    jobs = _plan(specs, named, device, Path(data_root), made)
     expected = sum(job.seconds for job in jobs)
     tell(
         f"{counted(len(names), 'dataset')}, {', '.join(networks)}; "
@@ -299,8 +299,6 @@ def _plan(
         is_made = any(sought.matches(info) for info in made)
         jobs.append(_Job(spec, heads, 0.0 if is_made else seconds))
         if "finetune" in protocols and spec.backbone != PIXELS:
-            from medplus.config import finetune_recipe
-
             passes = _TUNING * finetune_recipe("modern").epochs
             jobs.append(_Job(spec, ("finetune",), passes * seconds))
     return sorted(jobs, key=lambda job: (job.protocols != heads, job.seconds))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -72,6 +73,11 @@ def in_bytes(n: float) -> str:
 def in_percent(share: float) -> str:
     """Return a share in words: ``57.1 %``."""
     return f"{100 * share:.1f} %".replace("-", "−")
+
+
+def utc_now() -> str:
+    """Return this moment as documents have it: ``2024-01-31T12:00:00Z``."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def duration(seconds: float) -> str:

@@ -85,6 +85,14 @@ def machine() -> str | None:
         return None
 
 
+def stamp(stat: os.stat_result) -> list[int]:
+    """Return what a file keeps as long as nobody writes it or puts another in its place.
+
+    Size, times of change of content and of status (anybody can set the former), and inode.
+    """
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+
+
 def _path(subject: str, folder: Path | None) -> Path:
     return (folder or user_cache()) / f"{subject}.json"
 

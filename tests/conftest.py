@@ -239,12 +239,15 @@ def write_run(new_folder: Callable[[], Path]) -> Callable[..., tuple[Path, Any]]
 
     ``folder, network = write_run("mobilenetv3_small_050", size=28, fit="pad", seed=1)``: the
     network has a `backbone` and a `head`, differs in every tensor from the one it began as, and is
-    in eval mode; further keywords replace fields of its description.
+    in eval mode; it takes images of so many channels. Further keywords replace fields of its
+    description.
     """
     import torch
 
     from medplus.backbones.build import load_backbone
     from medplus.backbones.finetuned import NETWORK_FILE, NetworkDescription, write_network
+    from medplus.backbones.head import initial_head
+    from medplus.training.network import Network, embedding_dim
 
     def write(
         name: str = "mobilenetv3_small_050",
@@ -253,23 +256,21 @@ def write_run(new_folder: Callable[[], Path]) -> Callable[..., tuple[Path, Any]]
         seed: int = 1,
         folder: Path | None = None,
         weights: str = "none",
-        **fields: object,
+        channels: int = 3,
+        **fields: Any,
     ) -> tuple[Path, Any]:
         backbone = load_backbone(name, weights, size, fit, frozen=False)
         generator = torch.Generator().manual_seed(seed)
-        network: Any = torch.nn.Module()
-        network.backbone = backbone.module
         with torch.no_grad():
-            for value in network.state_dict().values():
+            for value in backbone.module.state_dict().values():
                 if value.is_floating_point():
                     # So little that variances stay positive and deep networks finite.
                     noise = torch.rand(value.shape, generator=generator) - 0.5
                     value.mul_(1 + noise / 5).add_(noise / 100)
                 else:
                     value += seed
-            side = backbone.preprocess.canvas or size
-            dim = network.eval().backbone(torch.zeros(1, 3, side, side)).shape[1]
-        network.head = torch.nn.Linear(dim, 3)
+        shape = (size, size) if channels == 1 else (size, size, channels)
+        dim = embedding_dim(backbone, torch.zeros(shape, dtype=torch.uint8))
         base, tag = backbone.architecture
         description: dict[str, Any] = {
             "run_id": f"seed{seed}-{seed:08x}",
@@ -288,6 +289,10 @@ def write_run(new_folder: Callable[[], Path]) -> Callable[..., tuple[Path, Any]]
             "precision": "fp32",
         }
         known = NetworkDescription(**{**description, **fields})
+        head = torch.nn.Linear(dim, len(known.classes))
+        weight, bias = initial_head(dim, len(known.classes), generator)
+        head.load_state_dict({"weight": weight, "bias": bias})
+        network = Network(backbone.module, head).eval()
         folder = folder or new_folder() / known.run_id
         folder.mkdir(parents=True, exist_ok=True)
         write_network(folder / NETWORK_FILE, network.state_dict(), known)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Literal
 
@@ -12,6 +11,7 @@ from medplus.analysis.results.reference import Reference
 from medplus.analysis.results.runs import Runs
 from medplus.analysis.results.select import select_alike
 from medplus.curves.kept import Curve
+from medplus.naming import utc_now
 from medplus.run.record import RunRecord
 
 
@@ -21,7 +21,7 @@ def published() -> Benchmark:
         title="The MedMNIST+ benchmark as published",
         source=f"Doerrich et al., Scientific Reports 15, 7669 (2025), doi:{DOI}; means over three "
         "seeds as printed, kNN as one number",
-        created=_now(),
+        created=utc_now(),
         cells=load_baseline(),
         conditions={
             "finetune": "as published: AdamW, lr 1e-4, at most 100 epochs",
@@ -68,7 +68,7 @@ def benchmark_of(
     return Benchmark(
         title=title or "Your runs",
         source=source,
-        created=_now(),
+        created=utc_now(),
         cells=selection.cells,
         runs=selection.runs,
         chosen=chosen.runs,
@@ -89,7 +89,3 @@ def _is_asked(one: RunRecord | Curve, only: Sequence[tuple[str, str]]) -> bool:
         for name in ("dataset", "size")
         if name in dict(only)
     )
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

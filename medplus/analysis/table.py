@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from medplus.analysis import format as fmt
 from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
 from medplus.analysis.format import MISSING
 from medplus.analysis.results.cells import order_backbones
+from medplus.datasets.columns import csv_text
 
 Kind = Literal[
     "text", "runs", "backbone", "protocol", "flag", "size", "percent", "difference", "count",
@@ -257,15 +256,11 @@ class Table:
 
     def csv(self) -> str:
         """Return the table as CSV: percent with two decimals, all other numbers in full."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.frame.columns)
         columns = [
             [_FOR_MACHINES[self.kinds[name]](value) if _given(value) else "" for value in values]
             for name, values in self.frame.items()
         ]
-        writer.writerows(zip(*columns, strict=True))
-        return text.getvalue()
+        return csv_text([self.frame.columns, *zip(*columns, strict=True)])
 
 
 def _shown(value: Any, kind: Kind) -> Cell:

@@ -16,9 +16,9 @@ from markupsafe import Markup
 
 from medplus import atomic
 from medplus.analysis.section import Section
-from medplus.auditing import groups as grouping
 from medplus.auditing.consequences import Consequence, score_runs
 from medplus.auditing.facts import facts_of
+from medplus.auditing.groups import groups_from
 from medplus.auditing.labels import Labels, check_labels, joined
 from medplus.auditing.outliers import Outliers, find_outliers
 from medplus.auditing.pool import Pool, check_alike, pool_of, reduce, with_images
@@ -89,10 +89,10 @@ class Audit:
     @property
     def leaked(self) -> np.ndarray:
         """Rows of test that have a twin in train, or whose group is in train; int64."""
-        pool, cluster = self.pool, self.twins.cluster
-        in_train = np.unique(cluster[pool.split == _TRAIN])
-        shared = (pool.split == _TEST) & np.isin(cluster, in_train)
-        return np.flatnonzero(shared | grouping.torn(pool))
+        pool = self.pool
+        kinds = [self.twins.cluster, *([] if pool.groups is None else [pool.groups])]
+        shared = [np.isin(kind, kind[pool.split == _TRAIN]) for kind in kinds]
+        return np.flatnonzero((pool.split == _TEST) & np.any(shared, axis=0))
 
     @cached_property
     def sections(self) -> tuple[Section, ...]:
@@ -187,7 +187,7 @@ def audit(
     check_alike(opened)
     pool, notes = _open_pool(opened[0], data_root)
     if groups is not None:
-        pool = replace(pool, groups=grouping.groups_from(Path(groups), pool))
+        pool = replace(pool, groups=groups_from(Path(groups), pool))
     with progress(f"{pool.dataset} · audit", 6, "step") as advance:
         found = _look(pool, opened, threshold, folds, notes, Path(out), lambda: advance(1))
     consequences = _consequences(found, Path(runs), opened[0].info.dataset_digest)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medplus.errors import RunError
 from medplus.metrics import percentile_interval, replicates, score
 from medplus.metrics.predictions import check
 from medplus.naming import counted
 from medplus.run.ledger import read_predictions, read_runs
-from medplus.run.record import RunRecord
 from medplus.vocabulary import Task
 
 _RESAMPLES, _FEWEST, _BUDGET = 1000, 200, 20_000
@@ -144,12 +144,18 @@ def score_runs(
         Per run, one for everything that was found among its test images.
     """
     consequences = []
-    records = list(_records(runs, dataset_digest))
-    chosen = _chosen(records)
+    records = [one for one in read_runs(runs)[0] if one.dataset_digest == dataset_digest]
+    best: dict[tuple[str, str], str] = {}  # of equal ones the first
+    for one in sorted(records, key=lambda one: -one.metrics.get("val", {}).get("acc", -1.0)):
+        best.setdefault((one.protocol, one.backbone), one.path)
     resamples = max(_FEWEST, min(_RESAMPLES, _BUDGET // max(1, len(records))))
     for record in records:
-        predictions = read_predictions(Path(record.path))
+        try:
+            predictions = read_predictions(Path(record.path))
+        except RunError:
+            continue  # as of damaged records, medplus doctor and medplus report tell of them
         index = predictions["test_index"]
+        is_best = record.path == best[record.protocol, record.backbone]
         # Out of fold, rows of train and val are tested as well: they are not those that were found.
         of_test = predictions.get("test_split", np.repeat("test", len(index))) == "test"
         for what, positions in found.items():
@@ -167,26 +173,10 @@ def score_runs(
             consequences.append(
                 Consequence(
                     record.path, record.protocol, record.backbone, what,
-                    int(left_out.sum()), len(index), acc, auc, record.path in chosen,
+                    int(left_out.sum()), len(index), acc, auc, is_best,
                 )
             )  # fmt: skip
     return consequences
-
-
-def _chosen(records: list[RunRecord]) -> set[str]:
-    """Return the folders of the runs that are best on val, of each protocol and backbone."""
-    best: dict[tuple[str, str], tuple[float, str]] = {}
-    for record in records:
-        val = record.metrics.get("val", {}).get("acc", -1.0)
-        key = record.protocol, record.backbone
-        if val > best.get(key, (-2.0, ""))[0]:
-            best[key] = val, record.path
-    return {path for _, path in best.values()}
-
-
-def _records(runs: Path, dataset_digest: str) -> Iterator[RunRecord]:
-    records, _ = read_runs(runs)  # medplus doctor and medplus report tell of damaged ones
-    yield from (one for one in records if one.dataset_digest == dataset_digest)
 
 
 def _difference(

@@ -51,10 +51,3 @@ def groups_from(path: Path, pool: Pool) -> np.ndarray:
             f"--groups {path} has no group for {len(missing)} images (the first: {missing[0]})"
         )
     return numbered([told[key] for key in keys])
-
-
-def torn(pool: Pool) -> np.ndarray:
-    """Tell the test images whose group is also in train, bool, shape (n,)."""
-    if pool.groups is None:
-        return np.zeros(len(pool), bool)
-    return np.asarray((pool.split == 2) & np.isin(pool.groups, pool.groups[pool.split == 0]))

@@ -20,10 +20,9 @@ class Labels:
 
     Attributes
     ----------
-    probabilities : ndarray of float, shape (n, n_classes)
-        Out of fold: the mean of a linear probe and of the nearest neighbours, over all stores.
     issue : ndarray of bool, shape (n,)
-        Whether a label is doubtful.
+        Whether a label is doubtful: by out-of-fold probabilities, the mean of a linear probe and
+        of the nearest neighbours, over all stores.
     score : ndarray of float, shape (n,)
         1 − the probability of the given label; of several labels, of the least probable.
     agreement : ndarray of int, shape (n,)
@@ -34,7 +33,6 @@ class Labels:
         The fold that each image was held out in.
     """
 
-    probabilities: np.ndarray
     issue: np.ndarray
     score: np.ndarray
     agreement: np.ndarray
@@ -92,10 +90,9 @@ def check_labels(
         for values, near in zip(features, neighbours, strict=True)
     ]
     judged = [_judge(pool, probabilities) for probabilities in each]
-    probabilities = np.mean(each, axis=0)
-    issue, score, suggested = _judge(pool, probabilities)
+    issue, score, suggested = _judge(pool, np.mean(each, axis=0))
     agreement = np.sum([found[0] for found in judged], axis=0)
-    return Labels(probabilities, issue, score, agreement, suggested, fold)
+    return Labels(issue, score, agreement, suggested, fold)
 
 
 def joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -13,9 +13,7 @@ L2 = (1e-3, 1e-2, 1e-1)
 FOLDS = 5
 
 
-def assign_folds(
-    pool: Pool, together: np.ndarray, folds: int | None = None, seed: int = 0
-) -> np.ndarray:
+def assign_folds(pool: Pool, together: np.ndarray, folds: int | None) -> np.ndarray:
     """Return the fold of every image, stratified, with what belongs together in one fold.
 
     Parameters
@@ -48,8 +46,8 @@ def assign_folds(
     if len(one) < folds:
         raise UsageError(f"--folds {folds}: {pool.dataset} has only {len(one)} groups of images")
     if pool.groups is None:  # only twins: few and small, so that any of them stands for all
-        return deal(strata[one], None, folds, seed)[of]
-    return deal(strata, together, folds, seed)
+        return deal(strata[one], None, folds, 0)[of]
+    return deal(strata, together, folds, 0)
 
 
 def out_of_fold(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -16,6 +14,7 @@ from medplus.auditing.labels import Labels
 from medplus.auditing.outliers import Outliers
 from medplus.auditing.pool import Pool
 from medplus.auditing.twins import Pair, Twins
+from medplus.datasets.columns import csv_text
 from medplus.datasets.exclusion import read_rows
 
 Kind = Literal["copy", "twin", "label", "outlier"]
@@ -169,8 +168,5 @@ def _from_row(row: dict[str, str]) -> Suspect:
 
 def write_suspects(path: Path, suspects: Iterable[Suspect]) -> None:
     """Write the table."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([getattr(one, name) for name in COLUMNS] for one in suspects)
-    atomic.write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))
+    rows = ([getattr(one, name) for name in COLUMNS] for one in suspects)
+    atomic.write_bytes(path, csv_text([COLUMNS, *rows]).encode("utf-8", "surrogateescape"))

@@ -61,8 +61,6 @@ class Twins:
         All confirmed pairs.
     cluster : ndarray of int64, shape (n,)
         Images of one number are one; an image without a twin has a number of its own.
-    best : ndarray of float, shape (n,)
-        Each image's likeness to the one most like it.
     """
 
     threshold: float
@@ -70,7 +68,6 @@ class Twins:
     given: bool
     pairs: list[Pair]
     cluster: np.ndarray
-    best: np.ndarray
 
     @property
     def clusters(self) -> list[np.ndarray]:
@@ -127,7 +124,6 @@ def find_twins(
         threshold is not None,
         [Pair(int(first[i]), int(second[i]), float(score[i]), bool(equal[i])) for i in found],
         connected_components(graph, directed=False)[1].astype(np.int64),
-        best,
     )
 
 

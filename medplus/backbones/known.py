@@ -80,7 +80,7 @@ class Sighting:
         files = self._files
         if self._key is None or files is None or loaded.ref != self.ref or files != self._look():
             return
-        if any(max(times) > self._seen_ns - _SETTLED_NS for _, *times, _, _ in files.values()):
+        if any(max(times) > self._seen_ns - _SETTLED_NS for _, *times, _ in files.values()):
             return
         known = remembered.recall(_SUBJECT, self._key) or {}
         made = known.get("made", {}) if known.get("files") == files else {}
@@ -128,15 +128,11 @@ def _way(spec: ExtractSpec, shape: tuple[int, ...]) -> str:
 
 
 def _stats(files: Iterable[Path]) -> Stats | None:
-    """Return size, times, and place of files; a time that anybody can set is not the only one."""
+    """Return the stamps of files by their paths; None where one cannot be looked at."""
     try:
-        found = {str(file.absolute()): file.stat() for file in files}
+        return {str(file.absolute()): remembered.stamp(file.stat()) for file in files}
     except (OSError, ValueError):
         return None
-    return {
-        name: [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
-        for name, stat in found.items()
-    }
 
 
 def _key_of(spec: ExtractSpec) -> str | None:

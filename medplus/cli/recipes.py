@@ -28,12 +28,11 @@ def finetune_options(command: Command) -> Command:
     """
     root = Path(__file__).parents[1]
     sources = [root / "config.py", root / "vocabulary.py", Path(__file__)]
-    stats = [(str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-             for path in sources if (stat := path.stat())]  # fmt: skip
-    known = remembered.recall("flags", str(stats))
+    key = str([(str(path), remembered.stamp(path.stat())) for path in sources])
+    known = remembered.recall("flags", key)
     if known is None:
         known = {"finetune": _flags()}
-        remembered.remember("flags", str(stats), known)
+        remembered.remember("flags", key, known)
     return together(*(_option(*flag) for flag in known["finetune"]))(command)
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -21,7 +20,7 @@ from medplus.curves.sentences import of_crossings, of_gain, of_law, of_test
 from medplus.curves.summary import Crossing, Series, find_crossings, fit
 from medplus.errors import RunError, writing
 from medplus.jsonfile import digest_of, parse_json
-from medplus.naming import safe_name
+from medplus.naming import safe_name, utc_now
 from medplus.seal import seal, unseal
 
 CURVES = "curves"
@@ -64,7 +63,7 @@ class Curve:
     series: list[Series]
     stores: Mapping[str, str]
     config: Mapping[str, Any]
-    created: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    created: str = field(default_factory=utc_now)
     points: list[Point] = field(default_factory=list)
     path: Path | None = None
 

@@ -14,11 +14,7 @@ NEIGHBOURS = (1, 3, 5, 7, 11, 15, 21)
 
 
 def knn_points(
-    data: Data,
-    backbone: str,
-    subsets: Subsets,
-    tune: Tune = "val",
-    advance: Advance = lambda n: None,
+    data: Data, backbone: str, subsets: Subsets, tune: Tune, advance: Advance
 ) -> list[Point]:
     """Classify by the nearest rows of every subset; k is chosen as the learning rate of probes is.
 

@@ -14,7 +14,7 @@ References
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -126,7 +126,6 @@ def extrapolate(
     target: float,
     n_test: int,
     factor: np.ndarray,
-    seed: int = 0,
 ) -> PowerLaw:
     """Fit a learning curve and say how many labels a target would need, or refuse.
 
@@ -146,32 +145,25 @@ def extrapolate(
         Test images: their number bounds how well any accuracy is known.
     factor : ndarray of float, shape (n_sizes,)
         By how much spread over episodes falls short; see `inflation`.
-    seed : int
-        Of the resamples of episodes.
     """
     errors = 1 - accuracies
     mean = errors.mean(0)
     episodes = len(errors)
-    few = len(n) < LEAST_SIZES or episodes < 3
-    if few:
+    if len(n) < LEAST_SIZES or episodes < 3:
         said = f"a fit needs {LEAST_SIZES} sizes and 3 episodes, not {len(n)} and {episodes}"
         return PowerLaw(np.nan, np.nan, np.nan, target, refused=said)
     weights = _deviation(errors, factor) ** -2.0
-    resampled = _resample(errors, factor, seed)
-    [asymptote], [scale], [exponent] = fit_power_law(n, mean[None], weights)
-    law = PowerLaw(float(asymptote), float(scale), float(exponent), target)
-    fits = fit_power_law(n, resampled, weights)
-    answer = float(
-        labels_for(1 - target, *(np.array([p]) for p in (asymptote, scale, exponent)))[0]
-    )
-    answers = labels_for(1 - target, *fits)
+    resampled = _resample(errors, factor)
+    fit = fit_power_law(n, mean[None], weights)
+    asymptote, scale, exponent = (float(own[0]) for own in fit)
+    law = PowerLaw(asymptote, scale, exponent, target)
+    answer = float(labels_for(1 - target, *fit)[0])
+    answers = labels_for(1 - target, *fit_power_law(n, resampled, weights))
     low, high = (float(v) for v in np.quantile(answers, (0.025, 0.975), method="inverted_cdf"))
     why = _refusal(law, n, resampled, weights, mean, answer, n_test)
-    given = asdict(law)
     if why:
-        return PowerLaw(**{**given, "refused": why})
-    interval = (low, high if np.isfinite(high) else None)
-    return PowerLaw(**{**given, "labels": answer, "labels_ci95": interval})
+        return replace(law, refused=why)
+    return replace(law, labels=answer, labels_ci95=(low, high if np.isfinite(high) else None))
 
 
 def inflation(n: np.ndarray, stock: int, episodes: int) -> np.ndarray:
@@ -201,12 +193,12 @@ def _deviation(errors: np.ndarray, factor: np.ndarray) -> np.ndarray:
     return np.maximum(found, _FLOOR)
 
 
-def _resample(errors: np.ndarray, factor: np.ndarray, seed: int) -> np.ndarray:
+def _resample(errors: np.ndarray, factor: np.ndarray) -> np.ndarray:
     """Return means over resampled episodes, shape (n_resamples, n_sizes).
 
     What resampling cannot show, the stock's own chance, is drawn from a normal distribution.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     episodes = len(errors)
     means = errors[rng.integers(0, episodes, (RESAMPLES, episodes))].mean(1)
     within = errors.std(0, ddof=1) / np.sqrt(episodes)

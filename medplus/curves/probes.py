@@ -32,12 +32,7 @@ class _Job:
 
 
 def probe_points(
-    data: Data,
-    backbone: str,
-    subsets: Subsets,
-    recipe: ProbeRecipe,
-    tune: Tune = "val",
-    advance: Advance = lambda n: None,
+    data: Data, backbone: str, subsets: Subsets, recipe: ProbeRecipe, tune: Tune, advance: Advance
 ) -> list[Point]:
     """Train probes on every subset with every seed; the learning rate is chosen per head.
 

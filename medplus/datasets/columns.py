@@ -117,6 +117,13 @@ def csv_rows(
     return [{str(name): str(value or "") for name, value in row.items()} for row in rows]
 
 
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Return rows as CSV, each ended by a line feed."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
 def _separator(header: str) -> str:
     """Return what separates the columns: the most frequent in the header, outside quotes.
 

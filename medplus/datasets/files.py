@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from medplus.datasets.card import Card
 from medplus.errors import DatasetError, UsageError, explained
 from medplus.naming import counted, quoted, several, some
+from medplus.remembered import stamp
 from medplus.vocabulary import Split
 
 DICOM = ".dcm"
@@ -46,9 +47,8 @@ class File:
     """One image file; its path is relative to the root, with slashes."""
 
     path: str
-    nbytes: int
-    stamps: tuple[int, int, int]
-    """Times of change and of status in nanoseconds, and inode: what a swapped file changes."""
+    stamp: list[int]
+    """See `medplus.remembered.stamp`."""
 
 
 @dataclass(frozen=True)
@@ -139,9 +139,7 @@ def find_files(root: Path) -> Found:
         elif path.encode(errors="ignore").decode() != path:
             odd.append(path)  # bytes that are no UTF-8, as Python smuggles them through
         elif entry.is_file():
-            stat = entry.stat()
-            stamps = (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-            files.append(File(path, stat.st_size, stamps))
+            files.append(File(path, stamp(entry.stat())))
     if links:
         raise DatasetError(
             f"{root}: {several(sorted(links), 'link')} to folders, to nothing or out of the "

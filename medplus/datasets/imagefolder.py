@@ -62,7 +62,7 @@ class ImageFolder:
         """Return what changes when the folder changes: names, sizes, times; texts in full."""
         digest = hashlib.sha256()
         for file in self.found.files:
-            digest.update(f"{file.path!r}:{file.nbytes}:{file.stamps}\n".encode())
+            digest.update(f"{file.path!r}:{file.stamp}\n".encode())
         digest.update(repr((self.found.folders, self.found.warnings)).encode())
         for path in (self.root / DESCRIPTION_FILE, self.table):
             digest.update(b"|" + (path.read_bytes() if path and path.is_file() else b"-"))
@@ -146,9 +146,8 @@ def read_content(folder: ImageFolder) -> Content:
     names: tuple[str, ...] = ()
     said = splitfile.with_written_groups(said, folder.split_file())
     if folder.table is not None:
-        samples, names, groups = match_table(
-            root, read_columns(folder.table), said, found.files, card
-        )
+        table, there = read_columns(folder.table), {file.path for file in found.files}
+        samples, names, groups = match_table(root, table, said, there, card)
     elif said.label_columns:
         raise UsageError(
             f"{root} has no table whose label_columns could be meant; put a labels.csv there, or "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import os
 import re
@@ -14,7 +12,7 @@ from pathlib import Path
 from medplus import atomic
 from medplus.datasets.cache import elsewhere
 from medplus.datasets.card import Card
-from medplus.datasets.columns import csv_rows
+from medplus.datasets.columns import csv_rows, csv_text
 from medplus.datasets.description import Description
 from medplus.datasets.files import Sample
 from medplus.datasets.groups import Groups, check_groups
@@ -201,11 +199,8 @@ class Splitting:
 
 
 def _text(samples: list[Sample], made_by: str) -> bytes:
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    writer.writerows((sample.path, sample.split, made_by) for sample in samples)
-    return buffer.getvalue().encode()
+    rows = ((sample.path, sample.split, made_by) for sample in samples)
+    return csv_text([_COLUMNS, *rows]).encode()
 
 
 def _rows(file: SplitFile) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from medplus.datasets.card import Card
 from medplus.datasets.columns import PATH, Table, refuse_twins
 from medplus.datasets.description import Description
-from medplus.datasets.files import File, Sample, split_of
+from medplus.datasets.files import Sample, split_of
 from medplus.datasets.groups import Groups, find_groups
 from medplus.datasets.splitfile import SPLITS_FILE
 from medplus.errors import UsageError
@@ -66,9 +66,9 @@ def unread_tables(root: Path) -> list[str]:
 
 
 def match_table(
-    root: Path, table: Table, description: Description, files: list[File], card: Card
+    root: Path, table: Table, description: Description, there: set[str], card: Card
 ) -> tuple[list[Sample], tuple[str, ...], Groups]:
-    """Match a table's rows to the files.
+    """Match a table's rows to the images that are there, by their paths.
 
     Returns the samples, sorted by path; the names of the 0/1 columns, none for a class column; and
     the groups.
@@ -79,7 +79,7 @@ def match_table(
         If the table lacks a column or a value, leaves open what the labels are, or
         names a file twice or one that is not there.
     """
-    paths = _matched(root, table, files, card)
+    paths = _matched(root, table, there, card)
     split_column, splits = _splits(table)
     if split_column is not None:
         card.split_from = f"column '{split_column}'"
@@ -92,20 +92,19 @@ def match_table(
     return sorted(samples, key=lambda sample: sample.path), names, groups
 
 
-def _matched(root: Path, table: Table, files: list[File], card: Card) -> list[str]:
-    """Return the rows' paths as the files have them."""
+def _matched(root: Path, table: Table, there: set[str], card: Card) -> list[str]:
+    """Return the rows' paths as the images have them."""
     words = table.full(PATH)
     paths = [relative(root, word) for word in words]
-    known = {file.path for file in files}
     refuse_twins(table.path, paths, "path")
-    missing = [word for word, path in zip(words, paths, strict=True) if path not in known]
+    missing = [word for word, path in zip(words, paths, strict=True) if path not in there]
     if missing:
         raise UsageError(
             f"{table.path}: {counted(len(missing), 'row')} of {len(words):,} without an image "
             f"under {root} {some(missing)}; put the files there, write paths from that folder "
             "on, or drop the rows"
         )
-    unnamed = sorted(known - set(paths))
+    unnamed = sorted(there - set(paths))
     if unnamed:
         told = several(unnamed, "image")
         card.warn(f"left out, since no row of {table.path.name} names them: {told}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +19,7 @@ from medplus.embeddings.container import Place, open_container, to_place
 from medplus.embeddings.layout import ATTRIBUTE, METADATA, ArrayLayout
 from medplus.errors import StoreError
 from medplus.jsonfile import parse_json
-from medplus.naming import safe_name
+from medplus.naming import safe_name, utc_now
 from medplus.run.record import Provenance
 from medplus.seal import seal, unseal
 from medplus.spec import SCHEMA
@@ -82,7 +81,7 @@ class StoreInfo(Provenance):
     name_nbytes: PositiveInt = 1
     group_nbytes: int = 0
     versions: dict[str, str]
-    created: str = Field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    created: str = Field(default_factory=utc_now)
     cost: dict[str, Any] = Field(default_factory=dict)
     made_by: list[str] = Field(default_factory=list)
     complete: bool = False

@@ -141,11 +141,8 @@ def evaluate(
         progress=progress,
     )
     folder = folder_of(Path(run))
-    prepared = _prepare(folder, options)
+    prepared = _matched(folder, _prepare(folder, options))
     on = prepared.provenance
-    order = match_classes(folder, prepared.record, (on.dataset, on.task, on.classes))
-    if order != sorted(order):
-        prepared = replace(prepared, samples=_reordered(prepared, order))
     if on.dataset != prepared.record.dataset and not pooled:
         log.warning("%s: %s alone are scored; --split %s scores all of its images as one test set",
                     on.dataset, " and ".join(options.splits), ALL)  # fmt: skip
@@ -172,19 +169,15 @@ def evaluate(
     return record
 
 
-def _reordered(prepared: Prepared, order: list[int]) -> dict[Split, Samples]:
-    """Return the samples with labels as the run learned them; `order` is of the data's classes."""
-    multi_label = prepared.record.task == MULTI_LABEL
-    index = np.array(order)
-    return {
-        split: replace(
-            samples,
-            labels=samples.labels[:, np.argsort(index)]
-            if multi_label
-            else index[samples.labels].astype(samples.labels.dtype),
-        )
-        for split, samples in prepared.samples.items()
-    }
+def _matched(folder: Path, prepared: Prepared) -> Prepared:
+    """Return it with labels as the run learned them, and refuse data of other classes."""
+    on, many = prepared.provenance, prepared.record.task == MULTI_LABEL
+    order = np.array(match_classes(folder, prepared.record, (on.dataset, on.task, on.classes)))
+    samples = {}
+    for split, own in prepared.samples.items():
+        labels = own.labels[:, np.argsort(order)] if many else order[own.labels]
+        samples[split] = replace(own, labels=labels.astype(own.labels.dtype))
+    return replace(prepared, samples=samples)
 
 
 def _joined(

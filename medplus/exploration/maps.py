@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from medplus.auditing.pool import Pool
 
 MapKind = Literal["pca", "tsne"]
-SEED = 0
 _PERPLEXITY = 30
 _FOR_TSNE = 50
 _ANGLE = 0.8
@@ -41,7 +40,7 @@ def pca_map(features: np.ndarray) -> np.ndarray:
     return flat
 
 
-def tsne_map(features: np.ndarray, seed: int = SEED) -> np.ndarray | None:
+def tsne_map(features: np.ndarray) -> np.ndarray | None:
     """Return the images' places by t-SNE, float32, shape (n, 2), or None for fewer than 5.
 
     It keeps neighbourhoods and begins from the PCA, so that equal embeddings give equal maps; the
@@ -51,7 +50,6 @@ def tsne_map(features: np.ndarray, seed: int = SEED) -> np.ndarray | None:
     ----------
     features : ndarray of float32, shape (n, dim)
         As for `pca_map`; the first 50 components are used.
-    seed : int
 
     References
     ----------
@@ -69,7 +67,7 @@ def tsne_map(features: np.ndarray, seed: int = SEED) -> np.ndarray | None:
     spread = float(start[:, 0].std())
     start = start * (1e-4 / spread) if spread > 0 else start
     steps = 1000 if n <= _PATIENT else 500
-    model = TSNE(perplexity=perplexity, init=start, angle=_ANGLE, max_iter=steps, random_state=seed)
+    model = TSNE(perplexity=perplexity, init=start, angle=_ANGLE, max_iter=steps, random_state=0)
     return np.asarray(model.fit_transform(features[:, :_FOR_TSNE]), np.float32)
 
 
@@ -86,7 +84,7 @@ def how_many(n_classes: int) -> int:
     return min(max(2 * n_classes, _CLUSTERS[0]), _CLUSTERS[1])
 
 
-def cluster(features: np.ndarray, how: int | Literal["hdbscan"], seed: int = SEED) -> np.ndarray:
+def cluster(features: np.ndarray, how: int | Literal["hdbscan"]) -> np.ndarray:
     """Return the cluster of every row, int64, shape (n,), the largest first; −1 is none.
 
     Parameters
@@ -103,7 +101,7 @@ def cluster(features: np.ndarray, how: int | Literal["hdbscan"], seed: int = SEE
         found = HDBSCAN(min_cluster_size=min(smallest, n), copy=True).fit_predict(features)
     else:
         method = KMeans if n <= _EVERY_ROW else MiniBatchKMeans
-        found = method(min(how, n), n_init=4, random_state=seed).fit_predict(features)
+        found = method(min(how, n), n_init=4, random_state=0).fit_predict(features)
     numbers, counts = np.unique(found[found >= 0], return_counts=True)
     rank = np.full(n + 1, -1, np.int64)
     rank[numbers[np.argsort(-counts, kind="stable")]] = np.arange(len(numbers))

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medplus.exploration.maps import to_grid
+from medplus.exploration.thumbnails import COLUMNS, Sheets
 
 if TYPE_CHECKING:
     from medplus.exploration.collection import Collection
-    from medplus.exploration.thumbnails import Sheets
 
 _JS = {"u1": "Uint8Array", "u2": "Uint16Array", "u4": "Uint32Array", "f4": "Float32Array"}
 NO_SCORE = 255
@@ -84,7 +84,5 @@ def _in_steps(score: np.ndarray) -> np.ndarray:
 
 
 def _pictures(sheets: Sheets) -> dict[str, Any]:
-    from medplus.exploration.thumbnails import COLUMNS
-
     encoded = [base64.b64encode(sheet).decode("ascii") for sheet in sheets.sheets]
     return {"side": sheets.side, "columns": COLUMNS, "sheets": encoded}

@@ -7,11 +7,10 @@ import importlib.util
 import json
 import shutil
 import tempfile
-import time
 import warnings
 import zipfile
 from collections.abc import Sequence
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -25,6 +24,7 @@ from medplus.analysis.panel import panel as panel_of_run
 from medplus.datasets.dataset import ImageDataset
 from medplus.embeddings.provenance import images_of
 from medplus.errors import MedplusError, RunError, UsageError, first_line, pip_install, writing
+from medplus.naming import utc_now
 from medplus.packaging.card import croissant, model_card
 from medplus.packaging.module import PackagedModel
 from medplus.prediction.model import Model, load_model
@@ -166,12 +166,11 @@ def check(package: str | Path) -> float:
     _check_installed("onnxruntime")
     if path.suffix == ".zip" and path.is_file():
         with tempfile.TemporaryDirectory(prefix="medplus-package-") as temporary:
-            with zipfile.ZipFile(path) as archive:
+            with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
                 archive.extractall(temporary)
             found = next(Path(temporary).rglob(ABOUT), None)
-            if found is None:
-                raise UsageError(f"{path} is no package of medplus: it has no {ABOUT}")
-            return check(found.parent)
+            if found is not None:
+                return check(found.parent)
     if not (path / ABOUT).is_file():
         raise UsageError(f"{path} is no package of medplus: it has no {ABOUT}")
     try:
@@ -250,7 +249,7 @@ def _write_about(model: Model, folder: Path, patterns: np.ndarray) -> Any:
         "temperature": model.temperature,
         "thresholds": _thresholds(model),
         "votes": how,
-        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "made": utc_now(),
         "medplus": __version__,
         "torch": torch.__version__,
         "sha256": {},
@@ -353,9 +352,7 @@ def _compare(model: Model, loader: Any, images: ImageDataset) -> float:
         )
     if model.record.folds is not None:
         return off  # each saved one is of the folds that have not seen the image
-    record = model.record
-    specs = [record.spec] if record.store is None else [part.spec for part in record.parts]
-    half = sorted({spec.precision for spec in specs if spec.precision not in (None, "fp32")})
+    half = sorted({s.precision for s in model.record.specs if s.precision not in (None, "fp32")})
     difference = np.abs(found - known)
     most, mean = float(difference.max()), float(difference.mean())
     if half and mean > COARSE:

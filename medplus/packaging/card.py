@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import yaml
 
 from medplus._version import __version__
 from medplus.analysis.panel import examine
-from medplus.errors import UsageError
+from medplus.datasets.exclusion import read_rows
 from medplus.naming import counted
 from medplus.prediction.model import Model
 from medplus.reporting.markup import markdown, markdown_table
@@ -76,7 +75,7 @@ def model_card(
         _metadata(record),
         f"# {record.backbone} on {record.dataset}\n",
         _what(model),
-        _use(record),
+        _USE,
         _data(record, audit),
         _scores_of(model, positive, by),
         _limits(model),
@@ -119,13 +118,12 @@ def _what(model: Model) -> str:
     )
 
 
-def _use(record: RunRecord) -> str:
-    return (
-        "## Intended use\n\n"
-        "A prototype for research on images like those of its data. It is no medical device, was "
-        "not validated clinically, and must not decide about anyone. Its weights come from others: "
-        "their licence, and that of the data, bind whoever uses or passes on this model.\n"
-    )
+_USE = (
+    "## Intended use\n\n"
+    "A prototype for research on images like those of its data. It is no medical device, was not "
+    "validated clinically, and must not decide about anyone. Its weights come from others: their "
+    "licence, and that of the data, bind whoever uses or passes on this model.\n"
+)
 
 
 def _data(record: RunRecord, audit: str | Path | None) -> str:
@@ -147,12 +145,7 @@ def _data(record: RunRecord, audit: str | Path | None) -> str:
 def _audited(audit: str | Path | None) -> str:
     if audit is None:
         return "The data were not audited for this package (`medplus audit`)."
-    path = Path(audit)
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            kinds = Counter(row["kind"] for row in csv.DictReader(file))
-    except (OSError, KeyError, ValueError, csv.Error) as error:
-        raise UsageError(f"--audit {path} is no suspects.csv of medplus audit: {error}") from None
+    kinds = Counter(row["kind"] for row in read_rows(Path(audit)))
     told = ", ".join(f"{n} of {markdown(kind)}" for kind, n in kinds.most_common())
     return f"An audit found {counted(kinds.total(), 'suspect')}" + (f": {told}." if told else ".")
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from medplus.analysis.panel.one_class import FEWEST, one_against_rest
+from medplus.analysis.panel.one_class import FEWEST, class_scores, one_against_rest
 from medplus.errors import UsageError, nearest
-from medplus.metrics import check
+from medplus.metrics import Predictions, check
 from medplus.metrics.operating_points import threshold_at
 from medplus.metrics.temperature import scale
 from medplus.prediction.model import Model
@@ -43,7 +43,7 @@ class Decision:
 
     def calls(self, scores: np.ndarray, task: Task) -> np.ndarray:
         """Tell which images are called positive, bool (n,), by scores (n, n_classes)."""
-        called: np.ndarray = class_scores(scores, task)[:, self.index] >= self.threshold
+        called: np.ndarray = class_scores(cases_of(scores, task))[:, self.index] >= self.threshold
         return called
 
     def to_dict(self) -> dict[str, Any]:
@@ -52,21 +52,13 @@ class Decision:
         return {"positive": self.positive, "threshold": threshold, "chosen": self.chosen}
 
 
-def class_scores(scores: np.ndarray, task: Task) -> np.ndarray:
-    """Return the score of every class, float64; of two, the first has what the second leaves."""
-    found = scores.astype(np.float64)
-    if task == "binary-class":
-        found = np.hstack([1 - found[:, -1:], found[:, -1:]])
-    return found
+def cases_of(scores: np.ndarray, task: Task) -> Predictions:
+    """Return images by scores (n, n_classes) as runs are scored; their labels, unknown, are 0.
 
-
-def predicted(scores: np.ndarray, task: Task) -> np.ndarray:
-    """Return the class that is predicted, int64 (n, 1), or 0 and 1 for every label (n, n_labels).
-
-    As runs are scored: a label above 0.5, of two classes the second above 0.5, else the highest.
+    Predicted is a label above 0.5, of two classes the second above 0.5, else the highest.
     """
     none = np.zeros((len(scores), scores.shape[1] if task == MULTI_LABEL else 1), np.int64)
-    return check(none, scores, task).predicted
+    return check(none, scores, task)
 
 
 def decide(

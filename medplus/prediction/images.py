@@ -22,6 +22,7 @@ from medplus.jsonfile import digest_of
 from medplus.naming import counted
 from medplus.progress import SAID
 from medplus.reading import Reading
+from medplus.remembered import stamp
 from medplus.vocabulary import SPLITS
 
 log = logging.getLogger(__name__)
@@ -221,7 +222,7 @@ def _is_of_images(header: npzfile.Header) -> bool:
 
 def _stamp(path: Path) -> list[object]:
     try:
-        stat = path.stat()
+        size, time, *_ = stamp(path.stat())
     except OSError:  # it is told of when it is read
         return [path.as_posix()]
-    return [path.as_posix(), stat.st_size, stat.st_mtime_ns]
+    return [path.as_posix(), size, time]  # as a copy has them, too

@@ -20,7 +20,7 @@ from medplus._version import __version__
 from medplus.datasets.intensity import ImageFaultError
 from medplus.embeddings.pipeline import read_ahead
 from medplus.errors import UsageError
-from medplus.naming import counted, quoted, some
+from medplus.naming import counted, quoted, some, utc_now
 from medplus.prediction.decision import decide
 from medplus.prediction.images import Images, Read, find_images
 from medplus.prediction.model import Model, load_model
@@ -312,7 +312,7 @@ def _describe(columns: Columns, table: PredictionTable, images: Images) -> dict[
     record = model.record
     return {
         "medplus": __version__,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "created": utc_now(),
         "run": record.path,
         "protocol": record.protocol,
         "dataset": record.dataset,

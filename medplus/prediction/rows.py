@@ -11,7 +11,7 @@ import numpy as np
 
 from medplus.errors import UsageError
 from medplus.metrics.temperature import scale
-from medplus.prediction.decision import Decision, predicted
+from medplus.prediction.decision import Decision, cases_of
 from medplus.prediction.model import Examined, Model
 from medplus.vocabulary import MULTI_LABEL
 
@@ -101,7 +101,7 @@ class Columns:
 
     def _predicted(self, scores: np.ndarray) -> list[str]:
         classes = self.model.classes
-        found = predicted(scores, self.model.task)
+        found = cases_of(scores, self.model.task).predicted
         if self.model.task != MULTI_LABEL:
             return [classes[i] for i in found[:, 0]]
         return [

@@ -6,7 +6,6 @@ Rows are kept in parts, each a file that is whole or not there; the last step pu
 from __future__ import annotations
 
 import csv
-import io
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -15,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from medplus import atomic, lock
-from medplus.errors import RunError, UsageError, explained
+from medplus.datasets.columns import csv_text
+from medplus.errors import UsageError, writing
 from medplus.jsonfile import parse_json
 from medplus.naming import counted
 
@@ -94,13 +94,10 @@ class PredictionTable:
         RunError
             If they cannot be written.
         """
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows(rows)
         name = f"{start:010d}-{start + len(rows):010d}.csv"
         with self._explained():
-            atomic.write_bytes(
-                self._folder / name, text.getvalue().encode(errors="backslashreplace")
-            )
+            content = csv_text(rows).encode(errors="backslashreplace")
+            atomic.write_bytes(self._folder / name, content)
 
     def rows(self) -> Iterator[list[str]]:
         """Yield the rows that are kept so far."""
@@ -119,9 +116,7 @@ class PredictionTable:
         whole = self._folder / f".whole{_PARTIAL}"
         with self._explained():
             with whole.open("wb") as file:
-                header = io.StringIO(newline="")
-                csv.writer(header, lineterminator="\n").writerow(self.columns)
-                file.write(header.getvalue().encode())
+                file.write(csv_text([self.columns]).encode())
                 for part in self._parts():
                     with part.open("rb") as source:
                         shutil.copyfileobj(source, file)
@@ -195,9 +190,8 @@ class PredictionTable:
         return int(parts[-1].stem.partition("-")[2]) if parts else 0
 
     def _explained(self) -> AbstractContextManager[None]:
-        return explained(
-            RunError,
-            f"{self.path} cannot be written",
+        return writing(
+            self.path,
             "free space or name another --out, and run the same command again: what is finished "
             "is kept",
         )

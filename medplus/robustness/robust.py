@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from medplus.analysis.results.robustness import Case, first_broken
+from medplus.config import as_tuple
 from medplus.corruptions import Corruption, chosen, of_dataset
 from medplus.corruptions.table import SEVERITIES
 from medplus.datasets.dataset import ImageDataset
@@ -76,8 +77,8 @@ class Scored:
 
 def robust(
     runs: str | Path | Sequence[str | Path],
-    corruptions: Sequence[str] = (),
-    severities: Sequence[int] = SEVERITIES,
+    corruptions: str | Sequence[str] = (),
+    severities: int | Sequence[int] = SEVERITIES,
     *,
     every: bool = False,
     overwrite: bool = False,
@@ -95,10 +96,10 @@ def robust(
     runs : path, or several
         Folders of runs, or folders that hold some; see
         `medplus.robustness.selection.select_runs`.
-    corruptions : sequence of str
+    corruptions : str or sequence of str
         Corruptions or families such as ``noise``; by default the dataset's own list, or the general
         one of grey or colour images.
-    severities : sequence of int
+    severities : int or sequence of int
         From 1 to 5.
     every : bool
         Take every run of a folder of runs, not only the best by val.
@@ -139,16 +140,16 @@ def robust(
     >>> scored.record.path == run.path
     True
     """
-    if bad := [level for level in severities if level not in SEVERITIES]:
+    asked, words, levels = (as_tuple(value) or () for value in (runs, corruptions, severities))
+    if bad := [level for level in levels if level not in SEVERITIES]:
         raise UsageError(f"--severity {bad[0]} is none of 1 to 5")
-    if not severities:
+    if not levels:
         raise UsageError("there is no severity to score; name some of 1 to 5 with --severity")
     options = Options(
         None if data_root is None else Path(data_root), store, device, batch_size, code
     )
-    asked = [runs] if isinstance(runs, str | Path) else list(runs)
     return [
-        _score_run(record, corruptions, sorted(set(severities)), overwrite, options, progress)
+        _score_run(record, words, sorted(set(levels)), overwrite, options, progress)
         for record in select_runs(asked, every)
     ]
 
@@ -165,31 +166,30 @@ def _score_run(
     scorer = open_scorer(record, options)
     images = scorer.images
     names = chosen(words, images.name, images.channels) or of_dataset(images.name, images.channels)
-    wanted = [
+    settled = [
         Corruption(name, level).settled(images.name, images.channels)
         for name in names
         for level in severities
     ]
-    keys = {(one.name, one.severity, one.table) for one in wanted}
+    wanted = {(one.name, one.severity, one.table): one for one in settled}
     with hold_run(folder, _PATIENCE_S):
         clean = _Clean.of(record, images)
         known = None if overwrite else read_robustness(folder)
-        if known is None or (known.run_id, known.dataset_digest) != clean.identity:
-            run_id, digest = clean.identity
+        run_id, digest = record.run_id, record.dataset_digest
+        if known is None or (known.run_id, known.dataset_digest) != (run_id, digest):
             known = Robustness(run_id=run_id, dataset_digest=digest, clean=clean.scores, points=[])
         have = {point.key for point in known.points}
-        todo = [one for one in wanted if (one.name, one.severity, one.table) not in have]
+        todo = [one for key, one in wanted.items() if key not in have]
         total = len(todo) * len(images.splits["test"]) * scorer.passes
         what = f"{images.name} {images.size} px · {record.run_id} · {len(todo)} corruptions"
         if todo:
             with progress(what, total, "img") as advance, scorer.loaded(todo, _within(advance)):
                 for one in todo:
-                    scores = scorer.scores(one)
-                    known.points.append(clean.point(one, scores))
+                    known.points.append(clean.point(one, scorer.scores(one)))
                     if scorer.slow:
                         write_robustness(folder, known)
             write_robustness(folder, known)
-    return Scored(record, known.of(keys), len(todo))
+    return Scored(record, known.of(wanted), len(todo))
 
 
 def _within(advance: Advance) -> Progress:
@@ -207,7 +207,6 @@ class _Clean:
     """A run's predictions of the clean test images, and where these stand among the images."""
 
     record: RunRecord
-    identity: tuple[str, str]
     predictions: dict[str, np.ndarray]
     rows: np.ndarray
 
@@ -230,7 +229,7 @@ class _Clean:
                 f"{images.path} has other labels of test images than {record.path} was scored on; "
                 "name the folder of its data with --data-root"
             )
-        return cls(record, (record.run_id, record.dataset_digest), saved, rows)
+        return cls(record, saved, rows)
 
     @property
     def groups(self) -> np.ndarray | None:

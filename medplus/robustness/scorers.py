@@ -77,7 +77,7 @@ def open_scorer(record: RunRecord, options: Options) -> Scorer:
     MedplusError
         If its store, network or data are not there or are others.
     """
-    named = next(filter(is_code, _backbones(record)), None)
+    named = next((s.backbone for s in record.specs if is_code(s.backbone)), None)
     if named is not None and options.code is None:
         raise UsageError(
             f"the backbone of {record.path} is defined by {named}, which runs only when you name "
@@ -85,12 +85,6 @@ def open_scorer(record: RunRecord, options: Options) -> Scorer:
         )
     options = options if named is not None else replace(options, code=None)
     return (_Network if record.protocol == "finetune" else _Head)(record, options)
-
-
-def _backbones(record: RunRecord) -> list[str]:
-    """Return how the backbones of a run are named."""
-    specs = [record.spec] if record.store is None else [p.spec for p in record.parts]
-    return [spec.backbone for spec in specs]
 
 
 class _Network(Scorer):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medplus.jsonfile import digest_of
+from medplus.naming import utc_now
 from medplus.run.ledger import claim_runs, find_run, run_folder, tidy_run
 from medplus.run.record import Protocol, Provenance, RunRecord, environment
 from medplus.vocabulary import Split
@@ -72,7 +72,7 @@ class RunPlan:
             cost=cost,
             config=self.config,
             environment=environment(),
-            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            created=utc_now(),
             **dict(self.provenance),
             **self.fields,
             **found,

@@ -268,6 +268,11 @@ class RunRecord(Provenance):
         return self.store.parts or [whole]
 
     @property
+    def specs(self) -> list[ExtractSpec]:
+        """How each backbone that images go through was asked for; mostly one."""
+        return [part.spec for part in self.parts] or [self.spec]
+
+    @property
     def lora(self) -> int | None:
         """The rank of the updates that a fine-tuning learned in place of whole weights, if any."""
         return self.config.get("recipe", {}).get("lora") or None

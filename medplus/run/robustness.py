@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -80,9 +81,9 @@ class Robustness(BaseModel):
     clean: CleanScores
     points: list[Point]
 
-    def of(self, corruptions: set[tuple[str, int, str]]) -> Robustness:
+    def of(self, keys: Container[tuple[str, int, str]]) -> Robustness:
         """Return it with those points only."""
-        kept = [point for point in self.points if point.key in corruptions]
+        kept = [point for point in self.points if point.key in keys]
         return self.model_copy(update={"points": kept})
 
 

@@ -21,6 +21,7 @@ from medplus.embeddings.info import StoreInfo, read_info
 from medplus.embeddings.select import Sought, identify
 from medplus.errors import MedplusError
 from medplus.naming import safe_name
+from medplus.remembered import stamp
 from medplus.run.folds import FOLDED
 from medplus.run.ledger import RECORD_FILE, read_record
 from medplus.run.record import RunRecord
@@ -160,8 +161,8 @@ def _digest(ref: DatasetRef, size: int | None, data_root: Path) -> str:
 
 def _once(file: str, read: Callable[..., _T], *arguments: Any) -> _T:
     """Read what lies in a file, or recall it: until it is written again it holds the same."""
-    stat = os.stat(file)  # noqa: PTH116 - text, since thousands of paths take long
-    return cast("_T", recalled(read, arguments, (stat.st_ino, stat.st_mtime_ns, stat.st_size)))
+    state = tuple(stamp(os.stat(file)))  # noqa: PTH116 - text, since thousands of paths take long
+    return cast("_T", recalled(read, arguments, state))
 
 
 @cache

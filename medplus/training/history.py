@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import textwrap
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic.dataclasses import dataclass
 
 from medplus import atomic
+from medplus.datasets.columns import csv_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,12 +67,9 @@ def write_history(path: Path, rows: Sequence[EpochRow]) -> None:
 
     Floats are written so that they can be read back exactly; an undefined AUC is an empty cell.
     """
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(field.name for field in fields(EpochRow))
-    for row in rows:
-        writer.writerow(str(v).lower() if isinstance(v, bool) else v for v in astuple(row))
-    atomic.write_bytes(path, table.getvalue().encode())
+    names = [field.name for field in fields(EpochRow)]
+    lines = ((str(v).lower() if isinstance(v, bool) else v for v in astuple(row)) for row in rows)
+    atomic.write_bytes(path, csv_text([names, *lines]).encode())
 
 
 def draw_learning_curve(path: Path, rows: Sequence[EpochRow], title: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from html import unescape
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -201,3 +202,11 @@ def test_the_command_prints_what_the_api_returns(cli, store, made):
         "audit", "--dataset", "toy", "--backbone", "nonet", "--store", made[0] / "embeddings"
     )
     assert missing.code in (1, 2) and "Traceback" not in missing.err
+
+
+def test_runs_whose_predictions_are_damaged_take_no_part(store, tmp_path):
+    runs = tmp_path / "runs"
+    whole, damaged = knn(store, k=[3, 1], runs=runs)
+    (Path(damaged.path) / "predictions.npz").write_bytes(b"PK")
+    found = audit(store, out=tmp_path / "audit", runs=runs)
+    assert {one.run for one in found.consequences} == {whole.path}

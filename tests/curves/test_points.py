@@ -175,3 +175,10 @@ def test_images_of_several_labels_have_fractions_and_no_shots(write_store):
 def test_what_cannot_be_drawn_is_refused(store, options, message):
     with pytest.raises(UsageError, match=message):
         curve(store, **options)
+
+
+def test_one_value_stands_for_several(store):
+    one = curve(store, 2, episodes=1, seeds=3, protocols="probe", **{**QUICK, "lr": 0.01})
+    assert [(point.amount.shots, point.seed, point.lr) for point in one.points] == [(2, 3, 0.01)]
+    [share] = curve(store, fractions=0.5, episodes=1, protocols="knn").points
+    assert share.amount.fraction == 0.5

@@ -84,7 +84,7 @@ def test_a_table_of_other_images_is_refused(made, tmp_path):
 
 
 def test_a_root_gives_the_best_on_val_of_each_kind(made, tmp_path):
-    found = explore(made[1], out=tmp_path, runs=[made[0] / "runs"], kind="pca")
+    found = explore(made[1], out=tmp_path, runs=str(made[0] / "runs"), kind="pca")
     best = max(made[2], key=lambda record: record.metrics["val"]["acc"])
     assert [run.path for run in found.collection.runs] == [best.path]
     assert any("best on val" in note for note in found.collection.notes)

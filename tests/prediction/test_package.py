@@ -208,10 +208,13 @@ def test_a_changed_file_is_found(packed: dict[str, Path], tmp_path: Path) -> Non
 
 
 def test_an_archive_is_a_package_too(house: House, tmp_path: Path) -> None:
-    made = package(house.runs["probe"].path, tmp_path / "model.zip", store=house.store)
+    audit = tmp_path / "suspects.csv"  # as a spreadsheet saves it
+    audit.write_text("\ufeffname;split;index;kind;verdict\na;test;0;copy;\n", encoding="utf-8")
+    made = package(house.runs["probe"].path, tmp_path / "model.zip", store=house.store, audit=audit)
     assert made.test is not None and made.test < 1e-4
     with zipfile.ZipFile(made.path) as archive:
         assert "model/model.onnx" in archive.namelist()
+        assert "An audit found 1 suspect: 1 of copy." in archive.read("model/README.md").decode()
     assert check(made.path) <= 1e-4
 
 
@@ -235,8 +238,10 @@ def test_bad_input_is_told(house: House, tmp_path: Path, cli: Callable[..., Any]
     (tmp_path / "there").mkdir()
     with pytest.raises(UsageError, match="exists already"):
         package(run, tmp_path / "there")
-    with pytest.raises(UsageError, match="no package of medplus"):
-        check(tmp_path / "there")
+    (tmp_path / "no archive.zip").write_bytes(b"no archive")
+    for other in ("there", "no archive.zip"):
+        with pytest.raises(UsageError, match="no package of medplus"):
+            check(tmp_path / other)
     assert cli("package", str(run)).code == 2
     assert cli("package", str(run), "--check", str(tmp_path)).code == 2
     audit = tmp_path / "other.csv"

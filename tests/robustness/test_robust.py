@@ -76,7 +76,7 @@ def test_probe_is_scored_on_corrupted_pixels(made):
 def test_neighbours_are_those_in_the_clean_train_split(made):
     npz, store, runs = made
     [record] = medplus.knn(store, 5, runs=runs, device="cpu")
-    [scored] = medplus.robust(record.path, ["gaussian_noise"], [4], device="cpu")
+    [scored] = medplus.robust(record.path, "gaussian_noise", 4, device="cpu")
     images, labels = test_images(npz)
     model = KNeighborsClassifier(5).fit(store.embeddings("train"), store.labels("train")[:, 0])
     worse = corrupt(images, Corruption("gaussian_noise", 4, "grey"), np.arange(40))

@@ -26,6 +26,7 @@ from medplus.datasets.dataset import (
 from medplus.errors import DatasetError, UsageError, first_line
 from medplus.naming import counted, leads_to, some
 from medplus.reading import Reading
+from medplus.remembered import stamp
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split, Task
 
 log = logging.getLogger(__name__)
@@ -183,20 +184,14 @@ def _existing(file: Path) -> Path:
 
 
 def _is_of(file: Path, facts: Facts) -> bool:
-    return bool(facts["signature"] == _signature(file))
-
-
-def _signature(file: Path) -> list[int]:
-    """Cheap sign that a file is unchanged; a swapped one has another inode or change of status."""
-    stat = file.stat()
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+    return bool(facts["signature"] == stamp(file.stat()))
 
 
 def _copy(file: Path, folder: Path) -> Facts:
     """Inflate a file's arrays into the folder of a new cache."""
     with npzfile.open_npz(file) as archive:
         headers = npzfile.read_headers(archive, file)
-        signature = _signature(file)
+        signature = stamp(file.stat())
         nbytes = sum(header.nbytes for header in headers.values())
         log.info("caching %s (%.1f MB) for memory-mapped reading", file.name, nbytes / 1e6)
         check_room(folder, nbytes)

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from medplus.datasets.card import Card
 from medplus.datasets.columns import PATH, Table, read_columns, refuse_twins
 from medplus.datasets.description import Description, read_description
-from medplus.datasets.files import File
 from medplus.datasets.groups import with_group_column
 from medplus.datasets.labels import encode
 from medplus.datasets.splitfile import Splitting
@@ -82,9 +81,8 @@ def read_content(
                 "label)"
             )
         rows = _matched(found, read_columns(place), ids, card)
-    files = [File(path, 0, (0, 0, 0)) for path in ids]
     unused = card.unused_columns
-    samples, names, groups = match_table(root, rows, description, files, card)
+    samples, names, groups = match_table(root, rows, description, set(ids), card)
     card.unused_columns = [*unused, *card.unused_columns]
     labels = encode(root, samples, names, description)
     card.task = labels.task
