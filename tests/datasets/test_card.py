@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medplus.datasets.card import copies
+from medplus.datasets.card import Card, copies
 from medplus.datasets.files import split_of
 from medplus.datasets.sources import load_dataset
 from medplus.errors import DatasetError, UsageError
@@ -131,6 +131,33 @@ def test_names_that_look_alike_or_missing_are_named(fill):
     assert "Cat, cat look alike" in told
     assert "01, 1 look alike" in told or "1, 01 look alike" in told
     assert "the class NA looks like a missing value" in told
+
+
+@pytest.mark.parametrize(
+    ("classes", "told"),
+    [
+        (["benign", "benign ", "malignant"], "the classes benign, 'benign ' look alike"),
+        (["a b", "a  b", "c"], "the classes a b, a  b look alike"),
+        (["0", "1", "1.0"], "the classes 1, 1.0 look alike"),
+        (["-1", "0", "1"], "the class -1 looks like a missing value"),
+        (["0", "1", "255"], "the class 255 looks like a missing value"),
+        (["edema", "mass", "edema, mass"], "the class edema, mass looks like several labels"),
+        (["-1", "1"], ""),
+        (["98", "99", "1"], ""),
+        (["carcinoma", "carcinoma, ductal"], ""),
+    ],
+)
+def test_typos_and_codes_among_the_classes_are_named(classes, told):
+    card = Card("multi-class")
+    rows = [[i] for i in range(len(classes))]
+    card.describe(classes, dict.fromkeys(("train", "val", "test"), rows))
+    assert [warning[: len(told)] for warning in card.warnings] == ([told] if told else [])
+
+
+def test_a_column_of_a_class_that_no_row_is_of_is_named(fill):
+    data = load(table(fill, ["mel", "nev", "bkl"], [(i % 2, 1 - i % 2, 0) for i in range(12)]))
+    assert data.classes == ("mel", "nev")
+    assert "no row is of 1 column (bkl)" in "".join(data.card.warnings)
 
 
 def test_blank_images_and_folders_without_any_are_told(fill):
