@@ -158,9 +158,9 @@ class Card:
         for names in alike.values():
             if len(names) > 1:
                 self.warn(f"the classes {_listed(names)} look alike; should they be one?")
-        names = set(self.classes)
-        codes = {code for code in _CODES if str(int(code) - 1) not in names}
-        if len(names) < 3 or not names & {"0", "1"}:  # -1 and 1 are two classes
+        known = set(self.classes)
+        codes = {code for code in _CODES if str(int(code) - 1) not in known}
+        if len(known) < 3 or not known & {"0", "1"}:  # -1 and 1 are two classes
             codes = set()
         missing = [c for c in self.classes if c.strip().casefold() in _MISSING or c in codes]
         if missing:
@@ -169,7 +169,7 @@ class Card:
                 "images"
             )
         parts = {name: {part.strip() for part in _JOINED.split(name)} for name in self.classes}
-        joined = [name for name in self.classes if len(parts[name]) > 1 and parts[name] <= names]
+        joined = [name for name in self.classes if len(parts[name]) > 1 and parts[name] <= known]
         if joined:
             self.warn(
                 f"the class {_listed(joined)} looks like several labels; if an image may have "
