@@ -18,8 +18,10 @@ _UNLIMITED = 1 << 60
 _RAN_OUT = (
     "can't allocate memory", "not enough memory", "cannot allocate memory",
     "failed to map segment from shared object", "cannot map zero-fill pages",
+    "can't start new thread",
 )  # fmt: skip
-"""What torch says, the C library, and its loader of the libraries that packages are made of."""
+"""What torch says, the C library, its loader of the libraries that packages are made of, and Python
+where a thread's stack finds no room."""
 
 _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")

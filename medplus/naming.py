@@ -39,8 +39,14 @@ def printable(text: str, keep: str = "\n") -> str:
 
 
 def quoted(name: str) -> str:
-    """Return a name as it is, or escaped where it would break a line or a terminal."""
-    return printable(name, keep="")
+    """Return a name as it is, escaped where it would break a line or a terminal.
+
+    Blanks around it, which nobody sees, stand in quotation marks.
+
+    >>> quoted("benign"), quoted("benign ")
+    ('benign', "'benign '")
+    """
+    return printable(name, keep="") if name == name.strip() else f"'{printable(name, keep='')}'"
 
 
 def some(names: Iterable[str], shown: int = _SHOWN) -> str:

@@ -135,7 +135,9 @@ class Pair:
     What makes an image hard makes it hard for both runs; on shared resamples that cancels, and the
     difference is known better than either score. The p-value is twice the share of resamples on
     the far side of zero, those at zero on both sides, with one more on each, so that it is never 0
-    [1]_. Where the runs know groups, such as patients, these are drawn.
+    [1]_; and never below what a test of signs gives where the m images that differ all speak for
+    one of the two, 2 / 2ᵐ, as resamples of few images say little of others. Where the runs know
+    groups, such as patients, these are drawn.
 
     Parameters
     ----------
@@ -204,7 +206,8 @@ class Pair:
             replicates(cases, n_resamples, seed, self._groups).auc for cases in self._cases
         )
         value = auc_present(*self._runs[0], self._task) - auc_present(*self._runs[1], self._task)
-        return _difference(value, one - other)
+        unlike = np.any(self._cases[0].scores != self._cases[1].scores, axis=1)
+        return _difference(value, one - other, _n_apart(unlike[None], self._groups))
 
 
 def share_right(cases: Predictions) -> NDArray[np.float64]:
@@ -232,8 +235,9 @@ def difference(
     groups : ndarray, shape (n_images,), optional
         What is drawn whole, such as patients; a resample's size is then not always the same.
     """
-    [resampled] = resampled_means((one - other)[None], n_resamples, seed, groups)
-    return _difference(float((one - other).mean()), resampled)
+    gaps = (one - other)[None]
+    [resampled] = resampled_means(gaps, n_resamples, seed, groups)
+    return _difference(float(gaps.mean()), resampled, _n_apart(gaps, groups))
 
 
 def resampled_means(
@@ -257,18 +261,48 @@ def resampled_means(
     return means
 
 
-def two_sided_p(resampled: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return p of no difference from differences on resamples, over the last axis; see `Pair`."""
+def p_values(
+    gaps: NDArray[np.float64], resampled: NDArray[np.float64], groups: NDArray[Any] | None = None
+) -> NDArray[np.float64]:
+    """Return two-sided p of no difference, shape (n_rows,); see `Pair`.
+
+    Parameters
+    ----------
+    gaps : ndarray, shape (n_rows, n_images), float64
+        Differences of images.
+    resampled : ndarray, shape (n_rows, n_resamples), float64
+        Their `resampled_means`.
+    groups : ndarray, shape (n_images,), optional
+        As for `difference`.
+    """
+    return _two_sided_p(resampled, _n_apart(gaps, groups))
+
+
+def _n_apart(gaps: NDArray[Any], groups: NDArray[Any] | None) -> NDArray[np.intp]:
+    """Return how many images, or groups, differ at all, shape (n_rows,)."""
+    if groups is not None:
+        names, unit = np.unique(groups, return_inverse=True)
+        gaps = np.reshape([np.bincount(unit, row) for row in gaps], (len(gaps), len(names)))
+    apart: NDArray[np.intp] = np.count_nonzero(settle(gaps.astype(np.float64)), axis=1)
+    return apart
+
+
+def _two_sided_p(resampled: NDArray[np.float64], n_apart: NDArray[np.intp]) -> NDArray[np.float64]:
     fewer = np.minimum((resampled <= 0).sum(axis=-1), (resampled >= 0).sum(axis=-1))
-    return np.asarray(np.minimum(1.0, 2 * (1 + fewer) / (1 + resampled.shape[-1])))
+    p = np.maximum(2 * (1 + fewer) / (1 + resampled.shape[-1]), np.exp2(1.0 - n_apart))
+    return np.asarray(np.minimum(1.0, p))
 
 
-def _difference(value: float, resampled: NDArray[np.float64]) -> Difference:
+def _difference(
+    value: float, resampled: NDArray[np.float64], n_apart: NDArray[np.intp]
+) -> Difference:
     defined = settle(100 * resampled[~np.isnan(resampled)])
     interval = percentile_interval(defined)
     if interval is None or np.isnan(value):
         return Difference(*[float("nan")] * 4)
-    return Difference(float(settle(100 * value)), *interval, float(two_sided_p(defined)))
+    return Difference(
+        float(settle(100 * value)), *interval, float(_two_sided_p(defined[None], n_apart)[0])
+    )
 
 
 def _refuse_unlike(first: Arrays, second: Arrays) -> None:

@@ -17,7 +17,7 @@ from medplus.analysis.format import interval
 from medplus.analysis.holm import holm
 from medplus.analysis.learning_curves import curve_sentence
 from medplus.analysis.over_folds import fold_sentence
-from medplus.analysis.paired import resampled_means, two_sided_p
+from medplus.analysis.paired import p_values, resampled_means
 from medplus.analysis.robustness import verdict_sentence
 from medplus.analysis.section import Section
 from medplus.analysis.table import Kind, Table
@@ -43,8 +43,8 @@ class Verdict:
         The best on val; its test scores are those of a choice that test took no part in.
     not_distinguishable : tuple of Candidate
         Those whose test ACC cannot be told from the best one's.
-    worse : tuple of Candidate
-        Those that are worse, as far as can be told.
+    better, worse : tuple of Candidate
+        Those whose test ACC is higher, or lower, as far as can be told.
     cheapest : Candidate
         The cheapest of the former and the best.
     n_candidates, n_test : int
@@ -52,13 +52,14 @@ class Verdict:
         Test ACC of always saying the class that train has most of; of the best head on pixels.
     smallest_detectable_difference : float or None
         The difference in ACC from a typical other candidate that these test images would have shown
-        with 80 % power.
+        with 80 % power; None where so few show none, however large.
     sentences : tuple of str
     """
 
     dataset: str
     best: Candidate
     not_distinguishable: tuple[Candidate, ...]
+    better: tuple[Candidate, ...]
     worse: tuple[Candidate, ...]
     cheapest: Candidate
     n_candidates: int
@@ -67,6 +68,13 @@ class Verdict:
     pixels_acc: float | None
     smallest_detectable_difference: float | None
     sentences: tuple[str, ...]
+
+    @property
+    def shows_nothing(self) -> bool:
+        """Whether test images, their groups, or datasets are so few that no p is below 0.05."""
+        if self.n_candidates > 1 and self.dataset == ALL:
+            return self.n_test < _FEWEST_DATASETS
+        return (self.n_candidates - 1) * 2.0 ** (1 - self.best.n_units) > _LEVEL
 
     @property
     def beats_majority(self) -> bool:
@@ -82,6 +90,7 @@ class Verdict:
             "best": self.best.to_dict(),
             "beats_majority": self.beats_majority,
             "not_distinguishable": [one.to_dict() for one in self.not_distinguishable],
+            "better": [one.to_dict() for one in self.better],
             "cheapest": self.cheapest.to_dict(),
             "sentences": list(self.sentences),
         }
@@ -151,10 +160,11 @@ _OF_CANDIDATES = (
 
 def _rows(verdict: Verdict) -> Iterator[dict[str, Any]]:
     said = {id(one): "not told apart" for one in verdict.not_distinguishable}
+    said |= {id(one): "better on test" for one in verdict.better}
     said[id(verdict.cheapest)] = "not told apart, cheapest"
     taken = "take this" if verdict.beats_majority else "best on val, not recommended"
     said[id(verdict.best)] = taken if verdict.n_candidates > 1 else "the only one"
-    for one in (verdict.best, *verdict.not_distinguishable, *verdict.worse):
+    for one in (verdict.best, *verdict.not_distinguishable, *verdict.better, *verdict.worse):
         low, high = one.test_acc_ci95
         percent = {name: getattr(one, name) for name in ("val_acc", "test_acc", "fixed_acc")}
         yield {
@@ -195,10 +205,10 @@ def _on_images(dataset: str, candidates: list[Candidate], baseline: float | None
     best, others, gaps, spread = _against_best(candidates)
     n = len(best.hits)
     resampled = np.round(resampled_means(gaps, _RESAMPLES, 0, best.groups), 12)
-    p_values = holm(two_sided_p(resampled)).tolist()
+    corrected = holm(p_values(gaps, resampled, best.groups)).tolist()
     if best.groups is not None and len(gaps):
         spread = float(np.median(resampled.std(axis=1))) * math.sqrt(n)
-    return _verdict(dataset, best, others, p_values, baseline, n, spread)
+    return _verdict(dataset, best, others, corrected, baseline, n, spread)
 
 
 def _over(merged: list[Candidate], baselines: Mapping[str, float | None]) -> Verdict:
@@ -207,13 +217,13 @@ def _over(merged: list[Candidate], baselines: Mapping[str, float | None]) -> Ver
 
     n = len(baselines)
     best, others, gaps, spread = _against_best(merged)
-    p_values = [1.0] * len(others)
+    corrected = [1.0] * len(others)
     if n >= _FEWEST_DATASETS:
         tests = [stats.ttest_1samp(gap, 0).pvalue if gap.any() else 1.0 for gap in gaps]
-        p_values = holm([1.0 if math.isnan(p) else float(p) for p in tests]).tolist()
+        corrected = holm([1.0 if math.isnan(p) else float(p) for p in tests]).tolist()
     known = [value for value in baselines.values() if value is not None]
     baseline = float(np.mean(known)) if len(known) == n else None
-    return _verdict(ALL, best, others, p_values, baseline, n, spread)
+    return _verdict(ALL, best, others, corrected, baseline, n, spread)
 
 
 def _against_best(
@@ -233,21 +243,24 @@ def _against_best(
 
 
 def _verdict(
-    dataset: str, best: Candidate, others: list[Candidate], p_values: Sequence[float],
+    dataset: str, best: Candidate, others: list[Candidate], corrected: Sequence[float],
     baseline: float | None, n: int, spread: float,
 ) -> Verdict:  # fmt: skip
-    alike = [one for one, p in zip(others, p_values, strict=True) if p > _LEVEL]
-    alike.sort(key=lambda one: -one.val_acc)
-    worse = sorted((one for one in others if one not in alike), key=lambda one: -one.val_acc)
+    by_val = sorted(zip(others, corrected, strict=True), key=lambda pair: -pair[0].val_acc)
+    alike = [one for one, p in by_val if p > _LEVEL]
+    better = [one for one, p in by_val if p <= _LEVEL and one.test_acc > best.test_acc]
+    worse = [one for one, p in by_val if p <= _LEVEL and one.test_acc <= best.test_acc]
     priced = [one for one in (best, *alike) if not math.isnan(one.device_seconds)]
     cheapest = min(priced, key=lambda one: one.device_seconds, default=best)
     pixels = [one for one in (best, *others) if one.backbone == PIXELS]
     pixels_acc = best_of(pixels).test_acc if pixels else None
     smallest = POWER * spread / math.sqrt(n) if spread else None
     settled = Verdict(
-        dataset, best, tuple(alike), tuple(worse), cheapest, 1 + len(others), n, baseline,
-        pixels_acc, smallest, (),
+        dataset, best, tuple(alike), tuple(better), tuple(worse), cheapest, 1 + len(others), n,
+        baseline, pixels_acc, smallest, (),
     )  # fmt: skip
+    if settled.shows_nothing:
+        settled = replace(settled, smallest_detectable_difference=None)
     broken = verdict_sentence(best.runs)
     more = () if broken is None else (broken,)
-    return replace(settled, sentences=(*sentences_of(settled, others, spread), *more))
+    return replace(settled, sentences=(*sentences_of(settled, others), *more))

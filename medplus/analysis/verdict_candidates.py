@@ -16,9 +16,10 @@ from medplus.analysis.drawing.palette import PROTOCOL_LABELS, label_of
 from medplus.analysis.paired import share_right
 from medplus.errors import MedplusError
 from medplus.metrics import check
-from medplus.metrics.intervals import student_half
+from medplus.metrics.intervals import acc_interval, student_half
 from medplus.run.ledger import read_predictions
 from medplus.spec import NONE, PIXELS
+from medplus.vocabulary import Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +33,16 @@ class Candidate:
     backbone, size, protocol, weights, fit, feature, lora
         What it is; `fit` and `feature` are None for raw pixels, `lora`, the rank of low-rank
         updates, where there are none.
+    task : Task
+        MedMNIST's task type; over datasets, the first one's.
     val_acc, test_acc : float
         Fractions; means over seeds of the runs that are best on val.
     test_acc_ci95 : tuple of two floats
         Over test images, or their patients: the mean over seeds of their records' intervals, as in
         all tables; over datasets, Student's.
+    val_low : float
+        The lower end of the interval of `val_acc`, over val images or their patients: the mean over
+        seeds; over datasets, of the mean of independent scores [1]_.
     device_seconds : float
         Of one seed, search and extraction included; NaN where nothing was measured.
     n_seeds, n_val : int
@@ -52,6 +58,11 @@ class Candidate:
         Share of seeds that have each test image right; over datasets, the ACC of each.
     groups : ndarray, shape (n_test,), or None
         What each test image belongs to, such as a patient.
+
+    References
+    ----------
+    .. [1] Zou & Donner, "Construction of confidence limits about effect measures: a general
+       approach", Statistics in Medicine 27(10), 2008.
     """
 
     label: str
@@ -62,9 +73,11 @@ class Candidate:
     fit: str | None
     feature: str | None
     lora: int | None
+    task: Task
     val_acc: float
     test_acc: float
     test_acc_ci95: tuple[float, float]
+    val_low: float
     device_seconds: float
     n_seeds: int
     n_val: int
@@ -79,6 +92,11 @@ class Candidate:
     def name(self) -> str:
         """What it is, in words."""
         return f"{self.label} at {self.size} px ({PROTOCOL_LABELS[self.protocol]})"
+
+    @property
+    def n_units(self) -> int:
+        """Number of test images, or of their groups: of what is drawn independently."""
+        return len(self.hits) if self.groups is None else len(np.unique(self.groups))
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -113,10 +131,11 @@ def candidates_of(runs: pd.DataFrame) -> list[Candidate]:
             cases = [check(each["test_true"], each["test_score"], one["task"]) for each in saved]
             hits = np.mean([share_right(each) for each in cases], axis=0)
             n_val = len(saved[0]["val_true"])
+            val_low = float(np.mean([_val_low(each, one["task"]) for each in saved]))
             groups = saved[0].get("test_group")
         except (MedplusError, KeyError, ValueError):
             continue
-        found.append(_candidate(one, seeds, hits, groups, n_val))
+        found.append(_candidate(one, seeds, hits, groups, n_val, val_low))
     sizes = [len(one.hits) for one in found]
     found = [one for one in found if len(one.hits) == max(set(sizes), key=sizes.count)]
     random = [one for one in found if one.weights == NONE and one.backbone != PIXELS]
@@ -125,12 +144,19 @@ def candidates_of(runs: pd.DataFrame) -> list[Candidate]:
     return found
 
 
+def _val_low(saved: Mapping[str, npt.NDArray[Any]], task: Task) -> float:
+    return acc_interval(check(saved["val_true"], saved["val_score"], task), saved.get("val_group"))[
+        0
+    ]
+
+
 def _candidate(
     one: pd.Series,
     seeds: pd.DataFrame,
     hits: npt.NDArray[np.float64],
     groups: npt.NDArray[Any] | None,
     n_val: int,
+    val_low: float,
 ) -> Candidate:
     acc = float(hits.mean())
     low, high = seeds[["acc_low", "acc_high"]].mean(skipna=False)
@@ -144,9 +170,11 @@ def _candidate(
         fit=one["fit"] if network else None,
         feature=one["feature"] or None if network else None,
         lora=int(one["lora"]) if one["lora"] else None,
+        task=one["task"],
         val_acc=float(seeds["val_acc"].mean()) / 100,
         test_acc=acc,
         test_acc_ci95=(float(low) / 100, float(high) / 100),
+        val_low=val_low,
         device_seconds=float(seeds["device_seconds"].mean()),
         n_seeds=len(seeds),
         n_val=n_val,
@@ -168,10 +196,13 @@ def over_datasets(found: Mapping[str, Sequence[Candidate]]) -> list[Candidate]:
         each = [one[what] for one in by_what]
         accs = np.array([one.test_acc for one in each])
         mean, half = float(accs.mean()), float(student_half(accs))
+        val_acc = float(np.mean([one.val_acc for one in each]))
+        below = math.hypot(*(one.val_acc - one.val_low for one in each)) / len(each)
         merged.append(
             replace(
                 each[0],
-                val_acc=float(np.mean([one.val_acc for one in each])),
+                val_acc=val_acc,
+                val_low=val_acc - below,
                 test_acc=mean,
                 test_acc_ci95=(max(0.0, mean - half), min(1.0, mean + half)),
                 device_seconds=float(np.sum([one.device_seconds for one in each])),

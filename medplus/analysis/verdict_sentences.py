@@ -6,12 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from medplus.analysis.verdict_candidates import Candidate
-from medplus.metrics.intervals import proportion_interval
 from medplus.naming import duration, in_percent
 from medplus.spec import PIXELS
+from medplus.vocabulary import MULTI_LABEL
 
 if TYPE_CHECKING:
     from medplus.analysis.verdict import Verdict
@@ -25,7 +23,7 @@ POWER = 1.959964 + 0.841621
 _NAMED = 4
 
 
-def sentences_of(verdict: Verdict, others: Sequence[Candidate], spread: float) -> tuple[str, ...]:
+def sentences_of(verdict: Verdict, others: Sequence[Candidate]) -> tuple[str, ...]:
     """Return the sentences of a verdict.
 
     Parameters
@@ -33,12 +31,10 @@ def sentences_of(verdict: Verdict, others: Sequence[Candidate], spread: float) -
     verdict : Verdict
     others : sequence of Candidate
         All but the best.
-    spread : float
-        Standard deviation over images (or datasets) of the difference to the one that is nearest.
     """
     return (
         *_on_the_best(verdict), *_on_the_choice(verdict.best, others),
-        *_on_the_others(verdict, others), *_on_the_cost(verdict), *_on_the_power(verdict, spread),
+        *_on_the_others(verdict, others), *_on_the_cost(verdict), *_on_the_power(verdict),
     )  # fmt: skip
 
 
@@ -46,12 +42,9 @@ def _on_the_best(verdict: Verdict) -> list[str]:
     best = verdict.best
     low, high = (in_percent(end) for end in best.test_acc_ci95)
     seeds = f", mean of {best.n_seeds} seeds" if best.n_seeds > 1 else ""
-    groups = ""
-    if best.groups is not None:
-        groups = f" in {len(np.unique(best.groups)):,} groups such as patients"
     scored = (
-        f"Test ACC {in_percent(best.test_acc)}, 95 % interval {low} to {high} ({verdict.n_test:,} "
-        f"test images{groups}{seeds})."
+        f"Test ACC {in_percent(best.test_acc)}, 95 % interval {low} to {high} "
+        f"({_images(best)}{seeds})."
     )
     if verdict.dataset == ALL:
         scored = (
@@ -70,16 +63,18 @@ def _on_the_best(verdict: Verdict) -> list[str]:
         ranked = ""
         if not math.isnan(best.test_auc):
             ranked = f" How well it ranks images is its test AUC, {in_percent(best.test_auc)}."
+        said = "always saying the most frequent class"
+        if best.task == MULTI_LABEL and verdict.dataset != ALL:
+            said = "always saying of each label what is most frequent"
+        said = f"{said} ({in_percent(verdict.baseline_acc)})"
         if verdict.beats_majority:
+            told.append(f"That is {100 * gain:.1f} points above {said}.")
+        elif verdict.dataset == ALL or best.test_acc_ci95[1] < verdict.baseline_acc:
             told.append(
-                f"That is {100 * gain:.1f} points above always saying the most frequent class "
-                f"({in_percent(verdict.baseline_acc)})."
+                f"That is {-100 * gain:.1f} points below {said}: do not rely on it.{ranked}"
             )
         else:
-            told.append(
-                f"It cannot be told from always saying the most frequent class "
-                f"({in_percent(verdict.baseline_acc)}): do not rely on it.{ranked}"
-            )
+            told.append(f"It cannot be told from {said}: do not rely on it.{ranked}")
     if verdict.pixels_acc is not None and best.backbone != PIXELS:
         gain = best.test_acc - verdict.pixels_acc
         where = "above" if gain >= 0 else "below"
@@ -92,14 +87,13 @@ def _on_the_best(verdict: Verdict) -> list[str]:
 
 def _on_the_choice(best: Candidate, others: Sequence[Candidate]) -> list[str]:
     """Say where val is too small to choose on."""
-    right = np.arange(best.n_val)[:, None] < round(best.val_acc * best.n_val)
-    low = proportion_interval(right)[0]
-    near = [one for one in others if one.val_acc >= low]
+    near = [one for one in others if one.val_acc >= best.val_low]
     if 2 * len(near) <= len(others):
         return []
+    who = _of(near, others, "has", "have")
     told = [
-        f"Val has {best.n_val:,} images, too few to choose on: {len(near)} of the {len(others)} "
-        f"others have a val ACC within the interval of the best ({in_percent(low)} and more)."
+        f"Val has {best.n_val:,} images, too few to choose on: {who} a val ACC within the interval "
+        f"of the best ({in_percent(best.val_low)} and more)."
     ]
     if not math.isnan(best.fixed_acc):
         fixed = "k = 11" if best.protocol == "knn" else "learning rate 0.0001"
@@ -113,16 +107,32 @@ def _on_the_choice(best: Candidate, others: Sequence[Candidate]) -> list[str]:
 def _on_the_others(verdict: Verdict, others: Sequence[Candidate]) -> list[str]:
     if not others:
         return []
-    alike = verdict.not_distinguishable
     over = "test images" if verdict.dataset != ALL else "datasets"
-    if not alike:
-        return [f"All {len(others)} others are worse on these {over} (p < 0.05 after Holm)."]
-    named = ", ".join(f"{one.name} {in_percent(one.test_acc)}" for one in alike[:_NAMED])
-    more = f" and {len(alike) - _NAMED} more" if len(alike) > _NAMED else ""
-    return [
-        f"{len(alike)} of the {len(others)} others cannot be told from it on these {over}: "
-        f"{named}{more}."
-    ]
+    seen = f"on these {over} (p < 0.05 after Holm)"
+    told = []
+    if alike := verdict.not_distinguishable:
+        who = _of(alike, others, "cannot", "cannot").capitalize()
+        told.append(f"{who} be told from it on these {over}: {_named(alike)}.")
+    if better := verdict.better:
+        who = _of(better, others, "is", "are").capitalize()
+        told.append(
+            f"{who} better {seen}, though val chose otherwise: {_named(better)}. Whether val and "
+            "test are alike is what medplus audit looks at."
+        )
+    if not alike and not better:
+        told.append(f"{_of(verdict.worse, others, 'is', 'are').capitalize()} worse {seen}.")
+    return told
+
+
+def _of(some: Sequence[Candidate], others: Sequence[Candidate], one: str, many: str) -> str:
+    if len(others) == 1:
+        return f"the only other {one}"
+    return f"{len(some)} of the {len(others)} others {one if len(some) == 1 else many}"
+
+
+def _named(some: Sequence[Candidate]) -> str:
+    named = ", ".join(f"{one.name} {in_percent(one.test_acc)}" for one in some[:_NAMED])
+    return f"{named} and {len(some) - _NAMED} more" if len(some) > _NAMED else named
 
 
 def _on_the_cost(verdict: Verdict) -> list[str]:
@@ -140,18 +150,24 @@ def _on_the_cost(verdict: Verdict) -> list[str]:
     ]
 
 
-def _on_the_power(verdict: Verdict, spread: float) -> list[str]:
-    smallest = verdict.smallest_detectable_difference
+def _on_the_power(verdict: Verdict) -> list[str]:
+    best, smallest = verdict.best, verdict.smallest_detectable_difference
+    of = f"{verdict.n_test} datasets" if verdict.dataset == ALL else _images(best)
+    if verdict.shows_nothing:
+        return [f"{of} are too few to tell candidates apart, however they differ."]
     if smallest is None or not verdict.not_distinguishable:
         return []
+    unseen = (
+        f"a difference of less than {100 * smallest:.1f} points typically goes unnoticed in one of "
+        "five cases or more"
+    )
     if verdict.dataset == ALL:
-        return [
-            f"Over {verdict.n_test} datasets a difference of less than {100 * smallest:.1f} points "
-            "typically goes unnoticed in one of five cases or more; more datasets would settle it."
-        ]
-    needed = math.ceil((POWER * spread / (smallest / 2)) ** 2)
-    return [
-        f"With {verdict.n_test:,} test images a difference of less than {100 * smallest:.1f} "
-        "points typically goes unnoticed in one of five cases or more; to see half of it takes "
-        f"{needed:,} images."
-    ]
+        return [f"Over {of} {unseen}; more datasets would settle it."]
+    return [f"With {of} {unseen}; to see half of it takes {_images(best, 4, '')}."]
+
+
+def _images(best: Candidate, times: int = 1, kind: str = "test ") -> str:
+    images = f"{times * len(best.hits):,} {kind}images"
+    if best.groups is None:
+        return images
+    return f"{images} in {times * best.n_units:,} groups such as patients"

@@ -16,8 +16,6 @@ from medplus.cli import options, specs
 from medplus.cli.engines import engine_options, make_engine
 from medplus.cli.output import Output, reporting
 from medplus.errors import UsageError
-from medplus.lock import Owner
-from medplus.memory import uncollected
 
 if TYPE_CHECKING:
     from medplus.sweep.claims import Claim
@@ -80,6 +78,7 @@ def sweep(
     docs/sweep.md explains them.
     """
     from medplus.cli.sweeptables import show_end, show_plan
+    from medplus.memory import uncollected
     from medplus.sweep.conduct import Sweep
     from medplus.sweep.job import Place
 
@@ -154,6 +153,7 @@ def _work(conductor: Sweep, output: Output, retry_failed: bool) -> Plan:
 def _document(conductor: Sweep, plan: Plan) -> dict[str, Any]:
     """Return what ``--json`` prints."""
     from medplus.cost import total_of
+    from medplus.lock import Owner
 
     failures, failed = conductor.claims.standing().failures, plan.ids("failed")
     costs = [*(info.cost for info in plan.stores), *(record.cost for record in plan.records)]

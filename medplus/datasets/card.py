@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 
 _MOST_NAMED = 12
 _MISSING = {"", "na", "n/a", "nan", "none", "null", "nil", "unknown", "missing", "?", "-", "--"}
+_CODES = {"-1", "-9", "-99", "-999", "99", "255", "999", "9999"}
+_JOINED = re.compile(r"[,/&+]| and ")
 
 
 @dataclass
@@ -155,11 +158,22 @@ class Card:
         for names in alike.values():
             if len(names) > 1:
                 self.warn(f"the classes {_listed(names)} look alike; should they be one?")
-        missing = [name for name in self.classes if name.strip().casefold() in _MISSING]
+        known = set(self.classes)
+        codes = {code for code in _CODES if str(int(code) - 1) not in known}
+        if len(known) < 3 or not known & {"0", "1"}:  # -1 and 1 are two classes
+            codes = set()
+        missing = [c for c in self.classes if c.strip().casefold() in _MISSING or c in codes]
         if missing:
             self.warn(
                 f"the class {_listed(missing)} looks like a missing value; if it is, drop its "
                 "images"
+            )
+        parts = {name: {part.strip() for part in _JOINED.split(name)} for name in self.classes}
+        joined = [name for name in self.classes if len(parts[name]) > 1 and parts[name] <= known]
+        if joined:
+            self.warn(
+                f"the class {_listed(joined)} looks like several labels; if an image may have "
+                "several, separate them by | in a table"
             )
 
 
@@ -227,10 +241,11 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _plain(name: str) -> str:
-    """Return what names have in common that only look different: case, accents' form, zeros."""
+    """Return what names have in common that only look different: case, blanks, zeros, accents."""
     name = unicodedata.normalize("NFKC", name).casefold().strip()
-    name = name.translate({ord("_"): " ", ord("-"): " "})
-    return str(int(name)) if name.isascii() and name.isdigit() else name
+    if re.fullmatch(r"-?\d+(\.0*)?", name, re.ASCII):
+        return str(int(float(name)))
+    return " ".join(re.sub("[_-]", " ", name).split())
 
 
 def task_of(classes: Sequence[str]) -> Task:

@@ -20,6 +20,8 @@ PICTURES = (
     ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".j2k", ".mpo",
 )  # fmt: skip
 EXTENSIONS = (*PICTURES, DICOM)
+RUN_FILES = ("record.json", "network.safetensors", "zarr.json")
+"""What tells a run or an embedding store of medplus from a folder of images."""
 _SPLIT_WORDS: dict[str, Split] = {
     "train": "train", "training": "train", "trainset": "train",
     "val": "val", "valid": "val", "validation": "val", "valset": "val", "dev": "val",
@@ -182,19 +184,25 @@ def _left_out(others: Counter[str], foreign: Counter[str], masks: list[str]) -> 
 
 
 def _walk(root: Path) -> Iterator[os.DirEntry[str]]:
-    """Yield all entries; links to folders, and foreign folders, are yielded, not followed."""
+    """Yield all entries; links to folders, and foreign folders, are yielded, not followed.
+
+    What lies in a run or store of medplus's own is none of the folder's.
+    """
     waiting = [str(root)]
     while waiting:
         folder = waiting.pop()
         fault = f"{quoted(folder)} cannot be read"
-        with explained(DatasetError, fault), os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                yield entry
-                is_foreign = entry.name.casefold() in _FOREIGN
-                if entry.is_dir(follow_symlinks=False) and not is_foreign:
-                    waiting.append(entry.path)
+        with explained(DatasetError, fault), os.scandir(folder) as listed:
+            entries = list(listed)
+        if folder != str(root) and any(entry.name in RUN_FILES for entry in entries):
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            yield entry
+            is_foreign = entry.name.casefold() in _FOREIGN
+            if entry.is_dir(follow_symlinks=False) and not is_foreign:
+                waiting.append(entry.path)
 
 
 def begins_as_dicom(path: str) -> bool:

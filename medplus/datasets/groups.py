@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from medplus.datasets.card import Card
 from medplus.datasets.columns import Table
@@ -19,6 +19,9 @@ from medplus.vocabulary import Split
 
 PATIENT_ID = "PatientID"
 """The name of the groups that DICOM headers tell."""
+_FOLDER = "([^/]+)/[^/]*$"
+_BEGINNING = r"([^/]+?)([_ -][^/_ .-]*)?(\.[^/.]*)?$"
+_MOST_OF_A_PATIENT = 50
 _PATIENT = re.compile(
     r"(id[ _-]?)?(patient|subject|participant|person|case|lesion|mrn|pid)s?"
     r"([ _-]?(id|no|nr|num|number|code|key|name))?",
@@ -107,6 +110,42 @@ def find_groups(
         if asked == PATIENT_ID or 1 < n_groups < len(paths):
             return _filled(PATIENT_ID, patients, paths, guessed=asked is None)
     return nothing
+
+
+def resembling(samples: Sequence[Sample], n_classes: int) -> list[str]:
+    """Return a warning of images in several splits whose places look like those of one patient.
+
+    Images resemble each other that lie in one folder of many, or whose names have a number in
+    their beginning, and the same beginning: ``P7_1.png`` and ``P7_2.png``, ``7.png`` and ``7.jpg``.
+    """
+    paths = [PurePosixPath(sample.path) for sample in samples]
+    for pattern, told, keys in (
+        (_FOLDER, "lie in folders of one name", [path.parent.name for path in paths]),
+        (_BEGINNING, "have names that begin alike", [*map(_beginning, paths)]),
+    ):
+        where: dict[str, list[Sample]] = defaultdict(list)
+        for key, sample in zip(keys, samples, strict=True):
+            where[key].append(sample)
+        alike = [images for key, images in where.items() if key and len(images) > 1]
+        torn = [images for images in alike if len({image.split for image in images}) > 1]
+        are_many = len(where) >= max(2 * n_classes, len(samples) / _MOST_OF_A_PATIENT)
+        if torn and are_many and 2 * sum(map(len, alike)) >= len(samples):
+            first, *others = torn[0]
+            other = next(image for image in others if image.split != first.split)
+            return [
+                f"{counted(sum(map(len, torn)), 'image')} of several splits {told} "
+                f"{some([first.path, other.path])}; if those are of one patient, scores will be "
+                f"too good: say --group-pattern '{pattern}', or --group-column none"
+            ]
+    return []
+
+
+def _beginning(path: PurePosixPath) -> str:
+    """Return what stands before the last part of a file's name; empty where it has no number."""
+    match = re.search(_BEGINNING, path.name)
+    if match is None or not re.search(r"\d", match[1]):
+        return ""
+    return match[1] if match[2] else str(path.with_suffix(""))
 
 
 def _filled(name: str, values: Sequence[str], paths: Sequence[str], guessed: bool) -> Groups:

@@ -167,6 +167,9 @@ def _labels(
     card.task_from = f"columns of 0 and 1 {some(names)}"
     if task is None and all(row.count("1") == 1 for row in rows):
         card.task_from += ", exactly one of them 1 in every row"
+        never = [name for name, *column in zip(names, *rows, strict=True) if "1" not in column]
+        if never:
+            card.warn(f"no row is of {several(never, 'column')}: no class is made of it")
         return [(names[row.index("1")],) for row in rows], ()
     return rows, names
 

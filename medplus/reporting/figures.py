@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ FORMATS: Mapping[str, Mapping[str, Any]] = {
     "pdf": {"metadata": {"CreationDate": None}},
 }
 
-_FEW, _PROCESSES = 4, 2
+_FEW = 4
 
 
 def draw(figure: Figure) -> Drawing:
@@ -50,29 +50,56 @@ def write_figures(figures: Sequence[Figure], folder: Path) -> list[Path]:
         The files, in the order of the figures.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write = partial(_write, folder=folder)
+    rest: Sequence[Figure] = ()
     # Half of a report's time is spent here. Who has loaded torch has threads, and must not fork.
     if len(figures) > _FEW and sys.platform == "linux" and "torch" not in sys.modules:
-        with get_context("fork").Pool(_PROCESSES, _leave_signals) as pool:
-            written = pool.map(write, figures, chunksize=1)
-    else:
-        written = [write(figure) for figure in figures]
-    return [path for of_figure in written for path in of_figure]
+        rest = figures[1::2]
+    with _second_process(rest, folder) as is_done:
+        for figure in figures if not rest else figures[::2]:
+            _write(figure, folder)
+    if not is_done():  # as where memory ran out: told here, if it is not enough for one process
+        for figure in rest:
+            _write(figure, folder)
+    return [path for figure in figures for path in _paths(figure, folder)]
 
 
-def _leave_signals() -> None:
-    """Let Ctrl-C be the parent's, which ends this process by SIGTERM."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+@contextmanager
+def _second_process(figures: Sequence[Figure], folder: Path) -> Iterator[Callable[[], bool]]:
+    """Write figures in a process beside a block, and tell whether it has written them all."""
+    child = get_context("fork").Process(target=_write_all, args=(figures, folder, os.getpid()))
+    try:
+        if figures:
+            with suppress(OSError):  # no room for another process
+                child.start()
+        yield lambda: not figures or child.exitcode == 0
+        if child.pid is not None:
+            child.join()
+    finally:
+        if child.is_alive():
+            child.kill()
 
 
-def _write(figure: Figure, folder: Path) -> list[Path]:
-    paths = [folder / f"{figure.name}.{ending}" for ending in FORMATS]
+def _write_all(figures: Sequence[Figure], folder: Path, parent: int) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):  # they are the parent's
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        for figure in figures:
+            if os.getppid() != parent:
+                sys.exit(1)
+            _write(figure, folder)
+    except Exception:
+        sys.exit(1)
+
+
+def _paths(figure: Figure, folder: Path) -> list[Path]:
+    return [folder / f"{figure.name}.{ending}" for ending in FORMATS]
+
+
+def _write(figure: Figure, folder: Path) -> None:
     with uncollected():
         drawn = draw(figure)
-        for path in paths:
+        for path in _paths(figure, folder):
             atomic.write_bytes(path, render(drawn, path.suffix[1:]))
-    return paths
 
 
 def render(figure: Drawing, ending: str) -> bytes:

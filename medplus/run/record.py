@@ -47,7 +47,8 @@ class Provenance(_Facts):
     card_digest, warnings : str, list of str
         Of the data card: what was said of the data when they were read.
     baseline_acc : dict
-        Per split, the ACC of always saying the most frequent class of train.
+        Per split, the ACC of always saying the most frequent class of train, or of each label what
+        most images of train have.
     reading : Reading or None
         How the data's files became pixels, settled; None where the images were made by hand.
     """

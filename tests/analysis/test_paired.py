@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from medplus.analysis.paired import Pair, difference
@@ -80,6 +81,18 @@ def test_much_better_run_has_the_smallest_p(true):
     found = pair.accuracy(99)
     assert found.p_value == pytest.approx(2 / 100)
     assert found.low > 0
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(150) // 3])
+@pytest.mark.parametrize("n_apart", [2, 5, 40])
+def test_few_images_that_differ_are_no_evidence(n_apart, groups):
+    one = (np.arange(150) < (n_apart if groups is None else 3 * n_apart)).astype(float)
+    found = difference(one, np.zeros(150), 1000, groups=groups)
+    signs = binomtest(n_apart, n_apart).pvalue
+    assert found.p_value >= signs
+    alone = difference(np.ones(n_apart), np.zeros(n_apart), 1000)
+    assert alone.p_value == pytest.approx(max(signs, 2 / 1001))
+    assert difference(np.ones(2000), np.zeros(2000), 1000).p_value == pytest.approx(2 / 1001)
 
 
 def test_binary_and_multi_label_tasks():

@@ -23,7 +23,7 @@ def verdicts(tmp_path):
     runs = tmp_path / "runs"
     true = (np.arange(100) % 2)[:, None].astype("u1")
 
-    def judge(*made):
+    def judge(*made, saved=None):
         for number, (backbone, val, right, fields) in enumerate(made):
             wrong = np.arange(100) >= right
             score = np.eye(2, dtype="f4")[np.where(wrong, 1 - true[:, 0], true[:, 0])]
@@ -34,9 +34,9 @@ def verdicts(tmp_path):
                 runs, backbone=backbone, run_id=f"run-{number:08}",
                 metrics={"val": {"acc": val / 100}, "test": test}, **fields,
             )  # fmt: skip
-            saved = {"val_true": true[:40], "val_score": score[:40], "test_true": true,
-                     "test_score": score, "test_index": np.arange(100)}  # fmt: skip
-            save_run(record, saved)
+            own = {"val_true": true[:40], "val_score": score[:40], "test_true": true,
+                   "test_score": score, "test_index": np.arange(100)}  # fmt: skip
+            save_run(record, saved or own)
         return verdicts_on(select_alike(read_runs(runs).table, tuned="val").runs)
 
     return judge
@@ -73,6 +73,59 @@ def test_a_network_that_does_not_beat_the_majority_is_not_recommended(verdicts):
     assert "do not rely on it" in verdict.sentences[1]
     assert "test AUC, 81.0 %" in verdict.sentences[1]
     assert not verdict.to_dict()["beats_majority"]
+
+
+def test_what_is_better_on_test_is_not_called_worse(verdicts):
+    [verdict] = verdicts(("a", 90, 60, {}), ("b", 80, 95, {}))
+    assert [one.backbone for one in verdict.better] == ["b"]
+    assert not verdict.worse
+    assert any(s.startswith("The only other is better on these") for s in verdict.sentences)
+
+
+@pytest.mark.parametrize("groups", [None, np.array(["ann", "bob"]).repeat(50)])
+def test_so_few_images_or_patients_tell_nothing_apart_and_the_verdict_says_so(verdicts, groups):
+    n = 5 if groups is None else 100
+    true = (np.arange(n) % 2)[:, None].astype("u1")
+    score = np.eye(2, dtype="f4")[true[:, 0]]
+    saved = {"val_true": true, "val_score": score, "test_true": true}
+    if groups is not None:
+        saved["test_group"] = groups
+    made = [(("a", 90, 100, {}), score), (("b", 80, 0, {}), 1 - score)]
+    for one, scored in made:
+        [verdict] = verdicts(one, saved={**saved, "test_score": scored})
+    assert [one.backbone for one in verdict.not_distinguishable] == ["b"]
+    assert verdict.smallest_detectable_difference is None
+    told = "5 test images" if groups is None else "100 test images in 2 groups such as patients"
+    assert f"{told} are too few to tell candidates apart, however they differ." in verdict.sentences
+
+
+def test_two_datasets_tell_nothing_apart(verdicts):
+    pairs = [
+        (name, val, val, {"dataset": on}) for on in "xy" for name, val in (("a", 90), ("b", 40))
+    ]
+    *_, over_all = verdicts(*pairs)
+    assert not over_all.worse
+    assert "2 datasets are too few to tell candidates apart, however they differ." in (
+        over_all.sentences
+    )
+
+
+def test_what_lies_below_the_majority_can_be_told_from_it(verdicts):
+    [verdict] = verdicts(("a", 90, 50, {"test": {"baseline_acc": 0.99}}))
+    assert verdict.sentences[1].startswith("That is 49.0 points below always saying the most")
+
+
+def test_whether_val_is_large_enough_is_told_by_the_interval_of_its_images(verdicts):
+    labels = {"task": "multi-label, binary-class"}
+    true = np.zeros((40, 14), "u1")
+    score = np.zeros((40, 14), "f4")
+    score[:, 0] = np.arange(40) < 20  # of each label that is wrong, thirteen are right
+    saved = {"val_true": true, "val_score": score, "test_true": true, "test_score": score}
+    [verdict] = verdicts(("a", 96.43, 90, labels), ("b", 94, 90, labels), saved=saved)
+    expected = proportion_interval(score == true)[0]
+    assert verdict.best.val_low == pytest.approx(expected)
+    assert expected > 0.94
+    assert not any("too few to choose on" in sentence for sentence in verdict.sentences)
 
 
 def test_the_interval_of_several_seeds_is_that_of_the_tables(verdicts):

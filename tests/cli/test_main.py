@@ -141,6 +141,7 @@ def failing(cli: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any
         (MemoryError(), 1, "Error: memory ran out; use a machine, container or limit"),
         (ImportError("_C.so: failed to map segment from shared object"), 1, "memory ran out; "),
         (ImportError("libx.so: cannot map zero-fill pages"), 1, "memory ran out; "),
+        (RuntimeError("can't start new thread"), 1, "memory ran out; "),
         (KeyboardInterrupt(), 130, "Interrupted: finished work is kept"),
         (click.Abort(), 130, "Interrupted: "),
         (click.ClickException("odd"), 1, "Error: odd\n"),

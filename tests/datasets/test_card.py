@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from medplus.datasets.card import copies
+from medplus.datasets.card import Card, copies
 from medplus.datasets.files import split_of
 from medplus.datasets.sources import load_dataset
 from medplus.errors import DatasetError, UsageError
@@ -133,6 +134,33 @@ def test_names_that_look_alike_or_missing_are_named(fill):
     assert "the class NA looks like a missing value" in told
 
 
+@pytest.mark.parametrize(
+    ("classes", "told"),
+    [
+        (["benign", "benign ", "malignant"], "the classes benign, 'benign ' look alike"),
+        (["a b", "a  b", "c"], "the classes a b, a  b look alike"),
+        (["0", "1", "1.0"], "the classes 1, 1.0 look alike"),
+        (["-1", "0", "1"], "the class -1 looks like a missing value"),
+        (["0", "1", "255"], "the class 255 looks like a missing value"),
+        (["edema", "mass", "edema, mass"], "the class edema, mass looks like several labels"),
+        (["-1", "1"], ""),
+        (["98", "99", "1"], ""),
+        (["carcinoma", "carcinoma, ductal"], ""),
+    ],
+)
+def test_typos_and_codes_among_the_classes_are_named(classes, told):
+    card = Card("multi-class")
+    rows = [[i] for i in range(len(classes))]
+    card.describe(classes, dict.fromkeys(("train", "val", "test"), rows))
+    assert [warning[: len(told)] for warning in card.warnings] == ([told] if told else [])
+
+
+def test_a_column_of_a_class_that_no_row_is_of_is_named(fill):
+    data = load(table(fill, ["mel", "nev", "bkl"], [(i % 2, 1 - i % 2, 0) for i in range(12)]))
+    assert data.classes == ("mel", "nev")
+    assert "no row is of 1 column (bkl)" in "".join(data.card.warnings)
+
+
 def test_blank_images_and_folders_without_any_are_told(fill):
     root = fill({"a": 4, "b": 5})
     Image.new("L", (8, 8), 7).save(root / "a/0.png")
@@ -217,6 +245,37 @@ def test_groups_are_found_in_names_of_files(fill, by):
     assert not (where[0] & where[1] or where[0] & where[2] or where[1] & where[2])
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("{c}/P{p}/{i}.png", "in folders of one name"),
+        ("{c}/P{p}_{i}.png", "begin alike"),
+        ("{c}/person{p}-{c}-{i}.png", "begin alike"),
+        ("{c}/{n}.{ending}", "begin alike"),
+        ("{c}/{n}.png", ""),
+        ("{c}/{c} ({n}).png", ""),
+        ("{c}/ISIC_00{n}.png", ""),
+        ("{c}/2_{n}.png", ""),
+        ("{c}/images/{n}.png", ""),
+    ],
+)
+def test_places_that_look_like_patients_in_several_splits_are_named(save, tmp_path, name, told):
+    rng = np.random.default_rng(0)
+    for n in range(48):
+        ending = "bmp" if n % 2 and "ending" in name else "png"
+        number = n // 2 if "ending" in name else n
+        place = name.format(c="ab"[n // 4 % 2], p=n // 4, i=n % 4, n=number, ending=ending)
+        save(place, rng.integers(0, 256, (6, 6), dtype=np.uint8))
+    warnings = warnings_of(tmp_path / "data")
+    assert told in warnings if told else warnings == ""
+    if told:
+        pattern = re.search("--group-pattern '(.*)', or", warnings)
+        (tmp_path / "data/splits.csv").unlink()
+        data = load_dataset(str(tmp_path / "data"), 6, group_column=f"path~{pattern[1]}")
+        assert "patient" not in "".join(data.card.warnings)
+        assert len({*data.splits["train"].groups}) < 24
+
+
 def test_a_pattern_that_misses_files_is_refused(fill):
     root = fill({"a": 4, "b": 4})
     describe(root, "group_pattern: 'p(\\d+)_'")
@@ -271,6 +330,14 @@ def test_masks_and_foreign_folders_are_left_out_and_named(fill):
     assert sum(len(split) for split in data.splits.values()) == 12
     told = " | ".join(data.card.warnings)
     assert "5 masks of images" in told and "@eaDir" in told
+
+
+def test_a_run_that_lies_among_the_images_is_none_of_them(fill):
+    root = fill({"a": 4, "b": 4, "runs/finetune/data/seed1": 3})
+    (root / "runs/finetune/data/seed1/record.json").write_text("{}")
+    data = load(root)
+    assert data.classes == ("a", "b")
+    assert "(runs): no class is made of it" in "".join(data.card.warnings)
 
 
 def test_a_class_of_masks_is_a_class(fill):

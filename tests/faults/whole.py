@@ -22,8 +22,8 @@ FAULTS = ("none", "kill one", "kill all", "SIGINT", "SIGTERM", "full disk", "lit
 _ALLOWED = {0, 1, 2, 130, 143, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT}
 _BEFORE = "init_import_site"
 """Python says it where Ctrl-C comes before there is anything of ours."""
-_NATIVE = {-signal.SIGABRT, -signal.SIGSEGV}
-"""So libraries in C++ end where memory is refused to them."""
+_NATIVE = {-signal.SIGABRT, -signal.SIGSEGV, 127}
+"""So libraries in C++ end where memory is refused to them; 127 is the C library's own way."""
 _DATA_LIMIT, _TIGHT = 2 << 30, (200 << 20, 1300 << 20)
 """RLIMIT_DATA of every process, in bytes; Python and torch hold 1.1 GiB of it."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from xml.etree import ElementTree
 
@@ -268,6 +270,31 @@ def test_what_fails_the_tolerance_is_hollow():
 
 
 # --- any grid ---------------------------------------------------------------------------------
+
+
+_DYING = """
+import os, signal, sys
+from pathlib import Path
+from matplotlib.figure import Figure as Drawing
+from medplus.analysis.section import Figure
+from medplus.reporting.figures import write_figures
+here = os.getpid()
+def draw():
+    if os.getpid() != here:
+        {end}
+    return Drawing()
+figures = [Figure(f"figure{{n}}", "", draw) for n in range(6)]
+written = write_figures(figures, Path(sys.argv[1]))
+print(all(path.is_file() for path in written), len(written), "torch" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), signal.SIGKILL)", "raise MemoryError"])
+def test_what_a_second_process_cannot_draw_the_first_one_does(end, tmp_path):
+    command = [sys.executable, "-c", _DYING.format(end=end), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["True", "18", "False"]
 
 
 def test_figures_are_written_in_three_formats(tiny, tmp_path):

@@ -105,3 +105,5 @@ def _work(name: str, gpu: str | None, threads: int, grid: Grid, place: Place) ->
     except (MedplusError, OSError) as error:
         print(f"{name} ends: {error}", file=sys.stderr)
         sys.exit(_REFUSED)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends already
