@@ -339,10 +339,10 @@ def _compare(model: Model, loader: Any, images: ImageDataset) -> float:
     RunError
         If the model does not give the run's scores.
     """
-    saved = model.predictions
-    n = min(len(saved["test_index"]), _MOST_COMPARED)
-    rows = np.asarray(images.splits["test"].images[:n])
-    found, known = loader.predict(rows), saved["test_score"][:n]
+    saved, test, folds = model.predictions, images.splits["test"], model.record.folds
+    of = saved["test_index"] if folds is None else test.positions
+    rows = np.asarray(test.images[np.searchsorted(test.positions, of[:_MOST_COMPARED])])
+    found, known = loader.predict(rows), saved["test_score"][:_MOST_COMPARED]
     ours = _scores(model, rows)
     off = float(np.abs(found - ours).max())
     if not off <= TOLERANCE:
@@ -350,7 +350,7 @@ def _compare(model: Model, loader: Any, images: ImageDataset) -> float:
             f"the exported model gives other scores than {model.path}: they differ by {off:.2g} on "
             "its test images; it is not packaged"
         )
-    if model.record.folds is not None:
+    if folds is not None:
         return off  # each saved one is of the folds that have not seen the image
     half = sorted({s.precision for s in model.record.specs if s.precision not in (None, "fp32")})
     difference = np.abs(found - known)

@@ -218,6 +218,17 @@ def test_an_archive_is_a_package_too(house: House, tmp_path: Path) -> None:
     assert check(made.path) <= 1e-4
 
 
+def test_a_head_that_leaves_images_out_is_compared_on_those_it_was_scored_on(
+    house: House, tmp_path: Path
+) -> None:
+    table, toy = tmp_path / "suspects.csv", house.runs["probe"].store
+    table.write_text("name,split,index,kind,verdict\n,test,0,label,exclude\n")
+    assert toy is not None
+    [run] = medplus.probe(toy.path, 1, epochs=3, exclude=table, runs=tmp_path, device="cpu")
+    made = package(run.path, tmp_path / "model", store=house.store, exclude=table)
+    assert made.test is not None and made.test < 1e-4
+
+
 def test_scores_that_are_not_the_runs_are_not_packaged(
     house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
