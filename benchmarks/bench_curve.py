@@ -61,7 +61,8 @@ def _data() -> Data:
 def _curve(data: Data, shots: tuple[int, ...]) -> None:
     strata = data.labels["train"][:, 0]
     subsets = draw_subsets(strata, [Amount(n) for n in shots], EPISODES)
-    probe_points(data, "backbone", subsets, probe_recipe("grid", seeds=(1,)))
+    recipe = probe_recipe("grid", seeds=(1,))
+    probe_points(data, "backbone", subsets, recipe, "val", lambda n: None)
 
 
 def _grid(data: Data) -> None:
