@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from medplus.datasets import catalog, sources
@@ -14,14 +15,16 @@ from medplus.embeddings.container import Place, to_place
 from medplus.embeddings.info import StoreInfo, read_info
 from medplus.embeddings.select import find_store, readable
 from medplus.embeddings.store import EmbeddingStore, open_store
+from medplus.embeddings.view import View
 from medplus.errors import StoreError, UsageError
 from medplus.evaluation.prepared import EvaluationOptions, Prepared, match_classes
 from medplus.heads.saved import SavedHead, derived, read_heads
-from medplus.heads.stored import StoredSplit, read_split, store_facts
+from medplus.heads.stored import StoredSplit, leaves_out, read_split, store_facts
 from medplus.run.folds import Folds
+from medplus.run.ledger import read_predictions
 from medplus.run.record import PartFacts, Provenance, RunRecord
 from medplus.training.loss import probabilities
-from medplus.vocabulary import MULTI_LABEL, Split
+from medplus.vocabulary import MULTI_LABEL, SPLITS, Split
 
 
 def prepare_head(run: Path, record: RunRecord, options: EvaluationOptions) -> Prepared:
@@ -51,7 +54,10 @@ def prepare_head(run: Path, record: RunRecord, options: EvaluationOptions) -> Pr
                 f"at {store.info.size} px, but the head of {run} takes {head.dim}; name another "
                 "--dataset or --size"
             )
-    read = [{split: read_split(store, split) for split in options.splits} for store in inputs]
+    read = [
+        {split: read_split(part, split) for split in options.splits}
+        for part in (_as_scored(run, record, store) for store in inputs)
+    ]
 
     def predict() -> Mapping[Split, torch.Tensor]:
         many = record.task == MULTI_LABEL
@@ -70,6 +76,19 @@ def prepare_head(run: Path, record: RunRecord, options: EvaluationOptions) -> Pr
         predict=predict,
         store=store_facts(inputs[0]),
     )
+
+
+def _as_scored(run: Path, record: RunRecord, store: EmbeddingStore) -> EmbeddingStore:
+    """Return those rows of a head's own data that it was scored on: it may leave some out."""
+    if not leaves_out(record) or store.info.dataset_digest != record.dataset_digest:
+        return store
+    saved, rows, first = read_predictions(run), {}, 0
+    for split in SPLITS:
+        index = store.index(split)
+        taken = np.isin(index, saved.get(f"{split}_index", index))
+        rows[split] = first + np.flatnonzero(taken)
+        first += len(index)
+    return View(store, rows)
 
 
 def _logits(head: SavedHead, split: StoredSplit, options: EvaluationOptions) -> torch.Tensor:

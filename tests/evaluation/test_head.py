@@ -96,6 +96,20 @@ def test_on_its_own_embeddings_a_head_scores_what_was_recorded(task, store_of, p
     assert found.store == run.store
 
 
+def test_what_a_head_left_out_is_not_scored_either(store_of, probed, tmp_path):
+    table = tmp_path / "suspects.csv"
+    rows = ["train,3", "test,0", "test,7"]
+    table.write_text(
+        "name,split,index,kind,verdict\n" + "".join(f",{r},label,exclude\n" for r in rows)
+    )
+    run = probed(store_of(), exclude=table)
+    found = medplus.evaluate(run.path, **CPU)
+    before, after = (read_predictions(Path(p)) for p in (run.path, found.path))
+    assert set(range(SIZES[2])) - set(after["test_index"]) == {0, 7}
+    for name, values in before.items():
+        np.testing.assert_allclose(after[name], values, atol=1e-6)
+
+
 def test_embeddings_that_have_moved_are_found_by_their_key(store_of, probed, roots, tmp_path):
     run = probed(store_of())
     moved = tmp_path / "moved"
