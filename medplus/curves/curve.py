@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from medplus.config import probe_recipe
+from medplus.config import as_tuple, probe_recipe
 from medplus.curves.draws import draw
 from medplus.datasets.exclusion import read_exclusion
 from medplus.device import check_device_name, resolve_device
@@ -27,15 +27,15 @@ PROTOCOLS = ("probe", "knn")
 
 def curve(
     stores: Stores,
-    shots: Sequence[int] | None = None,
-    fractions: Sequence[float] | None = None,
+    shots: int | Sequence[int] | None = None,
+    fractions: float | Sequence[float] | None = None,
     *,
     episodes: int = 10,
-    seeds: Sequence[int] = (1,),
-    protocols: Sequence[str] = ("probe",),
+    seeds: int | Sequence[int] = 1,
+    protocols: str | Sequence[str] = "probe",
     tune: Tune = "val",
     target: float = 0.9,
-    lr: Sequence[float] | None = None,
+    lr: float | Sequence[float] | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     patience: int | None = None,
@@ -54,15 +54,15 @@ def curve(
     ----------
     stores : EmbeddingStore, path, or several of them
         Of one dataset at one size, one per backbone.
-    shots : sequence of int, optional
+    shots : int or sequence of int, optional
         Images of each class; by default 1, 2, 5, 10, … as far as the smallest class has them,
         unless there are fractions.
-    fractions : sequence of float, optional
+    fractions : float or sequence of float, optional
         Shares of each class, above 0 and at most 1.
     episodes : int
-    seeds : sequence of int
+    seeds : int or sequence of int
         Of the probes' initial weights and orders.
-    protocols : sequence of {"probe", "knn"}
+    protocols : {"probe", "knn"} or both
     tune : {"val", "shots"}
         Who chooses the learning rate or k: the val split, or folds within the subset, which is all
         that somebody with so few labels has.
@@ -98,6 +98,7 @@ def curve(
     from medplus.curves.probes import probe_points
     from medplus.curves.summary import to_series
 
+    protocols, shots, fractions = as_tuple(protocols) or (), as_tuple(shots), as_tuple(fractions)
     _check(episodes, protocols, tune, target, fractions)
     check_device_name(device)
     opened = open_stores(stores)
@@ -107,8 +108,8 @@ def curve(
     first = _one_dataset(opened)
     recipe = probe_recipe(
         "grid",
-        seeds=tuple(seeds),
-        lr=None if lr is None else tuple(lr),
+        seeds=seeds,
+        lr=lr,
         epochs=epochs,
         batch_size=batch_size,
         patience=patience,

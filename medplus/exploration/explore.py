@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medplus import atomic
+from medplus.config import as_tuple
 from medplus.embeddings.container import Place
 from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.errors import writing
@@ -71,7 +72,7 @@ def explore(
     store: EmbeddingStore | Place,
     *,
     out: str | Path | None = None,
-    runs: Sequence[str | Path] | None = None,
+    runs: str | Path | Sequence[str | Path] | None = None,
     suspects: str | Path | None = None,
     data_root: str | Path | None = None,
     kind: MapKind = "tsne",
@@ -87,7 +88,7 @@ def explore(
         Derived ones too.
     out : str or Path, optional
         Folder of the page; by default ``explore/<dataset>/<size>``.
-    runs : sequence of str or Path, optional
+    runs : str, Path, or several, optional
         Runs, and roots of runs, whose predictions are shown; by default ``runs``, where it is.
     suspects : str or Path, optional
         A ``suspects.csv``; by default that of ``audit/<dataset>/<size>``, where it is.
@@ -127,7 +128,9 @@ def explore(
     folder = usual if out is None else Path(out)
     path = folder / f"{safe_name(info.backbone)}{'.html' if is_page else '.parquet'}"
     with progress(f"{info.dataset} · explore", 4, "step") as advance:
-        view = collect(opened, runs, suspects, data_root, clusters, is_page, lambda: advance(1))
+        view = collect(
+            opened, as_tuple(runs), suspects, data_root, clusters, is_page, lambda: advance(1)
+        )
         _write(path, view)
         if is_page and kind == "tsne":
             if n > _TAKES_TIME:

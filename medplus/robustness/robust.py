@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from medplus.analysis.results.robustness import Case, first_broken
+from medplus.config import as_tuple
 from medplus.corruptions import Corruption, chosen, of_dataset
 from medplus.corruptions.table import SEVERITIES
 from medplus.datasets.dataset import ImageDataset
@@ -76,8 +77,8 @@ class Scored:
 
 def robust(
     runs: str | Path | Sequence[str | Path],
-    corruptions: Sequence[str] = (),
-    severities: Sequence[int] = SEVERITIES,
+    corruptions: str | Sequence[str] = (),
+    severities: int | Sequence[int] = SEVERITIES,
     *,
     every: bool = False,
     overwrite: bool = False,
@@ -95,10 +96,10 @@ def robust(
     runs : path, or several
         Folders of runs, or folders that hold some; see
         `medplus.robustness.selection.select_runs`.
-    corruptions : sequence of str
+    corruptions : str or sequence of str
         Corruptions or families such as ``noise``; by default the dataset's own list, or the general
         one of grey or colour images.
-    severities : sequence of int
+    severities : int or sequence of int
         From 1 to 5.
     every : bool
         Take every run of a folder of runs, not only the best by val.
@@ -139,6 +140,7 @@ def robust(
     >>> scored.record.path == run.path
     True
     """
+    corruptions, severities = as_tuple(corruptions) or (), as_tuple(severities) or ()
     if bad := [level for level in severities if level not in SEVERITIES]:
         raise UsageError(f"--severity {bad[0]} is none of 1 to 5")
     if not severities:
