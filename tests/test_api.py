@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import medplus
+from medplus.analysis.panel.examination import examine
 
 
 def python(code):
@@ -98,6 +99,22 @@ def test_extract_knn_probe_from_images_to_scores(write_npz, tmp_path):
     for record in records:
         assert record.metrics["test"]["auc"] > 0.7
         assert (record.dataset, record.size, record.backbone) == ("toy", 8, "pixels")
+
+
+def test_one_number_or_word_stands_for_several(write_npz, tmp_path):
+    npz = learnable_npz(write_npz, tmp_path)
+    store = medplus.extract(str(npz), backbone="pixels", store=tmp_path / "embeddings")
+    [run] = medplus.knn(store, k=3, runs=tmp_path / "runs")
+    [scored] = medplus.robust(run.path, "brightness_up", 1)
+    assert [point.severity for point in scored.found.points] == [1]
+    [series] = medplus.curve(store, 5, episodes=2, protocols="knn", runs=None).series
+    assert series.n.tolist() == [10]
+    found = medplus.explore(store, kind="pca", runs=run.path, out=tmp_path / "map")
+    assert len(found.collection.runs) == 1
+    table = tmp_path / "table.csv"
+    table.write_text("index,site\n" + "".join(f"{i},{'ab'[i % 2]}\n" for i in range(60)))
+    [groups] = examine(run.path, by="site", table=table).subgroups
+    assert groups.by == "site"
 
 
 def test_stores_are_opened_and_found_again(write_npz, tmp_path):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from medplus.analysis.verdict_candidates import Candidate
-from medplus.naming import duration, in_percent
+from medplus.naming import counted, duration, in_percent
 from medplus.spec import PIXELS
 from medplus.vocabulary import MULTI_LABEL
 
@@ -54,9 +54,12 @@ def _on_the_best(verdict: Verdict) -> list[str]:
     told = [f"Only {best.name} was tried. {scored}"]
     if verdict.n_candidates > 1:
         take = "Take" if verdict.beats_majority else "By ACC none is recommended, not even"
+        rule = "by AUC among those within a standard error of the best ACC"
+        if math.isnan(best.val_auc):
+            rule = "by ACC, as it has no AUC there"
         told = [
-            f"{take} {best.name}: of {verdict.n_candidates} candidates it is the best on val (by "
-            f"AUC among those within a standard error of the best ACC). {scored}"
+            f"{take} {best.name}: of {verdict.n_candidates} candidates it is the best on val "
+            f"({rule}). {scored}"
         ]
     if verdict.baseline_acc is not None:
         gain = best.test_acc - verdict.baseline_acc
@@ -92,8 +95,8 @@ def _on_the_choice(best: Candidate, others: Sequence[Candidate]) -> list[str]:
         return []
     who = _of(near, others, "has", "have")
     told = [
-        f"Val has {best.n_val:,} images, too few to choose on: {who} a val ACC within the interval "
-        f"of the best ({in_percent(best.val_low)} and more)."
+        f"Val has {counted(best.n_val, 'image')}, too few to choose on: {who} a val ACC within the "
+        f"interval of the best ({in_percent(best.val_low)} and more)."
     ]
     if not math.isnan(best.fixed_acc):
         fixed = "k = 11" if best.protocol == "knn" else "learning rate 0.0001"
@@ -154,7 +157,7 @@ def _on_the_power(verdict: Verdict) -> list[str]:
     best, smallest = verdict.best, verdict.smallest_detectable_difference
     of = f"{verdict.n_test} datasets" if verdict.dataset == ALL else _images(best)
     if verdict.shows_nothing:
-        return [f"{of} are too few to tell candidates apart, however they differ."]
+        return [f"{of} cannot tell candidates apart, however they differ."]
     if smallest is None or not verdict.not_distinguishable:
         return []
     unseen = (
@@ -167,7 +170,7 @@ def _on_the_power(verdict: Verdict) -> list[str]:
 
 
 def _images(best: Candidate, times: int = 1, kind: str = "test ") -> str:
-    images = f"{times * len(best.hits):,} {kind}images"
+    images = counted(times * len(best.hits), f"{kind}image")
     if best.groups is None:
         return images
     return f"{images} in {times * best.n_units:,} groups such as patients"

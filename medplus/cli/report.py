@@ -119,7 +119,7 @@ def _report(
     output: Output, runs: Path | None, out: Path, baseline: str | None, strict: bool, **asked: Any
 ) -> int:
     if runs is None:
-        remedy = "is about runs; name their folder: medplus report RUNS"
+        remedy = "is about runs; name their folder: medplus report RUNS --out DIR"
         _refuse(remedy, **{name: asked[name] for name in _ABOUT_RUNS})
     else:
         asked["against"] = asked["against"] or baseline

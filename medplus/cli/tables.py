@@ -296,7 +296,7 @@ def _of_folds(records: Sequence[RunRecord]) -> list[str]:
         kept = ", groups kept whole" if row["grouped"] else ""
         lines.append(
             f"{row['protocol']} on {row['dataset']} at {row['size']} px with {row['backbone']}"
-            f"{seed}: ACC {percent(row['acc']['mean'])} over {row['repeats']} × {row['folds']} "
+            f"{seed}: ACC {percent(row['acc']['mean'])} % over {row['repeats']} × {row['folds']} "
             f"folds{kept}, 95 % interval for dependent folds {bounds(row['acc']['ci95'])}."
         )
     return lines

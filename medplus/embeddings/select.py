@@ -122,6 +122,8 @@ def find_store(
         The start of the store's key.
     data_root : str or Path, optional
         Only stores of the data in this folder.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
 
     Raises
     ------

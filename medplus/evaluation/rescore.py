@@ -81,8 +81,8 @@ def evaluate(
         The folder of a run of `medplus.finetune`, finished or under way (``….partial``), or of
         `medplus.probe`.
     dataset : str, optional
-        A MedMNIST flag or the path of an npz file, with the same task and classes; by default
-        what the run was made on.
+        A MedMNIST flag, an npz file or a folder of images, with the same task and classes; by
+        default what the run was made on.
     size : int, optional
         Of the images in pixels; by default the run's.
     splits : sequence of {"train", "val", "test"}, or "all"

@@ -78,7 +78,7 @@ def package(
     data_root: str | Path = "data",
     backbone: str | None = None,
     positive: str | None = None,
-    by: Sequence[str] = (),
+    by: str | Sequence[str] = (),
     audit: str | Path | None = None,
     exclude: str | Path | None = None,
 ) -> Package:

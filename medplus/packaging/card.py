@@ -54,7 +54,7 @@ def model_card(
     test: float | None,
     *,
     positive: str | None = None,
-    by: Sequence[str] = (),
+    by: str | Sequence[str] = (),
     audit: str | Path | None = None,
 ) -> str:
     """Return the card in Markdown, with the metadata that the Hugging Face hub reads.
@@ -150,7 +150,7 @@ def _audited(audit: str | Path | None) -> str:
     return f"An audit found {counted(kinds.total(), 'suspect')}" + (f": {told}." if told else ".")
 
 
-def _scores_of(model: Model, positive: str | None, by: Sequence[str]) -> str:
+def _scores_of(model: Model, positive: str | None, by: str | Sequence[str]) -> str:
     found = examine(model.path, positive, None, by)
     lines = ["## Results\n"]
     for section in found.sections(None)[: 1 + bool(by)]:

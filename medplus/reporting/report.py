@@ -51,7 +51,7 @@ def report(
     title: str | None = None,
     positive: str | None = None,
     prevalence: float | None = None,
-    by: Sequence[str] = (),
+    by: str | Sequence[str] = (),
     table: str | Path | None = None,
     data_root: str | Path = "data",
 ) -> Report:

@@ -88,7 +88,7 @@ def test_folds_and_curves_of_what_is_not_asked_are_not_shown(store, document, fo
 
 def test_runs_over_folds_alone_are_named_with_the_report_that_reads_them(store, tmp_path):
     knn(store, 3, runs=tmp_path, folds=Folds(3))
-    with pytest.raises(RunError, match=r"medplus report .*folds3/repeat0"):
+    with pytest.raises(RunError, match=r"medplus report .*folds3/repeat0 --out"):
         read_runs(tmp_path)
 
 

@@ -96,7 +96,15 @@ def test_so_few_images_or_patients_tell_nothing_apart_and_the_verdict_says_so(ve
     assert [one.backbone for one in verdict.not_distinguishable] == ["b"]
     assert verdict.smallest_detectable_difference is None
     told = "5 test images" if groups is None else "100 test images in 2 groups such as patients"
-    assert f"{told} are too few to tell candidates apart, however they differ." in verdict.sentences
+    assert f"{told} cannot tell candidates apart, however they differ." in verdict.sentences
+
+
+def test_a_choice_without_an_auc_on_val_is_told_to_be_by_acc(verdicts):
+    true = np.zeros((40, 1), "u1")
+    score = np.eye(2, dtype="f4")[true[:, 0]]
+    saved = {"val_true": true, "val_score": score, "test_true": true, "test_score": score}
+    [verdict] = verdicts(("a", 90, 90, {}), ("b", 80, 90, {}), saved=saved)
+    assert "(by ACC, as it has no AUC there)" in verdict.sentences[0]
 
 
 def test_two_datasets_tell_nothing_apart(verdicts):
@@ -105,9 +113,7 @@ def test_two_datasets_tell_nothing_apart(verdicts):
     ]
     *_, over_all = verdicts(*pairs)
     assert not over_all.worse
-    assert "2 datasets are too few to tell candidates apart, however they differ." in (
-        over_all.sentences
-    )
+    assert "2 datasets cannot tell candidates apart, however they differ." in (over_all.sentences)
 
 
 def test_what_lies_below_the_majority_can_be_told_from_it(verdicts):

@@ -334,7 +334,7 @@ def test_a_folder_without_runs(kind: str, cli: Cli, tmp_path: Path) -> None:
         (tmp_path / "runs" / "thesis.tex").write_text("mine")
 
     message = refusal(cli, "runs", "--out", "out", code=1)
-    assert "--baseline paper" in message
+    assert "medplus report --out DIR" in message
     assert message.count("\n") == 1
     assert not (tmp_path / "out").exists()
 

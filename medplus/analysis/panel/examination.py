@@ -14,6 +14,7 @@ from medplus.analysis.panel.samples import test_columns
 from medplus.analysis.panel.sections import error_section, panel_section, subgroup_section
 from medplus.analysis.panel.subgroups import Subgroups, subgroups
 from medplus.analysis.section import Section
+from medplus.config import as_tuple
 from medplus.errors import UsageError
 from medplus.run.ledger import read_record
 
@@ -58,7 +59,7 @@ def examine(
     run: str | Path,
     positive: str | None = None,
     prevalence: float | None = None,
-    by: Sequence[str] = (),
+    by: str | Sequence[str] = (),
     table: Path | None = None,
 ) -> Examination:
     """Return the panel of a run, and how it does on groups of the test images.
@@ -67,7 +68,7 @@ def examine(
     ----------
     run, positive, prevalence
         As for `panel`.
-    by : sequence of str
+    by : str or sequence of str
         Columns by which to group the test images; see `group_images`.
     table : Path, optional
         That has these columns; by default the dataset's own. See `test_columns`.
@@ -83,7 +84,7 @@ def examine(
     if not by:
         return Examination(found)
     columns = test_columns(found.record, found.predictions, table)
-    groups = subgroups(found, [group_images(columns, one) for one in by])
+    groups = subgroups(found, [group_images(columns, one) for one in as_tuple(by) or ()])
     return Examination(found, tuple(groups))
 
 
@@ -91,7 +92,7 @@ def sections_of(
     runs: Sequence[Path],
     positive: str | None = None,
     prevalence: float | None = None,
-    by: Sequence[str] = (),
+    by: str | Sequence[str] = (),
     table: Path | None = None,
     data_root: str | Path = "data",
 ) -> list[Section]:

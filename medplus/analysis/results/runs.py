@@ -76,7 +76,8 @@ def read_runs(root: Path) -> Runs:
     """
     if not root.is_dir():
         raise RunError(
-            f"there is no folder {root}; name the folder of your runs, or say --baseline paper"
+            f"there is no folder {root}; name that of your runs, or none for the paper's own "
+            "numbers: medplus report --out DIR"
         )
     _extraction_seconds.cache_clear()  # stores may have been extracted again
     records, damaged = ledger.read_runs(root)
@@ -97,12 +98,12 @@ def read_runs(root: Path) -> Runs:
         if repeats and not skipped:
             raise RunError(
                 f"{root} holds runs over folds alone, of which each repeat has a report of its "
-                f"own: medplus report {repeats[0]}"
+                f"own: medplus report {repeats[0]} --out DIR"
             )
         many = f"; {len(skipped)} could not be read, the first: {skipped[0][1]}" if skipped else ""
         raise RunError(
             f"{root} holds no runs{many}; medplus knn, probe and finetune make them, "
-            "and `medplus report --baseline paper` needs none"
+            "and medplus report --out DIR, which tells of the paper, needs none"
         )
     table = pd.DataFrame(rows, columns=RUN_COLUMNS)
     # Not by pandas itself, which would make floats of seeds beside missing ones.

@@ -165,7 +165,7 @@ def test_runs_under_way_and_evaluations_are_no_runs(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"there is no folder .*none; .*--baseline paper"):
+    with pytest.raises(RunError, match=r"there is no folder .*none; .*medplus report --out DIR"):
         read_runs(tmp_path / "none")
 
 
