@@ -320,6 +320,14 @@ def test_contrast_that_is_lost_is_told_with_the_remedy(fill):
     assert "become 0 to 255" in data.card.images
 
 
+def test_contrast_that_is_lost_in_a_few_images_among_others_of_8_bits_is_told(fill):
+    root = fill(SPLIT_FOLDERS)
+    Image.fromarray(np.arange(36, dtype=np.uint16).reshape(6, 6) * 100).save(root / "train/a/0.png")
+    assert "1 image of more than 8 bits: typically 5.3% of the range 0 to 65535" in warnings_of(
+        root
+    )
+
+
 # --- what is no image of the dataset --------------------------------------------------------------
 
 
@@ -330,6 +338,11 @@ def test_masks_and_foreign_folders_are_left_out_and_named(fill):
     assert sum(len(split) for split in data.splits.values()) == 12
     told = " | ".join(data.card.warnings)
     assert "5 masks of images" in told and "@eaDir" in told
+
+
+def test_classes_with_the_same_folders_in_them_may_be_none(fill):
+    root = fill({f"hospital {h}/{c}": 4 for h in "AB" for c in ("benign", "malignant")})
+    assert "the same folders in them (benign, malignant); if those are the" in warnings_of(root)
 
 
 def test_a_run_that_lies_among_the_images_is_none_of_them(fill):
