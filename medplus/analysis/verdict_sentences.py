@@ -61,9 +61,12 @@ def _on_the_best(verdict: Verdict) -> list[str]:
     told = [f"Only {best.name} was tried. {scored}"]
     if verdict.n_candidates > 1:
         take = "Take" if verdict.beats_majority else "By ACC none is recommended, not even"
+        rule = "by AUC among those within a standard error of the best ACC"
+        if math.isnan(best.val_auc):
+            rule = "by ACC alone, as its AUC is undefined"
         told = [
-            f"{take} {best.name}: of {verdict.n_candidates} candidates it is the best on val (by "
-            f"AUC among those within a standard error of the best ACC). {scored}"
+            f"{take} {best.name}: of {verdict.n_candidates} candidates it is the best on val "
+            f"({rule}). {scored}"
         ]
     if verdict.baseline_acc is not None:
         gain = best.test_acc - verdict.baseline_acc
@@ -97,9 +100,12 @@ def _on_the_choice(best: Candidate, others: Sequence[Candidate]) -> list[str]:
     near = [one for one in others if one.val_acc >= low]
     if 2 * len(near) <= len(others):
         return []
+    who = "the other one has"
+    if len(others) > 1:
+        who = f"{len(near)} of the {len(others)} others have"
     told = [
-        f"Val has {best.n_val:,} images, too few to choose on: {len(near)} of the {len(others)} "
-        f"others have a val ACC within the interval of the best ({in_percent(low)} and more)."
+        f"Val has {best.n_val:,} images, too few to choose on: {who} "
+        f"a val ACC within the interval of the best ({in_percent(low)} and more)."
     ]
     if not math.isnan(best.fixed_acc):
         fixed = "k = 11" if best.protocol == "knn" else "learning rate 0.0001"
@@ -116,13 +122,12 @@ def _on_the_others(verdict: Verdict, others: Sequence[Candidate]) -> list[str]:
     alike = verdict.not_distinguishable
     over = "test images" if verdict.dataset != ALL else "datasets"
     if not alike:
-        return [f"All {len(others)} others are worse on these {over} (p < 0.05 after Holm)."]
+        who = "The other one is" if len(others) == 1 else f"All {len(others)} others are"
+        return [f"{who} worse on these {over} (p < 0.05 after Holm)."]
     named = ", ".join(f"{one.name} {in_percent(one.test_acc)}" for one in alike[:_NAMED])
     more = f" and {len(alike) - _NAMED} more" if len(alike) > _NAMED else ""
-    return [
-        f"{len(alike)} of the {len(others)} others cannot be told from it on these {over}: "
-        f"{named}{more}."
-    ]
+    who = "The other one" if len(others) == 1 else f"{len(alike)} of the {len(others)} others"
+    return [f"{who} cannot be told from it on these {over}: {named}{more}."]
 
 
 def _on_the_cost(verdict: Verdict) -> list[str]:
@@ -144,6 +149,9 @@ def _on_the_power(verdict: Verdict, spread: float) -> list[str]:
     smallest = verdict.smallest_detectable_difference
     if smallest is None or not verdict.not_distinguishable:
         return []
+    if smallest >= 1:
+        return [f"{verdict.n_test:,} {'datasets' if verdict.dataset == ALL else 'test images'} are "
+                "too few to see any difference."]  # fmt: skip
     if verdict.dataset == ALL:
         return [
             f"Over {verdict.n_test} datasets a difference of less than {100 * smallest:.1f} points "

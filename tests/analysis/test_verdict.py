@@ -75,6 +75,13 @@ def test_a_network_that_does_not_beat_the_majority_is_not_recommended(verdicts):
     assert not verdict.to_dict()["beats_majority"]
 
 
+def test_a_verdict_of_two_says_the_other_one_and_how_it_was_chosen(verdicts):
+    [verdict] = verdicts(("a", 90, 90, {}), ("b", 88, 89, {}))
+    assert "best on val (by ACC alone, as its AUC is undefined)" in verdict.sentences[0]
+    assert any(one.startswith("The other one cannot be told from it") for one in verdict.sentences)
+    assert not any("1 others" in one for one in verdict.sentences)
+
+
 def test_the_interval_of_several_seeds_is_that_of_the_tables(verdicts):
     seeds = [("a", 90, right, {"protocol": "probe", "seed": right}) for right in (80, 90)]
     [verdict] = verdicts(*seeds)
