@@ -23,8 +23,9 @@ _FOLDER = "([^/]+)/[^/]*$"
 _BEGINNING = r"([^/]+?)([_ -][^/_ .-]*)?(\.[^/.]*)?$"
 _MOST_OF_A_PATIENT = 50
 _PATIENT = re.compile(
-    r"(id[ _-]?)?(patient|subject|participant|person|case|lesion|mrn|pid)s?"
-    r"([ _-]?(id|no|nr|num|number|code|key|name))?",
+    r"(id[ _-]?)?(patient(en)?|subject|participant|person|proband(en)?|case|fall|lesion|mrn|pid"
+    r"|(study|series)[ _-]?instance[ _-]?uid|accession)s?"
+    r"([ _-]?(id|no|nr|num|number|nummer|code|key|name))?",
     re.IGNORECASE,
 )
 

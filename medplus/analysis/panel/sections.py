@@ -110,8 +110,8 @@ def _sentences_on(found: Panel, one: ClassPanel) -> list[str]:
     point = one.points[AS_PREDICTED]
     told = [
         f"As predicted, {point.tp} of {one.n_positive} images of {one.name} are found, "
-        f"{percent(point.sensitivity)}, with {counted(point.fp, 'false alarm')} among {point.fp + point.tn} "
-        f"others: specificity {percent(point.specificity)}."
+        f"{percent(point.sensitivity)}, with {counted(point.fp, 'false alarm')} among "
+        f"{point.fp + point.tn} others: specificity {percent(point.specificity)}."
     ]
     if found.prevalence is not None:
         shares = [
