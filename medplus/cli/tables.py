@@ -276,10 +276,10 @@ def _remarks(records: Sequence[RunRecord]) -> list[str]:
         for split, scores in record.metrics.items():
             missing = scores.get("missing_classes")
             if missing:
-                named = ", ".join(quoted(record.classes[c]) for c in missing)
+                lacking = ", ".join(quoted(record.classes[c]) for c in missing)
                 lines.append(
                     f"Note: {record.dataset}'s {split} split lacks positives or negatives of "
-                    f"{named}, so its AUC is undefined."
+                    f"{lacking}, so its AUC is undefined."
                 )
     lines.append(f"Records: {', '.join(_places(records))}")
     return list(dict.fromkeys(lines))
