@@ -21,6 +21,7 @@ PATIENT_ID = "PatientID"
 """The name of the groups that DICOM headers tell."""
 _FOLDER = "([^/]+)/[^/]*$"
 _BEGINNING = r"([^/]+?)([_ -][^/_ .-]*)?(\.[^/.]*)?$"
+_BEFORE_LAST = "([^/]+)[_ -][^/]*$"
 _MOST_OF_A_PATIENT = 50
 _PATIENT = re.compile(
     r"(id[ _-]?)?(patient(en)?|subject|participant|person|proband(en)?|case|fall|lesion|mrn|pid"
@@ -120,9 +121,11 @@ def resembling(samples: Sequence[Sample], n_classes: int) -> list[str]:
     their beginning, and the same beginning: ``P7_1.png`` and ``P7_2.png``, ``7.png`` and ``7.jpg``.
     """
     paths = [PurePosixPath(sample.path) for sample in samples]
+    every = all(re.search(_BEFORE_LAST, path.name) for path in paths)
+    by_name = _BEFORE_LAST if every else _BEGINNING
     for pattern, told, keys in (
         (_FOLDER, "lie in folders of one name", [path.parent.name for path in paths]),
-        (_BEGINNING, "have names that begin alike", [*map(_beginning, paths)]),
+        (by_name, "have names that begin alike", [*map(_beginning, paths)]),
     ):
         where: dict[str, list[Sample]] = defaultdict(list)
         for key, sample in zip(keys, samples, strict=True):
