@@ -148,6 +148,8 @@ def test_names_that_look_alike_or_missing_are_named(fill):
         (["-1", "0", "1"], "the class -1 looks like a missing value"),
         (["0", "1", "255"], "the class 255 looks like a missing value"),
         (["edema", "mass", "edema, mass"], "the class edema, mass looks like several labels"),
+        (["benign", "benign?", "c"], "the classes benign, benign? look alike"),
+        (["unlabeled", "b"], "the class unlabeled looks like a missing value"),
         (["-1", "1"], ""),
         (["98", "99", "1"], ""),
         (["carcinoma", "carcinoma, ductal"], ""),
@@ -264,6 +266,7 @@ def test_groups_are_found_in_names_of_files(fill, by):
         ("{c}/P{p}_{i}.png", "begin alike"),
         ("{c}/person{p}-{c}-{i}.png", "begin alike"),
         ("{c}/{n}.{ending}", "begin alike"),
+        ("{c}/im{n}{flip}.png", "begin alike"),
         ("{c}/{n}.png", ""),
         ("{c}/{c} ({n}).png", ""),
         ("{c}/ISIC_00{n}.png", ""),
@@ -275,8 +278,9 @@ def test_places_that_look_like_patients_in_several_splits_are_named(save, tmp_pa
     rng = np.random.default_rng(0)
     for n in range(48):
         ending = "bmp" if n % 2 and "ending" in name else "png"
-        number = n // 2 if "ending" in name else n
-        place = name.format(c="ab"[n // 4 % 2], p=n // 4, i=n % 4, n=number, ending=ending)
+        number = n // 2 if "ending" in name or "flip" in name else n
+        named = {"p": n // 4, "i": n % 4, "n": number, "ending": ending, "flip": "_flip" * (n % 2)}
+        place = name.format(c="ab"[n // 4 % 2], **named)
         save(place, rng.integers(0, 256, (6, 6), dtype=np.uint8))
     warnings = warnings_of(tmp_path / "data")
     assert told in warnings if told else warnings == ""
