@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -200,7 +200,7 @@ def audit(
     with writing(found.out, "free space, or name another --out"):
         found.out.mkdir(parents=True, exist_ok=True)
         write_suspects(found.out / SUSPECTS, suspects)
-        _write_page(found)
+        _write_page(found, opened[0].info.warnings)
     return found
 
 
@@ -265,8 +265,8 @@ def _consequences(found: Audit, runs: Path, digest: str) -> tuple[Consequence, .
     return tuple(score_runs(runs, digest, what))
 
 
-def _write_page(found: Audit) -> None:
-    """Write the page beside the table."""
+def _write_page(found: Audit, warnings: Sequence[str]) -> None:
+    """Write the page beside the table, and on it what was warned of when the images were read."""
     from medplus.reporting.page import render_sections
 
     for note in found.notes:
@@ -279,6 +279,7 @@ def _write_page(found: Audit) -> None:
             "<code>verdict</code>, then <code>medplus probe … --exclude {}</code> leaves out what "
             "you have decided on."
         ).format(shlex.quote(str(found.out / SUSPECTS))),
+        *(f"Read with care: {text}." for text in warnings),
     ]
     title = f"Can {found.pool.dataset} be trusted?"
     page = render_sections("medplus audit", title, lines, found.sections)

@@ -137,7 +137,7 @@ def _report(
     document = _document(written)
     if strict:
         document["strict"] = {"passed": failure is None, "failure": failure}
-    output.result(document, lambda: _show(written))
+    output.result(document, lambda: _show(written, runs))
     if failure is not None:
         click.echo(printable(f"Error: {failure}"), err=True)
     return 0 if failure is None else 1
@@ -207,8 +207,10 @@ def _document(written: Report) -> dict[str, Any]:
     return document
 
 
-def _show(written: Report) -> None:
+def _show(written: Report, runs: Path | None) -> None:
     analysis = written.analysis
+    if runs is None:
+        say("The paper's benchmark as published; for runs of yours, name their folder.")
     show_answer(analysis)
     say(*analysis.findings, *(f"Note ({where}): {text}" for where, text in analysis.notes))
     for path, reason in analysis.benchmark.skipped:

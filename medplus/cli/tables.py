@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from medplus.cli.output import say
-from medplus.naming import printable
+from medplus.naming import printable, quoted
 from medplus.progress import new_console
 from medplus.spec import PIXELS
 from medplus.vocabulary import SPLITS, Split
@@ -276,9 +276,10 @@ def _remarks(records: Sequence[RunRecord]) -> list[str]:
         for split, scores in record.metrics.items():
             missing = scores.get("missing_classes")
             if missing:
+                lacking = ", ".join(quoted(record.classes[c]) for c in missing)
                 lines.append(
-                    f"Note: {record.dataset}'s {split} split lacks positives or negatives of class "
-                    f"{', '.join(str(c) for c in missing)}, so its AUC is undefined."
+                    f"Note: {record.dataset}'s {split} split lacks positives or negatives of "
+                    f"{lacking}, so its AUC is undefined."
                 )
     lines.append(f"Records: {', '.join(_places(records))}")
     return list(dict.fromkeys(lines))

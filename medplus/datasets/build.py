@@ -159,17 +159,17 @@ def _settle_range(root: Path, train: Sequence[str], reading: Reading) -> Reading
 
 
 def _warn_of_contrast(looks: Sequence[Look], reading: Reading, card: Card) -> None:
-    """Say where most of the 256 levels lie idle, and how many images are of one value."""
+    """Say where most of the 256 grey levels lie idle, and how many images are of one value."""
     spans = np.array([look.span for look in looks if look.span is not None])
-    if reading.ends is None and len(spans) > len(looks) / 2:
+    if reading.ends is None and len(spans):
         low, high = np.percentile(spans[:, 0], 1), np.percentile(spans[:, 1], 99)
         whole = 1.0 if high <= 1 else 65535.0
         share = float(np.median(spans[:, 1] - spans[:, 0]) / whole)
         if share < _LEAST_SHARE:
             card.warn(
-                f"most images use {share:.1%} of the range 0 to {whole:g} that becomes 0 to 255 "
-                f"({256 * share:.0f} of 256 grey levels); say value_range: [{low:g}, {high:g}], or "
-                "auto, in dataset.yaml"
+                f"{counted(len(spans), 'image')} of more than 8 bits: typically {share:.1%} of the "
+                f"range 0 to {whole:g}, which becomes 0 to 255, is used ({256 * share:.0f} of 256 "
+                f"grey levels); say value_range: [{low:g}, {high:g}], or auto, in dataset.yaml"
             )
     blank = sum(look.blank for look in looks)
     if blank:

@@ -20,7 +20,8 @@ from medplus.vocabulary import MULTI_LABEL, SPLITS, Split, Task
 log = logging.getLogger(__name__)
 
 _MOST_NAMED = 12
-_MISSING = {"", "na", "n/a", "nan", "none", "null", "nil", "unknown", "missing", "?", "-", "--"}
+_MISSING = {"", "na", "n/a", "nan", "none", "null", "nil", "unknown", "missing", "?", "-", "--",
+            "unlabeled", "unlabelled", "undefined", "tbd", "todo"}  # fmt: skip
 _CODES = {"-1", "-9", "-99", "-999", "99", "255", "999", "9999"}
 _JOINED = re.compile(r"[,/&+]| and ")
 
@@ -245,7 +246,7 @@ def _plain(name: str) -> str:
     name = unicodedata.normalize("NFKC", name).casefold().strip()
     if re.fullmatch(r"-?\d+(\.0*)?", name, re.ASCII):
         return str(int(float(name)))
-    return " ".join(re.sub("[_-]", " ", name).split())
+    return " ".join(re.sub("[_?!.*-]", " ", name).split())
 
 
 def task_of(classes: Sequence[str]) -> Task:

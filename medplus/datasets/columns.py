@@ -35,8 +35,9 @@ class Table:
         """
         if name not in self.columns:
             told = f"(it has {some(self.columns, 12)}){nearest(name, self.columns)}"
-            remedy = "; call the column that names the images so" if name == PATH else ""
-            raise UsageError(f"{self.path} has no column '{name}' {told}{remedy}")
+            if name == PATH:
+                told = f"(it has {some(self.columns, 12)}); call the one that names the images so"
+            raise UsageError(f"{self.path} has no column '{name}' {told}")
         gaps = [str(row) for row, value in enumerate(self.columns[name], start=2) if not value]
         if gaps:
             raise UsageError(
@@ -62,7 +63,12 @@ def read_columns(path: Path) -> Table:
             frame = pd.read_parquet(path)
         else:
             with path.open(encoding="utf-8-sig") as file:
-                separator = _separator(file.readline())
+                header = file.readline()
+            separator = _separator(header)
+            names = Counter(map(str.strip, next(csv.reader([header], delimiter=separator), ())))
+            twice = sorted(name for name, n in names.items() if name and n > 1)
+            if twice:
+                raise UsageError(f"{path} has {several(twice, 'column')} twice; keep one of each")
             frame = pd.read_csv(
                 path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
             )

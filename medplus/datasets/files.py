@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -268,6 +268,17 @@ def from_places(root: Path, found: Found, card: Card) -> list[Sample]:
         for path, p in parts.items()
     ]
     card.task_from = "the classes are the names of folders"
+    below: dict[str, set[str]] = defaultdict(set)
+    for p in parts.values():
+        below[p[0]] |= {*p[1:-1][:1]}
+    shared = next(iter(below.values()))
+    alike = all(names == shared for names in below.values())
+    if depth is None and alike and len(below) > 1 and len(shared) > 1:
+        card.warn(
+            f"the folders {some(sorted(below))} have the same folders in them "
+            f"{some(sorted(shared))}; if those are the classes, name them in a table labels.csv "
+            "(path, label)"
+        )
     places = (PurePosixPath(folder).parts for folder in found.folders)
     at_level = {p[level] for p in places if len(p) == level + 1}
     empty = sorted(at_level - {sample.labels[0] for sample in samples})
@@ -292,6 +303,14 @@ def _depth_of_splits(root: Path, parts: list[tuple[str, ...]]) -> int | None:
         raise UsageError(
             f"{root}: the folders {some(sorted(tops))} look like folds, not classes; name the "
             "classes in a table labels.csv (path, split, label), or put the images into class/image"
+        )
+    words = {top: {*re.split(r"[^a-z]+", top.casefold())} & set(_SPLIT_WORDS) for top in tops}
+    named = {_SPLIT_WORDS[word] for found in words.values() for word in found}
+    if "train" in named and len(named) > 1:
+        raise UsageError(
+            f"{root}: the folders {some(sorted(top for top in tops if words[top]))} look like "
+            "parts of splits, not classes; use split/class/image, or name the classes in a table "
+            "labels.csv (path, split, label)"
         )
     splits = sorted(name for name in below if split_of(name))
     if splits and (len(splits) < len(below) or any(len(p) < 3 for p in parts)):

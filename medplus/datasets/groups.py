@@ -21,10 +21,12 @@ PATIENT_ID = "PatientID"
 """The name of the groups that DICOM headers tell."""
 _FOLDER = "([^/]+)/[^/]*$"
 _BEGINNING = r"([^/]+?)([_ -][^/_ .-]*)?(\.[^/.]*)?$"
+_BEFORE_LAST = "([^/]+)[_ -][^/]*$"
 _MOST_OF_A_PATIENT = 50
 _PATIENT = re.compile(
-    r"(id[ _-]?)?(patient|subject|participant|person|case|lesion|mrn|pid)s?"
-    r"([ _-]?(id|no|nr|num|number|code|key|name))?",
+    r"(id[ _-]?)?(patient(en)?|subject|participant|person|proband(en)?|case|fall|lesion|mrn|pid"
+    r"|(study|series)[ _-]?instance[ _-]?uid|accession)s?"
+    r"([ _-]?(id|no|nr|num|number|nummer|code|key|name))?",
     re.IGNORECASE,
 )
 
@@ -115,13 +117,15 @@ def find_groups(
 def resembling(samples: Sequence[Sample], n_classes: int) -> list[str]:
     """Return a warning of images in several splits whose places look like those of one patient.
 
-    Images resemble each other that lie in one folder of many, or whose names have a number in
-    their beginning, and the same beginning: ``P7_1.png`` and ``P7_2.png``, ``7.png`` and ``7.jpg``.
+    Images resemble each other that lie in one folder of many, or whose names have the same
+    beginning, with a number in it: ``P7_1.png`` and ``P7_2.png``, ``7.png`` and ``7_flip.png``.
     """
     paths = [PurePosixPath(sample.path) for sample in samples]
+    every = all(re.search(_BEFORE_LAST, path.name) for path in paths)
+    by_name = _BEFORE_LAST if every else _BEGINNING
     for pattern, told, keys in (
         (_FOLDER, "lie in folders of one name", [path.parent.name for path in paths]),
-        (_BEGINNING, "have names that begin alike", [*map(_beginning, paths)]),
+        (by_name, "have names that begin alike", _beginnings(paths)),
     ):
         where: dict[str, list[Sample]] = defaultdict(list)
         for key, sample in zip(keys, samples, strict=True):
@@ -140,12 +144,19 @@ def resembling(samples: Sequence[Sample], n_classes: int) -> list[str]:
     return []
 
 
-def _beginning(path: PurePosixPath) -> str:
-    """Return what stands before the last part of a file's name; empty where it has no number."""
-    match = re.search(_BEGINNING, path.name)
-    if match is None or not re.search(r"\d", match[1]):
-        return ""
-    return match[1] if match[2] else str(path.with_suffix(""))
+def _beginnings(paths: Sequence[PurePosixPath]) -> list[str]:
+    """Return what stands before the last part of each file's name; empty where it has no number.
+
+    Names without such a part, and what is added to them (``7_flip.png``), have their folder's, too.
+    """
+    stems = {str(path.with_suffix("")) for path in paths}
+    found = []
+    for path in paths:
+        match = re.search(_BEGINNING, path.name)
+        name = match[1] if match and re.search(r"\d", match[1]) else ""
+        whole = str(path.with_name(name)) if name else ""
+        found.append(whole if whole in stems else name)
+    return found
 
 
 def _filled(name: str, values: Sequence[str], paths: Sequence[str], guessed: bool) -> Groups:

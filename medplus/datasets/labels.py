@@ -63,9 +63,12 @@ def encode(
             f"{nearest(unknown[0], classes)}"
         )
     if len(set(words)) < 2:
+        inside = root / words[0]
+        below = all(sample.path.count("/") > 1 for sample in samples) and inside.is_dir()
         raise UsageError(
             f"{root}: all {counted(len(words), 'image')} are of the class '{words[0]}'; a "
             "classifier needs at least two classes: as folders, or in labels.csv (path, label)"
+            + (f"; if its folders are the classes, name {inside}" if below else "")
         )
     task: Task = description.task or task_of(classes)
     if task == "ordinal-regression" and not (description.classes or _all_numbers(words)):

@@ -171,6 +171,12 @@ def _labels(
         if never:
             card.warn(f"no row is of {several(never, 'column')}: no class is made of it")
         return [(names[row.index("1")],) for row in rows], ()
+    none = sum("1" not in row for row in rows)
+    if none and all(row.count("1") < 2 for row in rows):
+        card.warn(
+            f"no row has two of the labels, and {none:,} of {len(rows):,} have none; if they are "
+            "classes, name each row's in a column label"
+        )
     return rows, names
 
 

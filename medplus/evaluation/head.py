@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -18,13 +19,20 @@ from medplus.embeddings.store import EmbeddingStore, open_store
 from medplus.embeddings.view import View
 from medplus.errors import StoreError, UsageError
 from medplus.evaluation.prepared import EvaluationOptions, Prepared, match_classes
+from medplus.heads.knn.search import search
 from medplus.heads.saved import SavedHead, derived, read_heads
 from medplus.heads.stored import StoredSplit, leaves_out, read_split, store_facts
+from medplus.naming import counted
 from medplus.run.folds import Folds
 from medplus.run.ledger import read_predictions
 from medplus.run.record import PartFacts, Provenance, RunRecord
 from medplus.training.loss import probabilities
 from medplus.vocabulary import MULTI_LABEL, SPLITS, Split
+
+log = logging.getLogger(__name__)
+
+_ALIKE = 1e-3
+"""What share of the spread of train two embeddings of one image differ by at most."""
 
 
 def prepare_head(run: Path, record: RunRecord, options: EvaluationOptions) -> Prepared:
@@ -46,6 +54,7 @@ def prepare_head(run: Path, record: RunRecord, options: EvaluationOptions) -> Pr
         match_classes(run, record, (flag.flag, flag.task, list(flag.classes)))
     parts = _find_parts(run, record, options)
     _check_unseen(run, record, parts[0].info, options.splits)
+    _warn_of_copies(run, record, parts[0], options)
     inputs = [derived(record, parts, head.fit) for head in heads]
     for store, head in zip(inputs, heads, strict=True):
         if store.info.dim != head.dim:
@@ -115,6 +124,30 @@ def _check_unseen(run: Path, record: RunRecord, info: StoreInfo, splits: tuple[S
             f"{run} has learned from {', '.join(seen)} of {record.dataset}, fold by fold; its own "
             f"test predictions are those out of fold. To score the mean of its heads, name {remedy}"
         )
+
+
+def _warn_of_copies(
+    run: Path, record: RunRecord, store: EmbeddingStore, options: EvaluationOptions
+) -> None:
+    """Tell how many images of other data lie where images of the head's train lie."""
+    if store.info.dataset_digest == record.dataset_digest:
+        return
+    try:
+        own = own_store(run, record.parts[0], options.store_root)
+    except StoreError:  # it is not needed else
+        return
+    if own.info.dim != store.info.dim:
+        return
+    train = read_split(own, "train").embeddings
+    spread = float(np.sqrt(train.whole().var(axis=0, dtype=np.float64).sum()))
+    for split in options.splits:
+        found = search(train, read_split(store, split).embeddings, 1, device=str(options.device))
+        n_copies = int((found.distances[:, 0] <= _ALIKE * spread).sum())
+        if n_copies:
+            log.warning(
+                "%s of %s in %s cannot be told from images that %s has learned from; scores will "
+                "be too good", counted(n_copies, "image"), store.info.dataset, split, run.name,
+            )  # fmt: skip
 
 
 # --- the embeddings ------------------------------------------------------------------------------

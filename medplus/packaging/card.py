@@ -155,7 +155,7 @@ def _scores_of(model: Model, positive: str | None, by: str | Sequence[str]) -> s
     lines = ["## Results\n"]
     for section in found.sections(None)[: 1 + bool(by)]:
         lines += [*(f"- {markdown(text)}" for text in section.sentences), ""]
-        lines += [markdown_table(table.blocks) for table in section.tables]
+        lines += [markdown_table(table.blocks) for table in section.tables if table.blocks]
     if not by:
         lines.append("Subgroups were not looked at (`medplus package --by COLUMN`).\n")
     return "\n".join(lines)

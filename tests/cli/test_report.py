@@ -69,6 +69,11 @@ def test_the_paper_is_what_is_reported_without_runs(
     assert len(read_table(tmp_path / "out" / "tables" / "benchmark.csv")) == 1440 + 120
 
 
+def test_that_no_runs_were_named_is_said(cli: Cli) -> None:
+    told = "The paper's benchmark as published; for runs of yours, name their folder."
+    assert cli("report", "--out", "out").out.startswith(told)
+
+
 def test_runs_of_one_seed(cli: Cli, tmp_path: Path) -> None:
     write_record(tmp_path / "runs", acc=0.8125, auc=None)
     ran = cli("report", "runs", "--out", "out", "--json")

@@ -115,6 +115,9 @@ def test_undefined_auc_is_a_dash_and_said(capsys: pytest.CaptureFixture[str]) ->
     printed = capsys.readouterr().out
     assert "–" in printed
     assert "test split lacks positives or negatives of class 1, so its AUC is undefined" in printed
+    lacking["missing_classes"] = [0]
+    print_records([record(classes=["ill", "well"], metrics={"test": lacking})])
+    assert "negatives of ill, so its AUC" in capsys.readouterr().out
 
 
 def columns_of(printed: str) -> list[str]:

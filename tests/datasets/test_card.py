@@ -92,6 +92,11 @@ def test_columns_of_which_exactly_one_is_1_are_classes(fill):
     assert (data.task, data.classes) == ("multi-class", ("bkl", "mel", "nev"))
 
 
+def test_labels_that_exclude_each_other_may_be_classes(fill):
+    root = table(fill, ["mel", "nev"], [(int(i % 3 == 0), int(i % 3 == 1)) for i in range(12)])
+    assert "and 4 of 12 have none; if they are classes" in warnings_of(root)
+
+
 def test_one_hot_labels_of_a_file_are_classes(write_npz):
     hot = {f"{s}_labels": np.eye(3, dtype=np.uint8)[np.arange(n) % 3]
            for s, n in (("train", 7), ("val", 3), ("test", 5))}  # fmt: skip
@@ -143,6 +148,8 @@ def test_names_that_look_alike_or_missing_are_named(fill):
         (["-1", "0", "1"], "the class -1 looks like a missing value"),
         (["0", "1", "255"], "the class 255 looks like a missing value"),
         (["edema", "mass", "edema, mass"], "the class edema, mass looks like several labels"),
+        (["benign", "benign?", "c"], "the classes benign, benign? look alike"),
+        (["unlabeled", "b"], "the class unlabeled looks like a missing value"),
         (["-1", "1"], ""),
         (["98", "99", "1"], ""),
         (["carcinoma", "carcinoma, ductal"], ""),
@@ -213,11 +220,18 @@ def test_a_column_of_splits_is_used_however_it_is_spelled(fill, head):
 # --- patients -------------------------------------------------------------------------------------
 
 
-def test_what_looks_like_patients_is_kept_together_and_said(fill):
+def test_a_column_that_is_there_twice_is_refused(fill):
+    root = table(fill, ["label", " label"], [("ab"[i % 2], "ab"[i % 3 // 2]) for i in range(12)])
+    with pytest.raises(UsageError, match=r"1 column \(label\) twice; keep one"):
+        load(root)
+
+
+@pytest.mark.parametrize("head", ["Patient ID", "PatientenNr", "StudyInstanceUID"])
+def test_what_looks_like_patients_is_kept_together_and_said(fill, head):
     rows = [("ab"[i // 2 % 2], f"P{i // 2}") for i in range(24)]
-    root = table(fill, ["label", "Patient ID"], rows, 24)
+    root = table(fill, ["label", head], rows, 24)
     data = load(root)
-    assert "12 groups by 'Patient ID' (it looks like patients" in data.card.groups
+    assert f"12 groups by '{head}' (it looks like patients" in data.card.groups
     of = [{int(name[2:-4]) // 2 for name in data.splits[s].names} for s in ("train", "val", "test")]
     assert not (of[0] & of[1] or of[0] & of[2] or of[1] & of[2])
 
@@ -252,6 +266,7 @@ def test_groups_are_found_in_names_of_files(fill, by):
         ("{c}/P{p}_{i}.png", "begin alike"),
         ("{c}/person{p}-{c}-{i}.png", "begin alike"),
         ("{c}/{n}.{ending}", "begin alike"),
+        ("{c}/im{n}{flip}.png", "begin alike"),
         ("{c}/{n}.png", ""),
         ("{c}/{c} ({n}).png", ""),
         ("{c}/ISIC_00{n}.png", ""),
@@ -263,8 +278,9 @@ def test_places_that_look_like_patients_in_several_splits_are_named(save, tmp_pa
     rng = np.random.default_rng(0)
     for n in range(48):
         ending = "bmp" if n % 2 and "ending" in name else "png"
-        number = n // 2 if "ending" in name else n
-        place = name.format(c="ab"[n // 4 % 2], p=n // 4, i=n % 4, n=number, ending=ending)
+        number = n // 2 if "ending" in name or "flip" in name else n
+        named = {"p": n // 4, "i": n % 4, "n": number, "ending": ending, "flip": "_flip" * (n % 2)}
+        place = name.format(c="ab"[n // 4 % 2], **named)
         save(place, rng.integers(0, 256, (6, 6), dtype=np.uint8))
     warnings = warnings_of(tmp_path / "data")
     assert told in warnings if told else warnings == ""
@@ -320,6 +336,12 @@ def test_contrast_that_is_lost_is_told_with_the_remedy(fill):
     assert "become 0 to 255" in data.card.images
 
 
+def test_contrast_that_is_lost_in_a_few_images_among_others_of_8_bits_is_told(fill):
+    root = fill(SPLIT_FOLDERS)
+    Image.fromarray(np.arange(36, dtype=np.uint16).reshape(6, 6) * 100).save(root / "train/a/0.png")
+    assert "1 image of more than 8 bits: typically 5.3% of the range" in warnings_of(root)
+
+
 # --- what is no image of the dataset --------------------------------------------------------------
 
 
@@ -330,6 +352,11 @@ def test_masks_and_foreign_folders_are_left_out_and_named(fill):
     assert sum(len(split) for split in data.splits.values()) == 12
     told = " | ".join(data.card.warnings)
     assert "5 masks of images" in told and "@eaDir" in told
+
+
+def test_classes_with_the_same_folders_in_them_may_be_none(fill):
+    root = fill({f"hospital {h}/{c}": 4 for h in "AB" for c in ("benign", "malignant")})
+    assert "the same folders in them (benign, malignant); if those are the" in warnings_of(root)
 
 
 def test_a_run_that_lies_among_the_images_is_none_of_them(fill):

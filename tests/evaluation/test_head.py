@@ -176,6 +176,17 @@ def test_all_of_other_data_are_one_test_set(store_of, probed, roots, caplog):
         medplus.evaluate(run.path, splits="all", **CPU)
 
 
+@pytest.mark.parametrize(("seed", "n"), [(0, SIZES[0]), (1, 0)])
+def test_other_data_that_the_head_has_learned_from_are_told(
+    store_of, probed, roots, caplog, seed, n
+):
+    run = probed(store_of())
+    store_of(seed=seed, dataset="other", dataset_digest="e" * 64)
+    medplus.evaluate(run.path, "other", splits="all", store=roots[0]["root"], **CPU)
+    told = f"{n} images of other in train cannot be told from images that {run.run_id} has"
+    assert (told in caplog.text) == ("cannot be told" in caplog.text) == (n > 0)
+
+
 DIFFERENT = {
     "backbone": {"backbone_digest": "x" * 64},
     "precision": {"precision": "bf16"},

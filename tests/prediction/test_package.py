@@ -179,6 +179,7 @@ def test_thresholds_call_images_as_predict_does(packed: dict[str, Path], house: 
 
 def test_the_card_has_what_a_reader_asks_for(packed: dict[str, Path], house: House) -> None:
     text = (packed["two"] / "README.md").read_text()
+    assert not [n for n in packed if "No results" in (packed[n] / "README.md").read_text()]
     _, front, body = text.split("---\n", 2)
     meta = yaml.safe_load(front)
     assert meta["library_name"] == "onnx"

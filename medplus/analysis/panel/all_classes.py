@@ -255,7 +255,7 @@ def _notes(
     if absent := [one.name for one in classes if not one.defined]:
         notes.append(f"Test has no images of {', '.join(absent)}, or no others: no numbers for it.")
     n_values = len(np.unique(test.scores))
-    if n_values <= _COARSE:
+    if n_values <= min(_COARSE, test.scores.size // 2):
         notes.append(
             f"Scores take only {n_values} values, as votes do: thresholds and curves are coarse."
         )

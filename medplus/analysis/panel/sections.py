@@ -21,7 +21,7 @@ from medplus.analysis.panel.subgroups import Subgroups
 from medplus.analysis.panel.wording import between, one_decimal, percent
 from medplus.analysis.section import Figure, Gallery, Picture, Section
 from medplus.errors import MedplusError
-from medplus.naming import in_percent
+from medplus.naming import counted, in_percent
 
 _LEVEL = 0.05
 
@@ -110,8 +110,8 @@ def _sentences_on(found: Panel, one: ClassPanel) -> list[str]:
     point = one.points[AS_PREDICTED]
     told = [
         f"As predicted, {point.tp} of {one.n_positive} images of {one.name} are found, "
-        f"{percent(point.sensitivity)}, with {point.fp} false alarms among {point.fp + point.tn} "
-        f"others: specificity {percent(point.specificity)}."
+        f"{percent(point.sensitivity)}, with {counted(point.fp, 'false alarm')} among "
+        f"{point.fp + point.tn} others: specificity {percent(point.specificity)}."
     ]
     if found.prevalence is not None:
         shares = [
@@ -189,7 +189,8 @@ def error_section(found: Panel, data_root: str | Path | None = "data", seed: int
     """
     dataset = found.record.dataset
     mistakes, drawn = confident_mistakes(found), random_cases(found, seed=seed)
-    groups = {f"The {len(mistakes)} most confident mistakes": mistakes, **drawn}
+    how_many = f"{len(mistakes)} most confident mistakes" if len(mistakes) > 1 else "only mistake"
+    groups = {f"The {how_many}": mistakes, **drawn}
     groups = {caption: cases for caption, cases in groups.items() if cases}
     near: dict[Case, list[str]] = {}
     galleries: list[Gallery] = []

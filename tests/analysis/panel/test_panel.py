@@ -104,6 +104,13 @@ def test_a_run_without_val_has_no_thresholds_and_says_so():
     assert any("no predictions of val" in note for note in found.notes)
 
 
+def test_few_scores_are_told_where_images_are_many():
+    record, predictions = make_run(["ill", "well"], "binary-class", n=(12, 12))
+    assert "as votes do" not in str(panel_of(record, predictions).notes)
+    predictions["test_score"] = np.round(predictions["test_score"])
+    assert "Scores take only 2 values, as votes do" in str(panel_of(record, predictions).notes)
+
+
 def test_a_run_without_test_is_refused():
     record, predictions = make_run(["ill", "well"], "binary-class")
     with pytest.raises(RunError, match="no predictions of test"):
