@@ -26,7 +26,7 @@ from medplus.analysis.table import Table
 from medplus.errors import MedplusError
 from medplus.metrics import check, known_to_undercover
 from medplus.metrics.intervals import student_half
-from medplus.run.ledger import read_predictions
+from medplus.run.ledger import read_predictions, read_record
 
 SEEDS, DATASETS, SAMPLES = "seeds", "datasets", "test samples"
 """The values of the column `over`."""
@@ -90,11 +90,11 @@ def _doubtful(benchmark: Benchmark) -> Iterator[str]:
     for dataset, rows in benchmark.runs.groupby("dataset", sort=True):
         run = rows.iloc[0]
         try:
-            saved = read_predictions(Path(run["run"]))
+            saved, record = read_predictions(Path(run["run"])), read_record(Path(run["run"]))
             cases = check(saved["test_true"], saved["test_score"], run["task"])
         except (MedplusError, KeyError, ValueError):
             continue
-        if said := known_to_undercover(cases, saved.get("test_group")):
+        if said := known_to_undercover(cases, saved.get("test_group"), record.classes):
             yield f"{dataset}: {said}; see docs/statistics.md."
 
 

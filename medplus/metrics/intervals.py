@@ -30,7 +30,7 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -200,7 +200,9 @@ def student_half(values: ArrayLike, factor: ArrayLike = 1.0) -> NDArray[np.float
     return np.asarray(quantile * known.std(axis=0, ddof=1) * finite / np.sqrt(n))
 
 
-def known_to_undercover(cases: Predictions, groups: ArrayLike | None = None) -> str | None:
+def known_to_undercover(
+    cases: Predictions, groups: ArrayLike | None = None, classes: Sequence[str] = ()
+) -> str | None:
     """Return why the AUC's interval may hold the truth in fewer than 92 of 100 cases, or None.
 
     By simulation, see ``docs/statistics.md``: that of the accuracy always does.
@@ -210,6 +212,8 @@ def known_to_undercover(cases: Predictions, groups: ArrayLike | None = None) -> 
     cases : Predictions
     groups : array-like of shape (n_samples,), optional
         See `acc_interval`.
+    classes : sequence of str, optional
+        Their names; by default numbers from 0.
 
     Examples
     --------
@@ -228,7 +232,8 @@ def known_to_undercover(cases: Predictions, groups: ArrayLike | None = None) -> 
         return None
     rarest = min(few, key=few.__getitem__)
     n, unit = few[rarest], "image" if groups is None else "group"
-    name = 1 if len(fewest) == 1 else rarest
+    number = 1 if len(fewest) == 1 else rarest
+    name = f"'{classes[number]}'" if classes else str(number)
     return (
         f"class {name} has {counted(n, unit)} on one side; the 95 % interval of the AUC may "
         "cover less than 92 %"

@@ -124,3 +124,9 @@ def test_too_few_on_one_side_is_named(n_positive, groups, says):
         metrics.check(*binary(80, n_positive, 1.0), "binary-class"), groups
     )
     assert (said is None) if says is None else said.startswith(says)
+
+
+def test_the_class_of_too_few_is_called_by_its_name():
+    cases = metrics.check(*binary(80, 4, 1.0), "binary-class")
+    said = metrics.known_to_undercover(cases, classes=("benign", "malignant"))
+    assert said.startswith("class 'malignant' has 4 images")
