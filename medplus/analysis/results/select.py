@@ -14,6 +14,7 @@ from medplus.analysis.results.cells import KEYS, order_protocols, sort_cells
 from medplus.analysis.results.contenders import AXES, with_contenders
 from medplus.analysis.results.runs import ALL_ROWS, ANY, ROWS, TUNED, describe
 from medplus.errors import UsageError, nearest
+from medplus.spec import NONE
 
 UNLIKE_COLUMNS = ["reason", *KEYS, "acc_mean", "n_seeds", "conditions", "runs"]
 
@@ -132,7 +133,7 @@ class _Sieve:
     _apart: list[tuple[str, pd.DataFrame]] = field(default_factory=list)
 
     def keep_main(self, names: Iterable[str], within: pd.Index) -> None:
-        """Of the runs `within`, keep those of the condition with the most cells."""
+        """Of the runs `within`, keep those of the condition with the most merit."""
         names = tuple(names)
         rows = self.kept.loc[within]
         values = rows["conditions"].map(
@@ -283,11 +284,16 @@ def _names(runs: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _merit(value: tuple[str, ...], names: tuple[str, ...], rows: pd.DataFrame) -> tuple[Any, ...]:
-    """Return what conditions are chosen by: their cells, their likeness to the paper, their age."""
+    """Return what conditions are chosen by.
+
+    Whether a trained network has them, whose runs must not be set apart for those of random ones;
+    how many cells; likeness to the paper; age.
+    """
     # What is asked of all is the same for all.
     paper = {**_UNSAID, **paper_conditions(rows["protocol"].iloc[0])}
     likeness = sum(paper.get(name) == text for name, text in zip(names, value, strict=True))
-    return len(rows[KEYS].drop_duplicates()), likeness, rows["created"].max(), value
+    trained = "data" not in names and bool((rows["weights"] != NONE).any())
+    return trained, len(rows[KEYS].drop_duplicates()), likeness, rows["created"].max(), value
 
 
 def _common(conditions: pd.Series) -> dict[str, str]:

@@ -240,6 +240,14 @@ def test_of_equally_many_cells_those_of_the_paper_are_taken(
     assert list(select_alike(runs).runs["run"]) == ["run001"]
 
 
+def test_random_networks_do_not_set_a_trained_one_apart() -> None:
+    random = grid(backbone=["a", "b", "c"], precision=["bf16"], weights=["random"])
+    found = select_alike(table({"backbone": "resnet18"}, *random))
+
+    assert list(found.runs["run"]) == ["run000"]
+    assert apart(found) == {"precision bf16, not fp32": {"run001", "run002", "run003"}}
+
+
 def test_a_condition_holds_within_its_protocol_only() -> None:
     runs = table(
         {"protocol": "knn", "precision": "bf16"}, {"protocol": "probe", "precision": "fp32"}
