@@ -63,7 +63,7 @@ def _on_the_best(verdict: Verdict) -> list[str]:
         take = "Take" if verdict.beats_majority else "By ACC none is recommended, not even"
         rule = "by AUC among those within a standard error of the best ACC"
         if math.isnan(best.val_auc):
-            rule = "by ACC alone, as its AUC is undefined"
+            rule = "by ACC alone, as the AUC on val is undefined"
         told = [
             f"{take} {best.name}: of {verdict.n_candidates} candidates it is the best on val "
             f"({rule}). {scored}"

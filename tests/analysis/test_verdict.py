@@ -77,7 +77,7 @@ def test_a_network_that_does_not_beat_the_majority_is_not_recommended(verdicts):
 
 def test_a_verdict_of_two_says_the_other_one_and_how_it_was_chosen(verdicts):
     [verdict] = verdicts(("a", 90, 90, {}), ("b", 88, 89, {}))
-    assert "best on val (by ACC alone, as its AUC is undefined)" in verdict.sentences[0]
+    assert "best on val (by ACC alone, as the AUC on val is undefined)" in verdict.sentences[0]
     assert any(one.startswith("The other one cannot be told from it") for one in verdict.sentences)
     assert not any("1 others" in one for one in verdict.sentences)
 
