@@ -81,9 +81,10 @@ def _on_the_best(verdict: Verdict) -> list[str]:
     if verdict.pixels_acc is not None and best.backbone != PIXELS:
         gain = best.test_acc - verdict.pixels_acc
         where = "above" if gain >= 0 else "below"
+        apart = f"{abs(100 * gain):.1f} points {where} it" if abs(gain) >= 5e-4 else "no better"
         told.append(
             f"The best on raw pixels, chosen on val too, has {in_percent(verdict.pixels_acc)}, so "
-            f"the network is {abs(100 * gain):.1f} points {where} it."
+            f"the network is {apart}."
         )
     return told
 

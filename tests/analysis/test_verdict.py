@@ -75,6 +75,16 @@ def test_a_network_that_does_not_beat_the_majority_is_not_recommended(verdicts):
     assert not verdict.to_dict()["beats_majority"]
 
 
+@pytest.mark.parametrize(
+    ("right", "says"),
+    [(90, "is no better."), (85, "is 5.0 points below it."), (95, "is 5.0 points above it.")],
+)
+def test_what_a_network_brings_beyond_raw_pixels_is_told(right, says, verdicts):
+    pixels = {"fit": "native", "weights": "none"}
+    [verdict] = verdicts(("a", 95, right, {}), ("pixels", 80, 90, pixels))
+    assert any(s.endswith(f"has 90.0 %, so the network {says}") for s in verdict.sentences)
+
+
 def test_what_is_better_on_test_is_not_called_worse(verdicts):
     [verdict] = verdicts(("a", 90, 60, {}), ("b", 80, 95, {}))
     assert [one.backbone for one in verdict.better] == ["b"]
