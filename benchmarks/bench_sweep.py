@@ -17,9 +17,9 @@ import yaml
 
 import medplus
 from benchmarks.measure import Result, compare, interleave, seconds
+from medplus import remembered
 from medplus.seal import seal
 from medplus.spec import ExtractSpec
-from medplus.sweep import inventory
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.engines.local import LocalEngine
 from medplus.sweep.grid import read_grid
@@ -139,7 +139,7 @@ def _finished_paper_grid(folder: Path) -> list[Result]:
         subprocess.run(arguments, check=True, capture_output=True)
 
     def plan_anew() -> None:
-        inventory.recalled.cache_clear()
+        remembered.recalled.cache_clear()
         Sweep(read_grid(grid), place).plan()
 
     place = Place(str(root), str(root / "stores"), str(root / "runs"))

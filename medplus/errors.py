@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
+    from pydantic_core import ErrorDetails, PydanticCustomError
 
 
 class MedplusError(Exception):
@@ -110,6 +110,13 @@ def short(value: object) -> str:
     writer.maxstring = writer.maxother = 100
     writer.maxlevel = 2
     return writer.repr(value)
+
+
+def fault(message: str, *within: str | int) -> PydanticCustomError:
+    """Return what a validator raises: a sentence, and where its fault lies within a value."""
+    from pydantic_core import PydanticCustomError
+
+    return PydanticCustomError("sentence", "{message}", {"message": message, "within": within})
 
 
 def value_fault(fault: ErrorDetails, known: Iterable[str]) -> str:

@@ -1,20 +1,23 @@
 """What was found out on this machine, kept in the user's cache folder, a file per subject.
 
-It only saves time: what is missing, damaged or cannot be written is found out again.
+And, for as long as a process lives, what it has read in files. It only saves time: what is missing,
+damaged or cannot be written is found out again.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from medplus.atomic import write_json
 from medplus.jsonfile import digest_of, parse_json
 from medplus.seal import seal, unseal
+
+T = TypeVar("T")
 
 _MOST = 500
 """Entries of a file; older ones are forgotten."""
@@ -91,6 +94,24 @@ def stamp(stat: os.stat_result) -> list[int]:
     Size, times of change of content and of status (anybody can set the former), and inode.
     """
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+
+
+def read_once(file: str, read: Callable[..., T], *arguments: Any) -> T:
+    """Read what lies in a file, or what this process has read in it: unwritten it holds the same.
+
+    Raises
+    ------
+    OSError
+        If there is no such file.
+    """
+    state = tuple(stamp(os.stat(file)))  # noqa: PTH116 - text, since thousands of paths take long
+    return cast("T", recalled(read, arguments, state))
+
+
+@cache
+def recalled(read: Callable[..., T], arguments: tuple[Any, ...], state: tuple[int, ...]) -> T:
+    """Read something, or recall what was read in this state of its file."""
+    return read(*arguments)
 
 
 def _path(subject: str, folder: Path | None) -> Path:

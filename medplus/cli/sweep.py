@@ -152,13 +152,14 @@ def _work(conductor: Sweep, output: Output, retry_failed: bool) -> Plan:
 
 def _document(conductor: Sweep, plan: Plan) -> dict[str, Any]:
     """Return what ``--json`` prints."""
+    from medplus.cli.sweeptables import work_of
     from medplus.cost import total_of
     from medplus.lock import Owner
 
     failures, failed = conductor.claims.standing().failures, plan.ids("failed")
     costs = [*(info.cost for info in plan.stores), *(record.cost for record in plan.records)]
     return {
-        "work": plan.work(),
+        "work": work_of(plan),
         "running": [
             {
                 "job": job.id,

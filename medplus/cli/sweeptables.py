@@ -3,11 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 from medplus.cli.tables import Column, make_console, print_rows
 from medplus.naming import duration, in_bytes
+from medplus.sweep.job import Kind, State
 from medplus.sweep.plan import Plan
+
+
+def work_of(plan: Plan) -> list[dict[str, Any]]:
+    """Return a row for every kind of job, in the order of the work.
+
+    Returns
+    -------
+    list of dict
+        ``kind``; the ``runs`` that its jobs make (of extractions, stores) and ``runs_finished``;
+        how many ``jobs`` there are, and of them ``finished``, ``failed`` and ``left``; and
+        estimates of what is left: ``seconds_left`` and ``bytes_left``.
+    """
+    rows = []
+    for kind in get_args(Kind):
+        jobs = [job for job in plan.jobs if job.kind == kind]
+        states, left = [job.state for job in jobs], [job for job in jobs if job.state == "left"]
+        row = {
+            "kind": kind,
+            "runs": sum(job.n_runs for job in jobs),
+            "runs_finished": sum(job.runs_done for job in jobs),
+            "jobs": len(jobs),
+            **{state: states.count(state) for state in get_args(State)},
+            "seconds_left": sum(job.seconds for job in left),
+            "bytes_left": sum(job.nbytes for job in left),
+        }
+        rows += [row] if jobs else []
+    return rows
 
 
 def show_plan(plan: Plan, document: dict[str, Any], workers: int) -> None:

@@ -26,7 +26,7 @@ def need_of_grid(file: Path, places: Places) -> Need:
     """
     grid = read_grid(file)
     place = Place(str(places.data), str(places.stores), str(places.runs))
-    inventory = Inventory(grid, place, sources.known_digest)
+    inventory = Inventory(grid, place, reads=False)
     plan = make_plan(grid, inventory, Estimator(places.data, list), failed=())
     left = [job for job in plan.jobs if job.state == "left"]
     stores = sum(job.nbytes for job in left if job.kind == "extract")

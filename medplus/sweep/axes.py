@@ -13,9 +13,8 @@ from medplus.backbones.weights import missing_weights
 from medplus.backbones.weights_folder import is_weights_folder
 from medplus.config import as_tuple
 from medplus.datasets import sources as dataset_sources
-from medplus.errors import MedplusError, UsageError
+from medplus.errors import MedplusError, UsageError, fault
 from medplus.spec import NONE, PIXELS, PRELOGITS, PRETRAINED, check_feature
-from medplus.sweep.protocols import fault
 from medplus.vocabulary import PAPER_SEEDS, SIZES
 
 ALL = "all"

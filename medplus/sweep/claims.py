@@ -176,8 +176,7 @@ class Claimant:
         self._claims, self._until = claims, until
         self._claim = Claim("", name, socket.gethostname(), os.getpid())
         self._held: tuple[int, Path, Path] | None = None  # file, its path, the next attempt's
-        self._told = -math.inf
-        self._over = threading.Event()
+        self._told, self._over = -math.inf, threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:

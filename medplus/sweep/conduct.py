@@ -14,10 +14,8 @@ from medplus.sweep.claims import ATTEMPTS, Claim, Claims
 from medplus.sweep.engines import LOOK_S, PATIENCE_S, Engine
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Cell, Job, Place
-from medplus.sweep.plan import Plan, plan_from_disk
+from medplus.sweep.plan import PLAN_COSTS, Plan, plan_from_disk
 
-_PLAN_COSTS = 20
-"""Between two looks at the disk lies so many times what one takes."""
 LATE_S = 5.0
 """A network file system may show results so late."""
 
@@ -126,7 +124,7 @@ class Sweep:
                     start = time.monotonic()
                     plan = self.plan()
                     self._show(plan, show)
-                    due = start + _PLAN_COSTS * (time.monotonic() - start)
+                    due = start + PLAN_COSTS * (time.monotonic() - start)
         finally:
             engine.stop()
         self.claims.tidy(plan.ids("finished"))

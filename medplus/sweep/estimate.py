@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
 
 from medplus.backbones.flops import Network, network_of
 from medplus.datasets import sources as datasets
@@ -23,24 +22,14 @@ from medplus.preprocess import PAPER_CANVAS
 from medplus.sweep.job import Job, Kind
 from medplus.vocabulary import SPLITS
 
-
-class _Speed(NamedTuple):
-    """Operations per second of a CPU core with AVX2 and of a data-centre GPU, and seconds besides.
-
-    Low on purpose: small batches and odd shapes do not reach a chip's peak.
-    """
-
-    per_core: float
-    per_gpu: float
-    overhead_s: float
-
-
-_SPEEDS: dict[Kind, _Speed] = {
-    "extract": _Speed(40e9, 20e12, 2.0),
-    "knn": _Speed(20e9, 5e12, 0.5),
-    "probe": _Speed(5e9, 0.5e12, 0.5),
-    "finetune": _Speed(30e9, 10e12, 4.0),
+_SPEEDS: dict[Kind, tuple[float, float, float]] = {
+    "extract": (40e9, 20e12, 2.0),
+    "knn": (20e9, 5e12, 0.5),
+    "probe": (5e9, 0.5e12, 0.5),
+    "finetune": (30e9, 10e12, 4.0),
 }
+"""Operations per second of a CPU core with AVX2 and of a data-centre GPU, and seconds besides. Low
+on purpose: small batches and odd shapes do not reach a chip's peak."""
 _RECORD_BYTES = 6000
 _TELLING_S = 1.0
 """Jobs shorter than this tell of overheads, not of rates."""
@@ -90,11 +79,12 @@ class Estimator:
     def cost(self, job: Job) -> tuple[float, int]:
         """Return the wall time in seconds and the disk space in bytes of what is left of a job."""
         sizes = self._sizes(job)
-        speed, share = _SPEEDS[job.kind], 1 - job.runs_done / job.n_runs
-        default = speed.per_gpu if self.on_gpu else speed.per_core * self.cores
+        per_core, per_gpu, overhead_s = _SPEEDS[job.kind]
+        share = 1 - job.runs_done / job.n_runs
+        default = per_gpu if self.on_gpu else per_core * self.cores
         general = self._rates.get((job.kind, None), default)
         rate = self._rates.get((job.kind, job.spec.backbone), general)
-        seconds = speed.overhead_s + _work(job, *sizes) / rate
+        seconds = overhead_s + _work(job, *sizes) / rate
         return share * seconds, int(share * _nbytes(job, *sizes))
 
     def _sizes(self, job: Job) -> tuple[Outline, Network]:

@@ -23,11 +23,11 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from medplus.backbones import sources as backbone_sources
 from medplus.config import Recipe, as_tuple
 from medplus.datasets import sources as dataset_sources
-from medplus.errors import MedplusError, UsageError, nearest, value_fault
+from medplus.errors import MedplusError, UsageError, fault, nearest, value_fault
 from medplus.run.record import Protocol
 from medplus.spec import AUTO, PIXELS, PRELOGITS, PRETRAINED, ExtractSpec
 from medplus.sweep.axes import ALL, AXES, axis, spell
-from medplus.sweep.protocols import NO_FEATURE_TO_TRAIN, PROTOCOLS, Protocols, fault
+from medplus.sweep.protocols import NO_FEATURE_TO_TRAIN, PROTOCOLS, Protocols
 from medplus.vocabulary import PAPER_SEEDS, Fit, Precision, StoreDtype
 from medplus.yamlfile import Place, first_fault, read_model
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache, cached_property
 from glob import escape, iglob
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from medplus.backbones.catalog import PAPER
 from medplus.datasets import sources as datasets
@@ -21,7 +20,7 @@ from medplus.embeddings.info import StoreInfo, read_info
 from medplus.embeddings.select import Sought, identify
 from medplus.errors import MedplusError
 from medplus.naming import safe_name
-from medplus.remembered import stamp
+from medplus.remembered import read_once
 from medplus.run.folds import FOLDED
 from medplus.run.ledger import RECORD_FILE, read_record
 from medplus.run.record import RunRecord
@@ -31,7 +30,6 @@ from medplus.sweep.job import Job, Kind, Place
 
 log = logging.getLogger(__name__)
 
-_T = TypeVar("_T")
 _Made = tuple[str, StoreInfo | RunRecord]
 """The path of something that was made, and what it tells of itself."""
 
@@ -48,19 +46,13 @@ class Inventory:
     ----------
     grid : Grid
     place : Place
-    digest_of : callable
-        Identifies the data of a dataset at a size under a root, or returns None to go by their
-        name; by default they are read, and cached, where that is needed.
+    reads : bool
+        Read data, and cache them, where their digest is needed; else what is not known goes by its
+        name.
     """
 
-    def __init__(
-        self,
-        grid: Grid,
-        place: Place,
-        digest_of: Callable[[DatasetRef, int | None, Path], str | None] | None = None,
-    ) -> None:
-        self._grid, self._place = grid, place
-        self._digest_of = digest_of or _digest_of
+    def __init__(self, grid: Grid, place: Place, reads: bool = True) -> None:
+        self._grid, self._place, self._reads = grid, place, reads
         self._name, self._known = cache(datasets.name_of), cache(self._digests)
         self._sought = cache(lambda spec: identify(replace(spec, dataset=self._name(spec.dataset))))
 
@@ -93,28 +85,34 @@ class Inventory:
         return [item for item in nearby if sought.matches(item[1])]
 
     def _digests(self, dataset: str, size: int | None) -> frozenset[str] | None:
-        root = Path(self._place.data_root)
-        digest = self._digest_of(datasets.resolve(dataset), size, root)
+        ref, root = datasets.resolve(dataset), Path(self._place.data_root)
+        path = datasets.path(ref, size, root)
+        if not self._reads:
+            digest = datasets.known_digest(ref, size, root)
+        elif path.is_file():
+            digest = read_once(str(path), _digest, ref, size, root)
+        else:  # a folder of images does not tell of a change
+            digest = _digest(ref, size, root) if path.exists() else None
         return None if digest is None else frozenset([digest])
 
     @cached_property
     def _made(self) -> list[tuple[Kind, str, StoreInfo | RunRecord]]:
         """All stores, and runs of the grid's protocols, on its datasets."""
         stores, runs = escape(self._place.store), escape(self._place.runs)
-        folders: dict[str, Kind] = {}
+        patterns: dict[str, Kind] = {}
         for dataset, size in dict.fromkeys((s.dataset, s.size) for s in self._grid.specs()):
             name = escape(safe_name(self._name(dataset)))
-            folders |= dict.fromkeys(_folders(f"{stores}/{name}/*/*.zarr"), "extract")
+            patterns[f"{stores}/{name}/*/*.zarr"] = "extract"
             for protocol in self._grid.protocols.names:
                 # Heads of folds are no jobs of a grid.
                 folded = ("", f"{FOLDED}/", f"{FOLDED}/fold*/")
                 for below in folded if protocol == "finetune" else folded[:1]:
-                    place = f"{runs}/{below}{protocol}/{name}/{size or '*'}/*/*"
-                    folders |= dict.fromkeys(_folders(place), protocol)
+                    patterns[f"{runs}/{below}{protocol}/{name}/{size or '*'}/*/*"] = protocol
         # What is of corrupted test images is no job of a grid, nor what one costs.
         return [
             (kind, path, made)
-            for path, kind in folders.items()
+            for pattern, kind in patterns.items()
+            for path in sorted(iglob(pattern))  # noqa: PTH207 - text, and no hidden folders
             if (made := _made_in(path)) is not None and made.spec.corruption is None
         ]
 
@@ -146,40 +144,14 @@ class Inventory:
             yield Job(kind, spec, options, 1, seconds=made.cost.get("seconds", 0.0)), on_gpu
 
 
-def _digest_of(ref: DatasetRef, size: int | None, data_root: Path) -> str | None:
-    path = datasets.path(ref, size, data_root)
-    if not path.exists():
-        return None
-    if not path.is_file():  # a folder of images does not tell of a change
-        return _digest(ref, size, data_root)
-    return _once(str(path), _digest, ref, size, data_root)
-
-
 def _digest(ref: DatasetRef, size: int | None, data_root: Path) -> str:
     return datasets.load(ref, size, data_root, say=False).digest
-
-
-def _once(file: str, read: Callable[..., _T], *arguments: Any) -> _T:
-    """Read what lies in a file, or recall it: until it is written again it holds the same."""
-    state = tuple(stamp(os.stat(file)))  # noqa: PTH116 - text, since thousands of paths take long
-    return cast("_T", recalled(read, arguments, state))
-
-
-@cache
-def recalled(read: Callable[..., _T], arguments: tuple[Any, ...], state: tuple[int, ...]) -> _T:
-    """Read something, or recall what was read in this state of its file."""
-    return read(*arguments)
-
-
-def _folders(pattern: str) -> list[str]:
-    """Return what matches, but for hidden folders."""
-    return sorted(iglob(pattern))  # noqa: PTH207
 
 
 def _made_in(folder: str) -> StoreInfo | RunRecord | None:
     file = "zarr.json" if folder.endswith(".zarr") else RECORD_FILE
     try:
-        return _once(f"{folder}/{file}", _read, folder)
+        return read_once(f"{folder}/{file}", _read, folder)
     except OSError:
         return None
 

@@ -12,7 +12,7 @@ from math import inf
 from operator import attrgetter
 from pathlib import Path
 from statistics import fmean
-from typing import Any, get_args
+from typing import Any
 
 from medplus.datasets import sources as datasets
 from medplus.device import cores, gpus
@@ -31,6 +31,8 @@ from medplus.sweep.job import Cell, Job, Kind, Place, State
 from medplus.sweep.protocols import Finetune
 
 _JOIN_S = 1.0
+PLAN_COSTS = 20
+"""A plan is used for so many times as long as it took to make."""
 
 
 @dataclass(frozen=True)
@@ -59,32 +61,6 @@ class Plan:
     def count(self, state: State) -> int:
         """Return the number of jobs in a state."""
         return sum(job.state == state for job in self.jobs)
-
-    def work(self) -> list[dict[str, Any]]:
-        """Return a row for every kind of job, in the order of the work.
-
-        Returns
-        -------
-        list of dict
-            ``kind``; the ``runs`` that its jobs make (of extractions, stores) and
-            ``runs_finished``; how many ``jobs`` there are, and of them ``finished``, ``failed`` and
-            ``left``; and estimates of what is left: ``seconds_left`` and ``bytes_left``.
-        """
-        rows = []
-        for kind in get_args(Kind):
-            jobs = [job for job in self.jobs if job.kind == kind]
-            states, left = [job.state for job in jobs], [job for job in jobs if job.state == "left"]
-            row = {
-                "kind": kind,
-                "runs": sum(job.n_runs for job in jobs),
-                "runs_finished": sum(job.runs_done for job in jobs),
-                "jobs": len(jobs),
-                **{state: states.count(state) for state in get_args(State)},
-                "seconds_left": sum(job.seconds for job in left),
-                "bytes_left": sum(job.nbytes for job in left),
-            }
-            rows += [row] if jobs else []
-        return rows
 
     def ids(self, state: State) -> set[str]:
         """Return the ids of the jobs in a state."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
-from pydantic_core import PydanticCustomError
 
 from medplus.config import (
     FINETUNE_RECIPES,
@@ -19,7 +18,7 @@ from medplus.config import (
     make_recipe,
     probe_recipe,
 )
-from medplus.errors import UsageError
+from medplus.errors import UsageError, fault
 from medplus.run.folds import Fold, Folds
 from medplus.run.record import Protocol
 from medplus.spec import AUTO
@@ -30,11 +29,6 @@ NO_FEATURE_TO_TRAIN = (
     "its pre-logits"
 )
 _EXTRACTED = "the feature stands under 'extract', for knn and probe alike"
-
-
-def fault(message: str, *within: str | int) -> PydanticCustomError:
-    """Return an error of validation that is a sentence, and where its fault lies within a value."""
-    return PydanticCustomError("sentence", "{message}", {"message": message, "within": within})
 
 
 class Knn(KnnRecipe):

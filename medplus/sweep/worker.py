@@ -20,14 +20,12 @@ from medplus.run.folds import Folds
 from medplus.sweep.claims import Claimant, Claims
 from medplus.sweep.grid import Grid
 from medplus.sweep.job import Cell, Job, Place
-from medplus.sweep.plan import plan_from_disk
+from medplus.sweep.plan import PLAN_COSTS, plan_from_disk
 from medplus.training.watch import Watch
 
 log = logging.getLogger(__name__)
 
 _PAUSE_S = 1.0
-_PLAN_COSTS = 20
-"""A plan is used for so many times as long as it took to make."""
 
 
 class Worker:
@@ -85,7 +83,7 @@ class Worker:
         while True:
             start = time.monotonic()
             plan = plan_from_disk(self._grid, self._place)
-            pause = max(_PAUSE_S, (time.monotonic() - start) * _PLAN_COSTS)
+            pause = max(_PAUSE_S, (time.monotonic() - start) * PLAN_COSTS)
             did, cells = False, plan.within(self._time_left())
             if self._place.until is None:  # the largest first, of images that are at hand
                 cells = sorted(cells, key=lambda cell: cell.images != self._images)

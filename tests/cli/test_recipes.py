@@ -13,6 +13,7 @@ import click
 import pytest
 
 from medplus.cli.finetune import finetune
+from medplus.cli.main import medplus as group
 from medplus.config import FINETUNE_RECIPES, FinetuneRecipe, finetune_recipe
 
 FLAGS = {p.name: p for p in finetune.params if isinstance(p, click.Option)}
@@ -69,7 +70,8 @@ def recipe_of(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> FinetuneRecip
 
     monkeypatch.setattr(medplus.training, "finetune_all", remember)
     names = ("--dataset", "toy.npz", "--backbone", "pixels", "--json")
-    finetune.main([*names, *arguments], standalone_mode=False)
+    # As the group would: click keeps the names of the option for help.
+    finetune.main([*names, *arguments], standalone_mode=False, **group.context_settings)
     [options] = asked
     fields = {name: options.get(name) for name in FinetuneRecipe.model_fields}
     return finetune_recipe(options["recipe"], **fields)

@@ -14,6 +14,7 @@ import yaml
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from medplus.cli.sweeptables import work_of
 from medplus.config import FinetuneRecipe
 from medplus.datasets.sources import load_dataset
 from medplus.embeddings.info import StoreInfo, read_info, write_info
@@ -620,7 +621,7 @@ def test_rows_count_jobs_runs_and_what_is_left():
         "kind", "runs", "runs_finished", "jobs", "finished", "failed", "left", "seconds_left",
         "bytes_left",
     )  # fmt: skip
-    assert Plan(jobs, (), (), (), cast(Estimator, None)).work() == [
+    assert work_of(Plan(jobs, (), (), (), cast(Estimator, None))) == [
         dict(zip(names, row, strict=True))
         for row in (
             ("extract", 3, 1, 3, 1, 1, 1, 10.0, 50),
@@ -637,11 +638,12 @@ from medplus.sweep.claims import Claimant
 from medplus.sweep.conduct import Sweep
 from medplus.sweep.grid import read_grid
 from medplus.sweep.job import Place
+from medplus.cli.sweeptables import work_of
 from medplus.cost import total_of
 folder = Path(sys.argv[1])
 place = Place(sys.argv[2], str(folder / "store"), str(folder / "runs"), "cpu")
 plan = Sweep(read_grid(Path(sys.argv[3])), place).plan()
-plan.work(), total_of([made.cost for made in (*plan.stores, *plan.records)])
+work_of(plan), total_of([made.cost for made in (*plan.stores, *plan.records)])
 print(len(plan.jobs), *(name for name in ("torch", "timm", "faiss") if name in sys.modules))
 """
 
