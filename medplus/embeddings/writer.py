@@ -101,6 +101,12 @@ class StoreWriter:
         self.keep_cost(cost)
 
 
+def tidy_stores(root: Path) -> None:
+    """Remove the locks that killed writers have left beside the stores under a root."""
+    for file in root.glob("*/*/*.zarr.lock"):
+        lock.remove_stale(file)
+
+
 @contextmanager
 def open_writer(
     path: Path, info: StoreInfo, samples: Known, patience_s: float = 0.0

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from medplus.embeddings.writer import tidy_stores
 from medplus.errors import SweepError
 from medplus.lock import clock_of
 from medplus.run.ledger import tidy_runs
@@ -21,7 +22,6 @@ LATE_S = 5.0
 
 Running = list[tuple[Job, Claim]]
 """The jobs that are under way, here or elsewhere, and the claims on them."""
-
 Show = Callable[[Plan, Running], None]
 """Shown how the sweep stands, again and again."""
 
@@ -75,6 +75,7 @@ class Sweep:
             If data are missing, or files cannot be written.
         """
         tidy_runs(Path(self.place.runs))
+        tidy_stores(Path(self.place.store))
         plan = self.plan()
         self.claims.tidy(plan.ids("finished"))
         if retry_failed and plan.count("failed"):

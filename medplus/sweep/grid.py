@@ -32,7 +32,6 @@ from medplus.vocabulary import PAPER_SEEDS, Fit, Precision, StoreDtype
 from medplus.yamlfile import Place, first_fault, read_model
 
 PAD: Fit = "pad"
-
 Part = dict[str, tuple[Any, ...]]
 """A part of a grid: of some axes, some of the grid's values."""
 
