@@ -303,7 +303,7 @@ def test_an_engine_that_lets_go_ends_the_sweep(new_sweep: Callable[..., Sweep]):
     assert len(new_sweep(1).run(Lazy(looks=0)).cells) == 1
 
 
-def test_a_lock_that_a_killed_extraction_left_is_removed(new_sweep: ) -> None:
+def test_a_lock_that_a_killed_extraction_left_is_removed(new_sweep: Callable[..., Sweep]) -> None:
     sweep = new_sweep(1)
     lock = Path(sweep.place.store) / "toy" / "28" / "pixels-0123abcd.zarr.lock"
     lock.parent.mkdir(parents=True)
