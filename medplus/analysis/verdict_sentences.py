@@ -74,7 +74,7 @@ def _on_the_best(verdict: Verdict) -> list[str]:
             told.append(f"That is {100 * gain:.1f} points above {said}.")
         elif verdict.dataset == ALL or best.test_acc_ci95[1] < verdict.baseline_acc:
             told.append(
-                f"That is {-100 * gain:.1f} points below {said}: do not rely on it.{ranked}"
+                f"That is {abs(100 * gain):.1f} points below {said}: do not rely on it.{ranked}"
             )
         else:
             told.append(f"It cannot be told from {said}: do not rely on it.{ranked}")

@@ -20,8 +20,7 @@ PICTURES = (
     ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".j2k", ".mpo",
 )  # fmt: skip
 EXTENSIONS = (*PICTURES, DICOM)
-RUN_FILES = ("record.json", "network.safetensors", "zarr.json")
-"""What tells a run or an embedding store of medplus from a folder of images."""
+_OURS = "runs and stores of medplus"
 _SPLIT_WORDS: dict[str, Split] = {
     "train": "train", "training": "train", "trainset": "train",
     "val": "val", "valid": "val", "validation": "val", "valset": "val", "dev": "val",
@@ -130,8 +129,9 @@ def find_files(root: Path) -> Found:
         path = entry.path[start:].replace(os.sep, "/")
         suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - of ten thousands of files
         if entry.is_dir(follow_symlinks=False):
-            if entry.name.casefold() in _FOREIGN:
-                foreign[entry.name] += 1
+            if _is_foreign(entry):
+                is_ours = entry.name.casefold() not in _FOREIGN
+                foreign[_OURS if is_ours else entry.name] += 1
             else:
                 folders.append(path)
         elif entry.is_symlink() and not _stays_inside(entry, inside):
@@ -176,7 +176,7 @@ def _left_out(others: Counter[str], foreign: Counter[str], masks: list[str]) -> 
         warnings.append(f"files that are no images are left out ({_listed(others)})")
     if foreign:
         each = (f"{quoted(name)} ({counted(n, 'folder')})" for name, n in sorted(foreign.items()))
-        warnings.append(f"what other programs left there is left out: {', '.join(each)}")
+        warnings.append(f"what programs left there is left out: {', '.join(each)}")
     if masks:
         told = f"{counted(len(masks), 'mask')} of images {some(masks)} are left out"
         warnings.append(f"{told}; rename them if they are images")
@@ -184,25 +184,29 @@ def _left_out(others: Counter[str], foreign: Counter[str], masks: list[str]) -> 
 
 
 def _walk(root: Path) -> Iterator[os.DirEntry[str]]:
-    """Yield all entries; links to folders, and foreign folders, are yielded, not followed.
-
-    What lies in a run or store of medplus's own is none of the folder's.
-    """
+    """Yield all entries; links to folders, and foreign folders, are yielded, not followed."""
     waiting = [str(root)]
     while waiting:
         folder = waiting.pop()
         fault = f"{quoted(folder)} cannot be read"
-        with explained(DatasetError, fault), os.scandir(folder) as listed:
-            entries = list(listed)
-        if folder != str(root) and any(entry.name in RUN_FILES for entry in entries):
-            continue
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            yield entry
-            is_foreign = entry.name.casefold() in _FOREIGN
-            if entry.is_dir(follow_symlinks=False) and not is_foreign:
-                waiting.append(entry.path)
+        with explained(DatasetError, fault), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                yield entry
+                if entry.is_dir(follow_symlinks=False) and not _is_foreign(entry):
+                    waiting.append(entry.path)
+
+
+def _is_foreign(entry: os.DirEntry[str]) -> bool:
+    """Tell a folder whose pictures are no images of the dataset: other programs', runs, stores."""
+    here = Path(entry.path)
+    return (
+        entry.name.casefold() in _FOREIGN
+        or (entry.name.endswith(".zarr") and (here / "zarr.json").is_file())
+        or (here / "network.safetensors").is_file()
+        or ((here / "record.json").is_file() and (here / "predictions.npz").is_file())
+    )
 
 
 def begins_as_dicom(path: str) -> bool:

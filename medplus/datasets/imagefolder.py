@@ -10,7 +10,7 @@ from medplus.datasets import splitfile
 from medplus.datasets.card import Card
 from medplus.datasets.columns import read_columns
 from medplus.datasets.description import DESCRIPTION_FILE, Description, read_description
-from medplus.datasets.files import RUN_FILES, Found, Sample, find_files, from_places
+from medplus.datasets.files import Found, Sample, find_files, from_places
 from medplus.datasets.groups import find_groups, resembling, with_group_column
 from medplus.datasets.labels import Labels, encode
 from medplus.datasets.splitfile import SplitFile
@@ -18,6 +18,8 @@ from medplus.datasets.table import match_table, table_path, unread_tables
 from medplus.errors import DatasetError, UsageError, first_line
 from medplus.reading import Reading
 from medplus.vocabulary import SPLITS
+
+_RUN_FILES = ("record.json", "network.safetensors", "zarr.json")
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def read_folder(path: Path, group_column: str | None = None) -> ImageFolder:
     try:
         root = path.resolve()
         is_folder = root.is_dir()
-        runs = [name for name in RUN_FILES if (root / name).is_file()]
+        runs = [name for name in _RUN_FILES if (root / name).is_file()]
     except (OSError, RuntimeError, ValueError) as error:
         raise DatasetError(f"{path} cannot be reached: {first_line(error)}") from None
     if not is_folder:

@@ -359,12 +359,21 @@ def test_classes_with_the_same_folders_in_them_may_be_none(fill):
     assert "the same folders in them (benign, malignant); if those are the" in warnings_of(root)
 
 
-def test_a_run_that_lies_among_the_images_is_none_of_them(fill):
+def test_a_run_that_lies_among_the_images_is_none_of_them_and_is_told(fill):
     root = fill({"a": 4, "b": 4, "runs/finetune/data/seed1": 3})
-    (root / "runs/finetune/data/seed1/record.json").write_text("{}")
+    for name in ("record.json", "predictions.npz"):
+        (root / "runs/finetune/data/seed1" / name).touch()
     data = load(root)
     assert data.classes == ("a", "b")
-    assert "(runs): no class is made of it" in "".join(data.card.warnings)
+    warnings = "".join(data.card.warnings)
+    assert "runs and stores of medplus (1 folder)" in warnings
+    assert "(runs): no class is made of it" in warnings
+
+
+def test_a_class_in_which_lies_a_record_of_somebody_else_stays_a_class(fill):
+    root = fill({"a": 4, "b": 4})
+    (root / "a/record.json").write_text("{}")
+    assert load(root).classes == ("a", "b")
 
 
 def test_a_class_of_masks_is_a_class(fill):
