@@ -6,6 +6,7 @@ import glob
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 _MARK = ".tmp-"
+_TRIES, _PAUSE_S = 20, 0.05
 
 
 def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
@@ -69,7 +71,16 @@ def temporary_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir()  # within, since an interrupt may come as soon as it is there
         yield temporary
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove_all(temporary)
+
+
+def _remove_all(folder: Path) -> None:
+    """Remove a folder in which another thread, such as one of zarr's, may be ending a write."""
+    for _ in range(_TRIES):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(_PAUSE_S)
 
 
 def remove_folder(path: Path) -> None:

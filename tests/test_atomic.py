@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import shutil
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -231,3 +233,20 @@ def test_leftovers_in_a_folder_go_and_everything_else_stays(tmp_path):
 
     assert sorted(tmp_path.iterdir()) == sorted(kept)
     atomic.remove_leftovers_in(tmp_path / "missing")
+
+
+def test_a_folder_goes_though_another_thread_still_writes_into_it(tmp_path):
+    over = threading.Event()
+
+    def write(folder):
+        for number in range(200):
+            with suppress(FileNotFoundError):
+                (folder / str(number)).write_bytes(b"late")
+            over.wait(0.001)
+
+    with pytest.raises(OSError, match="full"), atomic.new_folder(tmp_path / "new") as temporary:
+        thread = threading.Thread(target=write, args=[temporary])
+        thread.start()
+        raise OSError("full")
+    thread.join()
+    assert list(tmp_path.iterdir()) == []
