@@ -6,8 +6,6 @@ import errno
 import json
 import os
 import shutil
-import threading
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -235,18 +233,17 @@ def test_leftovers_in_a_folder_go_and_everything_else_stays(tmp_path):
     atomic.remove_leftovers_in(tmp_path / "missing")
 
 
-def test_a_folder_goes_though_another_thread_still_writes_into_it(tmp_path):
-    over = threading.Event()
+def test_a_folder_goes_though_another_thread_writes_into_it_as_it_is_removed(tmp_path, monkeypatch):
+    remove, calls = shutil.rmtree, []
 
-    def write(folder):
-        for number in range(200):
-            with suppress(FileNotFoundError):
-                (folder / str(number)).write_bytes(b"late")
-            over.wait(0.001)
+    def with_a_late_file(folder, **options):
+        remove(folder, **options)
+        calls.append(folder)
+        if len(calls) == 1:
+            folder.mkdir()
+            (folder / "late").touch()
 
-    with pytest.raises(OSError, match="full"), atomic.new_folder(tmp_path / "new") as temporary:
-        thread = threading.Thread(target=write, args=[temporary])
-        thread.start()
+    monkeypatch.setattr(shutil, "rmtree", with_a_late_file)
+    with pytest.raises(OSError, match="full"), atomic.new_folder(tmp_path / "new"):
         raise OSError("full")
-    thread.join()
     assert list(tmp_path.iterdir()) == []
